@@ -1,0 +1,251 @@
+//! What a connection's lifespan, driver, slot and infos share.
+
+use std::any::Any;
+use std::fmt;
+use std::mem;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use tokio::task::AbortHandle;
+
+use crate::cause::Cause;
+use crate::clock::Moment;
+use crate::key::Key;
+
+/// One a connection. Nothing here is touched by an exchange that goes well, but to read the id and the key.
+pub(crate) struct Bond {
+    id: u64,
+    /// One more than the place of the first cause that was noted; 0 while none is.
+    cause: AtomicU8,
+    key: OnceLock<Key>,
+    born: OnceLock<Moment>,
+    addresses: OnceLock<Addresses>,
+    ends: Mutex<Ends>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Addresses {
+    pub(crate) local: Option<SocketAddr>,
+    pub(crate) remote: Option<SocketAddr>,
+}
+
+/// What happens when the transport goes, and what makes it go.
+#[derive(Default)]
+struct Ends {
+    hooks: Vec<CloseHook>,
+    attached: Vec<Box<dyn Any + Send + Sync>>,
+    driver: Option<AbortHandle>,
+    killed: bool,
+    gone: bool,
+    detached: bool,
+}
+
+impl Bond {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            cause: AtomicU8::new(0),
+            key: OnceLock::new(),
+            born: OnceLock::new(),
+            addresses: OnceLock::new(),
+            ends: Mutex::new(Ends::default()),
+        }
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(crate) fn key(&self) -> Option<&Key> {
+        self.key.get()
+    }
+
+    pub(crate) fn set_key(&self, key: Key) {
+        // A second pool above the first may keep the same connection: the first name stands.
+        let _ = self.key.set(key);
+    }
+
+    pub(crate) fn born(&self) -> Option<Moment> {
+        self.born.get().copied()
+    }
+
+    pub(crate) fn begin(&self, now: Moment) {
+        let _ = self.born.set(now);
+    }
+
+    pub(crate) fn addresses(&self) -> Addresses {
+        self.addresses.get().copied().unwrap_or_default()
+    }
+
+    pub(crate) fn set_addresses(&self, addresses: Addresses) {
+        let _ = self.addresses.set(addresses);
+    }
+
+    /// Why it ends: the first word stands, but that a last exchange may still end badly.
+    pub(crate) fn note(&self, cause: Cause) {
+        const LAST: u8 = Cause::Final as u8 + 1;
+        let _ =
+            self.cause
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |noted| match noted {
+                    0 => Some(cause as u8 + 1),
+                    LAST if cause.is_error() || cause == Cause::Abandoned => Some(cause as u8 + 1),
+                    _ => None,
+                });
+    }
+
+    pub(crate) fn cause(&self) -> Option<Cause> {
+        match self.cause.load(Ordering::Relaxed) {
+            0 => None,
+            place => Some(Cause::ALL[usize::from(place) - 1]),
+        }
+    }
+
+    pub(crate) fn is_detached(&self) -> bool {
+        self.ends().detached
+    }
+
+    pub(crate) fn attach(&self, guard: Box<dyn Any + Send + Sync>) {
+        let mut ends = self.ends();
+        if !ends.gone {
+            ends.attached.push(guard);
+        }
+        // Otherwise it is dropped here, after the lock.
+    }
+
+    /// Runs `hook` when the transport is gone, at once if it is already.
+    pub(crate) fn on_close(&self, hook: CloseHook) {
+        let mut ends = self.ends();
+        if !ends.gone {
+            // One for each pool that keeps it.
+            ends.hooks.push(hook);
+            return;
+        }
+        drop(ends);
+        hook.run(self.cause().unwrap_or(Cause::Peer));
+    }
+
+    pub(crate) fn set_driver(&self, driver: AbortHandle) {
+        let mut ends = self.ends();
+        if ends.killed {
+            drop(ends);
+            driver.abort();
+        } else {
+            ends.driver = Some(driver);
+        }
+    }
+
+    /// Ends the transport now, with whatever is on it.
+    pub(crate) fn kill(&self, cause: Cause) {
+        self.note(cause);
+        let driver = {
+            let mut ends = self.ends();
+            ends.killed = true;
+            ends.driver.take()
+        };
+        if let Some(driver) = driver {
+            driver.abort();
+        }
+    }
+
+    /// Gives up the slot while the transport lives on.
+    pub(crate) fn detach(&self) {
+        let hooks = {
+            let mut ends = self.ends();
+            if ends.gone || ends.detached {
+                return;
+            }
+            ends.detached = true;
+            mem::take(&mut ends.hooks)
+        };
+        for hook in hooks {
+            hook.run(Cause::Detached);
+        }
+    }
+
+    fn transport_gone(&self) {
+        let (hooks, attached) = {
+            let mut ends = self.ends();
+            ends.gone = true;
+            ends.driver = None;
+            (mem::take(&mut ends.hooks), mem::take(&mut ends.attached))
+        };
+        for hook in hooks {
+            hook.run(self.cause().unwrap_or(Cause::Dropped));
+        }
+        drop(attached);
+    }
+
+    fn ends(&self) -> MutexGuard<'_, Ends> {
+        // Nothing that can panic runs under this lock.
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Bond {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bond")
+            .field("id", &self.id)
+            .field("cause", &self.cause())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What stands for a connection's transport: kept beside it, and dropped after it.
+///
+/// A connection whose transport lives in a task of its own takes this from its
+/// [`Lifespan`](crate::Lifespan::transport_guard) and moves it into that task. When it is dropped, by whatever way the
+/// task ends, the connection leaves its pool and its slot passes on.
+#[derive(Debug)]
+#[must_use = "dropping it says that the transport is gone"]
+pub struct TransportGuard(Arc<Bond>);
+
+impl TransportGuard {
+    pub(crate) fn new(bond: Arc<Bond>) -> Self {
+        Self(bond)
+    }
+
+    /// Says why the transport ends. The first word stands, whoever says it.
+    pub fn note(&self, cause: Cause) {
+        self.0.note(cause);
+    }
+}
+
+impl Drop for TransportGuard {
+    fn drop(&mut self) {
+        self.0.transport_gone();
+    }
+}
+
+/// What is to be done when a connection's transport is gone. Dropping it does it.
+#[must_use = "dropping it says that the transport is gone"]
+pub struct CloseHook(Option<Box<dyn FnOnce(Cause) + Send + Sync>>);
+
+impl CloseHook {
+    /// Does `hook`, with the reason.
+    pub fn new(hook: impl FnOnce(Cause) + Send + Sync + 'static) -> Self {
+        Self(Some(Box::new(hook)))
+    }
+
+    /// Does it now: the transport is gone, and this is why.
+    pub fn run(mut self, cause: Cause) {
+        if let Some(hook) = self.0.take() {
+            hook(cause);
+        }
+    }
+}
+
+impl Drop for CloseHook {
+    fn drop(&mut self) {
+        if let Some(hook) = self.0.take() {
+            hook(Cause::Dropped);
+        }
+    }
+}
+
+impl fmt::Debug for CloseHook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CloseHook")
+    }
+}

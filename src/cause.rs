@@ -1,0 +1,124 @@
+//! Why connections end.
+
+use std::fmt;
+
+/// Why a connection ended, or will.
+///
+/// [`Status::closes`](crate::Status::closes) counts connections by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "camelCase"))]
+#[non_exhaustive]
+pub enum Cause {
+    /// It was idle for as long as it may be: by its own limit, or by what the server said in `Keep-Alive`.
+    Idle,
+    /// It reached its TTL.
+    Age,
+    /// It served as many exchanges as it may: by its own limit, or by what the server said in `Keep-Alive`.
+    Uses,
+    /// Nothing moved on it for the active timeout while it was in use.
+    Silence,
+    /// There were enough idle connections without it.
+    Surplus,
+    /// It made room under a limit for a caller that was waiting.
+    Room,
+    /// An exchange was to be its last: `Connection: close`, HTTP/1.0, a body that ends with the connection, `OneShot`
+    /// or an agent without keep-alive.
+    Final,
+    /// A caller dropped its exchange, or the connection's lease, before the end.
+    Abandoned,
+    /// The server closed it.
+    Peer,
+    /// The server had closed it, or written to it unasked, before it was to be used again.
+    Stale,
+    /// Reading or writing failed, or the server broke the protocol.
+    Error,
+    /// It could not be made.
+    Connect,
+    /// It was not made in time.
+    ConnectTimeout,
+    /// Nobody wanted it any more before it was made.
+    Cancelled,
+    /// `close_idle`, `drain` or `destroy` was called, or the last clone of the service is gone.
+    Shutdown,
+    /// It left the pool with its exchange: an upgrade, a tunnel, or `ConnectionInfo::detach`.
+    Detached,
+    /// It was dropped by whoever had it, without a word.
+    Dropped,
+}
+
+impl Cause {
+    pub(crate) const ALL: [Self; 17] = [
+        Self::Idle,
+        Self::Age,
+        Self::Uses,
+        Self::Silence,
+        Self::Surplus,
+        Self::Room,
+        Self::Final,
+        Self::Abandoned,
+        Self::Peer,
+        Self::Stale,
+        Self::Error,
+        Self::Connect,
+        Self::ConnectTimeout,
+        Self::Cancelled,
+        Self::Shutdown,
+        Self::Detached,
+        Self::Dropped,
+    ];
+
+    /// Whether a timer ended it (agentkeepalive's timeoutSocketCount).
+    pub(crate) fn is_timeout(self) -> bool {
+        matches!(
+            self,
+            Self::Idle | Self::Age | Self::Silence | Self::ConnectTimeout
+        )
+    }
+
+    /// Whether a failure ended it (agentkeepalive's errorSocketCount). A clean end of stream is none.
+    pub(crate) fn is_error(self) -> bool {
+        self == Self::Error || self == Self::Silence || self.is_create_error()
+    }
+
+    /// Whether it never came to be, for a reason other than that nobody wanted it any more.
+    pub(crate) fn is_create_error(self) -> bool {
+        matches!(self, Self::Connect | Self::ConnectTimeout)
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Idle => "idle for too long",
+            Self::Age => "too old",
+            Self::Uses => "used often enough",
+            Self::Silence => "silent for too long",
+            Self::Surplus => "more idle than needed",
+            Self::Room => "made room",
+            Self::Final => "after its last exchange",
+            Self::Abandoned => "abandoned by its caller",
+            Self::Peer => "closed by the server",
+            Self::Stale => "found stale",
+            Self::Error => "failed",
+            Self::Connect => "not made",
+            Self::ConnectTimeout => "not made in time",
+            Self::Cancelled => "no longer wanted",
+            Self::Shutdown => "shut down",
+            Self::Detached => "detached",
+            Self::Dropped => "dropped",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cause_has_its_place() {
+        for (place, cause) in Cause::ALL.into_iter().enumerate() {
+            assert_eq!(cause as usize, place);
+        }
+    }
+}

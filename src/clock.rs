@@ -1,0 +1,129 @@
+//! Moments, and the clock that tells them.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+/// A point in time on two clocks at once.
+///
+/// The monotonic clock does not move while a machine sleeps; the wall clock does, but can be set back. A
+/// [limit](crate::Lifespan) is over as soon as *either* clock says so, and a wall clock set back changes nothing.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_keep_alive::Moment;
+///
+/// let start = Moment::now();
+/// let later = start.checked_add(Duration::from_secs(4)).unwrap();
+/// assert!(!later.is_reached_at(start));
+/// assert!(later.is_reached_at(later));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// The monotonic clock; tokio's, so that it can be paused in tests.
+    pub mono: Instant,
+    /// The wall clock.
+    pub wall: SystemTime,
+}
+
+impl Moment {
+    /// What both clocks say now.
+    #[must_use]
+    pub fn now() -> Self {
+        Self {
+            mono: Instant::now(),
+            wall: SystemTime::now(),
+        }
+    }
+
+    /// The moment `by` later, or `None` where a clock cannot count that far: no limit.
+    #[must_use]
+    pub fn checked_add(self, by: Duration) -> Option<Self> {
+        Some(Self {
+            mono: self.mono.checked_add(by)?,
+            wall: self.wall.checked_add(by)?,
+        })
+    }
+
+    /// Whether this moment has come by `now`, on either clock.
+    #[must_use]
+    pub fn is_reached_at(self, now: Self) -> bool {
+        now.mono >= self.mono || now.wall >= self.wall
+    }
+
+    /// How long ago `earlier` was: the longer of what the two clocks say, and never negative.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        let mono = self.mono.saturating_duration_since(earlier.mono);
+        let wall = self.wall.duration_since(earlier.wall).unwrap_or_default();
+        mono.max(wall)
+    }
+}
+
+/// Where a pool gets its moments from: [`Moment::now`], unless a test says otherwise.
+///
+/// ```
+/// use tower_keep_alive::{Clock, Moment};
+///
+/// let noon = Moment::now();
+/// let stopped = Clock::new(move || noon);
+/// assert_eq!(stopped.now(), noon);
+/// ```
+#[derive(Clone, Default)]
+pub struct Clock(Option<Arc<dyn Fn() -> Moment + Send + Sync>>);
+
+impl Clock {
+    /// A clock that asks `now`.
+    pub fn new(now: impl Fn() -> Moment + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(now)))
+    }
+
+    /// What time it is.
+    #[must_use]
+    pub fn now(&self) -> Moment {
+        match &self.0 {
+            Some(now) => now(),
+            None => Moment::now(),
+        }
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() {
+            "Clock(replaced)"
+        } else {
+            "Clock"
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn either_clock_ends_a_limit() {
+        let start = Moment::now();
+        let end = start.checked_add(Duration::from_secs(10)).unwrap();
+        let suspended = Moment {
+            mono: start.mono,
+            wall: start.wall + Duration::from_secs(11),
+        };
+        let set_back = Moment {
+            mono: start.mono + Duration::from_secs(9),
+            wall: start.wall - Duration::from_secs(3600),
+        };
+        assert!(end.is_reached_at(suspended));
+        assert!(!end.is_reached_at(set_back));
+        assert_eq!(set_back.since(start), Duration::from_secs(9));
+        assert_eq!(suspended.since(start), Duration::from_secs(11));
+    }
+
+    #[test]
+    fn no_clock_counts_to_the_end_of_time() {
+        assert_eq!(Moment::now().checked_add(Duration::MAX), None);
+    }
+}

@@ -1,0 +1,113 @@
+//! What an exchange knows about the connection that served it.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::bond::Bond;
+use crate::clock::Moment;
+use crate::key::Key;
+use crate::lifespan::Lifespan;
+
+/// The connection that served an exchange: on every response body, in the extensions of every response (unless
+/// `info_in_extensions(false)`), and on every [`Error`](crate::Error) that had one.
+///
+/// Cloning shares the connection's part and copies the exchange's. It keeps no connection alive.
+#[derive(Clone)]
+pub struct ConnectionInfo {
+    bond: Arc<Bond>,
+    uses: u64,
+    idle_for: Duration,
+    reused: bool,
+}
+
+impl ConnectionInfo {
+    pub(crate) fn of(lifespan: &Lifespan) -> Self {
+        Self {
+            bond: lifespan.bond().clone(),
+            uses: lifespan.uses(),
+            idle_for: lifespan.idle_for(),
+            reused: lifespan.is_reused(),
+        }
+    }
+
+    /// The connection's number, unique in this process.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.bond.id()
+    }
+
+    /// Whether the connection was not made by and for this exchange: it was idle before, was handed over by another
+    /// exchange, or was made for a caller that no longer wanted it. Such a connection may have been closed by the
+    /// server just when the request was sent (Node: `request.reusedSocket`, which is false on a hand-over).
+    #[must_use]
+    pub fn is_reused(&self) -> bool {
+        self.reused
+    }
+
+    /// How many exchanges the connection has carried, this one included.
+    #[must_use]
+    pub fn uses(&self) -> u64 {
+        self.uses
+    }
+
+    /// How long ago the connection was made; zero where no pool has it.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.bond
+            .born()
+            .map_or(Duration::ZERO, |born| Moment::now().since(born))
+    }
+
+    /// How long the connection was idle before this exchange.
+    #[must_use]
+    pub fn idle_for(&self) -> Duration {
+        self.idle_for
+    }
+
+    /// Our own address, where the transport tells it.
+    #[must_use]
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.bond.addresses().local
+    }
+
+    /// The server's address, where the transport tells it.
+    #[must_use]
+    pub fn remote_addr(&self) -> Option<SocketAddr> {
+        self.bond.addresses().remote
+    }
+
+    /// What the connection is pooled under; `None` where no pool has it.
+    #[must_use]
+    pub fn key(&self) -> Option<&Key> {
+        self.bond.key()
+    }
+
+    /// Takes the connection out of its agent: from now on it counts in no limit, finishes its exchange, and is not
+    /// pooled (Node: `agentRemove`). For an exchange that is meant to stay open for long.
+    ///
+    /// Its slot passes to the next in line at once. Does nothing when the exchange is over or was detached before.
+    pub fn detach(&self) {
+        self.bond.detach();
+    }
+
+    pub(crate) fn bond(&self) -> &Bond {
+        &self.bond
+    }
+}
+
+impl fmt::Debug for ConnectionInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectionInfo")
+            .field("id", &self.id())
+            .field("key", &self.key())
+            .field("reused", &self.reused)
+            .field("uses", &self.uses)
+            .field("age", &self.age())
+            .field("idle_for", &self.idle_for)
+            .field("local_addr", &self.local_addr())
+            .field("remote_addr", &self.remote_addr())
+            .finish()
+    }
+}

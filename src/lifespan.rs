@@ -1,0 +1,367 @@
+//! The limits of one connection, as data.
+
+use std::any::Any;
+use std::fmt;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+
+use crate::bond::{Bond, CloseHook, TransportGuard};
+use crate::cause::Cause;
+use crate::clock::Moment;
+
+/// How long one connection may be kept, and what is tied to its end.
+///
+/// Every connection carries one. Limits only ever *tighten*: whoever sets one, in whatever order and however often,
+/// the shortest stands. The pool keeps to them when it takes, gives back and hands over a connection, and when a
+/// deadline comes while it is idle; none of them interrupts an exchange.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_keep_alive::{Cause, Lifespan, Moment};
+///
+/// let mut lifespan = Lifespan::new();
+/// lifespan.limit_idle(Duration::from_secs(15));
+/// lifespan.limit_idle(Duration::from_secs(4));
+/// lifespan.limit_idle(Duration::from_secs(90));
+/// let deadline = lifespan.deadline(Moment::now()).unwrap();
+/// assert_eq!(deadline.cause, Cause::Idle);
+/// assert!(deadline.at.mono.elapsed() < Duration::from_secs(1));
+/// ```
+#[must_use]
+pub struct Lifespan {
+    max_age: Duration,
+    max_idle: Duration,
+    max_uses: u64,
+    /// What the last exchange said about the time and the uses that are left.
+    word: Word,
+    seed: u64,
+    born: Option<Moment>,
+    uses: u64,
+    reused: bool,
+    idle_for: Duration,
+    ended: bool,
+    /// The exchange was given up before its end; whether the connection can be saved is for it to say.
+    unfinished: bool,
+    /// The age at which a timer ends it.
+    hard_age: Duration,
+    /// What the pool keeps of this connection while somebody uses it.
+    berth: Option<Box<dyn Any + Send + Sync>>,
+    bond: Arc<Bond>,
+    /// Here until a driver takes it: then the transport goes with the driver and not with this.
+    guard: Option<TransportGuard>,
+}
+
+/// What one exchange said about the connection that served it. Replaced by the next one's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Word {
+    /// The longest time that the server wants it idle, margin taken off.
+    pub(crate) idle: Duration,
+    /// How many more exchanges the server wants on it.
+    pub(crate) uses: u64,
+}
+
+impl Word {
+    pub(crate) const NONE: Self = Self {
+        idle: Duration::MAX,
+        uses: u64::MAX,
+    };
+}
+
+/// When the time of an idle connection is up, and by which limit.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline {
+    /// The moment, on two clocks.
+    pub at: Moment,
+    /// The limit: [`Cause::Idle`] or [`Cause::Age`].
+    pub cause: Cause,
+}
+
+impl Lifespan {
+    /// A lifespan without limits.
+    pub fn new() -> Self {
+        let bond = Arc::new(Bond::new());
+        Self {
+            max_age: Duration::MAX,
+            max_idle: Duration::MAX,
+            max_uses: u64::MAX,
+            word: Word::NONE,
+            seed: foldhash::fast::RandomState::default().hash_one(bond.id()),
+            born: None,
+            uses: 0,
+            reused: false,
+            idle_for: Duration::ZERO,
+            ended: false,
+            unfinished: false,
+            hard_age: Duration::MAX,
+            berth: None,
+            guard: Some(TransportGuard::new(bond.clone())),
+            bond,
+        }
+    }
+
+    /// Not to be used any more once it is `max` old, counted from when it was connected. An exchange under way goes
+    /// on to its end.
+    pub fn limit_age(&mut self, max: Duration) {
+        self.max_age = self.max_age.min(max);
+    }
+
+    /// Not to be idle for longer than `max`.
+    pub fn limit_idle(&mut self, max: Duration) {
+        self.max_idle = self.max_idle.min(max);
+    }
+
+    /// Not to be used more than `max` times.
+    pub fn limit_uses(&mut self, max: u64) {
+        self.max_uses = self.max_uses.min(max);
+    }
+
+    /// Ties `guard` to the connection: it is dropped when the transport is gone.
+    pub fn attach(&mut self, guard: impl Any + Send + Sync) {
+        self.bond.attach(Box::new(guard));
+    }
+
+    /// What a driver in a task of its own keeps beside the transport, and drops after it. Without it the transport
+    /// counts as gone when this lifespan is dropped; `None` if it was taken before.
+    pub fn transport_guard(&mut self) -> Option<TransportGuard> {
+        self.guard.take()
+    }
+
+    /// The task that has the transport: aborted when the connection has to end in the middle of a use.
+    pub fn set_driver(&mut self, driver: AbortHandle) {
+        self.bond.set_driver(driver);
+    }
+
+    /// Runs `hook` when the transport is gone.
+    pub fn on_close(&mut self, hook: CloseHook) {
+        self.bond.on_close(hook);
+    }
+
+    /// Not to be used again, and why. Whoever has the connection closes it when they give it back.
+    pub fn end(&mut self, cause: Cause) {
+        self.ended = true;
+        self.bond.note(cause);
+    }
+
+    /// When its time is up if it has been idle since `idle_since`; `None` without a limit.
+    #[must_use]
+    pub fn deadline(&self, idle_since: Moment) -> Option<Deadline> {
+        let idle = idle_since
+            .checked_add(self.max_idle.min(self.word.idle))
+            .map(|at| Deadline {
+                at,
+                cause: Cause::Idle,
+            });
+        let age = self
+            .born
+            .and_then(|born| born.checked_add(self.max_age))
+            .map(|at| Deadline {
+                at,
+                cause: Cause::Age,
+            });
+        match (idle, age) {
+            (Some(idle), Some(age)) if age.at.mono < idle.at.mono => Some(age),
+            (None, age) => age,
+            (idle, _) => idle,
+        }
+    }
+
+    /// Why it may not be used again, if it may not.
+    #[must_use]
+    pub fn is_over(&self, now: Moment) -> Option<Cause> {
+        if self.ended {
+            return Some(self.bond.cause().unwrap_or(Cause::Dropped));
+        }
+        if self.uses >= self.max_uses || self.word.uses == 0 {
+            return Some(Cause::Uses);
+        }
+        if self.word.idle.is_zero() || self.max_idle.is_zero() {
+            return Some(Cause::Idle);
+        }
+        let death = self.born?.checked_add(self.max_age)?;
+        death.is_reached_at(now).then_some(Cause::Age)
+    }
+
+    /// Whether it came from a pool, and was not made for the checkout that it serves now.
+    #[must_use]
+    pub fn is_reused(&self) -> bool {
+        self.reused
+    }
+
+    /// How many times it has been checked out, this time included.
+    #[must_use]
+    pub fn uses(&self) -> u64 {
+        self.uses
+    }
+
+    /// How long it was idle before this checkout.
+    #[must_use]
+    pub fn idle_for(&self) -> Duration {
+        self.idle_for
+    }
+
+    /// A number from 0 up to 1, the same for as long as the connection lives, and another for each.
+    pub(crate) fn lot(&self) -> f64 {
+        // 53 bits are what a double holds exactly.
+        (self.seed >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    pub(crate) fn bond(&self) -> &Arc<Bond> {
+        &self.bond
+    }
+
+    /// The transport is usable as of now.
+    pub(crate) fn begin(&mut self, now: Moment) {
+        self.born = Some(now);
+        self.bond.begin(now);
+    }
+
+    pub(crate) fn check_out(&mut self, reused: bool, idle_for: Duration) {
+        self.uses = if reused { self.uses + 1 } else { 1 };
+        self.unfinished = false;
+        self.reused = reused;
+        self.idle_for = idle_for;
+        if self.word.uses != u64::MAX {
+            self.word.uses = self.word.uses.saturating_sub(1);
+        }
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    pub(crate) fn leave_unfinished(&mut self) {
+        self.unfinished = true;
+    }
+
+    pub(crate) fn is_unfinished(&self) -> bool {
+        self.unfinished
+    }
+
+    /// Whether a timer for this age is new, and how much of it is left.
+    pub(crate) fn limit_age_hard(&mut self, max: Duration, now: Moment) -> Option<Duration> {
+        self.limit_age(max);
+        if self.hard_age <= max {
+            return None;
+        }
+        self.hard_age = max;
+        let age = self.born.map_or(Duration::ZERO, |born| now.since(born));
+        Some(max.saturating_sub(age))
+    }
+
+    pub(crate) fn hear(&mut self, word: Word) {
+        self.word = word;
+    }
+
+    pub(crate) fn set_berth(&mut self, berth: Box<dyn Any + Send + Sync>) {
+        self.berth = Some(berth);
+    }
+
+    pub(crate) fn take_berth(&mut self) -> Option<Box<dyn Any + Send + Sync>> {
+        self.berth.take()
+    }
+}
+
+impl Default for Lifespan {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Lifespan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lifespan")
+            .field("id", &self.bond.id())
+            .field("max_age", &self.max_age)
+            .field("max_idle", &self.max_idle)
+            .field("max_uses", &self.max_uses)
+            .field("uses", &self.uses)
+            .field("reused", &self.reused)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn born(now: Moment) -> Lifespan {
+        let mut lifespan = Lifespan::new();
+        lifespan.begin(now);
+        lifespan
+    }
+
+    #[test]
+    fn the_shortest_limit_stands() {
+        let now = Moment::now();
+        let mut lifespan = born(now);
+        assert!(lifespan.deadline(now).is_none());
+        lifespan.limit_age(5 * SECOND);
+        lifespan.limit_age(9 * SECOND);
+        assert_eq!(lifespan.deadline(now).unwrap().cause, Cause::Age);
+        lifespan.limit_idle(3 * SECOND);
+        let deadline = lifespan.deadline(now).unwrap();
+        assert_eq!(deadline.cause, Cause::Idle);
+        assert_eq!(deadline.at, now.checked_add(3 * SECOND).unwrap());
+        let later = now.checked_add(4 * SECOND).unwrap();
+        assert_eq!(lifespan.deadline(later).unwrap().cause, Cause::Age);
+    }
+
+    #[test]
+    fn a_word_only_shortens_and_is_replaced() {
+        let now = Moment::now();
+        let mut lifespan = born(now);
+        lifespan.limit_idle(4 * SECOND);
+        let at = |lifespan: &Lifespan| lifespan.deadline(now).unwrap().at;
+        for (idle, expected) in [
+            (2 * SECOND, 2 * SECOND),
+            (60 * SECOND, 4 * SECOND),
+            (Duration::MAX, 4 * SECOND),
+        ] {
+            lifespan.hear(Word { idle, ..Word::NONE });
+            assert_eq!(at(&lifespan), now.checked_add(expected).unwrap());
+            assert_eq!(lifespan.is_over(now), None);
+        }
+        lifespan.hear(Word {
+            idle: Duration::ZERO,
+            ..Word::NONE
+        });
+        assert_eq!(lifespan.is_over(now), Some(Cause::Idle));
+    }
+
+    #[test]
+    fn uses_run_out_by_either_limit() {
+        let now = Moment::now();
+        let mut lifespan = born(now);
+        lifespan.limit_uses(2);
+        lifespan.check_out(false, Duration::ZERO);
+        assert_eq!(lifespan.is_over(now), None);
+        lifespan.check_out(true, SECOND);
+        assert_eq!(lifespan.is_over(now), Some(Cause::Uses));
+
+        let mut lifespan = born(now);
+        lifespan.hear(Word {
+            uses: 1,
+            ..Word::NONE
+        });
+        assert_eq!(lifespan.is_over(now), None);
+        lifespan.check_out(true, SECOND);
+        assert_eq!(lifespan.is_over(now), Some(Cause::Uses));
+        lifespan.hear(Word::NONE);
+        assert_eq!(lifespan.is_over(now), None);
+    }
+
+    #[test]
+    fn age_counts_from_the_connect() {
+        let now = Moment::now();
+        let mut lifespan = born(now);
+        lifespan.limit_age(SECOND);
+        assert_eq!(lifespan.is_over(now), None);
+        let later = now.checked_add(SECOND).unwrap();
+        assert_eq!(lifespan.is_over(later), Some(Cause::Age));
+    }
+}

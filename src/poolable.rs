@@ -1,0 +1,112 @@
+//! What a connection must be to be kept.
+
+use std::task::{Context, Poll};
+
+use crate::bond::CloseHook;
+use crate::lifespan::Lifespan;
+
+/// A connection that can be kept and used again.
+///
+/// Only three things have to be said: whether it is open, whether its last use is over, and where its [`Lifespan`] is.
+///
+/// ```
+/// use std::task::{Context, Poll};
+/// use tower_keep_alive::{Lifespan, Poolable};
+///
+/// /// A line-based protocol: an answer read is a use that is over.
+/// struct Line {
+///     stream: tokio::io::DuplexStream,
+///     waiting_for_answer: bool,
+///     broken: bool,
+///     // After the transport, so that it is dropped after it.
+///     lifespan: Lifespan,
+/// }
+///
+/// impl Poolable for Line {
+///     fn is_open(&self) -> bool {
+///         !self.broken
+///     }
+///     fn poll_free(&mut self, _: &mut Context<'_>) -> Poll<()> {
+///         // A use that was given up in the middle leaves an answer behind that is nobody's.
+///         self.broken |= self.waiting_for_answer;
+///         Poll::Ready(())
+///     }
+///     fn lifespan(&self) -> &Lifespan {
+///         &self.lifespan
+///     }
+///     fn lifespan_mut(&mut self) -> &mut Lifespan {
+///         &mut self.lifespan
+///     }
+/// }
+/// # let (stream, _peer) = tokio::io::duplex(64);
+/// # let line = Line { stream, waiting_for_answer: false, broken: false, lifespan: Lifespan::new() };
+/// # assert!(line.is_open());
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a connection that can be pooled",
+    label = "`Poolable` is missing here",
+    note = "Checkin and Exchange stand directly above Checkout and the expiry layers, with nothing between that changes the connection's type",
+    note = "below them stands `HandshakeLayer` for HTTP/1, or a service of your own whose response implements `Poolable`"
+)]
+pub trait Poolable: Send + Sync + 'static {
+    /// Whether it is open, as far as is known without looking. Asked under the pool's lock: it must only read.
+    fn is_open(&self) -> bool;
+
+    /// Ready when its last use is entirely over, or when it has closed. Once ready it may be called again.
+    fn poll_free(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Looks at the transport itself, before every reuse and never under a lock: whether the server has closed it or
+    /// has written to it while it was idle.
+    fn probe(&mut self) -> Liveness {
+        Liveness::Unknown
+    }
+
+    /// Takes what is to be done when the transport is gone. Called once, by the pool that keeps the connection.
+    fn on_close(&mut self, hook: CloseHook) {
+        self.lifespan_mut().on_close(hook);
+    }
+
+    /// Its limits.
+    fn lifespan(&self) -> &Lifespan;
+
+    /// Its limits, to tighten them.
+    fn lifespan_mut(&mut self) -> &mut Lifespan;
+
+    /// Itself as a use whose type is forgotten. A lease does this without allocating; nobody else has to.
+    fn into_use(self) -> Box<dyn Use>
+    where
+        Self: Sized,
+    {
+        Box::new(self)
+    }
+}
+
+/// The use of one connection, its type forgotten: what a response body holds on to.
+pub trait Use: Send + Sync + 'static {
+    /// The limits of the connection.
+    fn lifespan_mut(&mut self) -> &mut Lifespan;
+
+    /// Ends the use: gives the connection back, or closes it.
+    fn release(self: Box<Self>);
+}
+
+/// A connection that nobody leases is closed after its use.
+impl<C: Poolable> Use for C {
+    fn lifespan_mut(&mut self) -> &mut Lifespan {
+        Poolable::lifespan_mut(self)
+    }
+
+    fn release(self: Box<Self>) {}
+}
+
+/// What a look at a transport tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Liveness {
+    /// Open, and nothing has come in.
+    Open,
+    /// Closed, broken, or with bytes on it that nobody asked for.
+    Dead,
+    /// It cannot be looked at.
+    Unknown,
+}
