@@ -1,0 +1,157 @@
+//! The counts since the start, and the pools that they are of.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio::sync::Notify;
+
+use crate::agent::Status;
+use crate::bond::Bond;
+use crate::cause::Cause;
+use crate::key::Key;
+
+/// Held by handles and pools alike, and by a pool for as long as one of its connections lives.
+pub(crate) struct Books {
+    created: AtomicU64,
+    closes: [AtomicU64; Cause::ALL.len()],
+    requests: AtomicU64,
+    reused: AtomicU64,
+    stale: AtomicU64,
+    mode: AtomicU8,
+    /// Told whenever a host pool goes quiet: what `drain` waits for.
+    pub(crate) quiet: Notify,
+    pools: Mutex<Vec<Weak<dyn Control>>>,
+    /// Detached connections, for `destroy`.
+    detached: Mutex<Vec<Weak<Bond>>>,
+}
+
+/// What a handle does with a pool whose connections have types that it does not know.
+pub(crate) trait Control: Send + Sync {
+    fn census(&self, count: &mut dyn FnMut(&Key, Census));
+    fn close_idle(&self);
+    /// Closes everything and fails whoever waits.
+    fn destroy(&self);
+    fn is_quiet(&self) -> bool;
+}
+
+/// The present of one host pool.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Census {
+    pub(crate) idle: usize,
+    pub(crate) active: usize,
+    pub(crate) pending: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
+pub(crate) enum Mode {
+    Open,
+    Draining,
+    Destroyed,
+}
+
+impl Books {
+    pub(crate) fn new() -> Self {
+        Self {
+            created: AtomicU64::new(0),
+            closes: [const { AtomicU64::new(0) }; Cause::ALL.len()],
+            requests: AtomicU64::new(0),
+            reused: AtomicU64::new(0),
+            stale: AtomicU64::new(0),
+            mode: AtomicU8::new(Mode::Open as u8),
+            quiet: Notify::new(),
+            pools: Mutex::new(Vec::new()),
+            detached: Mutex::new(Vec::new()),
+        }
+    }
+
+    pub(crate) fn created(&self) {
+        self.created.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn closed(&self, cause: Cause) {
+        self.closes[cause as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn completed(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn reused(&self) {
+        self.reused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn stale(&self, count: u64) {
+        self.stale.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn mode(&self) -> Mode {
+        match self.mode.load(Ordering::SeqCst) {
+            0 => Mode::Open,
+            1 => Mode::Draining,
+            _ => Mode::Destroyed,
+        }
+    }
+
+    /// Only ever forward. Whoever takes a host's lock after this sees it.
+    pub(crate) fn close(&self, mode: Mode) {
+        self.mode.fetch_max(mode as u8, Ordering::SeqCst);
+    }
+
+    pub(crate) fn add(&self, pool: Weak<dyn Control>) {
+        let mut pools = lock(&self.pools);
+        pools.retain(|pool| pool.strong_count() > 0);
+        pools.push(pool);
+    }
+
+    pub(crate) fn add_detached(&self, bond: Weak<Bond>) {
+        let mut detached = lock(&self.detached);
+        // Amortized: looked through only when it would have to grow.
+        if detached.len() == detached.capacity() {
+            detached.retain(|bond| bond.strong_count() > 0);
+        }
+        detached.push(bond);
+    }
+
+    pub(crate) fn kill_detached(&self) {
+        let detached = std::mem::take(&mut *lock(&self.detached));
+        for bond in detached.iter().filter_map(Weak::upgrade) {
+            bond.kill(Cause::Shutdown);
+        }
+    }
+
+    pub(crate) fn each_pool(&self, mut act: impl FnMut(&dyn Control)) {
+        // Not under the lock: a pool's own end may come back here.
+        let pools: Vec<_> = lock(&self.pools).iter().filter_map(Weak::upgrade).collect();
+        for pool in pools {
+            act(&*pool);
+        }
+    }
+
+    pub(crate) fn counts(&self) -> Status {
+        let mut status = Status {
+            created: self.created.load(Ordering::Relaxed),
+            requests: self.requests.load(Ordering::Relaxed),
+            reused: self.reused.load(Ordering::Relaxed),
+            stale: self.stale.load(Ordering::Relaxed),
+            ..Status::default()
+        };
+        for cause in Cause::ALL {
+            let count = self.closes[cause as usize].load(Ordering::Relaxed);
+            if count > 0 {
+                status.count_close(cause, count);
+            }
+        }
+        status
+    }
+}
+
+impl fmt::Debug for Books {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.counts().fmt(f)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,127 @@
+//! Status and control, without type parameters.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use crate::agent::{Books, Mode, Status};
+
+/// Status and control of an agent, apart from its service.
+///
+/// A handle keeps no connection and no service alive. It sums over all services that one layer has made.
+///
+/// # Clone
+///
+/// Clones are handles to the same agent; each remembers by itself what [`status_changed`](Self::status_changed) last
+/// saw, a clone beginning with what its original saw.
+///
+/// ```
+/// use tower_keep_alive::KeepAliveLayer;
+///
+/// let layer = KeepAliveLayer::<http_body_util::Empty<bytes::Bytes>>::new();
+/// let mut agent = layer.handle();
+/// assert!(!agent.status_changed());
+/// println!("{}", agent.status());
+/// ```
+#[derive(Clone, Debug)]
+pub struct AgentHandle {
+    books: Arc<Books>,
+    seen: [u64; 6],
+}
+
+impl AgentHandle {
+    pub(crate) fn new(books: Arc<Books>) -> Self {
+        Self {
+            books,
+            seen: [0; 6],
+        }
+    }
+
+    /// What the agent has done since its start, and what it has now (agentkeepalive: `getCurrentStatus()`).
+    #[doc(alias = "getCurrentStatus")]
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let mut status = self.books.counts();
+        self.books.each_pool(|pool| {
+            pool.census(&mut |key, census| {
+                for (map, count) in [
+                    (&mut status.idle, census.idle),
+                    (&mut status.active, census.active),
+                    (&mut status.pending, census.pending),
+                ] {
+                    if count > 0 {
+                        *map.entry(key.clone()).or_default() += count;
+                    }
+                }
+            });
+        });
+        status
+    }
+
+    /// Whether one of agentkeepalive's six counters has moved since this handle last said so (agentkeepalive: the
+    /// getter `statusChanged`, which changes what it reads as well).
+    #[doc(alias = "statusChanged")]
+    pub fn status_changed(&mut self) -> bool {
+        let now = self.books.counts().counters();
+        std::mem::replace(&mut self.seen, now) != now
+    }
+
+    /// Closes the connections that are idle now. Requests go on, and new ones open connections again.
+    pub fn close_idle(&self) {
+        self.books.each_pool(|pool| pool.close_idle());
+    }
+
+    /// Refuses new requests with an error that [`is_shut_down`](crate::Error::is_shut_down), from the moment of this
+    /// call; what is queued and in flight is finished. The future resolves when the last connection that is not
+    /// detached is closed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops the waiting, and nothing else: the agent stays closed to new requests.
+    pub fn drain(&self) -> Drained {
+        self.books.close(Mode::Draining);
+        self.close_idle();
+        let books = self.books.clone();
+        Drained(Box::pin(async move {
+            loop {
+                let mut quiet = std::pin::pin!(books.quiet.notified());
+                // Listening before looking: what goes quiet in between is heard.
+                quiet.as_mut().enable();
+                let mut all = true;
+                books.each_pool(|pool| all &= pool.is_quiet());
+                if all {
+                    return;
+                }
+                quiet.await;
+            }
+        }))
+    }
+
+    /// Closes everything now, connections in use and detached ones too (Node: `agent.destroy()`, which leaves the queue
+    /// to go on; ours does not). What was queued or in flight fails with an error that
+    /// [`is_shut_down`](crate::Error::is_shut_down), and so does every request from now on.
+    pub fn destroy(&self) {
+        self.books.close(Mode::Destroyed);
+        self.books.each_pool(|pool| pool.destroy());
+        self.books.kill_detached();
+    }
+}
+
+/// Resolves when an agent that refuses new requests has closed its last connection; see [`AgentHandle::drain`].
+#[must_use = "it resolves when the last connection is closed"]
+pub struct Drained(Pin<Box<dyn Future<Output = ()> + Send>>);
+
+impl Future for Drained {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl std::fmt::Debug for Drained {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Drained")
+    }
+}

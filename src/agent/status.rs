@@ -1,0 +1,122 @@
+//! What an agent has done and has, at one moment.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::cause::Cause;
+use crate::key::Key;
+
+/// What an agent has done since its start, and what it has now.
+///
+/// With the feature `serde` it serializes to agentkeepalive's object (`createSocketCount`, …, `freeSockets`,
+/// `sockets`, `requests`, in this order), and after that what is ours: `reusedSocketCount`, `staleSocketCount`,
+/// `detachedSocketCount`, `closes`. Maps never have a key with nothing behind it.
+///
+/// Whenever nothing is in motion, `created == closed + detached + open()`.
+///
+/// ```
+/// use tower_keep_alive::KeepAliveLayer;
+///
+/// let layer = KeepAliveLayer::<http_body_util::Empty<bytes::Bytes>>::new();
+/// let status = layer.handle().status();
+/// assert_eq!(status.created, 0);
+/// assert_eq!(status.open(), 0);
+/// assert_eq!(
+///     status.to_string(),
+///     "0 created (0 failed), 0 closed, 0 requests, 0 reused, 0 stale; 0 idle, 0 active, 0 pending",
+/// );
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Status {
+    /// Connects begun (createSocketCount).
+    #[cfg_attr(feature = "serde", serde(rename = "createSocketCount"))]
+    pub created: u64,
+    /// Connects that failed or took too long (createSocketErrorCount).
+    #[cfg_attr(feature = "serde", serde(rename = "createSocketErrorCount"))]
+    pub create_errors: u64,
+    /// Connections that ended while they counted, failed and abandoned connects among them (closeSocketCount).
+    #[cfg_attr(feature = "serde", serde(rename = "closeSocketCount"))]
+    pub closed: u64,
+    /// Those of them that a failure ended; a clean close by the server is none (errorSocketCount).
+    #[cfg_attr(feature = "serde", serde(rename = "errorSocketCount"))]
+    pub errors: u64,
+    /// Those of them that a timer ended: idle, TTL, connect and active timeout (timeoutSocketCount).
+    #[cfg_attr(feature = "serde", serde(rename = "timeoutSocketCount"))]
+    pub timeouts: u64,
+    /// Exchanges that came to their end (requestCount).
+    #[cfg_attr(feature = "serde", serde(rename = "requestCount"))]
+    pub requests: u64,
+    /// Idle connections of each key (freeSockets).
+    #[cfg_attr(feature = "serde", serde(rename = "freeSockets"))]
+    pub idle: BTreeMap<Key, usize>,
+    /// Connections in use or being made, for each key (sockets).
+    #[cfg_attr(feature = "serde", serde(rename = "sockets"))]
+    pub active: BTreeMap<Key, usize>,
+    /// Callers in line for each key (requests).
+    #[cfg_attr(feature = "serde", serde(rename = "requests"))]
+    pub pending: BTreeMap<Key, usize>,
+    /// Checkouts that were served by a connection not made for them.
+    #[cfg_attr(feature = "serde", serde(rename = "reusedSocketCount"))]
+    pub reused: u64,
+    /// Connections that were found dead when they were about to be used again.
+    #[cfg_attr(feature = "serde", serde(rename = "staleSocketCount"))]
+    pub stale: u64,
+    /// Connections that left with their exchange: upgrades, tunnels, `detach`.
+    #[cfg_attr(feature = "serde", serde(rename = "detachedSocketCount"))]
+    pub detached: u64,
+    /// What `closed` is made of.
+    pub closes: BTreeMap<Cause, u64>,
+}
+
+impl Status {
+    /// The number of connections open: being made, in use and idle.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.idle.values().sum::<usize>() + self.active.values().sum::<usize>()
+    }
+
+    pub(crate) fn count_close(&mut self, cause: Cause, count: u64) {
+        if cause == Cause::Detached {
+            self.detached += count;
+            return;
+        }
+        self.closed += count;
+        self.create_errors += if cause.is_create_error() { count } else { 0 };
+        self.errors += if cause.is_error() { count } else { 0 };
+        self.timeouts += if cause.is_timeout() { count } else { 0 };
+        self.closes.insert(cause, count);
+    }
+
+    /// agentkeepalive's six counters.
+    pub(crate) fn counters(&self) -> [u64; 6] {
+        [
+            self.created,
+            self.create_errors,
+            self.closed,
+            self.errors,
+            self.timeouts,
+            self.requests,
+        ]
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sum = |map: &BTreeMap<Key, usize>| map.values().sum::<usize>();
+        write!(
+            f,
+            "{} created ({} failed), {} closed, {} requests, {} reused, {} stale; {} idle, {} active, {} pending",
+            self.created,
+            self.create_errors,
+            self.closed,
+            self.requests,
+            self.reused,
+            self.stale,
+            sum(&self.idle),
+            sum(&self.active),
+            sum(&self.pending),
+        )
+    }
+}
