@@ -1,0 +1,182 @@
+//! The limits over all keys: how many connections are open, whose turn is next, and which one has been idle longest.
+//!
+//! Here only where `max_connections` or `max_idle` is set, behind one lock that is taken after a host's and never
+//! before one. What a host has in this file is brought up to date whenever that host's lock is held and something
+//! changed, so that the two never disagree when neither is locked.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use slab::Slab;
+
+use crate::pool::host_pool::HostPool;
+use crate::pool::limits::Limits;
+use crate::pool::list::{Linked, Links, List};
+
+pub(super) struct Admission<C> {
+    max_open: usize,
+    max_idle: usize,
+    /// Slots given out, with those on their way to a host.
+    open: usize,
+    /// Connections that are being closed for the sake of those in line.
+    making_room: usize,
+    /// The hosts whose oldest blocked caller waits for the total only, by that caller's ticket.
+    line: BTreeMap<u64, Turn<C>>,
+    /// How many of them have no slot on its way.
+    unclaimed: usize,
+    idle: Slab<Idle<C>>,
+    /// Idle for longest first.
+    idle_order: List,
+}
+
+struct Turn<C> {
+    host: Arc<HostPool<C>>,
+    claimed: bool,
+}
+
+/// An idle connection of some host, by its place there.
+struct Idle<C> {
+    links: Links,
+    host: Arc<HostPool<C>>,
+    open: usize,
+}
+
+impl<C> Linked for Idle<C> {
+    fn links(&mut self) -> &mut Links {
+        &mut self.links
+    }
+}
+
+/// What can be done for those in line without the lock of a host.
+pub(super) enum Step<C> {
+    /// A slot was set aside for the oldest caller of this host.
+    Grant(Arc<HostPool<C>>),
+    /// This idle connection, idle for longest, goes: to make room, or because there are too many.
+    Evict {
+        host: Arc<HostPool<C>>,
+        open: usize,
+        for_room: bool,
+    },
+}
+
+impl<C> Admission<C> {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            max_open: limits.max_connections,
+            max_idle: limits.max_idle,
+            open: 0,
+            making_room: 0,
+            line: BTreeMap::new(),
+            unclaimed: 0,
+            idle: Slab::new(),
+            idle_order: List::new(),
+        }
+    }
+
+    /// A slot at once, if there is one and nobody waits for it; `urgent` does not ask who waits.
+    pub(super) fn reserve(&mut self, urgent: bool) -> bool {
+        let free = self.open < self.max_open && (urgent || self.unclaimed == 0);
+        self.open += usize::from(free);
+        free
+    }
+
+    /// A slot comes back. `made_room`: it was freed for the sake of those in line.
+    pub(super) fn release(&mut self, made_room: bool) {
+        self.open -= 1;
+        self.making_room -= usize::from(made_room);
+    }
+
+    /// A connection is being closed for the sake of those in line.
+    pub(super) fn will_make_room(&mut self) {
+        self.making_room += 1;
+    }
+
+    /// What was to make room was gone already.
+    pub(super) fn made_no_room(&mut self) {
+        self.making_room -= 1;
+    }
+
+    /// Brings the host's turn up to date: from the ticket it stood under to the one of its oldest caller who waits for
+    /// the total only.
+    pub(super) fn set_turn(&mut self, host: &Arc<HostPool<C>>, from: Option<u64>, to: Option<u64>) {
+        if from == to {
+            return;
+        }
+        if let Some(turn) = from.and_then(|from| self.line.remove(&from)) {
+            self.unclaimed -= usize::from(!turn.claimed);
+        }
+        if let Some(to) = to {
+            let host = host.clone();
+            self.line.insert(
+                to,
+                Turn {
+                    host,
+                    claimed: false,
+                },
+            );
+            self.unclaimed += 1;
+        }
+    }
+
+    /// Whether a caller of another host, waiting for the total only and with nothing on its way, is older than this
+    /// ticket.
+    pub(super) fn has_older(&self, host: &Arc<HostPool<C>>, ticket: u64) -> bool {
+        self.unclaimed > self.making_room
+            && self
+                .line
+                .range(..ticket)
+                .any(|(_, turn)| !turn.claimed && !Arc::ptr_eq(&turn.host, host))
+    }
+
+    pub(super) fn add_idle(&mut self, host: &Arc<HostPool<C>>, open: usize) -> usize {
+        let key = self.idle.insert(Idle {
+            links: Links::default(),
+            host: host.clone(),
+            open,
+        });
+        self.idle_order.push_back(&mut self.idle, key);
+        key
+    }
+
+    /// Gives the host back, so that it is not dropped under a lock.
+    pub(super) fn remove_idle(&mut self, key: usize) -> Arc<HostPool<C>> {
+        self.idle_order.remove(&mut self.idle, key);
+        self.idle.remove(key).host
+    }
+
+    /// The next thing to do, if there is one. Whoever changed something asks until there is none, holding no lock.
+    pub(super) fn next_step(&mut self) -> Option<Step<C>> {
+        if self.idle_order.len() > self.max_idle {
+            return self.evict(false);
+        }
+        if self.unclaimed == 0 {
+            return None;
+        }
+        if self.open < self.max_open {
+            let turn = self.line.values_mut().find(|turn| !turn.claimed)?;
+            turn.claimed = true;
+            self.unclaimed -= 1;
+            self.open += 1;
+            return Some(Step::Grant(turn.host.clone()));
+        }
+        if self.unclaimed > self.making_room {
+            return self.evict(true);
+        }
+        None
+    }
+
+    fn evict(&mut self, for_room: bool) -> Option<Step<C>> {
+        let idle = &self.idle[self.idle_order.head()?];
+        self.making_room += usize::from(for_room);
+        Some(Step::Evict {
+            host: idle.host.clone(),
+            open: idle.open,
+            for_room,
+        })
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.open == 0 && self.making_room == 0 && self.line.is_empty() && self.idle.is_empty()
+    }
+}

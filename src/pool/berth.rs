@@ -1,0 +1,109 @@
+//! What a pool keeps of a connection: its place, and the connection while nobody uses it.
+
+use std::sync::Arc;
+
+use crate::cause::Cause;
+use crate::pool::host_pool::HostPool;
+use crate::poolable::Poolable;
+
+/// Made once a connection, and moved with it ever after: from the pool into the connection's lifespan when it is taken,
+/// from there into its lease, and back. So a lease, and what a response body holds, cost no allocation.
+#[derive(Debug)]
+pub(crate) struct Berth<C> {
+    /// Where it belongs. Not while it is idle: the host would keep itself.
+    home: Option<Arc<HostPool<C>>>,
+    /// Its place there.
+    slot: usize,
+    conn: Option<C>,
+}
+
+impl<C: Poolable> Berth<C> {
+    pub(super) fn new(slot: usize, conn: C) -> Self {
+        Self {
+            home: None,
+            slot,
+            conn: Some(conn),
+        }
+    }
+
+    /// The berth of a connection that no pool made: closed after its use.
+    pub(crate) fn homeless(conn: C) -> Self {
+        Self::new(usize::MAX, conn)
+    }
+
+    pub(super) fn slot(&self) -> usize {
+        self.slot
+    }
+
+    pub(super) fn set_home(&mut self, home: Arc<HostPool<C>>) {
+        self.home = Some(home);
+    }
+
+    pub(crate) fn connection(&mut self) -> &mut C {
+        self.conn
+            .as_mut()
+            .expect("with its connection, if boxed by itself")
+    }
+
+    pub(crate) fn connection_ref(&self) -> &C {
+        self.conn
+            .as_ref()
+            .expect("with its connection, if boxed by itself")
+    }
+
+    /// The connection, with its berth hidden in it.
+    pub(crate) fn into_connection(mut self: Box<Self>) -> C {
+        let mut conn = self.conn.take().expect("with its connection");
+        conn.lifespan_mut().set_berth(self);
+        conn
+    }
+
+    /// The berth that is hidden in a connection, around it.
+    pub(crate) fn around(mut conn: C) -> Box<Self> {
+        let Some(berth) = conn.lifespan_mut().take_berth() else {
+            return Box::new(Self::homeless(conn));
+        };
+        match berth.downcast::<Self>() {
+            Ok(mut berth) => {
+                berth.conn = Some(conn);
+                berth
+            }
+            Err(_) => {
+                debug_assert!(
+                    false,
+                    "something between Checkin and Checkout changes the connection's type: it cannot be pooled"
+                );
+                Box::new(Self::homeless(conn))
+            }
+        }
+    }
+
+    /// The use is over and the connection can be used again. One that no pool made is dropped.
+    pub(crate) fn give_back(mut self: Box<Self>) {
+        if let Some(home) = self.home.take() {
+            home.put(self);
+        }
+    }
+
+    /// It is of no use any more, and somebody else will be the next to use its slot.
+    pub(crate) fn found_stale(mut self: Box<Self>) {
+        match self.home.take() {
+            Some(home) => home.discard_stale(self),
+            None => self.close(Cause::Stale),
+        }
+    }
+
+    /// An exchange came to its end on it.
+    pub(crate) fn completed(&self) {
+        if let Some(home) = &self.home {
+            home.books().completed();
+        }
+    }
+
+    /// Ends the transport, and the connection with it. Never under a lock.
+    pub(crate) fn close(mut self, cause: Cause) {
+        if let Some(mut conn) = self.conn.take() {
+            conn.lifespan_mut().end(cause);
+        }
+    }
+}

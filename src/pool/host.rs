@@ -1,0 +1,670 @@
+//! One key's connections, line and count: plain data, without lock, clock or task.
+//!
+//! A connection is in `open` from before its connect begins until its transport is gone. A caller without a connection
+//! is in `waiters`: *making* while a connect of its own is under way (it will take whatever comes first), *blocked*
+//! while it may not begin one. Both lines are in the order of arrival. What a caller is given is left in its place
+//! until it comes for it; a caller who is gone instead leaves it to the next.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::Waker;
+
+use slab::Slab;
+use tokio::task::AbortHandle;
+
+use crate::agent::Mode;
+use crate::bond::Bond;
+use crate::cause::Cause;
+use crate::clock::Moment;
+use crate::key::Reuse;
+use crate::lifespan::Deadline;
+use crate::pool::admission::Admission;
+use crate::pool::berth::Berth;
+use crate::pool::host_pool::HostPool;
+use crate::pool::limits::{Limits, Scheduling};
+use crate::pool::list::{Linked, Links, List};
+use crate::poolable::Poolable;
+
+pub(super) struct Host<C> {
+    open: Slab<Open<C>>,
+    /// Those of `open` that the limits count: all but the one-shots.
+    counted: usize,
+    idle: List,
+    waiters: Slab<Waiting<C>>,
+    making: List,
+    blocked: List,
+    /// Connections that are being closed for callers who are blocked: so many slots are on their way.
+    dying: usize,
+    /// The ticket under which this host waits for the total.
+    turn: Option<u64>,
+    /// Out of the table: whoever still finds it looks again.
+    pub(super) retired: bool,
+}
+
+struct Open<C> {
+    links: Links,
+    /// Once it is connected.
+    bond: Option<Arc<Bond>>,
+    /// While it is connecting without a caller.
+    background: Option<AbortHandle>,
+    idle: Option<Parked<C>>,
+    one_shot: bool,
+    /// Closed for a caller blocked here.
+    dies: bool,
+    /// Closed for a caller blocked by the total.
+    makes_room: bool,
+}
+
+struct Parked<C> {
+    berth: Box<Berth<C>>,
+    since: Moment,
+    deadline: Option<Deadline>,
+    /// Its place among the idle of all hosts.
+    total: Option<usize>,
+}
+
+struct Waiting<C> {
+    links: Links,
+    ticket: u64,
+    /// Does not take a used connection.
+    fresh: bool,
+    line: Line,
+    waker: Option<Waker>,
+    gift: Gift<C>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Line {
+    Making,
+    Blocked,
+    Left,
+}
+
+/// What waits for a caller to come for it.
+pub(super) struct Gift<C> {
+    /// A connection that another caller gave back, and when.
+    pub(super) connection: Option<(Box<Berth<C>>, Moment)>,
+    /// The right to make one.
+    pub(super) slot: Option<usize>,
+    pub(super) refused: bool,
+}
+
+impl<C> Linked for Open<C> {
+    fn links(&mut self) -> &mut Links {
+        &mut self.links
+    }
+}
+
+impl<C> Linked for Waiting<C> {
+    fn links(&mut self) -> &mut Links {
+        &mut self.links
+    }
+}
+
+/// What a caller asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ask {
+    pub(crate) reuse: Reuse,
+    /// Goes to the head of the line: it had its turn, and what it got was of no use.
+    pub(crate) returning: bool,
+}
+
+/// What a caller gets.
+pub(super) enum Taken<C> {
+    /// One that has been idle since then.
+    Connection(Box<Berth<C>>, Moment),
+    /// The right to make one, and a place in line beside.
+    Make {
+        slot: usize,
+        waiter: usize,
+    },
+    Wait(usize),
+    QueueFull(usize),
+}
+
+/// What is to be done when no lock is held.
+#[must_use]
+pub(super) struct After<C> {
+    wake: Vec<Waker>,
+    close: Vec<(Box<Berth<C>>, Cause)>,
+    kill: Vec<Arc<Bond>>,
+    abort: Vec<AbortHandle>,
+    hosts: Vec<Arc<HostPool<C>>>,
+}
+
+impl<C> After<C> {
+    pub(super) const fn new() -> Self {
+        Self {
+            wake: Vec::new(),
+            close: Vec::new(),
+            kill: Vec::new(),
+            abort: Vec::new(),
+            hosts: Vec::new(),
+        }
+    }
+}
+
+impl<C: Poolable> After<C> {
+    pub(super) fn act(self) {
+        for (berth, cause) in self.close {
+            berth.close(cause);
+        }
+        for bond in self.kill {
+            bond.kill(Cause::Shutdown);
+        }
+        for handle in self.abort {
+            handle.abort();
+        }
+        for waker in self.wake {
+            waker.wake();
+        }
+    }
+}
+
+/// What every step of a host needs beside the host.
+pub(super) struct Around<'a, C> {
+    pub(super) me: &'a Arc<HostPool<C>>,
+    pub(super) limits: &'a Limits,
+    pub(super) total: Option<&'a mut Admission<C>>,
+    pub(super) tickets: &'a AtomicU64,
+    pub(super) stale: &'a mut u64,
+    pub(super) after: &'a mut After<C>,
+}
+
+impl<C: Poolable> Host<C> {
+    pub(super) fn new() -> Self {
+        Self {
+            open: Slab::new(),
+            counted: 0,
+            idle: List::new(),
+            waiters: Slab::new(),
+            making: List::new(),
+            blocked: List::new(),
+            dying: 0,
+            turn: None,
+            retired: false,
+        }
+    }
+
+    /// Nothing open, nobody waiting.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.open.is_empty() && self.waiters.is_empty()
+    }
+
+    pub(super) fn idle_len(&self) -> usize {
+        self.idle.len()
+    }
+
+    pub(super) fn bond(&self, slot: usize) -> Option<Weak<Bond>> {
+        self.open.get(slot)?.bond.as_ref().map(Arc::downgrade)
+    }
+
+    pub(super) fn open_len(&self) -> usize {
+        self.open.len()
+    }
+
+    pub(super) fn pending(&self) -> usize {
+        self.blocked.len()
+    }
+
+    /// Use, make or wait: the pool's one decision.
+    pub(super) fn take(&mut self, ask: Ask, now: Moment, around: &mut Around<'_, C>) -> Taken<C> {
+        let fresh = ask.reuse == Reuse::Fresh;
+        let mut urgent = ask.returning || fresh;
+        if ask.reuse == Reuse::Any {
+            while let Some((berth, since, why)) = self.take_idle(now, around) {
+                let Some(why) = why else {
+                    return Taken::Connection(berth, since);
+                };
+                *around.stale += u64::from(why == Cause::Stale);
+                // Its slot comes when the transport is gone, and is this caller's before anybody else's.
+                self.close_for_blocked(berth, why, around);
+                urgent = true;
+            }
+        }
+        let ticket = around.ticket(urgent);
+        if ask.reuse == Reuse::Never {
+            return self.make(ticket, fresh, true);
+        }
+        let may = self.counted < around.limits.max_connections_per_host;
+        let first = urgent || self.blocked.is_empty();
+        if may && first && around.reserve(urgent) {
+            return self.make(ticket, fresh, false);
+        }
+        if !urgent && self.blocked.len() >= around.limits.max_pending_per_host {
+            return Taken::QueueFull(around.limits.max_pending_per_host);
+        }
+        if fresh
+            && !may
+            && let Some(slot) = self.idle.head()
+        {
+            let parked = self.unpark(slot, around).expect("in the idle list");
+            self.close_for_blocked(parked.berth, Cause::Room, around);
+        }
+        let waiter = self.join(ticket, fresh, Line::Blocked);
+        self.settle(around);
+        Taken::Wait(waiter)
+    }
+
+    /// A place in line for a caller whose own connect is under way, and who wants what comes first.
+    pub(super) fn join_making(&mut self, around: &Around<'_, C>) -> usize {
+        let ticket = around.ticket(true);
+        self.join(ticket, false, Line::Making)
+    }
+
+    /// A connection whose use is over: to the next in line, or idle, or closed.
+    pub(super) fn put(
+        &mut self,
+        mut berth: Box<Berth<C>>,
+        mode: Mode,
+        now: Moment,
+        around: &mut Around<'_, C>,
+    ) -> Option<Deadline> {
+        let slot = berth.slot();
+        let conn = berth.connection();
+        let bond = conn.lifespan().bond();
+        let Some(open) = self.open.get(slot).filter(|it| it.is(bond)) else {
+            // Its transport is gone, or it was detached: it has no place here any more.
+            around.after.close.push((berth, Cause::Peer));
+            return None;
+        };
+        let over = if mode == Mode::Destroyed {
+            Some(Cause::Shutdown)
+        } else if !around.limits.keep_alive || open.one_shot {
+            Some(Cause::Final)
+        } else if !conn.is_open() {
+            Some(Cause::Peer)
+        } else {
+            conn.lifespan().is_over(now)
+        };
+        if let Some(cause) = over {
+            around.after.close.push((berth, cause));
+            return None;
+        }
+        if let Some(waiter) = self.next_for_connection() {
+            let waiting = &self.waiters[waiter];
+            if waiting.fresh {
+                self.close_for_blocked(berth, Cause::Room, around);
+                return None;
+            }
+            let ticket = waiting.ticket;
+            if let Some(total) = &mut around.total
+                && total.has_older(around.me, ticket)
+            {
+                total.will_make_room();
+                self.open[slot].makes_room = true;
+                around.after.close.push((berth, Cause::Room));
+                return None;
+            }
+            self.leave(waiter);
+            let waiting = &mut self.waiters[waiter];
+            waiting.gift.connection = Some((berth, now));
+            around.after.wake.extend(waiting.waker.take());
+            self.settle(around);
+            return None;
+        }
+        if mode == Mode::Draining {
+            around.after.close.push((berth, Cause::Shutdown));
+            return None;
+        }
+        if self.idle.len() >= around.limits.max_idle_per_host {
+            around.after.close.push((berth, Cause::Surplus));
+            return None;
+        }
+        let deadline = berth.connection().lifespan().deadline(now);
+        let total = around
+            .total
+            .as_mut()
+            .map(|total| total.add_idle(around.me, slot));
+        self.open[slot].idle = Some(Parked {
+            berth,
+            since: now,
+            deadline,
+            total,
+        });
+        self.idle.push_back(&mut self.open, slot);
+        deadline
+    }
+
+    /// The connect is over, and this is what it made.
+    pub(super) fn connected(&mut self, slot: usize, bond: &Arc<Bond>) {
+        let open = &mut self.open[slot];
+        open.bond = Some(bond.clone());
+        open.background = None;
+    }
+
+    pub(super) fn set_background(&mut self, slot: usize, connect: AbortHandle) {
+        // Gone already if it was done before this was said.
+        if let Some(open) = self.open.get_mut(slot)
+            && open.bond.is_none()
+        {
+            open.background = Some(connect);
+        }
+    }
+
+    /// The transport is gone: the slot passes on.
+    pub(super) fn release(&mut self, slot: usize, around: &mut Around<'_, C>) {
+        let parked = self.unpark(slot, around);
+        let open = self.open.remove(slot);
+        if let Some(parked) = parked {
+            around.after.close.push((parked.berth, Cause::Peer));
+        }
+        self.dying -= usize::from(open.dies);
+        if !open.one_shot {
+            self.counted -= 1;
+            if let Some(total) = &mut around.total {
+                total.release(open.makes_room);
+            }
+        }
+        self.settle(around);
+    }
+
+    /// A slot that the admission set aside for this host's oldest caller. `false`: nobody wants it.
+    pub(super) fn grant_from_total(&mut self, around: &mut Around<'_, C>) -> bool {
+        let Some(head) = self.blocked.head() else {
+            self.settle(around);
+            return false;
+        };
+        let may = self.counted < around.limits.max_connections_per_host;
+        if may {
+            self.grant(head, around);
+        }
+        self.settle(around);
+        may
+    }
+
+    /// Closes an idle connection, if it still is one.
+    pub(super) fn evict(
+        &mut self,
+        slot: usize,
+        for_room: bool,
+        around: &mut Around<'_, C>,
+    ) -> bool {
+        let Some(parked) = self.unpark(slot, around) else {
+            return false;
+        };
+        self.open[slot].makes_room = for_room;
+        let cause = if for_room {
+            Cause::Room
+        } else {
+            Cause::Surplus
+        };
+        around.after.close.push((parked.berth, cause));
+        true
+    }
+
+    /// Closes the idle connections whose time is up, and says when the next one's is.
+    pub(super) fn sweep(&mut self, now: Moment, around: &mut Around<'_, C>) -> Option<Moment> {
+        let mut earliest: Option<Moment> = None;
+        let mut next = self.idle.head();
+        while let Some(slot) = next {
+            next = List::next(&mut self.open, slot);
+            let Some(Deadline { at, cause }) =
+                self.open[slot].idle.as_ref().and_then(|it| it.deadline)
+            else {
+                continue;
+            };
+            if at.is_reached_at(now) {
+                let parked = self.unpark(slot, around).expect("in the idle list");
+                around.after.close.push((parked.berth, cause));
+            } else if earliest.is_none_or(|earliest| at.mono < earliest.mono) {
+                earliest = Some(at);
+            }
+        }
+        earliest
+    }
+
+    pub(super) fn close_idle(&mut self, around: &mut Around<'_, C>) {
+        while let Some(slot) = self.idle.head() {
+            let parked = self.unpark(slot, around).expect("in the idle list");
+            around.after.close.push((parked.berth, Cause::Shutdown));
+        }
+    }
+
+    /// Stops the connects that nobody waits for.
+    pub(super) fn abort_background(&mut self, around: &mut Around<'_, C>) {
+        let handles = self
+            .open
+            .iter_mut()
+            .filter_map(|(_, it)| it.background.take());
+        around.after.abort.extend(handles);
+    }
+
+    /// Ends everything, in use or not.
+    pub(super) fn destroy(&mut self, around: &mut Around<'_, C>) {
+        self.close_idle(around);
+        self.abort_background(around);
+        let bonds = self.open.iter().filter_map(|(_, open)| open.bond.clone());
+        around.after.kill.extend(bonds);
+        for (_, waiting) in &mut self.waiters {
+            waiting.gift.refused = true;
+            around.after.wake.extend(waiting.waker.take());
+        }
+    }
+
+    /// Whether somebody waits whom a connection made for nobody would serve.
+    pub(super) fn has_takers(&self) -> bool {
+        self.blocked.len() + self.making.len() > 0
+    }
+
+    /// What there is for a waiter, or its waker kept.
+    pub(super) fn collect(&mut self, waiter: usize, waker: &Waker) -> Option<Gift<C>> {
+        let waiting = &mut self.waiters[waiter];
+        if waiting.gift.is_empty() {
+            match &mut waiting.waker {
+                Some(kept) => kept.clone_from(waker),
+                none => *none = Some(waker.clone()),
+            }
+            return None;
+        }
+        Some(std::mem::replace(&mut waiting.gift, Gift::EMPTY))
+    }
+
+    /// The waiter is gone; what it had not come for is the caller's to pass on.
+    pub(super) fn abandon(&mut self, waiter: usize, around: &mut Around<'_, C>) -> Gift<C> {
+        self.leave(waiter);
+        let gift = self.waiters.remove(waiter).gift;
+        self.settle(around);
+        gift
+    }
+
+    /// The picked one, and what is wrong with it.
+    fn take_idle(
+        &mut self,
+        now: Moment,
+        around: &mut Around<'_, C>,
+    ) -> Option<(Box<Berth<C>>, Moment, Option<Cause>)> {
+        let slot = match around.limits.scheduling {
+            Scheduling::Lifo => self.idle.tail(),
+            Scheduling::Fifo => self.idle.head(),
+        }?;
+        let mut parked = self.unpark(slot, around).expect("in the idle list");
+        let why = match parked.deadline {
+            _ if !parked.berth.connection().is_open() => Some(Cause::Stale),
+            Some(deadline) if deadline.at.is_reached_at(now) => Some(deadline.cause),
+            _ => None,
+        };
+        Some((parked.berth, parked.since, why))
+    }
+
+    fn unpark(&mut self, slot: usize, around: &mut Around<'_, C>) -> Option<Parked<C>> {
+        let parked = self.open.get_mut(slot)?.idle.take()?;
+        self.idle.remove(&mut self.open, slot);
+        if let (Some(total), Some(place)) = (&mut around.total, parked.total) {
+            around.after.hosts.push(total.remove_idle(place));
+        }
+        Some(parked)
+    }
+
+    fn make(&mut self, ticket: u64, fresh: bool, one_shot: bool) -> Taken<C> {
+        let slot = self.open_slot(one_shot);
+        // Who wants a new connection of its own takes nobody else's.
+        let line = if fresh || one_shot {
+            Line::Left
+        } else {
+            Line::Making
+        };
+        Taken::Make {
+            slot,
+            waiter: self.join(ticket, fresh, line),
+        }
+    }
+
+    fn open_slot(&mut self, one_shot: bool) -> usize {
+        self.counted += usize::from(!one_shot);
+        self.open.insert(Open {
+            links: Links::default(),
+            bond: None,
+            background: None,
+            idle: None,
+            one_shot,
+            dies: false,
+            makes_room: false,
+        })
+    }
+
+    fn join(&mut self, ticket: u64, fresh: bool, line: Line) -> usize {
+        let waiter = self.waiters.insert(Waiting {
+            links: Links::default(),
+            ticket,
+            fresh,
+            line,
+            waker: None,
+            gift: Gift::EMPTY,
+        });
+        self.line_up(waiter, line);
+        waiter
+    }
+
+    /// In the order of tickets. The urgent have the lowest and are few: looked for from the front; all others belong
+    /// at the end or, having waited in the other line, a step or two before it.
+    fn line_up(&mut self, waiter: usize, line: Line) {
+        let list = match line {
+            Line::Making => &mut self.making,
+            Line::Blocked => &mut self.blocked,
+            Line::Left => return,
+        };
+        let ticket = self.waiters[waiter].ticket;
+        let mut before = None;
+        if ticket & LATER == 0 {
+            let mut next = list.head();
+            while let Some(key) = next.filter(|&key| self.waiters[key].ticket < ticket) {
+                before = Some(key);
+                next = List::next(&mut self.waiters, key);
+            }
+        } else {
+            before = list.tail();
+            while let Some(key) = before.filter(|&key| self.waiters[key].ticket > ticket) {
+                before = List::prev(&mut self.waiters, key);
+            }
+        }
+        list.insert_after(&mut self.waiters, before, waiter);
+    }
+
+    fn leave(&mut self, waiter: usize) {
+        let line = std::mem::replace(&mut self.waiters[waiter].line, Line::Left);
+        match line {
+            Line::Making => self.making.remove(&mut self.waiters, waiter),
+            Line::Blocked => self.blocked.remove(&mut self.waiters, waiter),
+            Line::Left => {}
+        }
+    }
+
+    /// The oldest caller who has a use for a connection that is given back: to take it, or, if it wants a fresh one and
+    /// no slot is on its way to it, to have it closed.
+    fn next_for_connection(&mut self) -> Option<usize> {
+        let mut blocked = self.blocked.head();
+        for _ in 0..self.dying {
+            let Some(key) = blocked.filter(|&key| self.waiters[key].fresh) else {
+                break;
+            };
+            blocked = List::next(&mut self.waiters, key);
+        }
+        match (self.making.head(), blocked) {
+            (Some(making), Some(blocked)) => {
+                let earlier = self.waiters[making].ticket < self.waiters[blocked].ticket;
+                Some(if earlier { making } else { blocked })
+            }
+            (making, blocked) => making.or(blocked),
+        }
+    }
+
+    /// Its slot is for whoever is blocked here, once the transport is gone.
+    pub(super) fn close_for_blocked(
+        &mut self,
+        berth: Box<Berth<C>>,
+        cause: Cause,
+        around: &mut Around<'_, C>,
+    ) {
+        if let Some(open) = self.open.get_mut(berth.slot()) {
+            open.dies = true;
+            self.dying += 1;
+        }
+        around.after.close.push((berth, cause));
+    }
+
+    /// Gives out what slots there are, and tells the admission whose turn it is here.
+    fn settle(&mut self, around: &mut Around<'_, C>) {
+        let max = around.limits.max_connections_per_host;
+        if around.total.is_none() {
+            while let Some(head) = self.blocked.head()
+                && self.counted < max
+            {
+                self.grant(head, around);
+            }
+            return;
+        }
+        let turn = self.blocked.head().filter(|_| self.counted < max);
+        let turn = turn.map(|head| self.waiters[head].ticket);
+        if let Some(total) = &mut around.total {
+            total.set_turn(around.me, self.turn, turn);
+        }
+        self.turn = turn;
+    }
+
+    fn grant(&mut self, waiter: usize, around: &mut Around<'_, C>) {
+        self.leave(waiter);
+        let slot = self.open_slot(false);
+        let waiting = &mut self.waiters[waiter];
+        waiting.gift.slot = Some(slot);
+        around.after.wake.extend(waiting.waker.take());
+        if !waiting.fresh {
+            waiting.line = Line::Making;
+            self.line_up(waiter, Line::Making);
+        }
+    }
+}
+
+impl<C> Gift<C> {
+    const EMPTY: Self = Self {
+        connection: None,
+        slot: None,
+        refused: false,
+    };
+
+    fn is_empty(&self) -> bool {
+        self.connection.is_none() && self.slot.is_none() && !self.refused
+    }
+}
+
+impl<C> Open<C> {
+    fn is(&self, bond: &Arc<Bond>) -> bool {
+        self.bond.as_ref().is_some_and(|it| Arc::ptr_eq(it, bond))
+    }
+}
+
+impl<C> Around<'_, C> {
+    fn reserve(&mut self, urgent: bool) -> bool {
+        self.total
+            .as_mut()
+            .is_none_or(|total| total.reserve(urgent))
+    }
+
+    /// A place among all callers of the pool, in the order of arrival; the urgent come before everybody else.
+    fn ticket(&self, urgent: bool) -> u64 {
+        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
+        if urgent { ticket } else { ticket | LATER }
+    }
+}
+
+const LATER: u64 = 1 << 63;

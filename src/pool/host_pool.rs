@@ -1,0 +1,236 @@
+//! One key's pool: a [`Host`] behind its lock, and what is done once the lock is free.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
+
+use tokio::task::AbortHandle;
+
+use crate::agent::{Books, Census, Mode};
+use crate::cause::Cause;
+use crate::clock::Moment;
+use crate::key::Key;
+use crate::lifespan::Lifespan;
+use crate::pool::berth::Berth;
+use crate::pool::host::{After, Around, Ask, Gift, Host, Taken};
+use crate::pool::shared::Shared;
+use crate::pool::slot::Slot;
+use crate::pool::waiter::Waiter;
+use crate::poolable::Poolable;
+
+pub(crate) struct HostPool<C> {
+    key: Key,
+    pool: Arc<Shared<C>>,
+    host: Mutex<Host<C>>,
+}
+
+/// What a caller gets.
+pub(crate) enum Verdict<C: Poolable> {
+    /// An idle connection, and since when.
+    Take(Box<Berth<C>>, Moment),
+    /// The right to make one, and a place in line beside: what comes first will do.
+    Make(Slot<C>, Waiter<C>),
+    Wait(Waiter<C>),
+    /// So many are waiting already.
+    QueueFull(usize),
+    ShutDown,
+}
+
+impl<C: Poolable> HostPool<C> {
+    pub(super) fn new(key: Key, pool: Arc<Shared<C>>) -> Arc<Self> {
+        Arc::new(Self {
+            key,
+            pool,
+            host: Mutex::new(Host::new()),
+        })
+    }
+
+    pub(super) fn key(&self) -> &Key {
+        &self.key
+    }
+
+    pub(crate) fn books(&self) -> &Books {
+        &self.pool.books
+    }
+
+    /// `None`: this host pool is out of the table, look again.
+    pub(super) fn checkout(self: Arc<Self>, ask: Ask, now: Moment) -> Option<Verdict<C>> {
+        let taken = self.with(|host, around| {
+            if host.retired {
+                return None;
+            }
+            Some(match self.pool.mode() {
+                Mode::Open => Ok(host.take(ask, now, around)),
+                // It was let in before.
+                Mode::Draining if ask.returning => Ok(host.take(ask, now, around)),
+                _ => Err(()),
+            })
+        })?;
+        Some(match taken {
+            Ok(Taken::Connection(mut berth, since)) => {
+                berth.set_home(self);
+                Verdict::Take(berth, since)
+            }
+            Ok(Taken::Make { slot, waiter }) => {
+                Verdict::Make(Slot::new(self.clone(), slot), Waiter::new(self, waiter))
+            }
+            Ok(Taken::Wait(waiter)) => Verdict::Wait(Waiter::new(self, waiter)),
+            Ok(Taken::QueueFull(limit)) => Verdict::QueueFull(limit),
+            Err(()) => Verdict::ShutDown,
+        })
+    }
+
+    /// A place in line for a caller whose own connect is under way.
+    pub(crate) fn wait_making(self: &Arc<Self>) -> Waiter<C> {
+        let place = self.with(|host, around| host.join_making(around));
+        Waiter::new(self.clone(), place)
+    }
+
+    pub(crate) fn put(self: &Arc<Self>, berth: Box<Berth<C>>) {
+        let now = self.pool.limits.clock.now();
+        let deadline = self.with(|host, around| {
+            let mode = self.pool.mode();
+            host.put(berth, mode, now, around)
+        });
+        if let Some(deadline) = deadline {
+            self.pool.watch(deadline.at);
+        }
+    }
+
+    pub(super) fn discard_stale(self: &Arc<Self>, berth: Box<Berth<C>>) {
+        self.with(|host, around| {
+            *around.stale += 1;
+            host.close_for_blocked(berth, Cause::Stale, around);
+        });
+    }
+
+    pub(super) fn connected(self: &Arc<Self>, slot: usize, lifespan: &mut Lifespan) {
+        lifespan.begin(self.pool.limits.clock.now());
+        let bond = lifespan.bond();
+        bond.set_key(self.key.clone());
+        let destroyed = self.with(|host, _| {
+            host.connected(slot, bond);
+            self.pool.mode() == Mode::Destroyed
+        });
+        if destroyed {
+            bond.kill(Cause::Shutdown);
+        }
+    }
+
+    /// A connect goes on without its caller.
+    pub(crate) fn in_background(self: &Arc<Self>, slot: usize, connect: AbortHandle) {
+        let too_late = self.with(|host, _| {
+            host.set_background(slot, connect.clone());
+            self.pool.is_orphaned() || self.pool.mode() == Mode::Destroyed
+        });
+        if too_late {
+            connect.abort();
+        }
+    }
+
+    /// Whether somebody waits whom a connection made for nobody would serve.
+    pub(crate) fn has_takers(self: &Arc<Self>) -> bool {
+        self.with(|host, _| host.has_takers())
+    }
+
+    pub(super) fn collect(self: &Arc<Self>, waiter: usize, waker: &Waker) -> Option<Gift<C>> {
+        self.with(|host, _| host.collect(waiter, waker))
+    }
+
+    pub(super) fn abandon(self: &Arc<Self>, waiter: usize) -> Gift<C> {
+        self.with(|host, around| host.abandon(waiter, around))
+    }
+
+    /// `Some`: a connection, or its connect, ended for this cause. `None`: nothing was begun.
+    pub(super) fn release(self: &Arc<Self>, slot: usize, ended: Option<Cause>) {
+        self.with(|host, around| {
+            if let Some(cause) = ended {
+                self.pool.books.closed(cause);
+                if cause == Cause::Detached
+                    && let Some(bond) = host.bond(slot)
+                {
+                    self.pool.books.add_detached(bond);
+                }
+            }
+            host.release(slot, around);
+        });
+    }
+
+    /// Whether the slot that was set aside found its caller.
+    pub(super) fn grant_from_total(self: &Arc<Self>) -> bool {
+        self.with(|host, around| host.grant_from_total(around))
+    }
+
+    pub(super) fn evict(self: &Arc<Self>, slot: usize, for_room: bool) -> bool {
+        self.with(|host, around| host.evict(slot, for_room, around))
+    }
+
+    pub(super) fn sweep(self: &Arc<Self>, now: Moment) -> (Option<Moment>, usize) {
+        self.with(|host, around| (host.sweep(now, around), host.idle_len()))
+    }
+
+    pub(super) fn close_idle(self: &Arc<Self>) {
+        self.with(|host, around| host.close_idle(around));
+    }
+
+    pub(super) fn abandon_all(self: &Arc<Self>) {
+        self.with(|host, around| {
+            host.close_idle(around);
+            host.abort_background(around);
+        });
+    }
+
+    pub(super) fn destroy(self: &Arc<Self>) {
+        self.with(|host, around| host.destroy(around));
+    }
+
+    pub(super) fn census(&self) -> Census {
+        let host = self.host.lock().unwrap_or_else(PoisonError::into_inner);
+        Census {
+            idle: host.idle_len(),
+            active: host.open_len() - host.idle_len(),
+            pending: host.pending(),
+        }
+    }
+
+    /// One step of the host under its lock, and then what follows from it without.
+    fn with<R>(self: &Arc<Self>, step: impl FnOnce(&mut Host<C>, &mut Around<'_, C>) -> R) -> R {
+        let pool = &*self.pool;
+        let mut after = After::new();
+        let mut stale = 0;
+        let (result, retires) = {
+            let mut host = self.host.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut total = pool.lock_total();
+            let mut around = Around {
+                me: self,
+                limits: &pool.limits,
+                total: total.as_deref_mut(),
+                tickets: &pool.tickets,
+                stale: &mut stale,
+                after: &mut after,
+            };
+            let result = step(&mut host, &mut around);
+            let retires = host.is_quiet() && !host.retired;
+            host.retired |= retires;
+            (result, retires)
+        };
+        if retires {
+            pool.table.remove(self);
+            pool.books.quiet.notify_waiters();
+        }
+        if stale > 0 {
+            pool.books.stale(stale);
+        }
+        after.act();
+        pool.balance();
+        result
+    }
+}
+
+impl<C> fmt::Debug for HostPool<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostPool")
+            .field("key", &self.key)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,154 @@
+//! How much a pool may have, and how long a caller may wait for it.
+
+use std::time::Duration;
+
+use crate::clock::Clock;
+
+/// What a pool keeps to: how many connections, how many callers in line, and how long both may take.
+///
+/// What limits a *connection* (its age, its time idle, its uses) is stated by layers of its own.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_keep_alive::{Limits, Scheduling};
+///
+/// let limits = Limits::new()
+///     .max_connections_per_host(50)
+///     .max_pending_per_host(1_000)
+///     .checkout_timeout(Duration::from_secs(2))
+///     .scheduling(Scheduling::Fifo);
+/// # let _ = limits;
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Limits {
+    pub(crate) keep_alive: bool,
+    pub(crate) max_connections_per_host: usize,
+    pub(crate) max_connections: usize,
+    pub(crate) max_idle_per_host: usize,
+    pub(crate) max_idle: usize,
+    pub(crate) max_pending_per_host: usize,
+    pub(crate) checkout_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) scheduling: Scheduling,
+    pub(crate) clock: Clock,
+}
+
+/// Which idle connection is taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Scheduling {
+    /// The one used last: the others grow old and are closed when there is less to do (Node's default).
+    #[default]
+    Lifo,
+    /// The one idle for longest: all are kept in use.
+    Fifo,
+}
+
+impl Limits {
+    /// No limit on connections and callers, at most 256 idle connections for each key, and 8 s for a connect.
+    pub fn new() -> Self {
+        Self {
+            keep_alive: true,
+            max_connections_per_host: usize::MAX,
+            max_connections: usize::MAX,
+            max_idle_per_host: 256,
+            max_idle: usize::MAX,
+            max_pending_per_host: usize::MAX,
+            checkout_timeout: Duration::MAX,
+            connect_timeout: Duration::from_secs(8),
+            scheduling: Scheduling::default(),
+            clock: Clock::default(),
+        }
+    }
+
+    /// Whether connections are kept at all (Node: `keepAlive`). Default: true.
+    #[doc(alias = "keepAlive")]
+    pub fn keep_alive(mut self, keep: bool) -> Self {
+        self.keep_alive = keep;
+        self
+    }
+
+    /// The most connections open for one key, whether being made, in use or idle (Node: `maxSockets`). Callers beyond
+    /// it wait in line, first come, first served. Default: no limit.
+    ///
+    /// # Panics
+    ///
+    /// If `max` is 0: nothing could ever be sent.
+    #[doc(alias = "maxSockets")]
+    pub fn max_connections_per_host(mut self, max: usize) -> Self {
+        assert!(max > 0, "max_connections_per_host must not be 0");
+        self.max_connections_per_host = max;
+        self
+    }
+
+    /// The most connections open for all keys together (Node: `maxTotalSockets`). A caller that it blocks has an idle
+    /// connection of another key closed, where there is one. Default: no limit.
+    ///
+    /// # Panics
+    ///
+    /// If `max` is 0: nothing could ever be sent.
+    #[doc(alias = "maxTotalSockets")]
+    pub fn max_connections(mut self, max: usize) -> Self {
+        assert!(max > 0, "max_connections must not be 0");
+        self.max_connections = max;
+        self
+    }
+
+    /// The most idle connections for one key; one that is given back beyond it is closed (Node: `maxFreeSockets`). 0
+    /// keeps none, and still hands connections over to callers in line. Default: 256.
+    #[doc(alias = "maxFreeSockets")]
+    pub fn max_idle_per_host(mut self, max: usize) -> Self {
+        self.max_idle_per_host = max;
+        self
+    }
+
+    /// The most idle connections for all keys together; beyond it the one idle for longest is closed. Default: no
+    /// limit.
+    pub fn max_idle(mut self, max: usize) -> Self {
+        self.max_idle = max;
+        self
+    }
+
+    /// The most callers in line for one key; the next one is refused with an error that
+    /// [`is_queue_full`](crate::Error::is_queue_full). Default: no limit.
+    pub fn max_pending_per_host(mut self, max: usize) -> Self {
+        self.max_pending_per_host = max;
+        self
+    }
+
+    /// The longest time that a caller waits in line; making a connection has a time of its own. Default: no limit.
+    pub fn checkout_timeout(mut self, max: Duration) -> Self {
+        self.checkout_timeout = max;
+        self
+    }
+
+    /// The longest time from having the right to connect to having a usable connection: DNS, TCP, TLS. Default: 8 s.
+    pub fn connect_timeout(mut self, max: Duration) -> Self {
+        self.connect_timeout = max;
+        self
+    }
+
+    /// Which idle connection is taken. Default: the one used last.
+    pub fn scheduling(mut self, scheduling: Scheduling) -> Self {
+        self.scheduling = scheduling;
+        self
+    }
+
+    /// Another clock, for tests of your own.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Whether anything is limited over all keys.
+    pub(crate) fn are_total(&self) -> bool {
+        self.max_connections != usize::MAX || self.max_idle != usize::MAX
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,113 @@
+//! The connections that are kept, the callers in line for them, and the one place that decides: use, make or wait.
+
+mod admission;
+mod berth;
+mod host;
+mod host_pool;
+mod limits;
+mod list;
+mod shared;
+mod slot;
+mod sweep;
+mod table;
+mod waiter;
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::agent::{AgentHandle, Books};
+use crate::clock::Moment;
+use crate::key::KeyRef;
+use crate::poolable::Poolable;
+
+pub(crate) use berth::Berth;
+pub(crate) use host::Ask;
+pub(crate) use host_pool::{HostPool, Verdict};
+pub use limits::{Limits, Scheduling};
+use shared::Shared;
+pub(crate) use slot::Slot;
+pub(crate) use waiter::{Turn, Waiter};
+
+/// What Checkout and Checkin share: the connections of one connector, kept by key, each key behind its own lock.
+///
+/// [`CheckoutLayer`](crate::CheckoutLayer) makes one for every service it makes, so that connections of two connectors
+/// never mix; `Checkout::pool` shows it. A pool of your own, made here, can be given to several services that *are*
+/// interchangeable.
+///
+/// # Clone
+///
+/// Clones are the same pool. When the last one is dropped, with the services that have it, idle connections are closed,
+/// connections in use are closed when their use is over, and the pool's task ends.
+///
+/// ```
+/// use tower_keep_alive::{Limits, Pool, Lifespan, Poolable};
+/// # use std::task::{Context, Poll};
+/// # struct Line(Lifespan);
+/// # impl Poolable for Line {
+/// #     fn is_open(&self) -> bool { true }
+/// #     fn poll_free(&mut self, _: &mut Context<'_>) -> Poll<()> { Poll::Ready(()) }
+/// #     fn lifespan(&self) -> &Lifespan { &self.0 }
+/// #     fn lifespan_mut(&mut self) -> &mut Lifespan { &mut self.0 }
+/// # }
+/// let pool: Pool<Line> = Pool::new(Limits::new().max_connections_per_host(2));
+/// assert_eq!(pool.handle().status().open(), 0);
+/// ```
+pub struct Pool<C: Poolable>(Arc<Owner<C>>);
+
+/// The right to take from the pool and to keep connections idle in it.
+struct Owner<C: Poolable>(Arc<Shared<C>>);
+
+impl<C: Poolable> Pool<C> {
+    /// An empty pool.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self::with_books(limits, Arc::new(Books::new()))
+    }
+
+    /// Status and control of this pool.
+    #[must_use]
+    pub fn handle(&self) -> AgentHandle {
+        AgentHandle::new(self.shared().books.clone())
+    }
+
+    pub(crate) fn with_books(limits: Limits, books: Arc<Books>) -> Self {
+        Self(Arc::new(Owner(Shared::new(limits, books))))
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.shared().limits
+    }
+
+    pub(crate) fn books(&self) -> &Books {
+        &self.shared().books
+    }
+
+    pub(crate) fn checkout(&self, key: KeyRef<'_>, ask: Ask, now: Moment) -> Verdict<C> {
+        self.shared().checkout(key, ask, now)
+    }
+
+    fn shared(&self) -> &Shared<C> {
+        &self.0.0
+    }
+}
+
+impl<C: Poolable> Clone for Pool<C> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<C: Poolable> Drop for Owner<C> {
+    fn drop(&mut self) {
+        self.0.orphan();
+    }
+}
+
+impl<C: Poolable> fmt::Debug for Pool<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("limits", self.limits())
+            .field("books", self.books())
+            .finish()
+    }
+}

@@ -1,0 +1,160 @@
+//! What all parts of a pool share.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use crate::agent::{Books, Census, Control, Mode};
+use crate::clock::Moment;
+use crate::key::Key;
+use crate::key::KeyRef;
+use crate::pool::admission::{Admission, Step};
+use crate::pool::host::Ask;
+use crate::pool::host_pool::{HostPool, Verdict};
+use crate::pool::limits::Limits;
+use crate::pool::sweep::Sweeper;
+use crate::pool::table::Table;
+use crate::poolable::Poolable;
+
+/// Held by the pool's owners, and by each host pool: so that status stays true for as long as a connection lives.
+pub(crate) struct Shared<C> {
+    pub(super) limits: Limits,
+    pub(super) books: Arc<Books>,
+    pub(super) table: Table<C>,
+    pub(super) tickets: AtomicU64,
+    total: Option<Mutex<Admission<C>>>,
+    sweeper: Sweeper,
+    orphaned: AtomicBool,
+    me: Weak<Self>,
+}
+
+impl<C: Poolable> Shared<C> {
+    pub(super) fn new(limits: Limits, books: Arc<Books>) -> Arc<Self> {
+        let shared = Arc::new_cyclic(|me| Self {
+            total: limits
+                .are_total()
+                .then(|| Mutex::new(Admission::new(&limits))),
+            limits,
+            table: Table::new(),
+            tickets: AtomicU64::new(0),
+            sweeper: Sweeper::new(),
+            orphaned: AtomicBool::new(false),
+            books: books.clone(),
+            me: me.clone(),
+        });
+        let pool: Weak<dyn Control> = Arc::downgrade(&(shared.clone() as Arc<dyn Control>));
+        books.add(pool);
+        shared
+    }
+
+    pub(super) fn checkout(&self, key: KeyRef<'_>, ask: Ask, now: Moment) -> Verdict<C> {
+        loop {
+            let host = self.table.find_or_insert(key, |key| {
+                HostPool::new(key, self.me.upgrade().expect("a method of it runs"))
+            });
+            let found = host.clone();
+            match host.checkout(ask, now) {
+                Some(verdict) => return verdict,
+                None => self.table.remove(&found),
+            }
+        }
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        match self.books.mode() {
+            Mode::Open if self.is_orphaned() => Mode::Draining,
+            mode => mode,
+        }
+    }
+
+    pub(super) fn is_orphaned(&self) -> bool {
+        self.orphaned.load(Ordering::SeqCst)
+    }
+
+    /// The last owner is gone: nobody will ask for a connection again.
+    pub(super) fn orphan(&self) {
+        self.orphaned.store(true, Ordering::SeqCst);
+        self.table.each(HostPool::abandon_all);
+        self.sweeper.stop();
+    }
+
+    /// An idle connection's time is up then.
+    pub(super) fn watch(&self, at: Moment) {
+        self.sweeper.watch(at, &self.me);
+    }
+
+    /// Closes what has been idle for too long; says when the next one's time is up, and how many were looked at.
+    pub(super) fn sweep(&self) -> (Option<Moment>, usize) {
+        let now = self.limits.clock.now();
+        let mut earliest: Option<Moment> = None;
+        let mut looked_at = 0;
+        self.table.each(|host| {
+            let (next, idle) = host.sweep(now);
+            looked_at += idle + 1;
+            if let Some(next) = next
+                && earliest.is_none_or(|earliest| next.mono < earliest.mono)
+            {
+                earliest = Some(next);
+            }
+        });
+        (earliest, looked_at)
+    }
+
+    pub(super) fn lock_total(&self) -> Option<MutexGuard<'_, Admission<C>>> {
+        let total = self.total.as_ref()?;
+        Some(total.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Does what the limits over all keys ask for, until there is nothing left to do. Holds one lock at a time.
+    pub(super) fn balance(&self) {
+        if self.total.is_none() {
+            return;
+        }
+        loop {
+            let step = self.lock_total().and_then(|mut total| total.next_step());
+            let Some(step) = step else { return };
+            let (undo_slot, undo_room) = match step {
+                Step::Grant(host) => (!host.grant_from_total(), false),
+                Step::Evict {
+                    host,
+                    open,
+                    for_room,
+                } => (false, !host.evict(open, for_room) && for_room),
+            };
+            if let Some(mut total) = self.lock_total() {
+                if undo_slot {
+                    total.release(false);
+                }
+                if undo_room {
+                    total.made_no_room();
+                }
+            }
+        }
+    }
+}
+
+impl<C: Poolable> Control for Shared<C> {
+    fn census(&self, count: &mut dyn FnMut(&Key, Census)) {
+        self.table.each(|host| count(host.key(), host.census()));
+    }
+
+    fn close_idle(&self) {
+        self.table.each(HostPool::close_idle);
+    }
+
+    fn destroy(&self) {
+        self.table.each(HostPool::destroy);
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.table.is_empty()
+    }
+}
+
+impl<C> fmt::Debug for Shared<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}

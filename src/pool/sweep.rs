@@ -1,0 +1,125 @@
+//! Closes idle connections when their time is up.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::clock::Moment;
+use crate::pool::shared::Shared;
+use crate::poolable::Poolable;
+
+/// One timer for a whole pool, on the earliest deadline. A connection that is given back costs one comparison, unless
+/// its deadline is the earliest of all.
+pub(super) struct Sweeper {
+    signal: Arc<Signal>,
+}
+
+struct Signal {
+    epoch: Instant,
+    /// When to look next, in nanoseconds since `epoch`.
+    next: AtomicU64,
+    /// A task is there to look.
+    watched: AtomicBool,
+    stopped: AtomicBool,
+    sooner: Notify,
+}
+
+const NEVER: u64 = u64::MAX;
+
+impl Sweeper {
+    pub(super) fn new() -> Self {
+        Self {
+            signal: Arc::new(Signal {
+                epoch: Instant::now(),
+                next: AtomicU64::new(NEVER),
+                watched: AtomicBool::new(false),
+                stopped: AtomicBool::new(false),
+                sooner: Notify::new(),
+            }),
+        }
+    }
+
+    /// Has `pool` swept at that moment, or before.
+    pub(super) fn watch<C: Poolable>(&self, at: Moment, pool: &Weak<Shared<C>>) {
+        let signal = &self.signal;
+        let at = signal.since_epoch(at);
+        if signal.next.load(Ordering::Relaxed) <= at && signal.watched.load(Ordering::Relaxed) {
+            return;
+        }
+        if signal.next.fetch_min(at, Ordering::SeqCst) > at {
+            signal.sooner.notify_one();
+        }
+        if !signal.watched.swap(true, Ordering::SeqCst) {
+            match Handle::try_current() {
+                Ok(runtime) => {
+                    let watch = Watch(signal.clone());
+                    runtime.spawn(sweep(watch, pool.clone()));
+                }
+                // Given back outside a runtime: the next one that is given back inside of one sees to it.
+                Err(_) => signal.watched.store(false, Ordering::SeqCst),
+            }
+        }
+    }
+
+    pub(super) fn stop(&self) {
+        self.signal.stopped.store(true, Ordering::SeqCst);
+        self.signal.sooner.notify_one();
+    }
+}
+
+impl Signal {
+    fn since_epoch(&self, at: Moment) -> u64 {
+        let since = at.mono.saturating_duration_since(self.epoch);
+        u64::try_from(since.as_nanos()).unwrap_or(NEVER)
+    }
+}
+
+/// With the task for as long as it lives; if its runtime dies, the next put starts another.
+struct Watch(Arc<Signal>);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.watched.store(false, Ordering::SeqCst);
+    }
+}
+
+/// Ends when the pool's last owner is gone. Has no timer while nothing is idle, and no hold on the pool while it waits.
+async fn sweep<C: Poolable>(watch: Watch, pool: Weak<Shared<C>>) {
+    let signal = &watch.0;
+    // Looked at together, if they come one after the other: so that a sweep over many never costs more than a
+    // twentieth of a core.
+    let mut rest = Duration::ZERO;
+    while !signal.stopped.load(Ordering::SeqCst) {
+        let next = signal.next.load(Ordering::SeqCst);
+        let due = signal
+            .epoch
+            .checked_add(Duration::from_nanos(next))
+            .filter(|_| next != NEVER);
+        let Some(due) = due else {
+            signal.sooner.notified().await;
+            continue;
+        };
+        let due = due.max(Instant::now() + rest);
+        if tokio::time::timeout_at(due, signal.sooner.notified())
+            .await
+            .is_ok()
+        {
+            continue;
+        }
+        let Some(pool) = pool.upgrade() else { return };
+        // Deadlines that come in from here on are in `next` beside what the sweep finds.
+        signal.next.store(NEVER, Ordering::SeqCst);
+        let (earliest, looked_at) = pool.sweep();
+        if let Some(earliest) = earliest {
+            signal
+                .next
+                .fetch_min(signal.since_epoch(earliest), Ordering::SeqCst);
+        }
+        // About 20 ns for each.
+        rest = Duration::from_nanos(400 * looked_at as u64);
+    }
+}

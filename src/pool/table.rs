@@ -1,0 +1,95 @@
+//! The host pools by their keys.
+
+use std::hash::BuildHasher;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+
+use crate::key::{Key, KeyRef};
+use crate::pool::host_pool::HostPool;
+use crate::poolable::Poolable;
+
+/// Enough that two cores seldom meet on a lock that is held for one look.
+const SHARDS: usize = 16;
+
+/// Found by borrowed parts of a key, without allocating. The hash is seeded: keys can come from strangers' URLs.
+pub(super) struct Table<C> {
+    hasher: RandomState,
+    shards: [RwLock<HashTable<Arc<HostPool<C>>>>; SHARDS],
+}
+
+impl<C: Poolable> Table<C> {
+    pub(super) fn new() -> Self {
+        Self {
+            hasher: RandomState::default(),
+            shards: std::array::from_fn(|_| RwLock::new(HashTable::new())),
+        }
+    }
+
+    pub(super) fn find_or_insert(
+        &self,
+        key: KeyRef<'_>,
+        make: impl FnOnce(Key) -> Arc<HostPool<C>>,
+    ) -> Arc<HostPool<C>> {
+        let hash = self.hasher.hash_one(key);
+        let shard = self.shard(hash);
+        {
+            let hosts = shard.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(host) = hosts.find(hash, |host| *host.key() == key) {
+                return host.clone();
+            }
+        }
+        let mut hosts = shard.write().unwrap_or_else(PoisonError::into_inner);
+        hosts
+            .entry(
+                hash,
+                |host| *host.key() == key,
+                |host| self.hasher.hash_one(host.key().as_ref()),
+            )
+            .or_insert_with(|| make(Key::from(key)))
+            .get()
+            .clone()
+    }
+
+    /// Does nothing where it is gone already, or another has its place.
+    pub(super) fn remove(&self, host: &Arc<HostPool<C>>) {
+        let hash = self.hasher.hash_one(host.key().as_ref());
+        let mut hosts = self
+            .shard(hash)
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Ok(found) = hosts.find_entry(hash, |it| Arc::ptr_eq(it, host)) {
+            let _ = found.remove();
+            // After a crowd of hosts the memory is given back.
+            if hosts.len() < hosts.capacity() / 8 {
+                hosts.shrink_to_fit(|host| self.hasher.hash_one(host.key().as_ref()));
+            }
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.shards.iter().all(|shard| {
+            let hosts = shard.read().unwrap_or_else(PoisonError::into_inner);
+            hosts.is_empty()
+        })
+    }
+
+    /// A shard at a time, its hosts outside its lock.
+    pub(super) fn each(&self, mut act: impl FnMut(&Arc<HostPool<C>>)) {
+        for shard in &self.shards {
+            let hosts: Vec<_> = shard
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .iter()
+                .cloned()
+                .collect();
+            hosts.iter().for_each(&mut act);
+        }
+    }
+
+    fn shard(&self, hash: u64) -> &RwLock<HashTable<Arc<HostPool<C>>>> {
+        // The low bits choose the place within the table.
+        &self.shards[(hash >> 32) as usize % SHARDS]
+    }
+}
