@@ -1,0 +1,40 @@
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use pin_project_lite::pin_project;
+
+use crate::checkin::Lease;
+use crate::poolable::Poolable;
+
+pin_project! {
+    /// Resolves to a lease.
+    ///
+    /// # Cancel safety
+    ///
+    /// That of the service below.
+    #[derive(Debug)]
+    pub struct CheckinFuture<F> {
+        #[pin]
+        inner: F,
+    }
+}
+
+impl<F> CheckinFuture<F> {
+    pub(super) fn new(inner: F) -> Self {
+        Self { inner }
+    }
+}
+
+impl<F, C, E> Future for CheckinFuture<F>
+where
+    F: Future<Output = Result<C, E>>,
+    C: Poolable,
+{
+    type Output = Result<Lease<C>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let conn = ready!(self.project().inner.poll(cx))?;
+        Poll::Ready(Ok(Lease::new(conn)))
+    }
+}

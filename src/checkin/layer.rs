@@ -1,0 +1,28 @@
+use tower_layer::Layer;
+
+use crate::checkin::Checkin;
+
+/// Makes [`Checkin`] services.
+///
+/// # Order
+///
+/// Directly above [`CheckoutLayer`](crate::CheckoutLayer), or with layers between that leave the connection's type as
+/// it is. Without a Checkout below, every connection is closed after its use.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CheckinLayer(());
+
+impl CheckinLayer {
+    /// The layer. See [`CheckoutLayer`](crate::CheckoutLayer) for a stack that has it.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(())
+    }
+}
+
+impl<M> Layer<M> for CheckinLayer {
+    type Service = Checkin<M>;
+
+    fn layer(&self, inner: M) -> Checkin<M> {
+        Checkin::new(inner)
+    }
+}

@@ -1,0 +1,161 @@
+use std::fmt;
+use std::future::poll_fn;
+use std::ops::{Deref, DerefMut};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tower_service::Service;
+
+use crate::bond::CloseHook;
+use crate::cause::Cause;
+use crate::lifespan::Lifespan;
+use crate::pool::Berth;
+use crate::poolable::{Liveness, Poolable, Use};
+
+/// How long a connection may take to finish a use after its lease is gone.
+const WIND_DOWN: Duration = Duration::from_secs(1);
+
+/// The use of one connection. It is the connection (by `Deref`, and as a `Service` where that is one) and gives it back
+/// when it is dropped.
+///
+/// When the last use is not entirely over by then, the connection is waited for, one second at the most, in a task of
+/// its own; a connection that has [ended](Lifespan::end) is closed.
+///
+/// See [`Poolable`] for a connection of your own, and `examples/by_hand.rs` for a stack.
+pub struct Lease<C: Poolable>(Option<Box<Berth<C>>>);
+
+impl<C: Poolable> Lease<C> {
+    pub(super) fn new(conn: C) -> Self {
+        Self(Some(Berth::around(conn)))
+    }
+
+    fn berth(&self) -> &Berth<C> {
+        self.0.as_ref().expect("held until dropped")
+    }
+}
+
+impl<C: Poolable> Deref for Lease<C> {
+    type Target = C;
+
+    fn deref(&self) -> &C {
+        self.berth().connection_ref()
+    }
+}
+
+impl<C: Poolable> DerefMut for Lease<C> {
+    fn deref_mut(&mut self) -> &mut C {
+        self.0.as_mut().expect("held until dropped").connection()
+    }
+}
+
+impl<C, R> Service<R> for Lease<C>
+where
+    C: Poolable + Service<R>,
+{
+    type Response = C::Response;
+    type Error = C::Error;
+    type Future = C::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), C::Error>> {
+        (**self).poll_ready(cx)
+    }
+
+    fn call(&mut self, request: R) -> C::Future {
+        (**self).call(request)
+    }
+}
+
+impl<C: Poolable> Poolable for Lease<C> {
+    fn is_open(&self) -> bool {
+        (**self).is_open()
+    }
+
+    fn poll_free(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        (**self).poll_free(cx)
+    }
+
+    fn probe(&mut self) -> Liveness {
+        (**self).probe()
+    }
+
+    fn on_close(&mut self, hook: CloseHook) {
+        (**self).on_close(hook);
+    }
+
+    fn lifespan(&self) -> &Lifespan {
+        (**self).lifespan()
+    }
+
+    fn lifespan_mut(&mut self) -> &mut Lifespan {
+        Poolable::lifespan_mut(&mut **self)
+    }
+
+    fn into_use(mut self) -> Box<dyn Use> {
+        self.0.take().expect("held until dropped")
+    }
+}
+
+impl<C: Poolable> Drop for Lease<C> {
+    fn drop(&mut self) {
+        if let Some(berth) = self.0.take() {
+            Use::release(berth);
+        }
+    }
+}
+
+impl<C: Poolable> fmt::Debug for Lease<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Lease").field((**self).lifespan()).finish()
+    }
+}
+
+impl<C: Poolable> Use for Berth<C> {
+    fn lifespan_mut(&mut self) -> &mut Lifespan {
+        Poolable::lifespan_mut(self.connection())
+    }
+
+    fn release(mut self: Box<Self>) {
+        let conn = self.connection();
+        if conn.lifespan().has_ended() {
+            // The cause was said by whoever ended it.
+            return self.close(Cause::Dropped);
+        }
+        let free = conn.poll_free(&mut Context::from_waker(Waker::noop()));
+        if free.is_ready() {
+            return check_in(self);
+        }
+        match Handle::try_current() {
+            Ok(runtime) => {
+                runtime.spawn(wind_down(self));
+            }
+            Err(_) => self.close(Cause::Abandoned),
+        }
+    }
+}
+
+/// The last use is over, or the connection has closed.
+fn check_in<C: Poolable>(mut berth: Box<Berth<C>>) {
+    let unfinished = berth.connection().lifespan().is_unfinished();
+    if !unfinished {
+        berth.completed();
+    }
+    if berth.connection().is_open() {
+        berth.give_back();
+    } else {
+        berth.close(if unfinished {
+            Cause::Abandoned
+        } else {
+            Cause::Peer
+        });
+    }
+}
+
+/// Waits for the end of a use that nobody else waits for. Ends when it has come, or after a second.
+async fn wind_down<C: Poolable>(mut berth: Box<Berth<C>>) {
+    let free = poll_fn(|cx| berth.connection().poll_free(cx));
+    match tokio::time::timeout(WIND_DOWN, free).await {
+        Ok(()) => check_in(berth),
+        Err(_) => berth.close(Cause::Abandoned),
+    }
+}

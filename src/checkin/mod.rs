@@ -1,0 +1,11 @@
+//! Gives a connection back when its use is over.
+
+mod future;
+mod layer;
+mod lease;
+mod service;
+
+pub use future::CheckinFuture;
+pub use layer::CheckinLayer;
+pub use lease::Lease;
+pub use service::Checkin;

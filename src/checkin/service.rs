@@ -1,0 +1,52 @@
+use std::task::{Context, Poll};
+
+use tower_service::Service;
+
+use crate::checkin::{CheckinFuture, Lease};
+use crate::poolable::Poolable;
+
+/// Makes each connection of `M` a [`Lease`]: it goes back to the pool it came from when the lease is dropped.
+#[derive(Clone, Debug)]
+pub struct Checkin<M> {
+    inner: M,
+}
+
+impl<M> Checkin<M> {
+    /// Over `inner`.
+    pub const fn new(inner: M) -> Self {
+        Self { inner }
+    }
+
+    /// The service that gives the connections.
+    pub const fn get_ref(&self) -> &M {
+        &self.inner
+    }
+
+    /// The service that gives the connections.
+    pub const fn get_mut(&mut self) -> &mut M {
+        &mut self.inner
+    }
+
+    /// The service that gives the connections.
+    pub fn into_inner(self) -> M {
+        self.inner
+    }
+}
+
+impl<M, T> Service<T> for Checkin<M>
+where
+    M: Service<T>,
+    M::Response: Poolable,
+{
+    type Response = Lease<M::Response>;
+    type Error = M::Error;
+    type Future = CheckinFuture<M::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), M::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, target: T) -> Self::Future {
+        CheckinFuture::new(self.inner.call(target))
+    }
+}

@@ -1,0 +1,87 @@
+//! A connect under way.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tower_service::Service;
+
+use crate::cause::Cause;
+use crate::error::{CheckoutError, Denied};
+use crate::pool::{Berth, HostPool, Slot};
+use crate::poolable::Poolable;
+
+/// A connect under way, and the slot that it is for. Its caller polls it; if the caller finds something better, it goes
+/// on in a task of its own.
+pub(super) struct Connect<C: Poolable, E> {
+    /// Before the slot, so that a transport is gone when its slot passes on. Boxed, because it may change tasks.
+    future: Pin<Box<dyn Future<Output = Result<C, CheckoutError<E>>> + Send>>,
+    slot: Option<Slot<C>>,
+}
+
+impl<C: Poolable, E: Send + 'static> Connect<C, E> {
+    /// Counts from here. `limit` is the time for all of it, with the wait until `maker` is ready.
+    pub(super) fn begin<M, T>(mut slot: Slot<C>, mut maker: M, target: T, limit: Duration) -> Self
+    where
+        M: Service<T, Response = C, Error = E> + Send + 'static,
+        M::Future: Send,
+        T: Send + 'static,
+    {
+        slot.begin();
+        let make = async move {
+            poll_fn(|cx| maker.poll_ready(cx)).await?;
+            maker.call(target).await
+        };
+        let future = Box::pin(async move {
+            match tokio::time::timeout(limit, make).await {
+                Ok(made) => made.map_err(CheckoutError::Connect),
+                Err(_) => Err(CheckoutError::Denied(Denied::ConnectTimeout(limit))),
+            }
+        });
+        Self {
+            future,
+            slot: Some(slot),
+        }
+    }
+
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Box<Berth<C>>, CheckoutError<E>>> {
+        let made = ready!(self.future.as_mut().poll(cx));
+        let slot = self.slot.take().expect("not polled after it is ready");
+        Poll::Ready(match made {
+            Ok(conn) => Ok(slot.fill(conn)),
+            Err(error) => {
+                slot.fail(match error {
+                    CheckoutError::Connect(_) => Cause::Connect,
+                    CheckoutError::Denied(_) => Cause::ConnectTimeout,
+                });
+                Err(error)
+            }
+        })
+    }
+
+    pub(super) fn home(&self) -> &std::sync::Arc<HostPool<C>> {
+        self.slot.as_ref().expect("not ready yet").home()
+    }
+
+    /// Goes on without its caller, for the next in line or for the pool; given up where there is no runtime to go on in.
+    /// The task ends with the connect, which is bounded by the connect timeout, or with the pool.
+    pub(super) fn leave_behind(mut self) {
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        let home = self.home().clone();
+        let place = self.slot.as_ref().expect("not ready yet").place();
+        let task = runtime.spawn(async move {
+            // A failure is in the counters, and nobody's.
+            if let Ok(berth) = poll_fn(|cx| self.poll(cx)).await {
+                berth.give_back();
+            }
+        });
+        home.in_background(place, task.abort_handle());
+    }
+}

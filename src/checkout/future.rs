@@ -1,0 +1,346 @@
+use std::fmt;
+use std::future::Future;
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::Sleep;
+use tower_service::Service;
+
+use crate::checkout::connect::Connect;
+use crate::checkout::service::Parts;
+use crate::clock::Moment;
+use crate::error::{CheckoutError, Denied};
+use crate::key::{Reuse, Target};
+use crate::pool::{Ask, Berth, Slot, Turn, Verdict, Waiter};
+use crate::poolable::{Liveness, Poolable};
+
+/// Resolves to a connection.
+///
+/// # Cancel safety
+///
+/// Dropping it loses the place in line, and nothing else: what was given to it in the meantime passes to the next, and
+/// a connect under way goes on if somebody waits whom it would serve.
+pub struct CheckoutFuture<M, T, C>
+where
+    M: Service<T>,
+    M::Error: Send + 'static,
+    C: Poolable,
+{
+    parts: Arc<Parts<M, C>>,
+    state: State<C, M::Error, T>,
+}
+
+enum State<C: Poolable, E: Send + 'static, T> {
+    /// Not in line; `true`: has been, and goes to its head.
+    Start(T, bool),
+    /// Everything but an idle connection that is found open at once.
+    Slow(Box<Slow<C, E, T>>),
+    Done,
+}
+
+struct Slow<C: Poolable, E: Send + 'static, T> {
+    /// Here until a connect begins.
+    target: Option<T>,
+    /// Whether somebody else could use the connection that it makes.
+    shared: bool,
+    /// Before the connect: it leaves the line before its slot passes on.
+    waiter: Option<Waiter<C>>,
+    connect: Option<Connect<C, E>>,
+    vetting: Option<Vetting<C>>,
+    /// How long it will stand in line without the right to connect.
+    patience: Option<(Duration, Pin<Box<Sleep>>)>,
+}
+
+/// A connection that cannot be looked at: the runtime gets two turns to say that it has closed.
+struct Vetting<C> {
+    berth: Box<Berth<C>>,
+    since: Moment,
+    /// Boxed: tokio gives the type no name, and two of them have to be polled one after the other.
+    turns: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl<M, T, C> CheckoutFuture<M, T, C>
+where
+    M: Service<T>,
+    M::Error: Send + 'static,
+    T: Target,
+    C: Poolable,
+{
+    pub(super) fn new(parts: Arc<Parts<M, C>>, target: T) -> Self {
+        let returning = target.is_returning();
+        Self {
+            parts,
+            state: State::Start(target, returning),
+        }
+    }
+}
+
+impl<M, T, C> CheckoutFuture<M, T, C>
+where
+    M: Service<T, Response = C> + Clone + Send + Sync + 'static,
+    M::Future: Send + 'static,
+    M::Error: Send + 'static,
+    T: Target + Send + 'static,
+    C: Poolable,
+{
+    /// An idle connection, or else the state to go on in.
+    fn start(&mut self, target: T, returning: bool) -> Result<Option<C>, Denied> {
+        let pool = &self.parts.pool;
+        let reuse = target.reuse();
+        let mut ask = Ask { reuse, returning };
+        let mut slow = Slow {
+            target: None,
+            shared: reuse != Reuse::Never,
+            waiter: None,
+            connect: None,
+            vetting: None,
+            patience: None,
+        };
+        loop {
+            let now = pool.limits().clock.now();
+            match pool.checkout(target.key(), ask, now) {
+                Verdict::Take(mut berth, since) => match berth.connection().probe() {
+                    Liveness::Open => return Ok(Some(self.served(berth, since))),
+                    Liveness::Dead => {
+                        berth.found_stale();
+                        ask.returning = true;
+                        continue;
+                    }
+                    Liveness::Unknown => {
+                        slow.vetting = Some(Vetting::new(berth, since));
+                        slow.target = Some(target);
+                    }
+                },
+                Verdict::Make(slot, waiter) => {
+                    slow.waiter = Some(waiter);
+                    slow.connect = Some(self.connect(slot, target));
+                }
+                Verdict::Wait(waiter) => {
+                    slow.waiter = Some(waiter);
+                    slow.target = Some(target);
+                    let limit = pool.limits().checkout_timeout;
+                    if limit != Duration::MAX {
+                        slow.patience = Some((limit, Box::pin(tokio::time::sleep(limit))));
+                    }
+                }
+                Verdict::QueueFull(limit) => return Err(Denied::QueueFull(limit)),
+                Verdict::ShutDown => return Err(Denied::ShutDown),
+            }
+            self.state = State::Slow(Box::new(slow));
+            return Ok(None);
+        }
+    }
+
+    fn connect(&self, slot: Slot<C>, target: T) -> Connect<C, M::Error> {
+        let limits = self.parts.pool.limits();
+        let limit = target.connect_timeout().unwrap_or(limits.connect_timeout);
+        Connect::begin(slot, self.parts.maker.clone(), target, limit)
+    }
+
+    /// With a connection that was not made for this caller.
+    fn served(&self, mut berth: Box<Berth<C>>, since: Moment) -> C {
+        let pool = &self.parts.pool;
+        let idle_for = pool.limits().clock.now().since(since);
+        berth.connection().lifespan_mut().check_out(true, idle_for);
+        pool.books().reused();
+        berth.into_connection()
+    }
+}
+
+impl<M, T, C> Future for CheckoutFuture<M, T, C>
+where
+    M: Service<T, Response = C> + Clone + Send + Sync + 'static,
+    M::Future: Send + 'static,
+    M::Error: Send + 'static,
+    T: Target + Send + 'static,
+    C: Poolable,
+{
+    type Output = Result<C, CheckoutError<M::Error>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        loop {
+            let mut slow = match mem::replace(&mut this.state, State::Done) {
+                State::Start(target, returning) => match this.start(target, returning) {
+                    Ok(Some(conn)) => return Poll::Ready(Ok(conn)),
+                    Ok(None) => continue,
+                    Err(denied) => return Poll::Ready(Err(CheckoutError::Denied(denied))),
+                },
+                State::Slow(slow) => slow,
+                State::Done => panic!("CheckoutFuture polled after it was ready"),
+            };
+            match slow.poll(cx) {
+                Step::Connection(berth, since) => {
+                    slow.leave_connect_behind();
+                    return Poll::Ready(Ok(this.served(berth, since)));
+                }
+                Step::Made(mut berth) => {
+                    berth
+                        .connection()
+                        .lifespan_mut()
+                        .check_out(false, Duration::ZERO);
+                    return Poll::Ready(Ok(berth.into_connection()));
+                }
+                Step::Make(slot) => {
+                    let target = slow.target.take().expect("kept until a connect begins");
+                    slow.patience = None;
+                    slow.connect = Some(this.connect(slot, target));
+                    this.state = State::Slow(slow);
+                }
+                Step::Again => {
+                    let target = slow.target.take().expect("kept until a connect begins");
+                    this.state = State::Start(target, true);
+                }
+                Step::Failed(error) => return Poll::Ready(Err(error)),
+                Step::Pending => {
+                    this.state = State::Slow(slow);
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}
+
+/// What one poll of the slow way came to.
+enum Step<C: Poolable, E> {
+    Pending,
+    /// Somebody else's, idle since then.
+    Connection(Box<Berth<C>>, Moment),
+    /// Its own.
+    Made(Box<Berth<C>>),
+    Make(Slot<C>),
+    /// What it was given was stale: from the start, at the head of the line.
+    Again,
+    Failed(CheckoutError<E>),
+}
+
+impl<C: Poolable, E: Send + 'static, T> Slow<C, E, T> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Step<C, E> {
+        loop {
+            if let Some(vetting) = &mut self.vetting {
+                if vetting.turns.as_mut().poll(cx).is_pending() {
+                    return Step::Pending;
+                }
+                let Some(mut vetting) = self.vetting.take() else {
+                    continue;
+                };
+                if vetting.berth.connection().is_open() {
+                    return Step::Connection(vetting.berth, vetting.since);
+                }
+                if let Some(again) = self.without(vetting.berth) {
+                    return again;
+                }
+            }
+            match self.waiter.as_ref().map(|waiter| waiter.poll_turn(cx)) {
+                Some(Poll::Ready(Turn::Connection(mut berth, since))) => {
+                    self.waiter = None;
+                    match berth.connection().probe() {
+                        Liveness::Open => return Step::Connection(berth, since),
+                        Liveness::Unknown => self.vetting = Some(Vetting::new(berth, since)),
+                        Liveness::Dead => {
+                            if let Some(again) = self.without(berth) {
+                                return again;
+                            }
+                        }
+                    }
+                    continue;
+                }
+                Some(Poll::Ready(Turn::Make(slot))) => return Step::Make(slot),
+                Some(Poll::Ready(Turn::Refused)) => {
+                    return Step::Failed(CheckoutError::Denied(Denied::ShutDown));
+                }
+                Some(Poll::Pending) | None => {}
+            }
+            if let Some(connect) = &mut self.connect {
+                return match connect.poll(cx) {
+                    Poll::Ready(made) => {
+                        self.connect = None;
+                        match made {
+                            Ok(berth) => Step::Made(berth),
+                            Err(error) => Step::Failed(error),
+                        }
+                    }
+                    Poll::Pending => Step::Pending,
+                };
+            }
+            if let Some((limit, patience)) = &mut self.patience
+                && patience.as_mut().poll(cx).is_ready()
+            {
+                // Out of line first: what it is given from here on is the next one's.
+                self.waiter = None;
+                let limit = *limit;
+                return Step::Failed(CheckoutError::Denied(Denied::CheckoutTimeout(limit)));
+            }
+            return Step::Pending;
+        }
+    }
+}
+
+impl<C: Poolable, E: Send + 'static, T> Slow<C, E, T> {
+    /// What it was given is stale. Its own connect goes on, back in line; without one it starts again.
+    fn without(&mut self, berth: Box<Berth<C>>) -> Option<Step<C, E>> {
+        berth.found_stale();
+        let Some(connect) = &self.connect else {
+            return Some(Step::Again);
+        };
+        self.waiter = Some(connect.home().wait_making());
+        None
+    }
+
+    /// It found something better than what it is making: that is for the pool.
+    fn leave_connect_behind(&mut self) {
+        if let Some(connect) = self.connect.take() {
+            connect.leave_behind();
+        }
+    }
+}
+
+impl<C: Poolable, E: Send + 'static, T> Drop for Slow<C, E, T> {
+    fn drop(&mut self) {
+        // Out of line first, so as not to be counted among those whom the connect would serve.
+        self.waiter = None;
+        if let Some(connect) = self.connect.take()
+            && self.shared
+            && !std::thread::panicking()
+            && connect.home().has_takers()
+        {
+            connect.leave_behind();
+        }
+    }
+}
+
+impl<C> Vetting<C> {
+    fn new(berth: Box<Berth<C>>, since: Moment) -> Self {
+        Self {
+            berth,
+            since,
+            turns: Box::pin(async {
+                tokio::task::yield_now().await;
+                tokio::task::yield_now().await;
+            }),
+        }
+    }
+}
+
+/// Nothing in it is pinned in place.
+impl<M, T, C> Unpin for CheckoutFuture<M, T, C>
+where
+    M: Service<T>,
+    M::Error: Send + 'static,
+    C: Poolable,
+{
+}
+
+impl<M, T, C> fmt::Debug for CheckoutFuture<M, T, C>
+where
+    M: Service<T>,
+    M::Error: Send + 'static,
+    C: Poolable,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CheckoutFuture")
+    }
+}

@@ -1,0 +1,91 @@
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use tower_layer::Layer;
+
+use crate::agent::{AgentHandle, Books};
+use crate::checkout::Checkout;
+use crate::pool::{Limits, Pool};
+use crate::poolable::Poolable;
+
+/// Makes [`Checkout`] services, each with a pool of its own.
+///
+/// # Order
+///
+/// It stands above everything that makes a connection, and below [`CheckinLayer`](crate::CheckinLayer), without which
+/// no connection comes back to its pool. The layers that limit a connection's age, idle time and uses may stand on
+/// either side of it.
+///
+/// # Clone
+///
+/// Clones share their handle, and no connections.
+///
+/// ```
+/// use tower::ServiceBuilder;
+/// use tower_keep_alive::connect::TcpConnector;
+/// use tower_keep_alive::{CheckinLayer, CheckoutLayer, Destination, HandshakeLayer, Limits};
+///
+/// let checkout = CheckoutLayer::new(Limits::new().max_connections_per_host(4));
+/// let agent = checkout.handle();
+/// let connections = ServiceBuilder::new()
+///     .layer(CheckinLayer::new())
+///     .layer(checkout)
+///     .layer(HandshakeLayer::<http_body_util::Empty<bytes::Bytes>>::new())
+///     .service(TcpConnector::new());
+/// # fn leases<S: tower::Service<Destination>>(_: S) {}
+/// # leases(connections);
+/// ```
+pub struct CheckoutLayer<C> {
+    limits: Limits,
+    books: Arc<Books>,
+    connection: PhantomData<fn() -> C>,
+}
+
+impl<C> CheckoutLayer<C> {
+    /// A layer whose pools keep to `limits`.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            books: Arc::new(Books::new()),
+            connection: PhantomData,
+        }
+    }
+
+    /// Status and control of all pools that this layer and its clones make.
+    #[must_use]
+    pub fn handle(&self) -> AgentHandle {
+        AgentHandle::new(self.books.clone())
+    }
+
+    pub(crate) fn with_books(limits: Limits, books: Arc<Books>) -> Self {
+        Self {
+            books,
+            ..Self::new(limits)
+        }
+    }
+}
+
+impl<M, C: Poolable> Layer<M> for CheckoutLayer<C> {
+    type Service = Checkout<M, C>;
+
+    fn layer(&self, inner: M) -> Checkout<M, C> {
+        let pool = Pool::with_books(self.limits.clone(), self.books.clone());
+        Checkout::with_pool(inner, pool)
+    }
+}
+
+impl<C> Clone for CheckoutLayer<C> {
+    fn clone(&self) -> Self {
+        Self::with_books(self.limits.clone(), self.books.clone())
+    }
+}
+
+impl<C> fmt::Debug for CheckoutLayer<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CheckoutLayer")
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,10 @@
+//! Takes an idle connection, or makes one, or waits its turn.
+
+mod connect;
+mod future;
+mod layer;
+mod service;
+
+pub use future::CheckoutFuture;
+pub use layer::CheckoutLayer;
+pub use service::Checkout;

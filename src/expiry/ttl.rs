@@ -1,0 +1,126 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+
+use crate::cause::Cause;
+use crate::clock::Moment;
+use crate::expiry::expiry_layer;
+use crate::expiry::future::Limit;
+use crate::lifespan::Lifespan;
+
+/// Connections do not grow older than this, counted from when they were connected (agentkeepalive:
+/// `socketActiveTTL`).
+///
+/// A connection that is too old is closed when it is given back, or while it is idle, and never in the middle of an
+/// exchange. So connections are rotated under constant traffic too: names are resolved again, and a new back end gets
+/// its share.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_keep_alive::TtlLayer;
+///
+/// // Between nine and ten minutes, so that what was opened at once is not closed at once.
+/// let layer = TtlLayer::new(Duration::from_secs(600)).jitter(0.1);
+/// # let _ = layer;
+/// ```
+#[doc(alias = "socketActiveTTL")]
+#[derive(Clone, Copy, Debug)]
+pub struct TtlLayer {
+    limit: Age,
+}
+
+/// The service that [`TtlLayer`] makes.
+#[derive(Clone, Debug)]
+pub struct Ttl<M> {
+    inner: M,
+    limit: Age,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Age {
+    max: Duration,
+    jitter: f64,
+    hard: bool,
+}
+
+impl From<Age> for Limit {
+    fn from(age: Age) -> Self {
+        Self::Age(age)
+    }
+}
+
+impl TtlLayer {
+    /// `max` is the oldest that a connection gets; `Duration::MAX` is no limit.
+    #[must_use]
+    pub const fn new(max: Duration) -> Self {
+        Self {
+            limit: Age {
+                max,
+                jitter: 0.0,
+                hard: false,
+            },
+        }
+    }
+
+    /// Takes up to this part of the TTL off, another for each connection. Default: 0.
+    ///
+    /// # Panics
+    ///
+    /// If `part` is not between 0 and 1.
+    #[must_use]
+    pub const fn jitter(mut self, part: f64) -> Self {
+        assert!(part >= 0.0 && part <= 1.0, "ttl_jitter must be from 0 to 1");
+        self.limit.jitter = part;
+        self
+    }
+
+    /// Ends a connection at its TTL in the middle of an exchange as well, which then fails. Default: off.
+    #[must_use]
+    pub const fn hard(mut self) -> Self {
+        self.limit.hard = true;
+        self
+    }
+}
+
+expiry_layer!(TtlLayer, Ttl, Age);
+
+impl Age {
+    pub(super) fn put_on(self, lifespan: &mut Lifespan) {
+        if self.max == Duration::MAX {
+            return;
+        }
+        let max = self.max.mul_f64(1.0 - self.jitter * lifespan.lot());
+        if self.hard {
+            end_at(lifespan, max);
+        } else {
+            lifespan.limit_age(max);
+        }
+    }
+}
+
+/// One timer a connection, in a task that ends with the connection or with the timer, and keeps neither.
+fn end_at(lifespan: &mut Lifespan, max: Duration) {
+    let Some(left) = lifespan.limit_age_hard(max, Moment::now()) else {
+        return;
+    };
+    let bond = Arc::downgrade(lifespan.bond());
+    if let Ok(runtime) = Handle::try_current() {
+        let timer = runtime.spawn(async move {
+            tokio::time::sleep(left).await;
+            if let Some(bond) = bond.upgrade() {
+                bond.kill(Cause::Age);
+            }
+        });
+        lifespan.attach(AbortOnDrop(timer.abort_handle()));
+    }
+}
+
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
