@@ -1,0 +1,48 @@
+//! Transports: what a connection is made on.
+//!
+//! Any [`MakeConnection`](tower::make::MakeConnection) will do. hyper-util's own connectors become one by
+//! `tower::ServiceExt::map_response`:
+//!
+//! ```
+//! use hyper_util::client::legacy::connect::HttpConnector;
+//! use hyper_util::rt::TokioIo;
+//! use tower::{ServiceBuilder, ServiceExt};
+//! use tower_keep_alive::KeepAliveLayer;
+//!
+//! let client = ServiceBuilder::new()
+//!     .layer(KeepAliveLayer::<http_body_util::Empty<bytes::Bytes>>::new())
+//!     .service(HttpConnector::new().map_response(TokioIo::new));
+//! # fn sends<S: tower::Service<http::Request<http_body_util::Empty<bytes::Bytes>>>>(_: S) {}
+//! # sends(client);
+//! ```
+
+mod probe;
+mod tcp;
+
+use std::any::Any;
+
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::bond::Addresses;
+
+pub use probe::Probe;
+pub use tcp::{Tcp, TcpConnecting, TcpConnector};
+
+/// The two ends of a transport, where it tells them.
+pub(crate) fn addresses(transport: &dyn Any) -> Addresses {
+    let stream = |stream: &TcpStream| Addresses {
+        local: stream.local_addr().ok(),
+        remote: stream.peer_addr().ok(),
+    };
+    if let Some(tcp) = transport.downcast_ref::<Tcp>() {
+        return tcp.addresses();
+    }
+    if let Some(tcp) = transport.downcast_ref::<TcpStream>() {
+        return stream(tcp);
+    }
+    if let Some(tcp) = transport.downcast_ref::<TokioIo<TokioIo<TcpStream>>>() {
+        return stream(tcp.inner().inner());
+    }
+    Addresses::default()
+}
