@@ -1,0 +1,123 @@
+use std::any::Any;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use hyper::client::conn::http1::Builder;
+use tower_layer::Layer;
+
+use crate::connect::Probe;
+use crate::http1::Handshake;
+
+/// Makes [`Handshake`] services.
+///
+/// # Order
+///
+/// Directly above the connector, which is any [`MakeConnection`](tower::make::MakeConnection).
+///
+/// ```
+/// use tower::ServiceBuilder;
+/// use tower_keep_alive::HandshakeLayer;
+/// use tower_keep_alive::connect::TcpConnector;
+///
+/// let mut http1 = hyper::client::conn::http1::Builder::new();
+/// http1.title_case_headers(true);
+/// let connections = ServiceBuilder::new()
+///     .layer(HandshakeLayer::<http_body_util::Empty<bytes::Bytes>>::new().http1(http1))
+///     .service(TcpConnector::new());
+/// # fn connects<S: tower::Service<http::Uri>>(_: S) {}
+/// # connects(connections);
+/// ```
+pub struct HandshakeLayer<B> {
+    http1: Builder,
+    probe: Look,
+    body: PhantomData<fn(B)>,
+}
+
+/// How a transport is looked at; nothing for one that is not known.
+pub(super) type Look = Arc<dyn Fn(&dyn Any) -> Option<Probe> + Send + Sync>;
+
+impl<B> HandshakeLayer<B> {
+    /// HTTP/1 with hyper's defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            http1: Builder::new(),
+            probe: Arc::new(Probe::find),
+            body: PhantomData,
+        }
+    }
+
+    /// HTTP/1 as hyper's builder says.
+    #[must_use]
+    pub fn http1(mut self, http1: Builder) -> Self {
+        self.http1 = http1;
+        self
+    }
+
+    /// How to look at a transport that is not one of [`connect`](crate::connect)'s, before it is used again. Without a
+    /// way to look, the runtime is given two turns to notice that it was closed.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use tower_keep_alive::connect::Probe;
+    /// use tower_keep_alive::{HandshakeLayer, Liveness};
+    ///
+    /// struct Pipe {
+    ///     healthy: Arc<std::sync::atomic::AtomicBool>,
+    /// }
+    ///
+    /// let layer = HandshakeLayer::<http_body_util::Empty<bytes::Bytes>>::new().probe_with(|pipe: &Pipe| {
+    ///     let healthy = pipe.healthy.clone();
+    ///     Probe::new(move || match healthy.load(std::sync::atomic::Ordering::Relaxed) {
+    ///         true => Liveness::Open,
+    ///         false => Liveness::Dead,
+    ///     })
+    /// });
+    /// # let _ = layer;
+    /// ```
+    #[must_use]
+    pub fn probe_with<IO: 'static>(
+        mut self,
+        probe: impl Fn(&IO) -> Probe + Send + Sync + 'static,
+    ) -> Self {
+        let before = self.probe;
+        self.probe = Arc::new(move |transport| match transport.downcast_ref() {
+            Some(transport) => Some(probe(transport)),
+            None => before(transport),
+        });
+        self
+    }
+}
+
+impl<M, B> Layer<M> for HandshakeLayer<B> {
+    type Service = Handshake<M, B>;
+
+    fn layer(&self, inner: M) -> Handshake<M, B> {
+        Handshake::new(inner, self.http1.clone(), self.probe.clone())
+    }
+}
+
+impl<B> Clone for HandshakeLayer<B> {
+    fn clone(&self) -> Self {
+        Self {
+            http1: self.http1.clone(),
+            probe: self.probe.clone(),
+            body: PhantomData,
+        }
+    }
+}
+
+impl<B> Default for HandshakeLayer<B> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<B> fmt::Debug for HandshakeLayer<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HandshakeLayer")
+            .field("http1", &self.http1)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,10 @@
+//! HTTP/1 on a transport.
+
+mod connection;
+mod driver;
+mod layer;
+mod service;
+
+pub use connection::{Http1Connection, Http1Future};
+pub use layer::HandshakeLayer;
+pub use service::{Handshake, HandshakeFuture};

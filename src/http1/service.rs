@@ -1,0 +1,133 @@
+use std::any::Any;
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http_body::Body;
+use hyper::client::conn::http1::Builder;
+use hyper_util::rt::TokioIo;
+use tower::make::MakeConnection;
+use tower_service::Service;
+
+use crate::connect;
+use crate::error::BoxError;
+use crate::http1::Http1Connection;
+use crate::http1::driver::Driver;
+use crate::http1::layer::Look;
+use crate::lifespan::Lifespan;
+
+/// Makes HTTP/1 connections on the transports of `M`.
+///
+/// hyper's connection runs in a task of its own, which ends with the connection, and ends it when it has to end at
+/// once.
+pub struct Handshake<M, B> {
+    inner: M,
+    http1: Builder,
+    probe: Look,
+    body: PhantomData<fn(B)>,
+}
+
+impl<M, B> Handshake<M, B> {
+    pub(super) fn new(inner: M, http1: Builder, probe: Look) -> Self {
+        Self {
+            inner,
+            http1,
+            probe,
+            body: PhantomData,
+        }
+    }
+
+    /// The connector.
+    pub const fn get_ref(&self) -> &M {
+        &self.inner
+    }
+
+    /// The connector.
+    pub const fn get_mut(&mut self) -> &mut M {
+        &mut self.inner
+    }
+
+    /// The connector.
+    pub fn into_inner(self) -> M {
+        self.inner
+    }
+}
+
+impl<M, T, B> Service<T> for Handshake<M, B>
+where
+    M: MakeConnection<T>,
+    M::Connection: Unpin + Send + 'static,
+    M::Future: Send + 'static,
+    M::Error: Into<BoxError>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    type Response = Http1Connection<B>;
+    type Error = BoxError;
+    type Future = HandshakeFuture<B>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, target: T) -> HandshakeFuture<B> {
+        let connecting = self.inner.make_connection(target);
+        let http1 = self.http1.clone();
+        let look = self.probe.clone();
+        HandshakeFuture(Box::pin(async move {
+            let transport = connecting.await.map_err(Into::into)?;
+            let probe = look(&transport as &dyn Any);
+            let mut lifespan = Lifespan::new();
+            lifespan
+                .bond()
+                .set_addresses(connect::addresses(&transport));
+            let (sender, connection) = http1.handshake(TokioIo::new(transport)).await?;
+            let guard = lifespan
+                .transport_guard()
+                .expect("a new lifespan has its guard");
+            let task = tokio::spawn(Driver::new(connection.with_upgrades(), guard));
+            lifespan.set_driver(task.abort_handle());
+            Ok(Http1Connection::new(sender, probe, lifespan))
+        }))
+    }
+}
+
+impl<M: Clone, B> Clone for Handshake<M, B> {
+    fn clone(&self) -> Self {
+        Self::new(self.inner.clone(), self.http1.clone(), self.probe.clone())
+    }
+}
+
+impl<M: fmt::Debug, B> fmt::Debug for Handshake<M, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handshake")
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Resolves to an HTTP/1 connection. Boxed: hyper gives its handshake no name, and connecting is rare.
+///
+/// # Cancel safety
+///
+/// Dropping it gives up the connect.
+pub struct HandshakeFuture<B>(
+    Pin<Box<dyn Future<Output = Result<Http1Connection<B>, BoxError>> + Send>>,
+);
+
+impl<B> Future for HandshakeFuture<B> {
+    type Output = Result<Http1Connection<B>, BoxError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl<B> fmt::Debug for HandshakeFuture<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HandshakeFuture")
+    }
+}
