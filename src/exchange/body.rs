@@ -1,0 +1,150 @@
+use std::any::Any;
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
+use http_body_util::combinators::BoxBody;
+use hyper::body::Incoming;
+
+use crate::cause::Cause;
+use crate::error::{BoxError, Error, Kind};
+use crate::info::ConnectionInfo;
+use crate::poolable::Use;
+
+/// The body of a response. It holds the connection that it comes on, and gives it back where it ends.
+///
+/// The end is the last frame, not the drop: a caller who has read everything may keep the body for as long as it likes.
+/// A body that is dropped before its end closes its connection, unless the rest of it had arrived already.
+///
+/// # Errors
+///
+/// An [`Error`] where the connection fails, or the server lies about the length, before the end.
+pub struct Body {
+    inner: Inner,
+    /// Until the end.
+    held: Option<Box<dyn Use>>,
+    info: ConnectionInfo,
+}
+
+enum Inner {
+    Http1(Incoming),
+    Other(BoxBody<Bytes, BoxError>),
+}
+
+impl Body {
+    pub(super) fn new<R>(body: R, held: Option<Box<dyn Use>>, info: ConnectionInfo) -> Self
+    where
+        R: HttpBody + Send + Sync + 'static,
+        R::Error: Into<BoxError>,
+    {
+        // The one type that almost every body has is told apart without a box.
+        let mut body = Some(body);
+        let inner = match (&mut body as &mut dyn Any).downcast_mut::<Option<Incoming>>() {
+            Some(incoming) => Inner::Http1(incoming.take().expect("just put there")),
+            None => Inner::Other(BoxBody::new(
+                body.expect("just put there")
+                    .map_frame(|frame| {
+                        frame.map_data(|mut data| data.copy_to_bytes(data.remaining()))
+                    })
+                    .map_err(Into::into),
+            )),
+        };
+        Self { inner, held, info }
+    }
+
+    /// The connection that the response came on.
+    #[must_use]
+    pub fn connection(&self) -> &ConnectionInfo {
+        &self.info
+    }
+
+    fn ended(&mut self) {
+        if let Some(held) = self.held.take() {
+            held.release();
+        }
+    }
+
+    fn failed(&mut self, source: BoxError) -> Error {
+        if let Some(mut held) = self.held.take() {
+            held.lifespan_mut().end(Cause::Error);
+            held.release();
+        }
+        Error::new(Kind::Body)
+            .caused_by(source)
+            .on(self.info.clone())
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let frame = match &mut self.inner {
+            Inner::Http1(body) => {
+                ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(Into::into))
+            }
+            Inner::Other(body) => ready!(Pin::new(body).poll_frame(cx)),
+        };
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => {
+                // A caller who knows the length does not ask for more.
+                if self.inner.is_end_stream() {
+                    self.ended();
+                }
+                Some(Ok(frame))
+            }
+            Some(Err(error)) => Some(Err(self.failed(error))),
+            None => {
+                self.ended();
+                None
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.inner {
+            Inner::Http1(body) => body.size_hint(),
+            Inner::Other(body) => body.size_hint(),
+        }
+    }
+}
+
+impl Inner {
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Other(body) => body.is_end_stream(),
+        }
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        if let Some(mut held) = self.held.take() {
+            held.lifespan_mut().leave_unfinished();
+            // First the rest of the body: its driver then sees whether it has all of it.
+            self.inner = Inner::Other(BoxBody::default());
+            held.release();
+        }
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Body")
+            .field("connection", &self.info)
+            .field("held", &self.held.is_some())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,223 @@
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use http::{Method, Request, Response, StatusCode};
+use http_body::Body as HttpBody;
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use crate::cause::Cause;
+use crate::error::{BoxError, Error, Kind, SendError, TargetError};
+use crate::exchange::layer::Settings;
+use crate::exchange::{Body, hint, request};
+use crate::info::ConnectionInfo;
+use crate::key::Destination;
+use crate::poolable::Poolable;
+
+pin_project! {
+    /// Resolves to the response.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it before it is ready gives up the request: a place in line is lost, a connection that has begun to
+    /// send is closed. Whether the server acts on the request cannot be known then.
+    pub struct ExchangeFuture<M, C, B>
+    where
+        M: Service<Destination>,
+        C: Service<Request<B>>,
+        C: Poolable,
+    {
+        service: M,
+        settings: Settings,
+        // Asked for again where a connection did not take the request.
+        aim: Result<Destination, Option<TargetError>>,
+        // Until it is sent, and again when it comes back unsent.
+        request: Option<Request<B>>,
+        connects: bool,
+        #[pin]
+        state: State<M::Future, C, C::Future>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<F, C, S>
+    where
+        C: Poolable,
+    {
+        // Nothing asked yet; `service` is ready.
+        Start,
+        // Asking again; `service` is a clone that may not be ready.
+        Return,
+        Checkout { #[pin] future: F },
+        Exchange { conn: InUse<C>, #[pin] future: S },
+        Done,
+    }
+}
+
+/// A connection with a request on it: if it is dropped like this, it is not to be used again.
+struct InUse<C: Poolable>(Option<C>);
+
+impl<C: Poolable> Drop for InUse<C> {
+    fn drop(&mut self) {
+        if let Some(conn) = &mut self.0 {
+            conn.lifespan_mut().end(Cause::Abandoned);
+        }
+    }
+}
+
+impl<M, C, B> ExchangeFuture<M, C, B>
+where
+    M: Service<Destination>,
+    C: Service<Request<B>> + Poolable,
+    B: HttpBody,
+{
+    pub(super) fn new(service: M, mut request: Request<B>, settings: Settings) -> Self {
+        Self {
+            service,
+            settings,
+            aim: request::aim(&mut request, &settings).map_err(Some),
+            connects: request.method() == Method::CONNECT,
+            request: Some(request),
+            state: State::Start,
+        }
+    }
+}
+
+impl<M, C, B, R> Future for ExchangeFuture<M, C, B>
+where
+    M: Service<Destination, Response = C>,
+    M::Error: Into<BoxError>,
+    C: Poolable + Service<Request<B>, Response = Response<R>, Error = SendError<B>>,
+    R: HttpBody + Send + Sync + 'static,
+    R::Error: Into<BoxError>,
+{
+    type Output = Result<Response<Body>, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            match this.state.as_mut().project() {
+                StateProjection::Start => {
+                    let destination = match this.aim {
+                        Ok(destination) => destination.clone(),
+                        Err(fault) => {
+                            let fault = fault.take().expect("not polled after it is ready");
+                            return Poll::Ready(Err(Error::new(Kind::Target(fault))));
+                        }
+                    };
+                    let future = this.service.call(destination);
+                    this.state.set(State::Checkout { future });
+                }
+                StateProjection::Return => {
+                    ready!(this.service.poll_ready(cx)).map_err(refused)?;
+                    this.state.set(State::Start);
+                }
+                StateProjection::Checkout { future } => {
+                    let mut conn = ready!(future.poll(cx)).map_err(refused)?;
+                    let mut request = this.request.take().expect("kept until sent");
+                    if let Ok(destination) = &this.aim {
+                        let key = conn.lifespan().bond().key();
+                        request::add_host(&mut request, key, destination);
+                    }
+                    let future = conn.call(request);
+                    let conn = InUse(Some(conn));
+                    this.state.set(State::Exchange { conn, future });
+                }
+                StateProjection::Exchange { conn, future } => {
+                    let answer = ready!(future.poll(cx));
+                    let conn = conn.0.take().expect("in use until answered");
+                    this.state.set(State::Done);
+                    match answer {
+                        Ok(response) => {
+                            let response = answered(conn, response, this.settings, *this.connects);
+                            return Poll::Ready(Ok(response));
+                        }
+                        Err(SendError { error, unsent }) => {
+                            let is_unsent = unsent.is_some();
+                            let error = unanswered(conn, error, is_unsent);
+                            let (Ok(destination), Some(request), true) =
+                                (&mut *this.aim, unsent, error.is_reused())
+                            else {
+                                return Poll::Ready(Err(error));
+                            };
+                            destination.returning = true;
+                            *this.request = Some(request);
+                            this.state.set(State::Return);
+                        }
+                    }
+                }
+                StateProjection::Done => panic!("ExchangeFuture polled after it was ready"),
+            }
+        }
+    }
+}
+
+fn refused(error: impl Into<BoxError>) -> Error {
+    Error::from_checkout(error.into())
+}
+
+/// The head of a response is here; the connection goes with the body, or back if there is none.
+fn answered<C, R>(
+    mut conn: C,
+    response: Response<R>,
+    settings: &Settings,
+    connects: bool,
+) -> Response<Body>
+where
+    C: Poolable,
+    R: HttpBody + Send + Sync + 'static,
+    R::Error: Into<BoxError>,
+{
+    let lifespan = conn.lifespan_mut();
+    lifespan.hear(hint::word(response.headers(), settings.server_hint_margin));
+    if hint::is_last(&response) {
+        lifespan.bond().note(Cause::Final);
+    }
+    let status = response.status();
+    if status == StatusCode::SWITCHING_PROTOCOLS || connects && status.is_success() {
+        lifespan.bond().detach();
+    }
+    let info = ConnectionInfo::of(lifespan);
+    let (mut head, body) = response.into_parts();
+    if settings.info_in_extensions {
+        head.extensions.insert(info.clone());
+    }
+    let held = conn.into_use();
+    let held = if body.is_end_stream() {
+        held.release();
+        None
+    } else {
+        Some(held)
+    };
+    Response::from_parts(head, Body::new(body, held, info))
+}
+
+/// There will be no response. The connection is of no use any more.
+fn unanswered<C: Poolable>(mut conn: C, error: BoxError, unsent: bool) -> Error {
+    let lifespan = conn.lifespan_mut();
+    let mut failed = Error::new(Kind::Exchange).caused_by(error);
+    if unsent {
+        failed = failed.unsent();
+    }
+    lifespan.end(if failed.is_reset() {
+        Cause::Peer
+    } else {
+        Cause::Error
+    });
+    failed.on(ConnectionInfo::of(lifespan))
+}
+
+impl<M, C, B> fmt::Debug for ExchangeFuture<M, C, B>
+where
+    M: Service<Destination>,
+    C: Service<Request<B>> + Poolable,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExchangeFuture")
+            .field("aim", &self.aim)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,168 @@
+//! What a response says about the connection that it came on.
+
+use std::time::Duration;
+
+use http::header::{CONNECTION, HeaderMap, HeaderName};
+use http::{Response, Version};
+
+use crate::lifespan::Word;
+
+/// RFC 2068 §19.7.1.1; its parameters are from draft-thomson-hybi-http-timeout.
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
+/// `Keep-Alive: timeout=N, max=M`, the margin taken off the timeout. What is not understood says nothing; where a
+/// parameter is there more than once the least counts.
+pub(super) fn word(fields: &HeaderMap, margin: Duration) -> Word {
+    let mut word = Word::NONE;
+    for value in fields.get_all(KEEP_ALIVE) {
+        let Ok(value) = value.to_str() else { continue };
+        for parameter in value.split(',') {
+            let Some((name, value)) = parameter.split_once('=') else {
+                continue;
+            };
+            let Some(number) = number(value.trim()) else {
+                continue;
+            };
+            let name = name.trim();
+            if name.eq_ignore_ascii_case("timeout") {
+                let idle = Duration::from_secs(number).saturating_sub(margin);
+                word.idle = word.idle.min(idle);
+            } else if name.eq_ignore_ascii_case("max") {
+                word.uses = word.uses.min(number);
+            }
+        }
+    }
+    word
+}
+
+/// Digits, bare or quoted. A number too large for us is one too large to matter.
+fn number(value: &str) -> Option<u64> {
+    let digits = value
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'))
+        .unwrap_or(value);
+    let all_digits = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    all_digits.then(|| digits.parse().unwrap_or(u64::MAX))
+}
+
+/// Whether the connection is not to be used after this response (RFC 9112 §9.3).
+pub(super) fn is_last<R>(response: &Response<R>) -> bool {
+    let fields = response.headers();
+    let has = |token: &str| {
+        fields
+            .get_all(CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|it| it.trim().eq_ignore_ascii_case(token))
+    };
+    match response.version() {
+        Version::HTTP_10 => has("close") || !has("keep-alive"),
+        _ => fields.contains_key(CONNECTION) && has("close"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn said(values: &[&str]) -> (Option<u64>, Option<u64>) {
+        let mut fields = HeaderMap::new();
+        for value in values {
+            fields.append(KEEP_ALIVE, HeaderValue::from_str(value).unwrap());
+        }
+        let word = word(&fields, SECOND);
+        (
+            (word.idle != Duration::MAX).then(|| word.idle.as_secs()),
+            (word.uses != u64::MAX).then_some(word.uses),
+        )
+    }
+
+    #[test]
+    fn parameters_in_any_shape() {
+        for (value, expected) in [
+            ("timeout=5", (Some(4), None)),
+            ("timeout=5, max=1", (Some(4), Some(1))),
+            ("max=7, timeout=5", (Some(4), Some(7))),
+            ("max=7,timeout=5", (Some(4), Some(7))),
+            ("Timeout=5", (Some(4), None)),
+            ("TIMEOUT=5,MAX=2", (Some(4), Some(2))),
+            ("timeout = 5", (Some(4), None)),
+            (" timeout\t=\t5 ", (Some(4), None)),
+            ("timeout=\"5\"", (Some(4), None)),
+            ("timeout=\"5\", max=\"3\"", (Some(4), Some(3))),
+            ("timeout=0", (Some(0), None)),
+            ("timeout=1", (Some(0), None)),
+            ("timeout=2", (Some(1), None)),
+            ("timeout=60", (Some(59), None)),
+            ("timeout=05", (Some(4), None)),
+            ("max=0", (None, Some(0))),
+            ("max=100", (None, Some(100))),
+            ("timeout=5, timeout=3", (Some(2), None)),
+            ("timeout=3, timeout=5", (Some(2), None)),
+            ("max=9, max=4", (None, Some(4))),
+            ("timeout=5; max=3", (None, None)),
+            ("timeout=5, foo=bar", (Some(4), None)),
+            ("foo, timeout=5", (Some(4), None)),
+            ("foo=\"a\", timeout=5", (Some(4), None)),
+            (",,timeout=5,,", (Some(4), None)),
+            // Not understood, and so unsaid.
+            ("", (None, None)),
+            ("timeout", (None, None)),
+            ("timeout=", (None, None)),
+            ("timeout=\"\"", (None, None)),
+            ("timeout=\"5", (None, None)),
+            ("timeout=5\"", (None, None)),
+            ("timeout=-5", (None, None)),
+            ("timeout=+5", (None, None)),
+            ("timeout=2.5", (None, None)),
+            ("timeout=5s", (None, None)),
+            ("timeout=0x5", (None, None)),
+            ("timeout=five", (None, None)),
+            ("timeout 5", (None, None)),
+            ("timeouts=5", (None, None)),
+            ("=5", (None, None)),
+            ("5", (None, None)),
+        ] {
+            assert_eq!(said(&[value]), expected, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn fields_add_up_and_large_numbers_are_no_trouble() {
+        assert_eq!(said(&["timeout=9", "timeout=4, max=2"]), (Some(3), Some(2)));
+        assert_eq!(
+            said(&["timeout=99999999999999999999"]),
+            (Some(u64::MAX - 1), None)
+        );
+        assert_eq!(said(&["max=99999999999999999999"]), (None, None));
+        assert_eq!(said(&[]), (None, None));
+    }
+
+    #[test]
+    fn the_last_response_is_known() {
+        let last = |version, connection: Option<&str>| {
+            let mut response = Response::builder().version(version);
+            if let Some(value) = connection {
+                response = response.header(CONNECTION, value);
+            }
+            is_last(&response.body(()).unwrap())
+        };
+        for (connection, in_11, in_10) in [
+            (None, false, true),
+            (Some("keep-alive"), false, false),
+            (Some("Keep-Alive, x"), false, false),
+            (Some("close"), true, true),
+            (Some("x, ClOsE"), true, true),
+            (Some("x"), false, true),
+            (Some("closed"), false, true),
+        ] {
+            assert_eq!(last(Version::HTTP_11, connection), in_11, "{connection:?}");
+            assert_eq!(last(Version::HTTP_10, connection), in_10, "{connection:?}");
+        }
+    }
+}

@@ -1,0 +1,90 @@
+use std::time::Duration;
+
+use tower_layer::Layer;
+
+use crate::exchange::Exchange;
+
+/// Makes [`Exchange`] services.
+///
+/// # Order
+///
+/// Above [`CheckinLayer`](crate::CheckinLayer), or above a service that makes connections for one exchange each.
+#[derive(Clone, Copy, Debug)]
+pub struct ExchangeLayer {
+    settings: Settings,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settings {
+    pub(super) keep_alive: bool,
+    pub(super) server_hint_margin: Duration,
+    pub(super) info_in_extensions: bool,
+    pub(super) absolute_form: bool,
+}
+
+impl ExchangeLayer {
+    /// With the defaults below.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            settings: Settings {
+                keep_alive: true,
+                server_hint_margin: Duration::from_secs(1),
+                info_in_extensions: true,
+                absolute_form: false,
+            },
+        }
+    }
+
+    /// Whether connections are kept; if not, every request says `Connection: close`. Default: true.
+    #[doc(alias = "keepAlive")]
+    #[must_use]
+    pub const fn keep_alive(mut self, keep: bool) -> Self {
+        self.settings.keep_alive = keep;
+        self
+    }
+
+    /// What is taken off the time that a server names in `Keep-Alive: timeout=N`, for the way there (Node:
+    /// `agentKeepAliveTimeoutBuffer`). A connection whose time is within the margin is not kept. Default: 1 s.
+    #[doc(alias = "agentKeepAliveTimeoutBuffer")]
+    #[must_use]
+    pub const fn server_hint_margin(mut self, margin: Duration) -> Self {
+        self.settings.server_hint_margin = margin;
+        self
+    }
+
+    /// Whether every response has its [`ConnectionInfo`](crate::ConnectionInfo) in its extensions, at the price of
+    /// three allocations; its body has it in any case. Default: true.
+    #[must_use]
+    pub const fn info_in_extensions(mut self, insert: bool) -> Self {
+        self.settings.info_in_extensions = insert;
+        self
+    }
+
+    /// Whether requests for `http` go out in absolute form (RFC 9112 §3.2.2): what a proxy wants when the connection
+    /// leads to it and not to the origin. Default: false.
+    #[must_use]
+    pub const fn absolute_form(mut self, absolute: bool) -> Self {
+        self.settings.absolute_form = absolute;
+        self
+    }
+
+    #[cfg(test)]
+    pub(super) const fn settings(self) -> Settings {
+        self.settings
+    }
+}
+
+impl Default for ExchangeLayer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<M> Layer<M> for ExchangeLayer {
+    type Service = Exchange<M>;
+
+    fn layer(&self, inner: M) -> Exchange<M> {
+        Exchange::new(inner, self.settings)
+    }
+}

@@ -1,0 +1,227 @@
+//! What a request needs to be sent to its origin.
+
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue};
+use http::uri::{Authority, Parts, Scheme};
+use http::{Method, Request, Uri, Version};
+use http_body::Body;
+
+use crate::error::TargetError;
+use crate::exchange::layer::Settings;
+use crate::key::{Destination, Key, OneShot, Partition, Reuse};
+
+/// Takes the origin out of the request's URI and leaves what is sent of it.
+pub(super) fn aim<B: Body>(
+    request: &mut Request<B>,
+    settings: &Settings,
+) -> Result<Destination, TargetError> {
+    check_fields(request)?;
+    let Parts {
+        scheme,
+        authority,
+        path_and_query,
+        ..
+    } = std::mem::take(request.uri_mut()).into_parts();
+    let connect = request.method() == Method::CONNECT;
+    let authority = match authority {
+        Some(authority) => authority,
+        None if scheme.is_none() => return Err(TargetError::NoScheme),
+        None => return Err(TargetError::NoHost),
+    };
+    let port = port(&authority)?;
+    let scheme = match scheme {
+        Some(scheme) => scheme,
+        None if connect && port == Some(443) => Scheme::HTTPS,
+        None if connect => Scheme::HTTP,
+        None => return Err(TargetError::NoScheme),
+    };
+    if scheme != Scheme::HTTP && scheme != Scheme::HTTPS {
+        return Err(TargetError::Scheme(scheme.to_string()));
+    }
+    let mut sent = Parts::default();
+    if connect {
+        if port.is_none() {
+            return Err(TargetError::Method("CONNECT needs a port in its URI"));
+        }
+        sent.authority = Some(without_user(&authority));
+    } else {
+        sent.path_and_query = path_and_query;
+        if settings.absolute_form && scheme == Scheme::HTTP {
+            sent.scheme = Some(scheme.clone());
+            sent.authority = Some(without_user(&authority));
+        }
+    }
+    *request.uri_mut() = Uri::from_parts(sent).expect("parts of a URI");
+    if !matches!(request.version(), Version::HTTP_11 | Version::HTTP_10) {
+        // Whatever it came in by, this is what it goes out by.
+        *request.version_mut() = Version::HTTP_11;
+    }
+    let one_shot = request.extensions_mut().remove::<OneShot>().is_some();
+    if one_shot || !settings.keep_alive {
+        let close = HeaderValue::from_static("close");
+        request.headers_mut().insert(CONNECTION, close);
+    }
+    Ok(Destination {
+        scheme,
+        authority,
+        partition: request.extensions_mut().remove::<Partition>(),
+        reuse: if one_shot { Reuse::Never } else { Reuse::Any },
+        connect_timeout: None,
+        returning: false,
+    })
+}
+
+/// `Host`, where the caller set none.
+pub(super) fn add_host<B>(request: &mut Request<B>, key: Option<&Key>, destination: &Destination) {
+    if request.headers().contains_key(HOST) {
+        return;
+    }
+    let host = match key.and_then(Key::host_header) {
+        Some(host) => host.clone(),
+        // No pool below, and so nothing kept.
+        None => {
+            use crate::key::Target;
+            match Key::from(destination.key()).host_header() {
+                Some(host) => host.clone(),
+                None => return,
+            }
+        }
+    };
+    request.headers_mut().insert(HOST, host);
+}
+
+/// What would leave the server waiting for bytes that do not come, or guessing whom it speaks for.
+fn check_fields<B: Body>(request: &Request<B>) -> Result<(), TargetError> {
+    let fields = request.headers();
+    if fields.is_empty() {
+        return Ok(());
+    }
+    let mut lengths = fields.get_all(CONTENT_LENGTH).iter();
+    if let Some(first) = lengths.next() {
+        let wrong = |why| Err(TargetError::Header("content-length", why));
+        let length = first.to_str().ok().filter(|it| is_digits(it));
+        let Some(length) = length.and_then(|it| it.parse::<u64>().ok()) else {
+            return wrong("it is not a number");
+        };
+        if lengths.any(|other| other != first) {
+            return wrong("it is there more than once, and says different things");
+        }
+        if request
+            .body()
+            .size_hint()
+            .exact()
+            .is_some_and(|it| it != length)
+        {
+            return wrong("the body has another length");
+        }
+    }
+    if fields.get_all(HOST).iter().nth(1).is_some() {
+        return Err(TargetError::Header("host", "it is there more than once"));
+    }
+    Ok(())
+}
+
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// The port, where there is one; what stands in its place must be one.
+fn port(authority: &Authority) -> Result<Option<u16>, TargetError> {
+    let host = authority.host();
+    if host.is_empty() || host == "[]" {
+        return Err(TargetError::NoHost);
+    }
+    if let Some(port) = authority.port_u16() {
+        return Ok(Some(port));
+    }
+    let text = authority.as_str();
+    let behind = text.rfind(host).map_or("", |at| &text[at + host.len()..]);
+    match behind.strip_prefix(':') {
+        None | Some("") => Ok(None),
+        Some(port) => Err(TargetError::Port(port.to_owned())),
+    }
+}
+
+/// User information is for the one who connects, not for the wire.
+fn without_user(authority: &Authority) -> Authority {
+    match authority.as_str().rsplit_once('@') {
+        Some((_, rest)) => rest.parse().expect("the rest of an authority"),
+        None => authority.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http_body_util::{Empty, Full};
+
+    use super::*;
+    use crate::exchange::ExchangeLayer;
+
+    fn settings(layer: ExchangeLayer) -> Settings {
+        layer.settings()
+    }
+
+    fn aimed(method: &str, uri: &str, layer: ExchangeLayer) -> Result<String, TargetError> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(uri)
+            .body(Empty::<Bytes>::new())
+            .unwrap();
+        aim(&mut request, &settings(layer))?;
+        Ok(request.uri().to_string())
+    }
+
+    #[test]
+    fn the_target_goes_out_in_its_form() {
+        let plain = ExchangeLayer::new();
+        let proxied = ExchangeLayer::new().absolute_form(true);
+        for (method, uri, layer, sent) in [
+            ("GET", "http://h", plain, "/"),
+            ("GET", "http://h/", plain, "/"),
+            ("GET", "http://h?q=1", plain, "/?q=1"),
+            ("GET", "http://u:p@h:81/a/b?c=d", plain, "/a/b?c=d"),
+            ("GET", "http://u:p@h:81/a", proxied, "http://h:81/a"),
+            ("GET", "https://h/a", proxied, "/a"),
+            ("CONNECT", "h:443", plain, "h:443"),
+            ("CONNECT", "http://u@h:8080/", plain, "h:8080"),
+        ] {
+            assert_eq!(aimed(method, uri, layer).unwrap(), sent, "{method} {uri}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_sent_is_named() {
+        let plain = ExchangeLayer::new();
+        for (method, uri, why) in [
+            ("GET", "/relative", "absolute"),
+            ("GET", "h:80", "absolute"),
+            ("GET", "ftp://h/", "\"ftp\""),
+            ("GET", "http://h:99999/", "\"99999\""),
+            ("CONNECT", "h", "port"),
+        ] {
+            let error = aimed(method, uri, plain).unwrap_err();
+            assert!(error.to_string().contains(why), "{uri}: {error}");
+        }
+    }
+
+    #[test]
+    fn contradictory_fields_are_named() {
+        for (name, values, why) in [
+            ("content-length", &["x"][..], "number"),
+            ("content-length", &["-1"], "number"),
+            ("content-length", &["+2"], "number"),
+            ("content-length", &["2", "3"], "different"),
+            ("content-length", &["3"], "another length"),
+            ("host", &["a", "b"], "more than once"),
+        ] {
+            let mut request = Request::get("http://h/");
+            for value in values {
+                request = request.header(name, *value);
+            }
+            let mut request = request.body(Full::new(Bytes::from_static(b"ab"))).unwrap();
+            let error = aim(&mut request, &settings(ExchangeLayer::new())).unwrap_err();
+            assert!(error.to_string().contains(why), "{values:?}: {error}");
+            assert!(error.to_string().contains(name), "{values:?}: {error}");
+        }
+    }
+}

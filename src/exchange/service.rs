@@ -1,0 +1,74 @@
+use std::mem;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use http_body::Body as HttpBody;
+use tower_service::Service;
+
+use crate::error::{BoxError, Error, SendError};
+use crate::exchange::layer::Settings;
+use crate::exchange::{Body, ExchangeFuture};
+use crate::key::Destination;
+use crate::poolable::Poolable;
+
+/// Sends each request on a connection of `M`, and holds the connection until the response body has ended.
+///
+/// The request's URI must be absolute. It goes out in origin form (authority form for `CONNECT`), with a `Host` field
+/// where the caller set none. A request that a reused connection did not take, because it was just closing, is sent on
+/// another one, whatever its method: none of it was written.
+///
+/// # Clone
+///
+/// Clones share what clones of `M` share.
+#[derive(Clone, Debug)]
+pub struct Exchange<M> {
+    inner: M,
+    settings: Settings,
+}
+
+impl<M> Exchange<M> {
+    pub(super) fn new(inner: M, settings: Settings) -> Self {
+        Self { inner, settings }
+    }
+
+    /// The service that gives the connections.
+    pub const fn get_ref(&self) -> &M {
+        &self.inner
+    }
+
+    /// The service that gives the connections.
+    pub const fn get_mut(&mut self) -> &mut M {
+        &mut self.inner
+    }
+
+    /// The service that gives the connections.
+    pub fn into_inner(self) -> M {
+        self.inner
+    }
+}
+
+impl<M, C, B, R> Service<Request<B>> for Exchange<M>
+where
+    M: Service<Destination, Response = C> + Clone,
+    M::Error: Into<BoxError>,
+    C: Poolable + Service<Request<B>, Response = Response<R>, Error = SendError<B>>,
+    B: HttpBody,
+    R: HttpBody + Send + Sync + 'static,
+    R::Error: Into<BoxError>,
+{
+    type Response = Response<Body>;
+    type Error = Error;
+    type Future = ExchangeFuture<M, C, B>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner
+            .poll_ready(cx)
+            .map_err(|error| Error::from_checkout(error.into()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> ExchangeFuture<M, C, B> {
+        let clone = self.inner.clone();
+        let ready = mem::replace(&mut self.inner, clone);
+        ExchangeFuture::new(ready, request, self.settings)
+    }
+}
