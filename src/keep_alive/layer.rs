@@ -1,0 +1,263 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Uri;
+use hyper::client::conn::http1::Builder;
+use tower::util::MapRequestLayer;
+use tower_layer::Layer;
+
+use crate::agent::{AgentHandle, Books};
+use crate::checkin::CheckinLayer;
+use crate::checkout::CheckoutLayer;
+use crate::clock::Clock;
+use crate::exchange::ExchangeLayer;
+use crate::expiry::{IdleEvictionLayer, MaxUsesLayer, TtlLayer};
+use crate::http1::HandshakeLayer;
+use crate::keep_alive::KeepAlive;
+use crate::pool::{Limits, Scheduling};
+
+/// Node's `http.Agent` with what agentkeepalive adds, over any
+/// [`MakeConnection<Uri>`](tower::make::MakeConnection): the whole stack with agentkeepalive's defaults.
+///
+/// `B` is the type of the request bodies; it is inferred.
+///
+/// # Clone
+///
+/// Clones share their [`handle`](Self::handle), and no connections: each [`Layer::layer`] makes a pool of its own.
+///
+/// ```
+/// use std::time::Duration;
+/// use bytes::Bytes;
+/// use http_body_util::Empty;
+/// use tower::ServiceBuilder;
+/// use tower_keep_alive::connect::TcpConnector;
+/// use tower_keep_alive::{KeepAlive, KeepAliveLayer};
+///
+/// let layer = KeepAliveLayer::new()
+///     .max_connections_per_host(50)
+///     .idle_timeout(Duration::from_secs(4))
+///     .ttl(Duration::from_secs(600));
+/// let agent = layer.handle();
+/// let client: KeepAlive<TcpConnector, Empty<Bytes>> =
+///     ServiceBuilder::new().layer(layer).service(TcpConnector::new());
+/// # let _ = (client, agent);
+/// ```
+#[must_use]
+pub struct KeepAliveLayer<B> {
+    exchange: ExchangeLayer,
+    limits: Limits,
+    idle: IdleEvictionLayer,
+    ttl: Duration,
+    ttl_jitter: f64,
+    uses: MaxUsesLayer,
+    handshake: HandshakeLayer<B>,
+    books: Arc<Books>,
+}
+
+impl<B> KeepAliveLayer<B> {
+    /// agentkeepalive's defaults: connections are kept for 4 s, 256 for each host at most, without limit in use.
+    pub fn new() -> Self {
+        Self {
+            exchange: ExchangeLayer::new(),
+            limits: Limits::new(),
+            idle: IdleEvictionLayer::new(Duration::from_secs(4)),
+            ttl: Duration::MAX,
+            ttl_jitter: 0.0,
+            uses: MaxUsesLayer::new(u64::MAX),
+            handshake: HandshakeLayer::new(),
+            books: Arc::new(Books::new()),
+        }
+    }
+
+    /// Status and control of all services that this layer and its clones make.
+    #[must_use]
+    pub fn handle(&self) -> AgentHandle {
+        AgentHandle::new(self.books.clone())
+    }
+
+    /// Whether connections are kept (Node: `keepAlive`). If not, every request goes on a connection of its own and says
+    /// `Connection: close`. Default: true.
+    #[doc(alias = "keepAlive")]
+    pub fn keep_alive(mut self, keep: bool) -> Self {
+        self.exchange = self.exchange.keep_alive(keep);
+        self.limits = self.limits.keep_alive(keep);
+        self
+    }
+
+    /// The longest time idle (agentkeepalive: `freeSocketTimeout`); see [`IdleEvictionLayer`]. Default: 4 s, below the
+    /// 5 s after which Node servers close.
+    #[doc(alias = "freeSocketTimeout")]
+    pub fn idle_timeout(mut self, max: Duration) -> Self {
+        self.idle = IdleEvictionLayer::new(max);
+        self
+    }
+
+    /// The longest time for a connect, DNS and TLS included. Default: 8 s.
+    pub fn connect_timeout(mut self, max: Duration) -> Self {
+        self.limits = self.limits.connect_timeout(max);
+        self
+    }
+
+    /// The oldest that a connection gets (agentkeepalive: `socketActiveTTL`); see [`TtlLayer`]. Default: no limit.
+    #[doc(alias = "socketActiveTTL")]
+    pub fn ttl(mut self, max: Duration) -> Self {
+        self.ttl = max;
+        self
+    }
+
+    /// Takes up to this part of the TTL off, another for each connection; see [`TtlLayer::jitter`]. Default: 0.
+    ///
+    /// # Panics
+    ///
+    /// If `part` is not between 0 and 1.
+    pub fn ttl_jitter(mut self, part: f64) -> Self {
+        let _ = TtlLayer::new(self.ttl).jitter(part);
+        self.ttl_jitter = part;
+        self
+    }
+
+    /// The most exchanges on one connection; see [`MaxUsesLayer`]. Default: no limit.
+    ///
+    /// # Panics
+    ///
+    /// If `max` is 0.
+    pub fn max_uses(mut self, max: u64) -> Self {
+        self.uses = MaxUsesLayer::new(max);
+        self
+    }
+
+    /// The most connections open for one host (Node: `maxSockets`); see [`Limits::max_connections_per_host`]. Default:
+    /// no limit.
+    ///
+    /// # Panics
+    ///
+    /// If `max` is 0.
+    #[doc(alias = "maxSockets")]
+    pub fn max_connections_per_host(mut self, max: usize) -> Self {
+        self.limits = self.limits.max_connections_per_host(max);
+        self
+    }
+
+    /// The most connections open for all hosts (Node: `maxTotalSockets`); see [`Limits::max_connections`]. Default: no
+    /// limit.
+    ///
+    /// # Panics
+    ///
+    /// If `max` is 0.
+    #[doc(alias = "maxTotalSockets")]
+    pub fn max_connections(mut self, max: usize) -> Self {
+        self.limits = self.limits.max_connections(max);
+        self
+    }
+
+    /// The most idle connections for one host (Node: `maxFreeSockets`); see [`Limits::max_idle_per_host`]. Default:
+    /// 256.
+    #[doc(alias = "maxFreeSockets")]
+    pub fn max_idle_per_host(mut self, max: usize) -> Self {
+        self.limits = self.limits.max_idle_per_host(max);
+        self
+    }
+
+    /// The most idle connections for all hosts; see [`Limits::max_idle`]. Default: no limit.
+    pub fn max_idle(mut self, max: usize) -> Self {
+        self.limits = self.limits.max_idle(max);
+        self
+    }
+
+    /// The most callers in line for one host; see [`Limits::max_pending_per_host`]. Default: no limit.
+    pub fn max_pending_per_host(mut self, max: usize) -> Self {
+        self.limits = self.limits.max_pending_per_host(max);
+        self
+    }
+
+    /// The longest time in line; see [`Limits::checkout_timeout`]. Default: no limit.
+    pub fn checkout_timeout(mut self, max: Duration) -> Self {
+        self.limits = self.limits.checkout_timeout(max);
+        self
+    }
+
+    /// Which idle connection is taken (Node: `scheduling`). Default: the one used last.
+    pub fn scheduling(mut self, scheduling: Scheduling) -> Self {
+        self.limits = self.limits.scheduling(scheduling);
+        self
+    }
+
+    /// What is taken off a server's `Keep-Alive: timeout=N` (Node: `agentKeepAliveTimeoutBuffer`); see
+    /// [`ExchangeLayer::server_hint_margin`]. Default: 1 s.
+    #[doc(alias = "agentKeepAliveTimeoutBuffer")]
+    pub fn server_hint_margin(mut self, margin: Duration) -> Self {
+        self.exchange = self.exchange.server_hint_margin(margin);
+        self
+    }
+
+    /// Whether every response has its connection in its extensions; see [`ExchangeLayer::info_in_extensions`].
+    /// Default: true.
+    pub fn info_in_extensions(mut self, insert: bool) -> Self {
+        self.exchange = self.exchange.info_in_extensions(insert);
+        self
+    }
+
+    /// HTTP/1 as hyper's builder says. Default: hyper's defaults.
+    pub fn http1(mut self, http1: Builder) -> Self {
+        self.handshake = self.handshake.http1(http1);
+        self
+    }
+
+    /// Another clock, for tests of your own.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.limits = self.limits.clock(clock);
+        self
+    }
+}
+
+impl<M, B> Layer<M> for KeepAliveLayer<B>
+where
+    B: Send + 'static,
+{
+    type Service = KeepAlive<M, B>;
+
+    fn layer(&self, connector: M) -> KeepAlive<M, B> {
+        let checkout = CheckoutLayer::with_books(self.limits.clone(), self.books.clone());
+        let ttl = TtlLayer::new(self.ttl).jitter(self.ttl_jitter);
+        let connector = MapRequestLayer::new(Uri::from as _).layer(connector);
+        let connections = self.handshake.layer(connector);
+        let limited = self.idle.layer(ttl.layer(self.uses.layer(connections)));
+        let leases = CheckinLayer::new().layer(checkout.layer(limited));
+        KeepAlive::new(self.exchange.layer(leases))
+    }
+}
+
+impl<B> Clone for KeepAliveLayer<B> {
+    fn clone(&self) -> Self {
+        Self {
+            exchange: self.exchange,
+            limits: self.limits.clone(),
+            idle: self.idle,
+            ttl: self.ttl,
+            ttl_jitter: self.ttl_jitter,
+            uses: self.uses,
+            handshake: self.handshake.clone(),
+            books: self.books.clone(),
+        }
+    }
+}
+
+impl<B> Default for KeepAliveLayer<B> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<B> fmt::Debug for KeepAliveLayer<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeepAliveLayer")
+            .field("exchange", &self.exchange)
+            .field("limits", &self.limits)
+            .field("idle", &self.idle)
+            .field("ttl", &self.ttl)
+            .field("ttl_jitter", &self.ttl_jitter)
+            .field("uses", &self.uses)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,134 @@
+use std::fmt;
+use std::task::{Context, Poll};
+
+use http::{Request, Response, Uri};
+use http_body::Body as HttpBody;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tower::util::MapRequest;
+use tower_service::Service;
+
+use crate::checkin::Checkin;
+use crate::checkin::Lease;
+use crate::checkout::Checkout;
+use crate::error::{BoxError, Error};
+use crate::exchange::{Body, Exchange, ExchangeFuture};
+use crate::expiry::{IdleEviction, MaxUses, Ttl};
+use crate::http1::{Handshake, Http1Connection};
+use crate::key::Destination;
+
+type Limited<M> = IdleEviction<Ttl<MaxUses<M>>>;
+type Connections<M, B> = Limited<Handshake<MapRequest<M, fn(Destination) -> Uri>, B>>;
+type Leases<M, B> = Checkin<Checkout<Connections<M, B>, Http1Connection<B>>>;
+
+/// The service that [`KeepAliveLayer`](crate::KeepAliveLayer) makes: requests in, responses out.
+///
+/// It is always ready; callers wait in `call`'s future, in the order in which they are first polled.
+///
+/// # Clone
+///
+/// Clones share the pool. When the last one is dropped, idle connections are closed, connections in use are closed
+/// after their use, and every task ends.
+///
+/// # Cancel safety
+///
+/// A future of it that is dropped gives up its request; see [`ExchangeFuture`].
+pub struct KeepAlive<M, B>
+where
+    B: Send + 'static,
+{
+    stack: Exchange<Leases<M, B>>,
+}
+
+impl<M, B> KeepAlive<M, B>
+where
+    B: Send + 'static,
+{
+    pub(super) fn new(stack: Exchange<Leases<M, B>>) -> Self {
+        Self { stack }
+    }
+}
+
+impl<M, B> KeepAlive<M, B>
+where
+    M: Service<Uri> + Clone + Send + Sync + 'static,
+    M::Response: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    M::Future: Send + 'static,
+    M::Error: Into<BoxError>,
+    B: HttpBody + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    /// Sends a request: what `call` does, for callers without a tower stack.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_keep_alive::Error> {
+    /// use bytes::Bytes;
+    /// use http::Request;
+    /// use http_body_util::Empty;
+    /// use tower::ServiceBuilder;
+    /// use tower_keep_alive::KeepAliveLayer;
+    /// use tower_keep_alive::connect::TcpConnector;
+    ///
+    /// let client = ServiceBuilder::new()
+    ///     .layer(KeepAliveLayer::new())
+    ///     .service(TcpConnector::new());
+    /// # let app = axum::Router::new().route("/", axum::routing::get(|| async { "hello" }));
+    /// # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    /// # let addr = listener.local_addr().unwrap();
+    /// # tokio::spawn(async { axum::serve(listener, app).await });
+    /// let request = Request::get(format!("http://{addr}/")).body(Empty::<Bytes>::new()).unwrap();
+    /// let response = client.request(request).await?;
+    /// assert!(response.status().is_success());
+    /// assert!(!response.body().connection().is_reused());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`].
+    pub fn request(
+        &self,
+        request: Request<B>,
+    ) -> ExchangeFuture<Leases<M, B>, Lease<Http1Connection<B>>, B> {
+        self.stack.clone().call(request)
+    }
+}
+
+impl<M, B> Service<Request<B>> for KeepAlive<M, B>
+where
+    M: Service<Uri> + Clone + Send + Sync + 'static,
+    M::Response: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    M::Future: Send + 'static,
+    M::Error: Into<BoxError>,
+    B: HttpBody + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Body>;
+    type Error = Error;
+    type Future = ExchangeFuture<Leases<M, B>, Lease<Http1Connection<B>>, B>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        self.stack.call(request)
+    }
+}
+
+impl<M, B: Send + 'static> Clone for KeepAlive<M, B> {
+    fn clone(&self) -> Self {
+        Self {
+            stack: self.stack.clone(),
+        }
+    }
+}
+
+impl<M, B: Send + 'static> fmt::Debug for KeepAlive<M, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeepAlive").finish_non_exhaustive()
+    }
+}
