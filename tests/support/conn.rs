@@ -1,0 +1,220 @@
+//! One accepted connection, in the hands of its script.
+
+use super::{
+    head::{Framing, Head},
+    stream::Stream,
+    tally::{Open, Tally, lock},
+};
+use std::{
+    mem,
+    sync::{Arc, Mutex},
+};
+
+/// One accepted connection. Dropped, it is closed; to be sure of a FIN or a RST say [`fin`](Self::fin) or
+/// [`rst`](Self::rst), since the kernel makes it a RST when unread bytes are left.
+pub struct Conn {
+    /// 0 is the first that the server accepted.
+    pub index: usize,
+    stream: Stream,
+    /// Arrived, not yet taken.
+    buffer: Vec<u8>,
+    /// The body that follows in the stream.
+    unread: Framing,
+    /// The latest head's place in the tally.
+    latest: Option<usize>,
+    tally: Arc<Mutex<Tally>>,
+    /// Until the client is seen to have closed.
+    open: Option<Open>,
+}
+
+impl Conn {
+    pub(super) fn new(stream: Stream, tally: &Arc<Mutex<Tally>>) -> Self {
+        let (index, open) = Open::new(tally);
+        Self {
+            index,
+            stream,
+            buffer: Vec::new(),
+            unread: Framing::Length(0),
+            latest: None,
+            tally: tally.clone(),
+            open: Some(open),
+        }
+    }
+
+    /// The next request with its body; `None` if the client closes or resets before its end.
+    pub async fn request(&mut self) -> Option<Head> {
+        let mut head = self.head().await?;
+        head.body = self.body().await?;
+        Some(head)
+    }
+
+    /// The next request without its body, which stays unread. What is left of the previous one's is skipped.
+    pub async fn head(&mut self) -> Option<Head> {
+        self.body().await?;
+        let bytes = self.take_through(b"\r\n\r\n").await?;
+        let head = Head::parse(&bytes, self.index);
+        self.unread = head.framing();
+        let mut tally = lock(&self.tally);
+        self.latest = Some(tally.heads.len());
+        tally.heads.push(head.clone());
+        Some(head)
+    }
+
+    /// The body of the latest head, as after a `100 Continue`; `None` if the client closes or resets before its end.
+    pub async fn body(&mut self) -> Option<Vec<u8>> {
+        let body = match mem::replace(&mut self.unread, Framing::Length(0)) {
+            Framing::Length(0) => return Some(Vec::new()),
+            Framing::Length(length) => self.take(length).await?,
+            Framing::Chunked => self.take_chunks().await?,
+        };
+        let latest = self.latest.expect("a body follows a head");
+        lock(&self.tally).heads[latest].body.clone_from(&body);
+        Some(body)
+    }
+
+    /// The next raw bytes, at least one: for upgrades, or a body piece by piece. Empty if the client closes or resets.
+    pub async fn read(&mut self) -> Vec<u8> {
+        self.unread = Framing::Length(0);
+        if self.buffer.is_empty() {
+            self.fill().await;
+        }
+        mem::take(&mut self.buffer)
+    }
+
+    /// Sends exactly these bytes, in one piece. A client that is gone is no error.
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        if self.stream.write(bytes.as_ref()).await.is_err() {
+            self.open = None;
+        }
+    }
+
+    /// Sends `HTTP/1.1 200 OK` with a content-length and `body`.
+    pub async fn respond(&mut self, body: &str) {
+        self.respond_with("HTTP/1.1 200 OK", body).await;
+    }
+
+    /// Sends a status line with headers (`"HTTP/1.1 200 OK\r\nKeep-Alive: timeout=5"`) and `body`.
+    ///
+    /// Adds a content-length, unless the headers have a framing of their own or the status has no body. The answer to
+    /// HEAD has no body.
+    pub async fn respond_with(&mut self, status_line_and_headers: &str, body: &str) {
+        let mut response = status_line_and_headers.trim_end().to_owned();
+        if !is_framed(&response) {
+            response.push_str(&format!("\r\ncontent-length: {}", body.len()));
+        }
+        response.push_str("\r\n\r\n");
+        if !self.answers_head() {
+            response.push_str(body);
+        }
+        self.send(response).await;
+    }
+
+    /// Closes both ways in good order: the client sees a FIN.
+    pub async fn fin(self) {
+        self.stream.fin().await;
+    }
+
+    /// Sends a FIN, and goes on reading.
+    pub async fn half_close(&mut self) {
+        self.stream.half_close().await;
+    }
+
+    /// Resets: the client sees ECONNRESET.
+    pub fn rst(self) {
+        self.stream.rst();
+    }
+
+    /// Holds the connection open and reads nothing, until the client is gone.
+    pub async fn stall(mut self) {
+        self.gone().await;
+    }
+
+    /// Resolves when the client has closed or reset. Reads nothing, so a client that cannot write stays so.
+    ///
+    /// A FIN comes after the bytes before it. A client that closes with more unsent than the server's unread buffer has
+    /// room for is therefore never seen to go.
+    pub async fn gone(&mut self) {
+        self.stream.gone().await;
+        self.open = None;
+    }
+
+    /// Resolves when the client has closed or reset. Reads and discards what comes before.
+    pub async fn closed(&mut self) {
+        while self.fill().await {
+            self.buffer.clear();
+        }
+    }
+
+    /// Waits for more bytes; false if there are none to come.
+    async fn fill(&mut self) -> bool {
+        let more = matches!(self.stream.read(&mut self.buffer).await, Ok(1..));
+        if !more {
+            self.open = None;
+        }
+        more
+    }
+
+    async fn take(&mut self, length: usize) -> Option<Vec<u8>> {
+        while self.buffer.len() < length {
+            if !self.fill().await {
+                return None;
+            }
+        }
+        let rest = self.buffer.split_off(length);
+        Some(mem::replace(&mut self.buffer, rest))
+    }
+
+    /// What comes before `end`, which is taken as well.
+    async fn take_through(&mut self, end: &[u8]) -> Option<Vec<u8>> {
+        loop {
+            let found = self
+                .buffer
+                .windows(end.len())
+                .position(|bytes| bytes == end);
+            if let Some(at) = found {
+                let mut taken = self.take(at + end.len()).await?;
+                taken.truncate(at);
+                return Some(taken);
+            }
+            if !self.fill().await {
+                return None;
+            }
+        }
+    }
+
+    async fn take_chunks(&mut self) -> Option<Vec<u8>> {
+        let mut body = Vec::new();
+        loop {
+            let line = self.take_through(b"\r\n").await?;
+            let line = String::from_utf8_lossy(&line);
+            let size = line.split(';').next().unwrap_or_default().trim();
+            let size = usize::from_str_radix(size, 16).expect("a chunk's size is hexadecimal");
+            if size == 0 {
+                break;
+            }
+            body.extend(self.take(size).await?);
+            let end = self.take(2).await?;
+            assert_eq!(end, b"\r\n", "a chunk is as long as its size says");
+        }
+        // Trailers, then the empty line.
+        while !self.take_through(b"\r\n").await?.is_empty() {}
+        Some(body)
+    }
+
+    fn answers_head(&self) -> bool {
+        let tally = lock(&self.tally);
+        self.latest
+            .is_some_and(|latest| tally.heads[latest].method == "HEAD")
+    }
+}
+
+/// Whether a response says itself where it ends.
+fn is_framed(status_line_and_headers: &str) -> bool {
+    let head = status_line_and_headers.to_ascii_lowercase();
+    let status = head.split(' ').nth(1).unwrap_or_default();
+    status.starts_with('1')
+        || status == "204"
+        || status == "304"
+        || head.contains("\r\ncontent-length:")
+        || head.contains("\r\ntransfer-encoding:")
+}

@@ -1,0 +1,78 @@
+//! Connectors without ideas of their own: `tower::make::MakeConnection` over sockets, and over memory.
+
+use super::{
+    memory::{MemoryStream, pair},
+    server::Stage,
+    stream::Stream,
+};
+use http::Uri;
+use std::{
+    future::{Future, Ready, ready},
+    io,
+    pin::Pin,
+    sync::{Arc, Weak},
+    task::{Context, Poll},
+};
+use tokio::net::TcpStream;
+use tower_service::Service;
+
+/// Connects to the host and port of a URI over TCP.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tcp;
+
+impl<T> Service<T> for Tcp
+where
+    T: Into<Uri>,
+{
+    type Response = TcpStream;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, target: T) -> Self::Future {
+        let uri = target.into();
+        Box::pin(async move {
+            let host = uri.host().ok_or(io::ErrorKind::InvalidInput)?;
+            let port = uri.port_u16().unwrap_or(80);
+            let stream = TcpStream::connect(format!("{host}:{port}")).await?;
+            stream.set_nodelay(true)?;
+            Ok(stream)
+        })
+    }
+}
+
+/// Connects to the in-memory server that made it, whatever the target; refuses when that is gone.
+#[derive(Clone)]
+pub struct InMemory {
+    stage: Weak<Stage>,
+}
+
+impl InMemory {
+    pub(super) fn new(stage: &Arc<Stage>) -> Self {
+        Self {
+            stage: Arc::downgrade(stage),
+        }
+    }
+}
+
+impl<T> Service<T> for InMemory {
+    type Response = MemoryStream;
+    type Error = io::Error;
+    type Future = Ready<io::Result<MemoryStream>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: T) -> Self::Future {
+        let Some(stage) = self.stage.upgrade() else {
+            return ready(Err(io::ErrorKind::ConnectionRefused.into()));
+        };
+        let (stream, peer) = pair();
+        stage.perform(Stream::Memory(peer));
+        ready(Ok(stream))
+    }
+}

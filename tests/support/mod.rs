@@ -1,0 +1,46 @@
+//! What tests stand on: a scripted raw HTTP/1 server that counts, connectors that count, and waits that are bounded.
+//!
+//! Nothing here knows the crate under test. A script says, byte for byte, what one connection does:
+//!
+//! ```
+//! let server = Server::start(|mut conn| async move {
+//!     conn.request().await;
+//!     conn.respond("ok").await;
+//!     conn.fin().await;
+//! })
+//! .await;
+//! ```
+//!
+//! With paused time use `Server::in_memory(script)` and its `connector()`: sockets and paused time do not go together.
+
+// Compiled into every test binary, and each uses a part of it.
+#![allow(dead_code, unused_imports)]
+// `pub` is what tests may use; `pub(super)` is between these files.
+#![allow(unreachable_pub)]
+
+mod conn;
+mod connector;
+mod counting;
+mod gate;
+mod head;
+mod memory;
+mod process;
+mod refusing;
+pub mod script;
+mod server;
+mod stream;
+mod tally;
+mod wait;
+
+pub use conn::Conn;
+pub use connector::{InMemory, Tcp};
+pub use counting::{Counted, CountingConnector};
+pub use gate::Gate;
+pub use head::Head;
+pub use memory::MemoryStream;
+pub use process::alive_tasks;
+#[cfg(target_os = "linux")]
+pub use process::fd_count;
+pub use refusing::RefusingPort;
+pub use server::Server;
+pub use wait::{eventually, settle};

@@ -1,0 +1,205 @@
+//! A server that runs a script for each connection and counts what it sees.
+
+use super::{
+    conn::Conn,
+    connector::InMemory,
+    head::Head,
+    script,
+    stream::Stream,
+    tally::{Tally, lock},
+};
+use std::{
+    future::Future,
+    net::SocketAddr,
+    panic::resume_unwind,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    thread,
+};
+use tokio::{net::TcpListener, task::JoinSet};
+
+/// A server on a loopback socket, or in memory; dropped, it stops accepting and aborts its scripts.
+///
+/// # Panics
+///
+/// A panic in a script comes again from the next method called, or from the drop of the server.
+pub struct Server {
+    stage: Arc<Stage>,
+    addr: Option<SocketAddr>,
+}
+
+impl Server {
+    /// Listens on `127.0.0.1`, and runs `script` once for every accepted connection.
+    pub async fn start<F, Fut>(script: F) -> Self
+    where
+        F: Fn(Conn) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        Self::listen("127.0.0.1:0", script).await
+    }
+
+    /// As [`start`](Self::start), on `[::1]`.
+    pub async fn start_ipv6<F, Fut>(script: F) -> Self
+    where
+        F: Fn(Conn) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        Self::listen("[::1]:0", script).await
+    }
+
+    /// Has no socket: connections come from its [`connector`](Self::connector) only.
+    pub fn in_memory<F, Fut>(script: F) -> Self
+    where
+        F: Fn(Conn) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        Self {
+            stage: Arc::new(Stage::new(script)),
+            addr: None,
+        }
+    }
+
+    /// Starts with [`script::ok`].
+    pub async fn ok() -> Self {
+        Self::start(script::ok).await
+    }
+
+    /// Starts with [`script::echo`].
+    pub async fn echo() -> Self {
+        Self::start(script::echo).await
+    }
+
+    /// Connects to this server in memory, whatever the target; refuses when the server is gone.
+    pub fn connector(&self) -> InMemory {
+        InMemory::new(&self.stage)
+    }
+
+    /// Where it listens. Panics in memory.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr.expect("an in-memory server has no address")
+    }
+
+    /// `http://127.0.0.1:port/path`; in memory `http://in-memory.test/path`.
+    pub fn url(&self, path: &str) -> String {
+        match self.addr {
+            Some(addr) => format!("http://{addr}{path}"),
+            None => format!("http://in-memory.test{path}"),
+        }
+    }
+
+    /// How many connections were accepted, ever.
+    pub fn accepted(&self) -> usize {
+        self.tally(|tally| tally.accepted)
+    }
+
+    /// How many connections are open: neither dropped by their script nor seen closed by the client.
+    ///
+    /// A script sees the client's close when it reads, writes, or is in `stall`, `gone` or `closed`.
+    pub fn open(&self) -> usize {
+        self.tally(|tally| tally.open)
+    }
+
+    /// The most that were [`open`](Self::open) at one moment.
+    ///
+    /// An accept can overtake the FIN of an earlier connection, and then this is too high: for strict limits take
+    /// [`CountingConnector::max_alive`](super::CountingConnector::max_alive).
+    pub fn max_open(&self) -> usize {
+        self.tally(|tally| tally.max_open)
+    }
+
+    /// How many request heads were read completely.
+    pub fn requests(&self) -> usize {
+        self.tally(|tally| tally.heads.len())
+    }
+
+    /// Every request head, in the order they came, with its body as far as that was asked for and complete.
+    pub fn heads(&self) -> Vec<Head> {
+        self.tally(|tally| tally.heads.clone())
+    }
+
+    async fn listen<F, Fut>(addr: &str, script: F) -> Self
+    where
+        F: Fn(Conn) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind(addr)
+            .await
+            .expect("loopback can be bound");
+        let addr = listener.local_addr().expect("bound above");
+        let stage = Arc::new(Stage::new(script));
+        stage.accept_from(listener);
+        Self {
+            stage,
+            addr: Some(addr),
+        }
+    }
+
+    fn tally<R>(&self, look: impl FnOnce(&Tally) -> R) -> R {
+        self.stage.rethrow();
+        look(&lock(&self.stage.tally))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Tests that never look at the server again must fail as well.
+        if !thread::panicking() {
+            self.stage.rethrow();
+        }
+    }
+}
+
+type Script = dyn Fn(Conn) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
+
+/// Where the scripts run. Owned by the server alone, so that the tasks end with it.
+pub(super) struct Stage {
+    script: Box<Script>,
+    tally: Arc<Mutex<Tally>>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl Stage {
+    fn new<F, Fut>(script: F) -> Self
+    where
+        F: Fn(Conn) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        Self {
+            script: Box::new(move |conn| Box::pin(script(conn))),
+            tally: Arc::default(),
+            tasks: Mutex::default(),
+        }
+    }
+
+    /// Runs the script over `stream`, which counts as accepted from here.
+    pub(super) fn perform(&self, stream: Stream) {
+        let performance = (self.script)(Conn::new(stream, &self.tally));
+        lock(&self.tasks).spawn(performance);
+    }
+
+    fn accept_from(self: &Arc<Self>, listener: TcpListener) {
+        // Weak: the stage has this task.
+        let stage = Arc::downgrade(self);
+        lock(&self.tasks).spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.expect("accept");
+                let Some(stage) = stage.upgrade() else { return };
+                // Pieces that a script sends one by one must leave one by one.
+                stream.set_nodelay(true).ok();
+                stage.perform(Stream::Tcp(stream));
+            }
+        });
+    }
+
+    fn rethrow(&self) {
+        let panic = {
+            let mut tasks = lock(&self.tasks);
+            std::iter::from_fn(|| tasks.try_join_next())
+                .filter_map(Result::err)
+                .find_map(|error| error.try_into_panic().ok())
+        };
+        if let Some(panic) = panic {
+            resume_unwind(panic);
+        }
+    }
+}
