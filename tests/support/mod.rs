@@ -1,6 +1,6 @@
 //! What tests stand on: a scripted raw HTTP/1 server that counts, connectors that count, and waits that are bounded.
 //!
-//! Nothing here knows the crate under test. A script says, byte for byte, what one connection does:
+//! Nothing here but `agent` knows the crate under test. A script says, byte for byte, what one connection does:
 //!
 //! ```
 //! let server = Server::start(|mut conn| async move {
@@ -18,6 +18,7 @@
 // `pub` is what tests may use; `pub(super)` is between these files.
 #![allow(unreachable_pub)]
 
+pub mod agent;
 mod conn;
 mod connector;
 mod counting;

@@ -1,0 +1,1 @@
+//! A. Options, defaults, validation.

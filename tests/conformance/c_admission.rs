@@ -1,0 +1,1 @@
+//! C. Admission: pick, create or queue.

@@ -1,0 +1,1 @@
+//! E. Removal and refill.

@@ -1,0 +1,1 @@
+//! N. Lifecycle and observability.

@@ -1,0 +1,1 @@
+//! O. Options of agentkeepalive.

@@ -1,0 +1,1 @@
+//! Q. Idle timeout.

@@ -1,0 +1,1 @@
+//! T. Counters and status.

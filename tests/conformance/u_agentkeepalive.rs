@@ -1,0 +1,1 @@
+//! U. Remaining tests of agentkeepalive.

@@ -1,0 +1,91 @@
+//! The agent under test: one place that says what it runs over.
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use tower::{Layer, Service, ServiceExt};
+use tower_keep_alive::connect::TcpConnector;
+use tower_keep_alive::{AgentHandle, Body, ConnectionInfo, Error, KeepAlive, KeepAliveLayer};
+
+use super::eventually;
+
+/// What a request of the tests is.
+pub type Req = Request<Full<Bytes>>;
+
+/// The agent over real sockets.
+pub type Client = KeepAlive<TcpConnector, Full<Bytes>>;
+
+/// What a caller saw: a response read to its end.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub body: String,
+    pub info: ConnectionInfo,
+}
+
+/// An agent over real sockets, and its handle.
+pub fn agent(layer: KeepAliveLayer<Full<Bytes>>) -> (Client, AgentHandle) {
+    agent_over(layer, TcpConnector::new())
+}
+
+/// An agent over a connector of the test's own, and its handle.
+pub fn agent_over<M>(
+    layer: KeepAliveLayer<Full<Bytes>>,
+    connector: M,
+) -> (KeepAlive<M, Full<Bytes>>, AgentHandle) {
+    let handle = layer.handle();
+    (layer.layer(connector), handle)
+}
+
+/// A GET without fields of its own.
+pub fn get(url: impl AsRef<str>) -> Req {
+    Request::get(url.as_ref())
+        .body(Full::default())
+        .expect("a valid request")
+}
+
+/// A POST with a body.
+pub fn post(url: impl AsRef<str>, body: impl Into<Bytes>) -> Req {
+    Request::post(url.as_ref())
+        .body(Full::new(body.into()))
+        .expect("a valid request")
+}
+
+/// Reads a response to its end.
+pub async fn read(response: Response<Body>) -> Result<Answer, Error> {
+    let status = response.status();
+    let info = response.body().connection().clone();
+    let body = response.into_body().collect().await?.to_bytes();
+    Ok(Answer {
+        status,
+        body: String::from_utf8_lossy(&body).into_owned(),
+        info,
+    })
+}
+
+/// Sends a request and reads its response to the end.
+pub async fn send<S>(client: &S, request: Req) -> Result<Answer, Error>
+where
+    S: Service<Req, Response = Response<Body>, Error = Error> + Clone,
+{
+    read(client.clone().oneshot(request).await?).await
+}
+
+/// GETs, and reads to the end.
+pub async fn fetch<S>(client: &S, url: impl AsRef<str>) -> Result<Answer, Error>
+where
+    S: Service<Req, Response = Response<Body>, Error = Error> + Clone,
+{
+    send(client, get(url)).await
+}
+
+/// The last line of every test: nothing waits, nothing is in use, and every connection is accounted for.
+pub async fn at_rest(handle: &AgentHandle) {
+    eventually("everything comes to rest", || {
+        let status = handle.status();
+        status.pending.is_empty()
+            && status.active.is_empty()
+            && status.created == status.closed + status.detached + status.open() as u64
+    })
+    .await;
+}
