@@ -207,6 +207,11 @@ impl<C: Poolable> Host<C> {
         self.blocked.len()
     }
 
+    #[cfg(test)]
+    pub(super) fn touched(&self) -> usize {
+        self.blocked.touched + self.making.touched
+    }
+
     /// Use, make or wait: the pool's one decision.
     pub(super) fn take(&mut self, ask: Ask, now: Moment, around: &mut Around<'_, C>) -> Taken<C> {
         let fresh = ask.reuse == Reuse::Fresh;

@@ -193,6 +193,12 @@ impl<C: Poolable> HostPool<C> {
         }
     }
 
+    /// How many neighbours those who left the line have touched.
+    #[cfg(test)]
+    pub(super) fn touched(&self) -> usize {
+        self.host.lock().unwrap().touched()
+    }
+
     /// One step of the host under its lock, and then what follows from it without.
     fn with<R>(self: &Arc<Self>, step: impl FnOnce(&mut Host<C>, &mut Around<'_, C>) -> R) -> R {
         let pool = &*self.pool;

@@ -10,6 +10,8 @@ mod shared;
 mod slot;
 mod sweep;
 mod table;
+#[cfg(test)]
+mod tests;
 mod waiter;
 
 use std::fmt;

@@ -1,0 +1,531 @@
+//! The schedules that a pool must keep to, step by step: no runtime, no sockets, no time that passes by itself.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use http::Uri;
+
+use super::*;
+use crate::cause::Cause;
+use crate::key::{Key, Reuse, Target};
+use crate::lifespan::Lifespan;
+
+/// A connection whose transport goes with it.
+struct Conn {
+    open: Arc<AtomicBool>,
+    lifespan: Lifespan,
+}
+
+impl Poolable for Conn {
+    fn is_open(&self) -> bool {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    fn poll_free(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+
+    fn lifespan(&self) -> &Lifespan {
+        &self.lifespan
+    }
+
+    fn lifespan_mut(&mut self) -> &mut Lifespan {
+        &mut self.lifespan
+    }
+}
+
+const A: &str = "http://a/";
+const B: &str = "http://b/";
+
+fn ask(pool: &Pool<Conn>, host: &'static str, reuse: Reuse) -> Verdict<Conn> {
+    let ask = Ask {
+        reuse,
+        returning: false,
+    };
+    pool.checkout(Uri::from_static(host).key(), ask, Moment::now())
+}
+
+fn come_back(pool: &Pool<Conn>, host: &'static str) -> Verdict<Conn> {
+    let ask = Ask {
+        reuse: Reuse::Any,
+        returning: true,
+    };
+    pool.checkout(Uri::from_static(host).key(), ask, Moment::now())
+}
+
+fn connect(mut slot: Slot<Conn>) -> Box<Berth<Conn>> {
+    slot.begin();
+    slot.fill(Conn {
+        open: Arc::new(AtomicBool::new(true)),
+        lifespan: Lifespan::new(),
+    })
+}
+
+/// A new connection, asked for and made.
+fn made(pool: &Pool<Conn>, host: &'static str) -> Box<Berth<Conn>> {
+    match ask(pool, host, Reuse::Any) {
+        Verdict::Make(slot, _waiter) => connect(slot),
+        other => panic!("{}", name(&other)),
+    }
+}
+
+fn waits(verdict: Verdict<Conn>) -> Waiter<Conn> {
+    match verdict {
+        Verdict::Wait(waiter) => waiter,
+        other => panic!("{}", name(&other)),
+    }
+}
+
+fn turn(waiter: &Waiter<Conn>) -> Option<Turn<Conn>> {
+    match waiter.poll_turn(&Context::from_waker(Waker::noop())) {
+        Poll::Ready(turn) => Some(turn),
+        Poll::Pending => None,
+    }
+}
+
+fn handed_over(waiter: &Waiter<Conn>) -> Box<Berth<Conn>> {
+    match turn(waiter) {
+        Some(Turn::Connection(berth, _)) => berth,
+        Some(Turn::Make(_)) => panic!("may make one"),
+        Some(Turn::Refused) => panic!("refused"),
+        None => panic!("still waits"),
+    }
+}
+
+fn may_make(waiter: &Waiter<Conn>) -> Slot<Conn> {
+    match turn(waiter) {
+        Some(Turn::Make(slot)) => slot,
+        Some(Turn::Connection(..)) => panic!("was handed a connection"),
+        Some(Turn::Refused) => panic!("refused"),
+        None => panic!("still waits"),
+    }
+}
+
+fn name(verdict: &Verdict<Conn>) -> &'static str {
+    match verdict {
+        Verdict::Take(..) => "took one",
+        Verdict::Make(..) => "may make one",
+        Verdict::Wait(_) => "waits",
+        Verdict::QueueFull(_) => "refused, the line is full",
+        Verdict::ShutDown => "refused, shut down",
+    }
+}
+
+/// The last line of every test: everything is accounted for, and nothing is left behind.
+fn at_rest(pool: Pool<Conn>) {
+    pool.handle().close_idle();
+    let status = pool.handle().status();
+    assert_eq!(status.open(), 0, "{status:?}");
+    assert_eq!(status.created, status.closed + status.detached);
+    assert!(status.pending.is_empty());
+    assert!(pool.shared().table.is_empty());
+    if let Some(total) = pool.shared().lock_total() {
+        assert!(total.is_at_rest());
+    }
+}
+
+#[test]
+fn a_freed_connection_goes_to_the_first_in_line() {
+    let pool = Pool::new(Limits::new().max_connections_per_host(1));
+    let conn = made(&pool, A);
+    let first = waits(ask(&pool, A, Reuse::Any));
+    let second = waits(ask(&pool, A, Reuse::Any));
+    conn.give_back();
+    assert!(turn(&second).is_none());
+    // Nobody overtakes those in line, not even while the one served has not come for it.
+    let third = waits(ask(&pool, A, Reuse::Any));
+    let conn = handed_over(&first);
+    drop(first);
+    conn.give_back();
+    assert!(turn(&third).is_none());
+    handed_over(&second).give_back();
+    drop(second);
+    handed_over(&third).give_back();
+    drop(third);
+    assert_eq!(pool.handle().status().created, 1);
+    at_rest(pool);
+}
+
+#[test]
+fn a_closed_connections_slot_goes_to_the_first_in_line() {
+    let pool = Pool::new(Limits::new().max_connections_per_host(1));
+    let conn = made(&pool, A);
+    let first = waits(ask(&pool, A, Reuse::Any));
+    let second = waits(ask(&pool, A, Reuse::Any));
+    conn.close(Cause::Peer);
+    let slot = may_make(&first);
+    assert!(turn(&second).is_none());
+    // A connect that fails wakes the next.
+    slot.fail(Cause::Connect);
+    drop(first);
+    connect(may_make(&second)).give_back();
+    drop(second);
+    at_rest(pool);
+}
+
+#[test]
+fn what_a_caller_who_is_gone_was_given_passes_on() {
+    let pool = Pool::new(Limits::new().max_connections_per_host(1));
+    let conn = made(&pool, A);
+    let mut line: VecDeque<_> = (0..4).map(|_| waits(ask(&pool, A, Reuse::Any))).collect();
+    conn.give_back();
+    // Served, and dropped before it came for it.
+    drop(line.pop_front());
+    let conn = handed_over(&line[0]);
+    drop(line.pop_front());
+    conn.close(Cause::Peer);
+    // Has the right to connect, and is dropped before it does.
+    drop(line.pop_front());
+    connect(may_make(&line[0])).give_back();
+    drop(line);
+    assert_eq!(pool.handle().status().created, 2);
+    at_rest(pool);
+}
+
+#[test]
+fn a_caller_whose_connect_is_under_way_takes_what_comes_first() {
+    let pool = Pool::new(Limits::new());
+    let busy = made(&pool, A);
+    let Verdict::Make(slot, waiter) = ask(&pool, A, Reuse::Any) else {
+        panic!("no limit is reached");
+    };
+    busy.give_back();
+    let conn = handed_over(&waiter);
+    drop(waiter);
+    // What it made in the meantime is for the pool.
+    connect(slot).give_back();
+    conn.give_back();
+    let status = pool.handle().status();
+    assert_eq!((status.created, status.open()), (2, 2));
+    at_rest(pool);
+}
+
+#[test]
+fn who_finds_a_stale_connection_keeps_its_place() {
+    let pool = Pool::new(Limits::new().max_connections_per_host(1));
+    made(&pool, A).give_back();
+    let Verdict::Take(stale, _) = ask(&pool, A, Reuse::Any) else {
+        panic!("one is idle");
+    };
+    // Others come while the stale one is looked at.
+    let other = waits(ask(&pool, A, Reuse::Any));
+    stale.found_stale();
+    let first = match come_back(&pool, A) {
+        // The transport is gone with the connection here, and its slot went to the one in line...
+        Verdict::Wait(waiter) => waiter,
+        other => panic!("{}", name(&other)),
+    };
+    let slot = may_make(&other);
+    // ...but before anybody else the one who came back is next.
+    let late = waits(ask(&pool, A, Reuse::Any));
+    connect(slot).give_back();
+    drop(other);
+    let conn = handed_over(&first);
+    drop(first);
+    assert!(turn(&late).is_none());
+    conn.give_back();
+    handed_over(&late).give_back();
+    drop(late);
+    assert_eq!(pool.handle().status().stale, 1);
+    at_rest(pool);
+}
+
+#[test]
+fn a_stale_pick_under_the_lock_is_first_in_line_for_its_slot() {
+    let pool = Pool::new(Limits::new().max_connections_per_host(2));
+    let (mut one, two) = (made(&pool, A), made(&pool, A));
+    let open = one.connection().open.clone();
+    // Its transport outlives the connection, as a driver's does.
+    let transport = one.connection().lifespan_mut().transport_guard();
+    one.give_back();
+    open.store(false, Ordering::Relaxed);
+    let first = waits(ask(&pool, A, Reuse::Any));
+    let second = waits(ask(&pool, A, Reuse::Any));
+    assert_eq!(pool.handle().status().stale, 1);
+    drop(transport);
+    let slot = may_make(&first);
+    assert!(turn(&second).is_none());
+    drop(first);
+    two.give_back();
+    handed_over(&second).give_back();
+    drop(second);
+    connect(slot).give_back();
+    at_rest(pool);
+}
+
+#[test]
+fn a_fresh_one_at_the_limit_has_an_idle_one_closed() {
+    let pool = Pool::new(Limits::new().max_connections_per_host(2));
+    let (one, mut two) = (made(&pool, A), made(&pool, A));
+    let transport = two.connection().lifespan_mut().transport_guard();
+    two.give_back();
+    let fresh = waits(ask(&pool, A, Reuse::Fresh));
+    assert!(turn(&fresh).is_none(), "not before the transport is gone");
+    // A slot is on its way: no second connection is closed for it.
+    one.give_back();
+    let status = pool.handle().status();
+    assert_eq!(status.idle.values().sum::<usize>(), 1);
+    drop(transport);
+    connect(may_make(&fresh)).give_back();
+    drop(fresh);
+    let status = pool.handle().status();
+    assert_eq!((status.created, status.open()), (3, 2));
+    at_rest(pool);
+}
+
+#[test]
+fn a_fresh_one_at_the_head_has_the_next_one_given_back_closed() {
+    let pool = Pool::new(
+        Limits::new()
+            .max_connections_per_host(1)
+            .max_pending_per_host(1),
+    );
+    let conn = made(&pool, A);
+    let patient = waits(ask(&pool, A, Reuse::Any));
+    // The line is full for others, and not for it.
+    assert!(matches!(ask(&pool, A, Reuse::Any), Verdict::QueueFull(1)));
+    let fresh = waits(ask(&pool, A, Reuse::Fresh));
+    conn.give_back();
+    assert!(turn(&patient).is_none());
+    connect(may_make(&fresh)).give_back();
+    drop(fresh);
+    handed_over(&patient).give_back();
+    drop(patient);
+    assert_eq!(pool.handle().status().closes[&Cause::Room], 1);
+    at_rest(pool);
+}
+
+#[test]
+fn a_fresh_one_that_loses_its_slot_to_an_earlier_one_is_not_forgotten() {
+    let pool = Pool::new(Limits::new().max_connections_per_host(2));
+    let (one, two) = (made(&pool, A), made(&pool, A));
+    let returning = waits(come_back(&pool, A));
+    let fresh = waits(ask(&pool, A, Reuse::Fresh));
+    // The older of the two takes it as it is...
+    one.give_back();
+    let one = handed_over(&returning);
+    drop(returning);
+    // ...and this one is closed for the younger.
+    two.give_back();
+    let slot = may_make(&fresh);
+    drop(fresh);
+    connect(slot).give_back();
+    one.give_back();
+    at_rest(pool);
+}
+
+#[test]
+fn the_total_evicts_the_longest_idle_of_another_host() {
+    let pool = Pool::new(Limits::new().max_connections(2));
+    let (a, b) = (made(&pool, A), made(&pool, B));
+    b.give_back();
+    a.give_back();
+    let c = waits(ask(&pool, "http://c/", Reuse::Any));
+    let status = pool.handle().status();
+    assert!(
+        status
+            .idle
+            .contains_key(&Key::from(Uri::from_static(A).key()))
+    );
+    assert!(
+        !status
+            .idle
+            .contains_key(&Key::from(Uri::from_static(B).key()))
+    );
+    assert_eq!(status.closes[&Cause::Room], 1);
+    connect(may_make(&c)).give_back();
+    drop(c);
+    at_rest(pool);
+}
+
+/// Both orders of a caller that the total blocks and a put: in neither does one miss the other.
+#[test]
+fn total_limit_against_put() {
+    for put_first in [true, false] {
+        let pool = Pool::new(Limits::new().max_connections(1));
+        let a = made(&pool, A);
+        let b = if put_first {
+            a.give_back();
+            waits(ask(&pool, B, Reuse::Any))
+        } else {
+            let b = waits(ask(&pool, B, Reuse::Any));
+            assert!(turn(&b).is_none());
+            a.give_back();
+            b
+        };
+        connect(may_make(&b)).give_back();
+        drop(b);
+        assert_eq!(pool.handle().status().closes[&Cause::Room], 1);
+        at_rest(pool);
+    }
+}
+
+#[test]
+fn under_one_total_the_oldest_of_all_hosts_is_next() {
+    let pool = Pool::new(Limits::new().max_connections(1));
+    let mut conn = made(&pool, A);
+    let mut line = VecDeque::new();
+    let hosts = [B, A, A, B, A, B, B, A];
+    for host in hosts {
+        line.push_back((host, waits(ask(&pool, host, Reuse::Any))));
+    }
+    // A constant line: who is served goes to its end again.
+    let mut at = A;
+    for _ in 0..50 {
+        conn.give_back();
+        let (host, waiter) = line.pop_front().unwrap();
+        conn = if host == at {
+            handed_over(&waiter)
+        } else {
+            connect(may_make(&waiter))
+        };
+        at = host;
+        drop(waiter);
+        assert!(line.iter().all(|(_, waiter)| turn(waiter).is_none()));
+        line.push_back((host, waits(ask(&pool, host, Reuse::Any))));
+    }
+    drop(line);
+    conn.give_back();
+    at_rest(pool);
+}
+
+#[test]
+fn a_host_at_its_own_limit_does_not_hold_up_the_total() {
+    let pool = Pool::new(Limits::new().max_connections(3).max_connections_per_host(1));
+    let a = made(&pool, A);
+    let blocked_by_host = waits(ask(&pool, A, Reuse::Any));
+    let b = made(&pool, B);
+    assert!(turn(&blocked_by_host).is_none());
+    b.give_back();
+    a.give_back();
+    handed_over(&blocked_by_host).give_back();
+    drop(blocked_by_host);
+    at_rest(pool);
+}
+
+#[test]
+fn the_idle_of_all_hosts_are_limited_together() {
+    let pool = Pool::new(Limits::new().max_idle(1));
+    let (a, b) = (made(&pool, A), made(&pool, B));
+    a.give_back();
+    b.give_back();
+    let status = pool.handle().status();
+    assert_eq!(status.idle.len(), 1);
+    assert!(
+        status
+            .idle
+            .contains_key(&Key::from(Uri::from_static(B).key()))
+    );
+    assert_eq!(status.closes[&Cause::Surplus], 1);
+    at_rest(pool);
+}
+
+#[test]
+fn scheduling_takes_the_last_or_the_first() {
+    for (scheduling, expected) in [
+        (Scheduling::Lifo, [2, 2, 2, 2]),
+        (Scheduling::Fifo, [0, 1, 2, 0]),
+    ] {
+        let pool = Pool::new(Limits::new().scheduling(scheduling));
+        let mut conns = [made(&pool, A), made(&pool, A), made(&pool, A)];
+        let ids = conns
+            .each_mut()
+            .map(|it| it.connection().lifespan().bond().id());
+        conns.into_iter().for_each(|conn| conn.give_back());
+        for index in expected {
+            let Verdict::Take(mut conn, _) = ask(&pool, A, Reuse::Any) else {
+                panic!("three are idle");
+            };
+            assert_eq!(conn.connection().lifespan().bond().id(), ids[index]);
+            conn.give_back();
+        }
+        at_rest(pool);
+    }
+}
+
+#[test]
+fn a_dead_connection_is_passed_over_wherever_it_is() {
+    for scheduling in [Scheduling::Lifo, Scheduling::Fifo] {
+        let pool = Pool::new(Limits::new().scheduling(scheduling));
+        let mut conns = [made(&pool, A), made(&pool, A), made(&pool, A)];
+        let opens = conns.each_mut().map(|it| it.connection().open.clone());
+        conns.into_iter().for_each(|conn| conn.give_back());
+        opens[0].store(false, Ordering::Relaxed);
+        opens[2].store(false, Ordering::Relaxed);
+        let Verdict::Take(conn, _) = ask(&pool, A, Reuse::Any) else {
+            panic!("one is open");
+        };
+        conn.give_back();
+        assert_eq!(pool.handle().status().stale, 1);
+        at_rest(pool);
+    }
+}
+
+#[test]
+fn leaving_a_long_line_touches_two_neighbours() {
+    let pool = Pool::new(Limits::new().max_connections_per_host(1));
+    let conn = made(&pool, A);
+    let mut line: Vec<_> = (0..100_000)
+        .map(|_| waits(ask(&pool, A, Reuse::Any)))
+        .collect();
+    let home = {
+        let key = Uri::from_static(A);
+        pool.shared()
+            .table
+            .find_or_insert(key.key(), |_| unreachable!("it is there"))
+    };
+    assert_eq!(
+        pool.handle().status().pending.values().sum::<usize>(),
+        100_000
+    );
+    // A shuffle that is the same every time.
+    let mut state = 0x2545_F491_4F6C_DD1Du64;
+    while line.len() > 1 {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let index = state as usize % line.len();
+        let before = home.touched();
+        drop(line.swap_remove(index));
+        assert!(home.touched() - before <= 2);
+    }
+    conn.give_back();
+    handed_over(&line[0]).give_back();
+    drop(line);
+    drop(home);
+    at_rest(pool);
+}
+
+#[test]
+fn a_slot_that_was_never_used_counts_nothing() {
+    let pool = Pool::<Conn>::new(Limits::new().max_connections_per_host(1));
+    let Verdict::Make(slot, waiter) = ask(&pool, A, Reuse::Any) else {
+        panic!("nothing is open");
+    };
+    assert_eq!(pool.handle().status().open(), 1);
+    drop((slot, waiter));
+    assert_eq!(pool.handle().status(), crate::Status::default());
+    at_rest(pool);
+}
+
+#[test]
+fn hosts_gone_quiet_leave_the_table() {
+    let pool = Pool::new(Limits::new());
+    for number in 0..10_000 {
+        let uri: Uri = format!("http://host-{number}/").parse().unwrap();
+        let ask = Ask {
+            reuse: Reuse::Any,
+            returning: false,
+        };
+        let Verdict::Make(slot, _) = pool.checkout(uri.key(), ask, Moment::now()) else {
+            panic!("no limit");
+        };
+        connect(slot).give_back();
+    }
+    assert_eq!(pool.handle().status().idle.len(), 10_000);
+    pool.handle().close_idle();
+    assert!(pool.shared().table.is_empty());
+    at_rest(pool);
+}
