@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::bond::Bond;
 use crate::clock::Moment;
 use crate::key::Key;
@@ -18,8 +20,7 @@ use crate::lifespan::Lifespan;
 pub struct ConnectionInfo {
     bond: Arc<Bond>,
     uses: u64,
-    idle_for: Duration,
-    reused: bool,
+    idle: Option<(Instant, Instant)>,
 }
 
 impl ConnectionInfo {
@@ -27,8 +28,7 @@ impl ConnectionInfo {
         Self {
             bond: lifespan.bond().clone(),
             uses: lifespan.uses(),
-            idle_for: lifespan.idle_for(),
-            reused: lifespan.is_reused(),
+            idle: lifespan.idle(),
         }
     }
 
@@ -43,7 +43,7 @@ impl ConnectionInfo {
     /// server just when the request was sent (Node: `request.reusedSocket`, which is false on a hand-over).
     #[must_use]
     pub fn is_reused(&self) -> bool {
-        self.reused
+        self.idle.is_some()
     }
 
     /// How many exchanges the connection has carried, this one included.
@@ -63,7 +63,9 @@ impl ConnectionInfo {
     /// How long the connection was idle before this exchange.
     #[must_use]
     pub fn idle_for(&self) -> Duration {
-        self.idle_for
+        self.idle.map_or(Duration::ZERO, |(since, until)| {
+            until.saturating_duration_since(since)
+        })
     }
 
     /// Our own address, where the transport tells it.
@@ -102,10 +104,10 @@ impl fmt::Debug for ConnectionInfo {
         f.debug_struct("ConnectionInfo")
             .field("id", &self.id())
             .field("key", &self.key())
-            .field("reused", &self.reused)
+            .field("reused", &self.is_reused())
             .field("uses", &self.uses)
             .field("age", &self.age())
-            .field("idle_for", &self.idle_for)
+            .field("idle_for", &self.idle_for())
             .field("local_addr", &self.local_addr())
             .field("remote_addr", &self.remote_addr())
             .finish()

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use crate::bond::{Bond, CloseHook, TransportGuard};
 use crate::cause::Cause;
@@ -40,8 +41,8 @@ pub struct Lifespan {
     seed: u64,
     born: Option<Moment>,
     uses: u64,
-    reused: bool,
-    idle_for: Duration,
+    /// Where it came from a pool: from when to when it was idle before this checkout.
+    idle: Option<(Instant, Instant)>,
     ended: bool,
     /// The exchange was given up before its end; whether the connection can be saved is for it to say.
     unfinished: bool,
@@ -91,8 +92,7 @@ impl Lifespan {
             seed: foldhash::fast::RandomState::default().hash_one(bond.id()),
             born: None,
             uses: 0,
-            reused: false,
-            idle_for: Duration::ZERO,
+            idle: None,
             ended: false,
             unfinished: false,
             hard_age: Duration::MAX,
@@ -187,7 +187,7 @@ impl Lifespan {
     /// Whether it came from a pool, and was not made for the checkout that it serves now.
     #[must_use]
     pub fn is_reused(&self) -> bool {
-        self.reused
+        self.idle.is_some()
     }
 
     /// How many times it has been checked out, this time included.
@@ -199,7 +199,13 @@ impl Lifespan {
     /// How long it was idle before this checkout.
     #[must_use]
     pub fn idle_for(&self) -> Duration {
-        self.idle_for
+        self.idle.map_or(Duration::ZERO, |(since, until)| {
+            until.saturating_duration_since(since)
+        })
+    }
+
+    pub(crate) fn idle(&self) -> Option<(Instant, Instant)> {
+        self.idle
     }
 
     /// A number from 0 up to 1, the same for as long as the connection lives, and another for each.
@@ -218,11 +224,11 @@ impl Lifespan {
         self.bond.begin(now);
     }
 
-    pub(crate) fn check_out(&mut self, reused: bool, idle_for: Duration) {
-        self.uses = if reused { self.uses + 1 } else { 1 };
+    /// `idle`: from when to when, where it was not made for this checkout.
+    pub(crate) fn check_out(&mut self, idle: Option<(Instant, Instant)>) {
+        self.uses = if idle.is_some() { self.uses + 1 } else { 1 };
         self.unfinished = false;
-        self.reused = reused;
-        self.idle_for = idle_for;
+        self.idle = idle;
         if self.word.uses != u64::MAX {
             self.word.uses = self.word.uses.saturating_sub(1);
         }
@@ -278,7 +284,7 @@ impl fmt::Debug for Lifespan {
             .field("max_idle", &self.max_idle)
             .field("max_uses", &self.max_uses)
             .field("uses", &self.uses)
-            .field("reused", &self.reused)
+            .field("reused", &self.is_reused())
             .finish_non_exhaustive()
     }
 }
@@ -338,9 +344,9 @@ mod tests {
         let now = Moment::now();
         let mut lifespan = born(now);
         lifespan.limit_uses(2);
-        lifespan.check_out(false, Duration::ZERO);
+        lifespan.check_out(None);
         assert_eq!(lifespan.is_over(now), None);
-        lifespan.check_out(true, SECOND);
+        lifespan.check_out(Some((now.mono, now.mono)));
         assert_eq!(lifespan.is_over(now), Some(Cause::Uses));
 
         let mut lifespan = born(now);
@@ -349,7 +355,7 @@ mod tests {
             ..Word::NONE
         });
         assert_eq!(lifespan.is_over(now), None);
-        lifespan.check_out(true, SECOND);
+        lifespan.check_out(Some((now.mono, now.mono)));
         assert_eq!(lifespan.is_over(now), Some(Cause::Uses));
         lifespan.hear(Word::NONE);
         assert_eq!(lifespan.is_over(now), None);

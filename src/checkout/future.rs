@@ -34,8 +34,8 @@ where
 }
 
 enum State<C: Poolable, E: Send + 'static, T> {
-    /// Not in line; `true`: has been, and goes to its head.
-    Start(T, bool),
+    /// Not in line, but that something stale was given to it there.
+    Start(T, Option<Box<Berth<C>>>),
     /// Everything but an idle connection that is found open at once.
     Slow(Box<Slow<C, E, T>>),
     Done,
@@ -70,10 +70,9 @@ where
     C: Poolable,
 {
     pub(super) fn new(parts: Arc<Parts<M, C>>, target: T) -> Self {
-        let returning = target.is_returning();
         Self {
             parts,
-            state: State::Start(target, returning),
+            state: State::Start(target, None),
         }
     }
 }
@@ -87,10 +86,9 @@ where
     C: Poolable,
 {
     /// An idle connection, or else the state to go on in.
-    fn start(&mut self, target: T, returning: bool) -> Result<Option<C>, Denied> {
+    fn start(&mut self, target: T, mut stale: Option<Box<Berth<C>>>) -> Result<Option<C>, Denied> {
         let pool = &self.parts.pool;
         let reuse = target.reuse();
-        let mut ask = Ask { reuse, returning };
         let mut slow = Slow {
             target: None,
             shared: reuse != Reuse::Never,
@@ -101,12 +99,13 @@ where
         };
         loop {
             let now = pool.limits().clock.now();
-            match pool.checkout(target.key(), ask, now) {
+            let returning = stale.is_some() || target.is_returning();
+            let ask = Ask { reuse, returning };
+            match pool.checkout(target.key(), ask, stale.take(), now) {
                 Verdict::Take(mut berth, since) => match berth.connection().probe() {
-                    Liveness::Open => return Ok(Some(self.served(berth, since))),
+                    Liveness::Open => return Ok(Some(self.served(berth, since, now))),
                     Liveness::Dead => {
-                        berth.found_stale();
-                        ask.returning = true;
+                        stale = Some(berth);
                         continue;
                     }
                     Liveness::Unknown => {
@@ -141,11 +140,10 @@ where
     }
 
     /// With a connection that was not made for this caller.
-    fn served(&self, mut berth: Box<Berth<C>>, since: Moment) -> C {
-        let pool = &self.parts.pool;
-        let idle_for = pool.limits().clock.now().since(since);
-        berth.connection().lifespan_mut().check_out(true, idle_for);
-        pool.books().reused();
+    fn served(&self, mut berth: Box<Berth<C>>, since: Moment, now: Moment) -> C {
+        let idle = Some((since.mono, now.mono));
+        berth.connection().lifespan_mut().check_out(idle);
+        self.parts.pool.books().reused();
         berth.into_connection()
     }
 }
@@ -164,7 +162,7 @@ where
         let this = self.get_mut();
         loop {
             let mut slow = match mem::replace(&mut this.state, State::Done) {
-                State::Start(target, returning) => match this.start(target, returning) {
+                State::Start(target, stale) => match this.start(target, stale) {
                     Ok(Some(conn)) => return Poll::Ready(Ok(conn)),
                     Ok(None) => continue,
                     Err(denied) => return Poll::Ready(Err(CheckoutError::Denied(denied))),
@@ -175,13 +173,11 @@ where
             match slow.poll(cx) {
                 Step::Connection(berth, since) => {
                     slow.leave_connect_behind();
-                    return Poll::Ready(Ok(this.served(berth, since)));
+                    let now = this.parts.pool.limits().clock.now();
+                    return Poll::Ready(Ok(this.served(berth, since, now)));
                 }
                 Step::Made(mut berth) => {
-                    berth
-                        .connection()
-                        .lifespan_mut()
-                        .check_out(false, Duration::ZERO);
+                    berth.connection().lifespan_mut().check_out(None);
                     return Poll::Ready(Ok(berth.into_connection()));
                 }
                 Step::Make(slot) => {
@@ -190,9 +186,9 @@ where
                     slow.connect = Some(this.connect(slot, target));
                     this.state = State::Slow(slow);
                 }
-                Step::Again => {
+                Step::Again(stale) => {
                     let target = slow.target.take().expect("kept until a connect begins");
-                    this.state = State::Start(target, true);
+                    this.state = State::Start(target, Some(stale));
                 }
                 Step::Failed(error) => return Poll::Ready(Err(error)),
                 Step::Pending => {
@@ -213,7 +209,7 @@ enum Step<C: Poolable, E> {
     Made(Box<Berth<C>>),
     Make(Slot<C>),
     /// What it was given was stale: from the start, at the head of the line.
-    Again,
+    Again(Box<Berth<C>>),
     Failed(CheckoutError<E>),
 }
 
@@ -281,12 +277,11 @@ impl<C: Poolable, E: Send + 'static, T> Slow<C, E, T> {
 
 impl<C: Poolable, E: Send + 'static, T> Slow<C, E, T> {
     /// What it was given is stale. Its own connect goes on, back in line; without one it starts again.
-    fn without(&mut self, berth: Box<Berth<C>>) -> Option<Step<C, E>> {
-        berth.found_stale();
+    fn without(&mut self, stale: Box<Berth<C>>) -> Option<Step<C, E>> {
         let Some(connect) = &self.connect else {
-            return Some(Step::Again);
+            return Some(Step::Again(stale));
         };
-        self.waiter = Some(connect.home().wait_making());
+        self.waiter = Some(connect.home().wait_making(stale));
         None
     }
 

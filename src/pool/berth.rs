@@ -35,6 +35,10 @@ impl<C: Poolable> Berth<C> {
         self.slot
     }
 
+    pub(super) fn take_home(&mut self) -> Option<Arc<HostPool<C>>> {
+        self.home.take()
+    }
+
     pub(super) fn set_home(&mut self, home: Arc<HostPool<C>>) {
         self.home = Some(home);
     }
@@ -82,14 +86,6 @@ impl<C: Poolable> Berth<C> {
     pub(crate) fn give_back(mut self: Box<Self>) {
         if let Some(home) = self.home.take() {
             home.put(self);
-        }
-    }
-
-    /// It is of no use any more, and somebody else will be the next to use its slot.
-    pub(crate) fn found_stale(mut self: Box<Self>) {
-        match self.home.take() {
-            Some(home) => home.discard_stale(self),
-            None => self.close(Cause::Stale),
         }
     }
 

@@ -221,9 +221,12 @@ impl<C: Poolable> Host<C> {
                 let Some(why) = why else {
                     return Taken::Connection(berth, since);
                 };
-                *around.stale += u64::from(why == Cause::Stale);
                 // Its slot comes when the transport is gone, and is this caller's before anybody else's.
-                self.close_for_blocked(berth, why, around);
+                if why == Cause::Stale {
+                    self.discard_stale(berth, around);
+                } else {
+                    self.close_for_blocked(berth, why, around);
+                }
                 urgent = true;
             }
         }
@@ -594,8 +597,14 @@ impl<C: Poolable> Host<C> {
         }
     }
 
+    /// It was found dead by a caller who comes back at once.
+    pub(super) fn discard_stale(&mut self, berth: Box<Berth<C>>, around: &mut Around<'_, C>) {
+        *around.stale += 1;
+        self.close_for_blocked(berth, Cause::Stale, around);
+    }
+
     /// Its slot is for whoever is blocked here, once the transport is gone.
-    pub(super) fn close_for_blocked(
+    fn close_for_blocked(
         &mut self,
         berth: Box<Berth<C>>,
         cause: Cause,

@@ -53,9 +53,18 @@ impl<C: Poolable> HostPool<C> {
         &self.pool.books
     }
 
-    /// `None`: this host pool is out of the table, look again.
-    pub(super) fn checkout(self: Arc<Self>, ask: Ask, now: Moment) -> Option<Verdict<C>> {
+    /// With what the caller had been given before, if that was stale: it is closed, and the caller is first in line for
+    /// its slot. `None`: this host pool is out of the table, look again.
+    pub(super) fn checkout(
+        self: Arc<Self>,
+        ask: Ask,
+        stale: Option<Box<Berth<C>>>,
+        now: Moment,
+    ) -> Option<Verdict<C>> {
         let taken = self.with(|host, around| {
+            if let Some(berth) = stale {
+                host.discard_stale(berth, around);
+            }
             if host.retired {
                 return None;
             }
@@ -80,9 +89,12 @@ impl<C: Poolable> HostPool<C> {
         })
     }
 
-    /// A place in line for a caller whose own connect is under way.
-    pub(crate) fn wait_making(self: &Arc<Self>) -> Waiter<C> {
-        let place = self.with(|host, around| host.join_making(around));
+    /// A place in line for a caller whose own connect is under way, and who had been given something stale.
+    pub(crate) fn wait_making(self: &Arc<Self>, stale: Box<Berth<C>>) -> Waiter<C> {
+        let place = self.with(|host, around| {
+            host.discard_stale(stale, around);
+            host.join_making(around)
+        });
         Waiter::new(self.clone(), place)
     }
 
@@ -95,13 +107,6 @@ impl<C: Poolable> HostPool<C> {
         if let Some(deadline) = deadline {
             self.pool.watch(deadline.at);
         }
-    }
-
-    pub(super) fn discard_stale(self: &Arc<Self>, berth: Box<Berth<C>>) {
-        self.with(|host, around| {
-            *around.stale += 1;
-            host.close_for_blocked(berth, Cause::Stale, around);
-        });
     }
 
     pub(super) fn connected(self: &Arc<Self>, slot: usize, lifespan: &mut Lifespan) {

@@ -84,8 +84,15 @@ impl<C: Poolable> Pool<C> {
         &self.shared().books
     }
 
-    pub(crate) fn checkout(&self, key: KeyRef<'_>, ask: Ask, now: Moment) -> Verdict<C> {
-        self.shared().checkout(key, ask, now)
+    /// `stale` is what the caller was given before, and had no use for.
+    pub(crate) fn checkout(
+        &self,
+        key: KeyRef<'_>,
+        ask: Ask,
+        stale: Option<Box<Berth<C>>>,
+        now: Moment,
+    ) -> Verdict<C> {
+        self.shared().checkout(key, ask, stale, now)
     }
 
     fn shared(&self) -> &Shared<C> {

@@ -9,6 +9,7 @@ use crate::clock::Moment;
 use crate::key::Key;
 use crate::key::KeyRef;
 use crate::pool::admission::{Admission, Step};
+use crate::pool::berth::Berth;
 use crate::pool::host::Ask;
 use crate::pool::host_pool::{HostPool, Verdict};
 use crate::pool::limits::Limits;
@@ -47,13 +48,24 @@ impl<C: Poolable> Shared<C> {
         shared
     }
 
-    pub(super) fn checkout(&self, key: KeyRef<'_>, ask: Ask, now: Moment) -> Verdict<C> {
+    pub(super) fn checkout(
+        &self,
+        key: KeyRef<'_>,
+        ask: Ask,
+        mut stale: Option<Box<Berth<C>>>,
+        now: Moment,
+    ) -> Verdict<C> {
+        if let Some(home) = stale.as_mut().and_then(|berth| berth.take_home())
+            && let Some(verdict) = home.checkout(ask, stale, now)
+        {
+            return verdict;
+        }
         loop {
             let host = self.table.find_or_insert(key, |key| {
                 HostPool::new(key, self.me.upgrade().expect("a method of it runs"))
             });
             let found = host.clone();
-            match host.checkout(ask, now) {
+            match host.checkout(ask, None, now) {
                 Some(verdict) => return verdict,
                 None => self.table.remove(&found),
             }

@@ -44,15 +44,19 @@ fn ask(pool: &Pool<Conn>, host: &'static str, reuse: Reuse) -> Verdict<Conn> {
         reuse,
         returning: false,
     };
-    pool.checkout(Uri::from_static(host).key(), ask, Moment::now())
+    pool.checkout(Uri::from_static(host).key(), ask, None, Moment::now())
 }
 
-fn come_back(pool: &Pool<Conn>, host: &'static str) -> Verdict<Conn> {
+fn come_back(
+    pool: &Pool<Conn>,
+    host: &'static str,
+    stale: Option<Box<Berth<Conn>>>,
+) -> Verdict<Conn> {
     let ask = Ask {
         reuse: Reuse::Any,
         returning: true,
     };
-    pool.checkout(Uri::from_static(host).key(), ask, Moment::now())
+    pool.checkout(Uri::from_static(host).key(), ask, stale, Moment::now())
 }
 
 fn connect(mut slot: Slot<Conn>) -> Box<Berth<Conn>> {
@@ -211,23 +215,12 @@ fn who_finds_a_stale_connection_keeps_its_place() {
     };
     // Others come while the stale one is looked at.
     let other = waits(ask(&pool, A, Reuse::Any));
-    stale.found_stale();
-    let first = match come_back(&pool, A) {
-        // The transport is gone with the connection here, and its slot went to the one in line...
-        Verdict::Wait(waiter) => waiter,
-        other => panic!("{}", name(&other)),
-    };
-    let slot = may_make(&other);
-    // ...but before anybody else the one who came back is next.
-    let late = waits(ask(&pool, A, Reuse::Any));
-    connect(slot).give_back();
-    drop(other);
-    let conn = handed_over(&first);
+    let first = waits(come_back(&pool, A, Some(stale)));
+    assert!(turn(&other).is_none());
+    connect(may_make(&first)).give_back();
     drop(first);
-    assert!(turn(&late).is_none());
-    conn.give_back();
-    handed_over(&late).give_back();
-    drop(late);
+    handed_over(&other).give_back();
+    drop(other);
     assert_eq!(pool.handle().status().stale, 1);
     at_rest(pool);
 }
@@ -301,7 +294,7 @@ fn a_fresh_one_at_the_head_has_the_next_one_given_back_closed() {
 fn a_fresh_one_that_loses_its_slot_to_an_earlier_one_is_not_forgotten() {
     let pool = Pool::new(Limits::new().max_connections_per_host(2));
     let (one, two) = (made(&pool, A), made(&pool, A));
-    let returning = waits(come_back(&pool, A));
+    let returning = waits(come_back(&pool, A, None));
     let fresh = waits(ask(&pool, A, Reuse::Fresh));
     // The older of the two takes it as it is...
     one.give_back();
@@ -519,7 +512,7 @@ fn hosts_gone_quiet_leave_the_table() {
             reuse: Reuse::Any,
             returning: false,
         };
-        let Verdict::Make(slot, _) = pool.checkout(uri.key(), ask, Moment::now()) else {
+        let Verdict::Make(slot, _) = pool.checkout(uri.key(), ask, None, Moment::now()) else {
             panic!("no limit");
         };
         connect(slot).give_back();
