@@ -3,12 +3,15 @@
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
 use http::header::HeaderValue;
 use http::uri::{Authority, PathAndQuery, Scheme};
+
+use crate::error::TargetError;
 
 /// What a target says about the connections that can serve it, borrowed from it.
 ///
@@ -52,20 +55,15 @@ impl<'a> KeyRef<'a> {
         self.partition = Some(name);
         self
     }
-
-    fn of(scheme: Option<&'a Scheme>, authority: Option<&'a Authority>) -> Self {
-        let scheme = scheme.map_or("http", Scheme::as_str);
-        let (host, port) = authority.map_or(("", None), |it| host_and_port(it.as_str()));
-        Self::new(scheme, host, port)
-    }
 }
 
 impl PartialEq<KeyRef<'_>> for Key {
     fn eq(&self, other: &KeyRef<'_>) -> bool {
         let key = &*self.0;
+        // Almost always to the letter, which is quicker to see.
         key.port == other.port
-            && key.host.eq_ignore_ascii_case(other.host)
-            && key.scheme.eq_ignore_ascii_case(other.scheme)
+            && (*key.host == *other.host || key.host.eq_ignore_ascii_case(other.host))
+            && (*key.scheme == *other.scheme || key.scheme.eq_ignore_ascii_case(other.scheme))
             && key.partition.as_deref() == other.partition
     }
 }
@@ -270,7 +268,12 @@ pub trait Target {
 /// A host without a scheme is taken for `http`; a relative URI has an empty host, which no connector will connect to.
 impl Target for Uri {
     fn key(&self) -> KeyRef<'_> {
-        KeyRef::of(self.scheme(), self.authority())
+        let scheme = self.scheme_str().unwrap_or("http");
+        let Some(authority) = self.authority().map(Authority::as_str) else {
+            return KeyRef::new(scheme, "", None);
+        };
+        let Place { host, port } = Place::of(authority);
+        KeyRef::new(scheme, &authority[host], port.ok().flatten())
     }
 }
 
@@ -293,15 +296,77 @@ pub enum Reuse {
 /// path stays with the request. `Uri::from` gives the URI of the origin, with `/` for its path.
 #[derive(Clone)]
 pub struct Destination {
-    pub(crate) scheme: Scheme,
-    pub(crate) authority: Authority,
-    pub(crate) partition: Option<Partition>,
-    pub(crate) reuse: Reuse,
-    pub(crate) connect_timeout: Option<Duration>,
-    pub(crate) returning: bool,
+    scheme: Scheme,
+    authority: Authority,
+    /// Where in the authority the host is, brackets left out.
+    host: Range<u16>,
+    port: u16,
+    partition: Option<Partition>,
+    reuse: Reuse,
+    returning: bool,
 }
 
 impl Destination {
+    pub(crate) fn new(
+        scheme: Option<Scheme>,
+        authority: Option<Authority>,
+        connects: bool,
+    ) -> Result<Self, TargetError> {
+        let Some(authority) = authority else {
+            return Err(match scheme {
+                Some(_) => TargetError::NoHost,
+                None => TargetError::NoScheme,
+            });
+        };
+        let Place { host, port } = Place::of(authority.as_str());
+        if host.is_empty() {
+            return Err(TargetError::NoHost);
+        }
+        let port = port.map_err(|port| TargetError::Port(port.to_owned()))?;
+        if connects && port.is_none() {
+            return Err(TargetError::Method("CONNECT needs a port in its URI"));
+        }
+        let scheme = match scheme {
+            Some(scheme) => scheme,
+            None if connects && port == Some(443) => Scheme::HTTPS,
+            None if connects => Scheme::HTTP,
+            None => return Err(TargetError::NoScheme),
+        };
+        let port = if scheme == Scheme::HTTP {
+            port.unwrap_or(80)
+        } else if scheme == Scheme::HTTPS {
+            port.unwrap_or(443)
+        } else {
+            return Err(TargetError::Scheme(scheme.to_string()));
+        };
+        // The parser of URIs takes no more than 65,534 bytes.
+        let place = |at: usize| u16::try_from(at).map_err(|_| TargetError::NoHost);
+        Ok(Self {
+            host: place(host.start)?..place(host.end)?,
+            port,
+            scheme,
+            authority,
+            partition: None,
+            reuse: Reuse::Any,
+            returning: false,
+        })
+    }
+
+    pub(crate) fn partitioned(mut self, partition: Option<Partition>) -> Self {
+        self.partition = partition;
+        self
+    }
+
+    pub(crate) fn reusing(mut self, reuse: Reuse) -> Self {
+        self.reuse = reuse;
+        self
+    }
+
+    /// It had a connection that did not take its request.
+    pub(crate) fn return_to_line(&mut self) {
+        self.returning = true;
+    }
+
     /// The scheme of the request's URI.
     #[must_use]
     pub fn scheme(&self) -> &Scheme {
@@ -327,19 +392,17 @@ impl fmt::Debug for Destination {
 
 impl Target for Destination {
     fn key(&self) -> KeyRef<'_> {
-        let key = KeyRef::of(Some(&self.scheme), Some(&self.authority));
-        match &self.partition {
-            Some(partition) => key.partition(&partition.0),
-            None => key,
+        let host = usize::from(self.host.start)..usize::from(self.host.end);
+        KeyRef {
+            scheme: self.scheme.as_str(),
+            host: &self.authority.as_str()[host],
+            port: self.port,
+            partition: self.partition.as_ref().map(|partition| &*partition.0),
         }
     }
 
     fn reuse(&self) -> Reuse {
         self.reuse
-    }
-
-    fn connect_timeout(&self) -> Option<Duration> {
-        self.connect_timeout
     }
 
     fn is_returning(&self) -> bool {
@@ -407,28 +470,39 @@ fn unbracketed(host: &str) -> &str {
         .unwrap_or(host)
 }
 
-/// One pass from the back: up to the colon of a port, the bracket of a literal, or the `@` of user information.
-fn host_and_port(authority: &str) -> (&str, Option<u16>) {
-    let bytes = authority.as_bytes();
-    let mut end = bytes.len();
-    let mut port = None;
-    let mut at = end;
-    while at > 0 {
-        match bytes[at - 1] {
-            b'@' => break,
-            b']' => {
-                let start = authority.rfind('[').unwrap_or(0);
-                return (&authority[start..end], port);
-            }
-            b':' if end == bytes.len() => {
-                port = authority[at..].parse().ok();
-                end = at - 1;
-            }
-            _ => {}
-        }
-        at -= 1;
+/// Where host and port are in an authority.
+struct Place<'a> {
+    /// Without brackets.
+    host: Range<usize>,
+    /// `Err`: what stands in its place is none.
+    port: Result<Option<u16>, &'a str>,
+}
+
+impl<'a> Place<'a> {
+    fn of(authority: &'a str) -> Self {
+        let bytes = authority.as_bytes();
+        // User information is rare, and ends at the last `@`.
+        let start = bytes
+            .iter()
+            .rposition(|&byte| byte == b'@')
+            .map_or(0, |at| at + 1);
+        let literal = bytes.get(start) == Some(&b'[');
+        let (host, end) = if literal {
+            let close = authority[start..]
+                .find(']')
+                .map_or(bytes.len(), |at| start + at);
+            (start + 1..close, (close + 1).min(bytes.len()))
+        } else {
+            let colon = bytes[start..].iter().position(|&byte| byte == b':');
+            let end = colon.map_or(bytes.len(), |at| start + at);
+            (start..end, end)
+        };
+        let port = match authority[end..].strip_prefix(':') {
+            None | Some("") => Ok(None),
+            Some(digits) => digits.parse().map(Some).map_err(|_| digits),
+        };
+        Self { host, port }
     }
-    (&authority[at..end], port)
 }
 
 #[cfg(test)]
@@ -490,15 +564,32 @@ mod tests {
     fn destination_gives_the_uri_of_its_origin() {
         let uri: Uri = "http://me@h:81/path?query".parse().unwrap();
         let parts = uri.into_parts();
-        let destination = Destination {
-            scheme: parts.scheme.unwrap(),
-            authority: parts.authority.unwrap(),
-            partition: Some(Partition::new("blue")),
-            reuse: Reuse::Any,
-            connect_timeout: None,
-            returning: false,
-        };
+        let destination = Destination::new(parts.scheme, parts.authority, false)
+            .unwrap()
+            .partitioned(Some(Partition::new("blue")));
         assert_eq!(Key::from(destination.key()).to_string(), "h:81::blue");
+        assert!(!format!("{destination:?}").contains("me@"));
         assert_eq!(Uri::from(destination).to_string(), "http://me@h:81/");
+    }
+
+    #[test]
+    fn a_destination_has_the_key_of_its_uri() {
+        for uri in [
+            "http://h/",
+            "https://H.example/",
+            "http://u:p@h:8080/",
+            "http://[::1]:80/",
+            "https://x@[fe80::1]/",
+            "http://h:/",
+        ] {
+            let uri: Uri = uri.parse().unwrap();
+            let parts = uri.clone().into_parts();
+            let destination = Destination::new(parts.scheme, parts.authority, false).unwrap();
+            assert_eq!(Key::from(destination.key()), Key::from(uri.key()), "{uri}");
+            assert!(
+                !Key::from(uri.key()).host().contains(['[', ']', '@']),
+                "{uri}"
+            );
+        }
     }
 }

@@ -148,19 +148,15 @@ impl Lifespan {
     /// When its time is up if it has been idle since `idle_since`; `None` without a limit.
     #[must_use]
     pub fn deadline(&self, idle_since: Moment) -> Option<Deadline> {
-        let idle = idle_since
-            .checked_add(self.max_idle.min(self.word.idle))
-            .map(|at| Deadline {
-                at,
-                cause: Cause::Idle,
-            });
-        let age = self
-            .born
-            .and_then(|born| born.checked_add(self.max_age))
-            .map(|at| Deadline {
-                at,
-                cause: Cause::Age,
-            });
+        let max_idle = self.max_idle.min(self.word.idle);
+        let idle = after(idle_since, max_idle).map(|at| Deadline {
+            at,
+            cause: Cause::Idle,
+        });
+        let age = self.death().map(|at| Deadline {
+            at,
+            cause: Cause::Age,
+        });
         match (idle, age) {
             (Some(idle), Some(age)) if age.at.mono < idle.at.mono => Some(age),
             (None, age) => age,
@@ -180,8 +176,12 @@ impl Lifespan {
         if self.word.idle.is_zero() || self.max_idle.is_zero() {
             return Some(Cause::Idle);
         }
-        let death = self.born?.checked_add(self.max_age)?;
-        death.is_reached_at(now).then_some(Cause::Age)
+        self.death()?.is_reached_at(now).then_some(Cause::Age)
+    }
+
+    /// When it is too old.
+    fn death(&self) -> Option<Moment> {
+        after(self.born?, self.max_age)
     }
 
     /// Whether it came from a pool, and was not made for the checkout that it serves now.
@@ -268,6 +268,14 @@ impl Lifespan {
     pub(crate) fn take_berth(&mut self) -> Option<Box<dyn Any + Send + Sync>> {
         self.berth.take()
     }
+}
+
+/// `Duration::MAX` is no limit.
+fn after(start: Moment, max: Duration) -> Option<Moment> {
+    if max == Duration::MAX {
+        return None;
+    }
+    start.checked_add(max)
 }
 
 impl Default for Lifespan {

@@ -143,7 +143,7 @@ where
                             else {
                                 return Poll::Ready(Err(error));
                             };
-                            destination.returning = true;
+                            destination.return_to_line();
                             *this.request = Some(request);
                             this.state.set(State::Return);
                         }

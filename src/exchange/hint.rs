@@ -77,7 +77,7 @@ mod tests {
         }
         let word = word(&fields, SECOND);
         (
-            (word.idle != Duration::MAX).then(|| word.idle.as_secs()),
+            (word.idle != Duration::MAX).then_some(word.idle.as_secs()),
             (word.uses != u64::MAX).then_some(word.uses),
         )
     }

@@ -7,7 +7,7 @@ use http_body::Body;
 
 use crate::error::TargetError;
 use crate::exchange::layer::Settings;
-use crate::key::{Destination, Key, OneShot, Partition, Reuse};
+use crate::key::{Destination, Key, OneShot, Partition, Reuse, Target};
 
 /// Takes the origin out of the request's URI and leaves what is sent of it.
 pub(super) fn aim<B: Body>(
@@ -21,33 +21,16 @@ pub(super) fn aim<B: Body>(
         path_and_query,
         ..
     } = std::mem::take(request.uri_mut()).into_parts();
-    let connect = request.method() == Method::CONNECT;
-    let authority = match authority {
-        Some(authority) => authority,
-        None if scheme.is_none() => return Err(TargetError::NoScheme),
-        None => return Err(TargetError::NoHost),
-    };
-    let port = port(&authority)?;
-    let scheme = match scheme {
-        Some(scheme) => scheme,
-        None if connect && port == Some(443) => Scheme::HTTPS,
-        None if connect => Scheme::HTTP,
-        None => return Err(TargetError::NoScheme),
-    };
-    if scheme != Scheme::HTTP && scheme != Scheme::HTTPS {
-        return Err(TargetError::Scheme(scheme.to_string()));
-    }
+    let connects = request.method() == Method::CONNECT;
+    let destination = Destination::new(scheme, authority, connects)?;
     let mut sent = Parts::default();
-    if connect {
-        if port.is_none() {
-            return Err(TargetError::Method("CONNECT needs a port in its URI"));
-        }
-        sent.authority = Some(without_user(&authority));
+    if connects {
+        sent.authority = Some(without_user(destination.authority()));
     } else {
         sent.path_and_query = path_and_query;
-        if settings.absolute_form && scheme == Scheme::HTTP {
-            sent.scheme = Some(scheme.clone());
-            sent.authority = Some(without_user(&authority));
+        if settings.absolute_form && *destination.scheme() == Scheme::HTTP {
+            sent.scheme = Some(Scheme::HTTP);
+            sent.authority = Some(without_user(destination.authority()));
         }
     }
     *request.uri_mut() = Uri::from_parts(sent).expect("parts of a URI");
@@ -60,14 +43,9 @@ pub(super) fn aim<B: Body>(
         let close = HeaderValue::from_static("close");
         request.headers_mut().insert(CONNECTION, close);
     }
-    Ok(Destination {
-        scheme,
-        authority,
-        partition: request.extensions_mut().remove::<Partition>(),
-        reuse: if one_shot { Reuse::Never } else { Reuse::Any },
-        connect_timeout: None,
-        returning: false,
-    })
+    let partition = request.extensions_mut().remove::<Partition>();
+    let reuse = if one_shot { Reuse::Never } else { Reuse::Any };
+    Ok(destination.partitioned(partition).reusing(reuse))
 }
 
 /// `Host`, where the caller set none.
@@ -75,18 +53,14 @@ pub(super) fn add_host<B>(request: &mut Request<B>, key: Option<&Key>, destinati
     if request.headers().contains_key(HOST) {
         return;
     }
-    let host = match key.and_then(Key::host_header) {
-        Some(host) => host.clone(),
+    let host = match key {
+        Some(key) => key.host_header().cloned(),
         // No pool below, and so nothing kept.
-        None => {
-            use crate::key::Target;
-            match Key::from(destination.key()).host_header() {
-                Some(host) => host.clone(),
-                None => return,
-            }
-        }
+        None => Key::from(destination.key()).host_header().cloned(),
     };
-    request.headers_mut().insert(HOST, host);
+    if let Some(host) = host {
+        request.headers_mut().insert(HOST, host);
+    }
 }
 
 /// What would leave the server waiting for bytes that do not come, or guessing whom it speaks for.
@@ -122,23 +96,6 @@ fn check_fields<B: Body>(request: &Request<B>) -> Result<(), TargetError> {
 
 fn is_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
-}
-
-/// The port, where there is one; what stands in its place must be one.
-fn port(authority: &Authority) -> Result<Option<u16>, TargetError> {
-    let host = authority.host();
-    if host.is_empty() || host == "[]" {
-        return Err(TargetError::NoHost);
-    }
-    if let Some(port) = authority.port_u16() {
-        return Ok(Some(port));
-    }
-    let text = authority.as_str();
-    let behind = text.rfind(host).map_or("", |at| &text[at + host.len()..]);
-    match behind.strip_prefix(':') {
-        None | Some("") => Ok(None),
-        Some(port) => Err(TargetError::Port(port.to_owned())),
-    }
 }
 
 /// User information is for the one who connects, not for the wire.

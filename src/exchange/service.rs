@@ -31,6 +31,16 @@ impl<M> Exchange<M> {
         Self { inner, settings }
     }
 
+    /// Where `M` is always ready.
+    pub(crate) fn exchange<C, B>(&self, request: Request<B>) -> ExchangeFuture<M, C, B>
+    where
+        M: Service<Destination, Response = C> + Clone,
+        C: Poolable + Service<Request<B>>,
+        B: HttpBody,
+    {
+        ExchangeFuture::new(self.inner.clone(), request, self.settings)
+    }
+
     /// The service that gives the connections.
     pub const fn get_ref(&self) -> &M {
         &self.inner

@@ -92,7 +92,7 @@ where
         &self,
         request: Request<B>,
     ) -> ExchangeFuture<Leases<M, B>, Lease<Http1Connection<B>>, B> {
-        self.stack.clone().call(request)
+        self.stack.exchange(request)
     }
 }
 
@@ -115,7 +115,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        self.stack.call(request)
+        self.request(request)
     }
 }
 

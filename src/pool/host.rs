@@ -122,41 +122,53 @@ pub(super) enum Taken<C> {
     QueueFull(usize),
 }
 
-/// What is to be done when no lock is held.
+/// What is to be done when no lock is held. Almost always nothing.
 #[must_use]
-pub(super) struct After<C> {
-    wake: Vec<Waker>,
-    close: Vec<(Box<Berth<C>>, Cause)>,
-    kill: Vec<Arc<Bond>>,
-    abort: Vec<AbortHandle>,
-    hosts: Vec<Arc<HostPool<C>>>,
-}
+pub(super) struct After<C>(Vec<Act<C>>);
 
-impl<C> After<C> {
-    pub(super) const fn new() -> Self {
-        Self {
-            wake: Vec::new(),
-            close: Vec::new(),
-            kill: Vec::new(),
-            abort: Vec::new(),
-            hosts: Vec::new(),
-        }
-    }
+pub(super) enum Act<C> {
+    Close(Box<Berth<C>>, Cause),
+    Kill(Arc<Bond>),
+    Abort(AbortHandle),
+    Wake(Waker),
+    /// A host that must not be dropped under its own lock.
+    Drop(#[expect(dead_code, reason = "it is here to be dropped")] Arc<HostPool<C>>),
 }
 
 impl<C: Poolable> After<C> {
+    pub(super) const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    fn push(&mut self, act: Act<C>) {
+        self.0.push(act);
+    }
+
+    fn close(&mut self, berth: Box<Berth<C>>, cause: Cause) {
+        self.push(Act::Close(berth, cause));
+    }
+
+    fn wake(&mut self, waker: Option<Waker>) {
+        self.0.extend(waker.map(Act::Wake));
+    }
+
+    #[inline]
     pub(super) fn act(self) {
-        for (berth, cause) in self.close {
-            berth.close(cause);
+        if !self.0.is_empty() {
+            self.act_on_each();
         }
-        for bond in self.kill {
-            bond.kill(Cause::Shutdown);
-        }
-        for handle in self.abort {
-            handle.abort();
-        }
-        for waker in self.wake {
-            waker.wake();
+    }
+
+    #[cold]
+    fn act_on_each(self) {
+        for act in self.0 {
+            match act {
+                Act::Close(berth, cause) => berth.close(cause),
+                Act::Kill(bond) => bond.kill(Cause::Shutdown),
+                Act::Abort(task) => task.abort(),
+                Act::Wake(waker) => waker.wake(),
+                Act::Drop(_) => {}
+            }
         }
     }
 }
@@ -273,7 +285,7 @@ impl<C: Poolable> Host<C> {
         let bond = conn.lifespan().bond();
         let Some(open) = self.open.get(slot).filter(|it| it.is(bond)) else {
             // Its transport is gone, or it was detached: it has no place here any more.
-            around.after.close.push((berth, Cause::Peer));
+            around.after.close(berth, Cause::Peer);
             return None;
         };
         let over = if mode == Mode::Destroyed {
@@ -286,7 +298,7 @@ impl<C: Poolable> Host<C> {
             conn.lifespan().is_over(now)
         };
         if let Some(cause) = over {
-            around.after.close.push((berth, cause));
+            around.after.close(berth, cause);
             return None;
         }
         if let Some(waiter) = self.next_for_connection() {
@@ -301,22 +313,22 @@ impl<C: Poolable> Host<C> {
             {
                 total.will_make_room();
                 self.open[slot].makes_room = true;
-                around.after.close.push((berth, Cause::Room));
+                around.after.close(berth, Cause::Room);
                 return None;
             }
             self.leave(waiter);
             let waiting = &mut self.waiters[waiter];
             waiting.gift.connection = Some((berth, now));
-            around.after.wake.extend(waiting.waker.take());
+            around.after.wake(waiting.waker.take());
             self.settle(around);
             return None;
         }
         if mode == Mode::Draining {
-            around.after.close.push((berth, Cause::Shutdown));
+            around.after.close(berth, Cause::Shutdown);
             return None;
         }
         if self.idle.len() >= around.limits.max_idle_per_host {
-            around.after.close.push((berth, Cause::Surplus));
+            around.after.close(berth, Cause::Surplus);
             return None;
         }
         let deadline = berth.connection().lifespan().deadline(now);
@@ -355,7 +367,7 @@ impl<C: Poolable> Host<C> {
         let parked = self.unpark(slot, around);
         let open = self.open.remove(slot);
         if let Some(parked) = parked {
-            around.after.close.push((parked.berth, Cause::Peer));
+            around.after.close(parked.berth, Cause::Peer);
         }
         self.dying -= usize::from(open.dies);
         if !open.one_shot {
@@ -397,7 +409,7 @@ impl<C: Poolable> Host<C> {
         } else {
             Cause::Surplus
         };
-        around.after.close.push((parked.berth, cause));
+        around.after.close(parked.berth, cause);
         true
     }
 
@@ -414,7 +426,7 @@ impl<C: Poolable> Host<C> {
             };
             if at.is_reached_at(now) {
                 let parked = self.unpark(slot, around).expect("in the idle list");
-                around.after.close.push((parked.berth, cause));
+                around.after.close(parked.berth, cause);
             } else if earliest.is_none_or(|earliest| at.mono < earliest.mono) {
                 earliest = Some(at);
             }
@@ -425,28 +437,30 @@ impl<C: Poolable> Host<C> {
     pub(super) fn close_idle(&mut self, around: &mut Around<'_, C>) {
         while let Some(slot) = self.idle.head() {
             let parked = self.unpark(slot, around).expect("in the idle list");
-            around.after.close.push((parked.berth, Cause::Shutdown));
+            around.after.close(parked.berth, Cause::Shutdown);
         }
     }
 
     /// Stops the connects that nobody waits for.
     pub(super) fn abort_background(&mut self, around: &mut Around<'_, C>) {
-        let handles = self
-            .open
-            .iter_mut()
-            .filter_map(|(_, it)| it.background.take());
-        around.after.abort.extend(handles);
+        for (_, open) in &mut self.open {
+            around
+                .after
+                .0
+                .extend(open.background.take().map(Act::Abort));
+        }
     }
 
     /// Ends everything, in use or not.
     pub(super) fn destroy(&mut self, around: &mut Around<'_, C>) {
         self.close_idle(around);
         self.abort_background(around);
-        let bonds = self.open.iter().filter_map(|(_, open)| open.bond.clone());
-        around.after.kill.extend(bonds);
+        for (_, open) in &self.open {
+            around.after.0.extend(open.bond.clone().map(Act::Kill));
+        }
         for (_, waiting) in &mut self.waiters {
             waiting.gift.refused = true;
-            around.after.wake.extend(waiting.waker.take());
+            around.after.wake(waiting.waker.take());
         }
     }
 
@@ -499,7 +513,7 @@ impl<C: Poolable> Host<C> {
         let parked = self.open.get_mut(slot)?.idle.take()?;
         self.idle.remove(&mut self.open, slot);
         if let (Some(total), Some(place)) = (&mut around.total, parked.total) {
-            around.after.hosts.push(total.remove_idle(place));
+            around.after.push(Act::Drop(total.remove_idle(place)));
         }
         Some(parked)
     }
@@ -614,7 +628,7 @@ impl<C: Poolable> Host<C> {
             open.dies = true;
             self.dying += 1;
         }
-        around.after.close.push((berth, cause));
+        around.after.close(berth, cause);
     }
 
     /// Gives out what slots there are, and tells the admission whose turn it is here.
@@ -641,7 +655,7 @@ impl<C: Poolable> Host<C> {
         let slot = self.open_slot(false);
         let waiting = &mut self.waiters[waiter];
         waiting.gift.slot = Some(slot);
-        around.after.wake.extend(waiting.waker.take());
+        around.after.wake(waiting.waker.take());
         if !waiting.fresh {
             waiting.line = Line::Making;
             self.line_up(waiter, Line::Making);
