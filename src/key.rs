@@ -479,27 +479,30 @@ struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
+    /// One pass, but for IPv6 literals.
     fn of(authority: &'a str) -> Self {
         let bytes = authority.as_bytes();
-        // User information is rare, and ends at the last `@`.
-        let start = bytes
-            .iter()
-            .rposition(|&byte| byte == b'@')
-            .map_or(0, |at| at + 1);
-        let literal = bytes.get(start) == Some(&b'[');
-        let (host, end) = if literal {
-            let close = authority[start..]
-                .find(']')
-                .map_or(bytes.len(), |at| start + at);
+        let mut start = 0;
+        let mut colon = None;
+        for (at, byte) in bytes.iter().enumerate() {
+            match byte {
+                b':' if colon.is_none() => colon = Some(at),
+                // What came before was user information.
+                b'@' => (start, colon) = (at + 1, None),
+                _ => {}
+            }
+        }
+        let (host, end) = if bytes.get(start) == Some(&b'[') {
+            let close = authority.rfind(']').unwrap_or(bytes.len());
             (start + 1..close, (close + 1).min(bytes.len()))
         } else {
-            let colon = bytes[start..].iter().position(|&byte| byte == b':');
-            let end = colon.map_or(bytes.len(), |at| start + at);
+            let end = colon.unwrap_or(bytes.len());
             (start..end, end)
         };
-        let port = match authority[end..].strip_prefix(':') {
-            None | Some("") => Ok(None),
-            Some(digits) => digits.parse().map(Some).map_err(|_| digits),
+        let digits = authority[end..].strip_prefix(':').unwrap_or("");
+        let port = match digits {
+            "" => Ok(None),
+            digits => digits.parse().map(Some).map_err(|_| digits),
         };
         Self { host, port }
     }
