@@ -10,8 +10,9 @@ use tower_service::Service;
 
 use crate::cause::Cause;
 use crate::error::{BoxError, Error, Kind, SendError, TargetError};
+use crate::exchange::hint::{self, Hint};
 use crate::exchange::layer::Settings;
-use crate::exchange::{Body, hint, request};
+use crate::exchange::{Body, request};
 use crate::info::ConnectionInfo;
 use crate::key::Destination;
 use crate::poolable::Poolable;
@@ -162,7 +163,7 @@ fn refused(error: impl Into<BoxError>) -> Error {
 /// The head of a response is here; the connection goes with the body, or back if there is none.
 fn answered<C, R>(
     mut conn: C,
-    response: Response<R>,
+    mut response: Response<R>,
     settings: &Settings,
     connects: bool,
 ) -> Response<Body>
@@ -172,8 +173,9 @@ where
     R::Error: Into<BoxError>,
 {
     let lifespan = conn.lifespan_mut();
-    lifespan.hear(hint::word(response.headers(), settings.server_hint_margin));
-    if hint::is_last(&response) {
+    let Hint { word, is_last } = hint::read(&response, settings.server_hint_margin);
+    lifespan.hear(word);
+    if is_last {
         lifespan.bond().note(Cause::Final);
     }
     let status = response.status();
@@ -181,18 +183,17 @@ where
         lifespan.bond().detach();
     }
     let info = ConnectionInfo::of(lifespan);
-    let (mut head, body) = response.into_parts();
     if settings.info_in_extensions {
-        head.extensions.insert(info.clone());
+        response.extensions_mut().insert(info.clone());
     }
     let held = conn.into_use();
-    let held = if body.is_end_stream() {
+    let held = if response.body().is_end_stream() {
         held.release();
         None
     } else {
         Some(held)
     };
-    Response::from_parts(head, Body::new(body, held, info))
+    response.map(|body| Body::new(body, held, info))
 }
 
 /// There will be no response. The connection is of no use any more.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::header::{CONNECTION, HeaderMap, HeaderName};
+use http::header::{CONNECTION, HeaderName, HeaderValue};
 use http::{Response, Version};
 
 use crate::lifespan::Word;
@@ -10,12 +10,44 @@ use crate::lifespan::Word;
 /// RFC 2068 §19.7.1.1; its parameters are from draft-thomson-hybi-http-timeout.
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
+/// What a response says about the connection that it came on.
+pub(super) struct Hint {
+    /// What may be left of it.
+    pub(super) word: Word,
+    /// It is not to be used after this response (RFC 9112 §9.3).
+    pub(super) is_last: bool,
+}
+
+/// Looks at each field once: two look-ups cost more than that in a response of the usual size.
+pub(super) fn read<R>(response: &Response<R>, margin: Duration) -> Hint {
+    let mut word = Word::NONE;
+    let (mut close, mut keep_alive) = (false, false);
+    for (name, value) in response.headers() {
+        if name == CONNECTION {
+            close |= has(value, "close");
+            keep_alive |= has(value, "keep-alive");
+        } else if name == KEEP_ALIVE {
+            tighten(&mut word, value, margin);
+        }
+    }
+    let is_10 = response.version() == Version::HTTP_10;
+    Hint {
+        word,
+        is_last: close || is_10 && !keep_alive,
+    }
+}
+
+fn has(value: &HeaderValue, token: &str) -> bool {
+    let value = value.to_str().unwrap_or("");
+    value
+        .split(',')
+        .any(|it| it.trim().eq_ignore_ascii_case(token))
+}
+
 /// `Keep-Alive: timeout=N, max=M`, the margin taken off the timeout. What is not understood says nothing; where a
 /// parameter is there more than once the least counts.
-pub(super) fn word(fields: &HeaderMap, margin: Duration) -> Word {
-    let mut word = Word::NONE;
-    for value in fields.get_all(KEEP_ALIVE) {
-        let Ok(value) = value.to_str() else { continue };
+fn tighten(word: &mut Word, value: &HeaderValue, margin: Duration) {
+    if let Ok(value) = value.to_str() {
         for parameter in value.split(',') {
             let Some((name, value)) = parameter.split_once('=') else {
                 continue;
@@ -32,7 +64,6 @@ pub(super) fn word(fields: &HeaderMap, margin: Duration) -> Word {
             }
         }
     }
-    word
 }
 
 /// Digits, bare or quoted. A number too large for us is one too large to matter.
@@ -45,37 +76,19 @@ fn number(value: &str) -> Option<u64> {
     all_digits.then(|| digits.parse().unwrap_or(u64::MAX))
 }
 
-/// Whether the connection is not to be used after this response (RFC 9112 §9.3).
-pub(super) fn is_last<R>(response: &Response<R>) -> bool {
-    let fields = response.headers();
-    let has = |token: &str| {
-        fields
-            .get_all(CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .any(|it| it.trim().eq_ignore_ascii_case(token))
-    };
-    match response.version() {
-        Version::HTTP_10 => has("close") || !has("keep-alive"),
-        _ => fields.contains_key(CONNECTION) && has("close"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
 
     fn said(values: &[&str]) -> (Option<u64>, Option<u64>) {
-        let mut fields = HeaderMap::new();
+        let mut response = Response::new(());
         for value in values {
-            fields.append(KEEP_ALIVE, HeaderValue::from_str(value).unwrap());
+            let value = HeaderValue::from_str(value).unwrap();
+            response.headers_mut().append(KEEP_ALIVE, value);
         }
-        let word = word(&fields, SECOND);
+        let word = read(&response, SECOND).word;
         (
             (word.idle != Duration::MAX).then_some(word.idle.as_secs()),
             (word.uses != u64::MAX).then_some(word.uses),
@@ -150,7 +163,7 @@ mod tests {
             if let Some(value) = connection {
                 response = response.header(CONNECTION, value);
             }
-            is_last(&response.body(()).unwrap())
+            read(&response.body(()).unwrap(), SECOND).is_last
         };
         for (connection, in_11, in_10) in [
             (None, false, true),

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, Waker};
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::SendRequest;
 use tower_service::Service;
 
@@ -22,7 +23,10 @@ use crate::poolable::{Liveness, Poolable};
 ///
 /// It has to be kept until the response body has ended. Dropping it closes the transport: in good order if its last
 /// exchange is over, at once if not.
-pub struct Http1Connection<B> {
+pub struct Http1Connection<B>(Box<Parts<B>>);
+
+/// In a box that lives as long as the connection: it is moved often, from the pool to its lease and back.
+struct Parts<B> {
     sender: SendRequest<B>,
     probe: Option<Probe>,
     lifespan: Lifespan,
@@ -30,11 +34,11 @@ pub struct Http1Connection<B> {
 
 impl<B> Http1Connection<B> {
     pub(super) fn new(sender: SendRequest<B>, probe: Option<Probe>, lifespan: Lifespan) -> Self {
-        Self {
+        Self(Box::new(Parts {
             sender,
             probe,
             lifespan,
-        }
+        }))
     }
 }
 
@@ -43,24 +47,24 @@ where
     B: Send + 'static,
 {
     fn is_open(&self) -> bool {
-        !self.sender.is_closed()
+        !self.0.sender.is_closed()
     }
 
     fn poll_free(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // An error says that it is closed.
-        self.sender.poll_ready(cx).map(|_| ())
+        self.0.sender.poll_ready(cx).map(|_| ())
     }
 
     fn probe(&mut self) -> Liveness {
-        self.probe.as_ref().map_or(Liveness::Unknown, Probe::look)
+        self.0.probe.as_ref().map_or(Liveness::Unknown, Probe::look)
     }
 
     fn lifespan(&self) -> &Lifespan {
-        &self.lifespan
+        &self.0.lifespan
     }
 
     fn lifespan_mut(&mut self) -> &mut Lifespan {
-        &mut self.lifespan
+        &mut self.0.lifespan
     }
 }
 
@@ -79,23 +83,18 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Http1Future<B> {
-        let sent = self.sender.try_send_request(request);
-        Http1Future(Box::pin(async move {
-            sent.await.map_err(|mut error| SendError {
-                unsent: error.take_message(),
-                error: error.into_error().into(),
-            })
-        }))
+        Http1Future(Box::pin(self.0.sender.try_send_request(request)))
     }
 }
 
 impl<B> Drop for Http1Connection<B> {
     fn drop(&mut self) {
-        let bond = self.lifespan.bond();
+        let Parts {
+            sender, lifespan, ..
+        } = &mut *self.0;
+        let bond = lifespan.bond();
         bond.note(Cause::Dropped);
-        let over = self
-            .sender
-            .poll_ready(&mut Context::from_waker(Waker::noop()));
+        let over = sender.poll_ready(&mut Context::from_waker(Waker::noop()));
         // A driver with nothing to do ends by itself when the sender is gone, and says goodbye. One that is in the
         // middle of something might wait for it for ever (hyper#4176). One that was detached is not ours any more.
         if over.is_pending() && !bond.is_detached() {
@@ -107,7 +106,7 @@ impl<B> Drop for Http1Connection<B> {
 impl<B> fmt::Debug for Http1Connection<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Http1Connection")
-            .field("lifespan", &self.lifespan)
+            .field("lifespan", &self.0.lifespan)
             .finish_non_exhaustive()
     }
 }
@@ -117,15 +116,18 @@ impl<B> fmt::Debug for Http1Connection<B> {
 /// # Cancel safety
 ///
 /// Dropping it before it is ready closes the connection: HTTP/1 has no other way to give up a request.
-pub struct Http1Future<B>(
-    Pin<Box<dyn Future<Output = Result<Response<Incoming>, SendError<B>>> + Send>>,
-);
+pub struct Http1Future<B>(Pin<Box<dyn Future<Output = Sent<B>> + Send>>);
+
+type Sent<B> = Result<Response<Incoming>, TrySendError<Request<B>>>;
 
 impl<B> Future for Http1Future<B> {
     type Output = Result<Response<Incoming>, SendError<B>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(cx)
+        self.0.as_mut().poll(cx).map_err(|mut error| SendError {
+            unsent: error.take_message(),
+            error: error.into_error().into(),
+        })
     }
 }
 
