@@ -1,4 +1,76 @@
-//! Node's `http.Agent`, with what agentkeepalive adds, as tower layers for hyper clients.
+//! Node's `http.Agent`, with what agentkeepalive adds, as tower layers for hyper clients: connections are pooled for
+//! each host, reused, queued for, limited, aged, evicted and counted, and never trusted blindly.
+//!
+//! # Quick start
+//!
+//! ```
+//! use bytes::Bytes;
+//! use http::Request;
+//! use http_body_util::{BodyExt, Empty};
+//! use tower::{ServiceBuilder, ServiceExt};
+//! use tower_keep_alive::connect::TcpConnector;
+//! use tower_keep_alive::{ConnectionInfo, KeepAliveLayer};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), tower_keep_alive::BoxError> {
+//! # let app = axum::Router::new().route("/", axum::routing::get(|| async { "hello" }));
+//! # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+//! # let url = format!("http://{}/", listener.local_addr()?);
+//! # tokio::spawn(async { axum::serve(listener, app).await });
+//! let layer = KeepAliveLayer::new(); // agentkeepalive's defaults
+//! let agent = layer.handle();
+//! let client = ServiceBuilder::new().layer(layer).service(TcpConnector::new());
+//!
+//! for expected in [false, true] {
+//!     let request = Request::get(&url).body(Empty::<Bytes>::new())?;
+//!     let response = client.clone().oneshot(request).await?;
+//!     let info = response.extensions().get::<ConnectionInfo>().expect("on every response");
+//!     assert_eq!(info.is_reused(), expected);
+//!     let body = response.into_body().collect().await?.to_bytes();
+//!     assert_eq!(body, "hello");
+//! }
+//! assert_eq!(agent.status().created, 1);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The stack
+//!
+//! [`KeepAliveLayer`] is these layers with their defaults. Each can be used by itself, left out, and made optional, and
+//! layers of your own can stand between them:
+//!
+//! | from the top | a service of | says or does |
+//! |---|---|---|
+//! | [`ExchangeLayer`] | `Request<B>` → `Response<Body>` | holds a connection to the end of the response body |
+//! | [`CheckinLayer`] | target → [`Lease`] | gives the connection back when its use is over |
+//! | [`CheckoutLayer`] | target → connection | takes an idle one, or makes one, or waits its turn |
+//! | [`IdleEvictionLayer`], [`TtlLayer`], [`MaxUsesLayer`] | target → connection | how long a connection is kept |
+//! | [`HandshakeLayer`] | target → connection | HTTP/1 on a transport |
+//! | [`connect::TcpConnector`], or any `MakeConnection` | target → transport | |
+//!
+//! Everything between Handshake and Exchange works for connections that are not HTTP as well: implement [`Poolable`].
+//!
+//! A pool belongs to one connector: each service that a layer makes has a pool of its own, and the handle sums over
+//! them. What makes two requests share connections is their [`Key`].
+//!
+//! # Cancel safety
+//!
+//! Every future here may be dropped at any time; nothing of the pool is lost by it.
+//!
+//! - In line: the place is lost. What had been given to the caller in that moment passes to the next.
+//! - While connecting: the connect goes on if somebody waits whom it would serve, and is given up otherwise.
+//! - Between sending and the head of the response: the connection is closed, as HTTP/1 has no other way to give up a
+//!   request. Whether the server has acted on it cannot be known.
+//! - In the middle of the response body: the connection is closed, unless the rest of the body had arrived already.
+//! - After the body's last frame: nothing. The connection went back with that frame.
+//!
+//! # What is needed
+//!
+//! A tokio runtime with its time driver, for the tasks that drive connections and for the timers.
+//!
+//! # Features
+//!
+//! - `serde`: [`Status`], [`Key`] and [`Cause`] serialize; a status to agentkeepalive's object.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod agent;
