@@ -359,7 +359,9 @@ fn chain<'a>(
     std::iter::successors(Some(error), |&error| error.source())
 }
 
-fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
+pub(crate) fn find<'a, E: StdError + 'static>(
+    error: &'a (dyn StdError + 'static),
+) -> Option<&'a E> {
     chain(error).find_map(|error| error.downcast_ref())
 }
 

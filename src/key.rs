@@ -454,6 +454,10 @@ impl Partition {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct OneShot;
 
+/// A request extension: this is a second try, for which only a new connection will do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OnFreshConnection;
+
 fn default_port(scheme: &str) -> u16 {
     if scheme.eq_ignore_ascii_case("http") {
         80

@@ -90,6 +90,7 @@ mod key;
 mod lifespan;
 mod pool;
 mod poolable;
+pub mod retry;
 
 pub use agent::{AgentHandle, Drained, Status};
 pub use bond::{CloseHook, TransportGuard};

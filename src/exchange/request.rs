@@ -7,7 +7,7 @@ use http_body::Body;
 
 use crate::error::TargetError;
 use crate::exchange::layer::Settings;
-use crate::key::{Destination, Key, OneShot, Partition, Reuse, Target};
+use crate::key::{Destination, Key, OnFreshConnection, OneShot, Partition, Reuse, Target};
 
 /// Takes the origin out of the request's URI and leaves what is sent of it.
 pub(super) fn aim<B: Body>(
@@ -44,7 +44,12 @@ pub(super) fn aim<B: Body>(
         request.headers_mut().insert(CONNECTION, close);
     }
     let partition = request.extensions_mut().remove::<Partition>();
-    let reuse = if one_shot { Reuse::Never } else { Reuse::Any };
+    let fresh = request.extensions_mut().remove::<OnFreshConnection>();
+    let reuse = match fresh {
+        _ if one_shot => Reuse::Never,
+        Some(OnFreshConnection) => Reuse::Fresh,
+        None => Reuse::Any,
+    };
     Ok(destination.partitioned(partition).reusing(reuse))
 }
 
