@@ -4,7 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::mem;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::task::AbortHandle;
@@ -18,6 +18,9 @@ pub(crate) struct Bond {
     id: u64,
     /// One more than the place of the first cause that was noted; 0 while none is.
     cause: AtomicU8,
+    peer_closed: AtomicBool,
+    /// Its exchange was given up before its end.
+    unfinished: AtomicBool,
     key: OnceLock<Key>,
     born: OnceLock<Moment>,
     addresses: OnceLock<Addresses>,
@@ -47,6 +50,8 @@ impl Bond {
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             cause: AtomicU8::new(0),
+            peer_closed: AtomicBool::new(false),
+            unfinished: AtomicBool::new(false),
             key: OnceLock::new(),
             born: OnceLock::new(),
             addresses: OnceLock::new(),
@@ -100,6 +105,15 @@ impl Bond {
             0 => None,
             place => Some(Cause::ALL[usize::from(place) - 1]),
         }
+    }
+
+    /// The other end has closed or reset.
+    pub(crate) fn peer_closed(&self) {
+        self.peer_closed.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_unfinished(&self, unfinished: bool) {
+        self.unfinished.store(unfinished, Ordering::Relaxed);
     }
 
     pub(crate) fn is_detached(&self) -> bool {
@@ -204,6 +218,18 @@ pub struct TransportGuard(Arc<Bond>);
 impl TransportGuard {
     pub(crate) fn new(bond: Arc<Bond>) -> Self {
         Self(bond)
+    }
+
+    /// Why a transport ends without an error, if nobody has said so: it was closed there, or else here. HTTP/1 closes
+    /// after the last exchange, and in the middle of one that was given up.
+    pub(crate) fn clean_end(&self) -> Cause {
+        if self.0.peer_closed.load(Ordering::Relaxed) {
+            Cause::Peer
+        } else if self.0.unfinished.load(Ordering::Relaxed) {
+            Cause::Abandoned
+        } else {
+            Cause::Final
+        }
     }
 
     /// Says why the transport ends. The first word stands, whoever says it.

@@ -22,12 +22,11 @@ pub enum Cause {
     Surplus,
     /// It made room under a limit for a caller that was waiting.
     Room,
-    /// An exchange was to be its last: `Connection: close`, HTTP/1.0, a body that ends with the connection, `OneShot`
-    /// or an agent without keep-alive.
+    /// An exchange was to be its last: `Connection: close`, HTTP/1.0, `OneShot` or an agent without keep-alive.
     Final,
     /// A caller dropped its exchange, or the connection's lease, before the end.
     Abandoned,
-    /// The server closed it.
+    /// The server closed it, be it to end a body.
     Peer,
     /// The server had closed it, or written to it unasked, before it was to be used again.
     Stale,

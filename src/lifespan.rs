@@ -227,7 +227,10 @@ impl Lifespan {
     /// `idle`: from when to when, where it was not made for this checkout.
     pub(crate) fn check_out(&mut self, idle: Option<(Instant, Instant)>) {
         self.uses = if idle.is_some() { self.uses + 1 } else { 1 };
-        self.unfinished = false;
+        if self.unfinished {
+            self.unfinished = false;
+            self.bond.set_unfinished(false);
+        }
         self.idle = idle;
         if self.word.uses != u64::MAX {
             self.word.uses = self.word.uses.saturating_sub(1);
@@ -240,6 +243,7 @@ impl Lifespan {
 
     pub(crate) fn leave_unfinished(&mut self) {
         self.unfinished = true;
+        self.bond.set_unfinished(true);
     }
 
     pub(crate) fn is_unfinished(&self) -> bool {

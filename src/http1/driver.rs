@@ -37,7 +37,7 @@ where
         let this = self.project();
         let closed = ready!(this.connection.poll(cx));
         this.guard.note(match closed {
-            Ok(()) => Cause::Peer,
+            Ok(()) => this.guard.clean_end(),
             Err(error) if error.is_incomplete_message() || error.is_canceled() => Cause::Peer,
             Err(error) if error::is_end_of_stream(&error) => Cause::Peer,
             Err(_) => Cause::Error,

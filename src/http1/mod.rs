@@ -4,6 +4,7 @@ mod connection;
 mod driver;
 mod layer;
 mod service;
+mod transport;
 
 pub use connection::{Http1Connection, Http1Future};
 pub use layer::HandshakeLayer;

@@ -16,6 +16,7 @@ use crate::error::BoxError;
 use crate::http1::Http1Connection;
 use crate::http1::driver::Driver;
 use crate::http1::layer::Look;
+use crate::http1::transport::Transport;
 use crate::lifespan::Lifespan;
 
 /// Makes HTTP/1 connections on the transports of `M`.
@@ -84,6 +85,7 @@ where
             lifespan
                 .bond()
                 .set_addresses(connect::addresses(&transport));
+            let transport = Transport::new(transport, lifespan.bond().clone());
             let (sender, connection) = http1.handshake(TokioIo::new(transport)).await?;
             let guard = lifespan
                 .transport_guard()
