@@ -63,11 +63,14 @@ impl<R> TcpConnector<R> {
         Self(connector)
     }
 
-    /// The silence after which TCP begins to probe, whatever HTTP does; `None` for never. Default: 1 s.
+    /// The silence after which TCP begins to probe, whatever HTTP does, in whole seconds and 1 s at least; `None` for
+    /// never. Default: 1 s.
     #[doc(alias = "keepAliveMsecs")]
     #[must_use]
     pub fn keepalive(mut self, delay: Option<Duration>) -> Self {
-        self.0.set_keepalive(delay);
+        // Systems count in seconds: what comes to none is refused, and the system's own two hours stay.
+        self.0
+            .set_keepalive(delay.map(|delay| delay.max(Duration::from_secs(1))));
         self
     }
 
