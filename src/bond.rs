@@ -6,9 +6,11 @@ use std::mem;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Waker;
 
 use tokio::task::AbortHandle;
 
+use crate::activity::Activity;
 use crate::cause::Cause;
 use crate::clock::Moment;
 use crate::key::Key;
@@ -21,6 +23,10 @@ pub(crate) struct Bond {
     peer_closed: AtomicBool,
     /// Its exchange was given up before its end.
     unfinished: AtomicBool,
+    activity: Activity,
+    /// What `Ends` says too, for those who look often.
+    killed: AtomicBool,
+    detached: AtomicBool,
     key: OnceLock<Key>,
     born: OnceLock<Moment>,
     addresses: OnceLock<Addresses>,
@@ -39,9 +45,9 @@ struct Ends {
     hooks: Vec<CloseHook>,
     attached: Vec<Box<dyn Any + Send + Sync>>,
     driver: Option<AbortHandle>,
-    killed: bool,
+    /// Who waits on a detached transport.
+    wakers: Vec<Waker>,
     gone: bool,
-    detached: bool,
 }
 
 impl Bond {
@@ -52,6 +58,9 @@ impl Bond {
             cause: AtomicU8::new(0),
             peer_closed: AtomicBool::new(false),
             unfinished: AtomicBool::new(false),
+            activity: Activity::new(),
+            killed: AtomicBool::new(false),
+            detached: AtomicBool::new(false),
             key: OnceLock::new(),
             born: OnceLock::new(),
             addresses: OnceLock::new(),
@@ -117,7 +126,33 @@ impl Bond {
     }
 
     pub(crate) fn is_detached(&self) -> bool {
-        self.ends().detached
+        self.detached.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_killed(&self) -> bool {
+        self.killed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn activity(&self) -> &Activity {
+        &self.activity
+    }
+
+    /// Has `waker` woken when a detached transport is ended: no driver is there to be aborted.
+    pub(crate) fn wake_if_killed(&self, waker: &Waker) {
+        if !self.is_detached() {
+            return;
+        }
+        let mut ends = self.ends();
+        if self.is_killed() {
+            drop(ends);
+            waker.wake_by_ref();
+        } else if !ends.wakers.iter().any(|kept| kept.will_wake(waker)) {
+            // A reader and a writer, seldom more; those who moved on are let go.
+            if ends.wakers.len() == 4 {
+                ends.wakers.remove(0);
+            }
+            ends.wakers.push(waker.clone());
+        }
     }
 
     pub(crate) fn attach(&self, guard: Box<dyn Any + Send + Sync>) {
@@ -142,7 +177,7 @@ impl Bond {
 
     pub(crate) fn set_driver(&self, driver: AbortHandle) {
         let mut ends = self.ends();
-        if ends.killed {
+        if self.is_killed() {
             drop(ends);
             driver.abort();
         } else {
@@ -153,24 +188,25 @@ impl Bond {
     /// Ends the transport now, with whatever is on it.
     pub(crate) fn kill(&self, cause: Cause) {
         self.note(cause);
-        let driver = {
+        let (driver, wakers) = {
             let mut ends = self.ends();
-            ends.killed = true;
-            ends.driver.take()
+            self.killed.store(true, Ordering::Release);
+            (ends.driver.take(), mem::take(&mut ends.wakers))
         };
         if let Some(driver) = driver {
             driver.abort();
         }
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     /// Gives up the slot while the transport lives on.
     pub(crate) fn detach(&self) {
         let hooks = {
             let mut ends = self.ends();
-            if ends.gone || ends.detached {
+            if ends.gone || self.is_detached() {
                 return;
             }
-            ends.detached = true;
+            self.detached.store(true, Ordering::Release);
             mem::take(&mut ends.hooks)
         };
         for hook in hooks {
@@ -218,6 +254,10 @@ pub struct TransportGuard(Arc<Bond>);
 impl TransportGuard {
     pub(crate) fn new(bond: Arc<Bond>) -> Self {
         Self(bond)
+    }
+
+    pub(crate) fn activity(&self) -> &Activity {
+        self.0.activity()
     }
 
     /// Why a transport ends without an error, if nobody has said so: it was closed there, or else here. HTTP/1 closes

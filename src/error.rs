@@ -68,8 +68,14 @@ impl Error {
     }
 
     pub(crate) fn on(mut self, connection: ConnectionInfo) -> Self {
-        if connection.bond().cause() == Some(Cause::Shutdown) {
-            self.0.kind = Kind::ShutDown;
+        match connection.bond().cause() {
+            Some(Cause::Shutdown) => self.0.kind = Kind::ShutDown,
+            Some(Cause::Silence) => {
+                let limit = connection.bond().activity().limit();
+                let limit = limit.unwrap_or(Duration::MAX);
+                self.0.kind = Kind::Timeout(TimeoutKind::Inactivity, limit);
+            }
+            _ => {}
         }
         self.0.connection = Some(connection);
         self

@@ -303,6 +303,7 @@ pub struct Destination {
     port: u16,
     partition: Option<Partition>,
     reuse: Reuse,
+    connect_timeout: Option<Duration>,
     returning: bool,
 }
 
@@ -348,6 +349,7 @@ impl Destination {
             authority,
             partition: None,
             reuse: Reuse::Any,
+            connect_timeout: None,
             returning: false,
         })
     }
@@ -359,6 +361,11 @@ impl Destination {
 
     pub(crate) fn reusing(mut self, reuse: Reuse) -> Self {
         self.reuse = reuse;
+        self
+    }
+
+    pub(crate) fn within(mut self, connect_timeout: Option<Duration>) -> Self {
+        self.connect_timeout = connect_timeout;
         self
     }
 
@@ -403,6 +410,10 @@ impl Target for Destination {
 
     fn reuse(&self) -> Reuse {
         self.reuse
+    }
+
+    fn connect_timeout(&self) -> Option<Duration> {
+        self.connect_timeout
     }
 
     fn is_returning(&self) -> bool {
@@ -453,6 +464,23 @@ impl Partition {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct OneShot;
+
+/// A request extension: the longest silence of this request's connection, and the longest time for a connect made for
+/// it, instead of the agent's [`active_timeout`](crate::KeepAliveLayer::active_timeout) (Node: the request's `timeout`).
+/// `Duration::MAX` is no limit. Gone after the request.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_keep_alive::InactivityTimeout;
+///
+/// let request = http::Request::get("http://localhost/long-poll")
+///     .extension(InactivityTimeout(Duration::from_secs(120)))
+///     .body(())
+///     .unwrap();
+/// # assert!(request.extensions().get::<InactivityTimeout>().is_some());
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct InactivityTimeout(pub Duration);
 
 /// A request extension: this is a second try, for which only a new connection will do.
 #[derive(Clone, Copy, Debug)]

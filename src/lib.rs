@@ -44,7 +44,7 @@
 //! | [`ExchangeLayer`] | `Request<B>` → `Response<Body>` | holds a connection to the end of the response body |
 //! | [`CheckinLayer`] | target → [`Lease`] | gives the connection back when its use is over |
 //! | [`CheckoutLayer`] | target → connection | takes an idle one, or makes one, or waits its turn |
-//! | [`IdleEvictionLayer`], [`TtlLayer`], [`MaxUsesLayer`] | target → connection | how long a connection is kept |
+//! | [`IdleEvictionLayer`], [`TtlLayer`], [`MaxUsesLayer`], [`ActiveTimeoutLayer`] | target → connection | how long a connection is kept |
 //! | [`HandshakeLayer`] | target → connection | HTTP/1 on a transport |
 //! | [`connect::TcpConnector`], or any `MakeConnection` | target → transport | |
 //!
@@ -73,6 +73,7 @@
 //! - `serde`: [`Status`], [`Key`] and [`Cause`] serialize; a status to agentkeepalive's object.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod activity;
 mod agent;
 mod bond;
 mod cause;
@@ -101,12 +102,13 @@ pub use clock::{Clock, Moment};
 pub use error::{BoxError, CheckoutError, Denied, Error, SendError, TimeoutKind};
 pub use exchange::{Body, Exchange, ExchangeFuture, ExchangeLayer};
 pub use expiry::{
-    ExpiryFuture, IdleEviction, IdleEvictionLayer, MaxUses, MaxUsesLayer, Ttl, TtlLayer,
+    ActiveTimeout, ActiveTimeoutLayer, ExpiryFuture, IdleEviction, IdleEvictionLayer, MaxUses,
+    MaxUsesLayer, Ttl, TtlLayer,
 };
 pub use http1::{Handshake, HandshakeFuture, HandshakeLayer, Http1Connection, Http1Future};
 pub use info::ConnectionInfo;
 pub use keep_alive::{KeepAlive, KeepAliveLayer};
-pub use key::{Destination, Key, KeyRef, OneShot, Partition, Reuse, Target};
+pub use key::{Destination, InactivityTimeout, Key, KeyRef, OneShot, Partition, Reuse, Target};
 pub use lifespan::{Deadline, Lifespan};
 pub use pool::{Limits, Pool, Scheduling};
 pub use poolable::{Liveness, Poolable, Use};

@@ -118,6 +118,11 @@ impl Lifespan {
         self.max_uses = self.max_uses.min(max);
     }
 
+    /// Not to be silent for longer than `max` while it is in use. The connection's driver keeps to this.
+    pub fn limit_silence(&mut self, max: Duration) {
+        self.bond.activity().tighten(max);
+    }
+
     /// Ties `guard` to the connection: it is dropped when the transport is gone.
     pub fn attach(&mut self, guard: impl Any + Send + Sync) {
         self.bond.attach(Box::new(guard));
@@ -226,6 +231,8 @@ impl Lifespan {
 
     /// `idle`: from when to when, where it was not made for this checkout.
     pub(crate) fn check_out(&mut self, idle: Option<(Instant, Instant)>) {
+        let now = idle.map_or_else(Instant::now, |(_, until)| until);
+        self.bond.activity().begin_use(now);
         self.uses = if idle.is_some() { self.uses + 1 } else { 1 };
         if self.unfinished {
             self.unfinished = false;

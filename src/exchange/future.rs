@@ -14,7 +14,7 @@ use crate::exchange::hint::{self, Hint};
 use crate::exchange::layer::Settings;
 use crate::exchange::{Body, request};
 use crate::info::ConnectionInfo;
-use crate::key::Destination;
+use crate::key::{Destination, Target};
 use crate::poolable::Poolable;
 
 pin_project! {
@@ -120,8 +120,11 @@ where
                     let mut conn = ready!(future.poll(cx)).map_err(refused)?;
                     let mut request = this.request.take().expect("kept until sent");
                     if let Ok(destination) = &this.aim {
-                        let key = conn.lifespan().bond().key();
-                        request::add_host(&mut request, key, destination);
+                        let bond = conn.lifespan().bond();
+                        request::add_host(&mut request, bond.key(), destination);
+                        if let Some(max) = destination.connect_timeout() {
+                            bond.activity().limit_this_use(max);
+                        }
                     }
                     let future = conn.call(request);
                     let conn = InUse(Some(conn));

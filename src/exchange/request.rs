@@ -7,7 +7,9 @@ use http_body::Body;
 
 use crate::error::TargetError;
 use crate::exchange::layer::Settings;
-use crate::key::{Destination, Key, OnFreshConnection, OneShot, Partition, Reuse, Target};
+use crate::key::{
+    Destination, InactivityTimeout, Key, OnFreshConnection, OneShot, Partition, Reuse, Target,
+};
 
 /// Takes the origin out of the request's URI and leaves what is sent of it.
 pub(super) fn aim<B: Body>(
@@ -43,6 +45,7 @@ pub(super) fn aim<B: Body>(
         let close = HeaderValue::from_static("close");
         request.headers_mut().insert(CONNECTION, close);
     }
+    let timeout = request.extensions_mut().remove::<InactivityTimeout>();
     let partition = request.extensions_mut().remove::<Partition>();
     let fresh = request.extensions_mut().remove::<OnFreshConnection>();
     let reuse = match fresh {
@@ -50,7 +53,10 @@ pub(super) fn aim<B: Body>(
         Some(OnFreshConnection) => Reuse::Fresh,
         None => Reuse::Any,
     };
-    Ok(destination.partitioned(partition).reusing(reuse))
+    Ok(destination
+        .partitioned(partition)
+        .reusing(reuse)
+        .within(timeout.map(|InactivityTimeout(max)| max)))
 }
 
 /// `Host`, where the caller set none.

@@ -29,6 +29,7 @@ pub(super) enum Limit {
     Idle(Duration),
     Age(Age),
     Uses(u64),
+    Silence(Duration),
 }
 
 impl Limit {
@@ -37,6 +38,7 @@ impl Limit {
             Self::Idle(max) => lifespan.limit_idle(max),
             Self::Age(age) => age.put_on(lifespan),
             Self::Uses(max) => lifespan.limit_uses(max),
+            Self::Silence(max) => lifespan.limit_silence(max),
         }
     }
 }

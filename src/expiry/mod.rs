@@ -1,10 +1,12 @@
 //! Layers that each state one limit of a connection. The pool keeps to it.
 
+mod active;
 mod future;
 mod idle;
 mod ttl;
 mod uses;
 
+pub use active::{ActiveTimeout, ActiveTimeoutLayer};
 pub use future::ExpiryFuture;
 pub use idle::{IdleEviction, IdleEvictionLayer};
 pub use ttl::{Ttl, TtlLayer};

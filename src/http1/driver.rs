@@ -2,28 +2,36 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep};
 
+use crate::activity::Activity;
 use crate::bond::TransportGuard;
 use crate::cause::Cause;
 use crate::error;
 
 pin_project! {
-    /// Runs a connection until it has closed or is handed on to an upgrade, or until it is aborted. Holds the transport
-    /// and nothing of the pool; when it is dropped, the transport goes first and then the slot passes on.
+    /// Runs a connection until it has closed or is handed on to an upgrade, until it has been silent for too long, or
+    /// until it is aborted. Holds the transport and nothing of the pool; when it is dropped, the transport goes first
+    /// and then the slot passes on.
     pub(super) struct Driver<F> {
         // hyper's connection, which it gives no name.
         #[pin]
         connection: F,
         guard: TransportGuard,
+        silence: Silence,
     }
 }
 
 impl<F> Driver<F> {
     pub(super) fn new(connection: F, guard: TransportGuard) -> Self {
-        Self { connection, guard }
+        Self {
+            connection,
+            guard,
+            silence: Silence { timer: None },
+        }
     }
 }
 
@@ -35,13 +43,62 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
-        let closed = ready!(this.connection.poll(cx));
-        this.guard.note(match closed {
-            Ok(()) => this.guard.clean_end(),
-            Err(error) if error.is_incomplete_message() || error.is_canceled() => Cause::Peer,
-            Err(error) if error::is_end_of_stream(&error) => Cause::Peer,
-            Err(_) => Cause::Error,
-        });
+        let cause = match this.connection.poll(cx) {
+            Poll::Ready(Ok(())) => this.guard.clean_end(),
+            Poll::Ready(Err(error)) if error.is_incomplete_message() || error.is_canceled() => {
+                Cause::Peer
+            }
+            Poll::Ready(Err(error)) if error::is_end_of_stream(&error) => Cause::Peer,
+            Poll::Ready(Err(_)) => Cause::Error,
+            Poll::Pending => {
+                if this.silence.poll(this.guard.activity(), cx).is_pending() {
+                    return Poll::Pending;
+                }
+                Cause::Silence
+            }
+        };
+        this.guard.note(cause);
         Poll::Ready(())
+    }
+}
+
+/// One timer, set again only when it fires or comes too late.
+struct Silence {
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Silence {
+    /// Ready when the connection has been silent for too long.
+    fn poll(&mut self, activity: &Activity, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            // While it is idle the timer may run out unheard: the next use finds it so.
+            let Some(limit) = activity.limit().filter(|_| activity.is_in_use()) else {
+                return Poll::Pending;
+            };
+            let Some(due) = activity.due(limit) else {
+                return Poll::Pending;
+            };
+            let timer = self
+                .timer
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+            if due < timer.deadline() {
+                timer.as_mut().reset(due);
+            }
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            let now = Instant::now();
+            if now < due {
+                timer.as_mut().reset(due);
+            } else if activity.waits() {
+                return Poll::Ready(());
+            } else if let Some(later) = now.checked_add(limit) {
+                // It is the caller who lets the other end wait.
+                timer.as_mut().reset(later);
+                if timer.as_mut().poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+            }
+        }
     }
 }

@@ -3,22 +3,51 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::bond::Bond;
 
-/// A transport that says when its other end has closed. hyper ends in the same way whether it reads the end of a stream
-/// or closes one itself, after the last exchange.
+/// A transport that says what happens on it: when something moved, when something is waited for, and that the other end
+/// has closed. hyper ends in the same way whether it reads the end of a stream or closes one itself.
+///
+/// An upgrade takes it out of the driver; it still ends with its agent then.
 pub(super) struct Transport<IO> {
-    io: IO,
+    /// Until the agent ends it.
+    io: Option<IO>,
     bond: Arc<Bond>,
 }
 
-impl<IO> Transport<IO> {
+impl<IO: Unpin> Transport<IO> {
     pub(super) fn new(io: IO, bond: Arc<Bond>) -> Self {
-        Self { io, bond }
+        Self { io: Some(io), bond }
+    }
+
+    fn io(&mut self) -> io::Result<Pin<&mut IO>> {
+        if self.bond.is_killed() {
+            self.io = None;
+        }
+        match &mut self.io {
+            Some(io) => Ok(Pin::new(io)),
+            None => Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "the agent was destroyed",
+            )),
+        }
+    }
+
+    fn wrote<T>(&self, written: Poll<T>, cx: &Context<'_>) -> Poll<T> {
+        self.bond.activity().written(written.is_pending());
+        self.wait(written, cx)
+    }
+
+    /// A detached transport has no driver that could be aborted.
+    fn wait<T>(&self, polled: Poll<T>, cx: &Context<'_>) -> Poll<T> {
+        if polled.is_pending() {
+            self.bond.wake_if_killed(cx.waker());
+        }
+        polled
     }
 }
 
@@ -32,11 +61,12 @@ where
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.remaining();
-        let read = ready!(Pin::new(&mut self.io).poll_read(cx, buf));
-        if buf.remaining() == before && before > 0 {
+        let read = self.io()?.poll_read(cx, buf);
+        self.bond.activity().read(read.is_pending());
+        if read.is_ready() && buf.remaining() == before && before > 0 {
             self.bond.peer_closed();
         }
-        Poll::Ready(read)
+        self.wait(read, cx)
     }
 }
 
@@ -49,7 +79,8 @@ where
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        let written = self.io()?.poll_write(cx, buf);
+        self.wrote(written, cx)
     }
 
     fn poll_write_vectored(
@@ -57,18 +88,21 @@ where
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        let written = self.io()?.poll_write_vectored(cx, bufs);
+        self.wrote(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        self.io.as_ref().is_some_and(AsyncWrite::is_write_vectored)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let flushed = self.io()?.poll_flush(cx);
+        self.wait(flushed, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        let shut = self.io()?.poll_shutdown(cx);
+        self.wait(shut, cx)
     }
 }

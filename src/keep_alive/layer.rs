@@ -12,7 +12,7 @@ use crate::checkin::CheckinLayer;
 use crate::checkout::CheckoutLayer;
 use crate::clock::Clock;
 use crate::exchange::ExchangeLayer;
-use crate::expiry::{IdleEvictionLayer, MaxUsesLayer, TtlLayer};
+use crate::expiry::{ActiveTimeoutLayer, IdleEvictionLayer, MaxUsesLayer, TtlLayer};
 use crate::http1::HandshakeLayer;
 use crate::keep_alive::KeepAlive;
 use crate::pool::{Limits, Scheduling};
@@ -47,7 +47,9 @@ use crate::pool::{Limits, Scheduling};
 pub struct KeepAliveLayer<B> {
     exchange: ExchangeLayer,
     limits: Limits,
-    idle: IdleEvictionLayer,
+    idle_timeout: Duration,
+    active_timeout: Option<Duration>,
+    connect_timeout: Option<Duration>,
     ttl: Duration,
     ttl_jitter: f64,
     uses: MaxUsesLayer,
@@ -61,7 +63,9 @@ impl<B> KeepAliveLayer<B> {
         Self {
             exchange: ExchangeLayer::new(),
             limits: Limits::new(),
-            idle: IdleEvictionLayer::new(Duration::from_secs(4)),
+            idle_timeout: Duration::from_secs(4),
+            active_timeout: None,
+            connect_timeout: None,
             ttl: Duration::MAX,
             ttl_jitter: 0.0,
             uses: MaxUsesLayer::new(u64::MAX),
@@ -89,13 +93,26 @@ impl<B> KeepAliveLayer<B> {
     /// 5 s after which Node servers close.
     #[doc(alias = "freeSocketTimeout")]
     pub fn idle_timeout(mut self, max: Duration) -> Self {
-        self.idle = IdleEvictionLayer::new(max);
+        self.idle_timeout = max;
         self
     }
 
-    /// The longest time for a connect, DNS and TLS included. Default: 8 s.
+    /// The longest silence of a connection in use (agentkeepalive: `timeout`); see [`ActiveTimeoutLayer`]. Default:
+    /// twice the idle timeout, 8 s at least.
+    ///
+    /// # Panics
+    ///
+    /// If `max` is zero.
+    #[doc(alias = "timeout")]
+    pub fn active_timeout(mut self, max: Duration) -> Self {
+        let _ = ActiveTimeoutLayer::new(max);
+        self.active_timeout = Some(max);
+        self
+    }
+
+    /// The longest time for a connect, DNS and TLS included. Default: the active timeout.
     pub fn connect_timeout(mut self, max: Duration) -> Self {
-        self.limits = self.limits.connect_timeout(max);
+        self.connect_timeout = Some(max);
         self
     }
 
@@ -218,11 +235,18 @@ where
     type Service = KeepAlive<M, B>;
 
     fn layer(&self, connector: M) -> KeepAlive<M, B> {
-        let checkout = CheckoutLayer::with_books(self.limits.clone(), self.books.clone());
+        let active = self.active_timeout.unwrap_or_else(|| {
+            let twice = self.idle_timeout.saturating_mul(2);
+            twice.max(Duration::from_secs(8))
+        });
+        let connect = self.connect_timeout.unwrap_or(active);
+        let limits = self.limits.clone().connect_timeout(connect);
+        let checkout = CheckoutLayer::with_books(limits, self.books.clone());
+        let idle = IdleEvictionLayer::new(self.idle_timeout);
         let ttl = TtlLayer::new(self.ttl).jitter(self.ttl_jitter);
         let connector = MapRequestLayer::new(Uri::from as _).layer(connector);
-        let connections = self.handshake.layer(connector);
-        let limited = self.idle.layer(ttl.layer(self.uses.layer(connections)));
+        let connections = ActiveTimeoutLayer::new(active).layer(self.handshake.layer(connector));
+        let limited = idle.layer(ttl.layer(self.uses.layer(connections)));
         let leases = CheckinLayer::new().layer(checkout.layer(limited));
         KeepAlive::new(self.exchange.layer(leases))
     }
@@ -233,7 +257,9 @@ impl<B> Clone for KeepAliveLayer<B> {
         Self {
             exchange: self.exchange,
             limits: self.limits.clone(),
-            idle: self.idle,
+            idle_timeout: self.idle_timeout,
+            active_timeout: self.active_timeout,
+            connect_timeout: self.connect_timeout,
             ttl: self.ttl,
             ttl_jitter: self.ttl_jitter,
             uses: self.uses,
@@ -254,7 +280,9 @@ impl<B> fmt::Debug for KeepAliveLayer<B> {
         f.debug_struct("KeepAliveLayer")
             .field("exchange", &self.exchange)
             .field("limits", &self.limits)
-            .field("idle", &self.idle)
+            .field("idle_timeout", &self.idle_timeout)
+            .field("active_timeout", &self.active_timeout)
+            .field("connect_timeout", &self.connect_timeout)
             .field("ttl", &self.ttl)
             .field("ttl_jitter", &self.ttl_jitter)
             .field("uses", &self.uses)

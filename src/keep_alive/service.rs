@@ -12,11 +12,11 @@ use crate::checkin::Lease;
 use crate::checkout::Checkout;
 use crate::error::{BoxError, Error};
 use crate::exchange::{Body, Exchange, ExchangeFuture};
-use crate::expiry::{IdleEviction, MaxUses, Ttl};
+use crate::expiry::{ActiveTimeout, IdleEviction, MaxUses, Ttl};
 use crate::http1::{Handshake, Http1Connection};
 use crate::key::Destination;
 
-type Limited<M> = IdleEviction<Ttl<MaxUses<M>>>;
+type Limited<M> = IdleEviction<Ttl<MaxUses<ActiveTimeout<M>>>>;
 type Connections<M, B> = Limited<Handshake<MapRequest<M, fn(Destination) -> Uri>, B>>;
 type Leases<M, B> = Checkin<Checkout<Connections<M, B>, Http1Connection<B>>>;
 

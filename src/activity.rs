@@ -1,0 +1,146 @@
+//! When something last moved on a transport.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Stored to at each read and write, and read by a timer that seldom fires: the timer is not touched in between.
+///
+/// Silence counts only while a connection is in use, and only while a read or a write of ours waits for the other end:
+/// a caller who reads slowly is not punished for it.
+#[derive(Debug)]
+pub(crate) struct Activity {
+    epoch: Instant,
+    /// In milliseconds since `epoch`.
+    moved: AtomicU64,
+    in_use: AtomicBool,
+    read_waits: AtomicBool,
+    write_waits: AtomicBool,
+    /// The longest silence, in milliseconds; `NEVER` without a limit.
+    limit: AtomicU64,
+    /// The same for the present use alone; `NOT_SET` where it has none of its own.
+    limit_now: AtomicU64,
+}
+
+/// As the place of a limit: none.
+const NEVER: u64 = u64::MAX;
+const NOT_SET: u64 = u64::MAX - 1;
+
+impl Activity {
+    pub(crate) fn new() -> Self {
+        Self {
+            epoch: Instant::now(),
+            moved: AtomicU64::new(0),
+            in_use: AtomicBool::new(true),
+            read_waits: AtomicBool::new(false),
+            write_waits: AtomicBool::new(false),
+            limit: AtomicU64::new(NEVER),
+            limit_now: AtomicU64::new(NOT_SET),
+        }
+    }
+
+    pub(crate) fn tighten(&self, max: Duration) {
+        self.limit.fetch_min(in_millis(max), Ordering::Relaxed);
+    }
+
+    /// A limit for the present use alone: it wins, be it longer or shorter.
+    pub(crate) fn limit_this_use(&self, max: Duration) {
+        self.limit_now.store(in_millis(max), Ordering::Relaxed);
+    }
+
+    /// A use begins: what was silent before does not count.
+    pub(crate) fn begin_use(&self, now: Instant) {
+        self.move_at(now);
+        self.limit_now.store(NOT_SET, Ordering::Relaxed);
+        self.in_use.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn end_use(&self) {
+        self.in_use.store(false, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.in_use.load(Ordering::Relaxed)
+    }
+
+    /// What holds at present.
+    pub(crate) fn limit(&self) -> Option<Duration> {
+        let limit = match self.limit_now.load(Ordering::Relaxed) {
+            NOT_SET => self.limit.load(Ordering::Relaxed),
+            limit => limit,
+        };
+        (limit != NEVER).then(|| Duration::from_millis(limit))
+    }
+
+    /// When the silence will have lasted for `limit`, if nothing moves until then.
+    pub(crate) fn due(&self, limit: Duration) -> Option<Instant> {
+        let moved = Duration::from_millis(self.moved.load(Ordering::Relaxed));
+        self.epoch.checked_add(moved)?.checked_add(limit)
+    }
+
+    /// Whether it is the other end that is waited for.
+    pub(crate) fn waits(&self) -> bool {
+        self.read_waits.load(Ordering::Relaxed) || self.write_waits.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn read(&self, waits: bool) {
+        self.read_waits.store(waits, Ordering::Relaxed);
+        self.move_unless(waits);
+    }
+
+    pub(crate) fn written(&self, waits: bool) {
+        self.write_waits.store(waits, Ordering::Relaxed);
+        self.move_unless(waits);
+    }
+
+    fn move_unless(&self, waits: bool) {
+        if !waits && self.limit().is_some() {
+            self.move_at(Instant::now());
+        }
+    }
+
+    fn move_at(&self, now: Instant) {
+        let since = now.saturating_duration_since(self.epoch);
+        self.moved.store(in_millis(since), Ordering::Relaxed);
+    }
+}
+
+/// Rounded up, so that no limit is kept too early. What is too long to count is no limit.
+fn in_millis(time: Duration) -> u64 {
+    let part = u64::from(time.subsec_nanos()).div_ceil(1_000_000);
+    match time.as_secs().checked_mul(1_000) {
+        Some(millis) if millis < NOT_SET - 1_000 => millis + part,
+        _ => NEVER,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_limit_for_one_use_wins_and_is_gone_after_it() {
+        let activity = Activity::new();
+        assert_eq!(activity.limit(), None);
+        activity.tighten(8 * SECOND);
+        activity.tighten(9 * SECOND);
+        for own in [SECOND, 60 * SECOND] {
+            activity.limit_this_use(own);
+            assert_eq!(activity.limit(), Some(own));
+            activity.begin_use(Instant::now());
+            assert_eq!(activity.limit(), Some(8 * SECOND));
+        }
+        activity.limit_this_use(Duration::MAX);
+        assert_eq!(activity.limit(), None);
+    }
+
+    #[test]
+    fn a_limit_is_never_kept_too_early() {
+        assert_eq!(in_millis(Duration::from_micros(1500)), 2);
+        assert_eq!(in_millis(Duration::from_millis(3)), 3);
+        assert_eq!(in_millis(Duration::MAX), NEVER);
+    }
+}

@@ -1,0 +1,60 @@
+use std::time::Duration;
+
+use crate::expiry::expiry_layer;
+use crate::expiry::future::Limit;
+
+/// Connections in use are not silent for longer than this (agentkeepalive: `timeout`).
+///
+/// What ends it is silence, not duration: every byte in either direction begins it anew, and it counts only while a read
+/// or a write of ours waits for the server, so that a caller who reads slowly is not punished. A connection that has
+/// been silent for too long is closed, and its exchange fails with an error that
+/// [`is_timeout`](crate::Error::is_timeout). [`InactivityTimeout`](crate::InactivityTimeout) sets another value for one
+/// request.
+///
+/// The connection's driver keeps to it: [`HandshakeLayer`](crate::HandshakeLayer)'s does.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_keep_alive::ActiveTimeoutLayer;
+///
+/// let layer = ActiveTimeoutLayer::new(Duration::from_secs(8));
+/// # let _ = layer;
+/// ```
+#[doc(alias = "timeout")]
+#[derive(Clone, Copy, Debug)]
+pub struct ActiveTimeoutLayer {
+    limit: Silence,
+}
+
+/// The service that [`ActiveTimeoutLayer`] makes.
+#[derive(Clone, Debug)]
+pub struct ActiveTimeout<M> {
+    inner: M,
+    limit: Silence,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Silence(Duration);
+
+impl From<Silence> for Limit {
+    fn from(silence: Silence) -> Self {
+        Self::Silence(silence.0)
+    }
+}
+
+impl ActiveTimeoutLayer {
+    /// `max` is the longest silence, kept to the millisecond; `Duration::MAX` is no limit.
+    ///
+    /// # Panics
+    ///
+    /// If `max` is zero: every exchange would fail.
+    #[must_use]
+    pub const fn new(max: Duration) -> Self {
+        assert!(!max.is_zero(), "active_timeout must not be zero");
+        Self {
+            limit: Silence(max),
+        }
+    }
+}
+
+expiry_layer!(ActiveTimeoutLayer, ActiveTimeout, Silence);

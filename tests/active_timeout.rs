@@ -1,0 +1,198 @@
+//! How long a connection in use may be silent.
+
+mod support;
+
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full};
+use support::agent::{agent_over, at_rest, fetch, get, send};
+use support::{Conn, Server};
+use tokio::time::Instant;
+use tower_keep_alive::{InactivityTimeout, KeepAliveLayer, TimeoutKind};
+
+const T: Duration = Duration::from_millis(100);
+
+/// Reads requests, and never answers.
+async fn silent(mut conn: Conn) {
+    while conn.request().await.is_some() {}
+}
+
+fn layer() -> KeepAliveLayer<Full<bytes::Bytes>> {
+    KeepAliveLayer::new().active_timeout(T)
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_fails_the_request_and_closes_the_connection() {
+    let server = Server::in_memory(silent);
+    let (client, handle) = agent_over(layer(), server.connector());
+    let start = Instant::now();
+    let error = fetch(&client, server.url("/")).await.unwrap_err();
+    assert_eq!(error.timeout_kind(), Some(TimeoutKind::Inactivity));
+    assert_eq!(error.timeout(), Some(T));
+    assert!(!error.is_reset());
+    assert!(
+        (T..T + T / 5).contains(&start.elapsed()),
+        "{:?}",
+        start.elapsed()
+    );
+    at_rest(&handle).await;
+    let status = handle.status();
+    assert_eq!(
+        (
+            status.created,
+            status.timeouts,
+            status.errors,
+            status.closed,
+            status.requests
+        ),
+        (1, 1, 1, 1, 0)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reused_connection_has_its_time_anew() {
+    let server = Server::in_memory(|mut conn| async move {
+        conn.request().await;
+        conn.respond("one").await;
+        silent(conn).await;
+    });
+    let (client, handle) = agent_over(layer(), server.connector());
+    fetch(&client, server.url("/")).await.unwrap();
+    tokio::time::sleep(T * 3).await;
+    let start = Instant::now();
+    let error = fetch(&client, server.url("/")).await.unwrap_err();
+    assert!(error.is_timeout() && error.is_reused());
+    assert!(
+        (T..T + T / 5).contains(&start.elapsed()),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!(server.accepted(), 1);
+    at_rest(&handle).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_byte_begins_it_anew() {
+    let server = Server::in_memory(|mut conn| async move {
+        conn.request().await;
+        conn.send("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n")
+            .await;
+        for byte in ["d", "r", "i", "p", "s", "."] {
+            tokio::time::sleep(T * 6 / 10).await;
+            conn.send(byte).await;
+        }
+        conn.closed().await;
+    });
+    let (client, handle) = agent_over(layer(), server.connector());
+    assert_eq!(
+        fetch(&client, server.url("/")).await.unwrap().body,
+        "drips."
+    );
+    at_rest(&handle).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_is_not_punished() {
+    const SIZE: usize = 1 << 20;
+    let server = Server::in_memory(|mut conn| async move {
+        conn.request().await;
+        conn.respond(&"x".repeat(SIZE)).await;
+        conn.closed().await;
+    });
+    let (client, handle) = agent_over(layer(), server.connector());
+    let mut body = client
+        .request(get(server.url("/")))
+        .await
+        .unwrap()
+        .into_body();
+    let mut read = 0;
+    while let Some(frame) = body.frame().await {
+        read += frame.unwrap().into_data().unwrap().len();
+        tokio::time::sleep(T * 3).await;
+    }
+    assert_eq!(read, SIZE);
+    at_rest(&handle).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_in_the_middle_of_a_body_fails_the_body() {
+    let server = Server::in_memory(|mut conn| async move {
+        conn.request().await;
+        conn.send("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nhalf")
+            .await;
+        conn.closed().await;
+    });
+    let (client, handle) = agent_over(layer(), server.connector());
+    let response = client.request(get(server.url("/"))).await.unwrap();
+    let error = response.into_body().collect().await.unwrap_err();
+    assert_eq!(error.timeout_kind(), Some(TimeoutKind::Inactivity));
+    at_rest(&handle).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_on_the_request_wins_and_is_gone_after_it() {
+    let server = Server::in_memory(|mut conn| async move {
+        while let Some(head) = conn.request().await {
+            let wait = head.target.trim_start_matches('/').parse().unwrap();
+            tokio::time::sleep(Duration::from_millis(wait)).await;
+            conn.respond("late").await;
+        }
+    });
+    let (client, handle) = agent_over(layer(), server.connector());
+    let within = |path: &str, max| {
+        let mut request = get(server.url(path));
+        request.extensions_mut().insert(InactivityTimeout(max));
+        send(&client, request)
+    };
+    within("/250", T * 3)
+        .await
+        .expect("longer than the agent's");
+    within("/5000", Duration::MAX).await.expect("none at all");
+    fetch(&client, server.url("/50"))
+        .await
+        .expect("the agent's");
+    let start = Instant::now();
+    let error = within("/80", T / 2).await.unwrap_err();
+    assert_eq!(error.timeout(), Some(T / 2));
+    assert!(start.elapsed() < T, "{:?}", start.elapsed());
+    fetch(&client, server.url("/250"))
+        .await
+        .expect_err("the agent's again");
+    at_rest(&handle).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_in_line_has_its_own_time_on_one_connection_at_a_time() {
+    let server = Server::in_memory(silent);
+    let (client, handle) = agent_over(layer().max_connections_per_host(1), server.connector());
+    let start = Instant::now();
+    let url = server.url("/");
+    let calls = (0..3).map(|_| async {
+        let error = fetch(&client, &url).await.unwrap_err();
+        assert!(error.is_timeout());
+        start.elapsed()
+    });
+    let times = futures_util::future::join_all(calls).await;
+    for (index, time) in times.into_iter().enumerate() {
+        let expected = T * (index as u32 + 1);
+        assert!(
+            (expected..expected + T / 5).contains(&time),
+            "{index}: {time:?}"
+        );
+    }
+    assert_eq!(server.max_open(), 1);
+    at_rest(&handle).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_is_not_in_use() {
+    let server = Server::in_memory(support::script::echo);
+    let layer = layer().idle_timeout(T * 20);
+    let (client, handle) = agent_over(layer, server.connector());
+    for _ in 0..3 {
+        fetch(&client, server.url("/")).await.unwrap();
+        tokio::time::sleep(T * 5).await;
+    }
+    assert_eq!(server.accepted(), 1);
+    at_rest(&handle).await;
+}
