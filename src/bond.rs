@@ -23,6 +23,8 @@ pub(crate) struct Bond {
     peer_closed: AtomicBool,
     /// Its exchange was given up before its end.
     unfinished: AtomicBool,
+    /// hyper does not have all of the request's body yet.
+    uploading: AtomicBool,
     activity: Activity,
     /// What `Ends` says too, for those who look often.
     killed: AtomicBool,
@@ -58,6 +60,7 @@ impl Bond {
             cause: AtomicU8::new(0),
             peer_closed: AtomicBool::new(false),
             unfinished: AtomicBool::new(false),
+            uploading: AtomicBool::new(false),
             activity: Activity::new(),
             killed: AtomicBool::new(false),
             detached: AtomicBool::new(false),
@@ -123,6 +126,14 @@ impl Bond {
 
     pub(crate) fn set_unfinished(&self, unfinished: bool) {
         self.unfinished.store(unfinished, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_uploading(&self, uploading: bool) {
+        self.uploading.store(uploading, Ordering::Release);
+    }
+
+    pub(crate) fn is_uploading(&self) -> bool {
+        self.uploading.load(Ordering::Acquire)
     }
 
     pub(crate) fn is_detached(&self) -> bool {

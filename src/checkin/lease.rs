@@ -134,7 +134,7 @@ impl<C: Poolable> Use for Berth<C> {
     }
 }
 
-/// The last use is over, or the connection has closed.
+/// The last use is over, or the connection has closed, or it is known that it will never be free.
 fn check_in<C: Poolable>(mut berth: Box<Berth<C>>) {
     let unfinished = berth.connection().lifespan().is_unfinished();
     if !unfinished {

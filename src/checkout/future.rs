@@ -14,7 +14,7 @@ use crate::checkout::service::Parts;
 use crate::clock::Moment;
 use crate::error::{CheckoutError, Denied};
 use crate::key::{Reuse, Target};
-use crate::pool::{Ask, Berth, Slot, Turn, Verdict, Waiter};
+use crate::pool::{Ask, Berth, Slot, Turn, Verdict, Waiter, current_runtime};
 use crate::poolable::{Liveness, Poolable};
 
 /// Resolves to a connection.
@@ -89,6 +89,7 @@ where
     fn start(&mut self, target: T, mut stale: Option<Box<Berth<C>>>) -> Result<Option<C>, Denied> {
         let pool = &self.parts.pool;
         let reuse = target.reuse();
+        let runtime = current_runtime();
         let mut slow = Slow {
             target: None,
             shared: reuse != Reuse::Never,
@@ -100,7 +101,11 @@ where
         loop {
             let now = pool.limits().clock.now();
             let returning = stale.is_some() || target.is_returning();
-            let ask = Ask { reuse, returning };
+            let ask = Ask {
+                reuse,
+                runtime,
+                returning,
+            };
             match pool.checkout(target.key(), ask, stale.take(), now) {
                 Verdict::Take(mut berth, since) => match berth.connection().probe() {
                     Liveness::Open => return Ok(Some(self.served(berth, since, now))),

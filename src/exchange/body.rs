@@ -1,5 +1,7 @@
 use std::any::Any;
 use std::fmt;
+use std::future::poll_fn;
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -8,9 +10,11 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::BoxBody;
 use hyper::body::Incoming;
+use tokio::runtime::Handle;
 
 use crate::cause::Cause;
 use crate::error::{BoxError, Error, Kind};
+use crate::exchange::layer::Drain;
 use crate::info::ConnectionInfo;
 use crate::poolable::Use;
 
@@ -27,6 +31,7 @@ pub struct Body {
     /// Until the end.
     held: Option<Box<dyn Use>>,
     info: ConnectionInfo,
+    drain: Option<Drain>,
 }
 
 enum Inner {
@@ -35,7 +40,12 @@ enum Inner {
 }
 
 impl Body {
-    pub(super) fn new<R>(body: R, held: Option<Box<dyn Use>>, info: ConnectionInfo) -> Self
+    pub(super) fn new<R>(
+        body: R,
+        held: Option<Box<dyn Use>>,
+        info: ConnectionInfo,
+        drain: Option<Drain>,
+    ) -> Self
     where
         R: HttpBody + Send + Sync + 'static,
         R::Error: Into<BoxError>,
@@ -52,7 +62,12 @@ impl Body {
                     .map_err(Into::into),
             )),
         };
-        Self { inner, held, info }
+        Self {
+            inner,
+            held,
+            info,
+            drain,
+        }
     }
 
     /// The connection that the response came on.
@@ -86,13 +101,7 @@ impl HttpBody for Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let frame = match &mut self.inner {
-            Inner::Http1(body) => {
-                ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(Into::into))
-            }
-            Inner::Other(body) => ready!(Pin::new(body).poll_frame(cx)),
-        };
-        Poll::Ready(match frame {
+        Poll::Ready(match ready!(self.inner.poll_frame(cx)) {
             Some(Ok(frame)) => {
                 // A caller who knows the length does not ask for more.
                 if self.inner.is_end_stream() {
@@ -113,14 +122,27 @@ impl HttpBody for Body {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.inner {
-            Inner::Http1(body) => body.size_hint(),
-            Inner::Other(body) => body.size_hint(),
-        }
+        self.inner.size_hint()
     }
 }
 
 impl Inner {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self {
+            Self::Http1(body) => Pin::new(body)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(Into::into))),
+            Self::Other(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(body) => body.size_hint(),
+            Self::Other(body) => body.size_hint(),
+        }
+    }
+
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Http1(body) => body.is_end_stream(),
@@ -131,10 +153,58 @@ impl Inner {
 
 impl Drop for Body {
     fn drop(&mut self) {
-        if let Some(mut held) = self.held.take() {
-            held.lifespan_mut().leave_unfinished();
-            // First the rest of the body: its driver then sees whether it has all of it.
-            self.inner = Inner::Other(BoxBody::default());
+        let Some(mut held) = self.held.take() else {
+            return;
+        };
+        held.lifespan_mut().leave_unfinished();
+        let rest = mem::replace(&mut self.inner, Inner::Other(BoxBody::default()));
+        let drain = self.drain.filter(|it| rest.size_hint().lower() <= it.bytes);
+        if let (Some(drain), Ok(runtime)) = (drain, Handle::try_current()) {
+            runtime.spawn(read_on(rest, held, drain));
+            return;
+        }
+        // First the rest of the body: its driver then sees whether it has all of it.
+        drop(rest);
+        held.release();
+    }
+}
+
+/// Reads what nobody wants, so that the connection can be used again. Ends with the body, or at the first of its limits,
+/// and closes the connection then.
+async fn read_on(mut rest: Inner, held: Box<dyn Use>, drain: Drain) {
+    let mut held = Abandoned(Some(held));
+    let mut left = drain.bytes;
+    let to_the_end = poll_fn(|cx| {
+        while !rest.is_end_stream() {
+            match ready!(rest.poll_frame(cx)) {
+                None => return Poll::Ready(true),
+                Some(Err(_)) => return Poll::Ready(false),
+                Some(Ok(frame)) => {
+                    let read = frame.data_ref().map_or(0, Bytes::len);
+                    match left.checked_sub(read as u64) {
+                        Some(rest) => left = rest,
+                        None => return Poll::Ready(false),
+                    }
+                }
+            }
+        }
+        Poll::Ready(true)
+    });
+    let ended = tokio::time::timeout(drain.time, to_the_end).await;
+    if ended == Ok(true)
+        && let Some(held) = held.0.take()
+    {
+        held.release();
+    }
+}
+
+/// A use that is closed if it is dropped.
+struct Abandoned(Option<Box<dyn Use>>);
+
+impl Drop for Abandoned {
+    fn drop(&mut self) {
+        if let Some(mut held) = self.0.take() {
+            held.lifespan_mut().end(Cause::Abandoned);
             held.release();
         }
     }

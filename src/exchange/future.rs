@@ -196,7 +196,7 @@ where
     } else {
         Some(held)
     };
-    response.map(|body| Body::new(body, held, info))
+    response.map(|body| Body::new(body, held, info, settings.drain_unread))
 }
 
 /// There will be no response. The connection is of no use any more.

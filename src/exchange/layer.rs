@@ -20,6 +20,14 @@ pub(super) struct Settings {
     pub(super) server_hint_margin: Duration,
     pub(super) info_in_extensions: bool,
     pub(super) absolute_form: bool,
+    pub(super) drain_unread: Option<Drain>,
+}
+
+/// How much of a body nobody reads is read to save its connection, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Drain {
+    pub(super) bytes: u64,
+    pub(super) time: Duration,
 }
 
 impl ExchangeLayer {
@@ -32,6 +40,7 @@ impl ExchangeLayer {
                 server_hint_margin: Duration::from_secs(1),
                 info_in_extensions: true,
                 absolute_form: false,
+                drain_unread: None,
             },
         }
     }
@@ -66,6 +75,15 @@ impl ExchangeLayer {
     #[must_use]
     pub const fn absolute_form(mut self, absolute: bool) -> Self {
         self.settings.absolute_form = absolute;
+        self
+    }
+
+    /// Reads on where a caller drops a response body before its end: up to `bytes` and for up to `time`, in a task of its
+    /// own. If that is the end, the connection is kept. A body that says that it is longer is not begun. Default: off;
+    /// the connection is closed, unless the rest of the body had arrived already.
+    #[must_use]
+    pub const fn drain_unread(mut self, bytes: u64, time: Duration) -> Self {
+        self.settings.drain_unread = Some(Drain { bytes, time });
         self
     }
 

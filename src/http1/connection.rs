@@ -13,6 +13,7 @@ use tower_service::Service;
 use crate::cause::Cause;
 use crate::connect::Probe;
 use crate::error::SendError;
+use crate::http1::upload::Upload;
 use crate::lifespan::Lifespan;
 use crate::poolable::{Liveness, Poolable};
 
@@ -27,13 +28,17 @@ pub struct Http1Connection<B>(Box<Parts<B>>);
 
 /// In a box that lives as long as the connection: it is moved often, from the pool to its lease and back.
 struct Parts<B> {
-    sender: SendRequest<B>,
+    sender: SendRequest<Upload<B>>,
     probe: Option<Probe>,
     lifespan: Lifespan,
 }
 
 impl<B> Http1Connection<B> {
-    pub(super) fn new(sender: SendRequest<B>, probe: Option<Probe>, lifespan: Lifespan) -> Self {
+    pub(super) fn new(
+        sender: SendRequest<Upload<B>>,
+        probe: Option<Probe>,
+        lifespan: Lifespan,
+    ) -> Self {
         Self(Box::new(Parts {
             sender,
             probe,
@@ -52,7 +57,15 @@ where
 
     fn poll_free(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // An error says that it is closed.
-        self.0.sender.poll_ready(cx).map(|_| ())
+        if self.0.sender.poll_ready(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        if self.0.lifespan.bond().is_uploading() {
+            // The response is over and the upload is not: nobody knows how much of it the server will still read.
+            self.0.lifespan.end(Cause::Abandoned);
+            return Poll::Ready(());
+        }
+        Poll::Pending
     }
 
     fn probe(&mut self) -> Liveness {
@@ -83,6 +96,8 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Http1Future<B> {
+        let bond = self.0.lifespan.bond();
+        let request = request.map(|body| Upload::new(body, bond));
         Http1Future(Box::pin(self.0.sender.try_send_request(request)))
     }
 }
@@ -118,14 +133,16 @@ impl<B> fmt::Debug for Http1Connection<B> {
 /// Dropping it before it is ready closes the connection: HTTP/1 has no other way to give up a request.
 pub struct Http1Future<B>(Pin<Box<dyn Future<Output = Sent<B>> + Send>>);
 
-type Sent<B> = Result<Response<Incoming>, TrySendError<Request<B>>>;
+type Sent<B> = Result<Response<Incoming>, TrySendError<Request<Upload<B>>>>;
 
 impl<B> Future for Http1Future<B> {
     type Output = Result<Response<Incoming>, SendError<B>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.0.as_mut().poll(cx).map_err(|mut error| SendError {
-            unsent: error.take_message(),
+            unsent: error
+                .take_message()
+                .map(|request| request.map(Upload::into_inner)),
             error: error.into_error().into(),
         })
     }

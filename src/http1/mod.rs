@@ -5,6 +5,7 @@ mod driver;
 mod layer;
 mod service;
 mod transport;
+mod upload;
 
 pub use connection::{Http1Connection, Http1Future};
 pub use layer::HandshakeLayer;

@@ -215,6 +215,13 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
+    /// Reads on, up to so many bytes and for so long, where a caller drops a response body before its end; see
+    /// [`ExchangeLayer::drain_unread`]. Default: off.
+    pub fn drain_unread(mut self, bytes: u64, time: Duration) -> Self {
+        self.exchange = self.exchange.drain_unread(bytes, time);
+        self
+    }
+
     /// HTTP/1 as hyper's builder says. Default: hyper's defaults.
     pub fn http1(mut self, http1: Builder) -> Self {
         self.handshake = self.handshake.http1(http1);

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::runtime::{Handle, Id};
+
 use crate::cause::Cause;
 use crate::pool::host_pool::HostPool;
 use crate::poolable::Poolable;
@@ -14,6 +16,8 @@ pub(crate) struct Berth<C> {
     home: Option<Arc<HostPool<C>>>,
     /// Its place there.
     slot: usize,
+    /// Where its driver lives.
+    runtime: Option<Id>,
     conn: Option<C>,
 }
 
@@ -22,6 +26,7 @@ impl<C: Poolable> Berth<C> {
         Self {
             home: None,
             slot,
+            runtime: current_runtime(),
             conn: Some(conn),
         }
     }
@@ -29,6 +34,10 @@ impl<C: Poolable> Berth<C> {
     /// The berth of a connection that no pool made: closed after its use.
     pub(crate) fn homeless(conn: C) -> Self {
         Self::new(usize::MAX, conn)
+    }
+
+    pub(super) fn runtime(&self) -> Option<Id> {
+        self.runtime
     }
 
     pub(super) fn slot(&self) -> usize {
@@ -102,4 +111,9 @@ impl<C: Poolable> Berth<C> {
             conn.lifespan_mut().end(cause);
         }
     }
+}
+
+/// The runtime that we are in, if any.
+pub(crate) fn current_runtime() -> Option<Id> {
+    Handle::try_current().ok().map(|runtime| runtime.id())
 }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Weak};
 use std::task::Waker;
 
 use slab::Slab;
+use tokio::runtime::Id;
 use tokio::task::AbortHandle;
 
 use crate::agent::Mode;
@@ -68,6 +69,7 @@ struct Waiting<C> {
     ticket: u64,
     /// Does not take a used connection.
     fresh: bool,
+    runtime: Option<Id>,
     line: Line,
     waker: Option<Waker>,
     gift: Gift<C>,
@@ -105,6 +107,8 @@ impl<C> Linked for Waiting<C> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ask {
     pub(crate) reuse: Reuse,
+    /// Where the caller is: a connection's driver lives in one runtime, and serves callers there only.
+    pub(crate) runtime: Option<Id>,
     /// Goes to the head of the line: it had its turn, and what it got was of no use.
     pub(crate) returning: bool,
 }
@@ -229,7 +233,7 @@ impl<C: Poolable> Host<C> {
         let fresh = ask.reuse == Reuse::Fresh;
         let mut urgent = ask.returning || fresh;
         if ask.reuse == Reuse::Any {
-            while let Some((berth, since, why)) = self.take_idle(now, around) {
+            while let Some((berth, since, why)) = self.take_idle(ask.runtime, now, around) {
                 let Some(why) = why else {
                     return Taken::Connection(berth, since);
                 };
@@ -244,32 +248,35 @@ impl<C: Poolable> Host<C> {
         }
         let ticket = around.ticket(urgent);
         if ask.reuse == Reuse::Never {
-            return self.make(ticket, fresh, true);
+            return self.make(ticket, ask, true);
         }
         let may = self.counted < around.limits.max_connections_per_host;
         let first = urgent || self.blocked.is_empty();
         if may && first && around.reserve(urgent) {
-            return self.make(ticket, fresh, false);
+            return self.make(ticket, ask, false);
         }
         if !urgent && self.blocked.len() >= around.limits.max_pending_per_host {
             return Taken::QueueFull(around.limits.max_pending_per_host);
         }
-        if fresh
-            && !may
-            && let Some(slot) = self.idle.head()
-        {
+        // What is idle is of no use to this caller, but its slot is.
+        if !may && let Some(slot) = self.idle.head() {
             let parked = self.unpark(slot, around).expect("in the idle list");
             self.close_for_blocked(parked.berth, Cause::Room, around);
         }
-        let waiter = self.join(ticket, fresh, Line::Blocked);
+        let waiter = self.join(ticket, ask, Line::Blocked);
         self.settle(around);
         Taken::Wait(waiter)
     }
 
     /// A place in line for a caller whose own connect is under way, and who wants what comes first.
-    pub(super) fn join_making(&mut self, around: &Around<'_, C>) -> usize {
+    pub(super) fn join_making(&mut self, runtime: Option<Id>, around: &Around<'_, C>) -> usize {
         let ticket = around.ticket(true);
-        self.join(ticket, false, Line::Making)
+        let ask = Ask {
+            reuse: Reuse::Any,
+            runtime,
+            returning: true,
+        };
+        self.join(ticket, ask, Line::Making)
     }
 
     /// A connection whose use is over: to the next in line, or idle, or closed.
@@ -301,9 +308,10 @@ impl<C: Poolable> Host<C> {
             around.after.close(berth, cause);
             return None;
         }
-        if let Some(waiter) = self.next_for_connection() {
+        let runtime = berth.runtime();
+        if let Some(waiter) = self.next_for_connection(runtime) {
             let waiting = &self.waiters[waiter];
-            if waiting.fresh {
+            if !waiting.can_use(runtime) {
                 self.close_for_blocked(berth, Cause::Room, around);
                 return None;
             }
@@ -495,13 +503,24 @@ impl<C: Poolable> Host<C> {
     /// The picked one, and what is wrong with it.
     fn take_idle(
         &mut self,
+        runtime: Option<Id>,
         now: Moment,
         around: &mut Around<'_, C>,
     ) -> Option<(Box<Berth<C>>, Moment, Option<Cause>)> {
-        let slot = match around.limits.scheduling {
-            Scheduling::Lifo => self.idle.tail(),
-            Scheduling::Fifo => self.idle.head(),
-        }?;
+        let lifo = around.limits.scheduling == Scheduling::Lifo;
+        let mut picked = if lifo {
+            self.idle.tail()
+        } else {
+            self.idle.head()
+        };
+        while let Some(slot) = picked.filter(|&slot| self.open[slot].runtime() != runtime) {
+            picked = if lifo {
+                List::prev(&mut self.open, slot)
+            } else {
+                List::next(&mut self.open, slot)
+            };
+        }
+        let slot = picked?;
         let mut parked = self.unpark(slot, around).expect("in the idle list");
         let why = match parked.deadline {
             _ if !parked.berth.connection().is_open() => Some(Cause::Stale),
@@ -520,17 +539,17 @@ impl<C: Poolable> Host<C> {
         Some(parked)
     }
 
-    fn make(&mut self, ticket: u64, fresh: bool, one_shot: bool) -> Taken<C> {
+    fn make(&mut self, ticket: u64, ask: Ask, one_shot: bool) -> Taken<C> {
         let slot = self.open_slot(one_shot);
         // Who wants a new connection of its own takes nobody else's.
-        let line = if fresh || one_shot {
-            Line::Left
-        } else {
+        let line = if ask.reuse == Reuse::Any {
             Line::Making
+        } else {
+            Line::Left
         };
         Taken::Make {
             slot,
-            waiter: self.join(ticket, fresh, line),
+            waiter: self.join(ticket, ask, line),
         }
     }
 
@@ -547,11 +566,12 @@ impl<C: Poolable> Host<C> {
         })
     }
 
-    fn join(&mut self, ticket: u64, fresh: bool, line: Line) -> usize {
+    fn join(&mut self, ticket: u64, ask: Ask, line: Line) -> usize {
         let waiter = self.waiters.insert(Waiting {
             links: Links::default(),
             ticket,
-            fresh,
+            fresh: ask.reuse != Reuse::Any,
+            runtime: ask.runtime,
             line,
             waker: None,
             gift: Gift::EMPTY,
@@ -594,17 +614,21 @@ impl<C: Poolable> Host<C> {
         }
     }
 
-    /// The oldest caller who has a use for a connection that is given back: to take it, or, if it wants a fresh one and
-    /// no slot is on its way to it, to have it closed.
-    fn next_for_connection(&mut self) -> Option<usize> {
+    /// The oldest caller who has a use for a connection of this runtime that is given back: to take it, or, if it cannot
+    /// use it and no slot is on its way to it, to have it closed.
+    fn next_for_connection(&mut self, runtime: Option<Id>) -> Option<usize> {
         let mut blocked = self.blocked.head();
         for _ in 0..self.dying {
-            let Some(key) = blocked.filter(|&key| self.waiters[key].fresh) else {
+            let Some(key) = blocked.filter(|&key| !self.waiters[key].can_use(runtime)) else {
                 break;
             };
             blocked = List::next(&mut self.waiters, key);
         }
-        match (self.making.head(), blocked) {
+        let mut making = self.making.head();
+        while let Some(key) = making.filter(|&key| !self.waiters[key].can_use(runtime)) {
+            making = List::next(&mut self.waiters, key);
+        }
+        match (making, blocked) {
             (Some(making), Some(blocked)) => {
                 let earlier = self.waiters[making].ticket < self.waiters[blocked].ticket;
                 Some(if earlier { making } else { blocked })
@@ -674,6 +698,19 @@ impl<C> Gift<C> {
 
     fn is_empty(&self) -> bool {
         self.connection.is_none() && self.slot.is_none() && !self.refused
+    }
+}
+
+impl<C> Waiting<C> {
+    fn can_use(&self, runtime: Option<Id>) -> bool {
+        !self.fresh && self.runtime == runtime
+    }
+}
+
+impl<C: Poolable> Open<C> {
+    /// Of an idle one.
+    fn runtime(&self) -> Option<Id> {
+        self.idle.as_ref().and_then(|parked| parked.berth.runtime())
     }
 }
 

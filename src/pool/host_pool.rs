@@ -11,7 +11,7 @@ use crate::cause::Cause;
 use crate::clock::Moment;
 use crate::key::Key;
 use crate::lifespan::Lifespan;
-use crate::pool::berth::Berth;
+use crate::pool::berth::{Berth, current_runtime};
 use crate::pool::host::{After, Around, Ask, Gift, Host, Taken};
 use crate::pool::shared::Shared;
 use crate::pool::slot::Slot;
@@ -91,9 +91,10 @@ impl<C: Poolable> HostPool<C> {
 
     /// A place in line for a caller whose own connect is under way, and who had been given something stale.
     pub(crate) fn wait_making(self: &Arc<Self>, stale: Box<Berth<C>>) -> Waiter<C> {
+        let runtime = current_runtime();
         let place = self.with(|host, around| {
             host.discard_stale(stale, around);
-            host.join_making(around)
+            host.join_making(runtime, around)
         });
         Waiter::new(self.clone(), place)
     }

@@ -22,7 +22,7 @@ use crate::clock::Moment;
 use crate::key::KeyRef;
 use crate::poolable::Poolable;
 
-pub(crate) use berth::Berth;
+pub(crate) use berth::{Berth, current_runtime};
 pub(crate) use host::Ask;
 pub(crate) use host_pool::{HostPool, Verdict};
 pub use limits::{Limits, Scheduling};

@@ -42,6 +42,7 @@ const B: &str = "http://b/";
 fn ask(pool: &Pool<Conn>, host: &'static str, reuse: Reuse) -> Verdict<Conn> {
     let ask = Ask {
         reuse,
+        runtime: None,
         returning: false,
     };
     pool.checkout(Uri::from_static(host).key(), ask, None, Moment::now())
@@ -54,6 +55,7 @@ fn come_back(
 ) -> Verdict<Conn> {
     let ask = Ask {
         reuse: Reuse::Any,
+        runtime: None,
         returning: true,
     };
     pool.checkout(Uri::from_static(host).key(), ask, stale, Moment::now())
@@ -510,6 +512,7 @@ fn hosts_gone_quiet_leave_the_table() {
         let uri: Uri = format!("http://host-{number}/").parse().unwrap();
         let ask = Ask {
             reuse: Reuse::Any,
+            runtime: None,
             returning: false,
         };
         let Verdict::Make(slot, _) = pool.checkout(uri.key(), ask, None, Moment::now()) else {
@@ -520,5 +523,48 @@ fn hosts_gone_quiet_leave_the_table() {
     assert_eq!(pool.handle().status().idle.len(), 10_000);
     pool.handle().close_idle();
     assert!(pool.shared().table.is_empty());
+    at_rest(pool);
+}
+
+#[test]
+fn a_connection_serves_callers_of_its_own_runtime_only() {
+    let runtime = || {
+        let builder = &mut tokio::runtime::Builder::new_current_thread();
+        builder.enable_time().build().unwrap()
+    };
+    let (here, there) = (runtime(), runtime());
+    let pool = Pool::new(Limits::new().max_connections_per_host(1));
+    let ask_in = |runtime: &tokio::runtime::Runtime| {
+        let _entered = runtime.enter();
+        let ask = Ask {
+            reuse: Reuse::Any,
+            runtime: current_runtime(),
+            returning: false,
+        };
+        pool.checkout(Uri::from_static(A).key(), ask, None, Moment::now())
+    };
+    let connect_in = |runtime: &tokio::runtime::Runtime, slot| {
+        let _entered = runtime.enter();
+        connect(slot)
+    };
+    let Verdict::Make(slot, waiter) = ask_in(&here) else {
+        panic!("nothing is open");
+    };
+    drop(waiter);
+    connect_in(&here, slot).give_back();
+    // An idle one of the other runtime makes room...
+    let waiter = waits(ask_in(&there));
+    let conn = connect_in(&there, may_make(&waiter));
+    drop(waiter);
+    // ...and so does one that is given back.
+    let waiter = waits(ask_in(&here));
+    conn.give_back();
+    let conn = connect_in(&here, may_make(&waiter));
+    drop(waiter);
+    let waiter = waits(ask_in(&here));
+    conn.give_back();
+    handed_over(&waiter).give_back();
+    drop(waiter);
+    assert_eq!(pool.handle().status().closes[&Cause::Room], 2);
     at_rest(pool);
 }
