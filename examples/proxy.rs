@@ -1,0 +1,290 @@
+//! A reverse proxy in axum, whose connections to its upstream are the agent's.
+//!
+//! `cargo run --example proxy -- --listen 127.0.0.1:8080 --upstream http://127.0.0.1:3000 --max-connections-per-host 50`
+//!
+//! `GET /agent/status` answers with the status of the agent as JSON; everything else is for the upstream. Bodies are
+//! streamed both ways. It does not add `Via` or `X-Forwarded-For`, and upgrades and `CONNECT` are not passed on.
+
+use std::error::Error as _;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::handler::Handler;
+use axum::response::{IntoResponse, Json};
+use clap::Parser;
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use http::uri::Authority;
+use http::{Method, Request, Response, StatusCode, Uri};
+use http_body::Body as _;
+use tokio::net::TcpListener;
+use tower::ServiceBuilder;
+use tower_keep_alive::connect::TcpConnector;
+use tower_keep_alive::{AgentHandle, Error, KeepAlive, KeepAliveLayer};
+
+/// A reverse proxy that keeps its connections to the upstream.
+#[derive(Parser)]
+#[command(name = "proxy")]
+struct Arguments {
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, value_name = "ADDR")]
+    listen: SocketAddr,
+
+    /// Where requests go; a path in it is put before theirs
+    #[arg(long, value_name = "URL", value_parser = Upstream::parse)]
+    upstream: Upstream,
+
+    /// The most connections to the upstream [default: no limit]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    max_connections_per_host: Option<usize>,
+
+    /// The most connections in all [default: no limit]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    max_connections: Option<usize>,
+
+    /// The most idle connections to the upstream [default: 256]
+    #[arg(long, value_name = "N")]
+    max_idle_per_host: Option<usize>,
+
+    /// The longest time that a connection is idle, such as 500ms [default: 4s]
+    #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration)]
+    idle_timeout: Option<Duration>,
+
+    /// The oldest that a connection gets, such as 10m [default: no limit]
+    #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration)]
+    ttl: Option<Duration>,
+
+    /// Use a new connection for every request
+    #[arg(long)]
+    no_keep_alive: bool,
+}
+
+/// What every request needs; axum clones it for each.
+#[derive(Clone)]
+struct Proxy {
+    client: KeepAlive<TcpConnector, Body>,
+    agent: AgentHandle,
+    upstream: Upstream,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            eprintln!("proxy: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<(), String> {
+    let layer = arguments.layer();
+    let agent = layer.handle();
+    let proxy = Proxy {
+        client: ServiceBuilder::new()
+            .layer(layer)
+            .service(TcpConnector::new()),
+        agent: agent.clone(),
+        upstream: arguments.upstream,
+    };
+
+    let listener = TcpListener::bind(arguments.listen)
+        .await
+        .map_err(|error| format!("cannot listen on {}: {error}", arguments.listen))?;
+    let address = listener
+        .local_addr()
+        .map_err(|error| format!("cannot tell the address: {error}"))?;
+    println!("listening on {address}");
+
+    // No `Router`: it gives an answer to HEAD a Content-Length of its own where the upstream's has none.
+    axum::serve(listener, serve.with_state(proxy).into_make_service())
+        .with_graceful_shutdown(interrupted())
+        .await
+        .map_err(|error| format!("cannot serve: {error}"))?;
+    agent.drain().await;
+    Ok(())
+}
+
+/// Resolves at the first ctrl-c, after which what is in flight is finished. At the second nothing is waited for.
+async fn interrupted() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        return std::future::pending().await;
+    }
+    tokio::spawn(async {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            std::process::exit(130);
+        }
+    });
+}
+
+impl Arguments {
+    fn layer(&self) -> KeepAliveLayer<Body> {
+        let mut layer = KeepAliveLayer::new().keep_alive(!self.no_keep_alive);
+        if let Some(max) = self.max_connections_per_host {
+            layer = layer.max_connections_per_host(max);
+        }
+        if let Some(max) = self.max_connections {
+            layer = layer.max_connections(max);
+        }
+        if let Some(max) = self.max_idle_per_host {
+            layer = layer.max_idle_per_host(max);
+        }
+        if let Some(max) = self.idle_timeout {
+            layer = layer.idle_timeout(max);
+        }
+        if let Some(max) = self.ttl {
+            layer = layer.ttl(max);
+        }
+        layer
+    }
+}
+
+async fn serve(State(proxy): State<Proxy>, request: Request<Body>) -> Response<Body> {
+    match (request.method(), request.uri().path()) {
+        (&Method::GET, "/agent/status") => Json(proxy.agent.status()).into_response(),
+        (&Method::CONNECT, _) => refusal(StatusCode::NOT_IMPLEMENTED, "this proxy has no tunnels"),
+        _ => forward(&proxy, request).await,
+    }
+}
+
+async fn forward(proxy: &Proxy, request: Request<Body>) -> Response<Body> {
+    let Some(uri) = proxy.upstream.uri(request.uri()) else {
+        return refusal(StatusCode::BAD_REQUEST, "the path cannot be passed on");
+    };
+    match proxy.client.request(outbound(uri, request)).await {
+        Ok(response) => inbound(response),
+        Err(error) if error.is_timeout() => refusal(StatusCode::GATEWAY_TIMEOUT, &reason(&error)),
+        Err(error) => refusal(StatusCode::BAD_GATEWAY, &reason(&error)),
+    }
+}
+
+/// The request as the upstream gets it. The agent sets `Host`.
+fn outbound(uri: Uri, request: Request<Body>) -> Request<Body> {
+    let (head, body) = request.into_parts();
+    let mut request = Request::new(body);
+    *request.method_mut() = head.method;
+    *request.uri_mut() = uri;
+    *request.headers_mut() = head.headers;
+    strip(request.headers_mut());
+    request.headers_mut().remove(HOST);
+    // hyper sends no body of unknown length with a GET unless it is told to.
+    if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
+        let chunked = HeaderValue::from_static("chunked");
+        request.headers_mut().insert(TRANSFER_ENCODING, chunked);
+    }
+    request
+}
+
+/// The response as the caller gets it.
+fn inbound(response: Response<tower_keep_alive::Body>) -> Response<Body> {
+    let (head, body) = response.into_parts();
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        return refusal(StatusCode::BAD_GATEWAY, "an upgrade that was not asked for");
+    }
+    let mut response = Response::new(Body::new(body));
+    *response.status_mut() = head.status;
+    *response.headers_mut() = head.headers;
+    strip(response.headers_mut());
+    response
+}
+
+/// Takes off what is between two neighbours only (RFC 9110 §7.6.1).
+fn strip(fields: &mut HeaderMap) {
+    let named: Vec<HeaderName> = fields
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .collect();
+    for name in named {
+        fields.remove(name);
+    }
+    // RFC 9112 §6.3: beside a Transfer-Encoding a Content-Length says nothing, and must not go on.
+    if fields.contains_key(TRANSFER_ENCODING) {
+        fields.remove(CONTENT_LENGTH);
+    }
+    for name in [
+        CONNECTION,
+        HeaderName::from_static("keep-alive"),
+        HeaderName::from_static("proxy-connection"),
+        PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION,
+        TE,
+        TRAILER,
+        TRANSFER_ENCODING,
+        UPGRADE,
+    ] {
+        fields.remove(name);
+    }
+}
+
+/// An answer of the proxy itself: one line of text.
+fn refusal(status: StatusCode, reason: &str) -> Response<Body> {
+    (status, format!("{reason}\n")).into_response()
+}
+
+/// What went wrong, and what that came from, in one line.
+fn reason(error: &Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        line.push_str(&format!(": {error}"));
+        source = error.source();
+    }
+    line.replace(['\r', '\n'], " ")
+}
+
+/// `http://host:port`, and the path that goes before those of requests.
+#[derive(Clone)]
+struct Upstream {
+    authority: Authority,
+    path: String,
+}
+
+impl Upstream {
+    fn parse(url: &str) -> Result<Self, String> {
+        let uri: Uri = url.parse().map_err(|error| format!("{error}"))?;
+        let (Some("http"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return Err("it must begin with http:// and a host".into());
+        };
+        if authority.host().is_empty() || authority.as_str().contains('@') {
+            return Err("a host, and perhaps a port, must come after http://".into());
+        }
+        if uri.query().is_some() {
+            return Err("it must not have a query".into());
+        }
+        Ok(Self {
+            authority: authority.clone(),
+            path: uri.path().trim_end_matches('/').to_owned(),
+        })
+    }
+
+    /// Where a request to the proxy goes.
+    fn uri(&self, asked: &Uri) -> Option<Uri> {
+        let asked = asked.path_and_query()?;
+        let path = match asked.as_str() {
+            // OPTIONS for the server itself (RFC 9110 §9.3.7).
+            "*" => "*".to_owned(),
+            _ => format!("{}{asked}", self.path),
+        };
+        let uri = Uri::builder()
+            .scheme("http")
+            .authority(self.authority.clone());
+        uri.path_and_query(path).build().ok()
+    }
+}
+
+fn at_least_one(number: &str) -> Result<usize, String> {
+    match number.parse() {
+        Ok(0) => Err("it must be at least 1".into()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(error.to_string()),
+    }
+}
