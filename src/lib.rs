@@ -112,3 +112,8 @@ pub use key::{Destination, InactivityTimeout, Key, KeyRef, OneShot, Partition, R
 pub use lifespan::{Deadline, Lifespan};
 pub use pool::{Limits, Pool, Scheduling};
 pub use poolable::{Liveness, Poolable, Use};
+
+// The README's code is compiled with the doctests.
+#[doc = include_str!("../README.md")]
+#[cfg(doctest)]
+struct ReadmeDoctests;
