@@ -12,6 +12,8 @@ use serde_json::Value;
 use support::agent::{Client, agent, at_rest, fetch, get, post, send};
 use support::{RefusingPort, Server, eventually};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+#[cfg(target_os = "linux")]
+use tokio::net::TcpSocket;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
@@ -533,6 +535,32 @@ async fn an_upstream_that_hangs_up_without_a_word_is_a_bad_gateway() {
     let status = proxy.at_rest().await;
     assert_eq!(status["createSocketCount"], 1);
     assert_eq!(status["closeSocketCount"], 1);
+    at_rest(&handle).await;
+}
+
+/// In real time, 8 s: the proxy has a clock of its own, and no argument for its connect timeout.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn an_upstream_that_cannot_be_connected_to_in_time_is_a_gateway_timeout() {
+    let full = TcpSocket::new_v4().unwrap();
+    full.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let full = full.listen(1).unwrap();
+    let addr = full.local_addr().unwrap();
+    // Nobody accepts: once its backlog is full, Linux answers no more.
+    let mut backlog = Vec::new();
+    while let Ok(stream) = timeout(Duration::from_millis(500), TcpStream::connect(addr)).await {
+        backlog.push(stream.unwrap());
+    }
+    let proxy = Proxy::start(&format!("http://{addr}"), &[]).await;
+    let (client, handle) = agent(KeepAliveLayer::new());
+
+    let answer = fetch(&client, proxy.url("/")).await.unwrap();
+    assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(answer.body.lines().count(), 1, "{}", answer.body);
+
+    let status = proxy.at_rest().await;
+    assert_eq!(status["createSocketErrorCount"], 1);
+    assert_eq!(status["timeoutSocketCount"], 1);
     at_rest(&handle).await;
 }
 
