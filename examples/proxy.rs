@@ -3,7 +3,9 @@
 //! `cargo run --example proxy -- --listen 127.0.0.1:8080 --upstream http://127.0.0.1:3000 --max-connections-per-host 50`
 //!
 //! `GET /agent/status` answers with the status of the agent as JSON; everything else is for the upstream. Bodies are
-//! streamed both ways. It does not add `Via` or `X-Forwarded-For`, and upgrades and `CONNECT` are not passed on.
+//! streamed both ways, but for small ones of requests: those are kept, so that an idempotent request can be sent again
+//! where the upstream closed a reused connection on it. It does not add `Via` or `X-Forwarded-For`, and upgrades and
+//! `CONNECT` are not passed on.
 
 use std::error::Error as _;
 use std::net::SocketAddr;
@@ -14,6 +16,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::handler::Handler;
 use axum::response::{IntoResponse, Json};
+use bytes::Bytes;
 use clap::Parser;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
@@ -22,10 +25,17 @@ use http::header::{
 use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body::Body as _;
+use http_body_util::{BodyExt, Full};
 use tokio::net::TcpListener;
-use tower::ServiceBuilder;
+use tower::retry::{Retry, RetryLayer};
+use tower::util::{MapRequest, MapRequestLayer};
+use tower::{ServiceBuilder, ServiceExt};
 use tower_keep_alive::connect::TcpConnector;
+use tower_keep_alive::retry::ReusedReset;
 use tower_keep_alive::{AgentHandle, Error, KeepAlive, KeepAliveLayer};
+
+/// The longest body of a request that is kept for a second try.
+const SMALL: u64 = 64 * 1024;
 
 /// A reverse proxy that keeps its connections to the upstream.
 #[derive(Parser)]
@@ -55,6 +65,10 @@ struct Arguments {
     #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration)]
     idle_timeout: Option<Duration>,
 
+    /// The longest silence of a connection in use, or being made [default: twice the idle timeout, at least 8s]
+    #[arg(long, value_name = "DUR", value_parser = longer_than_nothing)]
+    active_timeout: Option<Duration>,
+
     /// The oldest that a connection gets, such as 10m [default: no limit]
     #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration)]
     ttl: Option<Duration>,
@@ -62,12 +76,23 @@ struct Arguments {
     /// Use a new connection for every request
     #[arg(long)]
     no_keep_alive: bool,
+
+    /// Send no request again
+    #[arg(long)]
+    no_retry: bool,
 }
+
+type Client = KeepAlive<TcpConnector, Body>;
+
+/// For bodies that can be sent again; on the connections of the other.
+type RetryingClient =
+    Retry<ReusedReset, MapRequest<Client, fn(Request<Full<Bytes>>) -> Request<Body>>>;
 
 /// What every request needs; axum clones it for each.
 #[derive(Clone)]
 struct Proxy {
-    client: KeepAlive<TcpConnector, Body>,
+    client: Client,
+    retrying: Option<RetryingClient>,
     agent: AgentHandle,
     upstream: Upstream,
 }
@@ -87,10 +112,16 @@ async fn main() -> ExitCode {
 async fn run(arguments: Arguments) -> Result<(), String> {
     let layer = arguments.layer();
     let agent = layer.handle();
+    let client = ServiceBuilder::new()
+        .layer(layer)
+        .service(TcpConnector::new());
+    let retrying = ServiceBuilder::new()
+        .layer(RetryLayer::new(ReusedReset::new()))
+        .layer(MapRequestLayer::new(streamed as _))
+        .service(client.clone());
     let proxy = Proxy {
-        client: ServiceBuilder::new()
-            .layer(layer)
-            .service(TcpConnector::new()),
+        client,
+        retrying: (!arguments.no_retry).then_some(retrying),
         agent: agent.clone(),
         upstream: arguments.upstream,
     };
@@ -139,6 +170,9 @@ impl Arguments {
         if let Some(max) = self.idle_timeout {
             layer = layer.idle_timeout(max);
         }
+        if let Some(max) = self.active_timeout {
+            layer = layer.active_timeout(max);
+        }
         if let Some(max) = self.ttl {
             layer = layer.ttl(max);
         }
@@ -158,7 +192,19 @@ async fn forward(proxy: &Proxy, request: Request<Body>) -> Response<Body> {
     let Some(uri) = proxy.upstream.uri(request.uri()) else {
         return refusal(StatusCode::BAD_REQUEST, "the path cannot be passed on");
     };
-    match proxy.client.request(outbound(uri, request)).await {
+    let request = outbound(uri, request);
+    let answer = match (&proxy.retrying, request.body().size_hint().exact()) {
+        (Some(client), Some(..=SMALL)) => {
+            let (head, body) = request.into_parts();
+            let Ok(body) = body.collect().await else {
+                return refusal(StatusCode::BAD_REQUEST, "the body has no end");
+            };
+            let request = Request::from_parts(head, Full::new(body.to_bytes()));
+            client.clone().oneshot(request).await
+        }
+        _ => proxy.client.request(request).await,
+    };
+    match answer {
         Ok(response) => inbound(response),
         Err(error) if error.is_timeout() => refusal(StatusCode::GATEWAY_TIMEOUT, &reason(&error)),
         Err(error) => refusal(StatusCode::BAD_GATEWAY, &reason(&error)),
@@ -180,6 +226,10 @@ fn outbound(uri: Uri, request: Request<Body>) -> Request<Body> {
         request.headers_mut().insert(TRANSFER_ENCODING, chunked);
     }
     request
+}
+
+fn streamed(request: Request<Full<Bytes>>) -> Request<Body> {
+    request.map(Body::new)
 }
 
 /// The response as the caller gets it.
@@ -278,6 +328,14 @@ impl Upstream {
             .scheme("http")
             .authority(self.authority.clone());
         uri.path_and_query(path).build().ok()
+    }
+}
+
+fn longer_than_nothing(time: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(time) {
+        Ok(Duration::ZERO) => Err("it must be longer than nothing".into()),
+        Ok(time) => Ok(time),
+        Err(error) => Err(error.to_string()),
     }
 }
 

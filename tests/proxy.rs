@@ -538,7 +538,6 @@ async fn an_upstream_that_hangs_up_without_a_word_is_a_bad_gateway() {
     at_rest(&handle).await;
 }
 
-/// In real time, 8 s: the proxy has a clock of its own, and no argument for its connect timeout.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn an_upstream_that_cannot_be_connected_to_in_time_is_a_gateway_timeout() {
@@ -551,7 +550,7 @@ async fn an_upstream_that_cannot_be_connected_to_in_time_is_a_gateway_timeout() 
     while let Ok(stream) = timeout(Duration::from_millis(500), TcpStream::connect(addr)).await {
         backlog.push(stream.unwrap());
     }
-    let proxy = Proxy::start(&format!("http://{addr}"), &[]).await;
+    let proxy = Proxy::start(&format!("http://{addr}"), &["--active-timeout", "200ms"]).await;
     let (client, handle) = agent(KeepAliveLayer::new());
 
     let answer = fetch(&client, proxy.url("/")).await.unwrap();
@@ -562,6 +561,88 @@ async fn an_upstream_that_cannot_be_connected_to_in_time_is_a_gateway_timeout() 
     assert_eq!(status["createSocketErrorCount"], 1);
     assert_eq!(status["timeoutSocketCount"], 1);
     at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn an_upstream_that_falls_silent_is_a_gateway_timeout() {
+    let upstream = Server::start(|mut conn| async move {
+        conn.request().await;
+        conn.respond("first").await;
+        conn.request().await;
+        conn.closed().await;
+    })
+    .await;
+    let proxy = Proxy::start(&upstream.url(""), &["--active-timeout", "200ms"]).await;
+    let (client, handle) = agent(KeepAliveLayer::new());
+
+    let answer = fetch(&client, proxy.url("/")).await.unwrap();
+    assert_eq!(answer.body, "first");
+    let answer = fetch(&client, proxy.url("/")).await.unwrap();
+    assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(answer.body.lines().count(), 1, "{}", answer.body);
+
+    // The connection was reused, and still nothing was sent again: silence is no reset.
+    assert_eq!(upstream.requests(), 2);
+    let status = proxy.at_rest().await;
+    assert_eq!(status["timeoutSocketCount"], 1);
+    assert_eq!(status["closes"], serde_json::json!({ "silence": 1 }));
+    at_rest(&handle).await;
+}
+
+/// What the upstream has of a request that it closed a reused connection on, and the proxy's answer.
+async fn hung_up_on(request: &str, arguments: &[&str]) -> (Vec<support::Head>, String) {
+    let upstream = Server::start(|mut conn| async move {
+        conn.request().await;
+        conn.respond("answer").await;
+        conn.request().await;
+        conn.fin().await;
+    })
+    .await;
+    let proxy = Proxy::start(&upstream.url(""), arguments).await;
+    let first = "GET /first HTTP/1.1\r\nHost: proxy.test\r\nConnection: close\r\n\r\n";
+    assert!(proxy.raw(first).await.starts_with("HTTP/1.1 200 "));
+
+    let response = proxy.raw(request).await;
+    let status = proxy.at_rest().await;
+    assert_eq!(status["createSocketCount"], upstream.accepted());
+    (upstream.heads().split_off(1), response)
+}
+
+/// `method` with so many bytes of body.
+fn close_after(method: &str, length: usize) -> String {
+    let body = "x".repeat(length);
+    format!(
+        "{method} / HTTP/1.1\r\nHost: proxy.test\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+}
+
+#[tokio::test]
+async fn what_can_be_sent_again_is_where_a_reused_connection_was_closed() {
+    for (method, length) in [("GET", 0), ("DELETE", 3), ("PUT", 64 * 1024)] {
+        let (tries, response) = hung_up_on(&close_after(method, length), &[]).await;
+        assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
+        assert_eq!(parts(&response).1, "answer");
+        assert_eq!(tries.len(), 2, "{method}");
+        for it in tries {
+            assert_eq!((&*it.method, it.body.len()), (method, length));
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_sent_again_is_a_bad_gateway_where_a_reused_connection_was_closed() {
+    let chunked = "PUT / HTTP/1.1\r\nHost: proxy.test\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n\
+                   3\r\nin \r\n6\r\nchunks\r\n0\r\n\r\n";
+    for (request, arguments) in [
+        (close_after("POST", 3), &[][..]),
+        (close_after("PUT", 64 * 1024 + 1), &[]),
+        (chunked.to_owned(), &[]),
+        (close_after("GET", 0), &["--no-retry"]),
+    ] {
+        let (tries, response) = hung_up_on(&request, arguments).await;
+        assert!(response.starts_with("HTTP/1.1 502 "), "{response}");
+        assert_eq!(tries.len(), 1, "{arguments:?} {}", tries[0].method);
+    }
 }
 
 #[tokio::test]
@@ -667,6 +748,7 @@ async fn what_cannot_be_started_says_so_in_a_line() {
         &["--max-connections", "many"],
         &["--max-idle-per-host", "some"],
         &["--idle-timeout", "4"],
+        &["--active-timeout", "0s"],
         &["--ttl", "long"],
         &["--no-such-thing"],
     ] {
