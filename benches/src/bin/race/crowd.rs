@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tower_keep_alive::BoxError;
 
 use crate::peer::Peer;
@@ -14,6 +14,9 @@ pub(crate) const CALLERS: usize = 50;
 
 /// In microseconds.
 const THINKS: std::ops::RangeInclusive<u64> = 3_000..=9_000;
+
+/// Far longer than any answer takes: what has none by then has been forgotten.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Sends `total` requests; what failed, by id. An answer to another request is a failure, too.
 pub(crate) async fn send<P: Peer>(
@@ -33,10 +36,11 @@ pub(crate) async fn send<P: Peer>(
                 let mut failures = Vec::new();
                 for (id, request) in requests {
                     sleep(Duration::from_micros(fastrand::u64(THINKS))).await;
-                    match peer.send(request).await {
-                        Ok(body) if body == id.to_string() => {}
-                        Ok(body) => failures.push((id, format!("got {body:?}").into())),
-                        Err(error) => failures.push((id, error)),
+                    match timeout(PATIENCE, peer.send(request)).await {
+                        Ok(Ok(body)) if body == id.to_string() => {}
+                        Ok(Ok(body)) => failures.push((id, format!("got {body:?}").into())),
+                        Ok(Err(error)) => failures.push((id, error)),
+                        Err(elapsed) => failures.push((id, elapsed.into())),
                     }
                 }
                 failures
