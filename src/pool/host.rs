@@ -11,7 +11,7 @@ use std::task::Waker;
 
 use slab::Slab;
 use tokio::runtime::Id;
-use tokio::task::AbortHandle;
+use tokio::sync::oneshot;
 
 use crate::agent::Mode;
 use crate::bond::Bond;
@@ -47,7 +47,7 @@ struct Open<C> {
     /// Once it is connected.
     bond: Option<Arc<Bond>>,
     /// While it is connecting without a caller.
-    background: Option<AbortHandle>,
+    background: Option<Cancel>,
     idle: Option<Parked<C>>,
     one_shot: bool,
     /// Closed for a caller blocked here.
@@ -103,6 +103,9 @@ impl<C> Linked for Waiting<C> {
     }
 }
 
+/// Ends a connect that goes on without its caller, when it is dropped.
+pub(crate) type Cancel = oneshot::Sender<()>;
+
 /// What a caller asks for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ask {
@@ -133,7 +136,7 @@ pub(super) struct After<C>(Vec<Act<C>>);
 pub(super) enum Act<C> {
     Close(Box<Berth<C>>, Cause),
     Kill(Arc<Bond>),
-    Abort(AbortHandle),
+    Cancel(Cancel),
     Wake(Waker),
     /// A host that must not be dropped under its own lock.
     Drop(#[expect(dead_code, reason = "it is here to be dropped")] Arc<HostPool<C>>),
@@ -169,7 +172,7 @@ impl<C: Poolable> After<C> {
             match act {
                 Act::Close(berth, cause) => berth.close(cause),
                 Act::Kill(bond) => bond.kill(Cause::Shutdown),
-                Act::Abort(task) => task.abort(),
+                Act::Cancel(cancel) => drop(cancel),
                 Act::Wake(waker) => waker.wake(),
                 Act::Drop(_) => {}
             }
@@ -363,13 +366,8 @@ impl<C: Poolable> Host<C> {
         open.background = None;
     }
 
-    pub(super) fn set_background(&mut self, slot: usize, connect: AbortHandle) {
-        // Gone already if it was done before this was said.
-        if let Some(open) = self.open.get_mut(slot)
-            && open.bond.is_none()
-        {
-            open.background = Some(connect);
-        }
+    pub(super) fn set_background(&mut self, slot: usize, cancel: Cancel) {
+        self.open[slot].background = Some(cancel);
     }
 
     /// The transport is gone: the slot passes on.
@@ -457,7 +455,7 @@ impl<C: Poolable> Host<C> {
             around
                 .after
                 .0
-                .extend(open.background.take().map(Act::Abort));
+                .extend(open.background.take().map(Act::Cancel));
         }
     }
 
