@@ -1,7 +1,7 @@
 //! A. Options, defaults, validation.
 
 use crate::support::agent::{agent, agent_over, at_rest, fetch, get, read, send};
-use crate::support::{Conn, CountingConnector, Gate, Server, eventually, script, settle};
+use crate::support::{Conn, CountingConnector, Gate, Server, eventually, settle};
 use futures_util::future::join_all;
 use http::Uri;
 use std::time::Duration;
