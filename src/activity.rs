@@ -14,7 +14,8 @@ pub(crate) struct Activity {
     epoch: Instant,
     /// In milliseconds since `epoch`.
     moved: AtomicU64,
-    in_use: AtomicBool,
+    /// The number of the use that is under way, or `IDLE`.
+    in_use: AtomicU64,
     read_waits: AtomicBool,
     write_waits: AtomicBool,
     /// The longest silence, in milliseconds; `NEVER` without a limit.
@@ -26,13 +27,15 @@ pub(crate) struct Activity {
 /// As the place of a limit: none.
 const NEVER: u64 = u64::MAX;
 const NOT_SET: u64 = u64::MAX - 1;
+/// As the number of a use: none is under way.
+const IDLE: u64 = u64::MAX;
 
 impl Activity {
     pub(crate) fn new() -> Self {
         Self {
             epoch: Instant::now(),
             moved: AtomicU64::new(0),
-            in_use: AtomicBool::new(true),
+            in_use: AtomicU64::new(0),
             read_waits: AtomicBool::new(false),
             write_waits: AtomicBool::new(false),
             limit: AtomicU64::new(NEVER),
@@ -49,19 +52,24 @@ impl Activity {
         self.limit_now.store(in_millis(max), Ordering::Relaxed);
     }
 
-    /// A use begins: what was silent before does not count.
-    pub(crate) fn begin_use(&self, now: Instant) {
+    /// The use of this number begins: what was silent before does not count.
+    pub(crate) fn begin_use(&self, number: u64, now: Instant) {
         self.move_at(now);
         self.limit_now.store(NOT_SET, Ordering::Relaxed);
-        self.in_use.store(true, Ordering::Relaxed);
+        self.in_use.store(number, Ordering::Relaxed);
     }
 
     pub(crate) fn end_use(&self) {
-        self.in_use.store(false, Ordering::Relaxed);
+        self.in_use.store(IDLE, Ordering::Relaxed);
     }
 
     pub(crate) fn is_in_use(&self) -> bool {
-        self.in_use.load(Ordering::Relaxed)
+        !self.is_use(IDLE)
+    }
+
+    /// Whether it is this use that is under way.
+    pub(crate) fn is_use(&self, number: u64) -> bool {
+        self.in_use.load(Ordering::Relaxed) == number
     }
 
     /// What holds at present.
@@ -130,7 +138,7 @@ mod tests {
         for own in [SECOND, 60 * SECOND] {
             activity.limit_this_use(own);
             assert_eq!(activity.limit(), Some(own));
-            activity.begin_use(Instant::now());
+            activity.begin_use(1, Instant::now());
             assert_eq!(activity.limit(), Some(8 * SECOND));
         }
         activity.limit_this_use(Duration::MAX);

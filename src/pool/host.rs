@@ -342,9 +342,7 @@ impl<C: Poolable> Host<C> {
             around.after.close(berth, Cause::Surplus);
             return None;
         }
-        let lifespan = berth.connection().lifespan();
-        lifespan.bond().activity().end_use();
-        let deadline = lifespan.deadline(now);
+        let deadline = berth.connection().lifespan().deadline(now);
         let total = around
             .total
             .as_mut()
