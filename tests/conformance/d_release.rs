@@ -562,6 +562,23 @@ where
     (client, handle)
 }
 
+/// The pool keeps to it by itself, whatever the requests say.
+#[tokio::test(start_paused = true)]
+async fn node_42_a_pool_without_keep_alive_hands_nothing_over() {
+    let server = Server::in_memory(script::ok);
+    let connector = CountingConnector::new(server.connector());
+    let limits = Limits::new().max_connections_per_host(1).keep_alive(false);
+    let (client, handle) = with_policy(limits, |_| {}, connector.clone());
+    for answer in join_all((0..4).map(|_| fetch(&client, server.url("/")))).await {
+        assert!(!answer.unwrap().info.is_reused());
+    }
+    settle().await;
+    assert_eq!((connector.made(), connector.max_alive()), (4, 1));
+    assert_eq!(server.accepted(), 4);
+    assert_eq!(handle.status().closes[&Cause::Final], 4);
+    at_rest(&handle).await;
+}
+
 /// Node's hook says it at the release; here a layer of one's own says it of each use.
 #[tokio::test(start_paused = true)]
 async fn node_47_a_layer_of_ones_own_can_refuse_to_keep() {
