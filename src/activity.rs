@@ -7,8 +7,9 @@ use tokio::time::Instant;
 
 /// Stored to at each read and write, and read by a timer that seldom fires: the timer is not touched in between.
 ///
-/// Silence counts only while a connection is in use, and only while a read or a write of ours waits for the other end:
-/// a caller who reads slowly is not punished for it.
+/// Silence counts only while a connection is in use, and only while both a caller waits for it and a read or a write of
+/// ours waits for the other end: a caller who reads slowly is not punished for it, nor one who leaves a body unread that
+/// is here already.
 #[derive(Debug)]
 pub(crate) struct Activity {
     epoch: Instant,
@@ -16,6 +17,7 @@ pub(crate) struct Activity {
     moved: AtomicU64,
     /// The number of the use that is under way, or `IDLE`.
     in_use: AtomicU64,
+    caller_waits: AtomicBool,
     read_waits: AtomicBool,
     write_waits: AtomicBool,
     /// The longest silence, in milliseconds; `NEVER` without a limit.
@@ -36,6 +38,7 @@ impl Activity {
             epoch: Instant::now(),
             moved: AtomicU64::new(0),
             in_use: AtomicU64::new(0),
+            caller_waits: AtomicBool::new(true),
             read_waits: AtomicBool::new(false),
             write_waits: AtomicBool::new(false),
             limit: AtomicU64::new(NEVER),
@@ -56,6 +59,7 @@ impl Activity {
     pub(crate) fn begin_use(&self, number: u64, now: Instant) {
         self.move_at(now);
         self.limit_now.store(NOT_SET, Ordering::Relaxed);
+        self.caller_waits.store(true, Ordering::Relaxed);
         self.in_use.store(number, Ordering::Relaxed);
     }
 
@@ -89,7 +93,17 @@ impl Activity {
 
     /// Whether it is the other end that is waited for.
     pub(crate) fn waits(&self) -> bool {
-        self.read_waits.load(Ordering::Relaxed) || self.write_waits.load(Ordering::Relaxed)
+        self.write_waits.load(Ordering::Relaxed)
+            || self.read_waits.load(Ordering::Relaxed) && self.caller_waits.load(Ordering::Relaxed)
+    }
+
+    /// Whether the caller waits for more of the response. What was silent before it did does not count.
+    pub(crate) fn set_caller_waits(&self, waits: bool) {
+        let waited = self.caller_waits.load(Ordering::Relaxed);
+        if waits != waited {
+            self.caller_waits.store(waits, Ordering::Relaxed);
+            self.move_unless(!waits);
+        }
     }
 
     pub(crate) fn read(&self, waits: bool) {
