@@ -119,9 +119,21 @@ impl Bond {
         }
     }
 
-    /// The other end has closed or reset.
+    /// The other end has closed.
     pub(crate) fn peer_closed(&self) {
         self.peer_closed.store(true, Ordering::Relaxed);
+    }
+
+    /// Why it ends without an error, if nobody has said so: it was closed there, or else here. HTTP/1 closes after the
+    /// last exchange, and in the middle of one that was given up.
+    pub(crate) fn clean_end(&self) -> Cause {
+        if self.peer_closed.load(Ordering::Relaxed) {
+            Cause::Peer
+        } else if self.unfinished.load(Ordering::Relaxed) {
+            Cause::Abandoned
+        } else {
+            Cause::Final
+        }
     }
 
     pub(crate) fn set_unfinished(&self, unfinished: bool) {
@@ -267,20 +279,8 @@ impl TransportGuard {
         Self(bond)
     }
 
-    pub(crate) fn activity(&self) -> &Activity {
-        self.0.activity()
-    }
-
-    /// Why a transport ends without an error, if nobody has said so: it was closed there, or else here. HTTP/1 closes
-    /// after the last exchange, and in the middle of one that was given up.
-    pub(crate) fn clean_end(&self) -> Cause {
-        if self.0.peer_closed.load(Ordering::Relaxed) {
-            Cause::Peer
-        } else if self.0.unfinished.load(Ordering::Relaxed) {
-            Cause::Abandoned
-        } else {
-            Cause::Final
-        }
+    pub(crate) fn bond(&self) -> &Bond {
+        &self.0
     }
 
     /// Says why the transport ends. The first word stands, whoever says it.

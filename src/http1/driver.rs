@@ -2,34 +2,35 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 
 use crate::activity::Activity;
-use crate::bond::TransportGuard;
+use crate::bond::Bond;
 use crate::cause::Cause;
 use crate::error;
 
 pin_project! {
     /// Runs a connection until it has closed or is handed on to an upgrade, until it has been silent for too long, or
-    /// until it is aborted. Holds the transport and nothing of the pool; when it is dropped, the transport goes first
-    /// and then the slot passes on.
+    /// until it is aborted. Holds the transport and nothing of the pool; when it is dropped, the transport goes, unless
+    /// an upgrade has it, and its slot passes on.
     pub(super) struct Driver<F> {
         // hyper's connection, which it gives no name.
         #[pin]
         connection: F,
-        guard: TransportGuard,
+        bond: Arc<Bond>,
         silence: Silence,
     }
 }
 
 impl<F> Driver<F> {
-    pub(super) fn new(connection: F, guard: TransportGuard) -> Self {
+    pub(super) fn new(connection: F, bond: Arc<Bond>) -> Self {
         Self {
             connection,
-            guard,
+            bond,
             silence: Silence { timer: None },
         }
     }
@@ -44,20 +45,20 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
         let cause = match this.connection.poll(cx) {
-            Poll::Ready(Ok(())) => this.guard.clean_end(),
+            Poll::Ready(Ok(())) => this.bond.clean_end(),
             Poll::Ready(Err(error)) if error.is_incomplete_message() || error.is_canceled() => {
                 Cause::Peer
             }
             Poll::Ready(Err(error)) if error::is_end_of_stream(&error) => Cause::Peer,
             Poll::Ready(Err(_)) => Cause::Error,
             Poll::Pending => {
-                if this.silence.poll(this.guard.activity(), cx).is_pending() {
+                if this.silence.poll(this.bond.activity(), cx).is_pending() {
                     return Poll::Pending;
                 }
                 Cause::Silence
             }
         };
-        this.guard.note(cause);
+        this.bond.note(cause);
         Poll::Ready(())
     }
 }
