@@ -240,7 +240,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn small_writes_are_sent_at_once_unless_told_otherwise() {
+    async fn ak_08_small_writes_are_sent_at_once_unless_told_otherwise() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let uri: Uri = format!("http://{}/", listener.local_addr().unwrap())
             .parse()
