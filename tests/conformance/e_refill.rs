@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tower_keep_alive::{Cause, KeepAliveLayer};
 
-use crate::support::agent::{agent, agent_over, at_rest, fetch, get, read, send};
+use crate::support::agent::{agent, agent_over, agent_paused, at_rest, fetch, get, read, send};
 use crate::support::{CountingConnector, Gate, Server, Tcp, eventually, settle};
 
 #[tokio::test]
@@ -114,7 +114,7 @@ async fn node_52_a_slot_goes_to_the_oldest_of_all_keys() {
     let server = holding(&gate);
     let counting = CountingConnector::new(server.connector());
     let layer = KeepAliveLayer::new().max_connections(2);
-    let (client, handle) = agent_over(layer, counting.clone());
+    let (client, handle) = agent_paused(layer, counting.clone());
     let (gate, client) = (&gate, &client);
     let busy = async {
         let both = ["http://a.test/held", "http://a.test/held"];
@@ -162,7 +162,7 @@ async fn node_52_all_free_slots_are_filled() {
     let server = holding(&gate);
     let counting = CountingConnector::new(server.connector());
     let layer = KeepAliveLayer::new().max_connections(2);
-    let (client, handle) = agent_over(layer, counting.clone());
+    let (client, handle) = agent_paused(layer, counting.clone());
     let busy = [(); 2].map(|()| tokio::spawn(client.request(get("http://a.test/held"))));
     eventually("both are held", || gate.waiting() == 2).await;
     let others = ["http://b.test/held", "http://c.test/held"];
@@ -201,7 +201,7 @@ async fn node_53_a_failed_refill_strands_nobody() {
     };
     let counting = CountingConnector::new(server.connector()).delay(Duration::from_millis(5));
     let layer = KeepAliveLayer::new().max_connections_per_host(1);
-    let (client, handle) = agent_over(layer, counting.clone());
+    let (client, handle) = agent_paused(layer, counting.clone());
     let requests = join_all((0..4).map(|_| fetch(&client, server.url("/"))));
     let steps = async {
         eventually("the first is under way", || gate.waiting() == 1).await;
@@ -270,7 +270,7 @@ async fn node_54_thirty_requests_of_which_every_other_gives_up_all_settle() {
     });
     let counting = CountingConnector::new(server.connector());
     let layer = KeepAliveLayer::new().max_connections_per_host(2);
-    let (client, handle) = agent_over(layer, counting.clone());
+    let (client, handle) = agent_paused(layer, counting.clone());
     let requests = (0..30).map(|n| {
         let (client, server) = (&client, &server);
         async move {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tower_keep_alive::{Cause, Clock, KeepAliveLayer, Moment};
 
-use crate::support::agent::{agent, agent_over, at_rest, fetch, get, read};
+use crate::support::agent::{agent, agent_over, agent_paused, at_rest, fetch, get, read};
 use crate::support::{Gate, Server, alive_tasks, eventually, script, settle};
 
 #[tokio::test]
@@ -75,7 +75,7 @@ async fn node_56_an_error_while_idle_is_nobodys() {
 async fn node_57_one_whose_time_is_up_is_not_taken_even_in_that_instant() {
     let server = Server::in_memory(script::ok);
     let layer = KeepAliveLayer::new().idle_timeout(Duration::from_millis(50));
-    let (client, handle) = agent_over(layer, server.connector());
+    let (client, handle) = agent_paused(layer, server.connector());
     let first = fetch(&client, server.url("/")).await.unwrap();
     tokio::time::sleep(Duration::from_millis(49)).await;
     let second = fetch(&client, server.url("/")).await.unwrap();

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tower_keep_alive::{Cause, KeepAliveLayer};
 
 use super::q_idle_timeout::{idle_life, saying};
-use crate::support::agent::{Req, agent, agent_over, at_rest, fetch, get, send};
+use crate::support::agent::{Req, agent, agent_over, agent_paused, at_rest, fetch, get, send};
 use crate::support::{CountingConnector, Gate, Server, Tcp, eventually, settle};
 
 fn saying_connection(value: &'static str, url: String) -> Req {
@@ -230,7 +230,7 @@ async fn node_73_after_close_the_next_in_line_does_not_wait_for_the_servers_fin(
     });
     let counting = CountingConnector::new(server.connector());
     let layer = KeepAliveLayer::new().max_connections_per_host(1);
-    let (client, handle) = agent_over(layer, counting.clone());
+    let (client, handle) = agent_paused(layer, counting.clone());
     let begun = Instant::now();
     let answers = join_all((0..3).map(|_| fetch(&client, server.url("/")))).await;
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
@@ -303,7 +303,7 @@ async fn node_74_a_hint_holds_for_the_idle_time_after_it_only() {
         }
     });
     let layer = KeepAliveLayer::new().idle_timeout(Duration::from_secs(10));
-    let (client, handle) = agent_over(layer, server.connector());
+    let (client, handle) = agent_paused(layer, server.connector());
     for _ in 0..2 {
         fetch(&client, server.url("/")).await.unwrap();
     }

@@ -10,7 +10,7 @@ use http::Uri;
 use tower::service_fn;
 use tower_keep_alive::{AgentHandle, Cause, KeepAliveLayer};
 
-use crate::support::agent::{Client, agent, agent_over, at_rest, fetch, get};
+use crate::support::agent::{Client, agent, agent_over, agent_paused, at_rest, fetch, get};
 use crate::support::{CountingConnector, Gate, Server, Tcp, eventually, script};
 
 /// Answers what is not `/held` at once, and the rest when `gate` lets it.
@@ -193,7 +193,7 @@ async fn node_106_a_connector_is_any_function_to_any_stream_called_once_a_connec
             })
         };
         let layer = KeepAliveLayer::new().max_connections_per_host(2);
-        let (client, handle) = agent_over(layer, connector);
+        let (client, handle) = agent_paused(layer, connector);
         let url = "http://in-memory.test/";
         let answers = join_all((0..6).map(|_| fetch(&client, url))).await;
         assert!(
@@ -232,7 +232,7 @@ async fn node_106_a_connect_that_hangs_holds_up_nobody_for_longer_than_its_timeo
     let layer = KeepAliveLayer::new()
         .max_connections_per_host(1)
         .connect_timeout(Duration::from_millis(100));
-    let (client, handle) = agent_over(layer, counting.clone());
+    let (client, handle) = agent_paused(layer, counting.clone());
     let (first, second, ()) = tokio::join!(
         fetch(&client, server.url("/")),
         fetch(&client, server.url("/")),

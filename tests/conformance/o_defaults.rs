@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use tower_keep_alive::{Cause, KeepAliveLayer};
 
 use super::q_idle_timeout::{idle_life, saying};
-use crate::support::agent::{agent, agent_over, at_rest, fetch};
+use crate::support::agent::{agent, agent_over, agent_paused, at_rest, fetch};
 use crate::support::{CountingConnector, Gate, Server, Tcp, eventually, script, settle};
 
 #[tokio::test]
@@ -38,7 +38,7 @@ async fn ak_02_the_idle_timeout_is_four_seconds() {
 #[tokio::test(start_paused = true)]
 async fn ak_06_there_is_no_ttl() {
     let server = Server::in_memory(script::ok);
-    let (client, handle) = agent_over(KeepAliveLayer::new(), server.connector());
+    let (client, handle) = agent_paused(KeepAliveLayer::new(), server.connector());
     let first = fetch(&client, server.url("/")).await.unwrap();
     // An hour of a request every three seconds.
     for _ in 0..1200 {
@@ -68,7 +68,7 @@ async fn ak_09_in_use_there_is_no_limit_and_idle_it_is_256_a_host() {
             }
         })
     };
-    let (client, handle) = agent_over(KeepAliveLayer::new(), server.connector());
+    let (client, handle) = agent_paused(KeepAliveLayer::new(), server.connector());
     let urls = ["http://a.test/", "http://b.test/"];
     let requests = join_all((0..600).map(|n| fetch(&client, urls[n % 2])));
     let steps = async {
@@ -98,7 +98,7 @@ async fn ak_09_the_one_used_last_is_used_first() {
             conn.respond("ok").await;
         }
     });
-    let (client, handle) = agent_over(KeepAliveLayer::new(), server.connector());
+    let (client, handle) = agent_paused(KeepAliveLayer::new(), server.connector());
     let first = ["/10", "/30", "/20"].map(|path| server.url(path));
     let first = join_all(first.iter().map(|url| fetch(&client, url))).await;
     let longest = first[1].as_ref().unwrap().info.id();

@@ -11,7 +11,7 @@ use tower_keep_alive::{
     Http1Connection, IdleEvictionLayer, KeepAliveLayer, Limits, Poolable, TtlLayer,
 };
 
-use crate::support::agent::{agent_over, at_rest, fetch, get, send};
+use crate::support::agent::{agent_paused, at_rest, fetch, get, paused_clock, send};
 use crate::support::{CountingConnector, Server, eventually, script, settle};
 
 const fn ms(millis: u64) -> Duration {
@@ -34,7 +34,7 @@ pub(super) async fn idle_life(
     layer: KeepAliveLayer<Full<Bytes>>,
     server: &Server,
 ) -> Option<(Duration, Cause)> {
-    let (client, handle) = agent_over(layer, server.connector());
+    let (client, handle) = agent_paused(layer, server.connector());
     fetch(&client, server.url("/")).await.unwrap();
     settle().await;
     let released = Instant::now();
@@ -54,7 +54,7 @@ pub(super) async fn idle_life(
 async fn ak_18_an_idle_connection_goes_quietly_when_its_time_is_up() {
     let server = Server::in_memory(script::ok);
     let layer = KeepAliveLayer::new().idle_timeout(ms(100));
-    let (client, handle) = agent_over(layer, server.connector());
+    let (client, handle) = agent_paused(layer, server.connector());
     fetch(&client, server.url("/")).await.unwrap();
     sleep(ms(99)).await;
     settle().await;
@@ -87,7 +87,7 @@ async fn ak_18_each_of_many_has_its_own_time() {
         }
     });
     let layer = KeepAliveLayer::new().idle_timeout(ms(100));
-    let (client, handle) = agent_over(layer, server.connector());
+    let (client, handle) = agent_paused(layer, server.connector());
     let (a, b, c) = tokio::join!(
         fetch(&client, server.url("/10")),
         fetch(&client, server.url("/30")),
@@ -109,7 +109,7 @@ async fn ak_18_each_of_many_has_its_own_time() {
 async fn ak_19_idle_time_begins_where_the_body_was_read_to_its_end() {
     let server = Server::in_memory(script::ok);
     let layer = KeepAliveLayer::new().idle_timeout(ms(100));
-    let (client, handle) = agent_over(layer, server.connector());
+    let (client, handle) = agent_paused(layer, server.connector());
     let response = client.request(get(server.url("/"))).await.unwrap();
     // All of it has come long before it is read.
     sleep(ms(250)).await;
@@ -130,7 +130,7 @@ async fn ak_19_idle_time_begins_where_the_body_was_read_to_its_end() {
 async fn ak_19_every_release_begins_anew() {
     let server = Server::in_memory(script::ok);
     let layer = KeepAliveLayer::new().idle_timeout(ms(100));
-    let (client, handle) = agent_over(layer, server.connector());
+    let (client, handle) = agent_paused(layer, server.connector());
     for turn in 0..6 {
         let answer = fetch(&client, server.url("/")).await.unwrap();
         assert_eq!(answer.info.uses(), turn + 1);
@@ -155,7 +155,7 @@ async fn ak_19_a_hand_over_begins_anew_too() {
     let layer = KeepAliveLayer::new()
         .idle_timeout(ms(100))
         .max_connections_per_host(1);
-    let (client, handle) = agent_over(layer, server.connector());
+    let (client, handle) = agent_paused(layer, server.connector());
     let url = server.url("/");
     let answers = tokio::join!(
         fetch(&client, &url),
@@ -177,7 +177,7 @@ async fn ak_19_a_hand_over_begins_anew_too() {
 async fn ak_20_no_idle_timeout_means_none() {
     let server = Server::in_memory(script::ok);
     let layer = KeepAliveLayer::new().idle_timeout(Duration::MAX);
-    let (client, handle) = agent_over(layer, server.connector());
+    let (client, handle) = agent_paused(layer, server.connector());
     fetch(&client, server.url("/")).await.unwrap();
     sleep(Duration::from_secs(24 * 60 * 60)).await;
     settle().await;
@@ -198,7 +198,7 @@ async fn ak_20_no_idle_timeout_means_none() {
 async fn ak_20_zero_keeps_none_idle() {
     let server = Server::in_memory(script::ok);
     let layer = KeepAliveLayer::new().idle_timeout(Duration::ZERO);
-    let (client, handle) = agent_over(layer, server.connector());
+    let (client, handle) = agent_paused(layer, server.connector());
     fetch(&client, server.url("/")).await.unwrap();
     fetch(&client, server.url("/")).await.unwrap();
     settle().await;
@@ -217,7 +217,7 @@ async fn ak_20_the_idle_timeout_is_not_for_use() {
         }
     });
     let layer = KeepAliveLayer::new().idle_timeout(ms(100));
-    let (client, handle) = agent_over(layer, server.connector());
+    let (client, handle) = agent_paused(layer, server.connector());
     for _ in 0..2 {
         fetch(&client, server.url("/")).await.unwrap();
         sleep(ms(50)).await;
@@ -252,7 +252,7 @@ async fn ak_21_a_policy_for_one_connection_can_only_shorten() {
         (8000, 60_000, 4000, Cause::Idle),
     ] {
         let server = Server::in_memory(script::ok);
-        let checkout = CheckoutLayer::new(Limits::new());
+        let checkout = CheckoutLayer::new(Limits::new().clock(paused_clock()));
         let handle = checkout.handle();
         let limited = IdleEvictionLayer::new(ms(4000)).layer(
             TtlLayer::new(ms(ttl)).layer(
@@ -292,7 +292,7 @@ fn closing_after_a_second(said: &'static str) -> Server {
 async fn ak_22_a_shorter_idle_time_than_the_servers_avoids_its_resets() {
     let server = closing_after_a_second("");
     let layer = KeepAliveLayer::new().idle_timeout(ms(900));
-    let (client, handle) = agent_over(layer, server.connector());
+    let (client, handle) = agent_paused(layer, server.connector());
     for _ in 0..10 {
         fetch(&client, server.url("/")).await.unwrap();
         sleep(ms(999)).await;
@@ -333,7 +333,7 @@ async fn ak_23_the_servers_word_is_not_overridden() {
 async fn ak_24_a_server_that_says_one_second_and_means_it_resets_nobody() {
     let server = closing_after_a_second("Keep-Alive: timeout=1");
     let counting = CountingConnector::new(server.connector());
-    let (client, handle) = agent_over(KeepAliveLayer::new(), counting.clone());
+    let (client, handle) = agent_paused(KeepAliveLayer::new(), counting.clone());
     for _ in 0..6 {
         fetch(&client, server.url("/")).await.unwrap();
         sleep(ms(1000)).await;

@@ -7,7 +7,7 @@ use tokio::time::sleep;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_keep_alive::{Cause, KeepAliveLayer};
 
-use crate::support::agent::{agent_over, at_rest, fetch, get, read};
+use crate::support::agent::{agent_paused, at_rest, fetch, get, read};
 use crate::support::{CountingConnector, Server, eventually, script, settle};
 
 const fn ms(millis: u64) -> Duration {
@@ -26,7 +26,7 @@ async fn a_queued_request_outlasts_the_idle_timeout(head: &'static str, connecti
     let layer = KeepAliveLayer::new()
         .max_connections_per_host(1)
         .idle_timeout(ms(100));
-    let (client, handle) = agent_over(layer, counting.clone());
+    let (client, handle) = agent_paused(layer, counting.clone());
     let answers = join_all((0..3).map(|_| fetch(&client, server.url("/")))).await;
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
     settle().await;
@@ -56,7 +56,7 @@ async fn ak_28_a_server_hint_does_not_touch_a_connection_that_was_handed_over() 
         }
     });
     let layer = KeepAliveLayer::new().max_connections_per_host(1);
-    let (client, handle) = agent_over(layer, server.connector());
+    let (client, handle) = agent_paused(layer, server.connector());
     let answers = join_all((0..3).map(|_| fetch(&client, server.url("/")))).await;
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
     assert_eq!(server.accepted(), 1);
@@ -79,7 +79,7 @@ async fn ak_28_the_idle_timeout_does_not_touch_the_replacement_of_a_failed_one()
     let layer = KeepAliveLayer::new()
         .max_connections_per_host(1)
         .idle_timeout(ms(100));
-    let (client, handle) = agent_over(layer, counting.clone());
+    let (client, handle) = agent_paused(layer, counting.clone());
     let answers = join_all((0..3).map(|_| fetch(&client, server.url("/")))).await;
     assert!(answers[0].is_err());
     assert!(answers[1..].iter().all(Result::is_ok), "{answers:?}");
@@ -93,7 +93,7 @@ async fn ak_29_callers_that_time_out_do_not_raise_the_limit() {
     let server = Server::in_memory(script::stall);
     let counting = CountingConnector::new(server.connector());
     let layer = KeepAliveLayer::new().max_connections_per_host(1);
-    let (client, handle) = agent_over(layer, counting.clone());
+    let (client, handle) = agent_paused(layer, counting.clone());
     let impatient = ServiceBuilder::new().timeout(ms(100)).service(client);
     // One after the other in line: each hangs for its own 100 ms, or never comes to be sent.
     let requests = (0..4).map(|n| {
@@ -131,7 +131,7 @@ async fn ak_29_callers_that_go_do_not_raise_the_limit() {
     // Some go while they connect, some while they wait for a head, some in the middle of a body.
     let counting = CountingConnector::new(server.connector()).delay(ms(20));
     let layer = KeepAliveLayer::new().max_connections_per_host(1);
-    let (client, handle) = agent_over(layer, counting.clone());
+    let (client, handle) = agent_paused(layer, counting.clone());
     let requests = (0..40).map(|n: u64| {
         let (client, server) = (&client, &server);
         async move {

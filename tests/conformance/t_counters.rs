@@ -6,7 +6,9 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tower_keep_alive::{Cause, KeepAliveLayer, Status};
 
-use crate::support::agent::{agent, agent_over, at_rest, fetch, get, post, read, send};
+use crate::support::agent::{
+    agent, agent_over, agent_paused, at_rest, fetch, get, post, read, send,
+};
 use crate::support::{
     CountingConnector, Gate, RefusingPort, Server, Tcp, eventually, script, settle,
 };
@@ -62,7 +64,7 @@ async fn ak_32_every_connect_that_fails_counts() {
     let server = Server::in_memory(script::ok);
     let counting = CountingConnector::new(server.connector());
     let layer = KeepAliveLayer::new().max_connections_per_host(2);
-    let (client, handle) = agent_over(layer, counting.clone());
+    let (client, handle) = agent_paused(layer, counting.clone());
     // At once, and for who waited in line.
     counting.fail_next(5);
     let answers = join_all((0..6).map(|_| fetch(&client, server.url("/")))).await;
@@ -78,7 +80,7 @@ async fn ak_32_a_connect_that_takes_too_long_counts_and_one_that_is_given_up_doe
     let server = Server::in_memory(script::ok);
     let counting = CountingConnector::new(server.connector()).gate(&Gate::new());
     let layer = KeepAliveLayer::new().connect_timeout(Duration::from_millis(100));
-    let (client, handle) = agent_over(layer, counting.clone());
+    let (client, handle) = agent_paused(layer, counting.clone());
     let error = fetch(&client, server.url("/")).await.unwrap_err();
     assert!(error.is_connect() && error.is_timeout(), "{error:?}");
     assert_eq!(counters(&handle.status()), [1, 1, 1, 1, 1, 0]);
@@ -203,7 +205,7 @@ async fn ak_35_timeouts_are_counted_together_and_told_apart() {
     let layer = KeepAliveLayer::new()
         .idle_timeout(Duration::from_millis(100))
         .ttl(Duration::from_millis(150));
-    let (client, handle) = agent_over(layer, server.connector());
+    let (client, handle) = agent_paused(layer, server.connector());
     // By its TTL: 70 ms are left of it.
     fetch(&client, server.url("/")).await.unwrap();
     tokio::time::sleep(Duration::from_millis(80)).await;
@@ -296,7 +298,7 @@ async fn ak_37_one_event_moves_its_own_counters_and_no_others() {
     ] {
         let server = server();
         let layer = KeepAliveLayer::new().idle_timeout(Duration::from_millis(100));
-        let (client, handle) = agent_over(layer, server.connector());
+        let (client, handle) = agent_paused(layer, server.connector());
         let given_up = Duration::from_millis(50);
         let answer = tokio::time::timeout(given_up, fetch(&client, server.url(path))).await;
         assert_eq!(answer.is_err(), path == "/hang", "{path}");
@@ -412,7 +414,7 @@ async fn ak_40_three_hundred_requests_have_ten_ids_and_leave_five_idle() {
     let layer = KeepAliveLayer::new()
         .max_connections_per_host(10)
         .max_idle_per_host(5);
-    let (client, handle) = agent_over(layer, counting.clone());
+    let (client, handle) = agent_paused(layer, counting.clone());
     let answers = join_all((0..300).map(|_| fetch(&client, server.url("/")))).await;
     let infos: Vec<_> = answers
         .into_iter()
