@@ -70,10 +70,6 @@ async fn what_cannot_be_sent_is_named_and_opens_nothing() {
         ),
         ("GET", &url, &[("host", "a"), ("host", "b")], "host"),
     ] {
-        let Ok(_) = uri.parse::<http::Uri>() else {
-            // Stopped before us, which is as good.
-            continue;
-        };
         let error = send(&client, request(method, uri, fields))
             .await
             .expect_err(uri);
