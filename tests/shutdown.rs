@@ -698,6 +698,7 @@ fn handles_work_outside_of_a_runtime() {
         let server = home.block_on(Server::ok());
         let (client, handle) = agent(Layers::new());
         home.block_on(async { fetch(&client, server.url("/")).await.unwrap() });
+        eventually_outside(|| handle.status().idle.len() == 1);
         handle.close_idle();
         home.block_on(eventually("closed", || server.open() == 0));
         home.block_on(async { fetch(&client, server.url("/")).await.unwrap() });
