@@ -107,7 +107,7 @@ impl Bond {
             self.cause
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |noted| match noted {
                     0 => Some(cause as u8 + 1),
-                    LAST if cause.is_error() || cause == Cause::Abandoned => Some(cause as u8 + 1),
+                    LAST if cause.ends_midway() => Some(cause as u8 + 1),
                     _ => None,
                 });
     }
