@@ -479,6 +479,28 @@ fn destroy_ends_detached_connections() {
     });
 }
 
+/// A connection that was to close anyway has not closed yet.
+#[test]
+fn destroy_is_heard_on_a_last_exchange() {
+    alone_on_runtime(|| async {
+        let server = Server::start(script::stall).await;
+        let (client, handle) = agent(Layers::new().keep_alive(false));
+        let mut sent = Box::pin(client.request(get(server.url("/"))));
+        eventually("it is sent", || {
+            assert!((&mut sent).now_or_never().is_none());
+            server.accepted() == 1
+        })
+        .await;
+        support::settle().await;
+        handle.destroy();
+        let error = sent.await.unwrap_err();
+        assert!(error.is_shut_down(), "{error:?}");
+        eventually("it is closed", || server.open() == 0).await;
+        at_rest(&handle).await;
+        assert_eq!(closes(&handle, Cause::Shutdown), 1);
+    });
+}
+
 #[test]
 fn destroy_is_heard_in_the_middle_of_an_upload() {
     alone_on_runtime(|| async {
