@@ -125,7 +125,8 @@ fn last_clone_dropped_closes_idle_connections_and_ends_tasks() {
         let gate = Gate::new();
         let server = gated(&gate).await;
         let before = Belongings::now();
-        let (client, handle) = agent(Layers::new());
+        // Longer than anybody here waits: no timer is to do what the drop has to.
+        let (client, handle) = agent(Layers::new().idle_timeout(Duration::from_secs(60)));
         let clone = client.clone();
         let fetches: Vec<_> = (0..5)
             .map(|_| {
@@ -473,7 +474,9 @@ fn destroy_ends_detached_connections() {
             "they do not hold it up"
         );
         handle.destroy();
-        assert!(read(response).await.unwrap_err().is_shut_down());
+        let failed = tokio::time::timeout(Duration::from_secs(5), read(response));
+        let error = failed.await.expect("it is told").unwrap_err();
+        assert!(error.is_shut_down(), "{error:?}");
         eventually("it is closed", || server.open() == 0).await;
         at_rest(&handle).await;
     });

@@ -167,6 +167,14 @@ async fn one_shot_is_outside_the_limits_closed_and_counted() {
     assert_eq!(connector.made(), 3);
     at_rest(&handle).await;
     assert_eq!(handle.status().requests, 4);
+
+    // And leaves the limits as they were.
+    handle.close_idle();
+    eventually("all are closed", || handle.status().open() == 0).await;
+    fetch(&client, server.url("/"))
+        .await
+        .expect("there is room");
+    at_rest(&handle).await;
 }
 
 /// Many at once, dropped at all stages: their slots are nobody else's.

@@ -42,7 +42,7 @@ async fn a_layer_that_changes_the_connection_above_checkout_panics_in_debug() {
     for at in 1..=2 {
         let leased = tokio::spawn(lines.clone().oneshot(Shard(1))).await;
         if cfg!(debug_assertions) {
-            let panic = leased.err().expect("it is told").into_panic();
+            let panic = leased.expect_err("it is told").into_panic();
             let text = panic.downcast_ref::<&str>().expect("a message");
             assert!(text.contains("between Checkin and Checkout"), "{text}");
             assert!(text.contains("type"), "{text}");
