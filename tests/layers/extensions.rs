@@ -209,3 +209,38 @@ async fn http_2_requests_go_out_as_http_1() {
     assert_eq!(server.heads()[0].version, "HTTP/1.1");
     at_rest(&handle).await;
 }
+
+#[tokio::test]
+async fn one_shots_take_no_room_from_others() {
+    let gate = Gate::new();
+    let server = Server::start({
+        let gate = gate.clone();
+        move |mut conn: Conn| {
+            let gate = gate.clone();
+            async move {
+                while conn.request().await.is_some() {
+                    conn.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\no")
+                        .await;
+                    gate.pass().await;
+                    conn.send("k").await;
+                }
+            }
+        }
+    })
+    .await;
+    let layer = KeepAliveLayer::new()
+        .max_connections_per_host(2)
+        .max_pending_per_host(0);
+    let (client, handle) = agent(layer);
+    let first = client.request(get(server.url("/"))).await.unwrap();
+    let shot = client.request(one_shot(&server.url("/"))).await.unwrap();
+    let second = client.request(get(server.url("/"))).await;
+    let second = second.expect("the limit is two, beside the one-shot");
+    assert_eq!((server.accepted(), handle.status().open()), (3, 3));
+    gate.open_for_all();
+    for response in [first, shot, second] {
+        assert_eq!(read(response).await.unwrap().body, "ok");
+    }
+    eventually("one is closed", || handle.status().open() == 2).await;
+    at_rest(&handle).await;
+}
