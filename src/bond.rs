@@ -25,6 +25,8 @@ pub(crate) struct Bond {
     unfinished: AtomicBool,
     /// hyper does not have all of the request's body yet.
     uploading: AtomicBool,
+    /// The response is over and the connection is not free yet.
+    winds_down: AtomicBool,
     activity: Activity,
     /// What `Ends` says too, for those who look often.
     killed: AtomicBool,
@@ -61,6 +63,7 @@ impl Bond {
             peer_closed: AtomicBool::new(false),
             unfinished: AtomicBool::new(false),
             uploading: AtomicBool::new(false),
+            winds_down: AtomicBool::new(false),
             activity: Activity::new(),
             killed: AtomicBool::new(false),
             detached: AtomicBool::new(false),
@@ -146,6 +149,14 @@ impl Bond {
 
     pub(crate) fn is_uploading(&self) -> bool {
         self.uploading.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_winds_down(&self, winds_down: bool) {
+        self.winds_down.store(winds_down, Ordering::Release);
+    }
+
+    pub(crate) fn winds_down(&self) -> bool {
+        self.winds_down.load(Ordering::Acquire)
     }
 
     pub(crate) fn is_detached(&self) -> bool {

@@ -43,8 +43,13 @@ where
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self.project();
-        let cause = match this.connection.poll(cx) {
+        let mut this = self.project();
+        let mut polled = this.connection.as_mut().poll(cx);
+        if polled.is_pending() && this.bond.winds_down() {
+            // hyper writes out the end of an upload, and does not look again whether it is free now.
+            polled = this.connection.poll(cx);
+        }
+        let cause = match polled {
             Poll::Ready(Ok(())) => this.bond.clean_end(),
             Poll::Ready(Err(error)) if error.is_incomplete_message() || error.is_canceled() => {
                 Cause::Peer

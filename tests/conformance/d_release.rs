@@ -87,6 +87,38 @@ async fn node_35_a_connection_is_not_reused_before_its_upload_is_drained() {
     at_rest(&handle).await;
 }
 
+// Time stands still, so that the second that the connection has for it is long enough.
+#[tokio::test(start_paused = true)]
+async fn node_35_a_connection_comes_back_when_its_upload_is_drained() {
+    const MORE_THAN_SOCKETS_HOLD: usize = 64 << 20;
+    let busy = tokio::spawn(async {
+        loop {
+            yield_now().await;
+        }
+    });
+    let gate = Gate::new();
+    let drains = gate.clone();
+    let server = Server::start(move |conn| hasty(conn, drains.clone())).await;
+    let (client, handle) = agent(KeepAliveLayer::new());
+    let upload = post(server.url("/upload"), vec![b'x'; MORE_THAN_SOCKETS_HOLD]);
+    let first = send(&client, upload).await.unwrap();
+    let second = fetch(&client, server.url("/2")).await.unwrap();
+    busily("the second is idle", || idle(&handle) == 1).await;
+    let third = fetch(&client, server.url("/3")).await.unwrap();
+    busily("the third is idle", || idle(&handle) == 1).await;
+    assert_ne!(second.info.id(), first.info.id());
+    assert_eq!(third.info.id(), second.info.id());
+    assert_eq!((active(&handle), idle(&handle)), (1, 1));
+    gate.open_for_all();
+    busily("the first is drained", || idle(&handle) == 2).await;
+    let fourth = fetch(&client, server.url("/4")).await.unwrap();
+    assert_eq!(fourth.info.id(), first.info.id(), "the one used last");
+    assert_eq!(server.accepted(), 2);
+    assert_eq!(server.heads()[0].body.len(), MORE_THAN_SOCKETS_HOLD);
+    busy.abort();
+    at_rest(&handle).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn node_35_an_upload_that_is_never_drained_costs_its_connection() {
     let never = Gate::new();
