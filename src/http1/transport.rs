@@ -33,17 +33,12 @@ impl<IO: Unpin> Transport<IO> {
         self.guard.bond()
     }
 
+    #[inline]
     fn io(&mut self) -> io::Result<Pin<&mut IO>> {
         if self.bond().is_killed() {
             self.io = None;
         }
-        match &mut self.io {
-            Some(io) => Ok(Pin::new(io)),
-            None => Err(io::Error::new(
-                io::ErrorKind::ConnectionAborted,
-                "the agent was destroyed",
-            )),
-        }
+        self.io.as_mut().map(Pin::new).ok_or_else(destroyed)
     }
 
     fn wrote<T>(&self, written: Poll<io::Result<T>>, cx: &Context<'_>) -> Poll<io::Result<T>> {
@@ -64,6 +59,11 @@ impl<IO: Unpin> Transport<IO> {
         }
         polled
     }
+}
+
+#[cold]
+fn destroyed() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "the agent was destroyed")
 }
 
 impl<IO> AsyncRead for Transport<IO>

@@ -12,6 +12,7 @@ use std::task::Waker;
 use slab::Slab;
 use tokio::runtime::Id;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::agent::Mode;
 use crate::bond::Bond;
@@ -36,6 +37,8 @@ pub(super) struct Host<C> {
     blocked: List,
     /// Connections that are being closed for callers who are blocked: so many slots are on their way.
     dying: usize,
+    /// The earliest deadline that the sweeper knows of. It comes to look then, whatever comes later.
+    watched: Option<Instant>,
     /// The ticket under which this host waits for the total.
     turn: Option<u64>,
     /// Out of the table: whoever still finds it looks again.
@@ -200,6 +203,7 @@ impl<C: Poolable> Host<C> {
             making: List::new(),
             blocked: List::new(),
             dying: 0,
+            watched: None,
             turn: None,
             retired: false,
         }
@@ -282,14 +286,15 @@ impl<C: Poolable> Host<C> {
         self.join(ticket, ask, Line::Making)
     }
 
-    /// A connection whose use is over: to the next in line, or idle, or closed.
+    /// A connection whose use is over: to the next in line, or idle, or closed. Says when the sweeper has to come to
+    /// look, if it does not know.
     pub(super) fn put(
         &mut self,
         mut berth: Box<Berth<C>>,
         mode: Mode,
         now: Moment,
         around: &mut Around<'_, C>,
-    ) -> Option<Deadline> {
+    ) -> Option<Moment> {
         let slot = berth.slot();
         let conn = berth.connection();
         let bond = conn.lifespan().bond();
@@ -354,7 +359,16 @@ impl<C: Poolable> Host<C> {
             total,
         });
         self.idle.push_back(&mut self.open, slot);
-        deadline
+        self.watch(deadline?.at)
+    }
+
+    /// The moment to tell the sweeper of, if it does not come to look before.
+    fn watch(&mut self, at: Moment) -> Option<Moment> {
+        if self.watched.is_some_and(|watched| watched <= at.mono) {
+            return None;
+        }
+        self.watched = Some(at.mono);
+        Some(at)
     }
 
     /// The connect is over, and this is what it made.
@@ -437,6 +451,7 @@ impl<C: Poolable> Host<C> {
                 earliest = Some(at);
             }
         }
+        self.watched = earliest.map(|earliest| earliest.mono);
         earliest
     }
 

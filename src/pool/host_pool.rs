@@ -99,12 +99,12 @@ impl<C: Poolable> HostPool<C> {
 
     pub(crate) fn put(self: &Arc<Self>, berth: Box<Berth<C>>) {
         let now = self.pool.limits.clock.now();
-        let deadline = self.with(|host, around| {
+        let watch = self.with(|host, around| {
             let mode = self.pool.mode();
             host.put(berth, mode, now, around)
         });
-        if let Some(deadline) = deadline {
-            self.pool.watch(deadline.at);
+        if let Some(at) = watch {
+            self.pool.watch(at);
         }
     }
 
