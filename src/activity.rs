@@ -1,20 +1,20 @@
-//! When something last moved on a transport.
+//! Whether something moves on a transport.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::time::Instant;
-
-/// Stored to at each read and write, and read by a timer that seldom fires: the timer is not touched in between.
+/// A flag that each read and write raises, and that a slow timer lowers: no clock is read and no timer is touched for a
+/// request.
 ///
-/// Silence counts only while a connection is in use, and only while a read or a write of ours waits for the other end:
-/// a caller who reads slowly is not punished for it.
+/// Silence counts only while a connection is in use, and only while both a caller waits for it and a read or a write of
+/// ours waits for the other end: a caller who reads slowly is not punished for it, nor one who leaves a body unread that
+/// is here already.
 #[derive(Debug)]
 pub(crate) struct Activity {
-    epoch: Instant,
-    /// In milliseconds since `epoch`.
-    moved: AtomicU64,
-    in_use: AtomicBool,
+    moved: AtomicBool,
+    /// The number of the use that is under way, or `IDLE`.
+    in_use: AtomicU64,
+    caller_waits: AtomicBool,
     read_waits: AtomicBool,
     write_waits: AtomicBool,
     /// The longest silence, in milliseconds; `NEVER` without a limit.
@@ -26,13 +26,15 @@ pub(crate) struct Activity {
 /// As the place of a limit: none.
 const NEVER: u64 = u64::MAX;
 const NOT_SET: u64 = u64::MAX - 1;
+/// As the number of a use: none is under way.
+const IDLE: u64 = u64::MAX;
 
 impl Activity {
     pub(crate) fn new() -> Self {
         Self {
-            epoch: Instant::now(),
-            moved: AtomicU64::new(0),
-            in_use: AtomicBool::new(true),
+            moved: AtomicBool::new(true),
+            in_use: AtomicU64::new(0),
+            caller_waits: AtomicBool::new(true),
             read_waits: AtomicBool::new(false),
             write_waits: AtomicBool::new(false),
             limit: AtomicU64::new(NEVER),
@@ -49,19 +51,25 @@ impl Activity {
         self.limit_now.store(in_millis(max), Ordering::Relaxed);
     }
 
-    /// A use begins: what was silent before does not count.
-    pub(crate) fn begin_use(&self, now: Instant) {
-        self.move_at(now);
+    /// The use of this number begins: what was silent before does not count.
+    pub(crate) fn begin_use(&self, number: u64) {
+        self.moved.store(true, Ordering::Relaxed);
         self.limit_now.store(NOT_SET, Ordering::Relaxed);
-        self.in_use.store(true, Ordering::Relaxed);
+        self.caller_waits.store(true, Ordering::Relaxed);
+        self.in_use.store(number, Ordering::Relaxed);
     }
 
     pub(crate) fn end_use(&self) {
-        self.in_use.store(false, Ordering::Relaxed);
+        self.in_use.store(IDLE, Ordering::Relaxed);
     }
 
     pub(crate) fn is_in_use(&self) -> bool {
-        self.in_use.load(Ordering::Relaxed)
+        !self.is_use(IDLE)
+    }
+
+    /// Whether it is this use that is under way.
+    pub(crate) fn is_use(&self, number: u64) -> bool {
+        self.in_use.load(Ordering::Relaxed) == number
     }
 
     /// What holds at present.
@@ -73,36 +81,36 @@ impl Activity {
         (limit != NEVER).then(|| Duration::from_millis(limit))
     }
 
-    /// When the silence will have lasted for `limit`, if nothing moves until then.
-    pub(crate) fn due(&self, limit: Duration) -> Option<Instant> {
-        let moved = Duration::from_millis(self.moved.load(Ordering::Relaxed));
-        self.epoch.checked_add(moved)?.checked_add(limit)
+    /// Whether the other end has been waited for ever since this was asked last, and nothing has moved.
+    pub(crate) fn is_silent(&self) -> bool {
+        let moved = self.moved.swap(false, Ordering::Relaxed);
+        let waits = self.write_waits.load(Ordering::Relaxed)
+            || self.read_waits.load(Ordering::Relaxed) && self.caller_waits.load(Ordering::Relaxed);
+        waits && !moved
     }
 
-    /// Whether it is the other end that is waited for.
-    pub(crate) fn waits(&self) -> bool {
-        self.read_waits.load(Ordering::Relaxed) || self.write_waits.load(Ordering::Relaxed)
+    /// Whether the caller waits for more of the response. What was silent before it did does not count.
+    pub(crate) fn set_caller_waits(&self, waits: bool) {
+        if waits && !self.caller_waits.load(Ordering::Relaxed) {
+            self.moved.store(true, Ordering::Relaxed);
+        }
+        self.caller_waits.store(waits, Ordering::Relaxed);
     }
 
     pub(crate) fn read(&self, waits: bool) {
         self.read_waits.store(waits, Ordering::Relaxed);
-        self.move_unless(waits);
+        self.moved_unless(waits);
     }
 
     pub(crate) fn written(&self, waits: bool) {
         self.write_waits.store(waits, Ordering::Relaxed);
-        self.move_unless(waits);
+        self.moved_unless(waits);
     }
 
-    fn move_unless(&self, waits: bool) {
-        if !waits && self.limit().is_some() {
-            self.move_at(Instant::now());
+    fn moved_unless(&self, waits: bool) {
+        if !waits {
+            self.moved.store(true, Ordering::Relaxed);
         }
-    }
-
-    fn move_at(&self, now: Instant) {
-        let since = now.saturating_duration_since(self.epoch);
-        self.moved.store(in_millis(since), Ordering::Relaxed);
     }
 }
 
@@ -130,11 +138,32 @@ mod tests {
         for own in [SECOND, 60 * SECOND] {
             activity.limit_this_use(own);
             assert_eq!(activity.limit(), Some(own));
-            activity.begin_use(Instant::now());
+            activity.begin_use(1);
             assert_eq!(activity.limit(), Some(8 * SECOND));
         }
         activity.limit_this_use(Duration::MAX);
         assert_eq!(activity.limit(), None);
+    }
+
+    #[test]
+    fn only_waiting_for_the_other_end_is_silence() {
+        let activity = Activity::new();
+        activity.begin_use(1);
+        activity.written(false);
+        activity.read(true);
+        assert!(!activity.is_silent(), "it has just begun");
+        assert!(activity.is_silent());
+        activity.read(false);
+        activity.read(true);
+        assert!(!activity.is_silent(), "something came");
+        activity.set_caller_waits(false);
+        assert!(!activity.is_silent(), "nobody wants more");
+        activity.set_caller_waits(true);
+        assert!(!activity.is_silent(), "somebody has just asked for more");
+        assert!(activity.is_silent());
+        activity.set_caller_waits(false);
+        activity.written(true);
+        assert!(activity.is_silent(), "the upload does not move");
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub(crate) struct Bond {
     unfinished: AtomicBool,
     /// hyper does not have all of the request's body yet.
     uploading: AtomicBool,
+    /// The response is over and the connection is not free yet.
+    winds_down: AtomicBool,
     activity: Activity,
     /// What `Ends` says too, for those who look often.
     killed: AtomicBool,
@@ -61,6 +63,7 @@ impl Bond {
             peer_closed: AtomicBool::new(false),
             unfinished: AtomicBool::new(false),
             uploading: AtomicBool::new(false),
+            winds_down: AtomicBool::new(false),
             activity: Activity::new(),
             killed: AtomicBool::new(false),
             detached: AtomicBool::new(false),
@@ -107,7 +110,7 @@ impl Bond {
             self.cause
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |noted| match noted {
                     0 => Some(cause as u8 + 1),
-                    LAST if cause.is_error() || cause == Cause::Abandoned => Some(cause as u8 + 1),
+                    LAST if cause.ends_midway() => Some(cause as u8 + 1),
                     _ => None,
                 });
     }
@@ -119,9 +122,21 @@ impl Bond {
         }
     }
 
-    /// The other end has closed or reset.
+    /// The other end has closed.
     pub(crate) fn peer_closed(&self) {
         self.peer_closed.store(true, Ordering::Relaxed);
+    }
+
+    /// Why it ends without an error, if nobody has said so: it was closed there, or else here. HTTP/1 closes after the
+    /// last exchange, and in the middle of one that was given up.
+    pub(crate) fn clean_end(&self) -> Cause {
+        if self.peer_closed.load(Ordering::Relaxed) {
+            Cause::Peer
+        } else if self.unfinished.load(Ordering::Relaxed) {
+            Cause::Abandoned
+        } else {
+            Cause::Final
+        }
     }
 
     pub(crate) fn set_unfinished(&self, unfinished: bool) {
@@ -134,6 +149,14 @@ impl Bond {
 
     pub(crate) fn is_uploading(&self) -> bool {
         self.uploading.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_winds_down(&self, winds_down: bool) {
+        self.winds_down.store(winds_down, Ordering::Release);
+    }
+
+    pub(crate) fn winds_down(&self) -> bool {
+        self.winds_down.load(Ordering::Acquire)
     }
 
     pub(crate) fn is_detached(&self) -> bool {
@@ -267,20 +290,8 @@ impl TransportGuard {
         Self(bond)
     }
 
-    pub(crate) fn activity(&self) -> &Activity {
-        self.0.activity()
-    }
-
-    /// Why a transport ends without an error, if nobody has said so: it was closed there, or else here. HTTP/1 closes
-    /// after the last exchange, and in the middle of one that was given up.
-    pub(crate) fn clean_end(&self) -> Cause {
-        if self.0.peer_closed.load(Ordering::Relaxed) {
-            Cause::Peer
-        } else if self.0.unfinished.load(Ordering::Relaxed) {
-            Cause::Abandoned
-        } else {
-            Cause::Final
-        }
+    pub(crate) fn bond(&self) -> &Bond {
+        &self.0
     }
 
     /// Says why the transport ends. The first word stands, whoever says it.

@@ -80,6 +80,11 @@ impl Cause {
         self == Self::Error || self == Self::Silence || self.is_create_error()
     }
 
+    /// Whether it can end a connection in the middle of the exchange that was to be its last.
+    pub(crate) fn ends_midway(self) -> bool {
+        self.is_error() || matches!(self, Self::Abandoned | Self::Shutdown)
+    }
+
     /// Whether it never came to be, for a reason other than that nobody wanted it any more.
     pub(crate) fn is_create_error(self) -> bool {
         matches!(self, Self::Connect | Self::ConnectTimeout)

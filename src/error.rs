@@ -359,10 +359,18 @@ impl<B> StdError for SendError<B> {
     }
 }
 
+/// An error, and what it came from.
 fn chain<'a>(
     error: &'a (dyn StdError + 'static),
 ) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |&error| error.source())
+    std::iter::successors(Some(error), |&error| {
+        // An I/O error that holds another one passes over it: its source is that one's.
+        let io = error.downcast_ref::<io::Error>();
+        match io.and_then(io::Error::get_ref) {
+            Some(held) => Some(held),
+            None => error.source(),
+        }
+    })
 }
 
 pub(crate) fn find<'a, E: StdError + 'static>(

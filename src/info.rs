@@ -91,7 +91,10 @@ impl ConnectionInfo {
     ///
     /// Its slot passes to the next in line at once. Does nothing when the exchange is over or was detached before.
     pub fn detach(&self) {
-        self.bond.detach();
+        // Idle it is nobody's, and the next exchange's when that has it.
+        if self.bond.activity().is_use(self.uses) {
+            self.bond.detach();
+        }
     }
 
     pub(crate) fn bond(&self) -> &Bond {

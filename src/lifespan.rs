@@ -231,9 +231,8 @@ impl Lifespan {
 
     /// `idle`: from when to when, where it was not made for this checkout.
     pub(crate) fn check_out(&mut self, idle: Option<(Instant, Instant)>) {
-        let now = idle.map_or_else(Instant::now, |(_, until)| until);
-        self.bond.activity().begin_use(now);
         self.uses = if idle.is_some() { self.uses + 1 } else { 1 };
+        self.bond.activity().begin_use(self.uses);
         if self.unfinished {
             self.unfinished = false;
             self.bond.set_unfinished(false);

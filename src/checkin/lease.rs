@@ -153,9 +153,13 @@ fn check_in<C: Poolable>(mut berth: Box<Berth<C>>) {
 
 /// Waits for the end of a use that nobody else waits for. Ends when it has come, or after a second.
 async fn wind_down<C: Poolable>(mut berth: Box<Berth<C>>) {
+    berth.connection().lifespan().bond().set_winds_down(true);
     let free = poll_fn(|cx| berth.connection().poll_free(cx));
     match tokio::time::timeout(WIND_DOWN, free).await {
-        Ok(()) => check_in(berth),
+        Ok(()) => {
+            berth.connection().lifespan().bond().set_winds_down(false);
+            check_in(berth);
+        }
         Err(_) => berth.close(Cause::Abandoned),
     }
 }

@@ -2,10 +2,12 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tower_service::Service;
 
 use crate::cause::Cause;
@@ -64,7 +66,7 @@ impl<C: Poolable, E: Send + 'static> Connect<C, E> {
         })
     }
 
-    pub(super) fn home(&self) -> &std::sync::Arc<HostPool<C>> {
+    pub(super) fn home(&self) -> &Arc<HostPool<C>> {
         self.slot.as_ref().expect("not ready yet").home()
     }
 
@@ -74,14 +76,20 @@ impl<C: Poolable, E: Send + 'static> Connect<C, E> {
         let Ok(runtime) = Handle::try_current() else {
             return;
         };
-        let home = self.home().clone();
+        let (cancel, mut cancelled) = oneshot::channel();
         let place = self.slot.as_ref().expect("not ready yet").place();
-        let task = runtime.spawn(async move {
+        if !self.home().to_background(place, cancel) {
+            return;
+        }
+        runtime.spawn(async move {
+            let made = poll_fn(|cx| match self.poll(cx) {
+                Poll::Ready(made) => Poll::Ready(made.ok()),
+                Poll::Pending => Pin::new(&mut cancelled).poll(cx).map(|_| None),
+            });
             // A failure is in the counters, and nobody's.
-            if let Ok(berth) = poll_fn(|cx| self.poll(cx)).await {
+            if let Some(berth) = made.await {
                 berth.give_back();
             }
         });
-        home.in_background(place, task.abort_handle());
     }
 }

@@ -234,3 +234,24 @@ impl AsyncWrite for Tcp {
         Pin::new(&mut *lock(&self.stream)).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn ak_08_small_writes_are_sent_at_once_unless_told_otherwise() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri: Uri = format!("http://{}/", listener.local_addr().unwrap())
+            .parse()
+            .unwrap();
+        for (mut connector, nodelay) in [
+            (TcpConnector::new(), true),
+            (TcpConnector::new().nodelay(true), true),
+            (TcpConnector::new().nodelay(false), false),
+        ] {
+            let tcp = connector.call(uri.clone()).await.unwrap();
+            assert_eq!(lock(&tcp.stream).nodelay().unwrap(), nodelay);
+        }
+    }
+}

@@ -101,7 +101,13 @@ impl HttpBody for Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        Poll::Ready(match ready!(self.inner.poll_frame(cx)) {
+        let polled = self.inner.poll_frame(cx);
+        if self.held.is_some() {
+            // After its end the connection is somebody else's.
+            let activity = self.info.bond().activity();
+            activity.set_caller_waits(polled.is_pending());
+        }
+        Poll::Ready(match ready!(polled) {
             Some(Ok(frame)) => {
                 // A caller who knows the length does not ask for more.
                 if self.inner.is_end_stream() {

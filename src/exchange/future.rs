@@ -37,6 +37,8 @@ pin_project! {
         // Until it is sent, and again when it comes back unsent.
         request: Option<Request<B>>,
         connects: bool,
+        // The connection is not to be used after it.
+        is_last: bool,
         #[pin]
         state: State<M::Future, C, C::Future>,
     }
@@ -80,6 +82,7 @@ where
             service,
             settings,
             aim: request::aim(&mut request, &settings).map_err(Some),
+            is_last: hint::says_close(request.headers()),
             connects: request.method() == Method::CONNECT,
             request: Some(request),
             state: State::Start,
@@ -125,6 +128,10 @@ where
                         if let Some(max) = destination.connect_timeout() {
                             bond.activity().limit_this_use(max);
                         }
+                    }
+                    if *this.is_last {
+                        // Before it is sent: its driver may be done before the answer is looked at.
+                        conn.lifespan().bond().note(Cause::Final);
                     }
                     let future = conn.call(request);
                     let conn = InUse(Some(conn));
@@ -185,6 +192,7 @@ where
     if status == StatusCode::SWITCHING_PROTOCOLS || connects && status.is_success() {
         lifespan.bond().detach();
     }
+    lifespan.bond().activity().set_caller_waits(false);
     let info = ConnectionInfo::of(lifespan);
     if settings.info_in_extensions {
         response.extensions_mut().insert(info.clone());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::header::{CONNECTION, HeaderName, HeaderValue};
+use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, Version};
 
 use crate::lifespan::Word;
@@ -35,6 +35,12 @@ pub(super) fn read<R>(response: &Response<R>, margin: Duration) -> Hint {
         word,
         is_last: close || is_10 && !keep_alive,
     }
+}
+
+/// Whether a request is to be the last on its connection.
+pub(super) fn says_close(fields: &HeaderMap) -> bool {
+    let values = fields.get_all(CONNECTION);
+    !fields.is_empty() && values.iter().any(|value| has(value, "close"))
 }
 
 fn has(value: &HeaderValue, token: &str) -> bool {

@@ -43,7 +43,8 @@ impl From<Silence> for Limit {
 }
 
 impl ActiveTimeoutLayer {
-    /// `max` is the longest silence, kept to the millisecond; `Duration::MAX` is no limit.
+    /// `max` is the longest silence; it is found out when it has lasted that long, or up to an eighth longer.
+    /// `Duration::MAX` is no limit.
     ///
     /// # Panics
     ///

@@ -2,35 +2,37 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 
 use crate::activity::Activity;
-use crate::bond::TransportGuard;
+use crate::bond::Bond;
 use crate::cause::Cause;
 use crate::error;
 
 pin_project! {
     /// Runs a connection until it has closed or is handed on to an upgrade, until it has been silent for too long, or
-    /// until it is aborted. Holds the transport and nothing of the pool; when it is dropped, the transport goes first
-    /// and then the slot passes on.
+    /// until it is aborted. Holds the transport and nothing of the pool; when it is dropped, the transport goes, unless
+    /// an upgrade has it, and its slot passes on.
     pub(super) struct Driver<F> {
         // hyper's connection, which it gives no name.
         #[pin]
         connection: F,
-        guard: TransportGuard,
+        bond: Arc<Bond>,
         silence: Silence,
     }
 }
 
 impl<F> Driver<F> {
-    pub(super) fn new(connection: F, guard: TransportGuard) -> Self {
+    pub(super) fn new(connection: F, bond: Arc<Bond>) -> Self {
         Self {
             connection,
-            guard,
-            silence: Silence { timer: None },
+            bond,
+            silence: Silence::default(),
         }
     }
 }
@@ -42,63 +44,82 @@ where
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self.project();
-        let cause = match this.connection.poll(cx) {
-            Poll::Ready(Ok(())) => this.guard.clean_end(),
+        let mut this = self.project();
+        let mut polled = this.connection.as_mut().poll(cx);
+        if polled.is_pending() && this.bond.winds_down() {
+            // hyper writes out the end of an upload, and does not look again whether it is free now.
+            polled = this.connection.poll(cx);
+        }
+        let cause = match polled {
+            Poll::Ready(Ok(())) => this.bond.clean_end(),
             Poll::Ready(Err(error)) if error.is_incomplete_message() || error.is_canceled() => {
                 Cause::Peer
             }
             Poll::Ready(Err(error)) if error::is_end_of_stream(&error) => Cause::Peer,
             Poll::Ready(Err(_)) => Cause::Error,
             Poll::Pending => {
-                if this.silence.poll(this.guard.activity(), cx).is_pending() {
+                if this.silence.poll(this.bond.activity(), cx).is_pending() {
                     return Poll::Pending;
                 }
                 Cause::Silence
             }
         };
-        this.guard.note(cause);
+        this.bond.note(cause);
         Poll::Ready(())
     }
 }
 
-/// One timer, set again only when it fires or comes too late.
+/// In how many steps a silence is measured: it is found out at most one step late.
+const STEPS: u32 = 8;
+
+/// One timer, which runs only while the connection is in use.
+#[derive(Default)]
 struct Silence {
     timer: Option<Pin<Box<Sleep>>>,
+    /// The limit that the timer is set for.
+    limit: Duration,
+    /// How many steps nothing has moved.
+    silent: u32,
 }
 
 impl Silence {
     /// Ready when the connection has been silent for too long.
     fn poll(&mut self, activity: &Activity, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            // While it is idle the timer may run out unheard: the next use finds it so.
-            let Some(limit) = activity.limit().filter(|_| activity.is_in_use()) else {
-                return Poll::Pending;
-            };
-            let Some(due) = activity.due(limit) else {
-                return Poll::Pending;
-            };
-            let timer = self
-                .timer
-                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
-            if due < timer.deadline() {
-                timer.as_mut().reset(due);
-            }
-            if timer.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            let now = Instant::now();
-            if now < due {
-                timer.as_mut().reset(due);
-            } else if activity.waits() {
-                return Poll::Ready(());
-            } else if let Some(later) = now.checked_add(limit) {
-                // It is the caller who lets the other end wait.
-                timer.as_mut().reset(later);
-                if timer.as_mut().poll(cx).is_pending() {
-                    return Poll::Pending;
-                }
-            }
+        // While it is idle the timer may run out unheard: the next use finds it so.
+        let Some(limit) = activity.limit().filter(|_| activity.is_in_use()) else {
+            return Poll::Pending;
+        };
+        if self.timer.is_none() || self.limit != limit {
+            self.begin(limit, activity);
         }
+        let Some(timer) = &mut self.timer else {
+            return Poll::Pending;
+        };
+        while timer.as_mut().poll(cx).is_ready() {
+            self.silent = if activity.is_silent() {
+                self.silent + 1
+            } else {
+                0
+            };
+            if self.silent == STEPS {
+                return Poll::Ready(());
+            }
+            let (step, now) = (limit / STEPS, Instant::now());
+            // From when it was due, so that its delays do not add up; unless it was not heard for long.
+            let next = timer.deadline() + step;
+            timer
+                .as_mut()
+                .reset(if next > now { next } else { now + step });
+        }
+        Poll::Pending
+    }
+
+    fn begin(&mut self, limit: Duration, activity: &Activity) {
+        self.limit = limit;
+        self.silent = 0;
+        // What has moved so far has moved before the first step.
+        activity.is_silent();
+        let step = Instant::now().checked_add(limit / STEPS);
+        self.timer = step.map(|step| Box::pin(tokio::time::sleep_until(step)));
     }
 }

@@ -85,12 +85,13 @@ where
             lifespan
                 .bond()
                 .set_addresses(connect::addresses(&transport));
-            let transport = Transport::new(transport, lifespan.bond().clone());
-            let (sender, connection) = http1.handshake(TokioIo::new(transport)).await?;
             let guard = lifespan
                 .transport_guard()
                 .expect("a new lifespan has its guard");
-            let task = tokio::spawn(Driver::new(connection.with_upgrades(), guard));
+            let transport = Transport::new(transport, guard);
+            let (sender, connection) = http1.handshake(TokioIo::new(transport)).await?;
+            let bond = lifespan.bond().clone();
+            let task = tokio::spawn(Driver::new(connection.with_upgrades(), bond));
             lifespan.set_driver(task.abort_handle());
             Ok(Http1Connection::new(sender, probe, lifespan))
         }))

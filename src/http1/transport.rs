@@ -2,53 +2,68 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::bond::Bond;
+use crate::bond::{Bond, TransportGuard};
+use crate::cause::Cause;
 
-/// A transport that says what happens on it: when something moved, when something is waited for, and that the other end
-/// has closed. hyper ends in the same way whether it reads the end of a stream or closes one itself.
+/// A transport that says what happens on it: when something moved, when something is waited for, and how it ended. hyper
+/// ends in the same way whether it reads the end of a stream, fails to read while somebody waits for a response, or
+/// closes after the last exchange.
 ///
-/// An upgrade takes it out of the driver; it still ends with its agent then.
+/// It goes where its I/O goes, on to an upgrade too, and so it has the guard; it still ends with its agent then.
 pub(super) struct Transport<IO> {
     /// Until the agent ends it.
     io: Option<IO>,
-    bond: Arc<Bond>,
+    // After `io`: the slot passes on when that is gone.
+    guard: TransportGuard,
 }
 
 impl<IO: Unpin> Transport<IO> {
-    pub(super) fn new(io: IO, bond: Arc<Bond>) -> Self {
-        Self { io: Some(io), bond }
+    pub(super) fn new(io: IO, guard: TransportGuard) -> Self {
+        Self {
+            io: Some(io),
+            guard,
+        }
     }
 
+    fn bond(&self) -> &Bond {
+        self.guard.bond()
+    }
+
+    #[inline]
     fn io(&mut self) -> io::Result<Pin<&mut IO>> {
-        if self.bond.is_killed() {
+        if self.bond().is_killed() {
             self.io = None;
         }
-        match &mut self.io {
-            Some(io) => Ok(Pin::new(io)),
-            None => Err(io::Error::new(
-                io::ErrorKind::ConnectionAborted,
-                "the agent was destroyed",
-            )),
-        }
+        self.io.as_mut().map(Pin::new).ok_or_else(destroyed)
     }
 
-    fn wrote<T>(&self, written: Poll<T>, cx: &Context<'_>) -> Poll<T> {
-        self.bond.activity().written(written.is_pending());
-        self.wait(written, cx)
+    fn wrote<T>(&self, written: Poll<io::Result<T>>, cx: &Context<'_>) -> Poll<io::Result<T>> {
+        self.bond().activity().written(written.is_pending());
+        self.heed(written, cx)
     }
 
-    /// A detached transport has no driver that could be aborted.
-    fn wait<T>(&self, polled: Poll<T>, cx: &Context<'_>) -> Poll<T> {
-        if polled.is_pending() {
-            self.bond.wake_if_killed(cx.waker());
+    fn heed<T>(&self, polled: Poll<io::Result<T>>, cx: &Context<'_>) -> Poll<io::Result<T>> {
+        match &polled {
+            // A detached transport has no driver that could be aborted.
+            Poll::Pending => self.bond().wake_if_killed(cx.waker()),
+            // No failure of I/O is over before its connection is.
+            Poll::Ready(Err(error)) => self.guard.note(match error.kind() {
+                io::ErrorKind::UnexpectedEof => Cause::Peer,
+                _ => Cause::Error,
+            }),
+            Poll::Ready(Ok(_)) => {}
         }
         polled
     }
+}
+
+#[cold]
+fn destroyed() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "the agent was destroyed")
 }
 
 impl<IO> AsyncRead for Transport<IO>
@@ -62,11 +77,11 @@ where
     ) -> Poll<io::Result<()>> {
         let before = buf.remaining();
         let read = self.io()?.poll_read(cx, buf);
-        self.bond.activity().read(read.is_pending());
-        if read.is_ready() && buf.remaining() == before && before > 0 {
-            self.bond.peer_closed();
+        self.bond().activity().read(read.is_pending());
+        if matches!(read, Poll::Ready(Ok(()))) && buf.remaining() == before && before > 0 {
+            self.bond().peer_closed();
         }
-        self.wait(read, cx)
+        self.heed(read, cx)
     }
 }
 
@@ -98,11 +113,11 @@ where
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = self.io()?.poll_flush(cx);
-        self.wait(flushed, cx)
+        self.heed(flushed, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let shut = self.io()?.poll_shutdown(cx);
-        self.wait(shut, cx)
+        self.heed(shut, cx)
     }
 }

@@ -94,6 +94,7 @@ impl<C: Poolable> Berth<C> {
     /// The use is over and the connection can be used again. One that no pool made is dropped.
     pub(crate) fn give_back(mut self: Box<Self>) {
         if let Some(home) = self.home.take() {
+            self.connection().lifespan().bond().activity().end_use();
             home.put(self);
         }
     }

@@ -11,7 +11,8 @@ use std::task::Waker;
 
 use slab::Slab;
 use tokio::runtime::Id;
-use tokio::task::AbortHandle;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::agent::Mode;
 use crate::bond::Bond;
@@ -36,6 +37,8 @@ pub(super) struct Host<C> {
     blocked: List,
     /// Connections that are being closed for callers who are blocked: so many slots are on their way.
     dying: usize,
+    /// The earliest deadline that the sweeper knows of. It comes to look then, whatever comes later.
+    watched: Option<Instant>,
     /// The ticket under which this host waits for the total.
     turn: Option<u64>,
     /// Out of the table: whoever still finds it looks again.
@@ -47,7 +50,7 @@ struct Open<C> {
     /// Once it is connected.
     bond: Option<Arc<Bond>>,
     /// While it is connecting without a caller.
-    background: Option<AbortHandle>,
+    background: Option<Cancel>,
     idle: Option<Parked<C>>,
     one_shot: bool,
     /// Closed for a caller blocked here.
@@ -103,6 +106,9 @@ impl<C> Linked for Waiting<C> {
     }
 }
 
+/// Ends a connect that goes on without its caller, when it is dropped.
+pub(crate) type Cancel = oneshot::Sender<()>;
+
 /// What a caller asks for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ask {
@@ -133,7 +139,7 @@ pub(super) struct After<C>(Vec<Act<C>>);
 pub(super) enum Act<C> {
     Close(Box<Berth<C>>, Cause),
     Kill(Arc<Bond>),
-    Abort(AbortHandle),
+    Cancel(Cancel),
     Wake(Waker),
     /// A host that must not be dropped under its own lock.
     Drop(#[expect(dead_code, reason = "it is here to be dropped")] Arc<HostPool<C>>),
@@ -169,7 +175,7 @@ impl<C: Poolable> After<C> {
             match act {
                 Act::Close(berth, cause) => berth.close(cause),
                 Act::Kill(bond) => bond.kill(Cause::Shutdown),
-                Act::Abort(task) => task.abort(),
+                Act::Cancel(cancel) => drop(cancel),
                 Act::Wake(waker) => waker.wake(),
                 Act::Drop(_) => {}
             }
@@ -197,6 +203,7 @@ impl<C: Poolable> Host<C> {
             making: List::new(),
             blocked: List::new(),
             dying: 0,
+            watched: None,
             turn: None,
             retired: false,
         }
@@ -279,14 +286,15 @@ impl<C: Poolable> Host<C> {
         self.join(ticket, ask, Line::Making)
     }
 
-    /// A connection whose use is over: to the next in line, or idle, or closed.
+    /// A connection whose use is over: to the next in line, or idle, or closed. Says when the sweeper has to come to
+    /// look, if it does not know.
     pub(super) fn put(
         &mut self,
         mut berth: Box<Berth<C>>,
         mode: Mode,
         now: Moment,
         around: &mut Around<'_, C>,
-    ) -> Option<Deadline> {
+    ) -> Option<Moment> {
         let slot = berth.slot();
         let conn = berth.connection();
         let bond = conn.lifespan().bond();
@@ -339,9 +347,7 @@ impl<C: Poolable> Host<C> {
             around.after.close(berth, Cause::Surplus);
             return None;
         }
-        let lifespan = berth.connection().lifespan();
-        lifespan.bond().activity().end_use();
-        let deadline = lifespan.deadline(now);
+        let deadline = berth.connection().lifespan().deadline(now);
         let total = around
             .total
             .as_mut()
@@ -353,7 +359,16 @@ impl<C: Poolable> Host<C> {
             total,
         });
         self.idle.push_back(&mut self.open, slot);
-        deadline
+        self.watch(deadline?.at)
+    }
+
+    /// The moment to tell the sweeper of, if it does not come to look before.
+    fn watch(&mut self, at: Moment) -> Option<Moment> {
+        if self.watched.is_some_and(|watched| watched <= at.mono) {
+            return None;
+        }
+        self.watched = Some(at.mono);
+        Some(at)
     }
 
     /// The connect is over, and this is what it made.
@@ -363,13 +378,8 @@ impl<C: Poolable> Host<C> {
         open.background = None;
     }
 
-    pub(super) fn set_background(&mut self, slot: usize, connect: AbortHandle) {
-        // Gone already if it was done before this was said.
-        if let Some(open) = self.open.get_mut(slot)
-            && open.bond.is_none()
-        {
-            open.background = Some(connect);
-        }
+    pub(super) fn set_background(&mut self, slot: usize, cancel: Cancel) {
+        self.open[slot].background = Some(cancel);
     }
 
     /// The transport is gone: the slot passes on.
@@ -441,6 +451,7 @@ impl<C: Poolable> Host<C> {
                 earliest = Some(at);
             }
         }
+        self.watched = earliest.map(|earliest| earliest.mono);
         earliest
     }
 
@@ -457,7 +468,7 @@ impl<C: Poolable> Host<C> {
             around
                 .after
                 .0
-                .extend(open.background.take().map(Act::Abort));
+                .extend(open.background.take().map(Act::Cancel));
         }
     }
 

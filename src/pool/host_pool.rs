@@ -4,15 +4,13 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 
-use tokio::task::AbortHandle;
-
 use crate::agent::{Books, Census, Mode};
 use crate::cause::Cause;
 use crate::clock::Moment;
 use crate::key::Key;
 use crate::lifespan::Lifespan;
 use crate::pool::berth::{Berth, current_runtime};
-use crate::pool::host::{After, Around, Ask, Gift, Host, Taken};
+use crate::pool::host::{After, Around, Ask, Cancel, Gift, Host, Taken};
 use crate::pool::shared::Shared;
 use crate::pool::slot::Slot;
 use crate::pool::waiter::Waiter;
@@ -101,12 +99,12 @@ impl<C: Poolable> HostPool<C> {
 
     pub(crate) fn put(self: &Arc<Self>, berth: Box<Berth<C>>) {
         let now = self.pool.limits.clock.now();
-        let deadline = self.with(|host, around| {
+        let watch = self.with(|host, around| {
             let mode = self.pool.mode();
             host.put(berth, mode, now, around)
         });
-        if let Some(deadline) = deadline {
-            self.pool.watch(deadline.at);
+        if let Some(at) = watch {
+            self.pool.watch(at);
         }
     }
 
@@ -123,15 +121,16 @@ impl<C: Poolable> HostPool<C> {
         }
     }
 
-    /// A connect goes on without its caller.
-    pub(crate) fn in_background(self: &Arc<Self>, slot: usize, connect: AbortHandle) {
-        let too_late = self.with(|host, _| {
-            host.set_background(slot, connect.clone());
-            self.pool.is_orphaned() || self.pool.mode() == Mode::Destroyed
-        });
-        if too_late {
-            connect.abort();
-        }
+    /// A connect is to go on without its caller, until `cancel` is dropped. `false`: it need not, nobody will ask for
+    /// its connection.
+    pub(crate) fn to_background(self: &Arc<Self>, slot: usize, cancel: Cancel) -> bool {
+        self.with(|host, _| {
+            let wanted = !self.pool.is_orphaned() && self.pool.mode() != Mode::Destroyed;
+            if wanted {
+                host.set_background(slot, cancel);
+            }
+            wanted
+        })
     }
 
     /// Whether somebody waits whom a connection made for nobody would serve.

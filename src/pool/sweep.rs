@@ -119,7 +119,7 @@ async fn sweep<C: Poolable>(watch: Watch, pool: Weak<Shared<C>>) {
                 .next
                 .fetch_min(signal.since_epoch(earliest), Ordering::SeqCst);
         }
-        // About 20 ns for each.
-        rest = Duration::from_nanos(400 * looked_at as u64);
+        // About 20 ns for each. And never again at once, should the pool's clock have been replaced by one that lags.
+        rest = Duration::from_millis(1).max(Duration::from_nanos(400 * looked_at as u64));
     }
 }

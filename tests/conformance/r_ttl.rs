@@ -1,1 +1,201 @@
-//! R. TTL.
+//! R. The TTL of connections.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::{Instant, sleep};
+use tower_keep_alive::{Cause, Clock, KeepAliveLayer, Moment};
+
+use super::q_idle_timeout::idle_life;
+use crate::support::agent::{agent_over, agent_paused, at_rest, fetch};
+use crate::support::{CountingConnector, Server, script, settle};
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// Takes as many milliseconds for each answer.
+fn taking(millis: u64) -> Server {
+    Server::in_memory(move |mut conn| async move {
+        while conn.request().await.is_some() {
+            sleep(ms(millis)).await;
+            conn.respond("ok").await;
+        }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn ak_25_a_ttl_interrupts_no_exchange() {
+    let server = taking(200);
+    let (client, handle) = agent_paused(KeepAliveLayer::new().ttl(ms(50)), server.connector());
+    for _ in 0..2 {
+        let answer = fetch(&client, server.url("/")).await.unwrap();
+        assert_eq!((answer.status.as_u16(), &*answer.body), (200, "ok"));
+        assert!(!answer.info.is_reused());
+        settle().await;
+        assert_eq!(handle.status().open(), 0, "rotated where the exchange ends");
+    }
+    assert_eq!(server.accepted(), 2);
+    let status = handle.status();
+    assert_eq!(status.closes, [(Cause::Age, 2)].into());
+    assert_eq!((status.requests, status.errors), (2, 0));
+    at_rest(&handle).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn ak_25_within_its_ttl_a_connection_is_used_again() {
+    let server = Server::in_memory(script::ok);
+    let (client, handle) = agent_paused(KeepAliveLayer::new().ttl(ms(1000)), server.connector());
+    let first = fetch(&client, server.url("/")).await.unwrap();
+    sleep(ms(100)).await;
+    let second = fetch(&client, server.url("/")).await.unwrap();
+    assert_eq!(first.info.id(), second.info.id());
+    assert!(second.info.age() >= ms(100));
+    assert_eq!(server.accepted(), 1);
+    at_rest(&handle).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn ak_25_constant_traffic_is_rotated_too() {
+    let server = Server::in_memory(script::ok);
+    let (client, handle) = agent_paused(KeepAliveLayer::new().ttl(ms(95)), server.connector());
+    for _ in 0..30 {
+        fetch(&client, server.url("/")).await.unwrap();
+        sleep(ms(10)).await;
+    }
+    settle().await;
+    // Ten requests each, from 0 to 90 ms of its age.
+    assert_eq!(server.accepted(), 3);
+    assert_eq!(handle.status().closes, [(Cause::Age, 3)].into());
+    at_rest(&handle).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn ak_25_age_begins_when_the_connection_is_there() {
+    let server = Server::in_memory(script::ok);
+    let counting = CountingConnector::new(server.connector()).delay(ms(300));
+    let (client, handle) = agent_paused(KeepAliveLayer::new().ttl(ms(100)), counting);
+    fetch(&client, server.url("/")).await.unwrap();
+    sleep(ms(90)).await;
+    let second = fetch(&client, server.url("/")).await.unwrap();
+    assert!(second.info.is_reused());
+    sleep(ms(11)).await;
+    settle().await;
+    assert_eq!(handle.status().closes, [(Cause::Age, 1)].into());
+    assert_eq!(server.accepted(), 1);
+    at_rest(&handle).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn ak_26_idle_time_is_the_shorter_of_idle_timeout_and_what_is_left_of_the_ttl() {
+    for (idle_timeout, ttl, life, expected) in [
+        (ms(4000), ms(200), 200, Cause::Age),
+        (ms(500), ms(1000), 500, Cause::Idle),
+        (Duration::MAX, ms(50), 50, Cause::Age),
+        (ms(100), Duration::MAX, 100, Cause::Idle),
+    ] {
+        let server = Server::in_memory(script::ok);
+        let layer = KeepAliveLayer::new().idle_timeout(idle_timeout).ttl(ttl);
+        let (lived, cause) = idle_life(layer, &server).await.unwrap();
+        assert!(lived.abs_diff(ms(life)) <= ms(2), "{life}: {lived:?}");
+        assert_eq!(cause, expected);
+    }
+    // What is left of it: the exchange took some.
+    let layer = KeepAliveLayer::new().ttl(ms(200));
+    let (lived, cause) = idle_life(layer, &taking(120)).await.unwrap();
+    assert!(lived.abs_diff(ms(80)) <= ms(2), "{lived:?}");
+    assert_eq!(cause, Cause::Age);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ak_26_a_ttl_that_is_over_counts_as_a_timeout() {
+    let server = Server::in_memory(script::ok);
+    let (client, handle) = agent_paused(KeepAliveLayer::new().ttl(ms(100)), server.connector());
+    fetch(&client, server.url("/")).await.unwrap();
+    sleep(ms(200)).await;
+    let status = handle.status();
+    assert_eq!((status.timeouts, status.errors, status.open()), (1, 0, 0));
+    assert!(
+        !fetch(&client, server.url("/"))
+            .await
+            .unwrap()
+            .info
+            .is_reused()
+    );
+    assert_eq!(server.accepted(), 2);
+    at_rest(&handle).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn ak_26_age_is_looked_at_when_one_is_picked() {
+    let server = Server::in_memory(script::ok);
+    let now = Arc::new(Mutex::new(Moment::now()));
+    let clock = {
+        let now = now.clone();
+        Clock::new(move || *now.lock().unwrap())
+    };
+    let pass = |time: Duration| {
+        let mut now = now.lock().unwrap();
+        *now = now.checked_add(time).unwrap();
+    };
+    // Without an idle timeout, and no timer of the runtime ever fires.
+    let layer = KeepAliveLayer::new()
+        .idle_timeout(Duration::MAX)
+        .ttl(ms(50))
+        .clock(clock);
+    let (client, handle) = agent_over(layer, server.connector());
+    let first = fetch(&client, server.url("/")).await.unwrap();
+    pass(ms(49));
+    let second = fetch(&client, server.url("/")).await.unwrap();
+    assert_eq!(first.info.id(), second.info.id());
+    pass(ms(1));
+    let third = fetch(&client, server.url("/")).await.unwrap();
+    assert!(!third.info.is_reused());
+    settle().await;
+    assert_eq!(server.accepted(), 2);
+    assert_eq!(handle.status().closes, [(Cause::Age, 1)].into());
+    at_rest(&handle).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn ak_27_a_connection_past_its_ttl_is_not_handed_over() {
+    let server = taking(100);
+    let counting = CountingConnector::new(server.connector());
+    let layer = KeepAliveLayer::new()
+        .max_connections_per_host(1)
+        .ttl(ms(80));
+    let (client, handle) = agent_paused(layer, counting.clone());
+    let begun = Instant::now();
+    let answers = join_all((0..3).map(|_| fetch(&client, server.url("/")))).await;
+    for answer in answers {
+        assert!(!answer.unwrap().info.is_reused());
+    }
+    assert!(begun.elapsed() <= ms(310), "nobody waits for anything else");
+    settle().await;
+    assert_eq!((counting.made(), counting.max_alive()), (3, 1));
+    assert_eq!(handle.status().closes, [(Cause::Age, 3)].into());
+    at_rest(&handle).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn ak_27_what_is_left_of_a_ttl_is_no_limit_for_the_exchange_it_is_handed_to() {
+    let server = taking(100);
+    let counting = CountingConnector::new(server.connector());
+    let layer = KeepAliveLayer::new()
+        .max_connections_per_host(1)
+        .ttl(ms(150));
+    let (client, handle) = agent_paused(layer, counting.clone());
+    let answers = join_all((0..3).map(|_| fetch(&client, server.url("/")))).await;
+    let reused: Vec<_> = answers
+        .into_iter()
+        .map(|answer| answer.unwrap().info.is_reused())
+        .collect();
+    // The second began at an age of 100 ms, and ended at 200.
+    assert_eq!(reused, [false, true, false]);
+    settle().await;
+    assert_eq!((counting.made(), counting.max_alive()), (2, 1));
+    let status = handle.status();
+    assert_eq!((status.closes[&Cause::Age], status.errors), (1, 0));
+    at_rest(&handle).await;
+}

@@ -3,9 +3,12 @@
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
+use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt};
 use tower_keep_alive::connect::TcpConnector;
-use tower_keep_alive::{AgentHandle, Body, ConnectionInfo, Error, KeepAlive, KeepAliveLayer};
+use tower_keep_alive::{
+    AgentHandle, Body, Clock, ConnectionInfo, Error, KeepAlive, KeepAliveLayer, Moment,
+};
 
 use super::eventually;
 
@@ -88,4 +91,23 @@ pub async fn at_rest(handle: &AgentHandle) {
             && status.created == status.closed + status.detached + status.open() as u64
     })
     .await;
+}
+
+/// An agent in paused time, and its handle: both its clocks are the runtime's. Under [`agent_over`] the wall clock goes
+/// on while a loaded machine holds the test up, and a limit of milliseconds may be over before its time.
+pub fn agent_paused<M>(
+    layer: KeepAliveLayer<Full<Bytes>>,
+    connector: M,
+) -> (KeepAlive<M, Full<Bytes>>, AgentHandle) {
+    agent_over(layer.clock(paused_clock()), connector)
+}
+
+/// The runtime's clock, and a wall clock that goes with it.
+pub fn paused_clock() -> Clock {
+    let start = Moment::now();
+    Clock::new(move || {
+        let mono = Instant::now();
+        let wall = start.wall + mono.duration_since(start.mono);
+        Moment { mono, wall }
+    })
 }

@@ -1,0 +1,158 @@
+//! Each layer, with as little around it as there can be.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::HOST;
+use http::{Request, Uri};
+use http_body_util::{BodyExt, Full};
+use tower::{Service, ServiceBuilder, ServiceExt};
+use tower_keep_alive::connect::TcpConnector;
+use tower_keep_alive::{
+    Cause, CheckinLayer, CheckoutLayer, ExchangeLayer, HandshakeLayer, IdleEvictionLayer, Limits,
+    MaxUsesLayer, Moment, Poolable, TtlLayer,
+};
+
+use crate::line::{Shard, answer, maker};
+use crate::support::agent::{at_rest, fetch, get};
+use crate::support::{Server, eventually};
+
+type B = Full<Bytes>;
+
+#[tokio::test]
+async fn handshake_gives_connections_for_one_request_at_a_time() {
+    let server = Server::echo().await;
+    let connections = ServiceBuilder::new()
+        .layer(HandshakeLayer::<B>::new())
+        .service(TcpConnector::new());
+    let uri: Uri = server.url("/").parse().unwrap();
+    let mut conn = connections.oneshot(uri).await.unwrap();
+    for path in ["/a", "/b"] {
+        // As it is: the target form and `Host` are the caller's.
+        let request = Request::get(path).header(HOST, "h");
+        let request = request.body(B::default()).unwrap();
+        let response = conn.ready().await.unwrap().call(request).await.unwrap();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, path);
+        std::future::poll_fn(|cx| conn.poll_free(cx)).await;
+        assert!(conn.is_open());
+    }
+    assert_eq!(server.accepted(), 1);
+    drop(conn);
+    eventually("it closes with the connection", || server.open() == 0).await;
+}
+
+#[tokio::test]
+async fn exchange_alone_makes_a_connection_for_each_request() {
+    let server = Server::echo().await;
+    let client = ServiceBuilder::new()
+        .layer(ExchangeLayer::new())
+        .layer(HandshakeLayer::<B>::new())
+        .service(TcpConnector::new());
+    for path in ["/a", "/b"] {
+        let answer = fetch(&client, server.url(path)).await.unwrap();
+        assert_eq!(answer.body, path);
+        assert!(!answer.info.is_reused());
+        assert!(answer.info.key().is_none(), "no pool has it");
+        answer.info.detach();
+    }
+    assert_eq!(server.accepted(), 2);
+    let host = server.addr().to_string();
+    for head in server.heads() {
+        assert_eq!(head.header("host"), Some(&*host));
+    }
+    eventually("each closes after its use", || server.open() == 0).await;
+
+    let response = client.clone().oneshot(get(server.url("/"))).await.unwrap();
+    drop(response);
+    drop(client);
+    eventually("unread as well", || server.open() == 0).await;
+}
+
+#[tokio::test]
+async fn checkin_alone_closes_after_use() {
+    let server = Server::echo().await;
+    let client = ServiceBuilder::new()
+        .layer(ExchangeLayer::new())
+        .layer(CheckinLayer::new())
+        .layer(HandshakeLayer::<B>::new())
+        .service(TcpConnector::new());
+    for path in ["/a", "/b"] {
+        assert_eq!(fetch(&client, server.url(path)).await.unwrap().body, path);
+    }
+    assert_eq!(server.accepted(), 2);
+    eventually("each closes after its use", || server.open() == 0).await;
+}
+
+#[tokio::test]
+async fn checkout_alone_limits_and_counts_and_keeps_nothing() {
+    let server = Server::echo().await;
+    let checkout = CheckoutLayer::new(Limits::new().max_connections_per_host(1));
+    let handle = checkout.handle();
+    let client = ServiceBuilder::new()
+        .layer(ExchangeLayer::new())
+        .layer(checkout)
+        .layer(HandshakeLayer::<B>::new())
+        .service(TcpConnector::new());
+    let held = client.clone().oneshot(get(server.url("/a"))).await.unwrap();
+    let waits = tokio::spawn({
+        let (client, url) = (client.clone(), server.url("/b"));
+        async move { fetch(&client, url).await }
+    });
+    eventually("one in line", || handle.status().pending.len() == 1).await;
+    drop(held);
+    assert_eq!(waits.await.unwrap().unwrap().body, "/b");
+    eventually("all are closed", || handle.status().open() == 0).await;
+    at_rest(&handle).await;
+    let status = handle.status();
+    assert_eq!((status.created, status.closed, status.reused), (2, 2, 0));
+    assert_eq!(server.accepted(), 2);
+}
+
+/// Limits on connections that nobody pools are words on them, and change nothing else.
+#[tokio::test(start_paused = true)]
+async fn limits_alone_are_words_on_a_connection() {
+    let server = Server::in_memory(answer);
+    let uses = ServiceBuilder::new()
+        .layer(MaxUsesLayer::new(1))
+        .service(maker(&server));
+    let mut line = uses.oneshot(Shard(1)).await.unwrap();
+    assert_eq!(line.ask("hello").await.unwrap(), "hello!");
+    drop(line);
+
+    let idle = ServiceBuilder::new()
+        .layer(IdleEvictionLayer::new(Duration::from_secs(4)))
+        .service(maker(&server));
+    let line = idle.oneshot(Shard(1)).await.unwrap();
+    let now = Moment::now();
+    let deadline = line.lifespan().deadline(now).unwrap();
+    assert_eq!(deadline.cause, Cause::Idle);
+    assert_eq!(Some(deadline.at), now.checked_add(Duration::from_secs(4)));
+    drop(line);
+
+    let aged = ServiceBuilder::new()
+        .layer(TtlLayer::new(Duration::from_secs(4)).hard())
+        .service(maker(&server));
+    let mut line = aged.oneshot(Shard(1)).await.unwrap();
+    // Without a pool its birth is not known, and without a driver it cannot be ended.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(line.ask("hello").await.unwrap(), "hello!");
+    drop(line);
+    eventually("each goes when it is dropped", || server.open() == 0).await;
+}
+
+/// A connection without a pool has no birth: a hard limit counts from where it was put on.
+#[tokio::test(start_paused = true)]
+async fn a_hard_ttl_needs_no_pool() {
+    let server = Server::in_memory(crate::support::script::stall);
+    let client = ServiceBuilder::new()
+        .layer(ExchangeLayer::new())
+        .layer(TtlLayer::new(Duration::from_secs(4)).hard())
+        .layer(HandshakeLayer::<B>::new())
+        .service(server.connector());
+    let started = tokio::time::Instant::now();
+    let error = fetch(&client, server.url("/")).await.unwrap_err();
+    assert!(error.connection().is_some(), "{error:?}");
+    assert_eq!(started.elapsed().as_secs(), 4);
+    eventually("it is closed", || server.open() == 0).await;
+}
