@@ -6,13 +6,12 @@ use std::task::{Context, Poll, Waker};
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
-use hyper::client::conn::http1::SendRequest;
 use tower_service::Service;
 
 use crate::cause::Cause;
 use crate::connect::Probe;
 use crate::error::SendError;
+use crate::http1::sender::{Sender, Sent};
 use crate::http1::upload::Upload;
 use crate::lifespan::Lifespan;
 use crate::poolable::{Liveness, Poolable};
@@ -28,17 +27,13 @@ pub struct Http1Connection<B>(Box<Parts<B>>);
 
 /// In a box that lives as long as the connection: it is moved often, from the pool to its lease and back.
 struct Parts<B> {
-    sender: SendRequest<Upload<B>>,
+    sender: Sender<B>,
     probe: Option<Probe>,
     lifespan: Lifespan,
 }
 
 impl<B> Http1Connection<B> {
-    pub(super) fn new(
-        sender: SendRequest<Upload<B>>,
-        probe: Option<Probe>,
-        lifespan: Lifespan,
-    ) -> Self {
+    pub(super) fn new(sender: Sender<B>, probe: Option<Probe>, lifespan: Lifespan) -> Self {
         Self(Box::new(Parts {
             sender,
             probe,
@@ -98,7 +93,7 @@ where
     fn call(&mut self, request: Request<B>) -> Http1Future<B> {
         let bond = self.0.lifespan.bond();
         let request = request.map(|body| Upload::new(body, bond));
-        Http1Future(Box::pin(self.0.sender.try_send_request(request)))
+        Http1Future(self.0.sender.send(request))
     }
 }
 
@@ -115,6 +110,7 @@ impl<B> Drop for Http1Connection<B> {
         if over.is_pending() && !bond.is_detached() {
             bond.kill(Cause::Dropped);
         }
+        sender.close();
     }
 }
 
@@ -126,25 +122,18 @@ impl<B> fmt::Debug for Http1Connection<B> {
     }
 }
 
-/// Resolves to the head of the response. Boxed: hyper gives its future no name.
+/// Resolves to the head of the response.
 ///
 /// # Cancel safety
 ///
 /// Dropping it before it is ready closes the connection: HTTP/1 has no other way to give up a request.
-pub struct Http1Future<B>(Pin<Box<dyn Future<Output = Sent<B>> + Send>>);
-
-type Sent<B> = Result<Response<Incoming>, TrySendError<Request<Upload<B>>>>;
+pub struct Http1Future<B>(Sent<B>);
 
 impl<B> Future for Http1Future<B> {
     type Output = Result<Response<Incoming>, SendError<B>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(cx).map_err(|mut error| SendError {
-            unsent: error
-                .take_message()
-                .map(|request| request.map(Upload::into_inner)),
-            error: error.into_error().into(),
-        })
+        self.0.as_mut().poll(cx)
     }
 }
 

@@ -13,31 +13,35 @@ use crate::activity::Activity;
 use crate::bond::Bond;
 use crate::cause::Cause;
 use crate::error;
+use crate::http1::sender::SenderGuard;
 
 pin_project! {
     /// Runs a connection until it has closed or is handed on to an upgrade, until it has been silent for too long, or
     /// until it is aborted. Holds the transport and nothing of the pool; when it is dropped, the transport goes, unless
     /// an upgrade has it, and its slot passes on.
-    pub(super) struct Driver<F> {
+    pub(super) struct Driver<F, B> {
         // hyper's connection, which it gives no name.
         #[pin]
         connection: F,
+        // After the connection.
+        sender: SenderGuard<B>,
         bond: Arc<Bond>,
         silence: Silence,
     }
 }
 
-impl<F> Driver<F> {
-    pub(super) fn new(connection: F, bond: Arc<Bond>) -> Self {
+impl<F, B> Driver<F, B> {
+    pub(super) fn new(connection: F, sender: SenderGuard<B>, bond: Arc<Bond>) -> Self {
         Self {
             connection,
+            sender,
             bond,
             silence: Silence::default(),
         }
     }
 }
 
-impl<F> Future for Driver<F>
+impl<F, B> Future for Driver<F, B>
 where
     F: Future<Output = hyper::Result<()>>,
 {

@@ -3,6 +3,7 @@
 mod connection;
 mod driver;
 mod layer;
+mod sender;
 mod service;
 mod transport;
 mod upload;
