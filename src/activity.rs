@@ -74,11 +74,15 @@ impl Activity {
 
     /// What holds at present.
     pub(crate) fn limit(&self) -> Option<Duration> {
+        self.limit_in_millis().map(Duration::from_millis)
+    }
+
+    pub(crate) fn limit_in_millis(&self) -> Option<u64> {
         let limit = match self.limit_now.load(Ordering::Relaxed) {
             NOT_SET => self.limit.load(Ordering::Relaxed),
             limit => limit,
         };
-        (limit != NEVER).then(|| Duration::from_millis(limit))
+        (limit != NEVER).then_some(limit)
     }
 
     /// Whether the other end has been waited for ever since this was asked last, and nothing has moved.

@@ -76,8 +76,8 @@ const STEPS: u32 = 8;
 #[derive(Default)]
 struct Silence {
     timer: Option<Pin<Box<Sleep>>>,
-    /// The limit that the timer is set for.
-    limit: Duration,
+    /// The limit that the timer is set for, in milliseconds.
+    limit: u64,
     /// How many steps nothing has moved.
     silent: u32,
 }
@@ -86,11 +86,26 @@ impl Silence {
     /// Ready when the connection has been silent for too long.
     fn poll(&mut self, activity: &Activity, cx: &mut Context<'_>) -> Poll<()> {
         // While it is idle the timer may run out unheard: the next use finds it so.
-        let Some(limit) = activity.limit().filter(|_| activity.is_in_use()) else {
+        let Some(limit) = activity.limit_in_millis().filter(|_| activity.is_in_use()) else {
             return Poll::Pending;
         };
-        if self.timer.is_none() || self.limit != limit {
-            self.begin(limit, activity);
+        match &self.timer {
+            // It was polled when it was set, and this task is the only one that it wakes.
+            Some(timer) if limit == self.limit && !timer.is_elapsed() => Poll::Pending,
+            _ => self.step(limit, activity, cx),
+        }
+    }
+
+    #[cold]
+    fn step(&mut self, limit: u64, activity: &Activity, cx: &mut Context<'_>) -> Poll<()> {
+        let step = Duration::from_millis(limit) / STEPS;
+        if self.timer.is_none() || limit != self.limit {
+            self.limit = limit;
+            self.silent = 0;
+            // What has moved so far has moved before the first step.
+            activity.is_silent();
+            let due = Instant::now().checked_add(step);
+            self.timer = due.map(|due| Box::pin(tokio::time::sleep_until(due)));
         }
         let Some(timer) = &mut self.timer else {
             return Poll::Pending;
@@ -104,7 +119,7 @@ impl Silence {
             if self.silent == STEPS {
                 return Poll::Ready(());
             }
-            let (step, now) = (limit / STEPS, Instant::now());
+            let now = Instant::now();
             // From when it was due, so that its delays do not add up; unless it was not heard for long.
             let next = timer.deadline() + step;
             timer
@@ -112,14 +127,5 @@ impl Silence {
                 .reset(if next > now { next } else { now + step });
         }
         Poll::Pending
-    }
-
-    fn begin(&mut self, limit: Duration, activity: &Activity) {
-        self.limit = limit;
-        self.silent = 0;
-        // What has moved so far has moved before the first step.
-        activity.is_silent();
-        let step = Instant::now().checked_add(limit / STEPS);
-        self.timer = step.map(|step| Box::pin(tokio::time::sleep_until(step)));
     }
 }

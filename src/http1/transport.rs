@@ -35,10 +35,13 @@ impl<IO: Unpin> Transport<IO> {
 
     #[inline]
     fn io(&mut self) -> io::Result<Pin<&mut IO>> {
-        if self.bond().is_killed() {
+        if !self.bond().is_at_home() && self.bond().is_killed() {
             self.io = None;
         }
-        self.io.as_mut().map(Pin::new).ok_or_else(destroyed)
+        match &mut self.io {
+            Some(io) => Ok(Pin::new(io)),
+            None => Err(destroyed()),
+        }
     }
 
     fn wrote<T>(&self, written: Poll<io::Result<T>>, cx: &Context<'_>) -> Poll<io::Result<T>> {
@@ -46,18 +49,25 @@ impl<IO: Unpin> Transport<IO> {
         self.heed(written, cx)
     }
 
+    #[inline]
     fn heed<T>(&self, polled: Poll<io::Result<T>>, cx: &Context<'_>) -> Poll<io::Result<T>> {
         match &polled {
+            Poll::Pending if self.bond().is_at_home() => {}
             // A detached transport has no driver that could be aborted.
             Poll::Pending => self.bond().wake_if_killed(cx.waker()),
-            // No failure of I/O is over before its connection is.
-            Poll::Ready(Err(error)) => self.guard.note(match error.kind() {
-                io::ErrorKind::UnexpectedEof => Cause::Peer,
-                _ => Cause::Error,
-            }),
             Poll::Ready(Ok(_)) => {}
+            Poll::Ready(Err(error)) => self.failed(error),
         }
         polled
+    }
+
+    /// No failure of I/O is over before its connection is.
+    #[cold]
+    fn failed(&self, error: &io::Error) {
+        self.guard.note(match error.kind() {
+            io::ErrorKind::UnexpectedEof => Cause::Peer,
+            _ => Cause::Error,
+        });
     }
 }
 
@@ -75,10 +85,11 @@ where
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buf.remaining();
+        let before = buf.filled().len();
         let read = self.io()?.poll_read(cx, buf);
         self.bond().activity().read(read.is_pending());
-        if matches!(read, Poll::Ready(Ok(()))) && buf.remaining() == before && before > 0 {
+        if read.is_ready() && buf.filled().len() == before && buf.remaining() > 0 {
+            // Or it failed, which is noted before this is asked.
             self.bond().peer_closed();
         }
         self.heed(read, cx)
