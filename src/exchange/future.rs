@@ -192,7 +192,7 @@ where
     if status == StatusCode::SWITCHING_PROTOCOLS || connects && status.is_success() {
         lifespan.bond().detach();
     }
-    lifespan.bond().activity().set_caller_waits(false);
+    lifespan.bond().activity().answered();
     let info = ConnectionInfo::of(lifespan);
     if settings.info_in_extensions {
         response.extensions_mut().insert(info.clone());

@@ -2,6 +2,7 @@
 
 mod connection;
 mod driver;
+mod interim;
 mod layer;
 mod service;
 mod transport;

@@ -8,6 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::bond::{Bond, TransportGuard};
 use crate::cause::Cause;
+use crate::http1::interim::Interim;
 
 /// A transport that says what happens on it: when something moved, when something is waited for, and how it ended. hyper
 /// ends in the same way whether it reads the end of a stream, fails to read while somebody waits for a response, or
@@ -17,6 +18,7 @@ use crate::cause::Cause;
 pub(super) struct Transport<IO> {
     /// Until the agent ends it.
     io: Option<IO>,
+    interim: Interim,
     // After `io`: the slot passes on when that is gone.
     guard: TransportGuard,
 }
@@ -25,6 +27,7 @@ impl<IO: Unpin> Transport<IO> {
     pub(super) fn new(io: IO, guard: TransportGuard) -> Self {
         Self {
             io: Some(io),
+            interim: Interim::default(),
             guard,
         }
     }
@@ -41,6 +44,17 @@ impl<IO: Unpin> Transport<IO> {
         match &mut self.io {
             Some(io) => Ok(Pin::new(io)),
             None => Err(destroyed()),
+        }
+    }
+
+    fn has_read(&mut self, buf: &ReadBuf<'_>, before: usize) -> io::Result<()> {
+        let bytes = &buf.filled()[before..];
+        if bytes.is_empty() && buf.remaining() > 0 {
+            self.bond().peer_closed();
+        }
+        match self.guard.bond().activity().use_without_head() {
+            Some(number) => self.interim.read(number, bytes),
+            None => Ok(()),
         }
     }
 
@@ -88,10 +102,10 @@ where
         let before = buf.filled().len();
         let read = self.io()?.poll_read(cx, buf);
         self.bond().activity().read(read.is_pending());
-        if read.is_ready() && buf.filled().len() == before && buf.remaining() > 0 {
-            // Or it failed, which is noted before this is asked.
-            self.bond().peer_closed();
-        }
+        let read = match read {
+            Poll::Ready(Ok(())) => Poll::Ready(self.has_read(buf, before)),
+            read => read,
+        };
         self.heed(read, cx)
     }
 }
