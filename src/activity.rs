@@ -66,7 +66,6 @@ impl Activity {
     /// The head of the response is here.
     pub(crate) fn answered(&self) {
         self.awaits_head.store(false, Ordering::Relaxed);
-        self.set_caller_waits(false);
     }
 
     /// The use under way, if the head of its response has not been seen.

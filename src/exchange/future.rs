@@ -192,7 +192,7 @@ where
     if status == StatusCode::SWITCHING_PROTOCOLS || connects && status.is_success() {
         lifespan.bond().detach();
     }
-    lifespan.bond().activity().answered();
+    lifespan.bond().activity().set_caller_waits(false);
     let info = ConnectionInfo::of(lifespan);
     if settings.info_in_extensions {
         response.extensions_mut().insert(info.clone());

@@ -2,7 +2,8 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
 
 use http::{Request, Response};
 use http_body::Body;
@@ -11,6 +12,7 @@ use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::SendRequest;
 use tower_service::Service;
 
+use crate::bond::Bond;
 use crate::cause::Cause;
 use crate::connect::Probe;
 use crate::error::SendError;
@@ -108,11 +110,14 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Http1Future<B> {
-        let bond = self.0.lifespan.bond();
-        let request = request.map(|body| Upload::new(body, bond));
+        let bond = self.0.lifespan.bond().clone();
+        let request = request.map(|body| Upload::new(body, &bond));
         let Some(sender) = &mut self.0.sender else {
             let unsent = Box::new(request.map(Upload::into_inner));
-            return Http1Future(Err(Some(unsent)));
+            return Http1Future {
+                sent: Err(Some(unsent)),
+                bond,
+            };
         };
         let sent = Box::pin(sender.try_send_request(request));
         // A request that is sent just when hyper's connection ends can arrive in a channel that has been emptied for the
@@ -120,7 +125,10 @@ where
         if sender.is_closed() {
             self.0.sender = None;
         }
-        Http1Future(Ok(sent))
+        Http1Future {
+            sent: Ok(sent),
+            bond,
+        }
     }
 }
 
@@ -150,24 +158,34 @@ impl<B> fmt::Debug for Http1Connection<B> {
 /// # Cancel safety
 ///
 /// Dropping it before it is ready closes the connection: HTTP/1 has no other way to give up a request.
-pub struct Http1Future<B>(Result<Pin<Box<dyn Future<Output = Sent<B>> + Send>>, Unsent<B>>);
+pub struct Http1Future<B> {
+    sent: Result<Pin<Box<dyn Future<Output = Sent<B>> + Send>>, Unsent<B>>,
+    bond: Arc<Bond>,
+}
+
+type Sent<B> = Result<Response<Incoming>, TrySendError<Request<Upload<B>>>>;
 
 /// Until it is given back.
 type Unsent<B> = Option<Box<Request<B>>>;
-
-type Sent<B> = Result<Response<Incoming>, TrySendError<Request<Upload<B>>>>;
 
 impl<B> Future for Http1Future<B> {
     type Output = Result<Response<Incoming>, SendError<B>>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.get_mut().0 {
-            Ok(sent) => sent.as_mut().poll(cx).map_err(|mut error| SendError {
-                unsent: error
-                    .take_message()
-                    .map(|request| request.map(Upload::into_inner)),
-                error: error.into_error().into(),
-            }),
+        let this = self.get_mut();
+        match &mut this.sent {
+            Ok(sent) => match ready!(sent.as_mut().poll(cx)) {
+                Ok(response) => {
+                    this.bond.activity().answered();
+                    Poll::Ready(Ok(response))
+                }
+                Err(mut error) => Poll::Ready(Err(SendError {
+                    unsent: error
+                        .take_message()
+                        .map(|request| request.map(Upload::into_inner)),
+                    error: error.into_error().into(),
+                })),
+            },
             Err(unsent) => Poll::Ready(Err(SendError {
                 unsent: unsent.take().map(|request| *request),
                 error: io::Error::from(io::ErrorKind::ConnectionAborted).into(),
