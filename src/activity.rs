@@ -14,6 +14,8 @@ pub(crate) struct Activity {
     moved: AtomicBool,
     /// The number of the use that is under way, or `IDLE`.
     in_use: AtomicU64,
+    /// No head of a response has been seen in this use.
+    awaits_head: AtomicBool,
     caller_waits: AtomicBool,
     read_waits: AtomicBool,
     write_waits: AtomicBool,
@@ -34,6 +36,7 @@ impl Activity {
         Self {
             moved: AtomicBool::new(true),
             in_use: AtomicU64::new(0),
+            awaits_head: AtomicBool::new(true),
             caller_waits: AtomicBool::new(true),
             read_waits: AtomicBool::new(false),
             write_waits: AtomicBool::new(false),
@@ -55,8 +58,20 @@ impl Activity {
     pub(crate) fn begin_use(&self, number: u64) {
         self.moved.store(true, Ordering::Relaxed);
         self.limit_now.store(NOT_SET, Ordering::Relaxed);
+        self.awaits_head.store(true, Ordering::Relaxed);
         self.caller_waits.store(true, Ordering::Relaxed);
         self.in_use.store(number, Ordering::Relaxed);
+    }
+
+    /// The head of the response is here.
+    pub(crate) fn answered(&self) {
+        self.awaits_head.store(false, Ordering::Relaxed);
+    }
+
+    /// The use under way, if the head of its response has not been seen.
+    pub(crate) fn use_without_head(&self) -> Option<u64> {
+        let awaits = self.awaits_head.load(Ordering::Relaxed);
+        awaits.then(|| self.in_use.load(Ordering::Relaxed))
     }
 
     pub(crate) fn end_use(&self) {
@@ -74,11 +89,15 @@ impl Activity {
 
     /// What holds at present.
     pub(crate) fn limit(&self) -> Option<Duration> {
+        self.limit_in_millis().map(Duration::from_millis)
+    }
+
+    pub(crate) fn limit_in_millis(&self) -> Option<u64> {
         let limit = match self.limit_now.load(Ordering::Relaxed) {
             NOT_SET => self.limit.load(Ordering::Relaxed),
             limit => limit,
         };
-        (limit != NEVER).then(|| Duration::from_millis(limit))
+        (limit != NEVER).then_some(limit)
     }
 
     /// Whether the other end has been waited for ever since this was asked last, and nothing has moved.

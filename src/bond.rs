@@ -28,9 +28,8 @@ pub(crate) struct Bond {
     /// The response is over and the connection is not free yet.
     winds_down: AtomicBool,
     activity: Activity,
-    /// What `Ends` says too, for those who look often.
-    killed: AtomicBool,
-    detached: AtomicBool,
+    /// `KILLED` and `DETACHED`: one look tells a transport that it is neither.
+    state: AtomicU8,
     key: OnceLock<Key>,
     born: OnceLock<Moment>,
     addresses: OnceLock<Addresses>,
@@ -42,6 +41,9 @@ pub(crate) struct Addresses {
     pub(crate) local: Option<SocketAddr>,
     pub(crate) remote: Option<SocketAddr>,
 }
+
+const KILLED: u8 = 1;
+const DETACHED: u8 = 2;
 
 /// What happens when the transport goes, and what makes it go.
 #[derive(Default)]
@@ -65,8 +67,7 @@ impl Bond {
             uploading: AtomicBool::new(false),
             winds_down: AtomicBool::new(false),
             activity: Activity::new(),
-            killed: AtomicBool::new(false),
-            detached: AtomicBool::new(false),
+            state: AtomicU8::new(0),
             key: OnceLock::new(),
             born: OnceLock::new(),
             addresses: OnceLock::new(),
@@ -160,11 +161,17 @@ impl Bond {
     }
 
     pub(crate) fn is_detached(&self) -> bool {
-        self.detached.load(Ordering::Acquire)
+        self.state.load(Ordering::Acquire) & DETACHED != 0
+    }
+
+    /// Neither killed nor detached.
+    #[inline]
+    pub(crate) fn is_at_home(&self) -> bool {
+        self.state.load(Ordering::Acquire) == 0
     }
 
     pub(crate) fn is_killed(&self) -> bool {
-        self.killed.load(Ordering::Acquire)
+        self.state.load(Ordering::Acquire) & KILLED != 0
     }
 
     pub(crate) fn activity(&self) -> &Activity {
@@ -172,10 +179,8 @@ impl Bond {
     }
 
     /// Has `waker` woken when a detached transport is ended: no driver is there to be aborted.
+    #[cold]
     pub(crate) fn wake_if_killed(&self, waker: &Waker) {
-        if !self.is_detached() {
-            return;
-        }
         let mut ends = self.ends();
         if self.is_killed() {
             drop(ends);
@@ -224,7 +229,7 @@ impl Bond {
         self.note(cause);
         let (driver, wakers) = {
             let mut ends = self.ends();
-            self.killed.store(true, Ordering::Release);
+            self.state.fetch_or(KILLED, Ordering::AcqRel);
             (ends.driver.take(), mem::take(&mut ends.wakers))
         };
         if let Some(driver) = driver {
@@ -240,7 +245,7 @@ impl Bond {
             if ends.gone || self.is_detached() {
                 return;
             }
-            self.detached.store(true, Ordering::Release);
+            self.state.fetch_or(DETACHED, Ordering::AcqRel);
             mem::take(&mut ends.hooks)
         };
         for hook in hooks {

@@ -13,7 +13,9 @@ const FLOORS: &[&[&str]] = &[
     &["connect"],
     &["pool"],
     &["poolable", "agent"],
-    &["key", "error", "lifespan", "info", "clock", "cause", "bond"],
+    &[
+        "key", "error", "lifespan", "info", "clock", "cause", "bond", "activity",
+    ],
 ];
 
 /// From here down a module may also name its neighbours.
@@ -124,6 +126,7 @@ fn every_rule_finds_its_breach() {
     assert_eq!(find("a.rs", "let a = b\n    .unwrap();", unwraps).len(), 1);
     let in_a_test = "/// a.unwrap()\nfn f() {}\n#[cfg(test)]\nmod tests {\n    a.unwrap();\n}\n";
     assert_eq!(find("a.rs", in_a_test, unwraps).len(), 0);
+    assert_eq!(find("a/tests.rs", "a.unwrap();", unwraps).len(), 0);
     let after = "#[cfg(test)]\nfn f() {\n    a.unwrap();\n}\n\nfn g() {\n    a.unwrap();\n}\n";
     let found = find("a.rs", after, unwraps);
     assert_eq!(found.len(), 1, "only of what is compiled for tests alone");
@@ -268,6 +271,10 @@ fn unsafe_code(file: &Source) -> Vec<String> {
 }
 
 fn unwraps(file: &Source) -> Vec<String> {
+    // A module of tests, compiled for them alone.
+    if file.path.ends_with("tests.rs") {
+        return Vec::new();
+    }
     file.code()
         .filter(|(_, line)| line.contains(".unwrap()"))
         .map(|(number, _)| {

@@ -1,17 +1,21 @@
 use std::fmt;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
 
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use hyper::client::conn::http1::SendRequest;
 use tower_service::Service;
 
+use crate::bond::Bond;
 use crate::cause::Cause;
 use crate::connect::Probe;
 use crate::error::SendError;
-use crate::http1::sender::{Sender, Sent};
 use crate::http1::upload::Upload;
 use crate::lifespan::Lifespan;
 use crate::poolable::{Liveness, Poolable};
@@ -27,18 +31,33 @@ pub struct Http1Connection<B>(Box<Parts<B>>);
 
 /// In a box that lives as long as the connection: it is moved often, from the pool to its lease and back.
 struct Parts<B> {
-    sender: Sender<B>,
+    /// Until it is known to be closed.
+    sender: Option<SendRequest<Upload<B>>>,
     probe: Option<Probe>,
     lifespan: Lifespan,
 }
 
 impl<B> Http1Connection<B> {
-    pub(super) fn new(sender: Sender<B>, probe: Option<Probe>, lifespan: Lifespan) -> Self {
+    pub(super) fn new(
+        sender: SendRequest<Upload<B>>,
+        probe: Option<Probe>,
+        lifespan: Lifespan,
+    ) -> Self {
         Self(Box::new(Parts {
-            sender,
+            sender: Some(sender),
             probe,
             lifespan,
         }))
+    }
+}
+
+impl<B> Parts<B> {
+    /// Ready when another request can be sent, or none ever again.
+    fn poll_sender(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.sender {
+            Some(sender) => sender.poll_ready(cx).map(drop),
+            None => Poll::Ready(()),
+        }
     }
 }
 
@@ -47,12 +66,12 @@ where
     B: Send + 'static,
 {
     fn is_open(&self) -> bool {
-        !self.0.sender.is_closed()
+        self.0.sender.as_ref().is_some_and(|it| !it.is_closed())
     }
 
     fn poll_free(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // An error says that it is closed.
-        if self.0.sender.poll_ready(cx).is_ready() {
+        if self.0.poll_sender(cx).is_ready() {
             return Poll::Ready(());
         }
         if self.0.lifespan.bond().is_uploading() {
@@ -91,26 +110,38 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Http1Future<B> {
-        let bond = self.0.lifespan.bond();
-        let request = request.map(|body| Upload::new(body, bond));
-        Http1Future(self.0.sender.send(request))
+        let bond = self.0.lifespan.bond().clone();
+        let request = request.map(|body| Upload::new(body, &bond));
+        let Some(sender) = &mut self.0.sender else {
+            let unsent = Box::new(request.map(Upload::into_inner));
+            return Http1Future {
+                sent: Err(Some(unsent)),
+                bond,
+            };
+        };
+        let sent = Box::pin(sender.try_send_request(request));
+        // A request that is sent just when hyper's connection ends can arrive in a channel that has been emptied for the
+        // last time: it would lie there, and its caller wait, for as long as there is a sender. Without one it comes back.
+        if sender.is_closed() {
+            self.0.sender = None;
+        }
+        Http1Future {
+            sent: Ok(sent),
+            bond,
+        }
     }
 }
 
 impl<B> Drop for Http1Connection<B> {
     fn drop(&mut self) {
-        let Parts {
-            sender, lifespan, ..
-        } = &mut *self.0;
-        let bond = lifespan.bond();
+        let over = self.0.poll_sender(&mut Context::from_waker(Waker::noop()));
+        let bond = self.0.lifespan.bond();
         bond.note(Cause::Dropped);
-        let over = sender.poll_ready(&mut Context::from_waker(Waker::noop()));
         // A driver with nothing to do ends by itself when the sender is gone, and says goodbye. One that is in the
         // middle of something might wait for it for ever (hyper#4176). One that was detached is not ours any more.
         if over.is_pending() && !bond.is_detached() {
             bond.kill(Cause::Dropped);
         }
-        sender.close();
     }
 }
 
@@ -122,18 +153,44 @@ impl<B> fmt::Debug for Http1Connection<B> {
     }
 }
 
-/// Resolves to the head of the response.
+/// Resolves to the head of the response. Boxed: hyper gives its future no name.
 ///
 /// # Cancel safety
 ///
 /// Dropping it before it is ready closes the connection: HTTP/1 has no other way to give up a request.
-pub struct Http1Future<B>(Sent<B>);
+pub struct Http1Future<B> {
+    sent: Result<Pin<Box<dyn Future<Output = Sent<B>> + Send>>, Unsent<B>>,
+    bond: Arc<Bond>,
+}
+
+type Sent<B> = Result<Response<Incoming>, TrySendError<Request<Upload<B>>>>;
+
+/// Until it is given back.
+type Unsent<B> = Option<Box<Request<B>>>;
 
 impl<B> Future for Http1Future<B> {
     type Output = Result<Response<Incoming>, SendError<B>>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(cx)
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        match &mut this.sent {
+            Ok(sent) => match ready!(sent.as_mut().poll(cx)) {
+                Ok(response) => {
+                    this.bond.activity().answered();
+                    Poll::Ready(Ok(response))
+                }
+                Err(mut error) => Poll::Ready(Err(SendError {
+                    unsent: error
+                        .take_message()
+                        .map(|request| request.map(Upload::into_inner)),
+                    error: error.into_error().into(),
+                })),
+            },
+            Err(unsent) => Poll::Ready(Err(SendError {
+                unsent: unsent.take().map(|request| *request),
+                error: io::Error::from(io::ErrorKind::ConnectionAborted).into(),
+            })),
+        }
     }
 }
 

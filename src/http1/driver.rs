@@ -13,35 +13,31 @@ use crate::activity::Activity;
 use crate::bond::Bond;
 use crate::cause::Cause;
 use crate::error;
-use crate::http1::sender::SenderGuard;
 
 pin_project! {
     /// Runs a connection until it has closed or is handed on to an upgrade, until it has been silent for too long, or
     /// until it is aborted. Holds the transport and nothing of the pool; when it is dropped, the transport goes, unless
     /// an upgrade has it, and its slot passes on.
-    pub(super) struct Driver<F, B> {
+    pub(super) struct Driver<F> {
         // hyper's connection, which it gives no name.
         #[pin]
         connection: F,
-        // After the connection.
-        sender: SenderGuard<B>,
         bond: Arc<Bond>,
         silence: Silence,
     }
 }
 
-impl<F, B> Driver<F, B> {
-    pub(super) fn new(connection: F, sender: SenderGuard<B>, bond: Arc<Bond>) -> Self {
+impl<F> Driver<F> {
+    pub(super) fn new(connection: F, bond: Arc<Bond>) -> Self {
         Self {
             connection,
-            sender,
             bond,
             silence: Silence::default(),
         }
     }
 }
 
-impl<F, B> Future for Driver<F, B>
+impl<F> Future for Driver<F>
 where
     F: Future<Output = hyper::Result<()>>,
 {
@@ -80,8 +76,8 @@ const STEPS: u32 = 8;
 #[derive(Default)]
 struct Silence {
     timer: Option<Pin<Box<Sleep>>>,
-    /// The limit that the timer is set for.
-    limit: Duration,
+    /// The limit that the timer is set for, in milliseconds.
+    limit: u64,
     /// How many steps nothing has moved.
     silent: u32,
 }
@@ -90,11 +86,26 @@ impl Silence {
     /// Ready when the connection has been silent for too long.
     fn poll(&mut self, activity: &Activity, cx: &mut Context<'_>) -> Poll<()> {
         // While it is idle the timer may run out unheard: the next use finds it so.
-        let Some(limit) = activity.limit().filter(|_| activity.is_in_use()) else {
+        let Some(limit) = activity.limit_in_millis().filter(|_| activity.is_in_use()) else {
             return Poll::Pending;
         };
-        if self.timer.is_none() || self.limit != limit {
-            self.begin(limit, activity);
+        match &self.timer {
+            // It was polled when it was set, and this task is the only one that it wakes.
+            Some(timer) if limit == self.limit && !timer.is_elapsed() => Poll::Pending,
+            _ => self.step(limit, activity, cx),
+        }
+    }
+
+    #[cold]
+    fn step(&mut self, limit: u64, activity: &Activity, cx: &mut Context<'_>) -> Poll<()> {
+        let step = Duration::from_millis(limit) / STEPS;
+        if self.timer.is_none() || limit != self.limit {
+            self.limit = limit;
+            self.silent = 0;
+            // What has moved so far has moved before the first step.
+            activity.is_silent();
+            let due = Instant::now().checked_add(step);
+            self.timer = due.map(|due| Box::pin(tokio::time::sleep_until(due)));
         }
         let Some(timer) = &mut self.timer else {
             return Poll::Pending;
@@ -108,7 +119,7 @@ impl Silence {
             if self.silent == STEPS {
                 return Poll::Ready(());
             }
-            let (step, now) = (limit / STEPS, Instant::now());
+            let now = Instant::now();
             // From when it was due, so that its delays do not add up; unless it was not heard for long.
             let next = timer.deadline() + step;
             timer
@@ -116,14 +127,5 @@ impl Silence {
                 .reset(if next > now { next } else { now + step });
         }
         Poll::Pending
-    }
-
-    fn begin(&mut self, limit: Duration, activity: &Activity) {
-        self.limit = limit;
-        self.silent = 0;
-        // What has moved so far has moved before the first step.
-        activity.is_silent();
-        let step = Instant::now().checked_add(limit / STEPS);
-        self.timer = step.map(|step| Box::pin(tokio::time::sleep_until(step)));
     }
 }

@@ -2,8 +2,8 @@
 
 mod connection;
 mod driver;
+mod interim;
 mod layer;
-mod sender;
 mod service;
 mod transport;
 mod upload;

@@ -16,7 +16,6 @@ use crate::error::BoxError;
 use crate::http1::Http1Connection;
 use crate::http1::driver::Driver;
 use crate::http1::layer::Look;
-use crate::http1::sender::Sender;
 use crate::http1::transport::Transport;
 use crate::lifespan::Lifespan;
 
@@ -92,8 +91,7 @@ where
             let transport = Transport::new(transport, guard);
             let (sender, connection) = http1.handshake(TokioIo::new(transport)).await?;
             let bond = lifespan.bond().clone();
-            let (sender, guard) = Sender::new(sender);
-            let task = tokio::spawn(Driver::new(connection.with_upgrades(), guard, bond));
+            let task = tokio::spawn(Driver::new(connection.with_upgrades(), bond));
             lifespan.set_driver(task.abort_handle());
             Ok(Http1Connection::new(sender, probe, lifespan))
         }))

@@ -8,6 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::bond::{Bond, TransportGuard};
 use crate::cause::Cause;
+use crate::http1::interim::Interim;
 
 /// A transport that says what happens on it: when something moved, when something is waited for, and how it ended. hyper
 /// ends in the same way whether it reads the end of a stream, fails to read while somebody waits for a response, or
@@ -17,6 +18,7 @@ use crate::cause::Cause;
 pub(super) struct Transport<IO> {
     /// Until the agent ends it.
     io: Option<IO>,
+    interim: Interim,
     // After `io`: the slot passes on when that is gone.
     guard: TransportGuard,
 }
@@ -25,6 +27,7 @@ impl<IO: Unpin> Transport<IO> {
     pub(super) fn new(io: IO, guard: TransportGuard) -> Self {
         Self {
             io: Some(io),
+            interim: Interim::default(),
             guard,
         }
     }
@@ -35,10 +38,24 @@ impl<IO: Unpin> Transport<IO> {
 
     #[inline]
     fn io(&mut self) -> io::Result<Pin<&mut IO>> {
-        if self.bond().is_killed() {
+        if !self.bond().is_at_home() && self.bond().is_killed() {
             self.io = None;
         }
-        self.io.as_mut().map(Pin::new).ok_or_else(destroyed)
+        match &mut self.io {
+            Some(io) => Ok(Pin::new(io)),
+            None => Err(destroyed()),
+        }
+    }
+
+    fn has_read(&mut self, buf: &ReadBuf<'_>, before: usize) -> io::Result<()> {
+        let bytes = &buf.filled()[before..];
+        if bytes.is_empty() && buf.remaining() > 0 {
+            self.bond().peer_closed();
+        }
+        match self.guard.bond().activity().use_without_head() {
+            Some(number) => self.interim.read(number, bytes),
+            None => Ok(()),
+        }
     }
 
     fn wrote<T>(&self, written: Poll<io::Result<T>>, cx: &Context<'_>) -> Poll<io::Result<T>> {
@@ -46,18 +63,25 @@ impl<IO: Unpin> Transport<IO> {
         self.heed(written, cx)
     }
 
+    #[inline]
     fn heed<T>(&self, polled: Poll<io::Result<T>>, cx: &Context<'_>) -> Poll<io::Result<T>> {
         match &polled {
+            Poll::Pending if self.bond().is_at_home() => {}
             // A detached transport has no driver that could be aborted.
             Poll::Pending => self.bond().wake_if_killed(cx.waker()),
-            // No failure of I/O is over before its connection is.
-            Poll::Ready(Err(error)) => self.guard.note(match error.kind() {
-                io::ErrorKind::UnexpectedEof => Cause::Peer,
-                _ => Cause::Error,
-            }),
             Poll::Ready(Ok(_)) => {}
+            Poll::Ready(Err(error)) => self.failed(error),
         }
         polled
+    }
+
+    /// No failure of I/O is over before its connection is.
+    #[cold]
+    fn failed(&self, error: &io::Error) {
+        self.guard.note(match error.kind() {
+            io::ErrorKind::UnexpectedEof => Cause::Peer,
+            _ => Cause::Error,
+        });
     }
 }
 
@@ -75,12 +99,13 @@ where
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buf.remaining();
+        let before = buf.filled().len();
         let read = self.io()?.poll_read(cx, buf);
         self.bond().activity().read(read.is_pending());
-        if matches!(read, Poll::Ready(Ok(()))) && buf.remaining() == before && before > 0 {
-            self.bond().peer_closed();
-        }
+        let read = match read {
+            Poll::Ready(Ok(())) => Poll::Ready(self.has_read(buf, before)),
+            read => read,
+        };
         self.heed(read, cx)
     }
 }

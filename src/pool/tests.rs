@@ -501,7 +501,7 @@ fn a_slot_that_was_never_used_counts_nothing() {
     };
     assert_eq!(pool.handle().status().open(), 1);
     drop((slot, waiter));
-    assert_eq!(pool.handle().status(), crate::Status::default());
+    assert_eq!(pool.handle().status(), crate::agent::Status::default());
     at_rest(pool);
 }
 
