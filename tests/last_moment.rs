@@ -68,7 +68,7 @@ impl Drop for Closer {
     }
 }
 
-/// hyper alone forgets one in some thousands of them: see `Sender`.
+/// hyper alone forgets one in some thousands of them; see `Http1Connection::call`.
 #[test]
 fn a_request_sent_while_its_connection_ends_is_not_forgotten() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
