@@ -1,18 +1,13 @@
 //! S. Known defects of agentkeepalive.
 
-use std::time::Duration;
-
 use futures_util::future::join_all;
 use tokio::time::sleep;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_keep_alive::{Cause, KeepAliveLayer};
 
+use super::g_timeouts::{late, ms, silent_for, timed, took};
 use crate::support::agent::{agent_paused, at_rest, fetch, get, read};
 use crate::support::{CountingConnector, Server, eventually, script, settle};
-
-const fn ms(millis: u64) -> Duration {
-    Duration::from_millis(millis)
-}
 
 /// The idle timeout of 100 ms and a service of 400 ms, as reported upstream.
 async fn a_queued_request_outlasts_the_idle_timeout(head: &'static str, connections: usize) {
@@ -155,5 +150,75 @@ async fn ak_29_callers_that_go_do_not_raise_the_limit() {
     assert_eq!(counting.alive(), 1);
     assert_eq!(handle.status().idle.len(), 1);
     assert!(!handle.status().closes.contains_key(&Cause::Connect));
+    at_rest(&handle).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn ak_28_only_the_active_timeout_ends_a_connection_in_use() {
+    let server = Server::in_memory(late);
+    let layer = KeepAliveLayer::new()
+        .max_connections_per_host(1)
+        .idle_timeout(ms(100))
+        .active_timeout(ms(1000));
+    let (client, handle) = agent_paused(layer, server.connector());
+    let (first, second, (third, elapsed)) = tokio::join!(
+        fetch(&client, server.url("/0")),
+        fetch(&client, server.url("/400")),
+        timed(fetch(&client, server.url("/never"))),
+    );
+    first.unwrap();
+    assert!(second.unwrap().info.is_reused());
+    assert!(silent_for(third, ms(1000)).is_reused());
+    took(elapsed, ms(1400));
+    assert_eq!(server.accepted(), 1);
+    assert_eq!(handle.status().closes, [(Cause::Silence, 1)].into());
+    at_rest(&handle).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn ak_28_the_idle_timeout_does_not_touch_the_replacement_of_a_silent_one() {
+    let server = Server::in_memory(late);
+    let layer = KeepAliveLayer::new()
+        .max_connections_per_host(1)
+        .idle_timeout(ms(100))
+        .active_timeout(ms(1000));
+    let (client, handle) = agent_paused(layer, server.connector());
+    let (first, (second, elapsed)) = tokio::join!(
+        fetch(&client, server.url("/never")),
+        timed(fetch(&client, server.url("/400"))),
+    );
+    silent_for(first, ms(1000));
+    assert!(!second.unwrap().info.is_reused());
+    took(elapsed, ms(1400));
+    assert_eq!(server.accepted(), 2);
+    assert_eq!(handle.status().timeouts, 1);
+    at_rest(&handle).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn ak_29_active_timeouts_do_not_raise_the_limit() {
+    // Silent before the head, and in the middle of a body.
+    let server = Server::in_memory(|mut conn| async move {
+        while conn.request().await.is_some() {
+            if conn.index % 2 == 1 {
+                conn.send("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nsome")
+                    .await;
+            }
+        }
+    });
+    let counting = CountingConnector::new(server.connector());
+    let layer = KeepAliveLayer::new()
+        .max_connections_per_host(1)
+        .active_timeout(ms(100));
+    let (client, handle) = agent_paused(layer, counting.clone());
+    let requests = (0..8).map(|_| timed(fetch(&client, server.url("/"))));
+    for (n, (answer, elapsed)) in (1..).zip(join_all(requests).await) {
+        silent_for(answer, ms(100));
+        took(elapsed, ms(100) * n);
+    }
+    eventually("all are closed", || counting.alive() == 0).await;
+    assert_eq!((counting.made(), counting.max_alive()), (8, 1));
+    let status = handle.status();
+    assert_eq!((status.created, status.closed, status.timeouts), (8, 8, 8));
     at_rest(&handle).await;
 }
