@@ -28,7 +28,7 @@ pub(crate) struct Bond {
     /// The response is over and the connection is not free yet.
     winds_down: AtomicBool,
     activity: Activity,
-    /// `KILLED` and `DETACHED`: one look tells a transport that it is neither.
+    /// `KILLED`, `DETACHED` and `UPGRADED`: one look tells a transport that it is none of these.
     state: AtomicU8,
     key: OnceLock<Key>,
     born: OnceLock<Moment>,
@@ -44,6 +44,7 @@ pub(crate) struct Addresses {
 
 const KILLED: u8 = 1;
 const DETACHED: u8 = 2;
+const UPGRADED: u8 = 4;
 
 /// What happens when the transport goes, and what makes it go.
 #[derive(Default)]
@@ -170,6 +171,10 @@ impl Bond {
         self.state.load(Ordering::Acquire) == 0
     }
 
+    pub(crate) fn is_upgraded(&self) -> bool {
+        self.state.load(Ordering::Acquire) & UPGRADED != 0
+    }
+
     pub(crate) fn is_killed(&self) -> bool {
         self.state.load(Ordering::Acquire) & KILLED != 0
     }
@@ -251,6 +256,12 @@ impl Bond {
         for hook in hooks {
             hook.run(Cause::Detached);
         }
+    }
+
+    /// Gives up the slot, and the transport to a new owner.
+    pub(crate) fn upgrade(&self) {
+        self.state.fetch_or(UPGRADED, Ordering::AcqRel);
+        self.detach();
     }
 
     fn transport_gone(&self) {

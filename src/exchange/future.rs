@@ -190,7 +190,7 @@ where
     }
     let status = response.status();
     if status == StatusCode::SWITCHING_PROTOCOLS || connects && status.is_success() {
-        lifespan.bond().detach();
+        lifespan.bond().upgrade();
     }
     lifespan.bond().activity().set_caller_waits(false);
     let info = ConnectionInfo::of(lifespan);

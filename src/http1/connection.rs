@@ -138,8 +138,9 @@ impl<B> Drop for Http1Connection<B> {
         let bond = self.0.lifespan.bond();
         bond.note(Cause::Dropped);
         // A driver with nothing to do ends by itself when the sender is gone, and says goodbye. One that is in the
-        // middle of something might wait for it for ever (hyper#4176). One that was detached is not ours any more.
-        if over.is_pending() && !bond.is_detached() {
+        // middle of something might wait for it for ever (hyper#4176). One that hands its transport over is not ours any
+        // more.
+        if over.is_pending() && !bond.is_upgraded() {
             bond.kill(Cause::Dropped);
         }
     }
