@@ -16,19 +16,19 @@ use crate::support::agent::{
 };
 use crate::support::{Conn, CountingConnector, Gate, Server, alive_tasks, eventually, settle};
 
-pub const fn ms(millis: u64) -> Duration {
+pub(super) const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
 /// What came of it, and how long that took.
-pub async fn timed<F: Future>(future: F) -> (F::Output, Duration) {
+pub(super) async fn timed<F: Future>(future: F) -> (F::Output, Duration) {
     let start = Instant::now();
     let output = future.await;
     (output, start.elapsed())
 }
 
 /// A GET with a limit of its own.
-pub fn within(max: Duration, url: String) -> Req {
+pub(super) fn within(max: Duration, url: String) -> Req {
     let mut request = get(url);
     request.extensions_mut().insert(InactivityTimeout(max));
     request
@@ -36,7 +36,7 @@ pub fn within(max: Duration, url: String) -> Req {
 
 /// Timers are kept to the millisecond, and never too early.
 #[track_caller]
-pub fn took(elapsed: Duration, expected: Duration) {
+pub(super) fn took(elapsed: Duration, expected: Duration) {
     assert!(
         (expected..expected + ms(5)).contains(&elapsed),
         "{elapsed:?}, not {expected:?}"
@@ -44,7 +44,7 @@ pub fn took(elapsed: Duration, expected: Duration) {
 }
 
 #[track_caller]
-pub fn silent_for(answer: Result<Answer, Error>, max: Duration) -> Error {
+pub(super) fn silent_for(answer: Result<Answer, Error>, max: Duration) -> Error {
     let error = answer.expect_err("nobody answers");
     assert_eq!(error.timeout_kind(), Some(TimeoutKind::Inactivity));
     assert_eq!(error.timeout(), Some(max));
@@ -54,7 +54,7 @@ pub fn silent_for(answer: Result<Answer, Error>, max: Duration) -> Error {
 }
 
 /// Answers each request with its target, so many milliseconds late as that says; `/never` never.
-pub async fn late(mut conn: Conn) {
+pub(super) async fn late(mut conn: Conn) {
     while let Some(head) = conn.request().await {
         let Ok(wait) = head.target.trim_start_matches('/').parse() else {
             return conn.closed().await;
