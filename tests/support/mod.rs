@@ -31,6 +31,7 @@ pub mod script;
 mod server;
 mod stream;
 mod tally;
+mod trap;
 mod wait;
 
 pub use conn::Conn;
@@ -44,4 +45,5 @@ pub use process::alive_tasks;
 pub use process::fd_count;
 pub use refusing::RefusingPort;
 pub use server::Server;
+pub use trap::{Fault, TrapConnector};
 pub use wait::{eventually, settle};
