@@ -112,7 +112,8 @@ fn end_at(lifespan: &mut Lifespan, max: Duration) {
     if let Ok(runtime) = Handle::try_current() {
         let timer = runtime.spawn(async move {
             tokio::time::sleep(left).await;
-            if let Some(bond) = bond.upgrade() {
+            // What was detached in the meantime is not the agent's any more.
+            if let Some(bond) = bond.upgrade().filter(|it| !it.is_detached()) {
                 bond.kill(Cause::Age);
             }
         });
