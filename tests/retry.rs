@@ -27,7 +27,7 @@ use tower::retry::budget::{Budget, TpsBudget};
 use tower::retry::{Retry, RetryLayer};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_keep_alive::retry::ReusedReset;
-use tower_keep_alive::{Body, BoxError, Error, InactivityTimeout, KeepAliveLayer};
+use tower_keep_alive::{Body, BoxError, Cause, Error, InactivityTimeout, KeepAliveLayer};
 
 /// What of the request is written before the connection fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -437,15 +437,7 @@ async fn every_reused_connection_that_is_reset_is_retried_once_on_a_new_one() {
 
 #[tokio::test]
 async fn at_the_limit_the_second_try_comes_first_and_takes_nothing_used() {
-    let server = Server::start(|mut conn| async move {
-        while let Some(head) = conn.request().await {
-            if head.target == "/reset" && conn.index == 0 {
-                return conn.rst();
-            }
-            conn.respond(&head.target).await;
-        }
-    })
-    .await;
+    let server = resets_once().await;
     let counting = CountingConnector::new(Tcp);
     let layer = KeepAliveLayer::new().max_connections_per_host(1);
     let (agent, handle) = agent_over(layer, counting.clone());
@@ -470,26 +462,18 @@ async fn at_the_limit_the_second_try_comes_first_and_takes_nothing_used() {
     at_rest(&handle).await;
 }
 
-#[tokio::test]
-async fn at_the_limit_an_idle_connection_makes_room_for_the_second_try() {
-    let server = Server::start(|mut conn| async move {
-        while let Some(head) = conn.request().await {
-            if head.target == "/reset" && conn.index == 0 {
-                return conn.rst();
-            }
-            conn.respond(&head.target).await;
-        }
-    })
-    .await;
+/// A second try finds the limit kept by an idle connection that somebody else made in between, for `other`.
+async fn second_try_finds_the_limit_reached(
+    layer: KeepAliveLayer<Full<Bytes>>,
+    server: &Server,
+    other: &Server,
+) {
     let counting = CountingConnector::new(Tcp);
-    let layer = KeepAliveLayer::new().max_connections_per_host(1);
     let (agent, handle) = agent_over(layer, counting.clone());
     let warm = fetch(&agent, server.url("/warm")).await.unwrap();
-    // Between the tries somebody else makes a connection and leaves it idle.
     let tries = Arc::new(AtomicUsize::new(0));
     let meanwhile = {
-        let (agent, tries, url) = (agent.clone(), tries.clone(), server.url("/other"));
-        let handle = handle.clone();
+        let (agent, url, handle) = (agent.clone(), other.url("/other"), handle.clone());
         service_fn(move |request: Req| {
             let (agent, url, handle) = (agent.clone(), url.clone(), handle.clone());
             let again = tries.fetch_add(1, Ordering::SeqCst) > 0;
@@ -503,15 +487,39 @@ async fn at_the_limit_an_idle_connection_makes_room_for_the_second_try() {
         })
     };
     let client = retrying(meanwhile);
-    let again = read(client.oneshot(get(server.url("/reset"))).await.unwrap())
-        .await
-        .unwrap();
+    let response = client.oneshot(get(server.url("/reset"))).await.unwrap();
+    let again = read(response).await.unwrap();
     assert!(!again.info.is_reused());
     assert_ne!(again.info.id(), warm.info.id());
-    let status = handle.status();
-    assert_eq!(status.closes.get(&tower_keep_alive::Cause::Room), Some(&1));
+    assert_eq!(handle.status().closes.get(&Cause::Room), Some(&1));
     assert_eq!((counting.made(), counting.max_alive()), (3, 1));
     at_rest(&handle).await;
+}
+
+async fn resets_once() -> Server {
+    Server::start(|mut conn| async move {
+        while let Some(head) = conn.request().await {
+            if head.target == "/reset" && conn.index == 0 {
+                return conn.rst();
+            }
+            conn.respond(&head.target).await;
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn at_the_limit_an_idle_connection_makes_room_for_the_second_try() {
+    let server = resets_once().await;
+    let layer = KeepAliveLayer::new().max_connections_per_host(1);
+    second_try_finds_the_limit_reached(layer, &server, &server).await;
+    // Of the same host, and of another one.
+    for of_other in [false, true] {
+        let (server, other) = (resets_once().await, resets_once().await);
+        let other = if of_other { &other } else { &server };
+        let layer = KeepAliveLayer::new().max_connections(1);
+        second_try_finds_the_limit_reached(layer, &server, other).await;
+    }
 }
 
 /// An error of a layer's own around another one.

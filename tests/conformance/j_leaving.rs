@@ -11,9 +11,12 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
-use tower::{Layer, ServiceExt};
+use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_keep_alive::connect::TcpConnector;
-use tower_keep_alive::{AgentHandle, Body, Cause, KeepAliveLayer};
+use tower_keep_alive::{
+    AgentHandle, Body, Cause, CheckinLayer, CheckoutLayer, ExchangeLayer, HandshakeLayer,
+    Http1Connection, KeepAliveLayer, Limits, TtlLayer,
+};
 
 use super::g_timeouts::ms;
 use crate::support::agent::{
@@ -559,4 +562,100 @@ async fn node_87_the_crates_own_transport_leaves_too() {
     }
     eventually("all are closed", || server.open() == 0).await;
     at_rest(&handle).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn node_90_no_limit_of_the_agents_ends_what_has_left() {
+    let server = Server::in_memory(|mut conn| async move {
+        let head = conn.request().await.unwrap();
+        if head.header("upgrade").is_some() {
+            conn.send(SWITCHES).await;
+            sleep(ms(5000)).await;
+            conn.send("late").await;
+        } else {
+            conn.send("HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\n")
+                .await;
+            sleep(ms(5000)).await;
+            conn.send("detached").await;
+        }
+        conn.closed().await;
+    });
+    let checkout = CheckoutLayer::<Http1Connection<Full<Bytes>>>::new(Limits::new());
+    let handle = checkout.handle();
+    let client = ServiceBuilder::new()
+        .layer(ExchangeLayer::new())
+        .layer(CheckinLayer::new())
+        .layer(checkout)
+        // Not even one that ends connections in use.
+        .layer(TtlLayer::new(ms(1000)).hard())
+        .layer(HandshakeLayer::new())
+        .service(server.connector());
+    let switched = client.clone().oneshot(upgrade(server.url("/"))).await;
+    let detached = client.clone().oneshot(get(server.url("/"))).await.unwrap();
+    detached.body().connection().detach();
+    let attached = client.clone().oneshot(get(server.url("/"))).await.unwrap();
+    let mut owner = owner_of(switched.unwrap()).await;
+    let (owned, detached, attached) = tokio::join!(
+        async {
+            let mut read = [0; 4];
+            owner.read_exact(&mut read).await.map(|_| read)
+        },
+        read(detached),
+        read(attached),
+    );
+    assert_eq!(&owned.unwrap(), b"late");
+    assert_eq!(detached.unwrap().body, "detached");
+    attached.expect_err("it is the agent's, and too old");
+    assert_eq!(handle.status().closes, [(Cause::Age, 1)].into());
+    drop(owner);
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn node_90_a_detached_slot_passes_to_who_waits_for_the_total() {
+    let gate = Gate::new();
+    let (server, other) = (long_server(&gate).await, long_server(&gate).await);
+    let (client, handle) = agent(KeepAliveLayer::new().max_connections(1));
+    let long = client.request(get(server.url("/long"))).await.unwrap();
+    let next = tokio::spawn({
+        let (client, url) = (client.clone(), other.url("/"));
+        async move { fetch(&client, url).await }
+    });
+    eventually("one is in line", || {
+        handle.status().pending.values().sum::<usize>() == 1
+    })
+    .await;
+    long.body().connection().detach();
+    let next = timeout(Duration::from_secs(5), next).await;
+    next.expect("it has its turn").unwrap().unwrap();
+    gate.open(1);
+    assert_eq!(read(long).await.unwrap().body, "halfhalf");
+    let status = handle.status();
+    assert_eq!((status.created, status.detached, status.open()), (2, 1, 1));
+    at_rest(&handle).await;
+}
+
+/// Wherever the agent is destroyed: nobody is left waiting, and no transport stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn node_87_destroy_is_heard_at_every_step_of_an_upgrade() {
+    let server = switching_server(&b"glued"[..]).await;
+    for step in 0..300 {
+        let counting = CountingConnector::new(Tcp);
+        let (client, handle) = agent_over(KeepAliveLayer::new(), counting.clone());
+        let request = upgrade(server.url("/"));
+        let upgrading = tokio::spawn(async move {
+            let response = client.oneshot(request).await.ok()?;
+            let mut owner = TokioIo::new(hyper::upgrade::on(response).await.ok()?);
+            let mut all = Vec::new();
+            Some(owner.read_to_end(&mut all).await)
+        });
+        sleep(Duration::from_micros(step * 5)).await;
+        handle.destroy();
+        let end = timeout(Duration::from_secs(5), upgrading).await;
+        if let Some(read) = end.expect("it is told").unwrap() {
+            read.expect_err("it has not ended by itself");
+        }
+        eventually("no transport is left", || counting.alive() == 0).await;
+        at_rest(&handle).await;
+    }
 }

@@ -15,8 +15,8 @@ use tower_keep_alive::connect::TcpConnector;
 use tower_keep_alive::{Cause, KeepAliveLayer, TimeoutKind};
 
 use super::g_timeouts::{late, ms, silent_for, timed, took, within};
-use crate::support::agent::{agent_paused, at_rest, fetch, get, send};
-use crate::support::{CountingConnector, Server, eventually};
+use crate::support::agent::{agent_paused, at_rest, fetch, get, post, send};
+use crate::support::{CountingConnector, Server, eventually, script};
 
 fn timing_out(after: Duration) -> KeepAliveLayer<Full<Bytes>> {
     KeepAliveLayer::new().active_timeout(after)
@@ -76,6 +76,38 @@ async fn ak_11_silence_in_a_body_fails_the_body() {
     let status = handle.status();
     assert_eq!((status.timeouts, status.requests), (1, 0));
     assert_eq!(status.closes, [(Cause::Silence, 1)].into());
+    at_rest(&handle).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn ak_11_silence_of_a_server_that_does_not_read_fails_the_upload() {
+    let server = Server::in_memory(script::stall);
+    let counting = CountingConnector::new(server.connector());
+    let (client, handle) = agent_paused(timing_out(ms(100)), counting.clone());
+    let request = post(server.url("/"), vec![b'u'; 1 << 20]);
+    let (answer, elapsed) = timed(send(&client, request)).await;
+    silent_for(answer, ms(100));
+    took(elapsed, ms(100));
+    assert_eq!((counting.alive(), handle.status().timeouts), (0, 1));
+    at_rest(&handle).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn ak_11_an_upload_that_goes_on_behind_its_answer_is_not_waited_for_in_vain() {
+    // The head comes early, and then the server neither reads on nor sends the body.
+    let server = Server::in_memory(|mut conn| async move {
+        conn.head().await;
+        conn.send("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nsome")
+            .await;
+        conn.stall().await;
+    });
+    let counting = CountingConnector::new(server.connector());
+    let (client, handle) = agent_paused(timing_out(ms(100)), counting.clone());
+    let request = post(server.url("/"), vec![b'u'; 1 << 20]);
+    let (answer, elapsed) = timed(send(&client, request)).await;
+    silent_for(answer, ms(100));
+    took(elapsed, ms(100));
+    assert_eq!((counting.alive(), handle.status().timeouts), (0, 1));
     at_rest(&handle).await;
 }
 
