@@ -20,7 +20,7 @@ use tower_keep_alive::{
 
 use super::g_timeouts::ms;
 use crate::support::agent::{
-    Client, Req, agent, agent_over, agent_paused, at_rest, fetch, get, read, send,
+    Client, Req, agent, agent_over, agent_paused, at_rest, fetch, get, paused_clock, read, send,
 };
 use crate::support::{Conn, CountingConnector, Gate, Server, Tcp, alive_tasks, eventually, settle};
 
@@ -658,4 +658,47 @@ async fn node_87_destroy_is_heard_at_every_step_of_an_upgrade() {
         eventually("no transport is left", || counting.alive() == 0).await;
         at_rest(&handle).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn node_87_an_upgrade_waits_for_the_end_of_its_upload() {
+    let server = Server::in_memory(|mut conn| async move {
+        conn.head().await;
+        conn.send([SWITCHES, "glued"].concat()).await;
+        let body = conn.body().await.unwrap();
+        conn.send(&body).await;
+        conn.fin().await;
+    });
+    let counting = CountingConnector::new(server.connector());
+    let layer = KeepAliveLayer::new().max_connections_per_host(1);
+    let handle = layer.handle();
+    let client = layer.clock(paused_clock()).layer(counting.clone());
+    let (mut upload, body) = Channel::<Bytes>::new(1);
+    let request = Request::post(server.url("/"))
+        .header("connection", "upgrade")
+        .header("upgrade", "raw")
+        .body(body)
+        .unwrap();
+    let response = client.oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
+    assert_eq!((handle.status().detached, handle.status().open()), (1, 0));
+    let finishing = async {
+        // Longer than a connection may take to come free: this one need not.
+        sleep(ms(1200)).await;
+        upload.send_data(Bytes::from_static(b"late")).await.unwrap();
+        drop(upload);
+    };
+    let owning = async {
+        let mut all = String::new();
+        owner_of(response)
+            .await
+            .read_to_string(&mut all)
+            .await
+            .unwrap();
+        all
+    };
+    let (all, ()) = tokio::join!(owning, finishing);
+    assert_eq!(all, "gluedlate");
+    eventually("it is gone", || counting.alive() == 0).await;
+    at_rest(&handle).await;
 }
