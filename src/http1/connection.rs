@@ -3,6 +3,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 use std::task::{Context, Poll, Waker, ready};
 
 use http::{Request, Response};
@@ -122,6 +123,8 @@ where
         let sent = Box::pin(sender.try_send_request(request));
         // A request that is sent just when hyper's connection ends can arrive in a channel that has been emptied for the
         // last time: it would lie there, and its caller wait, for as long as there is a sender. Without one it comes back.
+        // Either it goes after this fence and finds the request, or it is seen here to have gone.
+        fence(Ordering::SeqCst);
         if sender.is_closed() {
             self.0.sender = None;
         }
