@@ -661,9 +661,12 @@ impl<C: Poolable> Host<C> {
         cause: Cause,
         around: &mut Around<'_, C>,
     ) {
-        if let Some(open) = self.open.get_mut(berth.slot()) {
+        let bond = berth.connection_ref().lifespan().bond();
+        // Its transport may be gone already, and its place another's.
+        let open = self.open.get_mut(berth.slot());
+        if let Some(open) = open.filter(|it| it.is(bond)) {
+            self.dying += usize::from(!open.dies);
             open.dies = true;
-            self.dying += 1;
         }
         around.after.close(berth, cause);
     }

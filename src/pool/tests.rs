@@ -228,6 +228,28 @@ fn who_finds_a_stale_connection_keeps_its_place() {
 }
 
 #[test]
+fn a_stale_one_that_is_gone_says_nothing_of_who_has_its_place() {
+    let pool = Pool::new(Limits::new().max_connections_per_host(2));
+    let (busy, mut conn) = (made(&pool, A), made(&pool, A));
+    let transport = conn.connection().lifespan_mut().transport_guard();
+    conn.give_back();
+    let Verdict::Take(stale, _) = ask(&pool, A, Reuse::Any) else {
+        panic!("one is idle");
+    };
+    // While it is looked at its transport goes, and another caller makes one in its place.
+    drop(transport);
+    let other = made(&pool, A);
+    let first = waits(come_back(&pool, A, Some(stale)));
+    let fresh = waits(ask(&pool, A, Reuse::Fresh));
+    drop(first);
+    other.give_back();
+    connect(may_make(&fresh)).give_back();
+    drop(fresh);
+    busy.give_back();
+    at_rest(pool);
+}
+
+#[test]
 fn a_stale_pick_under_the_lock_is_first_in_line_for_its_slot() {
     let pool = Pool::new(Limits::new().max_connections_per_host(2));
     let (mut one, two) = (made(&pool, A), made(&pool, A));
