@@ -6,6 +6,8 @@ mod host;
 mod host_pool;
 mod limits;
 mod list;
+#[cfg(test)]
+mod random_tests;
 mod shared;
 mod slot;
 mod sweep;
