@@ -141,6 +141,8 @@ pub(super) enum Act<C> {
     Kill(Arc<Bond>),
     Cancel(Cancel),
     Wake(Waker),
+    /// A waker that is not needed any more. Its drop may be a task's, and so anything's.
+    Forget(#[expect(dead_code, reason = "it is here to be dropped")] Waker),
     /// A host that must not be dropped under its own lock.
     Drop(#[expect(dead_code, reason = "it is here to be dropped")] Arc<HostPool<C>>),
 }
@@ -162,6 +164,10 @@ impl<C: Poolable> After<C> {
         self.0.extend(waker.map(Act::Wake));
     }
 
+    fn forget(&mut self, waker: Option<Waker>) {
+        self.0.extend(waker.map(Act::Forget));
+    }
+
     #[inline]
     pub(super) fn act(self) {
         if !self.0.is_empty() {
@@ -177,7 +183,7 @@ impl<C: Poolable> After<C> {
                 Act::Kill(bond) => bond.kill(Cause::Shutdown),
                 Act::Cancel(cancel) => drop(cancel),
                 Act::Wake(waker) => waker.wake(),
-                Act::Drop(_) => {}
+                Act::Forget(_) | Act::Drop(_) => {}
             }
         }
     }
@@ -491,12 +497,16 @@ impl<C: Poolable> Host<C> {
     }
 
     /// What there is for a waiter, or its waker kept.
-    pub(super) fn collect(&mut self, waiter: usize, waker: &Waker) -> Option<Gift<C>> {
+    pub(super) fn collect(
+        &mut self,
+        waiter: usize,
+        waker: &Waker,
+        around: &mut Around<'_, C>,
+    ) -> Option<Gift<C>> {
         let waiting = &mut self.waiters[waiter];
         if waiting.gift.is_empty() {
-            match &mut waiting.waker {
-                Some(kept) => kept.clone_from(waker),
-                none => *none = Some(waker.clone()),
+            if !waiting.waker.as_ref().is_some_and(|it| it.will_wake(waker)) {
+                around.after.forget(waiting.waker.replace(waker.clone()));
             }
             return None;
         }
@@ -506,7 +516,8 @@ impl<C: Poolable> Host<C> {
     /// The waiter is gone; what it had not come for is the caller's to pass on.
     pub(super) fn abandon(&mut self, waiter: usize, around: &mut Around<'_, C>) -> Gift<C> {
         self.leave(waiter);
-        let gift = self.waiters.remove(waiter).gift;
+        let Waiting { gift, waker, .. } = self.waiters.remove(waiter);
+        around.after.forget(waker);
         self.settle(around);
         gift
     }

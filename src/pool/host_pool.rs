@@ -139,7 +139,7 @@ impl<C: Poolable> HostPool<C> {
     }
 
     pub(super) fn collect(self: &Arc<Self>, waiter: usize, waker: &Waker) -> Option<Gift<C>> {
-        self.with(|host, _| host.collect(waiter, waker))
+        self.with(|host, around| host.collect(waiter, waker, around))
     }
 
     pub(super) fn abandon(self: &Arc<Self>, waiter: usize) -> Gift<C> {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 
 use http::Uri;
 
@@ -478,6 +478,33 @@ fn a_dead_connection_is_passed_over_wherever_it_is() {
         assert_eq!(pool.handle().status().stale, 1);
         at_rest(pool);
     }
+}
+
+/// A task whose wakers keep it, and which is dropped with the last of them.
+struct Task(#[expect(dead_code, reason = "it is here to be dropped")] Waiter<Conn>);
+
+impl Wake for Task {
+    fn wake(self: Arc<Self>) {}
+}
+
+#[test]
+fn a_waker_may_leave_the_line_when_it_is_dropped() {
+    let pool = Pool::new(Limits::new().max_connections_per_host(1));
+    let conn = made(&pool, A);
+    let wait = || waits(ask(&pool, A, Reuse::Any));
+    let poll = |waiter: &Waiter<Conn>, waker: Waker| {
+        let turn = waiter.poll_turn(&Context::from_waker(&waker));
+        assert!(turn.is_pending());
+    };
+    let waiter = wait();
+    poll(&waiter, Arc::new(Task(wait())).into());
+    poll(&waiter, Arc::new(Task(wait())).into());
+    let pending = || pool.handle().status().pending.values().sum::<usize>();
+    assert_eq!(pending(), 2);
+    drop(waiter);
+    assert_eq!(pending(), 0);
+    conn.give_back();
+    at_rest(pool);
 }
 
 #[test]
