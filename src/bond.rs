@@ -186,6 +186,8 @@ impl Bond {
     /// Has `waker` woken when a detached transport is ended: no driver is there to be aborted.
     #[cold]
     pub(crate) fn wake_if_killed(&self, waker: &Waker) {
+        // Dropped after the lock: it may be the last of a task, and the transport that task's.
+        let _moved_on;
         let mut ends = self.ends();
         if self.is_killed() {
             drop(ends);
@@ -193,7 +195,7 @@ impl Bond {
         } else if !ends.wakers.iter().any(|kept| kept.will_wake(waker)) {
             // A reader and a writer, seldom more; those who moved on are let go.
             if ends.wakers.len() == 4 {
-                ends.wakers.remove(0);
+                _moved_on = ends.wakers.remove(0);
             }
             ends.wakers.push(waker.clone());
         }
@@ -265,11 +267,16 @@ impl Bond {
     }
 
     fn transport_gone(&self) {
-        let (hooks, attached) = {
+        let (hooks, attached, _wakers) = {
             let mut ends = self.ends();
             ends.gone = true;
             ends.driver = None;
-            (mem::take(&mut ends.hooks), mem::take(&mut ends.attached))
+            let ends = &mut *ends;
+            (
+                mem::take(&mut ends.hooks),
+                mem::take(&mut ends.attached),
+                mem::take(&mut ends.wakers),
+            )
         };
         for hook in hooks {
             hook.run(self.cause().unwrap_or(Cause::Dropped));
@@ -351,5 +358,30 @@ impl Drop for CloseHook {
 impl fmt::Debug for CloseHook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("CloseHook")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Wake;
+
+    use super::*;
+
+    /// A task whose wakers keep it, and which has the transport.
+    struct Task(#[expect(dead_code, reason = "it is here to be dropped")] Option<TransportGuard>);
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    #[test]
+    fn a_waker_may_end_the_transport_when_it_is_dropped() {
+        let bond = Arc::new(Bond::new());
+        bond.detach();
+        let mut guard = Some(TransportGuard::new(bond.clone()));
+        for _ in 0..5 {
+            bond.wake_if_killed(&Arc::new(Task(guard.take())).into());
+        }
+        assert!(bond.ends().gone);
     }
 }
