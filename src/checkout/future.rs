@@ -302,6 +302,9 @@ impl<C: Poolable, E: Send + 'static, T> Drop for Slow<C, E, T> {
     fn drop(&mut self) {
         // Out of line first, so as not to be counted among those whom the connect would serve.
         self.waiter = None;
+        if let Some(Vetting { berth, since, .. }) = self.vetting.take() {
+            berth.give_back_unused(since);
+        }
         if let Some(connect) = self.connect.take()
             && self.shared
             && !std::thread::panicking()

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::runtime::{Handle, Id};
 
 use crate::cause::Cause;
+use crate::clock::Moment;
 use crate::pool::host_pool::HostPool;
 use crate::poolable::Poolable;
 
@@ -95,7 +96,14 @@ impl<C: Poolable> Berth<C> {
     pub(crate) fn give_back(mut self: Box<Self>) {
         if let Some(home) = self.home.take() {
             self.connection().lifespan().bond().activity().end_use();
-            home.put(self);
+            home.put(self, None);
+        }
+    }
+
+    /// It was not used, and has been idle since then.
+    pub(crate) fn give_back_unused(mut self: Box<Self>, since: Moment) {
+        if let Some(home) = self.home.take() {
+            home.put(self, Some(since));
         }
     }
 

@@ -292,23 +292,25 @@ impl<C: Poolable> Host<C> {
         self.join(ticket, ask, Line::Making)
     }
 
-    /// A connection whose use is over: to the next in line, or idle, or closed. Says when the sweeper has to come to
-    /// look, if it does not know.
+    /// A connection whose use is over since then: to the next in line, or idle, or closed. Says when the sweeper has to
+    /// come to look, if it does not know.
     pub(super) fn put(
         &mut self,
-        mut berth: Box<Berth<C>>,
+        berth: Box<Berth<C>>,
+        since: Moment,
         mode: Mode,
         now: Moment,
         around: &mut Around<'_, C>,
     ) -> Option<Moment> {
         let slot = berth.slot();
-        let conn = berth.connection();
+        let conn = berth.connection_ref();
         let bond = conn.lifespan().bond();
         let Some(open) = self.open.get(slot).filter(|it| it.is(bond)) else {
             // Its transport is gone, or it was detached: it has no place here any more.
             around.after.close(berth, Cause::Peer);
             return None;
         };
+        let deadline = conn.lifespan().deadline(since);
         let over = if mode == Mode::Destroyed {
             Some(Cause::Shutdown)
         } else if !around.limits.keep_alive || open.one_shot {
@@ -316,7 +318,8 @@ impl<C: Poolable> Host<C> {
         } else if !conn.is_open() {
             Some(Cause::Peer)
         } else {
-            conn.lifespan().is_over(now)
+            let late = deadline.filter(|it| it.at.is_reached_at(now));
+            conn.lifespan().is_over(now).or(late.map(|it| it.cause))
         };
         if let Some(cause) = over {
             around.after.close(berth, cause);
@@ -340,7 +343,7 @@ impl<C: Poolable> Host<C> {
             }
             self.leave(waiter);
             let waiting = &mut self.waiters[waiter];
-            waiting.gift.connection = Some((berth, now));
+            waiting.gift.connection = Some((berth, since));
             around.after.wake(waiting.waker.take());
             self.settle(around);
             return None;
@@ -353,14 +356,13 @@ impl<C: Poolable> Host<C> {
             around.after.close(berth, Cause::Surplus);
             return None;
         }
-        let deadline = berth.connection().lifespan().deadline(now);
         let total = around
             .total
             .as_mut()
             .map(|total| total.add_idle(around.me, slot));
         self.open[slot].idle = Some(Parked {
             berth,
-            since: now,
+            since,
             deadline,
             total,
         });

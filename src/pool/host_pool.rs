@@ -97,11 +97,12 @@ impl<C: Poolable> HostPool<C> {
         Waiter::new(self.clone(), place)
     }
 
-    pub(crate) fn put(self: &Arc<Self>, berth: Box<Berth<C>>) {
+    /// `since`: it has been idle since then, for a caller who did not use it.
+    pub(super) fn put(self: &Arc<Self>, berth: Box<Berth<C>>, since: Option<Moment>) {
         let now = self.pool.limits.clock.now();
         let watch = self.with(|host, around| {
             let mode = self.pool.mode();
-            host.put(berth, mode, now, around)
+            host.put(berth, since.unwrap_or(now), mode, now, around)
         });
         if let Some(at) = watch {
             self.pool.watch(at);

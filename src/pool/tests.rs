@@ -2,13 +2,15 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 use http::Uri;
 
 use super::*;
 use crate::cause::Cause;
+use crate::clock::Clock;
 use crate::key::{Key, Reuse, Target};
 use crate::lifespan::Lifespan;
 
@@ -187,6 +189,44 @@ fn what_a_caller_who_is_gone_was_given_passes_on() {
     connect(may_make(&line[0])).give_back();
     drop(line);
     assert_eq!(pool.handle().status().created, 2);
+    at_rest(pool);
+}
+
+#[test]
+fn what_nobody_came_for_has_been_idle_all_the_while() {
+    let start = Moment::now();
+    let millis = Arc::new(AtomicU64::new(0));
+    let clock = Clock::new({
+        let millis = millis.clone();
+        move || {
+            let since = Duration::from_millis(millis.load(Ordering::Relaxed));
+            start.checked_add(since).unwrap()
+        }
+    });
+    let pool = Pool::new(
+        Limits::new()
+            .max_connections_per_host(1)
+            .clock(clock.clone()),
+    );
+    let sweep_at = |time| {
+        millis.store(time, Ordering::Relaxed);
+        pool.shared().sweep();
+    };
+    // Left to the pool by a caller who is gone, or kept for him for too long.
+    for (gone_at, idle) in [(19, 1), (20, 0)] {
+        millis.store(0, Ordering::Relaxed);
+        let mut conn = made(&pool, A);
+        let twenty = Duration::from_millis(20);
+        conn.connection().lifespan_mut().limit_idle(twenty);
+        let waiter = waits(ask(&pool, A, Reuse::Any));
+        conn.give_back();
+        millis.store(gone_at, Ordering::Relaxed);
+        drop(waiter);
+        assert_eq!(pool.handle().status().open(), idle);
+        sweep_at(20);
+        assert_eq!(pool.handle().status().open(), 0);
+    }
+    assert_eq!(pool.handle().status().closes[&Cause::Idle], 2);
     at_rest(pool);
 }
 

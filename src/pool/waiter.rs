@@ -42,8 +42,8 @@ impl<C: Poolable> Waiter<C> {
         let connection = gift.connection.take();
         Poll::Ready(match (connection, slot) {
             (connection, _) if gift.refused => {
-                if let Some((berth, _)) = connection {
-                    self.home.put(berth);
+                if let Some((berth, since)) = connection {
+                    self.home.put(berth, Some(since));
                 }
                 Turn::Refused
             }
@@ -63,8 +63,8 @@ impl<C: Poolable> Drop for Waiter<C> {
         if let Some(slot) = gift.slot {
             drop(Slot::new(self.home.clone(), slot));
         }
-        if let Some((berth, _)) = gift.connection {
-            self.home.put(berth);
+        if let Some((berth, since)) = gift.connection {
+            self.home.put(berth, Some(since));
         }
     }
 }
