@@ -3,18 +3,19 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::poll_immediate;
 use http::header::HOST;
 use http::{Request, Uri};
 use http_body_util::{BodyExt, Full};
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_keep_alive::connect::TcpConnector;
 use tower_keep_alive::{
-    Cause, CheckinLayer, CheckoutLayer, ExchangeLayer, HandshakeLayer, IdleEvictionLayer, Limits,
-    MaxUsesLayer, Moment, Poolable, TtlLayer,
+    Cause, CheckinLayer, CheckoutLayer, ExchangeLayer, HandshakeLayer, IdleEvictionLayer,
+    KeepAliveLayer, Limits, MaxUsesLayer, Moment, Poolable, TtlLayer,
 };
 
 use crate::line::{Shard, answer, maker};
-use crate::support::agent::{at_rest, fetch, get};
+use crate::support::agent::{agent_over, at_rest, fetch, get};
 use crate::support::{Server, eventually};
 
 type B = Full<Bytes>;
@@ -155,4 +156,28 @@ async fn a_hard_ttl_needs_no_pool() {
     assert!(error.connection().is_some(), "{error:?}");
     assert_eq!(started.elapsed().as_secs(), 4);
     eventually("it is closed", || server.open() == 0).await;
+}
+
+/// A transport that cannot be looked at is given two turns of the runtime before it is used again.
+#[tokio::test]
+async fn who_leaves_while_a_connection_is_looked_at_leaves_it_as_it_was() {
+    let server = Server::in_memory(|mut conn| async move {
+        while conn.request().await.is_some() {
+            conn.respond("hello").await;
+        }
+    });
+    let (client, handle) = agent_over(KeepAliveLayer::new(), server.connector());
+    fetch(&client, server.url("/")).await.unwrap();
+    for _ in 0..3 {
+        let mut request = Box::pin(client.request(get(server.url("/"))));
+        assert!(poll_immediate(&mut request).await.is_none());
+        assert!(handle.status().idle.is_empty());
+        drop(request);
+        assert_eq!(handle.status().idle.len(), 1);
+    }
+    fetch(&client, server.url("/")).await.unwrap();
+    assert_eq!(server.accepted(), 1);
+    let status = handle.status();
+    assert_eq!((status.created, status.closed, status.requests), (1, 0, 2));
+    at_rest(&handle).await;
 }
