@@ -282,14 +282,22 @@ impl<C: Poolable> Host<C> {
     }
 
     /// A place in line for a caller whose own connect is under way, and who wants what comes first.
-    pub(super) fn join_making(&mut self, runtime: Option<Id>, around: &Around<'_, C>) -> usize {
+    pub(super) fn join_making(
+        &mut self,
+        runtime: Option<Id>,
+        mode: Mode,
+        around: &Around<'_, C>,
+    ) -> usize {
         let ticket = around.ticket(true);
         let ask = Ask {
             reuse: Reuse::Any,
             runtime,
             returning: true,
         };
-        self.join(ticket, ask, Line::Making)
+        let waiter = self.join(ticket, ask, Line::Making);
+        // It was not in line when the others were told.
+        self.waiters[waiter].gift.refused = mode == Mode::Destroyed;
+        waiter
     }
 
     /// A connection whose use is over since then: to the next in line, or idle, or closed. Says when the sweeper has to

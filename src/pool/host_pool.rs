@@ -92,7 +92,7 @@ impl<C: Poolable> HostPool<C> {
         let runtime = current_runtime();
         let place = self.with(|host, around| {
             host.discard_stale(stale, around);
-            host.join_making(runtime, around)
+            host.join_making(runtime, self.pool.mode(), around)
         });
         Waiter::new(self.clone(), place)
     }

@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::key::{Key, Reuse, Target};
 use crate::lifespan::Lifespan;
 
-const RUNS: u64 = 1_500;
+const RUNS: u64 = 1_000;
 const STEPS: usize = 200;
 
 const HOSTS: [&str; 3] = ["http://a/", "http://b/", "http://c/"];
@@ -667,6 +667,9 @@ impl Model {
         let kept = || status.idle.values();
         assert!(kept().all(|&idle| idle <= self.limits.max_idle_per_host));
         assert!(kept().sum::<usize>() <= self.limits.max_idle);
+        if self.destroyed {
+            assert!(self.callers.iter().all(|it| it.waiter.is_none()));
+        }
         if self.closed || self.pool.is_none() {
             assert!(status.idle.is_empty());
         }

@@ -290,6 +290,25 @@ fn a_stale_one_that_is_gone_says_nothing_of_who_has_its_place() {
 }
 
 #[test]
+fn who_comes_back_to_a_destroyed_agent_is_refused() {
+    let pool = Pool::new(Limits::new());
+    let busy = made(&pool, A);
+    let Verdict::Make(mut slot, waiter) = ask(&pool, A, Reuse::Any) else {
+        panic!("no limit is reached");
+    };
+    slot.begin();
+    busy.give_back();
+    let stale = handed_over(&waiter);
+    drop(waiter);
+    // Nobody is in line at that moment.
+    pool.handle().destroy();
+    let waiter = slot.home().wait_making(stale);
+    assert!(matches!(turn(&waiter), Some(Turn::Refused)));
+    drop((waiter, slot));
+    at_rest(pool);
+}
+
+#[test]
 fn a_stale_pick_under_the_lock_is_first_in_line_for_its_slot() {
     let pool = Pool::new(Limits::new().max_connections_per_host(2));
     let (mut one, two) = (made(&pool, A), made(&pool, A));
