@@ -27,6 +27,8 @@ pub(crate) struct Bond {
     uploading: AtomicBool,
     /// The response is over and the connection is not free yet.
     winds_down: AtomicBool,
+    /// Nobody has the connection any more: what is left for its driver is to close.
+    let_go: AtomicBool,
     activity: Activity,
     /// `KILLED`, `DETACHED` and `UPGRADED`: one look tells a transport that it is none of these.
     state: AtomicU8,
@@ -67,6 +69,7 @@ impl Bond {
             unfinished: AtomicBool::new(false),
             uploading: AtomicBool::new(false),
             winds_down: AtomicBool::new(false),
+            let_go: AtomicBool::new(false),
             activity: Activity::new(),
             state: AtomicU8::new(0),
             key: OnceLock::new(),
@@ -159,6 +162,14 @@ impl Bond {
 
     pub(crate) fn winds_down(&self) -> bool {
         self.winds_down.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn let_go(&self) {
+        self.let_go.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_let_go(&self) -> bool {
+        self.let_go.load(Ordering::Acquire)
     }
 
     pub(crate) fn is_detached(&self) -> bool {

@@ -140,6 +140,7 @@ impl<B> Drop for Http1Connection<B> {
         let over = self.0.poll_sender(&mut Context::from_waker(Waker::noop()));
         let bond = self.0.lifespan.bond();
         bond.note(Cause::Dropped);
+        bond.let_go();
         // A driver with nothing to do ends by itself when the sender is gone, and says goodbye. One that is in the
         // middle of something might wait for it for ever (hyper#4176). One that hands its transport over is not ours any
         // more.

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
@@ -16,16 +16,22 @@ use crate::error;
 
 pin_project! {
     /// Runs a connection until it has closed or is handed on to an upgrade, until it has been silent for too long, or
-    /// until it is aborted. Holds the transport and nothing of the pool; when it is dropped, the transport goes, unless
-    /// an upgrade has it, and its slot passes on.
+    /// until it is aborted; and for a second at the most once nobody has the connection any more, unless it was detached.
+    /// Holds the transport and nothing of the pool; when it is dropped, the transport goes, unless an upgrade has it, and
+    /// its slot passes on.
     pub(super) struct Driver<F> {
         // hyper's connection, which it gives no name.
         #[pin]
         connection: F,
         bond: Arc<Bond>,
         silence: Silence,
+        // Once nobody has the connection any more.
+        goodbye: Option<Pin<Box<Sleep>>>,
     }
 }
+
+/// How long a transport may take to shut down, and keep its slot.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 impl<F> Driver<F> {
     pub(super) fn new(connection: F, bond: Arc<Bond>) -> Self {
@@ -33,6 +39,7 @@ impl<F> Driver<F> {
             connection,
             bond,
             silence: Silence::default(),
+            goodbye: None,
         }
     }
 }
@@ -57,6 +64,12 @@ where
             }
             Poll::Ready(Err(error)) if error::is_end_of_stream(&error) => Cause::Peer,
             Poll::Ready(Err(_)) => Cause::Error,
+            Poll::Pending if this.bond.is_let_go() && !this.bond.is_detached() => {
+                let goodbye = || Box::pin(tokio::time::sleep(GOODBYE));
+                let goodbye = this.goodbye.get_or_insert_with(goodbye);
+                ready!(goodbye.as_mut().poll(cx));
+                Cause::Dropped
+            }
             Poll::Pending => {
                 if this.silence.poll(this.bond.activity(), cx).is_pending() {
                     return Poll::Pending;

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
@@ -14,12 +15,13 @@ use http::{HeaderValue, Uri};
 use http_body_util::Full;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tower::buffer::Buffer;
 use tower::limit::ConcurrencyLimitLayer;
 use tower::load_shed::error::Overloaded;
 use tower::timeout::TimeoutLayer;
 use tower::timeout::error::Elapsed;
-use tower::util::BoxCloneSyncService;
+use tower::util::{BoxCloneSyncService, MapResponse};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_keep_alive::connect::{Tcp, TcpConnector};
 use tower_keep_alive::{
@@ -28,8 +30,8 @@ use tower_keep_alive::{
 };
 
 use crate::support;
-use crate::support::agent::{Req, agent_over, at_rest, fetch, get, read};
-use crate::support::{CountingConnector, Gate, Server, eventually, script};
+use crate::support::agent::{Req, agent_over, agent_paused, at_rest, fetch, get, read};
+use crate::support::{CountingConnector, Gate, MemoryStream, Server, eventually, script};
 
 type B = Full<Bytes>;
 
@@ -290,5 +292,62 @@ async fn a_connector_can_be_boxed() {
         fetch(&client, server.url("/")).await.unwrap();
     }
     assert_eq!(server.accepted(), 1);
+    at_rest(&handle).await;
+}
+
+/// A transport whose goodbye is never done, as that of a tunnel whose other end has gone.
+struct Lingering(MemoryStream);
+
+impl AsyncRead for Lingering {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Lingering {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transport_that_never_shuts_down_gives_its_slot_back() {
+    let server = Server::in_memory(script::ok);
+    let layer = KeepAliveLayer::new()
+        .max_connections_per_host(1)
+        .idle_timeout(Duration::from_secs(1));
+    let connector = MapResponse::new(server.connector(), Lingering as fn(_) -> _);
+    let (client, handle) = agent_paused(layer, connector);
+    let within = async |fetch| {
+        let limit = Duration::from_secs(5);
+        tokio::time::timeout(limit, fetch).await.expect("in time")
+    };
+    for _ in 0..2 {
+        within(fetch(&client, server.url("/"))).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        assert!(handle.status().idle.is_empty(), "its time is up");
+        assert_eq!(handle.status().open(), 1, "its transport is there still");
+    }
+    let started = tokio::time::Instant::now();
+    within(fetch(&client, server.url("/"))).await.unwrap();
+    assert!(started.elapsed() < Duration::from_secs(1));
+    assert_eq!(server.accepted(), 3);
+    assert_eq!(handle.status().closes[&Cause::Idle], 2);
     at_rest(&handle).await;
 }
