@@ -154,6 +154,7 @@ struct Model {
     /// In the order of arrival.
     callers: Vec<Caller>,
     background: Vec<(usize, Slot<Conn>, oneshot::Receiver<()>)>,
+    #[expect(clippy::vec_box, reason = "a berth is boxed once and for all")]
     used: Vec<Box<Berth<Conn>>>,
     drivers: Vec<Driver>,
     /// New callers are refused.
