@@ -1,9 +1,7 @@
 //! One key's connections, line and count: plain data, without lock, clock or task.
 //!
 //! A connection is in `open` from before its connect begins until its transport is gone. A caller without a connection
-//! is in `waiters`: *making* while a connect of its own is under way (it will take whatever comes first), *blocked*
-//! while it may not begin one. Both lines are in the order of arrival. What a caller is given is left in its place
-//! until it comes for it; a caller who is gone instead leaves it to the next.
+//! is in the [`Line`].
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -11,7 +9,6 @@ use std::task::Waker;
 
 use slab::Slab;
 use tokio::runtime::Id;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::agent::Mode;
@@ -21,9 +18,11 @@ use crate::clock::Moment;
 use crate::key::Reuse;
 use crate::lifespan::Deadline;
 use crate::pool::admission::Admission;
+use crate::pool::after::{After, Cancel};
 use crate::pool::berth::Berth;
 use crate::pool::host_pool::HostPool;
 use crate::pool::limits::{Limits, Scheduling};
+use crate::pool::line::{Ask, Gift, LATER, Line, Place};
 use crate::pool::list::{Linked, Links, List};
 use crate::poolable::Poolable;
 
@@ -32,9 +31,7 @@ pub(super) struct Host<C> {
     /// Those of `open` that the limits count: all but the one-shots.
     counted: usize,
     idle: List,
-    waiters: Slab<Waiting<C>>,
-    making: List,
-    blocked: List,
+    line: Line<C>,
     /// Connections that are being closed for callers who are blocked: so many slots are on their way.
     dying: usize,
     /// The earliest deadline that the sweeper knows of. It comes to look then, whatever comes later.
@@ -67,56 +64,10 @@ struct Parked<C> {
     total: Option<usize>,
 }
 
-struct Waiting<C> {
-    links: Links,
-    ticket: u64,
-    /// Does not take a used connection.
-    fresh: bool,
-    runtime: Option<Id>,
-    line: Line,
-    waker: Option<Waker>,
-    gift: Gift<C>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Line {
-    Making,
-    Blocked,
-    Left,
-}
-
-/// What waits for a caller to come for it.
-pub(super) struct Gift<C> {
-    /// A connection that another caller gave back, and when.
-    pub(super) connection: Option<(Box<Berth<C>>, Moment)>,
-    /// The right to make one.
-    pub(super) slot: Option<usize>,
-    pub(super) refused: bool,
-}
-
 impl<C> Linked for Open<C> {
     fn links(&mut self) -> &mut Links {
         &mut self.links
     }
-}
-
-impl<C> Linked for Waiting<C> {
-    fn links(&mut self) -> &mut Links {
-        &mut self.links
-    }
-}
-
-/// Ends a connect that goes on without its caller, when it is dropped.
-pub(crate) type Cancel = oneshot::Sender<()>;
-
-/// What a caller asks for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Ask {
-    pub(crate) reuse: Reuse,
-    /// Where the caller is: a connection's driver lives in one runtime, and serves callers there only.
-    pub(crate) runtime: Option<Id>,
-    /// Goes to the head of the line: it had its turn, and what it got was of no use.
-    pub(crate) returning: bool,
 }
 
 /// What a caller gets.
@@ -130,63 +81,6 @@ pub(super) enum Taken<C> {
     },
     Wait(usize),
     QueueFull(usize),
-}
-
-/// What is to be done when no lock is held. Almost always nothing.
-#[must_use]
-pub(super) struct After<C>(Vec<Act<C>>);
-
-pub(super) enum Act<C> {
-    Close(Box<Berth<C>>, Cause),
-    Kill(Arc<Bond>),
-    Cancel(Cancel),
-    Wake(Waker),
-    /// A waker that is not needed any more. Its drop may be a task's, and so anything's.
-    Forget(#[expect(dead_code, reason = "it is here to be dropped")] Waker),
-    /// A host that must not be dropped under its own lock.
-    Drop(#[expect(dead_code, reason = "it is here to be dropped")] Arc<HostPool<C>>),
-}
-
-impl<C: Poolable> After<C> {
-    pub(super) const fn new() -> Self {
-        Self(Vec::new())
-    }
-
-    fn push(&mut self, act: Act<C>) {
-        self.0.push(act);
-    }
-
-    fn close(&mut self, berth: Box<Berth<C>>, cause: Cause) {
-        self.push(Act::Close(berth, cause));
-    }
-
-    fn wake(&mut self, waker: Option<Waker>) {
-        self.0.extend(waker.map(Act::Wake));
-    }
-
-    fn forget(&mut self, waker: Option<Waker>) {
-        self.0.extend(waker.map(Act::Forget));
-    }
-
-    #[inline]
-    pub(super) fn act(self) {
-        if !self.0.is_empty() {
-            self.act_on_each();
-        }
-    }
-
-    #[cold]
-    fn act_on_each(self) {
-        for act in self.0 {
-            match act {
-                Act::Close(berth, cause) => berth.close(cause),
-                Act::Kill(bond) => bond.kill(Cause::Shutdown),
-                Act::Cancel(cancel) => drop(cancel),
-                Act::Wake(waker) => waker.wake(),
-                Act::Forget(_) | Act::Drop(_) => {}
-            }
-        }
-    }
 }
 
 /// What every step of a host needs beside the host.
@@ -205,9 +99,7 @@ impl<C: Poolable> Host<C> {
             open: Slab::new(),
             counted: 0,
             idle: List::new(),
-            waiters: Slab::new(),
-            making: List::new(),
-            blocked: List::new(),
+            line: Line::new(),
             dying: 0,
             watched: None,
             turn: None,
@@ -217,7 +109,7 @@ impl<C: Poolable> Host<C> {
 
     /// Nothing open, nobody waiting.
     pub(super) fn is_quiet(&self) -> bool {
-        self.open.is_empty() && self.waiters.is_empty()
+        self.open.is_empty() && self.line.is_empty()
     }
 
     pub(super) fn idle_len(&self) -> usize {
@@ -232,13 +124,8 @@ impl<C: Poolable> Host<C> {
         self.open.len()
     }
 
-    pub(super) fn pending(&self) -> usize {
-        self.blocked.len()
-    }
-
-    #[cfg(test)]
-    pub(super) fn touched(&self) -> usize {
-        self.blocked.touched + self.making.touched
+    pub(super) fn line(&self) -> &Line<C> {
+        &self.line
     }
 
     /// Use, make or wait: the pool's one decision.
@@ -264,11 +151,12 @@ impl<C: Poolable> Host<C> {
             return self.make(ticket, ask, true);
         }
         let may = self.counted < around.limits.max_connections_per_host;
-        let first = urgent || self.blocked.is_empty();
+        let blocked = self.line.blocked();
+        let first = urgent || blocked == 0;
         if may && first && around.reserve(urgent) {
             return self.make(ticket, ask, false);
         }
-        if !urgent && self.blocked.len() >= around.limits.max_pending_per_host {
+        if !urgent && blocked >= around.limits.max_pending_per_host {
             return Taken::QueueFull(around.limits.max_pending_per_host);
         }
         // What is idle is of no use to this caller, but its slot is.
@@ -276,7 +164,7 @@ impl<C: Poolable> Host<C> {
             let parked = self.unpark(slot, around).expect("in the idle list");
             self.close_for_blocked(parked.berth, Cause::Room, around);
         }
-        let waiter = self.join(ticket, ask, Line::Blocked);
+        let waiter = self.line.join(ticket, ask, Place::Blocked);
         self.settle(around);
         Taken::Wait(waiter)
     }
@@ -286,7 +174,7 @@ impl<C: Poolable> Host<C> {
         &mut self,
         runtime: Option<Id>,
         mode: Mode,
-        around: &Around<'_, C>,
+        around: &mut Around<'_, C>,
     ) -> usize {
         let ticket = around.ticket(true);
         let ask = Ask {
@@ -294,9 +182,11 @@ impl<C: Poolable> Host<C> {
             runtime,
             returning: true,
         };
-        let waiter = self.join(ticket, ask, Line::Making);
-        // It was not in line when the others were told.
-        self.waiters[waiter].gift.refused = mode == Mode::Destroyed;
+        let waiter = self.line.join(ticket, ask, Place::Making);
+        if mode == Mode::Destroyed {
+            // It was not in line when the others were told.
+            self.line.refuse(waiter, around.after);
+        }
         waiter
     }
 
@@ -334,25 +224,21 @@ impl<C: Poolable> Host<C> {
             return None;
         }
         let runtime = berth.runtime();
-        if let Some(waiter) = self.next_for_connection(runtime) {
-            let waiting = &self.waiters[waiter];
-            if !waiting.can_use(runtime) {
+        if let Some(next) = self.line.next_for_connection(runtime, self.dying) {
+            if !next.can_use {
                 self.close_for_blocked(berth, Cause::Room, around);
                 return None;
             }
-            let ticket = waiting.ticket;
             if let Some(total) = &mut around.total
-                && total.has_older(around.me, ticket)
+                && total.has_older(around.me, next.ticket)
             {
                 total.will_make_room();
                 self.open[slot].makes_room = true;
                 around.after.close(berth, Cause::Room);
                 return None;
             }
-            self.leave(waiter);
-            let waiting = &mut self.waiters[waiter];
-            waiting.gift.connection = Some((berth, since));
-            around.after.wake(waiting.waker.take());
+            self.line
+                .give_connection(next.waiter, berth, since, around.after);
             self.settle(around);
             return None;
         }
@@ -417,16 +303,13 @@ impl<C: Poolable> Host<C> {
 
     /// A slot that the admission set aside for this host's oldest caller. `false`: nobody wants it.
     pub(super) fn grant_from_total(&mut self, around: &mut Around<'_, C>) -> bool {
-        let Some(head) = self.blocked.head() else {
-            self.settle(around);
-            return false;
-        };
-        let may = self.counted < around.limits.max_connections_per_host;
-        if may {
-            self.grant(head, around);
+        let head = self.line.first_blocked();
+        let head = head.filter(|_| self.counted < around.limits.max_connections_per_host);
+        if let Some((waiter, _)) = head {
+            self.grant(waiter, around);
         }
         self.settle(around);
-        may
+        head.is_some()
     }
 
     /// Closes an idle connection, if it still is one.
@@ -481,10 +364,7 @@ impl<C: Poolable> Host<C> {
     /// Stops the connects that nobody waits for.
     pub(super) fn abort_background(&mut self, around: &mut Around<'_, C>) {
         for (_, open) in &mut self.open {
-            around
-                .after
-                .0
-                .extend(open.background.take().map(Act::Cancel));
+            around.after.cancel(open.background.take());
         }
     }
 
@@ -493,17 +373,9 @@ impl<C: Poolable> Host<C> {
         self.close_idle(around);
         self.abort_background(around);
         for (_, open) in &self.open {
-            around.after.0.extend(open.bond.clone().map(Act::Kill));
+            around.after.kill(open.bond.clone());
         }
-        for (_, waiting) in &mut self.waiters {
-            waiting.gift.refused = true;
-            around.after.wake(waiting.waker.take());
-        }
-    }
-
-    /// Whether somebody waits whom a connection made for nobody would serve.
-    pub(super) fn has_takers(&self) -> bool {
-        self.blocked.len() + self.making.len() > 0
+        self.line.refuse_all(around.after);
     }
 
     /// What there is for a waiter, or its waker kept.
@@ -513,21 +385,12 @@ impl<C: Poolable> Host<C> {
         waker: &Waker,
         around: &mut Around<'_, C>,
     ) -> Option<Gift<C>> {
-        let waiting = &mut self.waiters[waiter];
-        if waiting.gift.is_empty() {
-            if !waiting.waker.as_ref().is_some_and(|it| it.will_wake(waker)) {
-                around.after.forget(waiting.waker.replace(waker.clone()));
-            }
-            return None;
-        }
-        Some(std::mem::replace(&mut waiting.gift, Gift::EMPTY))
+        self.line.collect(waiter, waker, around.after)
     }
 
     /// The waiter is gone; what it had not come for is the caller's to pass on.
     pub(super) fn abandon(&mut self, waiter: usize, around: &mut Around<'_, C>) -> Gift<C> {
-        self.leave(waiter);
-        let Waiting { gift, waker, .. } = self.waiters.remove(waiter);
-        around.after.forget(waker);
+        let gift = self.line.abandon(waiter, around.after);
         self.settle(around);
         gift
     }
@@ -566,7 +429,7 @@ impl<C: Poolable> Host<C> {
         let parked = self.open.get_mut(slot)?.idle.take()?;
         self.idle.remove(&mut self.open, slot);
         if let (Some(total), Some(place)) = (&mut around.total, parked.total) {
-            around.after.push(Act::Drop(total.remove_idle(place)));
+            around.after.let_go(total.remove_idle(place));
         }
         Some(parked)
     }
@@ -574,14 +437,14 @@ impl<C: Poolable> Host<C> {
     fn make(&mut self, ticket: u64, ask: Ask, one_shot: bool) -> Taken<C> {
         let slot = self.open_slot(one_shot);
         // Who wants a new connection of its own takes nobody else's.
-        let line = if ask.reuse == Reuse::Any {
-            Line::Making
+        let place = if ask.reuse == Reuse::Any {
+            Place::Making
         } else {
-            Line::Left
+            Place::Left
         };
         Taken::Make {
             slot,
-            waiter: self.join(ticket, ask, line),
+            waiter: self.line.join(ticket, ask, place),
         }
     }
 
@@ -596,77 +459,6 @@ impl<C: Poolable> Host<C> {
             dies: false,
             makes_room: false,
         })
-    }
-
-    fn join(&mut self, ticket: u64, ask: Ask, line: Line) -> usize {
-        let waiter = self.waiters.insert(Waiting {
-            links: Links::default(),
-            ticket,
-            fresh: ask.reuse != Reuse::Any,
-            runtime: ask.runtime,
-            line,
-            waker: None,
-            gift: Gift::EMPTY,
-        });
-        self.line_up(waiter, line);
-        waiter
-    }
-
-    /// In the order of tickets. The urgent have the lowest and are few: looked for from the front; all others belong
-    /// at the end or, having waited in the other line, a step or two before it.
-    fn line_up(&mut self, waiter: usize, line: Line) {
-        let list = match line {
-            Line::Making => &mut self.making,
-            Line::Blocked => &mut self.blocked,
-            Line::Left => return,
-        };
-        let ticket = self.waiters[waiter].ticket;
-        let mut before = None;
-        if ticket & LATER == 0 {
-            let mut next = list.head();
-            while let Some(key) = next.filter(|&key| self.waiters[key].ticket < ticket) {
-                before = Some(key);
-                next = List::next(&mut self.waiters, key);
-            }
-        } else {
-            before = list.tail();
-            while let Some(key) = before.filter(|&key| self.waiters[key].ticket > ticket) {
-                before = List::prev(&mut self.waiters, key);
-            }
-        }
-        list.insert_after(&mut self.waiters, before, waiter);
-    }
-
-    fn leave(&mut self, waiter: usize) {
-        let line = std::mem::replace(&mut self.waiters[waiter].line, Line::Left);
-        match line {
-            Line::Making => self.making.remove(&mut self.waiters, waiter),
-            Line::Blocked => self.blocked.remove(&mut self.waiters, waiter),
-            Line::Left => {}
-        }
-    }
-
-    /// The oldest caller who has a use for a connection of this runtime that is given back: to take it, or, if it cannot
-    /// use it and no slot is on its way to it, to have it closed.
-    fn next_for_connection(&mut self, runtime: Option<Id>) -> Option<usize> {
-        let mut blocked = self.blocked.head();
-        for _ in 0..self.dying {
-            let Some(key) = blocked.filter(|&key| !self.waiters[key].can_use(runtime)) else {
-                break;
-            };
-            blocked = List::next(&mut self.waiters, key);
-        }
-        let mut making = self.making.head();
-        while let Some(key) = making.filter(|&key| !self.waiters[key].can_use(runtime)) {
-            making = List::next(&mut self.waiters, key);
-        }
-        match (making, blocked) {
-            (Some(making), Some(blocked)) => {
-                let earlier = self.waiters[making].ticket < self.waiters[blocked].ticket;
-                Some(if earlier { making } else { blocked })
-            }
-            (making, blocked) => making.or(blocked),
-        }
     }
 
     /// It was found dead by a caller who comes back at once.
@@ -696,15 +488,15 @@ impl<C: Poolable> Host<C> {
     fn settle(&mut self, around: &mut Around<'_, C>) {
         let max = around.limits.max_connections_per_host;
         if around.total.is_none() {
-            while let Some(head) = self.blocked.head()
-                && self.counted < max
+            while self.counted < max
+                && let Some((waiter, _)) = self.line.first_blocked()
             {
-                self.grant(head, around);
+                self.grant(waiter, around);
             }
             return;
         }
-        let turn = self.blocked.head().filter(|_| self.counted < max);
-        let turn = turn.map(|head| self.waiters[head].ticket);
+        let head = self.line.first_blocked().filter(|_| self.counted < max);
+        let turn = head.map(|(_, ticket)| ticket);
         if let Some(total) = &mut around.total {
             total.set_turn(around.me, self.turn, turn);
         }
@@ -712,33 +504,8 @@ impl<C: Poolable> Host<C> {
     }
 
     fn grant(&mut self, waiter: usize, around: &mut Around<'_, C>) {
-        self.leave(waiter);
         let slot = self.open_slot(false);
-        let waiting = &mut self.waiters[waiter];
-        waiting.gift.slot = Some(slot);
-        around.after.wake(waiting.waker.take());
-        if !waiting.fresh {
-            waiting.line = Line::Making;
-            self.line_up(waiter, Line::Making);
-        }
-    }
-}
-
-impl<C> Gift<C> {
-    const EMPTY: Self = Self {
-        connection: None,
-        slot: None,
-        refused: false,
-    };
-
-    fn is_empty(&self) -> bool {
-        self.connection.is_none() && self.slot.is_none() && !self.refused
-    }
-}
-
-impl<C> Waiting<C> {
-    fn can_use(&self, runtime: Option<Id>) -> bool {
-        !self.fresh && self.runtime == runtime
+        self.line.give_slot(waiter, slot, around.after);
     }
 }
 
@@ -768,5 +535,3 @@ impl<C> Around<'_, C> {
         if urgent { ticket } else { ticket | LATER }
     }
 }
-
-const LATER: u64 = 1 << 63;

@@ -9,8 +9,10 @@ use crate::cause::Cause;
 use crate::clock::Moment;
 use crate::key::Key;
 use crate::lifespan::Lifespan;
+use crate::pool::after::{After, Cancel};
 use crate::pool::berth::{Berth, current_runtime};
-use crate::pool::host::{After, Around, Ask, Cancel, Gift, Host, Taken};
+use crate::pool::host::{Around, Host, Taken};
+use crate::pool::line::{Ask, Gift};
 use crate::pool::shared::Shared;
 use crate::pool::slot::Slot;
 use crate::pool::waiter::Waiter;
@@ -136,7 +138,7 @@ impl<C: Poolable> HostPool<C> {
 
     /// Whether somebody waits whom a connection made for nobody would serve.
     pub(crate) fn has_takers(self: &Arc<Self>) -> bool {
-        self.with(|host, _| host.has_takers())
+        self.with(|host, _| host.line().has_takers())
     }
 
     pub(super) fn collect(self: &Arc<Self>, waiter: usize, waker: &Waker) -> Option<Gift<C>> {
@@ -195,14 +197,14 @@ impl<C: Poolable> HostPool<C> {
         Census {
             idle: host.idle_len(),
             active: host.open_len() - host.idle_len(),
-            pending: host.pending(),
+            pending: host.line().blocked(),
         }
     }
 
     /// How many neighbours those who left the line have touched.
     #[cfg(test)]
     pub(super) fn touched(&self) -> usize {
-        self.host.lock().unwrap().touched()
+        self.host.lock().unwrap().line().touched()
     }
 
     /// One step of the host under its lock, and then what follows from it without.

@@ -51,10 +51,6 @@ impl List {
         self.len
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     pub(super) fn head(&self) -> Option<usize> {
         (self.head != NONE).then_some(self.head)
     }
@@ -163,6 +159,6 @@ mod tests {
             list.remove(&mut nodes, gone);
             assert_eq!(keys(&list, &mut nodes), left);
         }
-        assert!(list.is_empty());
+        assert_eq!(list.len(), 0);
     }
 }

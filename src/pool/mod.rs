@@ -1,10 +1,12 @@
 //! The connections that are kept, the callers in line for them, and the one place that decides: use, make or wait.
 
 mod admission;
+mod after;
 mod berth;
 mod host;
 mod host_pool;
 mod limits;
+mod line;
 mod list;
 #[cfg(test)]
 mod random_tests;
@@ -25,9 +27,9 @@ use crate::key::KeyRef;
 use crate::poolable::Poolable;
 
 pub(crate) use berth::{Berth, current_runtime};
-pub(crate) use host::Ask;
 pub(crate) use host_pool::{HostPool, Verdict};
 pub use limits::{Limits, Scheduling};
+pub(crate) use line::Ask;
 use shared::Shared;
 pub(crate) use slot::Slot;
 pub(crate) use waiter::{Turn, Waiter};

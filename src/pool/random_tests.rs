@@ -1,141 +1,28 @@
 //! Random schedules against a model that counts for itself: whatever callers, connections and agents do in whatever
 //! order, limits hold, nobody is forgotten, and nothing is left behind.
 
-use std::fmt::Debug;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use http::Uri;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::bond::TransportGuard;
 use crate::cause::Cause;
 use crate::clock::Clock;
 use crate::key::{Key, Reuse, Target};
 use crate::lifespan::Lifespan;
 
+mod actors_tests;
+
+use actors_tests::{Caller, Conn, Dice, Driver, Line, Trace, Wire};
+
 const RUNS: u64 = 1_000;
 const STEPS: usize = 200;
 
 const HOSTS: [&str; 3] = ["http://a/", "http://b/", "http://c/"];
-
-/// What the model knows of one transport.
-struct Line {
-    host: usize,
-    one_shot: bool,
-    open: AtomicBool,
-    alive: AtomicBool,
-    detached: AtomicBool,
-    /// The connection was dropped: the transport will go.
-    closing: AtomicBool,
-}
-
-impl Line {
-    fn counts(&self) -> bool {
-        self.alive.load(SeqCst) && !self.detached.load(SeqCst)
-    }
-}
-
-/// The transport itself.
-struct Wire(Arc<Line>);
-
-impl Drop for Wire {
-    fn drop(&mut self) {
-        self.0.open.store(false, SeqCst);
-        self.0.alive.store(false, SeqCst);
-    }
-}
-
-struct Conn {
-    line: Arc<Line>,
-    /// Nothing where a driver has it.
-    _wire: Option<Wire>,
-    lifespan: Lifespan,
-}
-
-impl Drop for Conn {
-    fn drop(&mut self) {
-        self.line.closing.store(true, SeqCst);
-    }
-}
-
-impl Poolable for Conn {
-    fn is_open(&self) -> bool {
-        self.line.open.load(SeqCst)
-    }
-
-    fn poll_free(&mut self, _: &mut Context<'_>) -> Poll<()> {
-        Poll::Ready(())
-    }
-
-    fn lifespan(&self) -> &Lifespan {
-        &self.lifespan
-    }
-
-    fn lifespan_mut(&mut self) -> &mut Lifespan {
-        &mut self.lifespan
-    }
-}
-
-/// The order is that of a driver: first the transport, then what says so.
-struct Driver {
-    _wire: Wire,
-    _guard: TransportGuard,
-}
-
-#[derive(Default)]
-struct Flag(AtomicBool);
-
-impl Wake for Flag {
-    fn wake(self: Arc<Self>) {
-        self.0.store(true, SeqCst);
-    }
-}
-
-struct Caller {
-    host: usize,
-    reuse: Reuse,
-    urgent: bool,
-    /// Before the slot, as in a checkout.
-    waiter: Option<Waiter<Conn>>,
-    slot: Option<Slot<Conn>>,
-    begun: bool,
-    /// It was given this, and has found it dead.
-    stale: Option<Box<Berth<Conn>>>,
-    flag: Arc<Flag>,
-    /// It was told to wait for its waker.
-    pending: bool,
-}
-
-impl Caller {
-    fn is_blocked(&self) -> bool {
-        self.waiter.is_some() && self.slot.is_none() && self.reuse != Reuse::Never
-    }
-
-    fn is_in_order(&self) -> bool {
-        self.waiter.is_some() && self.reuse == Reuse::Any && !self.urgent
-    }
-}
-
-/// The same numbers for the same seed.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, range: Range<usize>) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        range.start + (self.0 >> 11) as usize % range.len()
-    }
-
-    fn one_in(&mut self, sides: usize) -> bool {
-        self.roll(0..sides) == 0
-    }
-}
 
 struct Model {
     dice: Dice,
@@ -161,23 +48,6 @@ struct Model {
     closed: bool,
     destroyed: bool,
     trace: Trace,
-}
-
-/// What is told if a run fails.
-struct Trace(Vec<String>);
-
-impl Trace {
-    fn note(&mut self, what: impl Debug) {
-        self.0.push(format!("{what:?}"));
-    }
-}
-
-impl Drop for Trace {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("{}", self.0.join("\n"));
-        }
-    }
 }
 
 impl Model {
