@@ -11,3 +11,5 @@ mod support;
 mod house;
 
 mod idle;
+mod race;
+mod cancel;

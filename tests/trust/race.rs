@@ -1,0 +1,152 @@
+//! A server closes a connection just when a request is sent on it: trust test 3.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tower::ServiceBuilder;
+use tower::retry::RetryLayer;
+use tower_keep_alive::Error;
+use tower_keep_alive::retry::ReusedReset;
+
+use crate::house::{self, Dice, Layers, alone, closes_all, leaves_nothing, runs};
+use crate::support::agent::{Client, agent, at_rest, get, post, send};
+use crate::support::{Conn, Server};
+
+const CALLERS: usize = 20;
+
+/// After any answer but a connection's first it may close within 4 ms, or when the next request has come, or both ways
+/// at once: by FIN or by RST.
+async fn fickle() -> Server {
+    let seed = Arc::new(AtomicU64::new(0));
+    Server::start(move |mut conn: Conn| {
+        let mut dice = Dice::new(seed.fetch_add(1, Ordering::Relaxed));
+        async move {
+            let Some(first) = conn.request().await else {
+                return;
+            };
+            conn.respond(&first.target).await;
+            loop {
+                let patience = Duration::from_micros(1000 + dice.roll(3000));
+                let next = tokio::time::timeout(patience, conn.request()).await;
+                let answers = match next {
+                    Ok(None) => return,
+                    Ok(Some(head)) => (dice.roll(8) > 0).then_some(head),
+                    Err(_) => None,
+                };
+                match answers {
+                    Some(head) => conn.respond(&head.target).await,
+                    None if dice.roll(2) == 0 => return conn.fin().await,
+                    None => return conn.rst(),
+                }
+            }
+        }
+    })
+    .await
+}
+
+fn thinking(dice: &mut Dice) -> Duration {
+    Duration::from_micros(500 + dice.roll(4000))
+}
+
+#[test]
+fn trust_03_gets_never_fail_with_a_retry() {
+    alone(|| {
+        leaves_nothing(&house::multi_thread(2), async {
+            let each = runs(2000, 20_000) / CALLERS;
+            let server = fickle().await;
+            let (client, handle) = agent(Layers::new());
+            let retrying = ServiceBuilder::new()
+                .layer(RetryLayer::new(ReusedReset::new()))
+                .service(client.clone());
+            let callers = (0..CALLERS).map(|caller| {
+                let (retrying, server) = (retrying.clone(), &server);
+                async move {
+                    let mut dice = Dice::new(1000 + caller as u64);
+                    for run in 0..each {
+                        let target = format!("/{caller}/{run}");
+                        let answer = send(&retrying, get(server.url(&target))).await;
+                        let answer = answer.unwrap_or_else(|error| panic!("{target}: {error:?}"));
+                        assert_eq!(answer.body, target);
+                        tokio::time::sleep(thinking(&mut dice)).await;
+                    }
+                }
+            });
+            join_all(callers).await;
+            drop(retrying);
+
+            let gets = CALLERS * each;
+            let retried = server.requests() - gets;
+            let status = handle.status();
+            assert!(retried > gets / 50, "the race was run: {retried} retried");
+            assert!(status.reused > gets as u64 / 50, "{status}");
+            println!(
+                "trust 3: 0 of {gets} GETs failed ({retried} sent twice, {} stale, {} connections)",
+                status.stale, status.created
+            );
+            at_rest(&handle).await;
+            closes_all(client, &handle).await;
+        });
+    });
+}
+
+/// What the callers saw of one POST.
+type Seen = (String, Result<String, Error>);
+
+async fn posts(client: &Client, server: &Server, caller: usize, each: usize) -> Vec<Seen> {
+    let retrying = ServiceBuilder::new()
+        .layer(RetryLayer::new(ReusedReset::new()))
+        .service(client.clone());
+    let mut dice = Dice::new(2000 + caller as u64);
+    let mut seen = Vec::new();
+    for run in 0..each {
+        let target = format!("/{caller}/{run}");
+        let answer = send(&retrying, post(server.url(&target), "once")).await;
+        seen.push((target, answer.map(|answer| answer.body)));
+        tokio::time::sleep(thinking(&mut dice)).await;
+    }
+    seen
+}
+
+#[test]
+fn trust_03_posts_are_never_executed_twice_and_fail_typed() {
+    alone(|| {
+        leaves_nothing(&house::multi_thread(2), async {
+            let each = runs(2000, 20_000) / CALLERS;
+            let server = fickle().await;
+            let (client, handle) = agent(Layers::new());
+            let callers = (0..CALLERS).map(|caller| posts(&client, &server, caller, each));
+            let seen: Vec<Seen> = join_all(callers).await.into_iter().flatten().collect();
+
+            let mut executed: HashMap<String, usize> = HashMap::new();
+            for head in server.heads() {
+                *executed.entry(head.target).or_default() += 1;
+            }
+            let (mut failed, mut never_came) = (0, 0);
+            for (target, outcome) in &seen {
+                let times = executed.get(target).copied().unwrap_or(0);
+                assert!(times <= 1, "{target} came {times} times");
+                match outcome {
+                    Ok(body) => assert_eq!((body, times), (target, 1)),
+                    Err(error) => {
+                        assert!(error.is_reset() && error.is_reused(), "{error:?}");
+                        assert!(!error.is_unsent(), "the agent sends those again");
+                        assert!(error.connection().is_some());
+                        failed += 1;
+                        never_came += 1 - times;
+                    }
+                }
+            }
+            assert!(failed > 0, "the race was run");
+            assert_eq!(executed.len() + never_came, seen.len());
+            println!(
+                "trust 3: 0 of {} POSTs executed twice ({failed} failed, each typed; {never_came} of them never came)",
+                seen.len()
+            );
+            at_rest(&handle).await;
+            closes_all(client, &handle).await;
+        });
+    });
+}
