@@ -237,7 +237,11 @@ async fn cancelled_at(scene: &Scene, k: usize) -> bool {
     }
 
     at_rest(&handle).await;
-    assert!(connector.max_alive() <= MAX + own, "{}", connector.max_alive());
+    assert!(
+        connector.max_alive() <= MAX + own,
+        "{}",
+        connector.max_alive()
+    );
     assert!(connector.alive() <= MAX, "{}", connector.alive());
     // Nothing is lost: as many as may be are served at once, without anybody in line.
     let started = Instant::now();
@@ -273,8 +277,7 @@ fn trust_05_cancel_at_every_await_over_sockets() {
     crate::house::on_threads(|| async {
         let server = Server::start(slow_echo).await;
         let connector = CountingConnector::new(crate::support::Tcp);
-        let (client, handle) =
-            crate::support::agent::agent_over(limited(), connector.clone());
+        let (client, handle) = crate::support::agent::agent_over(limited(), connector.clone());
         let mut cancelled = 0;
         for k in 0..8 {
             let calls = (0..20).map(|at| {

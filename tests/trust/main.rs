@@ -10,6 +10,7 @@ mod support;
 
 mod house;
 
-mod idle;
-mod race;
 mod cancel;
+mod idle;
+mod line;
+mod race;

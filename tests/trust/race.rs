@@ -17,6 +17,9 @@ use crate::support::{Conn, Server};
 
 const CALLERS: usize = 20;
 
+/// Nobody waits for so long, not even for the active timeout.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// After any answer but a connection's first it may close within 4 ms, or when the next request has come, or both ways
 /// at once: by FIN or by RST.
 async fn fickle() -> Server {
@@ -62,12 +65,15 @@ fn trust_03_gets_never_fail_with_a_retry() {
                 .layer(RetryLayer::new(ReusedReset::new()))
                 .service(client.clone());
             let callers = (0..CALLERS).map(|caller| {
-                let (retrying, server) = (retrying.clone(), &server);
+                let (retrying, server, handle) = (retrying.clone(), &server, &handle);
                 async move {
                     let mut dice = Dice::new(1000 + caller as u64);
                     for run in 0..each {
                         let target = format!("/{caller}/{run}");
-                        let answer = send(&retrying, get(server.url(&target))).await;
+                        let answer = send(&retrying, get(server.url(&target)));
+                        let answer = tokio::time::timeout(PATIENCE, answer).await;
+                        let answer = answer
+                            .unwrap_or_else(|_| panic!("{target} hangs: {:?}", handle.status()));
                         let answer = answer.unwrap_or_else(|error| panic!("{target}: {error:?}"));
                         assert_eq!(answer.body, target);
                         tokio::time::sleep(thinking(&mut dice)).await;
