@@ -10,6 +10,8 @@ mod support;
 
 mod house;
 
+mod ends;
+
 mod cancel;
 mod idle;
 mod line;
