@@ -16,3 +16,4 @@ mod cancel;
 mod idle;
 mod line;
 mod race;
+mod soak;
