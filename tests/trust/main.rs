@@ -12,6 +12,7 @@ mod house;
 
 mod ends;
 
+mod age;
 mod cancel;
 mod idle;
 mod line;
