@@ -67,7 +67,7 @@ fn trust_17_a_ttl_is_kept_on_a_hand_over() {
 #[test]
 fn trust_17_nothing_is_reused_past_its_ttl() {
     in_paused_time(|| async {
-        let requests = runs(3_000, 20_000);
+        let requests = runs(1_500, 10_000);
         let server = Server::in_memory(takes_its_time);
         let layer = Layers::new()
             .ttl(TTL)

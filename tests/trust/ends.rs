@@ -87,7 +87,7 @@ fn trust_13_an_early_answer_is_delivered() {
         ("lingers", 413, "a 413, and closed"),
         ("resets", 200, "a 200, and reset"),
     ] {
-        let times = runs(25, 1000);
+        let times = runs(12, 1000);
         let (lost, reused) = on_threads(|| early_answers(kind, status, UPLOAD, times));
         println!(
             "trust 13: {lost} of {times} early answers lost ({name}); its connection reused {reused} times"
@@ -182,7 +182,7 @@ async fn read_some(client: &Client, url: &str, part: usize) {
 async fn unread_bodies(layer: Layers, name: &str) {
     let server = Server::start(verbose).await;
     let (client, handle) = agent(layer.max_connections_per_host(4));
-    let times = runs(200, 2000);
+    let times = runs(120, 2000);
     let (mut dropped, mut reused) = (0, 0);
     for run in 0..times {
         for framing in ["length", "chunked", "close"] {

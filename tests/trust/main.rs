@@ -15,6 +15,8 @@ mod ends;
 mod age;
 mod cancel;
 mod idle;
+mod interim;
 mod line;
 mod race;
+mod shut;
 mod soak;
