@@ -260,7 +260,7 @@ fn trust_14_a_drain_has_its_ends() {
 #[derive(Clone, Copy, Debug)]
 enum Close {
     Fin,
-    HalfClose,
+    Half,
     Rst,
 }
 
@@ -268,7 +268,7 @@ const OK: &str = "HTTP/1.1 200 OK\r\n";
 
 #[test]
 fn trust_21_what_is_complete_is_ok_and_what_is_truncated_is_not() {
-    use Close::{Fin, HalfClose, Rst};
+    use Close::{Fin, Half, Rst};
     let chunked = format!("{OK}transfer-encoding: chunked\r\n");
     let cases: Vec<(&str, String, Close, bool)> = vec![
         (
@@ -280,7 +280,7 @@ fn trust_21_what_is_complete_is_ok_and_what_is_truncated_is_not() {
         (
             "length, whole",
             format!("{OK}content-length: 4\r\n\r\nbody"),
-            HalfClose,
+            Half,
             true,
         ),
         (
@@ -292,7 +292,7 @@ fn trust_21_what_is_complete_is_ok_and_what_is_truncated_is_not() {
         (
             "length, one short",
             format!("{OK}content-length: 5\r\n\r\nbody"),
-            HalfClose,
+            Half,
             false,
         ),
         (
@@ -316,7 +316,7 @@ fn trust_21_what_is_complete_is_ok_and_what_is_truncated_is_not() {
         (
             "chunked, whole",
             format!("{chunked}\r\n4\r\nbody\r\n0\r\n\r\n"),
-            HalfClose,
+            Half,
             true,
         ),
         (
@@ -346,7 +346,7 @@ fn trust_21_what_is_complete_is_ok_and_what_is_truncated_is_not() {
         (
             "chunked, between chunks",
             format!("{chunked}\r\n4\r\nbody\r\n"),
-            HalfClose,
+            Half,
             false,
         ),
         (
@@ -368,7 +368,7 @@ fn trust_21_what_is_complete_is_ok_and_what_is_truncated_is_not() {
             false,
         ),
         ("until closed", format!("{OK}\r\nbody"), Fin, true),
-        ("until closed", format!("{OK}\r\nbody"), HalfClose, true),
+        ("until closed", format!("{OK}\r\nbody"), Half, true),
         ("until closed", format!("{OK}\r\nbody"), Rst, false),
         (
             "HTTP/1.0, whole",
@@ -413,7 +413,7 @@ fn trust_21_what_is_complete_is_ok_and_what_is_truncated_is_not() {
                                 tokio::time::sleep(Duration::from_millis(1)).await;
                                 return conn.rst();
                             }
-                            HalfClose => {
+                            Half => {
                                 conn.half_close().await;
                                 return conn.closed().await;
                             }

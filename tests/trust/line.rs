@@ -220,8 +220,7 @@ async fn longest_waits(total: usize, arrivals: impl Fn(usize) -> usize) -> [Dura
     assert!(connector.max_alive() <= total, "{}", connector.max_alive());
     at_rest(&handle).await;
     closes_all(client, &handle).await;
-    let longest = *longest.lock().unwrap();
-    longest
+    *longest.lock().unwrap()
 }
 
 #[test]

@@ -386,11 +386,9 @@ fn trust_runtimes_are_kept_apart() {
             assert_eq!((ids[0], ids[1]), (ids[2], ids[3]));
             assert_ne!(ids[0], ids[1]);
             // In the middle of a request as well.
-            let stuck = one.block_on(async {
-                let mut stuck = Box::pin(client.request(get(server.url("/stuck"))));
-                assert!(stuck.as_mut().now_or_never().is_none());
-                stuck
-            });
+            let mut stuck = Box::pin(client.request(get(server.url("/stuck"))));
+            let sent = one.block_on(async { stuck.as_mut().now_or_never() });
+            assert!(sent.is_none());
             drop(one);
             drop(stuck);
             drop(other);
