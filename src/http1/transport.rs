@@ -19,6 +19,8 @@ pub(super) struct Transport<IO> {
     /// Until the agent ends it.
     io: Option<IO>,
     interim: Interim,
+    /// Why nothing can be written any more. Told when there is nothing left to read.
+    unwritable: Option<io::Error>,
     // After `io`: the slot passes on when that is gone.
     guard: TransportGuard,
 }
@@ -28,6 +30,7 @@ impl<IO: Unpin> Transport<IO> {
         Self {
             io: Some(io),
             interim: Interim::default(),
+            unwritable: None,
             guard,
         }
     }
@@ -50,6 +53,10 @@ impl<IO: Unpin> Transport<IO> {
     fn has_read(&mut self, buf: &ReadBuf<'_>, before: usize) -> io::Result<()> {
         let bytes = &buf.filled()[before..];
         if bytes.is_empty() && buf.remaining() > 0 {
+            if let Some(error) = self.unwritable.take() {
+                // No end in good order: this may be the middle of a body that ends with its connection.
+                return Err(error);
+            }
             self.bond().peer_closed();
         }
         match self.guard.bond().activity().use_without_head() {
@@ -58,9 +65,21 @@ impl<IO: Unpin> Transport<IO> {
         }
     }
 
-    fn wrote<T>(&self, written: Poll<io::Result<T>>, cx: &Context<'_>) -> Poll<io::Result<T>> {
-        self.bond().activity().written(written.is_pending());
-        self.heed(written, cx)
+    #[inline]
+    fn wrote<T>(&mut self, written: Poll<io::Result<T>>, cx: &Context<'_>) -> Poll<io::Result<T>> {
+        let heeded = self.heed(written, cx);
+        let told = match heeded {
+            // A server that has enough of an upload answers and resets. The answer may be here, unread, and hyper would
+            // not look for it any more: let reading come to its end first.
+            Poll::Ready(Err(error)) if is_reset(&error) && !self.bond().is_detached() => {
+                self.unwritable = Some(error);
+                self.bond().set_uploading(true);
+                Poll::Pending
+            }
+            heeded => heeded,
+        };
+        self.bond().activity().written(told.is_pending());
+        told
     }
 
     #[inline]
@@ -88,6 +107,16 @@ impl<IO: Unpin> Transport<IO> {
 #[cold]
 fn destroyed() -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionAborted, "the agent was destroyed")
+}
+
+/// Whether the other end has gone.
+fn is_reset(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+    )
 }
 
 impl<IO> AsyncRead for Transport<IO>
@@ -119,6 +148,9 @@ where
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.unwritable.is_some() {
+            return Poll::Pending;
+        }
         let written = self.io()?.poll_write(cx, buf);
         self.wrote(written, cx)
     }
@@ -128,6 +160,9 @@ where
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.unwritable.is_some() {
+            return Poll::Pending;
+        }
         let written = self.io()?.poll_write_vectored(cx, bufs);
         self.wrote(written, cx)
     }
