@@ -1,8 +1,9 @@
 //! What the driver has of a transport.
 
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -19,10 +20,31 @@ pub(super) struct Transport<IO> {
     /// Until the agent ends it.
     io: Option<IO>,
     interim: Interim,
-    /// Why nothing can be written any more. Told when there is nothing left to read.
-    unwritable: Option<io::Error>,
+    /// Once nothing can be written any more, and until that is told.
+    unwritable: Option<Unwritable>,
     // After `io`: the slot passes on when that is gone.
     guard: TransportGuard,
+}
+
+/// A server that has enough of an upload answers and resets. The answer may be here, unread, and hyper would not look for
+/// it after a failed write: so reading comes to its end first.
+struct Unwritable {
+    error: io::Error,
+    /// What has come before the error is there to be read, as soon as the runtime has looked: two turns are enough.
+    /// Boxed: tokio gives the type no name, and two of them have to be polled one after the other.
+    turns: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Unwritable {
+    fn new(error: io::Error) -> Self {
+        Self {
+            error,
+            turns: Box::pin(async {
+                tokio::task::yield_now().await;
+                tokio::task::yield_now().await;
+            }),
+        }
+    }
 }
 
 impl<IO: Unpin> Transport<IO> {
@@ -53,7 +75,7 @@ impl<IO: Unpin> Transport<IO> {
     fn has_read(&mut self, buf: &ReadBuf<'_>, before: usize) -> io::Result<()> {
         let bytes = &buf.filled()[before..];
         if bytes.is_empty() && buf.remaining() > 0 {
-            if let Some(error) = self.unwritable.take() {
+            if let Some(Unwritable { error, .. }) = self.unwritable.take() {
                 // No end in good order: this may be the middle of a body that ends with its connection.
                 return Err(error);
             }
@@ -65,15 +87,26 @@ impl<IO: Unpin> Transport<IO> {
         }
     }
 
+    /// Nothing is there to be read.
+    #[cold]
+    fn poll_unwritable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(unwritable) = &mut self.unwritable {
+            ready!(unwritable.turns.as_mut().poll(cx));
+        }
+        match self.unwritable.take() {
+            Some(Unwritable { error, .. }) => Poll::Ready(Err(error)),
+            None => Poll::Pending,
+        }
+    }
+
     #[inline]
     fn wrote<T>(&mut self, written: Poll<io::Result<T>>, cx: &Context<'_>) -> Poll<io::Result<T>> {
         let heeded = self.heed(written, cx);
         let told = match heeded {
-            // A server that has enough of an upload answers and resets. The answer may be here, unread, and hyper would
-            // not look for it any more: let reading come to its end first.
             Poll::Ready(Err(error)) if is_reset(&error) && !self.bond().is_detached() => {
-                self.unwritable = Some(error);
+                self.unwritable = Some(Unwritable::new(error));
                 self.bond().set_uploading(true);
+                cx.waker().wake_by_ref();
                 Poll::Pending
             }
             heeded => heeded,
@@ -133,6 +166,7 @@ where
         self.bond().activity().read(read.is_pending());
         let read = match read {
             Poll::Ready(Ok(())) => Poll::Ready(self.has_read(buf, before)),
+            Poll::Pending if self.unwritable.is_some() => self.poll_unwritable(cx),
             read => read,
         };
         self.heed(read, cx)
