@@ -4,8 +4,10 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
 
 use crate::bond::{Bond, TransportGuard};
 use crate::cause::Cause;
@@ -30,19 +32,18 @@ pub(super) struct Transport<IO> {
 /// it after a failed write: so reading comes to its end first.
 struct Unwritable {
     error: io::Error,
-    /// What has come before the error is there to be read, as soon as the runtime has looked: two turns are enough.
-    /// Boxed: tokio gives the type no name, and two of them have to be polled one after the other.
-    turns: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// A transport whose reads do not end with its writes is not waited for longer.
+    patience: Pin<Box<Sleep>>,
 }
+
+/// What came before the error is there to be read as soon as the runtime has looked; a busy one looks late.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 impl Unwritable {
     fn new(error: io::Error) -> Self {
         Self {
             error,
-            turns: Box::pin(async {
-                tokio::task::yield_now().await;
-                tokio::task::yield_now().await;
-            }),
+            patience: Box::pin(tokio::time::sleep(PATIENCE)),
         }
     }
 }
@@ -91,7 +92,7 @@ impl<IO: Unpin> Transport<IO> {
     #[cold]
     fn poll_unwritable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(unwritable) = &mut self.unwritable {
-            ready!(unwritable.turns.as_mut().poll(cx));
+            ready!(unwritable.patience.as_mut().poll(cx));
         }
         match self.unwritable.take() {
             Some(Unwritable { error, .. }) => Poll::Ready(Err(error)),
