@@ -3,15 +3,9 @@
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
-use http::Uri;
 use http::header::HeaderValue;
-use http::uri::{Authority, PathAndQuery, Scheme};
-
-use crate::error::TargetError;
 
 /// What a target says about the connections that can serve it, borrowed from it.
 ///
@@ -20,8 +14,8 @@ use crate::error::TargetError;
 /// name is not the same as its address: names are resolved when a connection is made, and only then.
 ///
 /// ```
-/// use tower_keep_alive::{Key, Target};
 /// use http::Uri;
+/// use tower_keep_alive::{Key, Target};
 ///
 /// let a = Uri::from_static("http://Example.com/here?x=1");
 /// let b = Uri::from_static("http://me:secret@example.com:80/there");
@@ -37,6 +31,21 @@ pub struct KeyRef<'a> {
 }
 
 impl<'a> KeyRef<'a> {
+    /// Of parts that are known: no brackets, and a port.
+    pub(crate) fn of_parts(
+        scheme: &'a str,
+        host: &'a str,
+        port: u16,
+        partition: Option<&'a str>,
+    ) -> Self {
+        Self {
+            scheme,
+            host,
+            port,
+            partition,
+        }
+    }
+
     /// The key of an origin. `host` may stand in the brackets of an IPv6 literal; `port` is 80 for `http`, 443 for
     /// `https` and 0 otherwise, when it is `None`.
     #[must_use]
@@ -230,262 +239,6 @@ impl serde::Serialize for Key {
     }
 }
 
-/// Where a connection is wanted to, and on what terms. Implement it for a target type of your own to pool connections
-/// of any kind.
-///
-/// ```
-/// use tower_keep_alive::{Key, KeyRef, Target};
-///
-/// struct Shard(u16);
-///
-/// impl Target for Shard {
-///     fn key(&self) -> KeyRef<'_> {
-///         KeyRef::new("redis", "shard.internal", Some(6379 + self.0))
-///     }
-/// }
-/// assert_eq!(Key::from(Shard(2).key()).to_string(), "redis:shard.internal:6381:");
-/// ```
-pub trait Target {
-    /// What a connection must have been made for to serve this target.
-    fn key(&self) -> KeyRef<'_>;
-
-    /// Which connections will do; [`Reuse::Any`] unless a target knows better.
-    fn reuse(&self) -> Reuse {
-        Reuse::Any
-    }
-
-    /// The longest time that this target's own connect may take; the pool's setting unless a target knows better.
-    fn connect_timeout(&self) -> Option<Duration> {
-        None
-    }
-
-    /// Whether this is a second try of what was already served once, and so goes to the head of the line.
-    fn is_returning(&self) -> bool {
-        false
-    }
-}
-
-/// A host without a scheme is taken for `http`; a relative URI has an empty host, which no connector will connect to.
-impl Target for Uri {
-    fn key(&self) -> KeyRef<'_> {
-        let scheme = self.scheme_str().unwrap_or("http");
-        let Some(authority) = self.authority().map(Authority::as_str) else {
-            return KeyRef::new(scheme, "", None);
-        };
-        let Place { host, port } = Place::of(authority);
-        KeyRef::new(scheme, &authority[host], port.ok().flatten())
-    }
-}
-
-/// Which connections will do for a target.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Reuse {
-    /// An idle one, one that another caller gives back, or a new one.
-    #[default]
-    Any,
-    /// A new one, within the limits; it is kept afterwards. What a second try after a reset wants.
-    Fresh,
-    /// A new one outside the limits, closed after its use. What [`OneShot`] asks for.
-    Never,
-}
-
-/// A request's target: what `Exchange` asks the services below it for.
-///
-/// It holds the scheme and the authority of the request's URI, and what the request says about its connection; the
-/// path stays with the request. `Uri::from` gives the URI of the origin, with `/` for its path.
-#[derive(Clone)]
-pub struct Destination {
-    scheme: Scheme,
-    authority: Authority,
-    /// Where in the authority the host is, brackets left out.
-    host: Range<u16>,
-    port: u16,
-    partition: Option<Partition>,
-    reuse: Reuse,
-    connect_timeout: Option<Duration>,
-    returning: bool,
-}
-
-impl Destination {
-    pub(crate) fn new(
-        scheme: Option<Scheme>,
-        authority: Option<Authority>,
-        connects: bool,
-    ) -> Result<Self, TargetError> {
-        let Some(authority) = authority else {
-            return Err(match scheme {
-                Some(_) => TargetError::NoHost,
-                None => TargetError::NoScheme,
-            });
-        };
-        let Place { host, port } = Place::of(authority.as_str());
-        if host.is_empty() {
-            return Err(TargetError::NoHost);
-        }
-        let port = port.map_err(|port| TargetError::Port(port.to_owned()))?;
-        if connects && port.is_none() {
-            return Err(TargetError::Method("CONNECT needs a port in its URI"));
-        }
-        let scheme = match scheme {
-            Some(scheme) => scheme,
-            None if connects && port == Some(443) => Scheme::HTTPS,
-            None if connects => Scheme::HTTP,
-            None => return Err(TargetError::NoScheme),
-        };
-        let port = if scheme == Scheme::HTTP {
-            port.unwrap_or(80)
-        } else if scheme == Scheme::HTTPS {
-            port.unwrap_or(443)
-        } else {
-            return Err(TargetError::Scheme(scheme.to_string()));
-        };
-        // The parser of URIs takes no more than 65,534 bytes.
-        let place = |at: usize| u16::try_from(at).map_err(|_| TargetError::NoHost);
-        Ok(Self {
-            host: place(host.start)?..place(host.end)?,
-            port,
-            scheme,
-            authority,
-            partition: None,
-            reuse: Reuse::Any,
-            connect_timeout: None,
-            returning: false,
-        })
-    }
-
-    pub(crate) fn partitioned(mut self, partition: Option<Partition>) -> Self {
-        self.partition = partition;
-        self
-    }
-
-    pub(crate) fn reusing(mut self, reuse: Reuse) -> Self {
-        self.reuse = reuse;
-        self
-    }
-
-    pub(crate) fn within(mut self, connect_timeout: Option<Duration>) -> Self {
-        self.connect_timeout = connect_timeout;
-        self
-    }
-
-    /// It had a connection that did not take its request.
-    pub(crate) fn return_to_line(&mut self) {
-        self.returning = true;
-    }
-
-    /// The scheme of the request's URI.
-    #[must_use]
-    pub fn scheme(&self) -> &Scheme {
-        &self.scheme
-    }
-
-    /// The authority of the request's URI, as the caller wrote it.
-    #[must_use]
-    pub fn authority(&self) -> &Authority {
-        &self.authority
-    }
-}
-
-/// Without user information: a URI may carry a password.
-impl fmt::Debug for Destination {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Destination")
-            .field("key", &Key::from(self.key()))
-            .field("reuse", &self.reuse)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Target for Destination {
-    fn key(&self) -> KeyRef<'_> {
-        let host = usize::from(self.host.start)..usize::from(self.host.end);
-        KeyRef {
-            scheme: self.scheme.as_str(),
-            host: &self.authority.as_str()[host],
-            port: self.port,
-            partition: self.partition.as_ref().map(|partition| &*partition.0),
-        }
-    }
-
-    fn reuse(&self) -> Reuse {
-        self.reuse
-    }
-
-    fn connect_timeout(&self) -> Option<Duration> {
-        self.connect_timeout
-    }
-
-    fn is_returning(&self) -> bool {
-        self.returning
-    }
-}
-
-impl From<Destination> for Uri {
-    fn from(destination: Destination) -> Self {
-        let mut parts = http::uri::Parts::default();
-        parts.scheme = Some(destination.scheme);
-        parts.authority = Some(destination.authority);
-        parts.path_and_query = Some(PathAndQuery::from_static("/"));
-        Self::from_parts(parts).expect("a scheme, an authority and a path make a URI")
-    }
-}
-
-/// A request extension: connections for this request are shared only with requests of the same partition.
-///
-/// ```
-/// use tower_keep_alive::Partition;
-///
-/// let request = http::Request::get("http://localhost/")
-///     .extension(Partition::new("tenant-7"))
-///     .body(())
-///     .unwrap();
-/// # assert!(request.extensions().get::<Partition>().is_some());
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Partition(Arc<str>);
-
-impl Partition {
-    /// The partition of this name.
-    pub fn new(name: impl Into<Arc<str>>) -> Self {
-        Self(name.into())
-    }
-}
-
-/// A request extension: this request uses a connection of its own, outside every limit, that is closed afterwards; it
-/// says `Connection: close`. What Node does for `agent: false`.
-///
-/// ```
-/// let request = http::Request::get("http://localhost/")
-///     .extension(tower_keep_alive::OneShot)
-///     .body(())
-///     .unwrap();
-/// # assert!(request.extensions().get::<tower_keep_alive::OneShot>().is_some());
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct OneShot;
-
-/// A request extension: the longest silence of this request's connection, and the longest time for a connect made for
-/// it, instead of the agent's [`active_timeout`](crate::KeepAliveLayer::active_timeout) (Node: the request's `timeout`).
-/// `Duration::MAX` is no limit. Gone after the request.
-///
-/// ```
-/// use std::time::Duration;
-/// use tower_keep_alive::InactivityTimeout;
-///
-/// let request = http::Request::get("http://localhost/long-poll")
-///     .extension(InactivityTimeout(Duration::from_secs(120)))
-///     .body(())
-///     .unwrap();
-/// # assert!(request.extensions().get::<InactivityTimeout>().is_some());
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct InactivityTimeout(pub Duration);
-
-/// A request extension: this is a second try, for which only a new connection will do.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct OnFreshConnection;
-
 fn default_port(scheme: &str) -> u16 {
     if scheme.eq_ignore_ascii_case("http") {
         80
@@ -502,49 +255,14 @@ fn unbracketed(host: &str) -> &str {
         .unwrap_or(host)
 }
 
-/// Where host and port are in an authority.
-struct Place<'a> {
-    /// Without brackets.
-    host: Range<usize>,
-    /// `Err`: what stands in its place is none.
-    port: Result<Option<u16>, &'a str>,
-}
-
-impl<'a> Place<'a> {
-    /// One pass, but for IPv6 literals.
-    fn of(authority: &'a str) -> Self {
-        let bytes = authority.as_bytes();
-        let mut start = 0;
-        let mut colon = None;
-        for (at, byte) in bytes.iter().enumerate() {
-            match byte {
-                b':' if colon.is_none() => colon = Some(at),
-                // What came before was user information.
-                b'@' => (start, colon) = (at + 1, None),
-                _ => {}
-            }
-        }
-        let (host, end) = if bytes.get(start) == Some(&b'[') {
-            let close = authority.rfind(']').unwrap_or(bytes.len());
-            (start + 1..close, (close + 1).min(bytes.len()))
-        } else {
-            let end = colon.unwrap_or(bytes.len());
-            (start..end, end)
-        };
-        let digits = authority[end..].strip_prefix(':').unwrap_or("");
-        let port = match digits {
-            "" => Ok(None),
-            digits => digits.parse().map(Some).map_err(|_| digits),
-        };
-        Self { host, port }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::hash::BuildHasher;
 
+    use http::Uri;
+
     use super::*;
+    use crate::target::Target;
 
     fn key(uri: &str) -> Key {
         Key::from(uri.parse::<Uri>().unwrap().key())
@@ -592,39 +310,6 @@ mod tests {
             ("http://user:pw@h:81/", "h:81"),
         ] {
             assert_eq!(key(uri).host_header().unwrap(), host, "{uri}");
-        }
-    }
-
-    #[test]
-    fn destination_gives_the_uri_of_its_origin() {
-        let uri: Uri = "http://me@h:81/path?query".parse().unwrap();
-        let parts = uri.into_parts();
-        let destination = Destination::new(parts.scheme, parts.authority, false)
-            .unwrap()
-            .partitioned(Some(Partition::new("blue")));
-        assert_eq!(Key::from(destination.key()).to_string(), "h:81::blue");
-        assert!(!format!("{destination:?}").contains("me@"));
-        assert_eq!(Uri::from(destination).to_string(), "http://me@h:81/");
-    }
-
-    #[test]
-    fn a_destination_has_the_key_of_its_uri() {
-        for uri in [
-            "http://h/",
-            "https://H.example/",
-            "http://u:p@h:8080/",
-            "http://[::1]:80/",
-            "https://x@[fe80::1]/",
-            "http://h:/",
-        ] {
-            let uri: Uri = uri.parse().unwrap();
-            let parts = uri.clone().into_parts();
-            let destination = Destination::new(parts.scheme, parts.authority, false).unwrap();
-            assert_eq!(Key::from(destination.key()), Key::from(uri.key()), "{uri}");
-            assert!(
-                !Key::from(uri.key()).host().contains(['[', ']', '@']),
-                "{uri}"
-            );
         }
     }
 }

@@ -92,6 +92,7 @@ mod lifespan;
 mod pool;
 mod poolable;
 pub mod retry;
+mod target;
 
 pub use agent::{AgentHandle, Drained, Status};
 pub use bond::{CloseHook, TransportGuard};
@@ -108,10 +109,11 @@ pub use expiry::{
 pub use http1::{Handshake, HandshakeFuture, HandshakeLayer, Http1Connection, Http1Future};
 pub use info::ConnectionInfo;
 pub use keep_alive::{KeepAlive, KeepAliveLayer};
-pub use key::{Destination, InactivityTimeout, Key, KeyRef, OneShot, Partition, Reuse, Target};
+pub use key::{Key, KeyRef};
 pub use lifespan::{Deadline, Lifespan};
 pub use pool::{Limits, Pool, Scheduling};
 pub use poolable::{Liveness, Poolable, Use};
+pub use target::{Destination, InactivityTimeout, OneShot, Partition, Reuse, Target};
 
 // The README's code is compiled with the doctests.
 #[doc = include_str!("../README.md")]

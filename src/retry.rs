@@ -12,7 +12,7 @@ use tower::retry::Policy;
 use tower::retry::budget::Budget;
 
 use crate::error::{BoxError, Error, find};
-use crate::key::OnFreshConnection;
+use crate::target::OnFreshConnection;
 
 /// draft-ietf-httpapi-idempotency-key-header.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");

@@ -14,7 +14,7 @@ const FLOORS: &[&[&str]] = &[
     &["pool"],
     &["poolable", "agent"],
     &[
-        "key", "error", "lifespan", "info", "clock", "cause", "bond", "activity",
+        "target", "key", "error", "lifespan", "info", "clock", "cause", "bond", "activity",
     ],
 ];
 

@@ -13,9 +13,9 @@ use crate::checkout::connect::Connect;
 use crate::checkout::service::Parts;
 use crate::clock::Moment;
 use crate::error::{CheckoutError, Denied};
-use crate::key::{Reuse, Target};
 use crate::pool::{Ask, Berth, Slot, Turn, Verdict, Waiter, current_runtime};
 use crate::poolable::{Liveness, Poolable};
+use crate::target::{Reuse, Target};
 
 /// Resolves to a connection.
 ///

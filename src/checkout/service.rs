@@ -6,9 +6,9 @@ use tower_service::Service;
 
 use crate::checkout::CheckoutFuture;
 use crate::error::CheckoutError;
-use crate::key::Target;
 use crate::pool::Pool;
 use crate::poolable::Poolable;
+use crate::target::Target;
 
 /// Gives out connections: an idle one, or one that another caller gives back, or a new one of `M`, or, where a limit is
 /// reached, whichever of them comes first when it is this caller's turn.

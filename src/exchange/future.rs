@@ -14,8 +14,8 @@ use crate::exchange::hint::{self, Hint};
 use crate::exchange::layer::Settings;
 use crate::exchange::{Body, request};
 use crate::info::ConnectionInfo;
-use crate::key::{Destination, Target};
 use crate::poolable::Poolable;
+use crate::target::{Destination, Target};
 
 pin_project! {
     /// Resolves to the response.

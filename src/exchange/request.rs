@@ -7,8 +7,9 @@ use http_body::Body;
 
 use crate::error::TargetError;
 use crate::exchange::layer::Settings;
-use crate::key::{
-    Destination, InactivityTimeout, Key, OnFreshConnection, OneShot, Partition, Reuse, Target,
+use crate::key::Key;
+use crate::target::{
+    Destination, InactivityTimeout, OnFreshConnection, OneShot, Partition, Reuse, Target,
 };
 
 /// Takes the origin out of the request's URI and leaves what is sent of it.

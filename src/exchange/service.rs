@@ -8,8 +8,8 @@ use tower_service::Service;
 use crate::error::{BoxError, Error, SendError};
 use crate::exchange::layer::Settings;
 use crate::exchange::{Body, ExchangeFuture};
-use crate::key::Destination;
 use crate::poolable::Poolable;
+use crate::target::Destination;
 
 /// Sends each request on a connection of `M`, and holds the connection until the response body has ended.
 ///

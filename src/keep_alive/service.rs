@@ -14,7 +14,7 @@ use crate::error::{BoxError, Error};
 use crate::exchange::{Body, Exchange, ExchangeFuture};
 use crate::expiry::{ActiveTimeout, IdleEviction, MaxUses, Ttl};
 use crate::http1::{Handshake, Http1Connection};
-use crate::key::Destination;
+use crate::target::Destination;
 
 type Limited<M> = IdleEviction<Ttl<MaxUses<ActiveTimeout<M>>>>;
 type Connections<M, B> = Limited<Handshake<MapRequest<M, fn(Destination) -> Uri>, B>>;

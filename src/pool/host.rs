@@ -15,7 +15,6 @@ use crate::agent::Mode;
 use crate::bond::Bond;
 use crate::cause::Cause;
 use crate::clock::Moment;
-use crate::key::Reuse;
 use crate::lifespan::Deadline;
 use crate::pool::admission::Admission;
 use crate::pool::after::{After, Cancel};
@@ -25,6 +24,7 @@ use crate::pool::limits::{Limits, Scheduling};
 use crate::pool::line::{Ask, Gift, LATER, Line, Place};
 use crate::pool::list::{Linked, Links, List};
 use crate::poolable::Poolable;
+use crate::target::Reuse;
 
 pub(super) struct Host<C> {
     open: Slab<Open<C>>,

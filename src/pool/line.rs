@@ -11,11 +11,11 @@ use slab::Slab;
 use tokio::runtime::Id;
 
 use crate::clock::Moment;
-use crate::key::Reuse;
 use crate::pool::after::After;
 use crate::pool::berth::Berth;
 use crate::pool::list::{Linked, Links, List};
 use crate::poolable::Poolable;
+use crate::target::Reuse;
 
 /// The tickets of those who are not urgent: behind all who are.
 pub(super) const LATER: u64 = 1 << 63;

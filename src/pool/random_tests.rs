@@ -12,8 +12,9 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::cause::Cause;
 use crate::clock::Clock;
-use crate::key::{Key, Reuse, Target};
+use crate::key::Key;
 use crate::lifespan::Lifespan;
+use crate::target::{Reuse, Target};
 
 mod actors_tests;
 

@@ -11,8 +11,9 @@ use http::Uri;
 use super::*;
 use crate::cause::Cause;
 use crate::clock::Clock;
-use crate::key::{Key, Reuse, Target};
+use crate::key::Key;
 use crate::lifespan::Lifespan;
+use crate::target::{Reuse, Target};
 
 /// A connection whose transport goes with it.
 struct Conn {

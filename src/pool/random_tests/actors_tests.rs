@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::task::{Context, Poll, Wake};
 
 use crate::bond::TransportGuard;
-use crate::key::Reuse;
 use crate::lifespan::Lifespan;
 use crate::pool::{Berth, Slot, Waiter};
 use crate::poolable::Poolable;
+use crate::target::Reuse;
 
 /// What the model knows of one transport.
 pub(super) struct Line {
