@@ -16,6 +16,7 @@ mod h_persistence;
 mod i_abort;
 mod j_leaving;
 mod k_retry;
+mod m_host;
 mod n_lifecycle;
 mod o_defaults;
 mod p_active_timeout;

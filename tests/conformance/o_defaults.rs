@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tower_keep_alive::{Cause, KeepAliveLayer};
+use tower_keep_alive::{Cause, KeepAliveLayer, TimeoutKind};
 
 use super::q_idle_timeout::{idle_life, saying};
 use crate::support::agent::{agent, agent_over, agent_paused, at_rest, fetch};
@@ -33,6 +33,29 @@ async fn ak_02_the_idle_timeout_is_four_seconds() {
     let off = life.abs_diff(Duration::from_secs(4));
     assert!(off <= Duration::from_millis(2), "{life:?}");
     assert_eq!(cause, Cause::Idle);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ak_03_the_active_timeout_is_twice_the_idle_one_and_eight_seconds_at_least() {
+    for (idle, expected) in [(4000, 8000), (1000, 8000), (4001, 8002), (10_000, 20_000)] {
+        let expected = Some(Duration::from_millis(expected));
+        let layer = || KeepAliveLayer::new().idle_timeout(Duration::from_millis(idle));
+
+        let server = Server::in_memory(script::stall);
+        let (client, handle) = agent_paused(layer(), server.connector());
+        let error = fetch(&client, server.url("/")).await.unwrap_err();
+        assert_eq!(error.timeout_kind(), Some(TimeoutKind::Inactivity));
+        assert_eq!(error.timeout(), expected);
+        at_rest(&handle).await;
+
+        // The connect timeout is the same.
+        let never = CountingConnector::new(server.connector()).gate(&Gate::new());
+        let (client, handle) = agent_paused(layer(), never);
+        let error = fetch(&client, server.url("/")).await.unwrap_err();
+        assert_eq!(error.timeout_kind(), Some(TimeoutKind::Connect));
+        assert_eq!(error.timeout(), expected);
+        at_rest(&handle).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
