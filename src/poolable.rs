@@ -49,7 +49,8 @@ use crate::lifespan::Lifespan;
     note = "below them stands `HandshakeLayer` for HTTP/1, or a service of your own whose response implements `Poolable`"
 )]
 pub trait Poolable: Send + Sync + 'static {
-    /// Whether it is open, as far as is known without looking. Asked under the pool's lock: it must only read.
+    /// Whether it is open, as far as is known without looking. Asked under the pool's lock: it must only read, and must
+    /// not panic.
     fn is_open(&self) -> bool;
 
     /// Ready when its last use is entirely over, or when it has closed. Once ready it may be called again.

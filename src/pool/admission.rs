@@ -128,6 +128,11 @@ impl<C> Admission<C> {
                 .any(|(_, turn)| !turn.claimed && !Arc::ptr_eq(&turn.host, host))
     }
 
+    /// Whether a connection of some host can be closed to make room.
+    pub(super) fn has_idle(&self) -> bool {
+        !self.idle_order.is_empty()
+    }
+
     pub(super) fn add_idle(&mut self, host: &Arc<HostPool<C>>, open: usize) -> usize {
         let key = self.idle.insert(Idle {
             links: Links::default(),

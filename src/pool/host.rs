@@ -156,7 +156,13 @@ impl<C: Poolable> Host<C> {
         if may && first && around.reserve(urgent) {
             return self.make(ticket, ask, false);
         }
-        if !urgent && blocked >= around.limits.max_pending_per_host {
+        // Who is about to have a slot made free for it does not wait in line for one.
+        let room = if may {
+            around.total.as_ref().is_some_and(|total| total.has_idle())
+        } else {
+            !self.idle.is_empty()
+        };
+        if !urgent && !room && blocked >= around.limits.max_pending_per_host {
             return Taken::QueueFull(around.limits.max_pending_per_host);
         }
         // What is idle is of no use to this caller, but its slot is.

@@ -51,6 +51,10 @@ impl List {
         self.len
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     pub(super) fn head(&self) -> Option<usize> {
         (self.head != NONE).then_some(self.head)
     }

@@ -417,6 +417,19 @@ fn the_total_evicts_the_longest_idle_of_another_host() {
     at_rest(pool);
 }
 
+#[test]
+fn who_has_room_made_for_it_is_not_refused_for_a_full_line() {
+    let pool = Pool::new(Limits::new().max_connections(1).max_pending_per_host(0));
+    made(&pool, A).give_back();
+    let b = waits(ask(&pool, B, Reuse::Any));
+    let conn = connect(may_make(&b));
+    drop(b);
+    // Nothing is idle now: this one would have to wait.
+    assert!(matches!(ask(&pool, A, Reuse::Any), Verdict::QueueFull(0)));
+    conn.give_back();
+    at_rest(pool);
+}
+
 /// Both orders of a caller that the total blocks and a put: in neither does one miss the other.
 #[test]
 fn total_limit_against_put() {
