@@ -9,6 +9,8 @@ mod limits;
 mod line;
 mod list;
 #[cfg(test)]
+mod orders_tests;
+#[cfg(test)]
 mod random_tests;
 mod shared;
 mod slot;

@@ -16,7 +16,7 @@ use crate::lifespan::Lifespan;
 use crate::target::{Reuse, Target};
 
 /// A connection whose transport goes with it.
-struct Conn {
+pub(super) struct Conn {
     open: Arc<AtomicBool>,
     lifespan: Lifespan,
 }
@@ -42,7 +42,7 @@ impl Poolable for Conn {
 const A: &str = "http://a/";
 const B: &str = "http://b/";
 
-fn ask(pool: &Pool<Conn>, host: &'static str, reuse: Reuse) -> Verdict<Conn> {
+pub(super) fn ask(pool: &Pool<Conn>, host: &'static str, reuse: Reuse) -> Verdict<Conn> {
     let ask = Ask {
         reuse,
         runtime: None,
@@ -64,7 +64,7 @@ fn come_back(
     pool.checkout(Uri::from_static(host).key(), ask, stale, Moment::now())
 }
 
-fn connect(mut slot: Slot<Conn>) -> Box<Berth<Conn>> {
+pub(super) fn connect(mut slot: Slot<Conn>) -> Box<Berth<Conn>> {
     slot.begin();
     slot.fill(Conn {
         open: Arc::new(AtomicBool::new(true)),
@@ -73,21 +73,21 @@ fn connect(mut slot: Slot<Conn>) -> Box<Berth<Conn>> {
 }
 
 /// A new connection, asked for and made.
-fn made(pool: &Pool<Conn>, host: &'static str) -> Box<Berth<Conn>> {
+pub(super) fn made(pool: &Pool<Conn>, host: &'static str) -> Box<Berth<Conn>> {
     match ask(pool, host, Reuse::Any) {
         Verdict::Make(slot, _waiter) => connect(slot),
         other => panic!("{}", name(&other)),
     }
 }
 
-fn waits(verdict: Verdict<Conn>) -> Waiter<Conn> {
+pub(super) fn waits(verdict: Verdict<Conn>) -> Waiter<Conn> {
     match verdict {
         Verdict::Wait(waiter) => waiter,
         other => panic!("{}", name(&other)),
     }
 }
 
-fn turn(waiter: &Waiter<Conn>) -> Option<Turn<Conn>> {
+pub(super) fn turn(waiter: &Waiter<Conn>) -> Option<Turn<Conn>> {
     match waiter.poll_turn(&Context::from_waker(Waker::noop())) {
         Poll::Ready(turn) => Some(turn),
         Poll::Pending => None,
@@ -123,7 +123,7 @@ fn name(verdict: &Verdict<Conn>) -> &'static str {
 }
 
 /// The last line of every test: everything is accounted for, and nothing is left behind.
-fn at_rest(pool: Pool<Conn>) {
+pub(super) fn at_rest(pool: Pool<Conn>) {
     pool.handle().close_idle();
     let status = pool.handle().status();
     assert_eq!(status.open(), 0, "{status:?}");

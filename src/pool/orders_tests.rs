@@ -1,0 +1,90 @@
+//! Every order of a few steps. A step of the pool is one critical section, so these are all schedules that its threads
+//! can have, short of what happens within a lock.
+
+use super::tests::{Conn, ask, at_rest, connect, made, turn, waits};
+use super::*;
+use crate::cause::Cause;
+use crate::target::Reuse;
+
+const HOST: &str = "http://a/";
+
+#[derive(Clone, Copy, PartialEq)]
+enum Step {
+    /// A connection is given back.
+    Deliver,
+    /// Another's transport goes, and its slot passes on.
+    Release,
+    /// The first in line looks what there is for it.
+    Look,
+    /// It leaves.
+    Cancel,
+    /// The second looks.
+    LookAfter,
+}
+
+/// All ways to shuffle the sequences into each other.
+fn orders(sequences: &[&[Step]], done: &mut Vec<Step>, each: &mut impl FnMut(&[Step])) {
+    if sequences.iter().all(|left| left.is_empty()) {
+        return each(done);
+    }
+    for index in 0..sequences.len() {
+        if let Some((step, rest)) = sequences[index].split_first() {
+            let mut left = sequences.to_vec();
+            left[index] = rest;
+            done.push(*step);
+            orders(&left, done, each);
+            done.pop();
+        }
+    }
+}
+
+/// Takes what there is; it is given back, or made and given back, at once.
+fn look(waiter: &Waiter<Conn>) -> bool {
+    match turn(waiter) {
+        Some(Turn::Connection(berth, _)) => berth.give_back(),
+        Some(Turn::Make(slot)) => connect(slot).give_back(),
+        Some(Turn::Refused) => panic!("nobody is refused"),
+        None => return false,
+    }
+    true
+}
+
+#[test]
+fn trust_07_in_every_order_of_deliver_cancel_and_look_each_thing_has_one_owner() {
+    use Step::{Cancel, Deliver, Look, LookAfter, Release};
+    let mut count = 0;
+    let sequences: [&[Step]; 4] = [
+        &[Deliver],
+        &[Release],
+        &[Look, Look, Cancel],
+        &[LookAfter, LookAfter],
+    ];
+    orders(&sequences, &mut Vec::new(), &mut |order| {
+        count += 1;
+        let pool = Pool::new(Limits::new().max_connections_per_host(2));
+        let mut delivered = Some(made(&pool, HOST));
+        let mut released = Some(made(&pool, HOST));
+        let mut first = Some(waits(ask(&pool, HOST, Reuse::Any)));
+        let second = waits(ask(&pool, HOST, Reuse::Any));
+        let mut served = false;
+        for step in order {
+            match step {
+                Deliver => delivered.take().expect("once").give_back(),
+                Release => released.take().expect("once").close(Cause::Peer),
+                Look => {
+                    look(first.as_ref().expect("not left yet"));
+                }
+                Cancel => first = None,
+                LookAfter => served = look(&second) || served,
+            }
+            let status = pool.handle().status();
+            assert!(status.open() <= 2, "{status}");
+        }
+        // Whatever the first had, or left: the second is served by it.
+        assert!(served || look(&second), "a wake-up is lost");
+        drop(second);
+        at_rest(pool);
+    });
+    assert_eq!(count, 420);
+    println!("trust 7: {count} orders, one owner in each");
+}
