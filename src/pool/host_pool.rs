@@ -54,13 +54,13 @@ impl<C: Poolable> HostPool<C> {
     }
 
     /// With what the caller had been given before, if that was stale: it is closed, and the caller is first in line for
-    /// its slot. `None`: this host pool is out of the table, look again.
+    /// its slot. `Err`: this host pool is out of the table, look again.
     pub(super) fn checkout(
         self: Arc<Self>,
         ask: Ask,
         stale: Option<Box<Berth<C>>>,
         now: Moment,
-    ) -> Option<Verdict<C>> {
+    ) -> Result<Verdict<C>, Arc<Self>> {
         let taken = self.with(|host, around| {
             if let Some(berth) = stale {
                 host.discard_stale(berth, around);
@@ -74,8 +74,11 @@ impl<C: Poolable> HostPool<C> {
                 Mode::Draining if ask.returning => Ok(host.take(ask, now, around)),
                 _ => Err(()),
             })
-        })?;
-        Some(match taken {
+        });
+        let Some(taken) = taken else {
+            return Err(self);
+        };
+        Ok(match taken {
             Ok(Taken::Connection(mut berth, since)) => {
                 berth.set_home(self);
                 Verdict::Take(berth, since)

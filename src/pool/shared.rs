@@ -56,7 +56,7 @@ impl<C: Poolable> Shared<C> {
         now: Moment,
     ) -> Verdict<C> {
         if let Some(home) = stale.as_mut().and_then(|berth| berth.take_home())
-            && let Some(verdict) = home.checkout(ask, stale, now)
+            && let Ok(verdict) = home.checkout(ask, stale, now)
         {
             return verdict;
         }
@@ -64,10 +64,9 @@ impl<C: Poolable> Shared<C> {
             let host = self.table.find_or_insert(key, |key| {
                 HostPool::new(key, self.me.upgrade().expect("a method of it runs"))
             });
-            let found = host.clone();
             match host.checkout(ask, None, now) {
-                Some(verdict) => return verdict,
-                None => self.table.remove(&found),
+                Ok(verdict) => return verdict,
+                Err(retired) => self.table.remove(&retired),
             }
         }
     }
