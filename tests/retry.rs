@@ -289,7 +289,7 @@ async fn holds(row: Row, at_limit: bool) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_truth_table_holds_row_by_row() {
+async fn trust_04_the_truth_table_holds_row_by_row() {
     let rows = Row::all();
     assert_eq!(rows.len(), 10 * 7 * 16);
     for row in rows {
@@ -298,7 +298,7 @@ async fn the_truth_table_holds_row_by_row() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_truth_table_holds_at_the_limit() {
+async fn trust_04_the_truth_table_holds_at_the_limit() {
     for row in Row::all() {
         holds(row, true).await;
     }
