@@ -55,6 +55,7 @@ impl Activity {
     }
 
     /// The use of this number begins: what was silent before does not count.
+    #[inline]
     pub(crate) fn begin_use(&self, number: u64) {
         self.moved.store(true, Ordering::Relaxed);
         self.limit_now.store(NOT_SET, Ordering::Relaxed);
@@ -64,25 +65,30 @@ impl Activity {
     }
 
     /// The head of the response is here.
+    #[inline]
     pub(crate) fn answered(&self) {
         self.awaits_head.store(false, Ordering::Relaxed);
     }
 
     /// The use under way, if the head of its response has not been seen.
+    #[inline]
     pub(crate) fn use_without_head(&self) -> Option<u64> {
         let awaits = self.awaits_head.load(Ordering::Relaxed);
         awaits.then(|| self.in_use.load(Ordering::Relaxed))
     }
 
+    #[inline]
     pub(crate) fn end_use(&self) {
         self.in_use.store(IDLE, Ordering::Relaxed);
     }
 
+    #[inline]
     pub(crate) fn is_in_use(&self) -> bool {
         !self.is_use(IDLE)
     }
 
     /// Whether it is this use that is under way.
+    #[inline]
     pub(crate) fn is_use(&self, number: u64) -> bool {
         self.in_use.load(Ordering::Relaxed) == number
     }
@@ -92,6 +98,7 @@ impl Activity {
         self.limit_in_millis().map(Duration::from_millis)
     }
 
+    #[inline]
     pub(crate) fn limit_in_millis(&self) -> Option<u64> {
         let limit = match self.limit_now.load(Ordering::Relaxed) {
             NOT_SET => self.limit.load(Ordering::Relaxed),
@@ -109,6 +116,7 @@ impl Activity {
     }
 
     /// Whether the caller waits for more of the response. What was silent before it did does not count.
+    #[inline]
     pub(crate) fn set_caller_waits(&self, waits: bool) {
         if waits && !self.caller_waits.load(Ordering::Relaxed) {
             self.moved.store(true, Ordering::Relaxed);
@@ -116,16 +124,19 @@ impl Activity {
         self.caller_waits.store(waits, Ordering::Relaxed);
     }
 
+    #[inline]
     pub(crate) fn read(&self, waits: bool) {
         self.read_waits.store(waits, Ordering::Relaxed);
         self.moved_unless(waits);
     }
 
+    #[inline]
     pub(crate) fn written(&self, waits: bool) {
         self.write_waits.store(waits, Ordering::Relaxed);
         self.moved_unless(waits);
     }
 
+    #[inline]
     fn moved_unless(&self, waits: bool) {
         if !waits {
             self.moved.store(true, Ordering::Relaxed);

@@ -79,10 +79,12 @@ impl Bond {
         }
     }
 
+    #[inline]
     pub(crate) fn id(&self) -> u64 {
         self.id
     }
 
+    #[inline]
     pub(crate) fn key(&self) -> Option<&Key> {
         self.key.get()
     }
@@ -92,6 +94,7 @@ impl Bond {
         let _ = self.key.set(key);
     }
 
+    #[inline]
     pub(crate) fn born(&self) -> Option<Moment> {
         self.born.get().copied()
     }
@@ -152,6 +155,7 @@ impl Bond {
         self.uploading.store(uploading, Ordering::Release);
     }
 
+    #[inline]
     pub(crate) fn is_uploading(&self) -> bool {
         self.uploading.load(Ordering::Acquire)
     }
@@ -160,6 +164,7 @@ impl Bond {
         self.winds_down.store(winds_down, Ordering::Release);
     }
 
+    #[inline]
     pub(crate) fn winds_down(&self) -> bool {
         self.winds_down.load(Ordering::Acquire)
     }
@@ -168,10 +173,12 @@ impl Bond {
         self.let_go.store(true, Ordering::Release);
     }
 
+    #[inline]
     pub(crate) fn is_let_go(&self) -> bool {
         self.let_go.load(Ordering::Acquire)
     }
 
+    #[inline]
     pub(crate) fn is_detached(&self) -> bool {
         self.state.load(Ordering::Acquire) & DETACHED != 0
     }
@@ -190,6 +197,7 @@ impl Bond {
         self.state.load(Ordering::Acquire) & KILLED != 0
     }
 
+    #[inline]
     pub(crate) fn activity(&self) -> &Activity {
         &self.activity
     }
@@ -324,6 +332,7 @@ impl TransportGuard {
         Self(bond)
     }
 
+    #[inline]
     pub(crate) fn bond(&self) -> &Bond {
         &self.0
     }

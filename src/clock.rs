@@ -31,6 +31,7 @@ pub struct Moment {
 impl Moment {
     /// What both clocks say now.
     #[must_use]
+    #[inline]
     pub fn now() -> Self {
         Self {
             mono: Instant::now(),
@@ -40,6 +41,7 @@ impl Moment {
 
     /// The moment `by` later, or `None` where a clock cannot count that far: no limit.
     #[must_use]
+    #[inline]
     pub fn checked_add(self, by: Duration) -> Option<Self> {
         Some(Self {
             mono: self.mono.checked_add(by)?,
@@ -49,6 +51,7 @@ impl Moment {
 
     /// Whether this moment has come by `now`, on either clock.
     #[must_use]
+    #[inline]
     pub fn is_reached_at(self, now: Self) -> bool {
         now.mono >= self.mono || now.wall >= self.wall
     }
@@ -82,6 +85,7 @@ impl Clock {
 
     /// What time it is.
     #[must_use]
+    #[inline]
     pub fn now(&self) -> Moment {
         match &self.0 {
             Some(now) => now(),

@@ -24,6 +24,7 @@ pub struct ConnectionInfo {
 }
 
 impl ConnectionInfo {
+    #[inline]
     pub(crate) fn of(lifespan: &Lifespan) -> Self {
         Self {
             bond: lifespan.bond().clone(),
@@ -42,6 +43,7 @@ impl ConnectionInfo {
     /// exchange, or was made for a caller that no longer wanted it. Such a connection may have been closed by the
     /// server just when the request was sent (Node: `request.reusedSocket`, which is false on a hand-over).
     #[must_use]
+    #[inline]
     pub fn is_reused(&self) -> bool {
         self.idle.is_some()
     }
@@ -97,6 +99,7 @@ impl ConnectionInfo {
         }
     }
 
+    #[inline]
     pub(crate) fn bond(&self) -> &Bond {
         &self.bond
     }

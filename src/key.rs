@@ -32,6 +32,7 @@ pub struct KeyRef<'a> {
 
 impl<'a> KeyRef<'a> {
     /// Of parts that are known: no brackets, and a port.
+    #[inline]
     pub(crate) fn of_parts(
         scheme: &'a str,
         host: &'a str,
@@ -67,6 +68,7 @@ impl<'a> KeyRef<'a> {
 }
 
 impl PartialEq<KeyRef<'_>> for Key {
+    #[inline]
     fn eq(&self, other: &KeyRef<'_>) -> bool {
         let key = &*self.0;
         // Almost always to the letter, which is quicker to see.
@@ -78,6 +80,7 @@ impl PartialEq<KeyRef<'_>> for Key {
 }
 
 impl Hash for KeyRef<'_> {
+    #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
         // Folded to lower case eight bytes at a time: bit 0x20 of every byte. Two hosts that differ elsewhere in that
         // bit ("@" and "`") may then share a hash, never an equality.
@@ -96,6 +99,7 @@ impl Hash for KeyRef<'_> {
     }
 }
 
+#[inline]
 fn folded(chunk: &[u8]) -> u64 {
     let bytes = chunk.try_into().expect("chunks of eight bytes");
     u64::from_le_bytes(bytes) | 0x2020_2020_2020_2020
@@ -143,6 +147,7 @@ impl Key {
 
     /// The value of the `Host` field for this origin: IPv6 literals in brackets, the port only where it is not the
     /// scheme's own. `None` where the host could not stand in a header.
+    #[inline]
     pub(crate) fn host_header(&self) -> Option<&HeaderValue> {
         self.0.host_header.as_ref()
     }
@@ -188,6 +193,7 @@ impl Key {
 }
 
 impl PartialEq for Key {
+    #[inline]
     fn eq(&self, other: &Self) -> bool {
         *self == other.as_ref()
     }
@@ -196,6 +202,7 @@ impl PartialEq for Key {
 impl Eq for Key {}
 
 impl Hash for Key {
+    #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.as_ref().hash(state);
     }

@@ -152,6 +152,7 @@ impl Lifespan {
 
     /// When its time is up if it has been idle since `idle_since`; `None` without a limit.
     #[must_use]
+    #[inline]
     pub fn deadline(&self, idle_since: Moment) -> Option<Deadline> {
         let max_idle = self.max_idle.min(self.word.idle);
         let idle = after(idle_since, max_idle).map(|at| Deadline {
@@ -171,6 +172,7 @@ impl Lifespan {
 
     /// Why it may not be used again, if it may not.
     #[must_use]
+    #[inline]
     pub fn is_over(&self, now: Moment) -> Option<Cause> {
         if self.ended {
             return Some(self.bond.cause().unwrap_or(Cause::Dropped));
@@ -185,18 +187,21 @@ impl Lifespan {
     }
 
     /// When it is too old.
+    #[inline]
     fn death(&self) -> Option<Moment> {
         after(self.born?, self.max_age)
     }
 
     /// Whether it came from a pool, and was not made for the checkout that it serves now.
     #[must_use]
+    #[inline]
     pub fn is_reused(&self) -> bool {
         self.idle.is_some()
     }
 
     /// How many times it has been checked out, this time included.
     #[must_use]
+    #[inline]
     pub fn uses(&self) -> u64 {
         self.uses
     }
@@ -209,6 +214,7 @@ impl Lifespan {
         })
     }
 
+    #[inline]
     pub(crate) fn idle(&self) -> Option<(Instant, Instant)> {
         self.idle
     }
@@ -219,6 +225,7 @@ impl Lifespan {
         (self.seed >> 11) as f64 / (1u64 << 53) as f64
     }
 
+    #[inline]
     pub(crate) fn bond(&self) -> &Arc<Bond> {
         &self.bond
     }
@@ -230,6 +237,7 @@ impl Lifespan {
     }
 
     /// `idle`: from when to when, where it was not made for this checkout.
+    #[inline]
     pub(crate) fn check_out(&mut self, idle: Option<(Instant, Instant)>) {
         self.uses = if idle.is_some() { self.uses + 1 } else { 1 };
         self.bond.activity().begin_use(self.uses);
@@ -243,6 +251,7 @@ impl Lifespan {
         }
     }
 
+    #[inline]
     pub(crate) fn has_ended(&self) -> bool {
         self.ended
     }
@@ -252,6 +261,7 @@ impl Lifespan {
         self.bond.set_unfinished(true);
     }
 
+    #[inline]
     pub(crate) fn is_unfinished(&self) -> bool {
         self.unfinished
     }
@@ -267,20 +277,24 @@ impl Lifespan {
         Some(max.saturating_sub(age))
     }
 
+    #[inline]
     pub(crate) fn hear(&mut self, word: Word) {
         self.word = word;
     }
 
+    #[inline]
     pub(crate) fn set_berth(&mut self, berth: Box<dyn Any + Send + Sync>) {
         self.berth = Some(berth);
     }
 
+    #[inline]
     pub(crate) fn take_berth(&mut self) -> Option<Box<dyn Any + Send + Sync>> {
         self.berth.take()
     }
 }
 
 /// `Duration::MAX` is no limit.
+#[inline]
 fn after(start: Moment, max: Duration) -> Option<Moment> {
     if max == Duration::MAX {
         return None;

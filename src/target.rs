@@ -31,16 +31,19 @@ pub trait Target {
     fn key(&self) -> KeyRef<'_>;
 
     /// Which connections will do; [`Reuse::Any`] unless a target knows better.
+    #[inline]
     fn reuse(&self) -> Reuse {
         Reuse::Any
     }
 
     /// The longest time that this target's own connect may take; the pool's setting unless a target knows better.
+    #[inline]
     fn connect_timeout(&self) -> Option<Duration> {
         None
     }
 
     /// Whether this is a second try of what was already served once, and so goes to the head of the line.
+    #[inline]
     fn is_returning(&self) -> bool {
         false
     }
@@ -48,6 +51,7 @@ pub trait Target {
 
 /// A host without a scheme is taken for `http`; a relative URI has an empty host, which no connector will connect to.
 impl Target for Uri {
+    #[inline]
     fn key(&self) -> KeyRef<'_> {
         let scheme = self.scheme_str().unwrap_or("http");
         let Some(authority) = self.authority().map(Authority::as_str) else {
@@ -89,6 +93,7 @@ pub struct Destination {
 }
 
 impl Destination {
+    #[inline]
     pub(crate) fn new(
         scheme: Option<Scheme>,
         authority: Option<Authority>,
@@ -157,12 +162,14 @@ impl Destination {
 
     /// The scheme of the request's URI.
     #[must_use]
+    #[inline]
     pub fn scheme(&self) -> &Scheme {
         &self.scheme
     }
 
     /// The authority of the request's URI, as the caller wrote it.
     #[must_use]
+    #[inline]
     pub fn authority(&self) -> &Authority {
         &self.authority
     }
@@ -179,6 +186,7 @@ impl fmt::Debug for Destination {
 }
 
 impl Target for Destination {
+    #[inline]
     fn key(&self) -> KeyRef<'_> {
         let host = usize::from(self.host.start)..usize::from(self.host.end);
         KeyRef::of_parts(
@@ -189,14 +197,17 @@ impl Target for Destination {
         )
     }
 
+    #[inline]
     fn reuse(&self) -> Reuse {
         self.reuse
     }
 
+    #[inline]
     fn connect_timeout(&self) -> Option<Duration> {
         self.connect_timeout
     }
 
+    #[inline]
     fn is_returning(&self) -> bool {
         self.returning
     }
@@ -228,6 +239,7 @@ pub struct Partition(Arc<str>);
 
 impl Partition {
     /// The partition of this name.
+    #[inline]
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         Self(name.into())
     }
@@ -276,8 +288,36 @@ struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    /// One pass, but for IPv6 literals.
+    /// From behind: almost always a port, and a host that has no colon and no user information before it.
+    #[inline]
     fn of(authority: &'a str) -> Self {
+        let bytes = authority.as_bytes();
+        let mut start = bytes.len();
+        let (mut port, mut unit) = (0, 1);
+        while start > 0 && bytes[start - 1].is_ascii_digit() && unit <= 10_000 {
+            start -= 1;
+            port += u32::from(bytes[start] - b'0') * unit;
+            unit *= 10;
+        }
+        let (end, port) = match bytes[..start].last() {
+            Some(b':') if start < bytes.len() => (start - 1, u16::try_from(port).ok()),
+            _ => (bytes.len(), None),
+        };
+        let plain = !bytes[..end]
+            .iter()
+            .any(|it| matches!(it, b':' | b'@' | b'['));
+        if plain && port.is_some() == (end < bytes.len()) {
+            return Self {
+                host: 0..end,
+                port: Ok(port),
+            };
+        }
+        Self::with_all_parts(authority)
+    }
+
+    /// With user information, an IPv6 literal, or what is no port.
+    #[cold]
+    fn with_all_parts(authority: &'a str) -> Self {
         let bytes = authority.as_bytes();
         let mut start = 0;
         let mut colon = None;

@@ -73,10 +73,12 @@ impl Books {
         self.closes[cause as usize].fetch_add(1, Ordering::Relaxed);
     }
 
+    #[inline]
     pub(crate) fn completed(&self) {
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
+    #[inline]
     pub(crate) fn reused(&self) {
         self.reused.fetch_add(1, Ordering::Relaxed);
     }
@@ -85,6 +87,7 @@ impl Books {
         self.stale.fetch_add(count, Ordering::Relaxed);
     }
 
+    #[inline]
     pub(crate) fn mode(&self) -> Mode {
         match self.mode.load(Ordering::SeqCst) {
             0 => Mode::Open,

@@ -34,8 +34,8 @@ where
 }
 
 enum State<C: Poolable, E: Send + 'static, T> {
-    /// Not in line, but that something stale was given to it there.
-    Start(T, Option<Box<Berth<C>>>),
+    /// Not in line, but that something stale was given to it there. The target stays until it is needed.
+    Start(Option<T>, Option<Box<Berth<C>>>),
     /// Everything but an idle connection that is found open at once.
     Slow(Box<Slow<C, E, T>>),
     Done,
@@ -72,7 +72,7 @@ where
     pub(super) fn new(parts: Arc<Parts<M, C>>, target: T) -> Self {
         Self {
             parts,
-            state: State::Start(target, None),
+            state: State::Start(Some(target), None),
         }
     }
 }
@@ -85,57 +85,76 @@ where
     T: Target + Send + 'static,
     C: Poolable,
 {
-    /// An idle connection, or else the state to go on in.
-    fn start(&mut self, target: T, mut stale: Option<Box<Berth<C>>>) -> Result<Option<C>, Denied> {
+    /// An idle connection that is found open at once, or else the state to go on in.
+    #[inline]
+    fn start(&mut self) -> Result<Option<C>, Denied> {
+        let State::Start(target, stale) = &mut self.state else {
+            return Ok(None);
+        };
+        let wanted = target.as_ref().expect("kept until it is needed");
         let pool = &self.parts.pool;
-        let reuse = target.reuse();
-        let runtime = current_runtime();
+        let mut ask = Ask {
+            reuse: wanted.reuse(),
+            runtime: current_runtime(),
+            returning: stale.is_some() || wanted.is_returning(),
+        };
+        loop {
+            let now = pool.limits().clock.now();
+            match pool.checkout(wanted.key(), ask, stale.take(), now) {
+                Verdict::Take(mut berth, since) => match berth.connection().probe() {
+                    Liveness::Open => return Ok(Some(self.served(berth, since, now))),
+                    Liveness::Dead => {
+                        *stale = Some(berth);
+                        ask.returning = true;
+                    }
+                    Liveness::Unknown => {
+                        let target = target.take();
+                        self.go_slow(target, Verdict::Take(berth, since))?;
+                        return Ok(None);
+                    }
+                },
+                verdict => {
+                    let target = target.take();
+                    self.go_slow(target, verdict)?;
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    #[cold]
+    fn go_slow(&mut self, target: Option<T>, verdict: Verdict<C>) -> Result<(), Denied> {
+        let target = target.expect("kept until it is needed");
         let mut slow = Slow {
+            shared: target.reuse() != Reuse::Never,
             target: None,
-            shared: reuse != Reuse::Never,
             waiter: None,
             connect: None,
             vetting: None,
             patience: None,
         };
-        loop {
-            let now = pool.limits().clock.now();
-            let returning = stale.is_some() || target.is_returning();
-            let ask = Ask {
-                reuse,
-                runtime,
-                returning,
-            };
-            match pool.checkout(target.key(), ask, stale.take(), now) {
-                Verdict::Take(mut berth, since) => match berth.connection().probe() {
-                    Liveness::Open => return Ok(Some(self.served(berth, since, now))),
-                    Liveness::Dead => {
-                        stale = Some(berth);
-                        continue;
-                    }
-                    Liveness::Unknown => {
-                        slow.vetting = Some(Vetting::new(berth, since));
-                        slow.target = Some(target);
-                    }
-                },
-                Verdict::Make(slot, waiter) => {
-                    slow.waiter = Some(waiter);
-                    slow.connect = Some(self.connect(slot, target));
-                }
-                Verdict::Wait(waiter) => {
-                    slow.waiter = Some(waiter);
-                    slow.target = Some(target);
-                    let limit = pool.limits().checkout_timeout;
-                    if limit != Duration::MAX {
-                        slow.patience = Some((limit, Box::pin(tokio::time::sleep(limit))));
-                    }
-                }
-                Verdict::QueueFull(limit) => return Err(Denied::QueueFull(limit)),
-                Verdict::ShutDown => return Err(Denied::ShutDown),
+        match verdict {
+            Verdict::Take(berth, since) => {
+                slow.vetting = Some(Vetting::new(berth, since));
+                slow.target = Some(target);
             }
-            self.state = State::Slow(Box::new(slow));
-            return Ok(None);
+            Verdict::Make(slot, waiter) => {
+                slow.waiter = Some(waiter);
+                slow.connect = Some(self.connect(slot, target));
+            }
+            Verdict::Wait(waiter) => {
+                slow.waiter = Some(waiter);
+                slow.target = Some(target);
+                let limit = self.parts.pool.limits().checkout_timeout;
+                if limit != Duration::MAX {
+                    slow.patience = Some((limit, Box::pin(tokio::time::sleep(limit))));
+                }
+            }
+            Verdict::QueueFull(limit) => return Err(Denied::QueueFull(limit)),
+            Verdict::ShutDown => return Err(Denied::ShutDown),
         }
+        self.state = State::Slow(Box::new(slow));
+        Ok(())
     }
 
     fn connect(&self, slot: Slot<C>, target: T) -> Connect<C, M::Error> {
@@ -166,14 +185,21 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         loop {
-            let mut slow = match mem::replace(&mut this.state, State::Done) {
-                State::Start(target, stale) => match this.start(target, stale) {
-                    Ok(Some(conn)) => return Poll::Ready(Ok(conn)),
-                    Ok(None) => continue,
-                    Err(denied) => return Poll::Ready(Err(CheckoutError::Denied(denied))),
-                },
-                State::Slow(slow) => slow,
-                State::Done => panic!("CheckoutFuture polled after it was ready"),
+            if matches!(this.state, State::Start(..)) {
+                match this.start() {
+                    Ok(None) => {}
+                    Ok(Some(conn)) => {
+                        this.state = State::Done;
+                        return Poll::Ready(Ok(conn));
+                    }
+                    Err(denied) => {
+                        this.state = State::Done;
+                        return Poll::Ready(Err(CheckoutError::Denied(denied)));
+                    }
+                }
+            }
+            let State::Slow(mut slow) = mem::replace(&mut this.state, State::Done) else {
+                panic!("CheckoutFuture polled after it was ready");
             };
             match slow.poll(cx) {
                 Step::Connection(berth, since) => {
@@ -193,7 +219,7 @@ where
                 }
                 Step::Again(stale) => {
                     let target = slow.target.take().expect("kept until a connect begins");
-                    this.state = State::Start(target, Some(stale));
+                    this.state = State::Start(Some(target), Some(stale));
                 }
                 Step::Failed(error) => return Poll::Ready(Err(error)),
                 Step::Pending => {

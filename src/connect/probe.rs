@@ -21,6 +21,7 @@ impl Probe {
 
     /// Looks now.
     #[must_use]
+    #[inline]
     pub fn look(&self) -> Liveness {
         (self.0)()
     }

@@ -182,6 +182,7 @@ impl Tcp {
 }
 
 /// `recv` with `MSG_PEEK` on a socket that does not block: nothing to read is what an idle connection should say.
+#[inline]
 fn look(stream: &TcpStream) -> Liveness {
     let mut byte = [MaybeUninit::uninit()];
     match SockRef::from(stream).peek(&mut byte) {
@@ -190,11 +191,13 @@ fn look(stream: &TcpStream) -> Liveness {
     }
 }
 
+#[inline]
 fn lock(stream: &Mutex<TcpStream>) -> MutexGuard<'_, TcpStream> {
     stream.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl AsyncRead for Tcp {
+    #[inline]
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -205,6 +208,7 @@ impl AsyncRead for Tcp {
 }
 
 impl AsyncWrite for Tcp {
+    #[inline]
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -213,6 +217,7 @@ impl AsyncWrite for Tcp {
         Pin::new(&mut *lock(&self.stream)).poll_write(cx, buf)
     }
 
+    #[inline]
     fn poll_write_vectored(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -221,11 +226,13 @@ impl AsyncWrite for Tcp {
         Pin::new(&mut *lock(&self.stream)).poll_write_vectored(cx, bufs)
     }
 
+    #[inline]
     fn is_write_vectored(&self) -> bool {
         self.vectored
     }
 
     /// TCP has nothing of its own to flush, nor has tokio.
+    #[inline]
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }

@@ -32,8 +32,8 @@ pin_project! {
     {
         service: M,
         settings: Settings,
-        // Asked for again where a connection did not take the request.
-        aim: Result<Destination, Option<TargetError>>,
+        // Asked for again where a connection did not take the request; none where the request cannot be sent.
+        destination: Option<Destination>,
         // Until it is sent, and again when it comes back unsent.
         request: Option<Request<B>>,
         connects: bool,
@@ -50,9 +50,9 @@ pin_project! {
     where
         C: Poolable,
     {
-        // Nothing asked yet; `service` is ready.
-        Start,
-        // Asking again; `service` is a clone that may not be ready.
+        // It cannot be sent.
+        Refused { fault: Option<TargetError> },
+        // Asking again; `service` may not be ready.
         Return,
         Checkout { #[pin] future: F },
         Exchange { conn: InUse<C>, #[pin] future: S },
@@ -77,15 +77,24 @@ where
     C: Service<Request<B>> + Poolable,
     B: HttpBody,
 {
-    pub(super) fn new(service: M, mut request: Request<B>, settings: Settings) -> Self {
+    pub(super) fn new(mut service: M, mut request: Request<B>, settings: Settings) -> Self {
+        let is_last = hint::says_close(request.headers());
+        let connects = request.method() == Method::CONNECT;
+        let (destination, state) = match request::aim(&mut request, &settings) {
+            Ok(destination) => {
+                let future = service.call(destination.clone());
+                (Some(destination), State::Checkout { future })
+            }
+            Err(fault) => (None, State::Refused { fault: Some(fault) }),
+        };
         Self {
             service,
             settings,
-            aim: request::aim(&mut request, &settings).map_err(Some),
-            is_last: hint::says_close(request.headers()),
-            connects: request.method() == Method::CONNECT,
+            destination,
             request: Some(request),
-            state: State::Start,
+            connects,
+            is_last,
+            state,
         }
     }
 }
@@ -104,27 +113,24 @@ where
         let mut this = self.project();
         loop {
             match this.state.as_mut().project() {
-                StateProjection::Start => {
-                    let destination = match this.aim {
-                        Ok(destination) => destination.clone(),
-                        Err(fault) => {
-                            let fault = fault.take().expect("not polled after it is ready");
-                            return Poll::Ready(Err(Error::new(Kind::Target(fault))));
-                        }
-                    };
-                    let future = this.service.call(destination);
-                    this.state.set(State::Checkout { future });
+                StateProjection::Refused { fault } => {
+                    let fault = fault.take().expect("not polled after it is ready");
+                    return Poll::Ready(Err(Error::new(Kind::Target(fault))));
                 }
                 StateProjection::Return => {
                     ready!(this.service.poll_ready(cx)).map_err(refused)?;
-                    this.state.set(State::Start);
+                    let destination = this.destination.clone();
+                    let destination = destination.expect("it had a connection");
+                    let future = this.service.call(destination);
+                    this.state.set(State::Checkout { future });
                 }
                 StateProjection::Checkout { future } => {
                     let mut conn = ready!(future.poll(cx)).map_err(refused)?;
-                    let mut request = this.request.take().expect("kept until sent");
-                    if let Ok(destination) = &this.aim {
+                    if let (Some(destination), Some(request)) =
+                        (&*this.destination, &mut *this.request)
+                    {
                         let bond = conn.lifespan().bond();
-                        request::add_host(&mut request, bond.key(), destination);
+                        request::add_host(request, bond.key(), destination);
                         if let Some(max) = destination.connect_timeout() {
                             bond.activity().limit_this_use(max);
                         }
@@ -133,7 +139,7 @@ where
                         // Before it is sent: its driver may be done before the answer is looked at.
                         conn.lifespan().bond().note(Cause::Final);
                     }
-                    let future = conn.call(request);
+                    let future = conn.call(this.request.take().expect("kept until sent"));
                     let conn = InUse(Some(conn));
                     this.state.set(State::Exchange { conn, future });
                 }
@@ -149,8 +155,8 @@ where
                         Err(SendError { error, unsent }) => {
                             let is_unsent = unsent.is_some();
                             let error = unanswered(conn, error, is_unsent);
-                            let (Ok(destination), Some(request), true) =
-                                (&mut *this.aim, unsent, error.is_reused())
+                            let (Some(destination), Some(request), true) =
+                                (&mut *this.destination, unsent, error.is_reused())
                             else {
                                 return Poll::Ready(Err(error));
                             };
@@ -229,7 +235,7 @@ where
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ExchangeFuture")
-            .field("aim", &self.aim)
+            .field("destination", &self.destination)
             .finish_non_exhaustive()
     }
 }

@@ -19,6 +19,7 @@ pub(super) struct Hint {
 }
 
 /// Looks at each field once: two look-ups cost more than that in a response of the usual size.
+#[inline]
 pub(super) fn read<R>(response: &Response<R>, margin: Duration) -> Hint {
     let mut word = Word::NONE;
     let (mut close, mut keep_alive) = (false, false);
@@ -38,6 +39,7 @@ pub(super) fn read<R>(response: &Response<R>, margin: Duration) -> Hint {
 }
 
 /// Whether a request is to be the last on its connection.
+#[inline]
 pub(super) fn says_close(fields: &HeaderMap) -> bool {
     let values = fields.get_all(CONNECTION);
     !fields.is_empty() && values.iter().any(|value| has(value, "close"))

@@ -1,8 +1,10 @@
 //! What a request needs to be sent to its origin.
 
+use std::mem;
+
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue};
-use http::uri::{Authority, Parts, Scheme};
-use http::{Method, Request, Uri, Version};
+use http::uri::{Authority, Parts, PathAndQuery, Scheme};
+use http::{Extensions, Method, Request, Uri, Version};
 use http_body::Body;
 
 use crate::error::TargetError;
@@ -18,49 +20,56 @@ pub(super) fn aim<B: Body>(
     settings: &Settings,
 ) -> Result<Destination, TargetError> {
     check_fields(request)?;
+    let connects = request.method() == Method::CONNECT;
     let Parts {
         scheme,
         authority,
         path_and_query,
         ..
-    } = std::mem::take(request.uri_mut()).into_parts();
-    let connects = request.method() == Method::CONNECT;
+    } = mem::take(request.uri_mut()).into_parts();
     let destination = Destination::new(scheme, authority, connects)?;
-    let mut sent = Parts::default();
-    if connects {
-        sent.authority = Some(without_user(destination.authority()));
+    let form = if connects {
+        Uri::from(without_user(destination.authority()))
+    } else if settings.absolute_form && *destination.scheme() == Scheme::HTTP {
+        absolute_form(&destination, path_and_query)
     } else {
-        sent.path_and_query = path_and_query;
-        if settings.absolute_form && *destination.scheme() == Scheme::HTTP {
-            sent.scheme = Some(Scheme::HTTP);
-            sent.authority = Some(without_user(destination.authority()));
-        }
-    }
-    *request.uri_mut() = Uri::from_parts(sent).expect("parts of a URI");
+        path_and_query.map_or_else(Uri::default, Uri::from)
+    };
+    *request.uri_mut() = form;
     if !matches!(request.version(), Version::HTTP_11 | Version::HTTP_10) {
         // Whatever it came in by, this is what it goes out by.
         *request.version_mut() = Version::HTTP_11;
     }
-    let one_shot = request.extensions_mut().remove::<OneShot>().is_some();
-    if one_shot || !settings.keep_alive {
+    let destination = match request.extensions().is_empty() {
+        true => destination,
+        false => heed(request.extensions_mut(), destination),
+    };
+    if destination.reuse() == Reuse::Never || !settings.keep_alive {
         let close = HeaderValue::from_static("close");
         request.headers_mut().insert(CONNECTION, close);
     }
-    let timeout = request.extensions_mut().remove::<InactivityTimeout>();
-    let partition = request.extensions_mut().remove::<Partition>();
-    let fresh = request.extensions_mut().remove::<OnFreshConnection>();
+    Ok(destination)
+}
+
+/// What the request says about its connection is for us alone.
+fn heed(said: &mut Extensions, destination: Destination) -> Destination {
+    let one_shot = said.remove::<OneShot>().is_some();
+    let timeout = said.remove::<InactivityTimeout>();
+    let partition = said.remove::<Partition>();
+    let fresh = said.remove::<OnFreshConnection>();
     let reuse = match fresh {
         _ if one_shot => Reuse::Never,
         Some(OnFreshConnection) => Reuse::Fresh,
         None => Reuse::Any,
     };
-    Ok(destination
+    destination
         .partitioned(partition)
         .reusing(reuse)
-        .within(timeout.map(|InactivityTimeout(max)| max)))
+        .within(timeout.map(|InactivityTimeout(max)| max))
 }
 
 /// `Host`, where the caller set none.
+#[inline]
 pub(super) fn add_host<B>(request: &mut Request<B>, key: Option<&Key>, destination: &Destination) {
     if request.headers().contains_key(HOST) {
         return;
@@ -76,6 +85,7 @@ pub(super) fn add_host<B>(request: &mut Request<B>, key: Option<&Key>, destinati
 }
 
 /// What would leave the server waiting for bytes that do not come, or guessing whom it speaks for.
+#[inline]
 fn check_fields<B: Body>(request: &Request<B>) -> Result<(), TargetError> {
     let fields = request.headers();
     if fields.is_empty() {
@@ -108,6 +118,14 @@ fn check_fields<B: Body>(request: &Request<B>) -> Result<(), TargetError> {
 
 fn is_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn absolute_form(destination: &Destination, path_and_query: Option<PathAndQuery>) -> Uri {
+    let mut form = Parts::default();
+    form.scheme = Some(destination.scheme().clone());
+    form.authority = Some(without_user(destination.authority()));
+    form.path_and_query = path_and_query.or_else(|| Some(PathAndQuery::from_static("/")));
+    Uri::from_parts(form).expect("a scheme, an authority and a path make a URI")
 }
 
 /// User information is for the one who connects, not for the wire.

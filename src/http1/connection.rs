@@ -110,6 +110,7 @@ where
         Poll::Ready(Ok(()))
     }
 
+    #[inline]
     fn call(&mut self, request: Request<B>) -> Http1Future<B> {
         let bond = self.0.lifespan.bond().clone();
         let request = request.map(|body| Upload::new(body, &bond));
@@ -173,9 +174,19 @@ type Sent<B> = Result<Response<Incoming>, TrySendError<Request<Upload<B>>>>;
 /// Until it is given back.
 type Unsent<B> = Option<Box<Request<B>>>;
 
+#[cold]
+fn give_back<B>(mut failed: TrySendError<Request<Upload<B>>>) -> SendError<B> {
+    let unsent = failed.take_message();
+    SendError {
+        unsent: unsent.map(|request| request.map(Upload::into_inner)),
+        error: failed.into_error().into(),
+    }
+}
+
 impl<B> Future for Http1Future<B> {
     type Output = Result<Response<Incoming>, SendError<B>>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         match &mut this.sent {
@@ -184,12 +195,7 @@ impl<B> Future for Http1Future<B> {
                     this.bond.activity().answered();
                     Poll::Ready(Ok(response))
                 }
-                Err(mut error) => Poll::Ready(Err(SendError {
-                    unsent: error
-                        .take_message()
-                        .map(|request| request.map(Upload::into_inner)),
-                    error: error.into_error().into(),
-                })),
+                Err(failed) => Poll::Ready(Err(give_back(failed))),
             },
             Err(unsent) => Poll::Ready(Err(SendError {
                 unsent: unsent.take().map(|request| *request),

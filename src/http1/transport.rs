@@ -73,19 +73,26 @@ impl<IO: Unpin> Transport<IO> {
         }
     }
 
+    #[inline]
     fn has_read(&mut self, buf: &ReadBuf<'_>, before: usize) -> io::Result<()> {
         let bytes = &buf.filled()[before..];
         if bytes.is_empty() && buf.remaining() > 0 {
-            if let Some(Unwritable { error, .. }) = self.unwritable.take() {
-                // No end in good order: this may be the middle of a body that ends with its connection.
-                return Err(error);
-            }
-            self.bond().peer_closed();
+            self.has_ended()?;
         }
         match self.guard.bond().activity().use_without_head() {
             Some(number) => self.interim.read(number, bytes),
             None => Ok(()),
         }
+    }
+
+    #[cold]
+    fn has_ended(&mut self) -> io::Result<()> {
+        if let Some(Unwritable { error, .. }) = self.unwritable.take() {
+            // No end in good order: this may be the middle of a body that ends with its connection.
+            return Err(error);
+        }
+        self.bond().peer_closed();
+        Ok(())
     }
 
     /// Nothing is there to be read.
@@ -157,6 +164,7 @@ impl<IO> AsyncRead for Transport<IO>
 where
     IO: AsyncRead + Unpin,
 {
+    #[inline]
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -166,7 +174,10 @@ where
         let read = self.io()?.poll_read(cx, buf);
         self.bond().activity().read(read.is_pending());
         let read = match read {
-            Poll::Ready(Ok(())) => Poll::Ready(self.has_read(buf, before)),
+            Poll::Ready(Ok(())) => match self.has_read(buf, before) {
+                Ok(()) => return Poll::Ready(Ok(())),
+                Err(error) => Poll::Ready(Err(error)),
+            },
             Poll::Pending if self.unwritable.is_some() => self.poll_unwritable(cx),
             read => read,
         };
@@ -190,6 +201,7 @@ where
         self.wrote(written, cx)
     }
 
+    #[inline]
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -206,6 +218,7 @@ where
         self.io.as_ref().is_some_and(AsyncWrite::is_write_vectored)
     }
 
+    #[inline]
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = self.io()?.poll_flush(cx);
         self.heed(flushed, cx)

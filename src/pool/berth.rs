@@ -123,6 +123,7 @@ impl<C: Poolable> Berth<C> {
 }
 
 /// The runtime that we are in, if any.
+#[inline]
 pub(crate) fn current_runtime() -> Option<Id> {
     Handle::try_current().ok().map(|runtime| runtime.id())
 }
