@@ -57,7 +57,6 @@ struct Slow<C: Poolable, E: Send + 'static, T> {
 /// A connection that cannot be looked at: the runtime gets two turns to say that it has closed.
 struct Vetting<C> {
     berth: Box<Berth<C>>,
-    since: Moment,
     /// Boxed: tokio gives the type no name, and two of them have to be polled one after the other.
     turns: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
@@ -101,15 +100,15 @@ where
         loop {
             let now = pool.limits().clock.now();
             match pool.checkout(wanted.key(), ask, stale.take(), now) {
-                Verdict::Take(mut berth, since) => match berth.connection().probe() {
-                    Liveness::Open => return Ok(Some(self.served(berth, since, now))),
+                Verdict::Take(mut berth) => match berth.connection().probe() {
+                    Liveness::Open => return Ok(Some(self.served(berth, now))),
                     Liveness::Dead => {
                         *stale = Some(berth);
                         ask.returning = true;
                     }
                     Liveness::Unknown => {
                         let target = target.take();
-                        self.go_slow(target, Verdict::Take(berth, since))?;
+                        self.go_slow(target, Verdict::Take(berth))?;
                         return Ok(None);
                     }
                 },
@@ -134,8 +133,8 @@ where
             patience: None,
         };
         match verdict {
-            Verdict::Take(berth, since) => {
-                slow.vetting = Some(Vetting::new(berth, since));
+            Verdict::Take(berth) => {
+                slow.vetting = Some(Vetting::new(berth));
                 slow.target = Some(target);
             }
             Verdict::Make(slot, waiter) => {
@@ -164,9 +163,8 @@ where
     }
 
     /// With a connection that was not made for this caller.
-    fn served(&self, mut berth: Box<Berth<C>>, since: Moment, now: Moment) -> C {
-        let idle = Some((since.mono, now.mono));
-        berth.connection().lifespan_mut().check_out(idle);
+    fn served(&self, mut berth: Box<Berth<C>>, now: Moment) -> C {
+        berth.check_out(now);
         self.parts.pool.books().reused();
         berth.into_connection()
     }
@@ -202,10 +200,10 @@ where
                 panic!("CheckoutFuture polled after it was ready");
             };
             match slow.poll(cx) {
-                Step::Connection(berth, since) => {
+                Step::Connection(berth) => {
                     slow.leave_connect_behind();
                     let now = this.parts.pool.limits().clock.now();
-                    return Poll::Ready(Ok(this.served(berth, since, now)));
+                    return Poll::Ready(Ok(this.served(berth, now)));
                 }
                 Step::Made(mut berth) => {
                     berth.connection().lifespan_mut().check_out(None);
@@ -234,8 +232,8 @@ where
 /// What one poll of the slow way came to.
 enum Step<C: Poolable, E> {
     Pending,
-    /// Somebody else's, idle since then.
-    Connection(Box<Berth<C>>, Moment),
+    /// Somebody else's.
+    Connection(Box<Berth<C>>),
     /// Its own.
     Made(Box<Berth<C>>),
     Make(Slot<C>),
@@ -255,18 +253,18 @@ impl<C: Poolable, E: Send + 'static, T> Slow<C, E, T> {
                     continue;
                 };
                 if vetting.berth.connection().is_open() {
-                    return Step::Connection(vetting.berth, vetting.since);
+                    return Step::Connection(vetting.berth);
                 }
                 if let Some(again) = self.without(vetting.berth) {
                     return again;
                 }
             }
             match self.waiter.as_ref().map(|waiter| waiter.poll_turn(cx)) {
-                Some(Poll::Ready(Turn::Connection(mut berth, since))) => {
+                Some(Poll::Ready(Turn::Connection(mut berth))) => {
                     self.waiter = None;
                     match berth.connection().probe() {
-                        Liveness::Open => return Step::Connection(berth, since),
-                        Liveness::Unknown => self.vetting = Some(Vetting::new(berth, since)),
+                        Liveness::Open => return Step::Connection(berth),
+                        Liveness::Unknown => self.vetting = Some(Vetting::new(berth)),
                         Liveness::Dead => {
                             if let Some(again) = self.without(berth) {
                                 return again;
@@ -328,8 +326,8 @@ impl<C: Poolable, E: Send + 'static, T> Drop for Slow<C, E, T> {
     fn drop(&mut self) {
         // Out of line first, so as not to be counted among those whom the connect would serve.
         self.waiter = None;
-        if let Some(Vetting { berth, since, .. }) = self.vetting.take() {
-            berth.give_back_unused(since);
+        if let Some(Vetting { berth, .. }) = self.vetting.take() {
+            berth.give_back_unused();
         }
         if let Some(connect) = self.connect.take()
             && self.shared
@@ -342,10 +340,9 @@ impl<C: Poolable, E: Send + 'static, T> Drop for Slow<C, E, T> {
 }
 
 impl<C> Vetting<C> {
-    fn new(berth: Box<Berth<C>>, since: Moment) -> Self {
+    fn new(berth: Box<Berth<C>>) -> Self {
         Self {
             berth,
-            since,
             turns: Box::pin(async {
                 tokio::task::yield_now().await;
                 tokio::task::yield_now().await;

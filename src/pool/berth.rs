@@ -6,6 +6,7 @@ use tokio::runtime::{Handle, Id};
 
 use crate::cause::Cause;
 use crate::clock::Moment;
+use crate::lifespan::Deadline;
 use crate::pool::host_pool::HostPool;
 use crate::poolable::Poolable;
 
@@ -19,7 +20,19 @@ pub(crate) struct Berth<C> {
     slot: usize,
     /// Where its driver lives.
     runtime: Option<Id>,
+    /// When it was idle last, or is.
+    pub(super) rest: Rest,
     conn: Option<C>,
+}
+
+/// What is known of a connection that is idle, or was until it was taken.
+#[derive(Debug, Default)]
+pub(super) struct Rest {
+    /// `None`: it has been in use since.
+    pub(super) since: Option<Moment>,
+    pub(super) deadline: Option<Deadline>,
+    /// Its place among the idle of all hosts.
+    pub(super) place: Option<usize>,
 }
 
 impl<C: Poolable> Berth<C> {
@@ -28,6 +41,7 @@ impl<C: Poolable> Berth<C> {
             home: None,
             slot,
             runtime: current_runtime(),
+            rest: Rest::default(),
             conn: Some(conn),
         }
     }
@@ -65,6 +79,13 @@ impl<C: Poolable> Berth<C> {
             .expect("with its connection, if boxed by itself")
     }
 
+    /// It serves a caller that it was not made for, from now on.
+    pub(crate) fn check_out(&mut self, now: Moment) {
+        let since = self.rest.since.unwrap_or(now);
+        let idle = Some((since.mono, now.mono));
+        self.connection().lifespan_mut().check_out(idle);
+    }
+
     /// The connection, with its berth hidden in it.
     pub(crate) fn into_connection(mut self: Box<Self>) -> C {
         let mut conn = self.conn.take().expect("with its connection");
@@ -96,14 +117,15 @@ impl<C: Poolable> Berth<C> {
     pub(crate) fn give_back(mut self: Box<Self>) {
         if let Some(home) = self.home.take() {
             self.connection().lifespan().bond().activity().end_use();
-            home.put(self, None);
+            self.rest.since = None;
+            home.put(self);
         }
     }
 
-    /// It was not used, and has been idle since then.
-    pub(crate) fn give_back_unused(mut self: Box<Self>, since: Moment) {
+    /// It was not used, and is idle for as long as it was before.
+    pub(crate) fn give_back_unused(mut self: Box<Self>) {
         if let Some(home) = self.home.take() {
-            home.put(self, Some(since));
+            home.put(self);
         }
     }
 

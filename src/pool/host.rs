@@ -48,20 +48,12 @@ struct Open<C> {
     bond: Option<Arc<Bond>>,
     /// While it is connecting without a caller.
     background: Option<Cancel>,
-    idle: Option<Parked<C>>,
+    idle: Option<Box<Berth<C>>>,
     one_shot: bool,
     /// Closed for a caller blocked here.
     dies: bool,
     /// Closed for a caller blocked by the total.
     makes_room: bool,
-}
-
-struct Parked<C> {
-    berth: Box<Berth<C>>,
-    since: Moment,
-    deadline: Option<Deadline>,
-    /// Its place among the idle of all hosts.
-    total: Option<usize>,
 }
 
 impl<C> Linked for Open<C> {
@@ -72,8 +64,8 @@ impl<C> Linked for Open<C> {
 
 /// What a caller gets.
 pub(super) enum Taken<C> {
-    /// One that has been idle since then.
-    Connection(Box<Berth<C>>, Moment),
+    /// One that is idle.
+    Connection(Box<Berth<C>>),
     /// The right to make one, and a place in line beside.
     Make {
         slot: usize,
@@ -133,9 +125,9 @@ impl<C: Poolable> Host<C> {
         let fresh = ask.reuse == Reuse::Fresh;
         let mut urgent = ask.returning || fresh;
         if ask.reuse == Reuse::Any {
-            while let Some((berth, since, why)) = self.take_idle(ask.runtime, now, around) {
+            while let Some((berth, why)) = self.take_idle(ask.runtime, now, around) {
                 let Some(why) = why else {
-                    return Taken::Connection(berth, since);
+                    return Taken::Connection(berth);
                 };
                 // Its slot comes when the transport is gone, and is this caller's before anybody else's.
                 if why == Cause::Stale {
@@ -167,8 +159,8 @@ impl<C: Poolable> Host<C> {
         }
         // What is idle is of no use to this caller, but its slot is.
         if !may && let Some(slot) = self.idle.head() {
-            let parked = self.unpark(slot, around).expect("in the idle list");
-            self.close_for_blocked(parked.berth, Cause::Room, around);
+            let berth = self.unpark(slot, around).expect("in the idle list");
+            self.close_for_blocked(berth, Cause::Room, around);
         }
         let waiter = self.line.join(ticket, ask, Place::Blocked);
         self.settle(around);
@@ -196,17 +188,17 @@ impl<C: Poolable> Host<C> {
         waiter
     }
 
-    /// A connection whose use is over since then: to the next in line, or idle, or closed. Says when the sweeper has to
-    /// come to look, if it does not know.
+    /// A connection whose use is over: to the next in line, or idle, or closed. Says when the sweeper has to come to
+    /// look, if it does not know.
     pub(super) fn put(
         &mut self,
-        berth: Box<Berth<C>>,
-        since: Moment,
+        mut berth: Box<Berth<C>>,
         mode: Mode,
         now: Moment,
         around: &mut Around<'_, C>,
     ) -> Option<Moment> {
         let slot = berth.slot();
+        let since = *berth.rest.since.get_or_insert(now);
         let conn = berth.connection_ref();
         let bond = conn.lifespan().bond();
         let Some(open) = self.open.get(slot).filter(|it| it.is(bond)) else {
@@ -243,8 +235,7 @@ impl<C: Poolable> Host<C> {
                 around.after.close(berth, Cause::Room);
                 return None;
             }
-            self.line
-                .give_connection(next.waiter, berth, since, around.after);
+            self.line.give_connection(next.waiter, berth, around.after);
             self.settle(around);
             return None;
         }
@@ -256,16 +247,11 @@ impl<C: Poolable> Host<C> {
             around.after.close(berth, Cause::Surplus);
             return None;
         }
-        let total = around
-            .total
-            .as_mut()
-            .map(|total| total.add_idle(around.me, slot));
-        self.open[slot].idle = Some(Parked {
-            berth,
-            since,
-            deadline,
-            total,
-        });
+        berth.rest.deadline = deadline;
+        if let Some(total) = &mut around.total {
+            berth.rest.place = Some(total.add_idle(around.me, slot));
+        }
+        self.open[slot].idle = Some(berth);
         self.idle.push_back(&mut self.open, slot);
         self.watch(deadline?.at)
     }
@@ -292,10 +278,10 @@ impl<C: Poolable> Host<C> {
 
     /// The transport is gone: the slot passes on.
     pub(super) fn release(&mut self, slot: usize, around: &mut Around<'_, C>) {
-        let parked = self.unpark(slot, around);
+        let idle = self.unpark(slot, around);
         let open = self.open.remove(slot);
-        if let Some(parked) = parked {
-            around.after.close(parked.berth, Cause::Peer);
+        if let Some(berth) = idle {
+            around.after.close(berth, Cause::Peer);
         }
         self.dying -= usize::from(open.dies);
         if !open.one_shot {
@@ -325,7 +311,7 @@ impl<C: Poolable> Host<C> {
         for_room: bool,
         around: &mut Around<'_, C>,
     ) -> bool {
-        let Some(parked) = self.unpark(slot, around) else {
+        let Some(berth) = self.unpark(slot, around) else {
             return false;
         };
         self.open[slot].makes_room = for_room;
@@ -334,7 +320,7 @@ impl<C: Poolable> Host<C> {
         } else {
             Cause::Surplus
         };
-        around.after.close(parked.berth, cause);
+        around.after.close(berth, cause);
         true
     }
 
@@ -344,14 +330,16 @@ impl<C: Poolable> Host<C> {
         let mut next = self.idle.head();
         while let Some(slot) = next {
             next = List::next(&mut self.open, slot);
-            let Some(Deadline { at, cause }) =
-                self.open[slot].idle.as_ref().and_then(|it| it.deadline)
+            let Some(Deadline { at, cause }) = self.open[slot]
+                .idle
+                .as_ref()
+                .and_then(|it| it.rest.deadline)
             else {
                 continue;
             };
             if at.is_reached_at(now) {
-                let parked = self.unpark(slot, around).expect("in the idle list");
-                around.after.close(parked.berth, cause);
+                let berth = self.unpark(slot, around).expect("in the idle list");
+                around.after.close(berth, cause);
             } else if earliest.is_none_or(|earliest| at.mono < earliest.mono) {
                 earliest = Some(at);
             }
@@ -362,8 +350,8 @@ impl<C: Poolable> Host<C> {
 
     pub(super) fn close_idle(&mut self, around: &mut Around<'_, C>) {
         while let Some(slot) = self.idle.head() {
-            let parked = self.unpark(slot, around).expect("in the idle list");
-            around.after.close(parked.berth, Cause::Shutdown);
+            let berth = self.unpark(slot, around).expect("in the idle list");
+            around.after.close(berth, Cause::Shutdown);
         }
     }
 
@@ -407,7 +395,7 @@ impl<C: Poolable> Host<C> {
         runtime: Option<Id>,
         now: Moment,
         around: &mut Around<'_, C>,
-    ) -> Option<(Box<Berth<C>>, Moment, Option<Cause>)> {
+    ) -> Option<(Box<Berth<C>>, Option<Cause>)> {
         let lifo = around.limits.scheduling == Scheduling::Lifo;
         let mut picked = if lifo {
             self.idle.tail()
@@ -422,22 +410,22 @@ impl<C: Poolable> Host<C> {
             };
         }
         let slot = picked?;
-        let mut parked = self.unpark(slot, around).expect("in the idle list");
-        let why = match parked.deadline {
-            _ if !parked.berth.connection().is_open() => Some(Cause::Stale),
+        let berth = self.unpark(slot, around).expect("in the idle list");
+        let why = match berth.rest.deadline {
+            _ if !berth.connection_ref().is_open() => Some(Cause::Stale),
             Some(deadline) if deadline.at.is_reached_at(now) => Some(deadline.cause),
             _ => None,
         };
-        Some((parked.berth, parked.since, why))
+        Some((berth, why))
     }
 
-    fn unpark(&mut self, slot: usize, around: &mut Around<'_, C>) -> Option<Parked<C>> {
-        let parked = self.open.get_mut(slot)?.idle.take()?;
+    fn unpark(&mut self, slot: usize, around: &mut Around<'_, C>) -> Option<Box<Berth<C>>> {
+        let mut berth = self.open.get_mut(slot)?.idle.take()?;
         self.idle.remove(&mut self.open, slot);
-        if let (Some(total), Some(place)) = (&mut around.total, parked.total) {
+        if let (Some(total), Some(place)) = (&mut around.total, berth.rest.place.take()) {
             around.after.let_go(total.remove_idle(place));
         }
-        Some(parked)
+        Some(berth)
     }
 
     fn make(&mut self, ticket: u64, ask: Ask, one_shot: bool) -> Taken<C> {
@@ -518,7 +506,7 @@ impl<C: Poolable> Host<C> {
 impl<C: Poolable> Open<C> {
     /// Of an idle one.
     fn runtime(&self) -> Option<Id> {
-        self.idle.as_ref().and_then(|parked| parked.berth.runtime())
+        self.idle.as_ref().and_then(|berth| berth.runtime())
     }
 }
 

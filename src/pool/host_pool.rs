@@ -26,8 +26,8 @@ pub(crate) struct HostPool<C> {
 
 /// What a caller gets.
 pub(crate) enum Verdict<C: Poolable> {
-    /// An idle connection, and since when.
-    Take(Box<Berth<C>>, Moment),
+    /// An idle connection.
+    Take(Box<Berth<C>>),
     /// The right to make one, and a place in line beside: what comes first will do.
     Make(Slot<C>, Waiter<C>),
     Wait(Waiter<C>),
@@ -79,9 +79,9 @@ impl<C: Poolable> HostPool<C> {
             return Err(self);
         };
         Ok(match taken {
-            Ok(Taken::Connection(mut berth, since)) => {
+            Ok(Taken::Connection(mut berth)) => {
                 berth.set_home(self);
-                Verdict::Take(berth, since)
+                Verdict::Take(berth)
             }
             Ok(Taken::Make { slot, waiter }) => {
                 Verdict::Make(Slot::new(self.clone(), slot), Waiter::new(self, waiter))
@@ -102,12 +102,12 @@ impl<C: Poolable> HostPool<C> {
         Waiter::new(self.clone(), place)
     }
 
-    /// `since`: it has been idle since then, for a caller who did not use it.
-    pub(super) fn put(self: &Arc<Self>, berth: Box<Berth<C>>, since: Option<Moment>) {
+    /// Its use is over, or it was not used.
+    pub(super) fn put(self: &Arc<Self>, berth: Box<Berth<C>>) {
         let now = self.pool.limits.clock.now();
         let watch = self.with(|host, around| {
             let mode = self.pool.mode();
-            host.put(berth, since.unwrap_or(now), mode, now, around)
+            host.put(berth, mode, now, around)
         });
         if let Some(at) = watch {
             self.pool.watch(at);

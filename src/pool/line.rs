@@ -10,7 +10,6 @@ use std::task::Waker;
 use slab::Slab;
 use tokio::runtime::Id;
 
-use crate::clock::Moment;
 use crate::pool::after::After;
 use crate::pool::berth::Berth;
 use crate::pool::list::{Linked, Links, List};
@@ -63,8 +62,8 @@ struct Queue {
 
 /// What waits for a caller to come for it.
 pub(super) struct Gift<C> {
-    /// A connection that another caller gave back, and when.
-    pub(super) connection: Option<(Box<Berth<C>>, Moment)>,
+    /// A connection that another caller gave back.
+    pub(super) connection: Option<Box<Berth<C>>>,
     /// The right to make one.
     pub(super) slot: Option<usize>,
     pub(super) refused: bool,
@@ -159,12 +158,11 @@ impl<C: Poolable> Line<C> {
         &mut self,
         waiter: usize,
         berth: Box<Berth<C>>,
-        since: Moment,
         after: &mut After<C>,
     ) {
         self.leave(waiter);
         let waiting = &mut self.waiters[waiter];
-        waiting.gift.connection = Some((berth, since));
+        waiting.gift.connection = Some(berth);
         after.wake(waiting.waker.take());
     }
 

@@ -41,7 +41,7 @@ fn orders(sequences: &[&[Step]], done: &mut Vec<Step>, each: &mut impl FnMut(&[S
 /// Takes what there is; it is given back, or made and given back, at once.
 fn look(waiter: &Waiter<Conn>) -> bool {
     match turn(waiter) {
-        Some(Turn::Connection(berth, _)) => berth.give_back(),
+        Some(Turn::Connection(berth)) => berth.give_back(),
         Some(Turn::Make(slot)) => connect(slot).give_back(),
         Some(Turn::Refused) => panic!("nobody is refused"),
         None => return false,

@@ -167,9 +167,9 @@ impl Model {
             pending: false,
         };
         match verdict {
-            Verdict::Take(berth, since) => {
+            Verdict::Take(berth) => {
                 assert_eq!(reuse, Reuse::Any);
-                return self.served(caller, berth, since);
+                return self.served(caller, berth);
             }
             Verdict::Make(slot, waiter) => {
                 caller.slot = Some(slot);
@@ -192,7 +192,7 @@ impl Model {
     }
 
     /// A caller who is not in line any more has a connection of somebody else.
-    fn served(&mut self, mut caller: Caller, mut berth: Box<Berth<Conn>>, since: Moment) {
+    fn served(&mut self, mut caller: Caller, mut berth: Box<Berth<Conn>>) {
         assert!(caller.waiter.is_none());
         let dead = !berth.connection().is_open() || self.dice.one_in(self.luck);
         if dead {
@@ -201,8 +201,7 @@ impl Model {
             return self.callers.push(caller);
         }
         let now = self.limits.clock.now();
-        let idle = Some((since.mono, now.mono));
-        berth.connection().lifespan_mut().check_out(idle);
+        berth.check_out(now);
         self.used.push(berth);
         if let Some(slot) = caller.slot.take().filter(|_| caller.begun) {
             self.leave_behind(caller.host, slot);
@@ -434,12 +433,12 @@ impl Model {
         assert!(woken || !caller.pending, "nobody was told");
         caller.pending = false;
         match turn {
-            Turn::Connection(berth, since) => {
+            Turn::Connection(berth) => {
                 self.trace.note(("handed over", index));
                 assert_eq!(caller.reuse, Reuse::Any);
                 let mut caller = self.callers.remove(index);
                 caller.waiter = None;
-                self.served(caller, berth, since);
+                self.served(caller, berth);
                 Some("connection")
             }
             Turn::Make(slot) => {

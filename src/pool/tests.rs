@@ -96,7 +96,7 @@ pub(super) fn turn(waiter: &Waiter<Conn>) -> Option<Turn<Conn>> {
 
 fn handed_over(waiter: &Waiter<Conn>) -> Box<Berth<Conn>> {
     match turn(waiter) {
-        Some(Turn::Connection(berth, _)) => berth,
+        Some(Turn::Connection(berth)) => berth,
         Some(Turn::Make(_)) => panic!("may make one"),
         Some(Turn::Refused) => panic!("refused"),
         None => panic!("still waits"),
@@ -253,7 +253,7 @@ fn a_caller_whose_connect_is_under_way_takes_what_comes_first() {
 fn who_finds_a_stale_connection_keeps_its_place() {
     let pool = Pool::new(Limits::new().max_connections_per_host(1));
     made(&pool, A).give_back();
-    let Verdict::Take(stale, _) = ask(&pool, A, Reuse::Any) else {
+    let Verdict::Take(stale) = ask(&pool, A, Reuse::Any) else {
         panic!("one is idle");
     };
     // Others come while the stale one is looked at.
@@ -274,7 +274,7 @@ fn a_stale_one_that_is_gone_says_nothing_of_who_has_its_place() {
     let (busy, mut conn) = (made(&pool, A), made(&pool, A));
     let transport = conn.connection().lifespan_mut().transport_guard();
     conn.give_back();
-    let Verdict::Take(stale, _) = ask(&pool, A, Reuse::Any) else {
+    let Verdict::Take(stale) = ask(&pool, A, Reuse::Any) else {
         panic!("one is idle");
     };
     // While it is looked at its transport goes, and another caller makes one in its place.
@@ -525,7 +525,7 @@ fn scheduling_takes_the_last_or_the_first() {
             .map(|it| it.connection().lifespan().bond().id());
         conns.into_iter().for_each(|conn| conn.give_back());
         for index in expected {
-            let Verdict::Take(mut conn, _) = ask(&pool, A, Reuse::Any) else {
+            let Verdict::Take(mut conn) = ask(&pool, A, Reuse::Any) else {
                 panic!("three are idle");
             };
             assert_eq!(conn.connection().lifespan().bond().id(), ids[index]);
@@ -544,7 +544,7 @@ fn a_dead_connection_is_passed_over_wherever_it_is() {
         conns.into_iter().for_each(|conn| conn.give_back());
         opens[0].store(false, Ordering::Relaxed);
         opens[2].store(false, Ordering::Relaxed);
-        let Verdict::Take(conn, _) = ask(&pool, A, Reuse::Any) else {
+        let Verdict::Take(conn) = ask(&pool, A, Reuse::Any) else {
             panic!("one is open");
         };
         conn.give_back();

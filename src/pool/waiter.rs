@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::clock::Moment;
 use crate::pool::berth::Berth;
 use crate::pool::host_pool::HostPool;
 use crate::pool::slot::Slot;
@@ -17,8 +16,8 @@ pub(crate) struct Waiter<C: Poolable> {
 
 /// What a waiter is given.
 pub(crate) enum Turn<C: Poolable> {
-    /// A connection that another caller gave back then.
-    Connection(Box<Berth<C>>, Moment),
+    /// A connection that another caller gave back.
+    Connection(Box<Berth<C>>),
     /// The right to make one.
     Make(Slot<C>),
     /// The agent is destroyed.
@@ -42,14 +41,14 @@ impl<C: Poolable> Waiter<C> {
         let connection = gift.connection.take();
         Poll::Ready(match (connection, slot) {
             (connection, _) if gift.refused => {
-                if let Some((berth, since)) = connection {
-                    self.home.put(berth, Some(since));
+                if let Some(berth) = connection {
+                    self.home.put(berth);
                 }
                 Turn::Refused
             }
-            (Some((mut berth, since)), _) => {
+            (Some(mut berth), _) => {
                 berth.set_home(self.home.clone());
-                Turn::Connection(berth, since)
+                Turn::Connection(berth)
             }
             (None, Some(slot)) => Turn::Make(slot),
             (None, None) => unreachable!("a gift is not empty"),
@@ -63,8 +62,8 @@ impl<C: Poolable> Drop for Waiter<C> {
         if let Some(slot) = gift.slot {
             drop(Slot::new(self.home.clone(), slot));
         }
-        if let Some((berth, since)) = gift.connection {
-            self.home.put(berth, Some(since));
+        if let Some(berth) = gift.connection {
+            self.home.put(berth);
         }
     }
 }
