@@ -41,8 +41,11 @@ pub(super) fn read<R>(response: &Response<R>, margin: Duration) -> Hint {
 /// Whether a request is to be the last on its connection.
 #[inline]
 pub(super) fn says_close(fields: &HeaderMap) -> bool {
-    let values = fields.get_all(CONNECTION);
-    !fields.is_empty() && values.iter().any(|value| has(value, "close"))
+    if fields.is_empty() {
+        return false;
+    }
+    let mut values = fields.get_all(CONNECTION).iter();
+    values.any(|value| has(value, "close"))
 }
 
 fn has(value: &HeaderValue, token: &str) -> bool {

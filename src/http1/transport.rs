@@ -64,12 +64,19 @@ impl<IO: Unpin> Transport<IO> {
 
     #[inline]
     fn io(&mut self) -> io::Result<Pin<&mut IO>> {
-        if !self.bond().is_at_home() && self.bond().is_killed() {
-            self.io = None;
+        if !self.bond().is_at_home() {
+            self.leave();
         }
         match &mut self.io {
             Some(io) => Ok(Pin::new(io)),
             None => Err(destroyed()),
+        }
+    }
+
+    #[cold]
+    fn leave(&mut self) {
+        if self.bond().is_killed() {
+            self.io = None;
         }
     }
 
