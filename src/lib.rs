@@ -94,7 +94,7 @@ mod poolable;
 pub mod retry;
 mod target;
 
-pub use agent::{AgentHandle, Drained, Status};
+pub use agent::{AgentHandle, Drained, Event, EventKind, Status};
 pub use bond::{CloseHook, TransportGuard};
 pub use cause::Cause;
 pub use checkin::{Checkin, CheckinFuture, CheckinLayer, Lease};

@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::Notify;
 
 use crate::agent::Status;
+use crate::agent::event::Listeners;
 use crate::bond::Bond;
 use crate::cause::Cause;
 use crate::key::Key;
@@ -19,6 +20,7 @@ pub(crate) struct Books {
     reused: AtomicU64,
     stale: AtomicU64,
     mode: AtomicU8,
+    pub(super) listeners: Listeners,
     /// Told whenever a host pool goes quiet: what `drain` waits for.
     pub(crate) quiet: Notify,
     pools: Mutex<Vec<Weak<dyn Control>>>,
@@ -59,6 +61,7 @@ impl Books {
             reused: AtomicU64::new(0),
             stale: AtomicU64::new(0),
             mode: AtomicU8::new(Mode::Open as u8),
+            listeners: Listeners::default(),
             quiet: Notify::new(),
             pools: Mutex::new(Vec::new()),
             detached: Mutex::new(Vec::new()),

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::agent::{Books, Mode, Status};
+use crate::agent::{Books, Event, Mode, Status};
 
 /// Status and control of an agent, apart from its service.
 ///
@@ -65,6 +65,34 @@ impl AgentHandle {
     pub fn status_changed(&mut self) -> bool {
         let now = self.books.counts().counters();
         std::mem::replace(&mut self.seen, now) != now
+    }
+
+    /// Calls `hook` with everything that happens to this agent's connections from now on, for as long as there is an
+    /// agent: for logs and measurements of your own. The features `tracing` and `metrics` need no hook.
+    ///
+    /// It is called by whoever makes the thing happen, under no lock, and should be quick. It may use the handle that it
+    /// is given, and should keep none of its own: that would keep the hook, and so itself. A panic of it is its own
+    /// affair. What happens at the same time on two threads is told in any order; what happens to one connection, in
+    /// its order.
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    /// use std::sync::Arc;
+    /// use tower_keep_alive::{EventKind, KeepAliveLayer};
+    ///
+    /// let layer = KeepAliveLayer::<http_body_util::Empty<bytes::Bytes>>::new();
+    /// let evicted = Arc::new(AtomicU64::new(0));
+    /// let count = evicted.clone();
+    /// layer.handle().on_event(move |_agent, event| {
+    ///     if let EventKind::Evicted { cause } = event.kind {
+    ///         eprintln!("{}: {cause:?}", event.key);
+    ///         count.fetch_add(1, Ordering::Relaxed);
+    ///     }
+    /// });
+    /// # assert_eq!(evicted.load(Ordering::Relaxed), 0);
+    /// ```
+    pub fn on_event(&self, hook: impl Fn(&Self, &Event<'_>) + Send + Sync + 'static) {
+        self.books.listeners.add(hook);
     }
 
     /// Closes the connections that are idle now. Requests go on, and new ones open connections again.

@@ -1,9 +1,19 @@
 //! What an agent is as a whole: its books, its status, and the handle to them.
 
 mod books;
+mod event;
 mod handle;
+#[cfg(feature = "metrics")]
+mod meters;
 mod status;
+#[cfg(feature = "tracing")]
+mod trace;
 
 pub(crate) use books::{Books, Census, Control, Mode};
+pub use event::{Event, EventKind};
 pub use handle::{AgentHandle, Drained};
+#[cfg(feature = "metrics")]
+pub(crate) use meters::{OpenConnections, waited};
 pub use status::Status;
+#[cfg(feature = "tracing")]
+pub(crate) use trace::TARGET;

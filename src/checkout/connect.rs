@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use tower_service::Service;
 
 use crate::cause::Cause;
+use crate::checkout::watch::Watch;
 use crate::error::{CheckoutError, Denied};
 use crate::pool::{Berth, HostPool, Slot};
 use crate::poolable::Poolable;
@@ -21,11 +22,18 @@ pub(super) struct Connect<C: Poolable, E> {
     /// Before the slot, so that a transport is gone when its slot passes on. Boxed, because it may change tasks.
     future: Pin<Box<dyn Future<Output = Result<C, CheckoutError<E>>> + Send>>,
     slot: Option<Slot<C>>,
+    watch: Watch,
 }
 
 impl<C: Poolable, E: Send + 'static> Connect<C, E> {
     /// Counts from here. `limit` is the time for all of it, with the wait until `maker` is ready.
-    pub(super) fn begin<M, T>(mut slot: Slot<C>, mut maker: M, target: T, limit: Duration) -> Self
+    pub(super) fn begin<M, T>(
+        mut slot: Slot<C>,
+        mut maker: M,
+        target: T,
+        limit: Duration,
+        watch: Watch,
+    ) -> Self
     where
         M: Service<T, Response = C, Error = E> + Send + 'static,
         M::Future: Send,
@@ -45,6 +53,7 @@ impl<C: Poolable, E: Send + 'static> Connect<C, E> {
         Self {
             future,
             slot: Some(slot),
+            watch,
         }
     }
 
@@ -81,8 +90,10 @@ impl<C: Poolable, E: Send + 'static> Connect<C, E> {
         if !self.home().to_background(place, cancel) {
             return;
         }
+        // Still within the span of the caller who began it, and of nobody who is served by it.
+        let watch = self.watch.clone();
         runtime.spawn(async move {
-            let made = poll_fn(|cx| match self.poll(cx) {
+            let made = poll_fn(|cx| match watch.within(|| self.poll(cx)) {
                 Poll::Ready(made) => Poll::Ready(made.ok()),
                 Poll::Pending => Pin::new(&mut cancelled).poll(cx).map(|_| None),
             });

@@ -11,6 +11,7 @@ use tower_service::Service;
 
 use crate::checkout::connect::Connect;
 use crate::checkout::service::Parts;
+use crate::checkout::watch::Watch;
 use crate::clock::Moment;
 use crate::error::{CheckoutError, Denied};
 use crate::pool::{Ask, Berth, Slot, Turn, Verdict, Waiter, current_runtime};
@@ -31,6 +32,7 @@ where
 {
     parts: Arc<Parts<M, C>>,
     state: State<C, M::Error, T>,
+    watch: Watch,
 }
 
 enum State<C: Poolable, E: Send + 'static, T> {
@@ -50,6 +52,12 @@ struct Slow<C: Poolable, E: Send + 'static, T> {
     waiter: Option<Waiter<C>>,
     connect: Option<Connect<C, E>>,
     vetting: Option<Vetting<C>>,
+    /// It began to wait then.
+    since: Moment,
+    /// How long it waited for what it got, where that was somebody else's connection or a slot.
+    waited: Option<Duration>,
+    /// It was given a connection in line.
+    handed_over: bool,
     /// How long it will stand in line without the right to connect.
     patience: Option<(Duration, Pin<Box<Sleep>>)>,
 }
@@ -70,6 +78,7 @@ where
 {
     pub(super) fn new(parts: Arc<Parts<M, C>>, target: T) -> Self {
         Self {
+            watch: Watch::begin(target.key()),
             parts,
             state: State::Start(Some(target), None),
         }
@@ -101,20 +110,20 @@ where
             let now = pool.limits().clock.now();
             match pool.checkout(wanted.key(), ask, stale.take(), now) {
                 Verdict::Take(mut berth) => match berth.connection().probe() {
-                    Liveness::Open => return Ok(Some(self.served(berth, now))),
+                    Liveness::Open => return Ok(Some(self.served(berth, now, None))),
                     Liveness::Dead => {
                         *stale = Some(berth);
                         ask.returning = true;
                     }
                     Liveness::Unknown => {
                         let target = target.take();
-                        self.go_slow(target, Verdict::Take(berth))?;
+                        self.go_slow(target, Verdict::Take(berth), now)?;
                         return Ok(None);
                     }
                 },
                 verdict => {
                     let target = target.take();
-                    self.go_slow(target, verdict)?;
+                    self.go_slow(target, verdict, now)?;
                     return Ok(None);
                 }
             }
@@ -122,7 +131,12 @@ where
     }
 
     #[cold]
-    fn go_slow(&mut self, target: Option<T>, verdict: Verdict<C>) -> Result<(), Denied> {
+    fn go_slow(
+        &mut self,
+        target: Option<T>,
+        verdict: Verdict<C>,
+        now: Moment,
+    ) -> Result<(), Denied> {
         let target = target.expect("kept until it is needed");
         let mut slow = Slow {
             shared: target.reuse() != Reuse::Never,
@@ -130,6 +144,9 @@ where
             waiter: None,
             connect: None,
             vetting: None,
+            since: now,
+            waited: None,
+            handed_over: false,
             patience: None,
         };
         match verdict {
@@ -159,14 +176,27 @@ where
     fn connect(&self, slot: Slot<C>, target: T) -> Connect<C, M::Error> {
         let limits = self.parts.pool.limits();
         let limit = target.connect_timeout().unwrap_or(limits.connect_timeout);
-        Connect::begin(slot, self.parts.maker.clone(), target, limit)
+        Connect::begin(
+            slot,
+            self.parts.maker.clone(),
+            target,
+            limit,
+            self.watch.clone(),
+        )
     }
 
-    /// With a connection that was not made for this caller.
-    fn served(&self, mut berth: Box<Berth<C>>, now: Moment) -> C {
-        berth.check_out(now);
-        self.parts.pool.books().reused();
-        berth.into_connection()
+    /// With a connection that was not made for this caller, and for which it stood in line for so long.
+    fn served(&self, mut berth: Box<Berth<C>>, now: Moment, waited: Option<Duration>) -> C {
+        berth.check_out(now, waited);
+        self.serve(berth, waited)
+    }
+
+    fn serve(&self, berth: Box<Berth<C>>, waited: Option<Duration>) -> C {
+        let conn = berth.into_connection();
+        let lifespan = conn.lifespan();
+        let waited = waited.unwrap_or_default();
+        self.watch.served(lifespan, waited);
+        conn
     }
 }
 
@@ -182,6 +212,22 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
+        let watch = this.watch.clone();
+        watch.within(|| this.poll_within(cx))
+    }
+}
+
+impl<M, T, C> CheckoutFuture<M, T, C>
+where
+    M: Service<T, Response = C> + Clone + Send + Sync + 'static,
+    M::Future: Send + 'static,
+    M::Error: Send + 'static,
+    T: Target + Send + 'static,
+    C: Poolable,
+{
+    #[inline]
+    fn poll_within(&mut self, cx: &mut Context<'_>) -> Poll<Result<C, CheckoutError<M::Error>>> {
+        let this = self;
         loop {
             if matches!(this.state, State::Start(..)) {
                 match this.start() {
@@ -203,13 +249,16 @@ where
                 Step::Connection(berth) => {
                     slow.leave_connect_behind();
                     let now = this.parts.pool.limits().clock.now();
-                    return Poll::Ready(Ok(this.served(berth, now)));
+                    let waited = slow.handed_over.then(|| now.since(slow.since));
+                    return Poll::Ready(Ok(this.served(berth, now, waited)));
                 }
                 Step::Made(mut berth) => {
                     berth.connection().lifespan_mut().check_out(None);
-                    return Poll::Ready(Ok(berth.into_connection()));
+                    return Poll::Ready(Ok(this.serve(berth, slow.waited)));
                 }
                 Step::Make(slot) => {
+                    let now = this.parts.pool.limits().clock.now();
+                    slow.waited = Some(now.since(slow.since));
                     let target = slow.target.take().expect("kept until a connect begins");
                     slow.patience = None;
                     slow.connect = Some(this.connect(slot, target));
@@ -262,6 +311,7 @@ impl<C: Poolable, E: Send + 'static, T> Slow<C, E, T> {
             match self.waiter.as_ref().map(|waiter| waiter.poll_turn(cx)) {
                 Some(Poll::Ready(Turn::Connection(mut berth))) => {
                     self.waiter = None;
+                    self.handed_over = true;
                     match berth.connection().probe() {
                         Liveness::Open => return Step::Connection(berth),
                         Liveness::Unknown => self.vetting = Some(Vetting::new(berth)),

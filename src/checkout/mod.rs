@@ -4,6 +4,7 @@ mod connect;
 mod future;
 mod layer;
 mod service;
+mod watch;
 
 pub use future::CheckoutFuture;
 pub use layer::CheckoutLayer;

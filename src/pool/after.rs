@@ -5,6 +5,7 @@ use std::task::Waker;
 
 use tokio::sync::oneshot;
 
+use crate::agent::EventKind;
 use crate::bond::Bond;
 use crate::cause::Cause;
 use crate::pool::berth::Berth;
@@ -17,6 +18,17 @@ pub(crate) type Cancel = oneshot::Sender<()>;
 /// What is to be done when no lock is held. Almost always nothing.
 #[must_use]
 pub(super) struct After<C>(Vec<Act<C>>);
+
+/// What is said before a connection ends for this cause.
+fn told_of(cause: Cause) -> Option<EventKind> {
+    match cause {
+        Cause::Stale => Some(EventKind::Stale),
+        Cause::Idle | Cause::Age | Cause::Uses | Cause::Surplus | Cause::Room => {
+            Some(EventKind::Evicted { cause })
+        }
+        _ => None,
+    }
+}
 
 enum Act<C> {
     Close(Box<Berth<C>>, Cause),
@@ -59,17 +71,22 @@ impl<C: Poolable> After<C> {
     }
 
     #[inline]
-    pub(super) fn act(self) {
+    pub(super) fn act(self, home: &HostPool<C>) {
         if !self.0.is_empty() {
-            self.act_on_each();
+            self.act_on_each(home);
         }
     }
 
     #[cold]
-    fn act_on_each(self) {
+    fn act_on_each(self, home: &HostPool<C>) {
         for act in self.0 {
             match act {
-                Act::Close(berth, cause) => berth.close(cause),
+                Act::Close(berth, cause) => {
+                    if let Some(kind) = told_of(cause) {
+                        home.tell(Some(berth.id()), || kind);
+                    }
+                    berth.close(cause);
+                }
                 Act::Kill(bond) => bond.kill(Cause::Shutdown),
                 Act::Cancel(cancel) => drop(cancel),
                 Act::Wake(waker) => waker.wake(),

@@ -1,9 +1,11 @@
 //! What a pool keeps of a connection: its place, and the connection while nobody uses it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::{Handle, Id};
 
+use crate::agent::EventKind;
 use crate::cause::Cause;
 use crate::clock::Moment;
 use crate::lifespan::Deadline;
@@ -80,10 +82,26 @@ impl<C: Poolable> Berth<C> {
     }
 
     /// It serves a caller that it was not made for, from now on.
-    pub(crate) fn check_out(&mut self, now: Moment) {
+    ///
+    /// `waited`: how long the caller stood in line for it.
+    pub(crate) fn check_out(&mut self, now: Moment, waited: Option<Duration>) {
         let since = self.rest.since.unwrap_or(now);
         let idle = Some((since.mono, now.mono));
         self.connection().lifespan_mut().check_out(idle);
+        if let Some(home) = &self.home {
+            home.books().reused();
+            home.tell(Some(self.id()), || match waited {
+                Some(waited) => EventKind::HandedOver { waited },
+                None => EventKind::Reused {
+                    idle_for: now.since(since),
+                },
+            });
+        }
+    }
+
+    /// The connection's number.
+    pub(super) fn id(&self) -> u64 {
+        self.connection_ref().lifespan().bond().id()
     }
 
     /// The connection, with its berth hidden in it.

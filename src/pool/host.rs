@@ -3,8 +3,8 @@
 //! A connection is in `open` from before its connect begins until its transport is gone. A caller without a connection
 //! is in the [`Line`].
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 use std::task::Waker;
 
 use slab::Slab;
@@ -108,8 +108,8 @@ impl<C: Poolable> Host<C> {
         self.idle.len()
     }
 
-    pub(super) fn bond(&self, slot: usize) -> Option<Weak<Bond>> {
-        self.open.get(slot)?.bond.as_ref().map(Arc::downgrade)
+    pub(super) fn bond(&self, slot: usize) -> Option<Arc<Bond>> {
+        self.open.get(slot)?.bond.clone()
     }
 
     pub(super) fn open_len(&self) -> usize {

@@ -3,14 +3,16 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
+use std::time::Duration;
 
-use crate::agent::{Books, Census, Mode};
+use crate::agent::{Books, Census, EventKind, Mode};
 use crate::cause::Cause;
 use crate::clock::Moment;
 use crate::key::Key;
 use crate::lifespan::Lifespan;
 use crate::pool::after::{After, Cancel};
 use crate::pool::berth::{Berth, current_runtime};
+use crate::pool::gauges::{Counts, Gauges};
 use crate::pool::host::{Around, Host, Taken};
 use crate::pool::line::{Ask, Gift};
 use crate::pool::shared::Shared;
@@ -22,6 +24,7 @@ pub(crate) struct HostPool<C> {
     key: Key,
     pool: Arc<Shared<C>>,
     host: Mutex<Host<C>>,
+    gauges: Gauges,
 }
 
 /// What a caller gets.
@@ -39,6 +42,7 @@ pub(crate) enum Verdict<C: Poolable> {
 impl<C: Poolable> HostPool<C> {
     pub(super) fn new(key: Key, pool: Arc<Shared<C>>) -> Arc<Self> {
         Arc::new(Self {
+            gauges: Gauges::new(&key),
             key,
             pool,
             host: Mutex::new(Host::new()),
@@ -114,14 +118,29 @@ impl<C: Poolable> HostPool<C> {
         }
     }
 
-    pub(super) fn connected(self: &Arc<Self>, slot: usize, lifespan: &mut Lifespan) {
-        lifespan.begin(self.pool.limits.clock.now());
+    /// A connect begins, now.
+    pub(super) fn created(&self) -> Moment {
+        self.pool.books.created();
+        self.tell(None, || EventKind::Created);
+        self.pool.limits.clock.now()
+    }
+
+    pub(super) fn connected(
+        self: &Arc<Self>,
+        slot: usize,
+        begun: Option<Moment>,
+        lifespan: &mut Lifespan,
+    ) {
+        let now = self.pool.limits.clock.now();
+        lifespan.begin(now);
         let bond = lifespan.bond();
         bond.set_key(self.key.clone());
         let destroyed = self.with(|host, _| {
             host.connected(slot, bond);
             self.pool.mode() == Mode::Destroyed
         });
+        let took = begun.map_or(Duration::ZERO, |begun| now.since(begun));
+        self.tell(Some(bond.id()), || EventKind::Connected { took });
         if destroyed {
             bond.kill(Cause::Shutdown);
         }
@@ -154,17 +173,36 @@ impl<C: Poolable> HostPool<C> {
 
     /// `Some`: a connection, or its connect, ended for this cause. `None`: nothing was begun.
     pub(super) fn release(self: &Arc<Self>, slot: usize, ended: Option<Cause>) {
-        self.with(|host, around| {
+        let bond = self.with(|host, around| {
+            let bond = host.bond(slot);
             if let Some(cause) = ended {
                 self.pool.books.closed(cause);
                 if cause == Cause::Detached
-                    && let Some(bond) = host.bond(slot)
+                    && let Some(bond) = &bond
                 {
-                    self.pool.books.add_detached(bond);
+                    self.pool.books.add_detached(Arc::downgrade(bond));
                 }
             }
             host.release(slot, around);
+            bond
         });
+        let Some(cause) = ended else { return };
+        let born = bond.as_ref().and_then(|bond| bond.born());
+        let age = || {
+            born.map_or(Duration::ZERO, |born| {
+                self.pool.limits.clock.now().since(born)
+            })
+        };
+        self.tell(bond.map(|bond| bond.id()), || match cause {
+            Cause::Detached => EventKind::Detached,
+            cause => EventKind::Closed { cause, age: age() },
+        });
+    }
+
+    /// Never under a lock.
+    #[inline]
+    pub(super) fn tell(&self, connection: Option<u64>, kind: impl FnOnce() -> EventKind) {
+        self.pool.books.tell(&self.key, connection, kind);
     }
 
     /// Whether the slot that was set aside found its caller.
@@ -215,7 +253,7 @@ impl<C: Poolable> HostPool<C> {
         let pool = &*self.pool;
         let mut after = After::new();
         let mut stale = 0;
-        let (result, retires) = {
+        let (result, retires, change) = {
             let mut host = self.host.lock().unwrap_or_else(PoisonError::into_inner);
             let mut total = pool.lock_total();
             let mut around = Around {
@@ -226,19 +264,21 @@ impl<C: Poolable> HostPool<C> {
                 stale: &mut stale,
                 after: &mut after,
             };
+            let before = Counts::of(&host);
             let result = step(&mut host, &mut around);
             let retires = host.is_quiet() && !host.retired;
             host.retired |= retires;
-            (result, retires)
+            (result, retires, Counts::of(&host).since(before))
         };
         if retires {
             pool.table.remove(self);
             pool.books.quiet.notify_waiters();
         }
+        self.gauges.change(change);
         if stale > 0 {
             pool.books.stale(stale);
         }
-        after.act();
+        after.act(self);
         pool.balance();
         result
     }

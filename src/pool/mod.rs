@@ -3,6 +3,7 @@
 mod admission;
 mod after;
 mod berth;
+mod gauges;
 mod host;
 mod host_pool;
 mod limits;

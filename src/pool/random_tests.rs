@@ -201,7 +201,7 @@ impl Model {
             return self.callers.push(caller);
         }
         let now = self.limits.clock.now();
-        berth.check_out(now);
+        berth.check_out(now, None);
         self.used.push(berth);
         if let Some(slot) = caller.slot.take().filter(|_| caller.begun) {
             self.leave_behind(caller.host, slot);

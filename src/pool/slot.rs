@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::bond::CloseHook;
 use crate::cause::Cause;
+use crate::clock::Moment;
 use crate::pool::berth::Berth;
 use crate::pool::host_pool::HostPool;
 use crate::poolable::Poolable;
@@ -13,8 +14,8 @@ use crate::poolable::Poolable;
 pub(crate) struct Slot<C: Poolable> {
     home: Arc<HostPool<C>>,
     place: usize,
-    /// A connect has begun on it: it counts.
-    begun: bool,
+    /// When a connect began on it: from then on it counts.
+    begun: Option<Moment>,
     cause: Cause,
 }
 
@@ -23,15 +24,14 @@ impl<C: Poolable> Slot<C> {
         Self {
             home,
             place,
-            begun: false,
+            begun: None,
             cause: Cause::Cancelled,
         }
     }
 
     /// A connect begins.
     pub(crate) fn begin(&mut self) {
-        self.begun = true;
-        self.home.books().created();
+        self.begun = Some(self.home.created());
     }
 
     /// There will be no connection.
@@ -43,7 +43,7 @@ impl<C: Poolable> Slot<C> {
     pub(crate) fn fill(self, mut conn: C) -> Box<Berth<C>> {
         let home = self.home.clone();
         let place = self.place;
-        home.connected(place, conn.lifespan_mut());
+        home.connected(place, self.begun, conn.lifespan_mut());
         let mut slot = self;
         conn.on_close(CloseHook::new(move |cause| {
             slot.cause = cause;
@@ -66,6 +66,6 @@ impl<C: Poolable> Slot<C> {
 impl<C: Poolable> Drop for Slot<C> {
     fn drop(&mut self) {
         self.home
-            .release(self.place, self.begun.then_some(self.cause));
+            .release(self.place, self.begun.map(|_| self.cause));
     }
 }

@@ -1,0 +1,143 @@
+//! What an agent tells those who listen.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+#[cfg(feature = "metrics")]
+use crate::agent::meters;
+#[cfg(feature = "tracing")]
+use crate::agent::trace;
+use crate::agent::{AgentHandle, Books};
+use crate::cause::Cause;
+use crate::key::Key;
+
+/// Something that happened to a connection of an agent; see [`AgentHandle::on_event`].
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Event<'a> {
+    /// What the connection is pooled under.
+    pub key: &'a Key,
+    /// The connection's number ([`ConnectionInfo::id`](crate::ConnectionInfo::id)); `None` while there is none yet.
+    pub connection: Option<u64>,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+/// What happened to a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EventKind {
+    /// Its connect begins. From here on it counts as created.
+    Created,
+    /// It can be used.
+    Connected {
+        /// How long the connect took, DNS and TLS included.
+        took: Duration,
+    },
+    /// It was idle, and serves another caller from now on.
+    Reused {
+        /// How long it was idle.
+        idle_for: Duration,
+    },
+    /// It had another caller's exchange on it, or was made for a caller who found something better, and serves one who
+    /// waited for it.
+    HandedOver {
+        /// How long that caller waited.
+        waited: Duration,
+    },
+    /// It was found dead before it was used again. Its end follows.
+    Stale,
+    /// The pool ends it for a limit: its age, its time idle, its uses, or room for others. Its end follows.
+    Evicted {
+        /// The limit.
+        cause: Cause,
+    },
+    /// It counts no more, and lives on: it was upgraded, or its caller detached it. The last that is said of it.
+    Detached,
+    /// Its transport is gone, or its connect is over without one. The last that is said of it.
+    Closed {
+        /// Why.
+        cause: Cause,
+        /// How old it was; zero where it was never connected.
+        age: Duration,
+    },
+}
+
+type Hook = dyn Fn(&AgentHandle, &Event<'_>) + Send + Sync;
+
+/// Those who listen. Nobody, as a rule: then an event costs one look.
+#[derive(Default)]
+pub(super) struct Listeners {
+    any: AtomicBool,
+    hooks: Mutex<Arc<[Arc<Hook>]>>,
+}
+
+impl Listeners {
+    pub(super) fn add(&self, hook: impl Fn(&AgentHandle, &Event<'_>) + Send + Sync + 'static) {
+        let mut hooks = self.hooks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut more = hooks.to_vec();
+        more.push(Arc::new(hook));
+        *hooks = more.into();
+        self.any.store(true, Ordering::Release);
+    }
+
+    /// Not under the lock: a hook may add another one.
+    fn now(&self) -> Arc<[Arc<Hook>]> {
+        let hooks = self.hooks.lock().unwrap_or_else(PoisonError::into_inner);
+        hooks.clone()
+    }
+}
+
+impl Books {
+    /// Tells whoever listens. Never under a lock: what listens is not ours.
+    #[inline]
+    pub(crate) fn tell(
+        self: &Arc<Self>,
+        key: &Key,
+        connection: Option<u64>,
+        kind: impl FnOnce() -> EventKind,
+    ) {
+        if self.is_heard() {
+            self.tell_all(key, connection, kind());
+        }
+    }
+
+    #[inline]
+    fn is_heard(&self) -> bool {
+        #[cfg(feature = "tracing")]
+        if trace::is_wanted() {
+            return true;
+        }
+        cfg!(feature = "metrics") || self.listeners.any.load(Ordering::Acquire)
+    }
+
+    #[cold]
+    fn tell_all(self: &Arc<Self>, key: &Key, connection: Option<u64>, kind: EventKind) {
+        #[cfg(feature = "tracing")]
+        trace::event(key, connection, kind);
+        #[cfg(feature = "metrics")]
+        meters::event(key, kind);
+        if !self.listeners.any.load(Ordering::Acquire) {
+            return;
+        }
+        let event = &Event {
+            key,
+            connection,
+            kind,
+        };
+        let agent = AgentHandle::new(self.clone());
+        for hook in &*self.listeners.now() {
+            // A slot may be passing on behind this: it must, whatever a hook does.
+            let _ = catch_unwind(AssertUnwindSafe(|| hook(&agent, event)));
+        }
+    }
+}
+
+impl fmt::Debug for Listeners {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Listeners")
+    }
+}

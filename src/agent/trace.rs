@@ -1,0 +1,31 @@
+//! What happens, for `tracing`.
+
+use tracing::{Level, debug, enabled};
+
+use crate::agent::EventKind;
+use crate::key::Key;
+
+/// The target of every span and event here.
+pub(crate) const TARGET: &str = "tower_keep_alive";
+
+pub(super) fn is_wanted() -> bool {
+    enabled!(target: TARGET, Level::DEBUG)
+}
+
+pub(super) fn event(key: &Key, connection: Option<u64>, kind: EventKind) {
+    macro_rules! say {
+        ($what:literal $(, $($field:tt)+)?) => {
+            debug!(target: TARGET, %key, connection.id = connection, $($($field)+,)? $what)
+        };
+    }
+    match kind {
+        EventKind::Created => say!("created"),
+        EventKind::Connected { took } => say!("connected", ?took),
+        EventKind::Reused { idle_for } => say!("reused", ?idle_for),
+        EventKind::HandedOver { waited } => say!("handed over", ?waited),
+        EventKind::Stale => say!("stale"),
+        EventKind::Evicted { cause } => say!("evicted", ?cause),
+        EventKind::Detached => say!("detached"),
+        EventKind::Closed { cause, age } => say!("closed", ?cause, ?age),
+    }
+}

@@ -1,0 +1,71 @@
+//! What is told of one checkout while it goes on, and of its end.
+
+use std::time::Duration;
+
+use crate::key::KeyRef;
+use crate::lifespan::Lifespan;
+
+/// A span around one checkout, if there is anybody to see it.
+#[derive(Clone)]
+pub(super) struct Watch {
+    #[cfg(feature = "tracing")]
+    span: tracing::Span,
+}
+
+impl Watch {
+    /// Within the caller's span, which is the current one.
+    #[inline]
+    pub(super) fn begin(key: KeyRef<'_>) -> Self {
+        #[cfg(feature = "tracing")]
+        {
+            use tracing::field::{Empty, display};
+
+            use crate::key::Key;
+
+            let span = tracing::debug_span!(
+                target: crate::agent::TARGET,
+                "checkout",
+                key = Empty,
+                connection.id = Empty,
+                reused = Empty,
+                waited = Empty,
+            );
+            if !span.is_disabled() {
+                span.record("key", display(Key::from(key)));
+            }
+            Self { span }
+        }
+        #[cfg(not(feature = "tracing"))]
+        {
+            let _ = key;
+            Self {}
+        }
+    }
+
+    /// What happens in `step` happens within this checkout.
+    #[inline]
+    pub(super) fn within<R>(&self, step: impl FnOnce() -> R) -> R {
+        #[cfg(feature = "tracing")]
+        let _entered = self.span.enter();
+        step()
+    }
+
+    /// The caller has its connection, and stood in line for so long.
+    #[inline]
+    #[cfg_attr(
+        not(any(feature = "tracing", feature = "metrics")),
+        expect(unused_variables, reason = "nobody is told")
+    )]
+    pub(super) fn served(&self, lifespan: &Lifespan, waited: Duration) {
+        #[cfg(feature = "tracing")]
+        if !self.span.is_disabled() {
+            self.span.record("connection.id", lifespan.bond().id());
+            self.span.record("reused", lifespan.is_reused());
+            self.span.record("waited", tracing::field::debug(waited));
+        }
+        #[cfg(feature = "metrics")]
+        if let Some(key) = lifespan.bond().key() {
+            crate::agent::waited(key, waited);
+        }
+    }
+}

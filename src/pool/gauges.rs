@@ -1,0 +1,67 @@
+//! How many connections of one key are in use and how many idle, for the `metrics` facade; nothing without it.
+
+#[cfg(feature = "metrics")]
+use crate::agent::OpenConnections;
+use crate::key::Key;
+use crate::pool::host::Host;
+use crate::poolable::Poolable;
+
+pub(super) struct Gauges {
+    #[cfg(feature = "metrics")]
+    open: OpenConnections,
+}
+
+/// What one step under the lock changes, or what there was before it.
+#[derive(Clone, Copy)]
+pub(super) struct Counts {
+    #[cfg(feature = "metrics")]
+    open: isize,
+    #[cfg(feature = "metrics")]
+    idle: isize,
+}
+
+#[cfg_attr(
+    not(feature = "metrics"),
+    expect(unused_variables, reason = "nobody counts")
+)]
+impl Gauges {
+    pub(super) fn new(key: &Key) -> Self {
+        Self {
+            #[cfg(feature = "metrics")]
+            open: OpenConnections::of(key),
+        }
+    }
+
+    /// Not under the lock: what counts is not ours.
+    #[inline]
+    pub(super) fn change(&self, by: Counts) {
+        #[cfg(feature = "metrics")]
+        self.open.changed(by.open, by.idle);
+    }
+}
+
+#[cfg_attr(
+    not(feature = "metrics"),
+    expect(unused_variables, reason = "nobody counts")
+)]
+impl Counts {
+    #[inline]
+    pub(super) fn of<C: Poolable>(host: &Host<C>) -> Self {
+        Self {
+            #[cfg(feature = "metrics")]
+            open: host.open_len().cast_signed(),
+            #[cfg(feature = "metrics")]
+            idle: host.idle_len().cast_signed(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn since(self, before: Self) -> Self {
+        Self {
+            #[cfg(feature = "metrics")]
+            open: self.open - before.open,
+            #[cfg(feature = "metrics")]
+            idle: self.idle - before.idle,
+        }
+    }
+}
