@@ -163,6 +163,7 @@ impl Destination {
         self
     }
 
+    #[inline]
     pub(crate) fn routed(mut self, route: Option<Route>) -> Self {
         self.route = route.filter(|route| !route.is_empty());
         self

@@ -65,10 +65,10 @@ impl UnixConnector {
         }
     }
 
-    fn path(&self, destination: &Destination) -> Result<Arc<Path>, Error> {
-        let refuse = |why| Err(Error::new(Kind::Target(TargetError::Route(why))));
+    fn path(&self, destination: &Destination) -> Result<Arc<Path>, BoxError> {
+        let refuse = |why| Err(Error::new(Kind::Target(TargetError::Route(why))).into());
         if *destination.scheme() != Scheme::HTTP {
-            return refuse("a Unix socket without TLS serves no URI but http");
+            return Err("the scheme is not http, and without TLS that is all there is".into());
         }
         let route = destination.route();
         if route.is_some_and(|it| it.local_address().is_some() || it.family().is_some()) {
@@ -97,7 +97,7 @@ where
 
     fn call(&mut self, target: T) -> UnixConnecting {
         let path = match target.try_into() {
-            Ok(destination) => self.path(&destination).map_err(BoxError::from),
+            Ok(destination) => self.path(&destination),
             Err(error) => Err(error.into()),
         };
         UnixConnecting(Box::pin(async move {

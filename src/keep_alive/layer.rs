@@ -113,7 +113,6 @@ impl<B> KeepAliveLayer<B> {
 }
 
 impl<B, T> KeepAliveLayer<B, T> {
-
     /// Status and control of all services that this layer and its clones make.
     #[must_use]
     pub fn handle(&self) -> AgentHandle {
