@@ -93,7 +93,11 @@ impl Error {
             Some(Denied::ConnectTimeout(after)) => Kind::Timeout(TimeoutKind::Connect, *after),
             Some(Denied::QueueFull(limit)) => Kind::QueueFull(*limit),
             Some(Denied::ShutDown) => Kind::ShutDown,
-            None => Kind::Connect,
+            None => match find::<Self>(&*error).map(|error| &error.0.kind) {
+                // A connector's own: it cannot go where the request wants to go.
+                Some(Kind::Target(fault)) => return Self::new(Kind::Target(fault.clone())),
+                _ => Kind::Connect,
+            },
         };
         Self::new(kind).unsent().caused_by(error)
     }
@@ -165,8 +169,8 @@ impl Error {
         matches!(self.0.kind, Kind::ShutDown)
     }
 
-    /// The request cannot be sent as it is: no host, a scheme that is not HTTP, contradictory fields. The text says
-    /// which. No connection was touched.
+    /// The request cannot be sent as it is: no host, a scheme that is not HTTP, contradictory fields, a
+    /// [`Route`](crate::Route) that the connector cannot follow. The text says which. No connection was touched.
     #[must_use]
     pub fn is_target(&self) -> bool {
         matches!(self.0.kind, Kind::Target(_))
@@ -240,6 +244,7 @@ pub(crate) enum TargetError {
     Port(String),
     Method(&'static str),
     Header(&'static str, &'static str),
+    Route(&'static str),
 }
 
 impl fmt::Display for TargetError {
@@ -249,7 +254,7 @@ impl fmt::Display for TargetError {
             Self::NoHost => f.write_str("the URI has no host"),
             Self::Scheme(scheme) => write!(f, "the scheme {scheme:?} is neither http nor https"),
             Self::Port(port) => write!(f, "{port:?} is no port"),
-            Self::Method(why) => f.write_str(why),
+            Self::Method(why) | Self::Route(why) => f.write_str(why),
             Self::Header(name, why) => write!(f, "the field {name} cannot be sent: {why}"),
         }
     }

@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use http::header::HeaderValue;
 
+use crate::route::Route;
+
 /// What a target says about the connections that can serve it, borrowed from it.
 ///
 /// Two targets share connections exactly when their keys are equal: scheme, host (compared without regard to case),
-/// port (the scheme's own when none is given) and partition. User information, path and query do not count, and a host
+/// port (the scheme's own when none is given), route and partition. User information, path and query do not count, and a host
 /// name is not the same as its address: names are resolved when a connection is made, and only then.
 ///
 /// ```
@@ -28,6 +30,7 @@ pub struct KeyRef<'a> {
     host: &'a str,
     port: u16,
     partition: Option<&'a str>,
+    route: Option<&'a Route>,
 }
 
 impl<'a> KeyRef<'a> {
@@ -38,12 +41,14 @@ impl<'a> KeyRef<'a> {
         host: &'a str,
         port: u16,
         partition: Option<&'a str>,
+        route: Option<&'a Route>,
     ) -> Self {
         Self {
             scheme,
             host,
             port,
             partition,
+            route,
         }
     }
 
@@ -56,6 +61,7 @@ impl<'a> KeyRef<'a> {
             host: unbracketed(host),
             port: port.unwrap_or_else(|| default_port(scheme)),
             partition: None,
+            route: None,
         }
     }
 
@@ -63,6 +69,13 @@ impl<'a> KeyRef<'a> {
     #[must_use]
     pub fn partition(mut self, name: &'a str) -> Self {
         self.partition = Some(name);
+        self
+    }
+
+    /// The same origin, connected to in this way.
+    #[must_use]
+    pub fn route(mut self, route: &'a Route) -> Self {
+        self.route = Some(route);
         self
     }
 }
@@ -76,6 +89,7 @@ impl PartialEq<KeyRef<'_>> for Key {
             && (*key.host == *other.host || key.host.eq_ignore_ascii_case(other.host))
             && (*key.scheme == *other.scheme || key.scheme.eq_ignore_ascii_case(other.scheme))
             && key.partition.as_deref() == other.partition
+            && key.route.as_ref() == other.route
     }
 }
 
@@ -108,6 +122,9 @@ impl Hash for KeyRef<'_> {
         if let Some(partition) = self.partition {
             state.write(partition.as_bytes());
         }
+        if let Some(route) = self.route {
+            route.hash(state);
+        }
     }
 }
 
@@ -118,8 +135,8 @@ fn folded(chunk: [u8; 8]) -> u64 {
 
 /// What makes connections interchangeable, kept: the name of a host pool.
 ///
-/// Prints as Node's Agent names its pools, `host:port:` (with the scheme before it where it is not `http`, and the
-/// partition behind it where there is one). Cloning shares.
+/// Prints as Node's Agent names its pools, `host:port:localAddress:family:socketPath` without what is not set (with the
+/// scheme before it where it is not `http`, and the partition behind it where there is one). Cloning shares.
 #[derive(Clone)]
 pub struct Key(Arc<Parts>);
 
@@ -128,6 +145,7 @@ struct Parts {
     host: Box<str>,
     port: u16,
     partition: Option<Box<str>>,
+    route: Option<Route>,
     host_header: Option<HeaderValue>,
 }
 
@@ -154,6 +172,12 @@ impl Key {
     #[must_use]
     pub fn partition(&self) -> Option<&str> {
         self.0.partition.as_deref()
+    }
+
+    /// How its connections are made, where the target said.
+    #[must_use]
+    pub fn route(&self) -> Option<&Route> {
+        self.0.route.as_ref()
     }
 
     /// The value of the `Host` field for this origin: IPv6 literals in brackets, the port only where it is not the
@@ -183,6 +207,7 @@ impl From<KeyRef<'_>> for Key {
             host,
             port: key.port,
             partition: key.partition.map(Box::from),
+            route: key.route.cloned(),
             host_header: host_header.ok(),
         }))
     }
@@ -195,11 +220,13 @@ impl Key {
             host: &self.0.host,
             port: self.0.port,
             partition: self.0.partition.as_deref(),
+            route: self.0.route.as_ref(),
         }
     }
 
-    fn ordered(&self) -> (&str, u16, &str, Option<&str>) {
-        (self.host(), self.port(), self.scheme(), self.partition())
+    fn ordered(&self) -> impl Ord {
+        let origin = (self.host(), self.port(), self.scheme());
+        (origin, self.route(), self.partition())
     }
 }
 
@@ -237,6 +264,9 @@ impl fmt::Display for Key {
             write!(f, "{}:", self.scheme())?;
         }
         write!(f, "{}:{}:", self.host(), self.port())?;
+        if let Some(route) = self.route() {
+            route.fmt(f)?;
+        }
         match self.partition() {
             Some(partition) => write!(f, ":{partition}"),
             None => Ok(()),

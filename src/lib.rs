@@ -92,6 +92,7 @@ mod lifespan;
 mod pool;
 mod poolable;
 pub mod retry;
+mod route;
 mod target;
 
 pub use agent::{AgentHandle, Drained, Event, EventKind, Status};
@@ -113,6 +114,7 @@ pub use key::{Key, KeyRef};
 pub use lifespan::{Deadline, Lifespan};
 pub use pool::{Limits, Pool, Scheduling};
 pub use poolable::{Liveness, Poolable, Use};
+pub use route::{Family, Route};
 pub use target::{Destination, InactivityTimeout, OneShot, Partition, Reuse, Target};
 
 // The README's code is compiled with the doctests.

@@ -8,8 +8,9 @@ use std::time::Duration;
 use http::Uri;
 use http::uri::{Authority, PathAndQuery, Scheme};
 
-use crate::error::TargetError;
+use crate::error::{Error, Kind, TargetError};
 use crate::key::{Key, KeyRef};
+use crate::route::Route;
 
 /// Where a connection is wanted to, and on what terms. Implement it for a target type of your own to pool connections
 /// of any kind.
@@ -78,7 +79,22 @@ pub enum Reuse {
 /// A request's target: what `Exchange` asks the services below it for.
 ///
 /// It holds the scheme and the authority of the request's URI, and what the request says about its connection; the
-/// path stays with the request. `Uri::from` gives the URI of the origin, with `/` for its path.
+/// path stays with the request. `Uri::from` gives the URI of the origin, with `/` for its path, and
+/// `Destination::try_from` takes what a connection needs to know from a URI: a connector that wants both bounds its target
+/// by `TryInto<Destination>`, as those of [`connect`](crate::connect) do.
+///
+/// ```
+/// use http::Uri;
+/// use tower_keep_alive::{Destination, Key, Route, Target};
+///
+/// # fn main() -> Result<(), tower_keep_alive::Error> {
+/// let destination = Destination::try_from(Uri::from_static("http://localhost/here"))?
+///     .with_route(Route::new().with_unix_path("/run/app.sock"));
+/// assert_eq!(Key::from(destination.key()).to_string(), "localhost:80::/run/app.sock");
+/// assert!(Destination::try_from(Uri::from_static("/here")).unwrap_err().is_target());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Destination {
     scheme: Scheme,
@@ -87,6 +103,7 @@ pub struct Destination {
     host: Range<u16>,
     port: u16,
     partition: Option<Partition>,
+    route: Option<Route>,
     reuse: Reuse,
     connect_timeout: Option<Duration>,
     returning: bool,
@@ -134,6 +151,7 @@ impl Destination {
             scheme,
             authority,
             partition: None,
+            route: None,
             reuse: Reuse::Any,
             connect_timeout: None,
             returning: false,
@@ -142,6 +160,12 @@ impl Destination {
 
     pub(crate) fn partitioned(mut self, partition: Option<Partition>) -> Self {
         self.partition = partition;
+        self
+    }
+
+    #[inline]
+    pub(crate) fn routed(mut self, route: Option<Route>) -> Self {
+        self.route = route.filter(|route| !route.is_empty());
         self
     }
 
@@ -158,6 +182,18 @@ impl Destination {
     /// It had a connection that did not take its request.
     pub(crate) fn return_to_line(&mut self) {
         self.returning = true;
+    }
+
+    /// The same origin, connected to in this way.
+    #[must_use]
+    pub fn with_route(self, route: Route) -> Self {
+        self.routed(Some(route))
+    }
+
+    /// How the request wants its connection made, where it says something.
+    #[must_use]
+    pub fn route(&self) -> Option<&Route> {
+        self.route.as_ref()
     }
 
     /// The scheme of the request's URI.
@@ -194,6 +230,7 @@ impl Target for Destination {
             &self.authority.as_str()[host],
             self.port,
             self.partition.as_ref().map(|partition| &*partition.0),
+            self.route.as_ref(),
         )
     }
 
@@ -213,6 +250,19 @@ impl Target for Destination {
     }
 }
 
+/// Fails where the URI has no host, or a scheme that is neither `http` nor `https`
+/// ([`is_target`](crate::Error::is_target)).
+impl TryFrom<Uri> for Destination {
+    type Error = Error;
+
+    fn try_from(uri: Uri) -> Result<Self, Error> {
+        let parts = uri.into_parts();
+        Self::new(parts.scheme, parts.authority, false)
+            .map_err(|fault| Error::new(Kind::Target(fault)))
+    }
+}
+
+/// Without the route: for connectors that cannot follow one.
 impl From<Destination> for Uri {
     fn from(destination: Destination) -> Self {
         let mut parts = http::uri::Parts::default();

@@ -11,10 +11,9 @@ use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
-use support::agent::{Req, agent, at_rest, fetch, get, post, read, send};
+use support::agent::{Connector, Req, agent, at_rest, fetch, get, post, read, send};
 use support::{Conn, Gate, Server, eventually, script};
 use tower::{Layer, ServiceExt};
-use tower_keep_alive::connect::TcpConnector;
 use tower_keep_alive::{
     Error, ExchangeLayer, IdleEvictionLayer, KeepAliveLayer, Limits, MaxUsesLayer, TtlLayer,
 };
@@ -491,7 +490,7 @@ async fn a_caller_who_lies_about_the_length_harms_nobody_else() {
     let server = Server::ok().await;
     let layer = KeepAliveLayer::new();
     let handle = layer.handle();
-    let client = layer.layer(TcpConnector::new());
+    let client = layer.layer(Connector);
     let upload = |body| {
         Request::builder()
             .method(Method::POST)

@@ -11,11 +11,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http_body_util::{BodyExt, Full};
-use support::agent::{Client, agent, agent_over, at_rest, fetch, get, read};
-use support::{Conn, CountingConnector, Gate, Server, Tcp, alive_tasks, eventually, script};
+use support::agent::{Client, Connector, agent, agent_over, at_rest, fetch, get, read};
+use support::{Conn, CountingConnector, Gate, Server, Sockets, alive_tasks, eventually, script};
 use tokio::runtime::{Builder, Runtime};
 use tower::Layer;
-use tower_keep_alive::connect::TcpConnector;
 use tower_keep_alive::{AgentHandle, Cause, KeepAliveLayer};
 
 #[cfg(target_os = "linux")]
@@ -171,7 +170,7 @@ fn neither_layer_nor_handle_keeps_connections() {
         let before = Belongings::now();
         let layer = Layers::new();
         let (handle, other) = (layer.handle(), layer.clone());
-        let client = layer.layer(TcpConnector::new());
+        let client = layer.layer(Connector);
         fetch(&client, server.url("/")).await.unwrap();
         drop(client);
         before.are_back().await;
@@ -374,8 +373,8 @@ fn drain_waits_for_every_service_of_its_layer() {
         let server = halves(&gate).await;
         let layer = Layers::new();
         let handle = layer.handle();
-        let one = layer.layer(TcpConnector::new());
-        let two = layer.clone().layer(TcpConnector::new());
+        let one = layer.layer(Connector);
+        let two = layer.clone().layer(Connector);
         let first = one.request(get(server.url("/"))).await.unwrap();
         let second = two.request(get(server.url("/"))).await.unwrap();
         let mut drained = Box::pin(handle.drain());
@@ -399,7 +398,7 @@ fn destroy_fails_everything_with_shut_down() {
         let server = halves(&gate).await;
         let silent = Server::start(script::stall).await;
         let connects = Gate::new();
-        let connector = CountingConnector::new(Tcp).gate(&connects);
+        let connector = CountingConnector::new(Sockets).gate(&connects);
         let before = Belongings::now();
         let layer = Layers::new().max_connections_per_host(2);
         let (client, handle) = agent_over(layer, connector.clone());
@@ -643,7 +642,7 @@ fn a_connect_dies_with_its_runtime_and_passes_its_slot_on() {
         let home = busy_runtime();
         let server = home.block_on(Server::ok());
         let connects = Gate::new();
-        let connector = CountingConnector::new(Tcp).gate(&connects);
+        let connector = CountingConnector::new(Sockets).gate(&connects);
         let layer = Layers::new().max_connections_per_host(1);
         let (client, handle) = agent_over(layer, connector.clone());
         let url = server.url("/");

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use support::agent::{agent_over, at_rest, fetch, get};
-use support::{CountingConnector, Server, Tcp, eventually};
+use support::{CountingConnector, Server, Sockets, eventually};
 use tower_keep_alive::KeepAliveLayer;
 
 /// The next of a series of numbers that looks random, and is the same every time.
@@ -31,7 +31,7 @@ async fn trust_09_a_thousand_callers_who_come_and_go_never_have_an_eleventh_tran
 /// For five seconds callers send and give up, at random moments; then as many as the limit allows are served at once.
 async fn storm(number: u32, callers: u64, limit: usize) {
     let server = Server::echo().await;
-    let connector = CountingConnector::new(Tcp);
+    let connector = CountingConnector::new(Sockets);
     let layer = KeepAliveLayer::new().max_connections_per_host(limit);
     let (client, handle) = agent_over(layer, connector.clone());
     let end = Instant::now() + Duration::from_secs(5);
@@ -106,7 +106,7 @@ async fn many_hosts_under_one_total_with_callers_who_come_and_go() {
     for _ in 0..5 {
         servers.push(Server::echo().await);
     }
-    let connector = CountingConnector::new(Tcp);
+    let connector = CountingConnector::new(Sockets);
     let layer = KeepAliveLayer::new()
         .max_connections(TOTAL)
         .max_connections_per_host(3);

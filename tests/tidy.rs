@@ -14,7 +14,7 @@ const FLOORS: &[&[&str]] = &[
     &["pool"],
     &["poolable", "agent"],
     &[
-        "target", "key", "error", "lifespan", "info", "clock", "cause", "bond", "activity",
+        "target", "route", "key", "error", "lifespan", "info", "clock", "cause", "bond", "activity",
     ],
 ];
 

@@ -17,7 +17,10 @@
 //! ```
 
 mod probe;
+mod socket;
 mod tcp;
+#[cfg(unix)]
+mod unix;
 
 use std::any::Any;
 
@@ -27,7 +30,10 @@ use tokio::net::TcpStream;
 use crate::bond::Addresses;
 
 pub use probe::Probe;
+pub use socket::Socket;
 pub use tcp::{Tcp, TcpConnecting, TcpConnector};
+#[cfg(unix)]
+pub use unix::{Unix, UnixConnecting, UnixConnector};
 
 /// The two ends of a transport, where it tells them.
 pub(crate) fn addresses(transport: &dyn Any) -> Addresses {

@@ -3,6 +3,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::connect::Tcp;
+#[cfg(unix)]
+use crate::connect::Unix;
 use crate::poolable::Liveness;
 
 /// A look at a transport that is in use elsewhere: whether it was closed, or written to unasked, while it was idle.
@@ -28,6 +30,10 @@ impl Probe {
 
     /// The probe of a transport that is known here.
     pub(crate) fn find(transport: &dyn Any) -> Option<Self> {
+        #[cfg(unix)]
+        if let Some(unix) = transport.downcast_ref::<Unix>() {
+            return Some(unix.probe());
+        }
         transport.downcast_ref::<Tcp>().map(Tcp::probe)
     }
 }

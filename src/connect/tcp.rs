@@ -1,10 +1,8 @@
 use std::fmt;
 use std::future::Future;
-use std::io;
-use std::mem::MaybeUninit;
+use std::mem;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,15 +10,13 @@ use http::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::GaiResolver;
 use hyper_util::rt::TokioIo;
-use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tower_service::Service;
 
 use crate::bond::Addresses;
-use crate::connect::Probe;
-use crate::error::BoxError;
-use crate::poolable::Liveness;
+use crate::connect::Socket;
+use crate::error::{BoxError, Error, Kind, TargetError};
+use crate::target::Destination;
 
 /// TCP, by hyper-util's [`HttpConnector`]: name resolution, and happy eyeballs (RFC 8305) over what it finds.
 ///
@@ -101,7 +97,9 @@ impl<R> TcpConnector<R> {
 
 impl<T, R> Service<T> for TcpConnector<R>
 where
-    T: Into<Uri>,
+    T: TryInto<Destination>,
+    T::Error: Into<BoxError>,
+    R: Clone,
     HttpConnector<R>: Service<Uri, Response = TokioIo<TcpStream>>,
     <HttpConnector<R> as Service<Uri>>::Error: Into<BoxError>,
     <HttpConnector<R> as Service<Uri>>::Future: Send + 'static,
@@ -115,11 +113,39 @@ where
     }
 
     fn call(&mut self, target: T) -> TcpConnecting {
-        let connecting = self.0.call(target.into());
+        let connecting = match target.try_into() {
+            Ok(destination) => self.connect(destination).map_err(BoxError::from),
+            Err(error) => Err(error.into()),
+        };
         TcpConnecting(Box::pin(async move {
-            let stream = connecting.await.map_err(Into::into)?.into_inner();
+            let stream = connecting?.await.map_err(Into::into)?.into_inner();
             Ok(Tcp::new(stream))
         }))
+    }
+}
+
+impl<R> TcpConnector<R>
+where
+    R: Clone,
+    HttpConnector<R>: Service<Uri>,
+{
+    fn connect(
+        &mut self,
+        destination: Destination,
+    ) -> Result<<HttpConnector<R> as Service<Uri>>::Future, Error> {
+        let Some(route) = destination.route() else {
+            return Ok(self.0.call(destination.into()));
+        };
+        if route.unix_path().is_some() {
+            let why = "the route names a Unix socket, and the connector makes TCP connections";
+            return Err(Error::new(Kind::Target(TargetError::Route(why))));
+        }
+        let clone = self.0.clone();
+        let mut ready = mem::replace(&mut self.0, clone);
+        if let Some(address) = route.local_address() {
+            ready.set_local_address(Some(address));
+        }
+        Ok(ready.call(destination.into()))
     }
 }
 
@@ -145,100 +171,17 @@ impl fmt::Debug for TcpConnecting {
 }
 
 /// A TCP stream that its pool can look at while a connection's driver has it.
-#[derive(Debug)]
-pub struct Tcp {
-    /// One descriptor, shared: a second one would keep the socket open after the first is closed.
-    stream: Arc<Mutex<TcpStream>>,
-    addresses: Addresses,
-    vectored: bool,
-}
+pub type Tcp = Socket<TcpStream>;
 
 impl Tcp {
     /// Of a stream that was connected elsewhere.
     #[must_use]
     pub fn new(stream: TcpStream) -> Self {
-        Self {
-            addresses: Addresses {
-                local: stream.local_addr().ok(),
-                remote: stream.peer_addr().ok(),
-            },
-            vectored: stream.is_write_vectored(),
-            stream: Arc::new(Mutex::new(stream)),
-        }
-    }
-
-    pub(super) fn addresses(&self) -> Addresses {
-        self.addresses
-    }
-
-    pub(super) fn probe(&self) -> Probe {
-        // Weak: the socket closes with its connection.
-        let stream = Arc::downgrade(&self.stream);
-        Probe::new(move || match stream.upgrade() {
-            Some(stream) => look(&lock(&stream)),
-            None => Liveness::Dead,
-        })
-    }
-}
-
-/// `recv` with `MSG_PEEK` on a socket that does not block: nothing to read is what an idle connection should say.
-#[inline]
-fn look(stream: &TcpStream) -> Liveness {
-    let mut byte = [MaybeUninit::uninit()];
-    match SockRef::from(stream).peek(&mut byte) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Liveness::Open,
-        _ => Liveness::Dead,
-    }
-}
-
-#[inline]
-fn lock(stream: &Mutex<TcpStream>) -> MutexGuard<'_, TcpStream> {
-    stream.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl AsyncRead for Tcp {
-    #[inline]
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut *lock(&self.stream)).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Tcp {
-    #[inline]
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *lock(&self.stream)).poll_write(cx, buf)
-    }
-
-    #[inline]
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *lock(&self.stream)).poll_write_vectored(cx, bufs)
-    }
-
-    #[inline]
-    fn is_write_vectored(&self) -> bool {
-        self.vectored
-    }
-
-    /// TCP has nothing of its own to flush, nor has tokio.
-    #[inline]
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *lock(&self.stream)).poll_shutdown(cx)
+        let addresses = Addresses {
+            local: stream.local_addr().ok(),
+            remote: stream.peer_addr().ok(),
+        };
+        Self::of(stream, addresses)
     }
 }
 
@@ -258,7 +201,7 @@ mod tests {
             (TcpConnector::new().nodelay(false), false),
         ] {
             let tcp = connector.call(uri.clone()).await.unwrap();
-            assert_eq!(lock(&tcp.stream).nodelay().unwrap(), nodelay);
+            assert_eq!(tcp.stream().nodelay().unwrap(), nodelay);
         }
     }
 }

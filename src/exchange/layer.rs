@@ -20,6 +20,7 @@ pub(super) struct Settings {
     pub(super) server_hint_margin: Duration,
     pub(super) info_in_extensions: bool,
     pub(super) absolute_form: bool,
+    pub(super) routed: bool,
     pub(super) drain_unread: Option<Drain>,
 }
 
@@ -40,6 +41,7 @@ impl ExchangeLayer {
                 server_hint_margin: Duration::from_secs(1),
                 info_in_extensions: true,
                 absolute_form: false,
+                routed: true,
                 drain_unread: None,
             },
         }
@@ -75,6 +77,12 @@ impl ExchangeLayer {
     #[must_use]
     pub const fn absolute_form(mut self, absolute: bool) -> Self {
         self.settings.absolute_form = absolute;
+        self
+    }
+
+    /// Whether what is below sees the routes of requests; if not, a request that has one fails. Default: true.
+    pub(crate) const fn routed(mut self, routed: bool) -> Self {
+        self.settings.routed = routed;
         self
     }
 

@@ -10,6 +10,7 @@ use http_body::Body;
 use crate::error::TargetError;
 use crate::exchange::layer::Settings;
 use crate::key::Key;
+use crate::route::Route;
 use crate::target::{
     Destination, InactivityTimeout, OnFreshConnection, OneShot, Partition, Reuse, Target,
 };
@@ -27,7 +28,15 @@ pub(super) fn aim<B: Body>(
         path_and_query,
         ..
     } = mem::take(request.uri_mut()).into_parts();
-    let destination = Destination::new(scheme, authority, connects)?;
+    let route = match request.extensions().is_empty() {
+        true => None,
+        false => route_of(request.extensions_mut(), settings)?,
+    };
+    let (scheme, authority) = match &route {
+        Some(route) => origin(route, scheme, authority),
+        None => (scheme, authority),
+    };
+    let destination = Destination::new(scheme, authority, connects)?.routed(route);
     let form = if connects {
         Uri::from(without_user(destination.authority()))
     } else if settings.absolute_form && *destination.scheme() == Scheme::HTTP {
@@ -49,6 +58,29 @@ pub(super) fn aim<B: Body>(
         request.headers_mut().insert(CONNECTION, close);
     }
     Ok(destination)
+}
+
+/// The route, if what is below would see it.
+fn route_of(said: &mut Extensions, settings: &Settings) -> Result<Option<Route>, TargetError> {
+    let route = said.remove::<Route>();
+    if route.is_some() && !settings.routed {
+        let why = "the request has a route, and its agent's connector would not see it: see KeepAliveLayer::routed";
+        return Err(TargetError::Route(why));
+    }
+    Ok(route)
+}
+
+/// The origin of a URI; `http://localhost` for a relative one where the route tells where to connect to.
+fn origin(
+    route: &Route,
+    scheme: Option<Scheme>,
+    authority: Option<Authority>,
+) -> (Option<Scheme>, Option<Authority>) {
+    if scheme.is_none() && authority.is_none() && route.unix_path().is_some() {
+        let localhost = Authority::from_static("localhost");
+        return (Some(Scheme::HTTP), Some(localhost));
+    }
+    (scheme, authority)
 }
 
 /// What the request says about its connection is for us alone.

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,16 +12,19 @@ use crate::agent::{AgentHandle, Books};
 use crate::checkin::CheckinLayer;
 use crate::checkout::CheckoutLayer;
 use crate::clock::Clock;
+use crate::connect::Probe;
 use crate::exchange::ExchangeLayer;
 use crate::expiry::{ActiveTimeoutLayer, IdleEvictionLayer, MaxUsesLayer, TtlLayer};
 use crate::http1::HandshakeLayer;
 use crate::keep_alive::KeepAlive;
 use crate::pool::{Limits, Scheduling};
+use crate::target::Destination;
 
 /// Node's `http.Agent` with what agentkeepalive adds, over any
 /// [`MakeConnection<Uri>`](tower::make::MakeConnection): the whole stack with agentkeepalive's defaults.
 ///
-/// `B` is the type of the request bodies; it is inferred.
+/// `B` is the type of the request bodies; it is inferred. `T` is what the connector is asked for: a [`Uri`], or after
+/// [`routed`](Self::routed) a [`Destination`].
 ///
 /// # Clone
 ///
@@ -44,7 +48,7 @@ use crate::pool::{Limits, Scheduling};
 /// # let _ = (client, agent);
 /// ```
 #[must_use]
-pub struct KeepAliveLayer<B> {
+pub struct KeepAliveLayer<B, T = Uri> {
     exchange: ExchangeLayer,
     limits: Limits,
     idle_timeout: Duration,
@@ -55,13 +59,14 @@ pub struct KeepAliveLayer<B> {
     uses: MaxUsesLayer,
     handshake: HandshakeLayer<B>,
     books: Arc<Books>,
+    target: PhantomData<fn() -> T>,
 }
 
 impl<B> KeepAliveLayer<B> {
     /// agentkeepalive's defaults: connections are kept for 4 s, 256 for each host at most, without limit in use.
     pub fn new() -> Self {
         Self {
-            exchange: ExchangeLayer::new(),
+            exchange: ExchangeLayer::new().routed(false),
             limits: Limits::new(),
             idle_timeout: Duration::from_secs(4),
             active_timeout: None,
@@ -71,9 +76,43 @@ impl<B> KeepAliveLayer<B> {
             uses: MaxUsesLayer::new(u64::MAX),
             handshake: HandshakeLayer::new(),
             books: Arc::new(Books::new()),
+            target: PhantomData,
         }
     }
 
+    /// Lets requests say how their connections are made ([`Route`](crate::Route)): the connector is one of
+    /// [`Destination`]s then, as [`connect`](crate::connect)'s are.
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use http_body_util::Empty;
+    /// use tower::ServiceBuilder;
+    /// use tower_keep_alive::connect::TcpConnector;
+    /// use tower_keep_alive::{Destination, KeepAlive, KeepAliveLayer};
+    ///
+    /// let client: KeepAlive<TcpConnector, Empty<Bytes>, Destination> = ServiceBuilder::new()
+    ///     .layer(KeepAliveLayer::new().routed())
+    ///     .service(TcpConnector::new());
+    /// # let _ = client;
+    /// ```
+    pub fn routed(self) -> KeepAliveLayer<B, Destination> {
+        KeepAliveLayer {
+            exchange: self.exchange.routed(true),
+            limits: self.limits,
+            idle_timeout: self.idle_timeout,
+            active_timeout: self.active_timeout,
+            connect_timeout: self.connect_timeout,
+            ttl: self.ttl,
+            ttl_jitter: self.ttl_jitter,
+            uses: self.uses,
+            handshake: self.handshake,
+            books: self.books,
+            target: PhantomData,
+        }
+    }
+}
+
+impl<B, T> KeepAliveLayer<B, T> {
     /// Status and control of all services that this layer and its clones make.
     #[must_use]
     pub fn handle(&self) -> AgentHandle {
@@ -228,6 +267,16 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
+    /// How to look at a transport that is not one of [`connect`](crate::connect)'s before it is used again; see
+    /// [`HandshakeLayer::probe_with`].
+    pub fn probe_with<IO: 'static>(
+        mut self,
+        probe: impl Fn(&IO) -> Probe + Send + Sync + 'static,
+    ) -> Self {
+        self.handshake = self.handshake.probe_with(probe);
+        self
+    }
+
     /// Another clock, for tests of your own.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.limits = self.limits.clock(clock);
@@ -235,13 +284,14 @@ impl<B> KeepAliveLayer<B> {
     }
 }
 
-impl<M, B> Layer<M> for KeepAliveLayer<B>
+impl<M, B, T> Layer<M> for KeepAliveLayer<B, T>
 where
     B: Send + 'static,
+    T: From<Destination>,
 {
-    type Service = KeepAlive<M, B>;
+    type Service = KeepAlive<M, B, T>;
 
-    fn layer(&self, connector: M) -> KeepAlive<M, B> {
+    fn layer(&self, connector: M) -> KeepAlive<M, B, T> {
         let active = self.active_timeout.unwrap_or_else(|| {
             let twice = self.idle_timeout.saturating_mul(2);
             twice.max(Duration::from_secs(8))
@@ -251,7 +301,7 @@ where
         let checkout = CheckoutLayer::with_books(limits, self.books.clone());
         let idle = IdleEvictionLayer::new(self.idle_timeout);
         let ttl = TtlLayer::new(self.ttl).jitter(self.ttl_jitter);
-        let connector = MapRequestLayer::new(Uri::from as _).layer(connector);
+        let connector = MapRequestLayer::new(T::from as _).layer(connector);
         let connections = ActiveTimeoutLayer::new(active).layer(self.handshake.layer(connector));
         let limited = idle.layer(ttl.layer(self.uses.layer(connections)));
         let leases = CheckinLayer::new().layer(checkout.layer(limited));
@@ -259,7 +309,7 @@ where
     }
 }
 
-impl<B> Clone for KeepAliveLayer<B> {
+impl<B, T> Clone for KeepAliveLayer<B, T> {
     fn clone(&self) -> Self {
         Self {
             exchange: self.exchange,
@@ -272,6 +322,7 @@ impl<B> Clone for KeepAliveLayer<B> {
             uses: self.uses,
             handshake: self.handshake.clone(),
             books: self.books.clone(),
+            target: PhantomData,
         }
     }
 }
@@ -282,7 +333,7 @@ impl<B> Default for KeepAliveLayer<B> {
     }
 }
 
-impl<B> fmt::Debug for KeepAliveLayer<B> {
+impl<B, T> fmt::Debug for KeepAliveLayer<B, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeepAliveLayer")
             .field("exchange", &self.exchange)

@@ -17,8 +17,8 @@ use crate::http1::{Handshake, Http1Connection};
 use crate::target::Destination;
 
 type Limited<M> = IdleEviction<Ttl<MaxUses<ActiveTimeout<M>>>>;
-type Connections<M, B> = Limited<Handshake<MapRequest<M, fn(Destination) -> Uri>, B>>;
-type Leases<M, B> = Checkin<Checkout<Connections<M, B>, Http1Connection<B>>>;
+type Connections<M, B, T> = Limited<Handshake<MapRequest<M, fn(Destination) -> T>, B>>;
+type Leases<M, B, T> = Checkin<Checkout<Connections<M, B, T>, Http1Connection<B>>>;
 
 /// The service that [`KeepAliveLayer`](crate::KeepAliveLayer) makes: requests in, responses out.
 ///
@@ -32,31 +32,32 @@ type Leases<M, B> = Checkin<Checkout<Connections<M, B>, Http1Connection<B>>>;
 /// # Cancel safety
 ///
 /// A future of it that is dropped gives up its request; see [`ExchangeFuture`].
-pub struct KeepAlive<M, B>
+pub struct KeepAlive<M, B, T = Uri>
 where
     B: Send + 'static,
 {
-    stack: Exchange<Leases<M, B>>,
+    stack: Exchange<Leases<M, B, T>>,
 }
 
-impl<M, B> KeepAlive<M, B>
+impl<M, B, T> KeepAlive<M, B, T>
 where
     B: Send + 'static,
 {
-    pub(super) fn new(stack: Exchange<Leases<M, B>>) -> Self {
+    pub(super) fn new(stack: Exchange<Leases<M, B, T>>) -> Self {
         Self { stack }
     }
 }
 
-impl<M, B> KeepAlive<M, B>
+impl<M, B, T> KeepAlive<M, B, T>
 where
-    M: Service<Uri> + Clone + Send + Sync + 'static,
+    M: Service<T> + Clone + Send + Sync + 'static,
     M::Response: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     M::Future: Send + 'static,
     M::Error: Into<BoxError>,
     B: HttpBody + Send + 'static,
     B::Data: Send,
     B::Error: Into<BoxError>,
+    T: From<Destination> + 'static,
 {
     /// Sends a request: what `call` does, for callers without a tower stack.
     ///
@@ -91,24 +92,25 @@ where
     pub fn request(
         &self,
         request: Request<B>,
-    ) -> ExchangeFuture<Leases<M, B>, Lease<Http1Connection<B>>, B> {
+    ) -> ExchangeFuture<Leases<M, B, T>, Lease<Http1Connection<B>>, B> {
         self.stack.exchange(request)
     }
 }
 
-impl<M, B> Service<Request<B>> for KeepAlive<M, B>
+impl<M, B, T> Service<Request<B>> for KeepAlive<M, B, T>
 where
-    M: Service<Uri> + Clone + Send + Sync + 'static,
+    M: Service<T> + Clone + Send + Sync + 'static,
     M::Response: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     M::Future: Send + 'static,
     M::Error: Into<BoxError>,
     B: HttpBody + Send + 'static,
     B::Data: Send,
     B::Error: Into<BoxError>,
+    T: From<Destination> + 'static,
 {
     type Response = Response<Body>;
     type Error = Error;
-    type Future = ExchangeFuture<Leases<M, B>, Lease<Http1Connection<B>>, B>;
+    type Future = ExchangeFuture<Leases<M, B, T>, Lease<Http1Connection<B>>, B>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
         Poll::Ready(Ok(()))
@@ -119,7 +121,7 @@ where
     }
 }
 
-impl<M, B: Send + 'static> Clone for KeepAlive<M, B> {
+impl<M, B: Send + 'static, T> Clone for KeepAlive<M, B, T> {
     fn clone(&self) -> Self {
         Self {
             stack: self.stack.clone(),
@@ -127,7 +129,7 @@ impl<M, B: Send + 'static> Clone for KeepAlive<M, B> {
     }
 }
 
-impl<M, B: Send + 'static> fmt::Debug for KeepAlive<M, B> {
+impl<M, B: Send + 'static, T> fmt::Debug for KeepAlive<M, B, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeepAlive").finish_non_exhaustive()
     }

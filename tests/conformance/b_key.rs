@@ -1,7 +1,7 @@
 //! B. Pool key.
 
-use crate::support::agent::{agent, agent_over, at_rest, fetch, get, send};
-use crate::support::{CountingConnector, RefusingPort, Server, eventually};
+use crate::support::agent::{Connector, agent, agent_over, at_rest, fetch, get, send};
+use crate::support::{CountingConnector, RefusingPort, Server, eventually, only_over_tcp};
 use http::Uri;
 use hyper_util::client::legacy::connect::dns::Name;
 use std::convert::Infallible;
@@ -87,6 +87,9 @@ async fn node_13_a_request_without_a_host_is_refused() {
 #[cfg(target_os = "linux")] // Elsewhere only 127.0.0.1 is ours without further ado.
 #[tokio::test]
 async fn node_16_local_address_is_connected_from() {
+    if only_over_tcp("it is about IP addresses") {
+        return;
+    }
     let server = Server::ok().await;
     let layer = KeepAliveLayer::new();
     let handle = layer.handle();
@@ -124,6 +127,9 @@ async fn node_16_a_local_address_that_cannot_be_bound_is_an_error() {
 
 #[tokio::test]
 async fn node_17_host_case_host_header_user_path_and_query_share_a_connection() {
+    if only_over_tcp("it is about names, which TCP resolves") {
+        return;
+    }
     let server = Server::ok().await;
     let port = server.addr().port();
     let (client, handle) = agent_over(KeepAliveLayer::new(), resolving(&server, &Arc::default()));
@@ -197,6 +203,9 @@ fn resolving(
 
 #[tokio::test]
 async fn node_17_names_are_resolved_when_a_connection_is_made_and_only_then() {
+    if only_over_tcp("it is about names, which TCP resolves") {
+        return;
+    }
     let server = Server::ok().await;
     let asked = Arc::default();
     let (client, handle) = agent_over(KeepAliveLayer::new(), resolving(&server, &asked));
@@ -218,7 +227,7 @@ async fn node_17_names_are_resolved_when_a_connection_is_made_and_only_then() {
 async fn node_21_a_connection_leaves_by_the_key_that_it_came_by() {
     let server = Server::ok().await;
     let port = server.addr().port();
-    let connector = CountingConnector::new(TcpConnector::new());
+    let connector = CountingConnector::new(Connector);
     let (client, handle) = agent_over(KeepAliveLayer::new(), connector.clone());
     for (index, host) in ["LocalHost", "localhost", "user@LOCALHOST"]
         .iter()

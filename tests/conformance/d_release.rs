@@ -1,6 +1,8 @@
 //! D. Release rules.
 
-use crate::support::agent::{Req, agent, agent_over, at_rest, fetch, get, post, read, send};
+use crate::support::agent::{
+    Connector, Req, agent, agent_over, at_rest, fetch, get, post, read, send,
+};
 use crate::support::{Conn, CountingConnector, Gate, InMemory, Server, eventually, script, settle};
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -12,7 +14,6 @@ use tokio::task::yield_now;
 use tower::make::MakeConnection;
 use tower::util::MapResponseLayer;
 use tower::{Service, ServiceBuilder};
-use tower_keep_alive::connect::TcpConnector;
 use tower_keep_alive::{
     AgentHandle, Body, BoxError, Cause, CheckinLayer, CheckoutLayer, Destination, Error,
     ExchangeLayer, HandshakeLayer, Http1Connection, IdleEvictionLayer, KeepAliveLayer, Lease,
@@ -171,7 +172,7 @@ async fn node_37_an_abandoned_body_costs_its_connection_and_frees_its_slot() {
         conn.stall().await;
     })
     .await;
-    let connector = CountingConnector::new(TcpConnector::new());
+    let connector = CountingConnector::new(Connector);
     let layer = KeepAliveLayer::new().max_connections_per_host(1);
     let (client, handle) = agent_over(layer, connector.clone());
     let mut abandoned = client.request(get(server.url("/1"))).await.unwrap();
@@ -516,7 +517,7 @@ async fn node_44_max_free_is_for_each_key() {
 #[tokio::test]
 async fn node_45_the_worked_numbers() {
     let server = Server::echo().await;
-    let connector = CountingConnector::new(TcpConnector::new());
+    let connector = CountingConnector::new(Connector);
     let layer = KeepAliveLayer::new()
         .max_connections_per_host(5)
         .max_idle_per_host(2);

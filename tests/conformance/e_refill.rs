@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use tower_keep_alive::{Cause, KeepAliveLayer};
 
 use crate::support::agent::{agent, agent_over, agent_paused, at_rest, fetch, get, read, send};
-use crate::support::{CountingConnector, Gate, Server, Tcp, eventually, settle};
+use crate::support::{CountingConnector, Gate, Server, Sockets, eventually, settle};
 
 #[tokio::test]
 async fn node_49_a_close_leaves_nothing_behind() {
@@ -48,7 +48,7 @@ async fn node_50_a_closed_connection_is_replaced_for_the_head_of_its_own_line() 
         }
     })
     .await;
-    let counting = CountingConnector::new(Tcp);
+    let counting = CountingConnector::new(Sockets);
     let layer = KeepAliveLayer::new().max_connections_per_host(1);
     let (client, handle) = agent_over(layer, counting.clone());
     let urls = ["/0", "/1", "/2"].map(|path| server.url(path));
@@ -76,7 +76,7 @@ async fn node_51_a_removal_makes_room_once() {
         }
     })
     .await;
-    let counting = CountingConnector::new(Tcp);
+    let counting = CountingConnector::new(Sockets);
     let layer = KeepAliveLayer::new().max_connections_per_host(2);
     let (client, handle) = agent_over(layer, counting.clone());
     let aborted = (0..6).map(|_| async {
@@ -236,7 +236,7 @@ async fn node_54_an_abort_in_flight_serves_the_next_on_a_new_connection() {
         }
     })
     .await;
-    let counting = CountingConnector::new(Tcp);
+    let counting = CountingConnector::new(Sockets);
     let layer = KeepAliveLayer::new().max_connections_per_host(1);
     let (client, handle) = agent_over(layer, counting.clone());
     let aborted = tokio::spawn(client.request(get(server.url("/0"))));

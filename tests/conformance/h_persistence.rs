@@ -10,7 +10,7 @@ use tower_keep_alive::{Cause, KeepAliveLayer};
 
 use super::q_idle_timeout::{idle_life, saying};
 use crate::support::agent::{Req, agent, agent_over, agent_paused, at_rest, fetch, get, send};
-use crate::support::{CountingConnector, Gate, Server, Tcp, eventually, settle};
+use crate::support::{CountingConnector, Gate, Server, Sockets, eventually, settle};
 
 fn saying_connection(value: &'static str, url: String) -> Req {
     let mut request = get(url);
@@ -388,7 +388,7 @@ async fn node_77_the_servers_max_is_kept_to() {
 #[tokio::test]
 async fn node_77_the_servers_max_is_kept_to_on_a_hand_over() {
     let server = counting_down(1).await;
-    let counting = CountingConnector::new(Tcp);
+    let counting = CountingConnector::new(Sockets);
     let layer = KeepAliveLayer::new().max_connections_per_host(1);
     let (client, handle) = agent_over(layer, counting.clone());
     let answers = join_all((0..6).map(|_| fetch(&client, server.url("/")))).await;

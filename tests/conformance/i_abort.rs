@@ -14,7 +14,8 @@ use crate::support::agent::{
     Answer, Req, agent, agent_over, agent_paused, at_rest, fetch, get, post, read, send,
 };
 use crate::support::{
-    CountingConnector, Fault, Gate, Server, Tcp, TrapConnector, eventually, script, settle,
+    CountingConnector, Fault, Gate, Server, Sockets, TrapConnector, eventually, only_over_tcp,
+    script, settle,
 };
 
 fn pending(handle: &AgentHandle) -> usize {
@@ -53,7 +54,7 @@ async fn gated(gate: &Gate) -> Server {
 async fn node_81_an_abort_in_line_leaves_the_line_at_once() {
     let gate = Gate::new();
     let server = gated(&gate).await;
-    let counting = CountingConnector::new(Tcp);
+    let counting = CountingConnector::new(Sockets);
     let layer = KeepAliveLayer::new().max_connections_per_host(1);
     let (client, handle) = agent_over(layer, counting.clone());
     let first = spawn_fetch(&client, server.url("/first"));
@@ -113,7 +114,7 @@ async fn node_81_an_abort_of_one_that_was_just_served_passes_it_on() {
 async fn node_82_an_abort_while_connecting_leaves_its_connect_to_who_waits() {
     let server = Server::echo().await;
     let gate = Gate::new();
-    let counting = CountingConnector::new(Tcp).gate(&gate);
+    let counting = CountingConnector::new(Sockets).gate(&gate);
     let layer = KeepAliveLayer::new().max_connections_per_host(1);
     let (client, handle) = agent_over(layer, counting.clone());
     let first = spawn_fetch(&client, server.url("/first"));
@@ -137,7 +138,7 @@ async fn node_82_an_abort_while_connecting_leaves_its_connect_to_who_waits() {
 async fn node_82_an_abort_while_connecting_for_nobody_else_gives_up_the_connect() {
     let server = Server::echo().await;
     let gate = Gate::new();
-    let counting = CountingConnector::new(Tcp).gate(&gate);
+    let counting = CountingConnector::new(Sockets).gate(&gate);
     let layer = KeepAliveLayer::new().max_connections_per_host(1);
     let (client, handle) = agent_over(layer, counting.clone());
     let first = spawn_fetch(&client, server.url("/first"));
@@ -207,6 +208,9 @@ async fn node_83_an_abort_signal_is_a_drop() {
 #[tokio::test]
 async fn node_84_a_close_before_the_head_is_a_reset() {
     for rst in [false, true] {
+        if rst && only_over_tcp("a Unix socket has no RST") {
+            continue;
+        }
         let server = Server::start(move |mut conn| async move {
             while let Some(head) = conn.request().await {
                 if head.target == "/close" {
@@ -245,6 +249,9 @@ async fn node_85_a_reset_in_a_body_is_the_bodys_error_and_is_never_retried() {
         (false, "transfer-encoding: chunked"),
         (true, "connection: close"),
     ] {
+        if rst && only_over_tcp("a Unix socket has no RST") {
+            continue;
+        }
         let server = {
             let gate = gate.clone();
             Server::start(move |mut conn| {

@@ -11,7 +11,9 @@ use tower_keep_alive::retry::ReusedReset;
 use tower_keep_alive::{ConnectionInfo, KeepAliveLayer};
 
 use crate::support::agent::{agent, agent_over, at_rest, fetch, get, post, read, send};
-use crate::support::{CountingConnector, Gate, RefusingPort, Server, Tcp, eventually, script};
+use crate::support::{
+    CountingConnector, Gate, RefusingPort, Server, Sockets, eventually, only_over_tcp, script,
+};
 
 #[tokio::test]
 async fn node_91_a_connection_that_was_idle_is_reused_and_a_new_one_is_not() {
@@ -72,7 +74,7 @@ async fn node_92_a_connection_made_for_somebody_else_is_a_reuse() {
     // Late binding leaves it behind: it may be as stale as any that was idle.
     let server = Server::ok().await;
     let gate = Gate::new();
-    let counting = CountingConnector::new(Tcp).gate(&gate);
+    let counting = CountingConnector::new(Sockets).gate(&gate);
     let (client, handle) = agent_over(KeepAliveLayer::new(), counting.clone());
     gate.open(1);
     let held = client.request(get(server.url("/"))).await.unwrap();
@@ -97,6 +99,9 @@ async fn node_92_a_connection_made_for_somebody_else_is_a_reuse() {
 
 #[tokio::test]
 async fn node_93_a_reset_of_a_reused_connection_is_retried_on_a_new_one() {
+    if only_over_tcp("a Unix socket has no RST") {
+        return;
+    }
     let server = Server::start(|mut conn| async move {
         while let Some(head) = conn.request().await {
             if head.target == "/reset" && conn.index == 0 {

@@ -7,6 +7,7 @@ mod support;
 
 mod a_options;
 mod b_key;
+mod b_route;
 mod c_admission;
 mod d_release;
 mod e_refill;

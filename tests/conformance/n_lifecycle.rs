@@ -11,7 +11,7 @@ use tower::service_fn;
 use tower_keep_alive::{AgentHandle, Cause, KeepAliveLayer};
 
 use crate::support::agent::{Client, agent, agent_over, agent_paused, at_rest, fetch, get};
-use crate::support::{CountingConnector, Gate, Server, Tcp, eventually, script};
+use crate::support::{CountingConnector, Gate, Server, Sockets, eventually, script};
 
 /// Answers what is not `/held` at once, and the rest when `gate` lets it.
 async fn holding(gate: &Gate) -> Server {
@@ -137,7 +137,7 @@ async fn node_105_status_has_a_map_of_each_by_name() {
     let server = holding(&gate).await;
     let other = Server::ok().await;
     let connects = Gate::new();
-    let counting = CountingConnector::new(Tcp).gate(&connects);
+    let counting = CountingConnector::new(Sockets).gate(&connects);
     let layer = KeepAliveLayer::new().max_connections_per_host(2);
     let (client, handle) = agent_over(layer, counting);
     let names = |server: &Server, count: usize| vec![(format!("{}:", server.addr()), count)];

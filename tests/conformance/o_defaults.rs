@@ -7,7 +7,7 @@ use tower_keep_alive::{Cause, KeepAliveLayer, TimeoutKind};
 
 use super::q_idle_timeout::{idle_life, saying};
 use crate::support::agent::{agent, agent_over, agent_paused, at_rest, fetch};
-use crate::support::{CountingConnector, Gate, Server, Tcp, eventually, script, settle};
+use crate::support::{CountingConnector, Gate, Server, Sockets, eventually, script, settle};
 
 #[tokio::test]
 async fn ak_01_connections_are_kept_unless_told_otherwise() {
@@ -162,7 +162,7 @@ async fn ak_10_without_keep_alive_each_request_has_a_connection_of_its_own() {
 #[tokio::test]
 async fn ak_10_without_keep_alive_nothing_is_handed_over_and_the_limit_is_kept_to() {
     let server = Server::ok().await;
-    let counting = CountingConnector::new(Tcp);
+    let counting = CountingConnector::new(Sockets);
     let layer = KeepAliveLayer::new()
         .keep_alive(false)
         .max_connections_per_host(2);

@@ -10,7 +10,8 @@ use crate::support::agent::{
     agent, agent_over, agent_paused, at_rest, fetch, get, post, read, send,
 };
 use crate::support::{
-    CountingConnector, Gate, RefusingPort, Server, Tcp, eventually, script, settle,
+    CountingConnector, Gate, RefusingPort, Server, Sockets, eventually, only_over_tcp, script,
+    settle,
 };
 
 /// agentkeepalive's six counters, in its order: created, create errors, closed, errors, timeouts, requests.
@@ -29,7 +30,7 @@ fn counters(status: &Status) -> [u64; 6] {
 async fn ak_31_a_connect_counts_when_it_begins() {
     let server = Server::ok().await;
     let gate = Gate::new();
-    let counting = CountingConnector::new(Tcp).gate(&gate);
+    let counting = CountingConnector::new(Sockets).gate(&gate);
     let (client, handle) = agent_over(KeepAliveLayer::new(), counting.clone());
     let request = fetch(&client, server.url("/"));
     let steps = async {
@@ -96,6 +97,9 @@ async fn ak_32_a_connect_that_takes_too_long_counts_and_one_that_is_given_up_doe
 
 #[tokio::test]
 async fn ak_33_whatever_ends_a_connection_it_is_closed_once() {
+    if only_over_tcp("a Unix socket has no RST") {
+        return;
+    }
     let server = Server::start(|mut conn| async move {
         while let Some(head) = conn.request().await {
             match &*head.target {
@@ -175,6 +179,9 @@ async fn ak_33_what_leaves_its_pool_is_detached_and_not_closed() {
 
 #[tokio::test]
 async fn ak_34_a_reset_is_an_error_and_a_fin_is_none() {
+    if only_over_tcp("a Unix socket has no RST") {
+        return;
+    }
     let server = Server::start(|mut conn| async move {
         let head = conn.request().await.unwrap();
         if head.target == "/rst" {

@@ -8,14 +8,13 @@ use http::header::HOST;
 use http::{Request, Uri};
 use http_body_util::{BodyExt, Full};
 use tower::{Service, ServiceBuilder, ServiceExt};
-use tower_keep_alive::connect::TcpConnector;
 use tower_keep_alive::{
     Cause, CheckinLayer, CheckoutLayer, ExchangeLayer, HandshakeLayer, IdleEvictionLayer,
     KeepAliveLayer, Limits, MaxUsesLayer, Moment, Poolable, TtlLayer,
 };
 
 use crate::line::{Shard, answer, maker};
-use crate::support::agent::{agent_over, at_rest, fetch, get};
+use crate::support::agent::{Connector, agent_over, at_rest, fetch, get};
 use crate::support::{Server, eventually};
 
 type B = Full<Bytes>;
@@ -25,7 +24,7 @@ async fn handshake_gives_connections_for_one_request_at_a_time() {
     let server = Server::echo().await;
     let connections = ServiceBuilder::new()
         .layer(HandshakeLayer::<B>::new())
-        .service(TcpConnector::new());
+        .service(Connector);
     let uri: Uri = server.url("/").parse().unwrap();
     let mut conn = connections.oneshot(uri).await.unwrap();
     for path in ["/a", "/b"] {
@@ -49,7 +48,7 @@ async fn exchange_alone_makes_a_connection_for_each_request() {
     let client = ServiceBuilder::new()
         .layer(ExchangeLayer::new())
         .layer(HandshakeLayer::<B>::new())
-        .service(TcpConnector::new());
+        .service(Connector);
     for path in ["/a", "/b"] {
         let answer = fetch(&client, server.url(path)).await.unwrap();
         assert_eq!(answer.body, path);
@@ -77,7 +76,7 @@ async fn checkin_alone_closes_after_use() {
         .layer(ExchangeLayer::new())
         .layer(CheckinLayer::new())
         .layer(HandshakeLayer::<B>::new())
-        .service(TcpConnector::new());
+        .service(Connector);
     for path in ["/a", "/b"] {
         assert_eq!(fetch(&client, server.url(path)).await.unwrap().body, path);
     }
@@ -94,7 +93,7 @@ async fn checkout_alone_limits_and_counts_and_keeps_nothing() {
         .layer(ExchangeLayer::new())
         .layer(checkout)
         .layer(HandshakeLayer::<B>::new())
-        .service(TcpConnector::new());
+        .service(Connector);
     let held = client.clone().oneshot(get(server.url("/a"))).await.unwrap();
     let waits = tokio::spawn({
         let (client, url) = (client.clone(), server.url("/b"));

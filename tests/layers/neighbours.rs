@@ -23,15 +23,18 @@ use tower::timeout::TimeoutLayer;
 use tower::timeout::error::Elapsed;
 use tower::util::{BoxCloneSyncService, MapResponse};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
-use tower_keep_alive::connect::{Tcp, TcpConnector};
 use tower_keep_alive::{
     BoxError, Cause, CheckinLayer, CheckoutError, CheckoutLayer, Destination, ExchangeLayer,
     HandshakeLayer, KeepAliveLayer, Limits,
 };
 
 use crate::support;
-use crate::support::agent::{Req, agent_over, agent_paused, at_rest, fetch, get, read};
-use crate::support::{CountingConnector, Gate, MemoryStream, Server, eventually, script};
+use crate::support::agent::{
+    Connector, Req, Transport, agent_over, agent_paused, at_rest, fetch, get, read,
+};
+use crate::support::{
+    CountingConnector, Gate, MemoryStream, Server, eventually, only_over_tcp, script,
+};
 
 type B = Full<Bytes>;
 
@@ -96,7 +99,7 @@ async fn a_timeout_on_connects_stands_below_checkout() {
 async fn a_concurrency_limit_on_connects_stands_below_checkout() {
     let server = Server::ok().await;
     let gate = Gate::new();
-    let connector = CountingConnector::new(support::Tcp).gate(&gate);
+    let connector = CountingConnector::new(support::Sockets).gate(&gate);
     let checkout = CheckoutLayer::new(Limits::new());
     let handle = checkout.handle();
     let client = ServiceBuilder::new()
@@ -155,7 +158,7 @@ async fn map_request_and_map_err_stand_anywhere() {
             connects.fetch_add(1, Ordering::Relaxed);
             uri
         })
-        .service(TcpConnector::new());
+        .service(Connector);
     for _ in 0..3 {
         fetch(&client, server.url("/")).await.unwrap();
     }
@@ -178,7 +181,7 @@ async fn load_shed_stands_above_and_sheds_only_for_what_is_between() {
     let shed = ServiceBuilder::new()
         .load_shed()
         .layer(layer.clone())
-        .service(TcpConnector::new());
+        .service(Connector);
     // Always ready: it has a line of its own, and that has its own limit.
     let mut waiting: Vec<_> = (0..3)
         .map(|_| Box::pin(shed.clone().oneshot(get(server.url("/")))))
@@ -196,7 +199,7 @@ async fn load_shed_stands_above_and_sheds_only_for_what_is_between() {
         .load_shed()
         .concurrency_limit(1)
         .layer(layer)
-        .service(TcpConnector::new());
+        .service(Connector);
     let mut one = Box::pin(shed.clone().oneshot(get(server.url("/"))));
     assert!((&mut one).now_or_never().is_none());
     let failed = shed.clone().oneshot(get(server.url("/"))).await;
@@ -207,6 +210,9 @@ async fn load_shed_stands_above_and_sheds_only_for_what_is_between() {
 
 #[tokio::test]
 async fn hyper_utils_connector_is_one_of_ours() {
+    if only_over_tcp("HttpConnector is TCP's") {
+        return;
+    }
     let server = Server::ok().await;
     let (client, handle) = agent_over(
         KeepAliveLayer::new(),
@@ -226,6 +232,9 @@ async fn hyper_utils_connector_is_one_of_ours() {
 /// Closed while idle, it is noticed without a probe: hyper's connection reads all the time.
 #[tokio::test]
 async fn hyper_utils_connector_is_not_trusted_blindly() {
+    if only_over_tcp("HttpConnector is TCP's") {
+        return;
+    }
     let server = Server::start(|mut conn| async move {
         conn.request().await;
         conn.respond("ok").await;
@@ -249,13 +258,13 @@ async fn hyper_utils_connector_is_not_trusted_blindly() {
 #[derive(Clone, Default)]
 struct NotSync {
     calls: Cell<usize>,
-    connector: TcpConnector,
+    connector: Connector,
 }
 
 impl Service<Uri> for NotSync {
-    type Response = Tcp;
+    type Response = Transport;
     type Error = BoxError;
-    type Future = <TcpConnector as Service<Uri>>::Future;
+    type Future = <Connector as Service<Uri>>::Future;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Service::<Uri>::poll_ready(&mut self.connector, cx)
@@ -285,8 +294,8 @@ async fn a_connector_that_is_not_sync_is_buffered() {
 #[tokio::test]
 async fn a_connector_can_be_boxed() {
     let server = Server::ok().await;
-    let connector: BoxCloneSyncService<Uri, Tcp, BoxError> =
-        BoxCloneSyncService::new(TcpConnector::new());
+    let connector: BoxCloneSyncService<Uri, Transport, BoxError> =
+        BoxCloneSyncService::new(Connector);
     let (client, handle) = agent_over(KeepAliveLayer::new(), connector);
     for _ in 0..2 {
         fetch(&client, server.url("/")).await.unwrap();

@@ -16,7 +16,7 @@ use tower_keep_alive::*;
 
 use crate::line::{Lines, Shard};
 use crate::support::Server;
-use crate::support::agent::at_rest;
+use crate::support::agent::{Connector, at_rest};
 
 type B = Full<Bytes>;
 type Stack = KeepAlive<TcpConnector, B>;
@@ -143,7 +143,7 @@ fn bodies_and_errors_go_everywhere() {
 
 /// In a struct field, without a turbofish anywhere.
 struct App {
-    client: KeepAlive<TcpConnector, Empty<Bytes>>,
+    client: KeepAlive<Connector, Empty<Bytes>>,
     agent: AgentHandle,
 }
 
@@ -151,7 +151,7 @@ impl App {
     fn new() -> Self {
         let layer = KeepAliveLayer::new();
         let agent = layer.handle();
-        let client = layer.layer(TcpConnector::new());
+        let client = layer.layer(Connector);
         Self { client, agent }
     }
 }
@@ -160,7 +160,7 @@ impl App {
 async fn keep_alive_lives_in_a_field_and_in_an_axum_state() {
     #[derive(Clone)]
     struct Gateway {
-        client: KeepAlive<TcpConnector, Empty<Bytes>>,
+        client: KeepAlive<Connector, Empty<Bytes>>,
         upstream: String,
     }
 
@@ -199,7 +199,7 @@ async fn a_client_can_be_boxed_and_its_error_found_again() {
         .layer(BoxCloneSyncService::layer())
         .map_err(BoxError::from)
         .layer(layer)
-        .service(TcpConnector::new());
+        .service(Connector);
     send_sync_value(&client);
     let request = Request::get("/relative").body(Full::<Bytes>::default());
     let failed = client.clone().oneshot(request.unwrap()).await;

@@ -1,22 +1,73 @@
 //! The agent under test: one place that says what it runs over.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt};
-use tower_keep_alive::connect::TcpConnector;
 use tower_keep_alive::{
-    AgentHandle, Body, Clock, ConnectionInfo, Error, KeepAlive, KeepAliveLayer, Moment,
+    AgentHandle, Body, BoxError, Clock, ConnectionInfo, Destination, Error, KeepAlive,
+    KeepAliveLayer, Key, Moment, Target, connect,
 };
 
-use super::eventually;
+#[cfg(unix)]
+use super::over::{Over, over, unix_path};
+use super::{Wire, eventually};
 
 /// What a request of the tests is.
 pub type Req = Request<Full<Bytes>>;
 
 /// The agent over real sockets.
-pub type Client = KeepAlive<TcpConnector, Full<Bytes>>;
+pub type Client = KeepAlive<Connector, Full<Bytes>>;
+
+/// The crate's own connector of what the run is over; its transports are looked at by [`probe`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Connector;
+
+#[cfg(unix)]
+pub type Transport = Wire<connect::Tcp, connect::Unix>;
+#[cfg(not(unix))]
+pub type Transport = Wire<connect::Tcp, connect::Tcp>;
+
+impl<T> Service<T> for Connector
+where
+    T: TryInto<Destination, Error: Into<BoxError>>,
+{
+    type Response = Transport;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Transport, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, target: T) -> Self::Future {
+        let destination = target.try_into().map_err(Into::into);
+        Box::pin(async move {
+            let destination = destination?;
+            #[cfg(unix)]
+            if over() == Over::Unix {
+                let port = Key::from(destination.key()).port();
+                let mut connector = connect::UnixConnector::at(unix_path(port));
+                return connector.call(destination).await.map(Wire::Unix);
+            }
+            let tcp = connect::TcpConnector::new().call(destination).await?;
+            Ok(Wire::Tcp(tcp))
+        })
+    }
+}
+
+/// Looks at a [`Connector`]'s transports before they are used again.
+pub fn probe(transport: &Transport) -> connect::Probe {
+    match transport {
+        Wire::Tcp(tcp) => tcp.probe(),
+        Wire::Unix(unix) => unix.probe(),
+    }
+}
 
 /// What a caller saw: a response read to its end.
 #[derive(Debug)]
@@ -28,14 +79,14 @@ pub struct Answer {
 
 /// An agent over real sockets, and its handle.
 pub fn agent(layer: KeepAliveLayer<Full<Bytes>>) -> (Client, AgentHandle) {
-    agent_over(layer, TcpConnector::new())
+    agent_over(layer.probe_with(probe), Connector)
 }
 
 /// An agent over a connector of the test's own, and its handle.
-pub fn agent_over<M>(
-    layer: KeepAliveLayer<Full<Bytes>>,
+pub fn agent_over<M, T: From<Destination>>(
+    layer: KeepAliveLayer<Full<Bytes>, T>,
     connector: M,
-) -> (KeepAlive<M, Full<Bytes>>, AgentHandle) {
+) -> (KeepAlive<M, Full<Bytes>, T>, AgentHandle) {
     let handle = layer.handle();
     (layer.layer(connector), handle)
 }

@@ -2,8 +2,10 @@
 
 use super::{
     memory::{MemoryStream, pair},
+    over::{self, Over},
     server::Stage,
     stream::Stream,
+    wire::Wire,
 };
 use http::Uri;
 use std::{
@@ -14,19 +16,24 @@ use std::{
     task::{Context, Poll},
 };
 use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::net::UnixStream;
 use tower_service::Service;
 
-/// Connects to the host and port of a URI over TCP.
+/// Connects to the host and port of a URI, over what the run is over.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Tcp;
+pub struct Sockets;
 
-impl<T> Service<T> for Tcp
+#[cfg(not(unix))]
+type UnixStream = TcpStream;
+
+impl<T> Service<T> for Sockets
 where
     T: Into<Uri>,
 {
-    type Response = TcpStream;
+    type Response = Wire<TcpStream, UnixStream>;
     type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
@@ -37,9 +44,15 @@ where
         Box::pin(async move {
             let host = uri.host().ok_or(io::ErrorKind::InvalidInput)?;
             let port = uri.port_u16().unwrap_or(80);
+            #[cfg(unix)]
+            if over::over() == Over::Unix {
+                return UnixStream::connect(over::unix_path(port))
+                    .await
+                    .map(Wire::Unix);
+            }
             let stream = TcpStream::connect(format!("{host}:{port}")).await?;
             stream.set_nodelay(true)?;
-            Ok(stream)
+            Ok(Wire::Tcp(stream))
         })
     }
 }

@@ -11,6 +11,9 @@
 //! .await;
 //! ```
 //!
+//! All of it runs over TCP, or with `TEST_OVER=unix` over Unix sockets: servers and connectors follow, URLs stay as they
+//! are. A test about TCP itself says so by [`only_over_tcp`].
+//!
 //! With paused time use `Server::in_memory(script)` and its `connector()`: sockets and paused time do not go together.
 
 // Compiled into every test binary, and each uses a part of it.
@@ -24,7 +27,9 @@ mod connector;
 mod counting;
 mod gate;
 mod head;
+mod listener;
 mod memory;
+mod over;
 mod process;
 mod refusing;
 pub mod script;
@@ -33,13 +38,15 @@ mod stream;
 mod tally;
 mod trap;
 mod wait;
+mod wire;
 
 pub use conn::Conn;
-pub use connector::{InMemory, Tcp};
+pub use connector::{InMemory, Sockets};
 pub use counting::{Counted, CountingConnector};
 pub use gate::Gate;
 pub use head::Head;
 pub use memory::MemoryStream;
+pub use over::{Over, only_over_tcp, over};
 pub use process::alive_tasks;
 #[cfg(target_os = "linux")]
 pub use process::fd_count;
@@ -47,3 +54,4 @@ pub use refusing::RefusingPort;
 pub use server::Server;
 pub use trap::{Fault, TrapConnector};
 pub use wait::{eventually, settle};
+pub use wire::Wire;

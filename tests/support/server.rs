@@ -4,6 +4,7 @@ use super::{
     conn::Conn,
     connector::InMemory,
     head::Head,
+    listener::{Listener, Place},
     script,
     stream::Stream,
     tally::{Tally, lock},
@@ -16,20 +17,20 @@ use std::{
     sync::{Arc, Mutex},
     thread,
 };
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::task::JoinSet;
 
-/// A server on a loopback socket, or in memory; dropped, it stops accepting and aborts its scripts.
+/// A server on a socket, of what the run is [`over`](super::over), or in memory; dropped, it stops accepting and aborts its scripts.
 ///
 /// # Panics
 ///
 /// A panic in a script comes again from the next method called, or from the drop of the server.
 pub struct Server {
     stage: Arc<Stage>,
-    addr: Option<SocketAddr>,
+    place: Option<Place>,
 }
 
 impl Server {
-    /// Listens on `127.0.0.1`, and runs `script` once for every accepted connection.
+    /// Listens on `127.0.0.1` (or what stands for it), and runs `script` once for every accepted connection.
     pub async fn start<F, Fut>(script: F) -> Self
     where
         F: Fn(Conn) -> Fut + Send + Sync + 'static,
@@ -47,6 +48,16 @@ impl Server {
         Self::listen("[::1]:0", script).await
     }
 
+    /// As [`start`](Self::start), on a Unix socket whatever the run is over; its path is [`unix_path`](Self::unix_path).
+    #[cfg(unix)]
+    pub async fn start_unix<F, Fut>(script: F) -> Self
+    where
+        F: Fn(Conn) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        Self::perform(Listener::unix("127.0.0.1:0"), script)
+    }
+
     /// Has no socket: connections come from its [`connector`](Self::connector) only.
     pub fn in_memory<F, Fut>(script: F) -> Self
     where
@@ -55,7 +66,7 @@ impl Server {
     {
         Self {
             stage: Arc::new(Stage::new(script)),
-            addr: None,
+            place: None,
         }
     }
 
@@ -76,13 +87,21 @@ impl Server {
 
     /// Where it listens. Panics in memory.
     pub fn addr(&self) -> SocketAddr {
-        self.addr.expect("an in-memory server has no address")
+        let place = self.place.as_ref();
+        place.expect("an in-memory server has no address").addr
+    }
+
+    /// The Unix socket that it listens on. Panics where it has none.
+    #[cfg(unix)]
+    pub fn unix_path(&self) -> &std::path::Path {
+        let place = self.place.as_ref().and_then(|place| place.unix.as_ref());
+        &place.expect("the server has a Unix socket").path
     }
 
     /// `http://127.0.0.1:port/path`; in memory `http://in-memory.test/path`.
     pub fn url(&self, path: &str) -> String {
-        match self.addr {
-            Some(addr) => format!("http://{addr}{path}"),
+        match &self.place {
+            Some(Place { addr, .. }) => format!("http://{addr}{path}"),
             None => format!("http://in-memory.test{path}"),
         }
     }
@@ -122,15 +141,19 @@ impl Server {
         F: Fn(Conn) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind(addr)
-            .await
-            .expect("loopback can be bound");
-        let addr = listener.local_addr().expect("bound above");
+        Self::perform(Listener::bind(addr).await, script)
+    }
+
+    fn perform<F, Fut>((listener, place): (Listener, Place), script: F) -> Self
+    where
+        F: Fn(Conn) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
         let stage = Arc::new(Stage::new(script));
         stage.accept_from(listener);
         Self {
             stage,
-            addr: Some(addr),
+            place: Some(place),
         }
     }
 
@@ -177,16 +200,14 @@ impl Stage {
         lock(&self.tasks).spawn(performance);
     }
 
-    fn accept_from(self: &Arc<Self>, listener: TcpListener) {
+    fn accept_from(self: &Arc<Self>, listener: Listener) {
         // Weak: the stage has this task.
         let stage = Arc::downgrade(self);
         lock(&self.tasks).spawn(async move {
             loop {
-                let (stream, _) = listener.accept().await.expect("accept");
+                let stream = listener.accept().await.expect("accept");
                 let Some(stage) = stage.upgrade() else { return };
-                // Pieces that a script sends one by one must leave one by one.
-                stream.set_nodelay(true).ok();
-                stage.perform(Stream::Tcp(stream));
+                stage.perform(stream);
             }
         });
     }

@@ -276,7 +276,7 @@ fn trust_05_cancel_at_every_await() {
 fn trust_05_cancel_at_every_await_over_sockets() {
     crate::house::on_threads(|| async {
         let server = Server::start(slow_echo).await;
-        let connector = CountingConnector::new(crate::support::Tcp);
+        let connector = CountingConnector::new(crate::support::Sockets);
         let (client, handle) = crate::support::agent::agent_over(limited(), connector.clone());
         let mut cancelled = 0;
         for k in 0..8 {

@@ -26,7 +26,8 @@ use crate::support::agent::{
     Answer, Client, agent, agent_over, agent_paused, at_rest, fetch, get, read,
 };
 use crate::support::{
-    Conn, CountingConnector, Gate, InMemory, MemoryStream, Server, Tcp, eventually, script, settle,
+    Conn, CountingConnector, Gate, InMemory, MemoryStream, Server, Sockets, eventually, script,
+    settle,
 };
 
 /// Answers with half a body at once and the rest when told; upgrades are echoed.
@@ -59,8 +60,8 @@ struct Busy {
     server: Server,
     gate: Gate,
     connects: Gate,
-    connector: CountingConnector<Tcp>,
-    client: Over<CountingConnector<Tcp>>,
+    connector: CountingConnector<Sockets>,
+    client: Over<CountingConnector<Sockets>>,
     handle: AgentHandle,
     upgraded: hyper::upgrade::Upgraded,
     unread: http::Response<tower_keep_alive::Body>,
@@ -71,7 +72,7 @@ impl Busy {
     async fn new() -> Self {
         let (gate, connects) = (Gate::new(), Gate::new());
         let server = halves(&gate).await;
-        let connector = CountingConnector::new(Tcp).gate(&connects);
+        let connector = CountingConnector::new(Sockets).gate(&connects);
         let layer = Layers::new().max_connections_per_host(3);
         let (client, handle) = agent_over(layer, connector.clone());
         connects.open(3);
@@ -332,7 +333,7 @@ fn trust_24_hooks_may_ask_the_agent() {
             .map_response(tie)
             .map_request(|destination: Destination| Uri::from(destination))
             .layer(HandshakeLayer::<Full<bytes::Bytes>>::new())
-            .service(tower_keep_alive::connect::TcpConnector::new());
+            .service(crate::support::agent::Connector);
         for round in 0..20 {
             let calls = (0..6).map(|_| fetch(&client, &url));
             for answer in join_all(calls).await {

@@ -1,0 +1,159 @@
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::uri::Scheme;
+use tokio::net::UnixStream;
+use tower_service::Service;
+
+use crate::bond::Addresses;
+use crate::connect::Socket;
+use crate::error::{BoxError, Error, Kind, TargetError};
+use crate::target::Destination;
+
+/// Unix sockets: the one that a request's [`Route`](crate::Route) names, or else the connector's own.
+///
+/// Connections are pooled, queued for and limited as those of TCP are. The host of a URI says what `Host` says, and the
+/// pool's name with the path (Node: `localhost:80::/path.sock`); it is not looked up. Only `http` URIs are connected to.
+///
+/// ```
+/// use bytes::Bytes;
+/// use http_body_util::Empty;
+/// use tower::ServiceBuilder;
+/// use tower_keep_alive::connect::UnixConnector;
+/// use tower_keep_alive::{Destination, KeepAlive, KeepAliveLayer};
+///
+/// // One socket for every request:
+/// let docker: KeepAlive<UnixConnector, Empty<Bytes>> = ServiceBuilder::new()
+///     .layer(KeepAliveLayer::new())
+///     .service(UnixConnector::at("/run/docker.sock"));
+///
+/// // Each request names its own, by a `Route`:
+/// let any: KeepAlive<UnixConnector, Empty<Bytes>, Destination> = ServiceBuilder::new()
+///     .layer(KeepAliveLayer::new().routed())
+///     .service(UnixConnector::new());
+/// # let _ = (docker, any);
+/// ```
+///
+/// # Errors
+///
+/// A request whose route names no socket, where the connector has none either, is
+/// [refused](crate::Error::is_target). No such file, nobody who listens, no permission: the system's own error, with the
+/// path. Where the server's backlog is full it is tried again, for as long as the pool's connect timeout lets it.
+#[derive(Clone, Debug, Default)]
+pub struct UnixConnector {
+    path: Option<Arc<Path>>,
+}
+
+impl UnixConnector {
+    /// For requests that name their sockets.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// For requests to one socket, and for those that name another.
+    #[must_use]
+    pub fn at(path: impl AsRef<Path>) -> Self {
+        Self {
+            path: Some(path.as_ref().into()),
+        }
+    }
+
+    fn path(&self, destination: &Destination) -> Result<Arc<Path>, BoxError> {
+        let refuse = |why| Err(Error::new(Kind::Target(TargetError::Route(why))).into());
+        if *destination.scheme() != Scheme::HTTP {
+            return Err("the scheme is not http, and without TLS that is all there is".into());
+        }
+        let route = destination.route();
+        if route.is_some_and(|it| it.local_address().is_some() || it.family().is_some()) {
+            return refuse("the route names an address, and Unix sockets have none");
+        }
+        match (route.and_then(|route| route.unix_path()), &self.path) {
+            (Some(path), _) => Ok(path.into()),
+            (None, Some(path)) => Ok(path.clone()),
+            (None, None) => refuse("no Unix socket is named, by a route or by the connector"),
+        }
+    }
+}
+
+impl<T> Service<T> for UnixConnector
+where
+    T: TryInto<Destination>,
+    T::Error: Into<BoxError>,
+{
+    type Response = Unix;
+    type Error = BoxError;
+    type Future = UnixConnecting;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, target: T) -> UnixConnecting {
+        let path = match target.try_into() {
+            Ok(destination) => self.path(&destination),
+            Err(error) => Err(error.into()),
+        };
+        UnixConnecting(Box::pin(async move {
+            let path = path?;
+            match connect(&path).await {
+                Ok(stream) => Ok(Unix::new(stream)),
+                Err(error) => {
+                    let with_path = format!("{}: {error}", path.display());
+                    Err(io::Error::new(error.kind(), with_path).into())
+                }
+            }
+        }))
+    }
+}
+
+/// Where TCP's connects wait for room in the backlog, those of Unix sockets that do not block fail.
+async fn connect(path: &Path) -> io::Result<UnixStream> {
+    let mut pause = Duration::from_millis(1);
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            connected => return connected,
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
+}
+
+/// Resolves to a Unix socket. Boxed: tokio gives its connect no name, and connecting is rare.
+///
+/// # Cancel safety
+///
+/// Dropping it gives up the connect.
+pub struct UnixConnecting(Pin<Box<dyn Future<Output = Result<Unix, BoxError>> + Send>>);
+
+impl Future for UnixConnecting {
+    type Output = Result<Unix, BoxError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl fmt::Debug for UnixConnecting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UnixConnecting")
+    }
+}
+
+/// A Unix socket that its pool can look at while a connection's driver has it.
+pub type Unix = Socket<UnixStream>;
+
+impl Unix {
+    /// Of a stream that was connected elsewhere.
+    #[must_use]
+    pub fn new(stream: UnixStream) -> Self {
+        Self::of(stream, Addresses::default())
+    }
+}

@@ -1,0 +1,146 @@
+//! How the connection of a request is made, where that is not left to the connector.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A request extension: how the connection for this request is made, where the connector is not to choose. Connections
+/// are shared only between requests of equal routes, and the names of pools show it.
+///
+/// It reaches connectors of [`Destination`](crate::Destination)s: those of an agent made with
+/// [`KeepAliveLayer::routed`](crate::KeepAliveLayer::routed), or of a stack by hand. Where no connector would see it, a
+/// request with a route fails ([`Error::is_target`](crate::Error::is_target)), and so it does where a connector of
+/// [`connect`](crate::connect) cannot do what the route asks for: it never goes elsewhere.
+///
+/// ```
+/// use tower_keep_alive::Route;
+///
+/// let request = http::Request::get("http://localhost/containers/json")
+///     .extension(Route::new().with_unix_path("/run/docker.sock"))
+///     .body(())
+///     .unwrap();
+/// # assert!(request.extensions().get::<Route>().is_some());
+/// ```
+///
+/// # Clone
+///
+/// Clones share what they say: keep one for each way, and clone it for each request.
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Route(Arc<Parts>);
+
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Parts {
+    local_address: Option<IpAddr>,
+    family: Option<Family>,
+    unix_path: Option<PathBuf>,
+}
+
+/// Which addresses of a name are connected to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Route {
+    /// A route that says nothing yet; as it is, it is the same as none.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The Unix socket to connect to, whatever the URI's host and port (Node: `socketPath`); see
+    /// [`UnixConnector`](crate::connect::UnixConnector). A request with a relative URI goes to `http://localhost` then.
+    #[doc(alias = "socketPath")]
+    #[must_use]
+    pub fn with_unix_path(mut self, path: impl Into<PathBuf>) -> Self {
+        self.parts().unix_path = Some(path.into());
+        self
+    }
+
+    /// The address to connect from, instead of the connector's own
+    /// ([`TcpConnector::local_address`](crate::connect::TcpConnector::local_address)).
+    #[doc(alias = "localAddress")]
+    #[must_use]
+    pub fn with_local_address(mut self, address: IpAddr) -> Self {
+        self.parts().local_address = Some(address);
+        self
+    }
+
+    /// The only addresses to connect to, instead of the connector's own choice
+    /// ([`TcpConnector::family`](crate::connect::TcpConnector::family)).
+    #[must_use]
+    pub fn with_family(mut self, family: Family) -> Self {
+        self.parts().family = Some(family);
+        self
+    }
+
+    /// The Unix socket to connect to.
+    #[must_use]
+    pub fn unix_path(&self) -> Option<&Path> {
+        self.0.unix_path.as_deref()
+    }
+
+    /// The address to connect from.
+    #[must_use]
+    pub fn local_address(&self) -> Option<IpAddr> {
+        self.0.local_address
+    }
+
+    /// The only addresses to connect to.
+    #[must_use]
+    pub fn family(&self) -> Option<Family> {
+        self.0.family
+    }
+
+    /// As good as none.
+    pub(crate) fn is_empty(&self) -> bool {
+        *self.0 == Parts::default()
+    }
+
+    fn parts(&mut self) -> &mut Parts {
+        Arc::make_mut(&mut self.0)
+    }
+}
+
+/// What comes behind the port in Node's names of pools: `localAddress[:family][:socketPath]`. Nothing secret.
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(address) = self.local_address() {
+            address.fmt(f)?;
+        }
+        match self.family() {
+            Some(Family::V4) => f.write_str(":4")?,
+            Some(Family::V6) => f.write_str(":6")?,
+            None => {}
+        }
+        if let Some(path) = self.unix_path() {
+            write!(f, ":{}", path.display())?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Route({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_that_say_the_same_are_equal() {
+        let path = || Route::new().with_unix_path("/a.sock");
+        assert_eq!(path(), path());
+        assert_ne!(path(), Route::new());
+        assert_ne!(path(), Route::new().with_unix_path("/b.sock"));
+        assert_ne!(path(), path().with_family(Family::V6));
+        assert!(Route::new().is_empty() && !path().is_empty());
+    }
+}

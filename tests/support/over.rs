@@ -1,0 +1,62 @@
+//! What the tests with real sockets run over: TCP, or what `TEST_OVER` says.
+
+#[cfg(unix)]
+use std::path::PathBuf;
+use std::{net::SocketAddr, sync::OnceLock};
+use tokio::net::TcpSocket;
+
+/// What servers listen on, and what the connectors of the tests connect to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    Tcp,
+    /// `TEST_OVER=unix`
+    #[cfg(unix)]
+    Unix,
+}
+
+/// What this run is over.
+///
+/// # Panics
+///
+/// If `TEST_OVER` says what there is not.
+pub fn over() -> Over {
+    static OVER: OnceLock<Over> = OnceLock::new();
+    // A process of its own, which connects over TCP alone.
+    if env!("CARGO_CRATE_NAME") == "proxy" {
+        return Over::Tcp;
+    }
+    *OVER.get_or_init(|| match std::env::var("TEST_OVER").as_deref() {
+        Err(_) | Ok("" | "tcp") => Over::Tcp,
+        #[cfg(unix)]
+        Ok("unix") => Over::Unix,
+        Ok(other) => panic!("TEST_OVER={other}: the tests run over tcp and unix"),
+    })
+}
+
+/// Whether a test that is about TCP itself has nothing to say in this run; it returns then, and the run says why.
+#[must_use]
+pub fn only_over_tcp(why: &str) -> bool {
+    let over = over();
+    if over != Over::Tcp {
+        println!("not over {over:?}: {why}");
+    }
+    over != Over::Tcp
+}
+
+/// The Unix socket that stands for a TCP address. Its port is held while the socket lives, so nobody else has it.
+#[cfg(unix)]
+pub(super) fn unix_path(port: u16) -> PathBuf {
+    std::env::temp_dir().join(format!("tower-keep-alive-{port}.sock"))
+}
+
+/// An address of a loopback interface that is ours, and nobody listens on.
+pub(super) fn hold(addr: SocketAddr) -> (SocketAddr, TcpSocket) {
+    let socket = match addr {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }
+    .expect("a socket");
+    socket.bind(addr).expect("loopback can be bound");
+    let addr = socket.local_addr().expect("bound above");
+    (addr, socket)
+}
