@@ -14,6 +14,8 @@ pub(crate) struct Activity {
     moved: AtomicBool,
     /// The number of the use that is under way, or `IDLE`.
     in_use: AtomicU64,
+    /// The number of the latest use.
+    uses: AtomicU64,
     /// No head of a response has been seen in this use.
     awaits_head: AtomicBool,
     caller_waits: AtomicBool,
@@ -36,6 +38,7 @@ impl Activity {
         Self {
             moved: AtomicBool::new(true),
             in_use: AtomicU64::new(0),
+            uses: AtomicU64::new(0),
             awaits_head: AtomicBool::new(true),
             caller_waits: AtomicBool::new(true),
             read_waits: AtomicBool::new(false),
@@ -61,7 +64,13 @@ impl Activity {
         self.limit_now.store(NOT_SET, Ordering::Relaxed);
         self.awaits_head.store(true, Ordering::Relaxed);
         self.caller_waits.store(true, Ordering::Relaxed);
+        self.uses.store(number, Ordering::Relaxed);
         self.in_use.store(number, Ordering::Relaxed);
+    }
+
+    /// How many uses have begun.
+    pub(crate) fn uses(&self) -> u64 {
+        self.uses.load(Ordering::Relaxed)
     }
 
     /// The head of the response is here.

@@ -30,7 +30,7 @@ pub(crate) struct Bond {
     /// Nobody has the connection any more: what is left for its driver is to close.
     let_go: AtomicBool,
     activity: Activity,
-    /// `KILLED`, `DETACHED` and `UPGRADED`: one look tells a transport that it is none of these.
+    /// `KILLED`, `DETACHED`, `UPGRADED` and `POISONED`: one look tells a transport that it is none of these.
     state: AtomicU8,
     key: OnceLock<Key>,
     born: OnceLock<Moment>,
@@ -47,6 +47,7 @@ pub(crate) struct Addresses {
 const KILLED: u8 = 1;
 const DETACHED: u8 = 2;
 const UPGRADED: u8 = 4;
+const POISONED: u8 = 8;
 
 /// What happens when the transport goes, and what makes it go.
 #[derive(Default)]
@@ -197,7 +198,20 @@ impl Bond {
         self.state.load(Ordering::Acquire) & KILLED != 0
     }
 
+    /// Not to be used again.
     #[inline]
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.state.load(Ordering::Acquire) & POISONED != 0
+    }
+
+    /// Not to be used again: the use under way is the last, and without one it ends now.
+    pub(crate) fn poison(&self) {
+        self.state.fetch_or(POISONED, Ordering::AcqRel);
+        if !self.activity.is_in_use() {
+            self.kill(Cause::Poisoned);
+        }
+    }
+
     pub(crate) fn activity(&self) -> &Activity {
         &self.activity
     }

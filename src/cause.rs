@@ -44,10 +44,12 @@ pub enum Cause {
     Detached,
     /// It was dropped by whoever had it, without a word.
     Dropped,
+    /// A caller said that it is not to be used again: `ConnectionInfo::poison`.
+    Poisoned,
 }
 
 impl Cause {
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::Idle,
         Self::Age,
         Self::Uses,
@@ -65,6 +67,7 @@ impl Cause {
         Self::Shutdown,
         Self::Detached,
         Self::Dropped,
+        Self::Poisoned,
     ];
 
     /// Whether a timer ended it (agentkeepalive's timeoutSocketCount).
@@ -111,6 +114,7 @@ impl fmt::Display for Cause {
             Self::Shutdown => "shut down",
             Self::Detached => "detached",
             Self::Dropped => "dropped",
+            Self::Poisoned => "poisoned by a caller",
         })
     }
 }

@@ -100,6 +100,20 @@ impl ConnectionInfo {
     }
 
     #[inline]
+    /// Takes the connection out of use: the exchange that is on it goes on to its end, and no other one gets it. Idle, it
+    /// is closed now. For a caller who sees by the response that the server behind it is sick.
+    ///
+    /// ```
+    /// # fn answered(response: http::Response<tower_keep_alive::Body>) {
+    /// if response.status() == http::StatusCode::SERVICE_UNAVAILABLE {
+    ///     response.body().connection().poison();
+    /// }
+    /// # }
+    /// ```
+    pub fn poison(&self) {
+        self.bond.poison();
+    }
+
     pub(crate) fn bond(&self) -> &Bond {
         &self.bond
     }

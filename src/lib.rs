@@ -95,7 +95,9 @@ pub mod retry;
 mod route;
 mod target;
 
-pub use agent::{AgentHandle, Drained, Event, EventKind, Status};
+pub use agent::{
+    AgentHandle, ConnectionState, ConnectionStatus, Drained, Event, EventKind, Status,
+};
 pub use bond::{CloseHook, TransportGuard};
 pub use cause::Cause;
 pub use checkin::{Checkin, CheckinFuture, CheckinLayer, Lease};

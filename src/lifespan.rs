@@ -177,6 +177,9 @@ impl Lifespan {
         if self.ended {
             return Some(self.bond.cause().unwrap_or(Cause::Dropped));
         }
+        if self.bond.is_poisoned() {
+            return Some(Cause::Poisoned);
+        }
         if self.uses >= self.max_uses || self.word.uses == 0 {
             return Some(Cause::Uses);
         }

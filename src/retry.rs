@@ -7,15 +7,11 @@ use std::future::{Ready, ready};
 use std::sync::Arc;
 
 use http::Request;
-use http::header::HeaderName;
 use tower::retry::Policy;
 use tower::retry::budget::Budget;
 
 use crate::error::{BoxError, Error, find};
-use crate::target::OnFreshConnection;
-
-/// draft-ietf-httpapi-idempotency-key-header.
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+use crate::target::{OnFreshConnection, is_repeatable};
 
 /// A [`tower::retry::Policy`] for the race of HTTP/1: a server may close an idle connection just when a request is sent
 /// on it.
@@ -92,8 +88,7 @@ impl ReusedReset {
     }
 
     fn is_harmless<B>(&self, request: &Request<B>) -> bool {
-        request.method().is_idempotent()
-            || request.headers().contains_key(IDEMPOTENCY_KEY)
+        is_repeatable(request)
             || self
                 .retry_if
                 .as_ref()

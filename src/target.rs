@@ -5,8 +5,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Uri;
+use http::header::HeaderName;
 use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Request, Uri};
 
 use crate::error::{Error, Kind, TargetError};
 use crate::key::{Key, KeyRef};
@@ -328,6 +329,14 @@ pub struct InactivityTimeout(pub Duration);
 /// A request extension: this is a second try, for which only a new connection will do.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OnFreshConnection;
+
+/// draft-ietf-httpapi-idempotency-key-header.
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// Whether it does no harm to send this twice.
+pub(crate) fn is_repeatable<B>(request: &Request<B>) -> bool {
+    request.method().is_idempotent() || request.headers().contains_key(IDEMPOTENCY_KEY)
+}
 
 /// Where host and port are in an authority.
 struct Place<'a> {

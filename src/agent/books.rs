@@ -1,16 +1,20 @@
 //! The counts since the start, and the pools that they are of.
 
 use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::Notify;
 
-use crate::agent::Status;
 use crate::agent::event::Listeners;
+use crate::agent::{ConnectionStatus, Status};
 use crate::bond::Bond;
 use crate::cause::Cause;
+use crate::error::Error;
 use crate::key::Key;
+use crate::target::Destination;
 
 /// Held by handles and pools alike, and by a pool for as long as one of its connections lives.
 pub(crate) struct Books {
@@ -24,6 +28,7 @@ pub(crate) struct Books {
     /// Told whenever a host pool goes quiet: what `drain` waits for.
     pub(crate) quiet: Notify,
     pools: Mutex<Vec<Weak<dyn Control>>>,
+    makers: Mutex<Vec<Weak<dyn Warm>>>,
     /// Detached connections, for `destroy`.
     detached: Mutex<Vec<Weak<Bond>>>,
 }
@@ -31,11 +36,20 @@ pub(crate) struct Books {
 /// What a handle does with a pool whose connections have types that it does not know.
 pub(crate) trait Control: Send + Sync {
     fn census(&self, count: &mut dyn FnMut(&Key, Census));
+    fn connections(&self, key: &Key, list: &mut Vec<ConnectionStatus>);
     fn close_idle(&self);
     /// Closes everything and fails whoever waits.
     fn destroy(&self);
     fn is_quiet(&self) -> bool;
 }
+
+/// Who makes connections for a pool, its type forgotten.
+pub(crate) trait Warm: Send + Sync {
+    fn warm(self: Arc<Self>, target: Destination, count: usize) -> Warming;
+}
+
+/// Resolves to the number of connections that were made.
+pub(crate) type Warming = Pin<Box<dyn Future<Output = Result<usize, Error>> + Send>>;
 
 /// The present of one host pool.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +78,7 @@ impl Books {
             listeners: Listeners::default(),
             quiet: Notify::new(),
             pools: Mutex::new(Vec::new()),
+            makers: Mutex::new(Vec::new()),
             detached: Mutex::new(Vec::new()),
         }
     }
@@ -108,6 +123,19 @@ impl Books {
         let mut pools = lock(&self.pools);
         pools.retain(|pool| pool.strong_count() > 0);
         pools.push(pool);
+    }
+
+    pub(crate) fn add_maker(&self, maker: Weak<dyn Warm>) {
+        let mut makers = lock(&self.makers);
+        makers.retain(|maker| maker.strong_count() > 0);
+        makers.push(maker);
+    }
+
+    pub(crate) fn makers(&self) -> Vec<Arc<dyn Warm>> {
+        lock(&self.makers)
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect()
     }
 
     pub(crate) fn add_detached(&self, bond: Weak<Bond>) {

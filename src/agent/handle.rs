@@ -5,7 +5,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::agent::{Books, Event, Mode, Status};
+use crate::agent::{Books, ConnectionStatus, Event, Mode, Status};
+use crate::error::Error;
+use crate::key::Key;
+use crate::target::Destination;
 
 /// Status and control of an agent, apart from its service.
 ///
@@ -59,6 +62,27 @@ impl AgentHandle {
         status
     }
 
+    /// The connections that are open for one key, in the order of their making.
+    ///
+    /// ```
+    /// # fn looked_at(agent: &tower_keep_alive::AgentHandle) {
+    /// let busiest = agent.status().active.into_iter().max_by_key(|(_, count)| *count);
+    /// if let Some((key, _)) = busiest {
+    ///     for connection in agent.connections(&key) {
+    ///         println!("{key} {connection:?}");
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn connections(&self, key: &Key) -> Vec<ConnectionStatus> {
+        let mut list = Vec::new();
+        self.books
+            .each_pool(|pool| pool.connections(key, &mut list));
+        list.sort_by_key(|connection| connection.id.unwrap_or(u64::MAX));
+        list
+    }
+
     /// Whether one of agentkeepalive's six counters has moved since this handle last said so (agentkeepalive: the
     /// getter `statusChanged`, which changes what it reads as well).
     #[doc(alias = "statusChanged")]
@@ -93,6 +117,39 @@ impl AgentHandle {
     /// ```
     pub fn on_event(&self, hook: impl Fn(&Self, &Event<'_>) + Send + Sync + 'static) {
         self.books.listeners.add(hook);
+    }
+
+    /// Makes connections before they are asked for: as many as `count` idle ones for this target lack now, within all
+    /// limits, and not while callers wait in line for one. Resolves, when the last connect is over, to the number that
+    /// were made; the first request on each finds it [reused](crate::ConnectionInfo::is_reused).
+    ///
+    /// They are made by the services of a [`KeepAliveLayer`](crate::KeepAliveLayer), each its own; a handle of a
+    /// [`CheckoutLayer`](crate::CheckoutLayer) has none.
+    ///
+    /// # Errors
+    ///
+    /// The first connect that failed, as a request would see it, or that the agent is
+    /// [shut down](Error::is_shut_down). The connections that could be made are kept.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the connects that are under way, and nothing else.
+    ///
+    /// ```
+    /// # async fn warmed(agent: tower_keep_alive::AgentHandle) -> Result<(), tower_keep_alive::Error> {
+    /// use tower_keep_alive::Destination;
+    ///
+    /// let target = Destination::try_from(http::Uri::from_static("http://localhost:3000/"))?;
+    /// agent.prewarm(target, 4).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn prewarm(&self, target: Destination, count: usize) -> Result<usize, Error> {
+        let mut made = 0;
+        for maker in self.books.makers() {
+            made += maker.warm(target.clone(), count).await?;
+        }
+        Ok(made)
     }
 
     /// Closes the connections that are idle now. Requests go on, and new ones open connections again.

@@ -1,6 +1,7 @@
 //! What an agent is as a whole: its books, its status, and the handle to them.
 
 mod books;
+mod connection_status;
 mod event;
 mod handle;
 #[cfg(feature = "metrics")]
@@ -9,7 +10,8 @@ mod status;
 #[cfg(feature = "tracing")]
 mod trace;
 
-pub(crate) use books::{Books, Census, Control, Mode};
+pub(crate) use books::{Books, Census, Control, Mode, Warm, Warming};
+pub use connection_status::{ConnectionState, ConnectionStatus};
 pub use event::{Event, EventKind};
 pub use handle::{AgentHandle, Drained};
 #[cfg(feature = "metrics")]

@@ -4,6 +4,7 @@ mod connect;
 mod future;
 mod layer;
 mod service;
+mod warm;
 mod watch;
 
 pub use future::CheckoutFuture;

@@ -1,9 +1,10 @@
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 use tower_service::Service;
 
+use crate::agent::Warm;
 use crate::checkout::CheckoutFuture;
 use crate::error::CheckoutError;
 use crate::pool::Pool;
@@ -21,7 +22,7 @@ use crate::target::Target;
 /// Clones share `M` and the pool. `M` is cloned to make a connection, and only then.
 pub struct Checkout<M, C: Poolable>(Arc<Parts<M, C>>);
 
-pub(super) struct Parts<M, C: Poolable> {
+pub(crate) struct Parts<M, C: Poolable> {
     pub(super) maker: M,
     pub(super) pool: Pool<C>,
 }
@@ -37,6 +38,15 @@ impl<M, C: Poolable> Checkout<M, C> {
     #[must_use]
     pub fn pool(&self) -> &Pool<C> {
         &self.0.pool
+    }
+
+    /// Lets the agent's handle have connections made before they are asked for.
+    pub(crate) fn register(&self)
+    where
+        Parts<M, C>: Warm + 'static,
+    {
+        let maker: Weak<dyn Warm> = Arc::downgrade(&(self.0.clone() as Arc<dyn Warm>));
+        self.pool().books().add_maker(maker);
     }
 
     /// What makes its connections.

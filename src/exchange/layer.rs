@@ -21,6 +21,7 @@ pub(super) struct Settings {
     pub(super) info_in_extensions: bool,
     pub(super) absolute_form: bool,
     pub(super) routed: bool,
+    pub(super) fresh_for_non_idempotent: bool,
     pub(super) drain_unread: Option<Drain>,
 }
 
@@ -42,6 +43,7 @@ impl ExchangeLayer {
                 info_in_extensions: true,
                 absolute_form: false,
                 routed: true,
+                fresh_for_non_idempotent: false,
                 drain_unread: None,
             },
         }
@@ -77,6 +79,15 @@ impl ExchangeLayer {
     #[must_use]
     pub const fn absolute_form(mut self, absolute: bool) -> Self {
         self.settings.absolute_form = absolute;
+        self
+    }
+
+    /// Whether a request that is not safe to send twice always gets a new connection: one with a method that is not
+    /// idempotent (RFC 9110 §9.2.2) and without an `Idempotency-Key`. It then never meets a connection that the server
+    /// is just closing, at the price of a connect. Default: false.
+    #[must_use]
+    pub const fn fresh_for_non_idempotent(mut self, fresh: bool) -> Self {
+        self.settings.fresh_for_non_idempotent = fresh;
         self
     }
 

@@ -13,6 +13,7 @@ use crate::key::Key;
 use crate::route::Route;
 use crate::target::{
     Destination, InactivityTimeout, OnFreshConnection, OneShot, Partition, Reuse, Target,
+    is_repeatable,
 };
 
 /// Takes the origin out of the request's URI and leaves what is sent of it.
@@ -52,6 +53,12 @@ pub(super) fn aim<B: Body>(
     let destination = match request.extensions().is_empty() {
         true => destination,
         false => heed(request.extensions_mut(), destination),
+    };
+    let destination = match destination.reuse() {
+        Reuse::Any if settings.fresh_for_non_idempotent && !is_repeatable(request) => {
+            destination.reusing(Reuse::Fresh)
+        }
+        _ => destination,
     };
     if destination.reuse() == Reuse::Never || !settings.keep_alive {
         let close = HeaderValue::from_static("close");

@@ -4,15 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
+use http_body::Body as HttpBody;
 use hyper::client::conn::http1::Builder;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tower::util::MapRequestLayer;
 use tower_layer::Layer;
+use tower_service::Service;
 
 use crate::agent::{AgentHandle, Books};
 use crate::checkin::CheckinLayer;
 use crate::checkout::CheckoutLayer;
 use crate::clock::Clock;
 use crate::connect::Probe;
+use crate::error::BoxError;
 use crate::exchange::ExchangeLayer;
 use crate::expiry::{ActiveTimeoutLayer, IdleEvictionLayer, MaxUsesLayer, TtlLayer};
 use crate::http1::HandshakeLayer;
@@ -254,6 +258,13 @@ impl<B, T> KeepAliveLayer<B, T> {
         self
     }
 
+    /// Whether a request that is not safe to send twice always gets a new connection; see
+    /// [`ExchangeLayer::fresh_for_non_idempotent`]. Default: false.
+    pub fn fresh_for_non_idempotent(mut self, fresh: bool) -> Self {
+        self.exchange = self.exchange.fresh_for_non_idempotent(fresh);
+        self
+    }
+
     /// Reads on, up to so many bytes and for so long, where a caller drops a response body before its end; see
     /// [`ExchangeLayer::drain_unread`]. Default: off.
     pub fn drain_unread(mut self, bytes: u64, time: Duration) -> Self {
@@ -286,8 +297,14 @@ impl<B, T> KeepAliveLayer<B, T> {
 
 impl<M, B, T> Layer<M> for KeepAliveLayer<B, T>
 where
-    B: Send + 'static,
-    T: From<Destination>,
+    M: Service<T> + Clone + Send + Sync + 'static,
+    M::Response: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    M::Future: Send + 'static,
+    M::Error: Into<BoxError>,
+    B: HttpBody + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+    T: From<Destination> + 'static,
 {
     type Service = KeepAlive<M, B, T>;
 
@@ -304,7 +321,9 @@ where
         let connector = MapRequestLayer::new(T::from as _).layer(connector);
         let connections = ActiveTimeoutLayer::new(active).layer(self.handshake.layer(connector));
         let limited = idle.layer(ttl.layer(self.uses.layer(connections)));
-        let leases = CheckinLayer::new().layer(checkout.layer(limited));
+        let connections = checkout.layer(limited);
+        connections.register();
+        let leases = CheckinLayer::new().layer(connections);
         KeepAlive::new(self.exchange.layer(leases))
     }
 }

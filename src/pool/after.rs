@@ -23,7 +23,7 @@ pub(super) struct After<C>(Vec<Act<C>>);
 fn told_of(cause: Cause) -> Option<EventKind> {
     match cause {
         Cause::Stale => Some(EventKind::Stale),
-        Cause::Idle | Cause::Age | Cause::Uses | Cause::Surplus | Cause::Room => {
+        Cause::Idle | Cause::Age | Cause::Uses | Cause::Surplus | Cause::Room | Cause::Poisoned => {
             Some(EventKind::Evicted { cause })
         }
         _ => None,

@@ -99,6 +99,11 @@ impl<C: Poolable> Berth<C> {
         }
     }
 
+    /// A caller has said that it is not to be used again.
+    pub(super) fn is_poisoned(&self) -> bool {
+        self.connection_ref().lifespan().bond().is_poisoned()
+    }
+
     /// The connection's number.
     pub(super) fn id(&self) -> u64 {
         self.connection_ref().lifespan().bond().id()

@@ -6,12 +6,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
+use std::time::Duration;
 
 use slab::Slab;
 use tokio::runtime::Id;
 use tokio::time::Instant;
 
-use crate::agent::Mode;
+use crate::agent::{ConnectionState, ConnectionStatus, Mode};
 use crate::bond::Bond;
 use crate::cause::Cause;
 use crate::clock::Moment;
@@ -114,6 +115,24 @@ impl<C: Poolable> Host<C> {
 
     pub(super) fn open_len(&self) -> usize {
         self.open.len()
+    }
+
+    pub(super) fn connections(&self, now: Moment) -> impl Iterator<Item = ConnectionStatus> {
+        self.open.iter().map(move |(_, open)| {
+            let bond = open.bond.as_ref();
+            ConnectionStatus {
+                id: bond.map(|bond| bond.id()),
+                state: match bond {
+                    None => ConnectionState::Connecting,
+                    Some(_) if open.idle.is_some() => ConnectionState::Idle,
+                    Some(_) => ConnectionState::Active,
+                },
+                age: bond
+                    .and_then(|bond| bond.born())
+                    .map_or(Duration::ZERO, |born| now.since(born)),
+                uses: bond.map_or(0, |bond| bond.activity().uses()),
+            }
+        })
     }
 
     pub(super) fn line(&self) -> &Line<C> {
@@ -412,6 +431,7 @@ impl<C: Poolable> Host<C> {
         let slot = picked?;
         let berth = self.unpark(slot, around).expect("in the idle list");
         let why = match berth.rest.deadline {
+            _ if berth.is_poisoned() => Some(Cause::Poisoned),
             _ if !berth.connection_ref().is_open() => Some(Cause::Stale),
             Some(deadline) if deadline.at.is_reached_at(now) => Some(deadline.cause),
             _ => None,
@@ -426,6 +446,25 @@ impl<C: Poolable> Host<C> {
             around.after.let_go(total.remove_idle(place));
         }
         Some(berth)
+    }
+
+    /// Places for connections that nobody has asked for yet: as many as so many idle ones lack.
+    pub(super) fn warm(&mut self, count: usize, around: &mut Around<'_, C>) -> Vec<usize> {
+        let limits = around.limits;
+        let count = if limits.keep_alive {
+            count.min(limits.max_idle_per_host)
+        } else {
+            0
+        };
+        let mut places = Vec::new();
+        while self.idle.len() + places.len() < count
+            && self.counted < limits.max_connections_per_host
+            && self.line.blocked() == 0
+            && around.reserve(false)
+        {
+            places.push(self.open_slot(false));
+        }
+        places
     }
 
     fn make(&mut self, ticket: u64, ask: Ask, one_shot: bool) -> Taken<C> {

@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
-use crate::agent::{Books, Census, EventKind, Mode};
+use crate::agent::{Books, Census, ConnectionStatus, EventKind, Mode};
 use crate::cause::Cause;
 use crate::clock::Moment;
+use crate::error::Denied;
 use crate::key::Key;
 use crate::lifespan::Lifespan;
 use crate::pool::after::{After, Cancel};
@@ -94,6 +95,26 @@ impl<C: Poolable> HostPool<C> {
             Ok(Taken::QueueFull(limit)) => Verdict::QueueFull(limit),
             Err(()) => Verdict::ShutDown,
         })
+    }
+
+    /// Slots for what nobody has asked for yet. `Err`: this host pool is out of the table, look again.
+    pub(super) fn warm(
+        self: Arc<Self>,
+        count: usize,
+    ) -> Result<Result<Vec<Slot<C>>, Denied>, Arc<Self>> {
+        let slots = self.with(|host, around| {
+            if host.retired {
+                return None;
+            }
+            let open = self.pool.mode() == Mode::Open;
+            Some(open.then(|| host.warm(count, around)))
+        });
+        let Some(slots) = slots else {
+            return Err(self);
+        };
+        let slots = slots.ok_or(Denied::ShutDown);
+        let slot = |place| Slot::new(self.clone(), place);
+        Ok(slots.map(|places| places.into_iter().map(slot).collect()))
     }
 
     /// A place in line for a caller whose own connect is under way, and who had been given something stale.
@@ -240,6 +261,12 @@ impl<C: Poolable> HostPool<C> {
             active: host.open_len() - host.idle_len(),
             pending: host.line().blocked(),
         }
+    }
+
+    pub(super) fn connections(&self, list: &mut Vec<ConnectionStatus>) {
+        let now = self.pool.limits.clock.now();
+        let host = self.host.lock().unwrap_or_else(PoisonError::into_inner);
+        list.extend(host.connections(now));
     }
 
     /// How many neighbours those who left the line have touched.

@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use crate::agent::{AgentHandle, Books};
 use crate::clock::Moment;
+use crate::error::Denied;
 use crate::key::KeyRef;
 use crate::poolable::Poolable;
 
@@ -100,6 +101,11 @@ impl<C: Poolable> Pool<C> {
         now: Moment,
     ) -> Verdict<C> {
         self.shared().checkout(key, ask, stale, now)
+    }
+
+    /// The right to make as many connections as `count` idle ones lack, within the limits.
+    pub(crate) fn warm(&self, key: KeyRef<'_>, count: usize) -> Result<Vec<Slot<C>>, Denied> {
+        self.shared().warm(key, count)
     }
 
     fn shared(&self) -> &Shared<C> {

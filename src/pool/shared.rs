@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use crate::agent::{Books, Census, Control, Mode};
+use crate::agent::{Books, Census, ConnectionStatus, Control, Mode};
 use crate::clock::Moment;
+use crate::error::Denied;
 use crate::key::Key;
 use crate::key::KeyRef;
 use crate::pool::admission::{Admission, Step};
@@ -13,6 +14,7 @@ use crate::pool::berth::Berth;
 use crate::pool::host_pool::{HostPool, Verdict};
 use crate::pool::limits::Limits;
 use crate::pool::line::Ask;
+use crate::pool::slot::Slot;
 use crate::pool::sweep::Sweeper;
 use crate::pool::table::Table;
 use crate::poolable::Poolable;
@@ -61,14 +63,27 @@ impl<C: Poolable> Shared<C> {
             return verdict;
         }
         loop {
-            let host = self.table.find_or_insert(key, |key| {
-                HostPool::new(key, self.me.upgrade().expect("a method of it runs"))
-            });
-            match host.checkout(ask, None, now) {
+            match self.host(key).checkout(ask, None, now) {
                 Ok(verdict) => return verdict,
                 Err(retired) => self.table.remove(&retired),
             }
         }
+    }
+
+    pub(super) fn warm(&self, key: KeyRef<'_>, count: usize) -> Result<Vec<Slot<C>>, Denied> {
+        loop {
+            match self.host(key).warm(count) {
+                Ok(slots) => return slots,
+                Err(retired) => self.table.remove(&retired),
+            }
+        }
+    }
+
+    #[inline]
+    fn host(&self, key: KeyRef<'_>) -> Arc<HostPool<C>> {
+        self.table.find_or_insert(key, |key| {
+            HostPool::new(key, self.me.upgrade().expect("a method of it runs"))
+        })
     }
 
     pub(super) fn mode(&self) -> Mode {
@@ -147,6 +162,12 @@ impl<C: Poolable> Shared<C> {
 impl<C: Poolable> Control for Shared<C> {
     fn census(&self, count: &mut dyn FnMut(&Key, Census)) {
         self.table.each(|host| count(host.key(), host.census()));
+    }
+
+    fn connections(&self, key: &Key, list: &mut Vec<ConnectionStatus>) {
+        if let Some(host) = self.table.find(key.as_ref()) {
+            host.connections(list);
+        }
     }
 
     fn close_idle(&self) {

@@ -27,6 +27,15 @@ impl<C: Poolable> Table<C> {
         }
     }
 
+    pub(super) fn find(&self, key: KeyRef<'_>) -> Option<Arc<HostPool<C>>> {
+        let hash = self.hasher.hash_one(key);
+        let hosts = self
+            .shard(hash)
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        hosts.find(hash, |host| *host.key() == key).cloned()
+    }
+
     pub(super) fn find_or_insert(
         &self,
         key: KeyRef<'_>,

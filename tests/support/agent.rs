@@ -83,10 +83,13 @@ pub fn agent(layer: KeepAliveLayer<Full<Bytes>>) -> (Client, AgentHandle) {
 }
 
 /// An agent over a connector of the test's own, and its handle.
-pub fn agent_over<M, T: From<Destination>>(
+pub fn agent_over<M, T>(
     layer: KeepAliveLayer<Full<Bytes>, T>,
     connector: M,
-) -> (KeepAlive<M, Full<Bytes>, T>, AgentHandle) {
+) -> (KeepAlive<M, Full<Bytes>, T>, AgentHandle)
+where
+    KeepAliveLayer<Full<Bytes>, T>: Layer<M, Service = KeepAlive<M, Full<Bytes>, T>>,
+{
     let handle = layer.handle();
     (layer.layer(connector), handle)
 }
@@ -149,7 +152,10 @@ pub async fn at_rest(handle: &AgentHandle) {
 pub fn agent_paused<M>(
     layer: KeepAliveLayer<Full<Bytes>>,
     connector: M,
-) -> (KeepAlive<M, Full<Bytes>>, AgentHandle) {
+) -> (KeepAlive<M, Full<Bytes>>, AgentHandle)
+where
+    KeepAliveLayer<Full<Bytes>>: Layer<M, Service = KeepAlive<M, Full<Bytes>>>,
+{
     agent_over(layer.clock(paused_clock()), connector)
 }
 

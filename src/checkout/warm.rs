@@ -1,0 +1,70 @@
+//! Connections that nobody has asked for yet.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+
+use tower_service::Service;
+
+use crate::agent::{Warm, Warming};
+use crate::checkout::connect::Connect;
+use crate::checkout::service::Parts;
+use crate::checkout::watch::Watch;
+use crate::error::{BoxError, CheckoutError, Error};
+use crate::poolable::Poolable;
+use crate::target::{Destination, Target};
+
+impl<M, C> Warm for Parts<M, C>
+where
+    M: Service<Destination, Response = C> + Clone + Send + Sync + 'static,
+    M::Future: Send + 'static,
+    M::Error: Into<BoxError> + Send + 'static,
+    C: Poolable,
+{
+    fn warm(self: Arc<Self>, target: Destination, count: usize) -> Warming {
+        Box::pin(async move {
+            let limit = self.pool.limits().connect_timeout;
+            let slots = self
+                .pool
+                .warm(target.key(), count)
+                .map_err(refused::<M::Error>)?;
+            let mut connects: Vec<_> = slots
+                .into_iter()
+                .map(|slot| {
+                    let watch = Watch::begin(target.key());
+                    Connect::begin(slot, self.maker.clone(), target.clone(), limit, watch)
+                })
+                .collect();
+            let mut made = 0;
+            let mut failed = None;
+            poll_fn(|cx| {
+                connects.retain_mut(|connect| match connect.poll(cx) {
+                    Poll::Pending => true,
+                    Poll::Ready(Ok(berth)) => {
+                        made += 1;
+                        berth.give_back();
+                        false
+                    }
+                    Poll::Ready(Err(error)) => {
+                        failed.get_or_insert(error);
+                        false
+                    }
+                });
+                if connects.is_empty() {
+                    Poll::Ready(())
+                } else {
+                    Poll::Pending
+                }
+            })
+            .await;
+            match failed {
+                Some(error) => Err(Error::from_checkout(error.into())),
+                None => Ok(made),
+            }
+        })
+    }
+}
+
+fn refused<E: Into<BoxError>>(denied: crate::error::Denied) -> Error {
+    Error::from_checkout(CheckoutError::<E>::Denied(denied).into())
+}
