@@ -4,8 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::mem;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::task::Waker;
 
 use tokio::task::AbortHandle;
@@ -14,6 +13,8 @@ use crate::activity::Activity;
 use crate::cause::Cause;
 use crate::clock::Moment;
 use crate::key::Key;
+use crate::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 
 /// One a connection. Nothing here is touched by an exchange that goes well, but to read the id and the key.
 pub(crate) struct Bond {
@@ -62,7 +63,8 @@ struct Ends {
 
 impl Bond {
     pub(crate) fn new() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
+        // std's: numbers decide nothing.
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             cause: AtomicU8::new(0),

@@ -93,6 +93,7 @@ mod pool;
 mod poolable;
 pub mod retry;
 mod route;
+mod sync;
 mod target;
 
 pub use agent::{

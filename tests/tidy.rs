@@ -15,6 +15,7 @@ const FLOORS: &[&[&str]] = &[
     &["poolable", "agent"],
     &[
         "target", "route", "key", "error", "lifespan", "info", "clock", "cause", "bond", "activity",
+        "sync",
     ],
 ];
 

@@ -3,8 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 
 use tokio::sync::Notify;
 
@@ -14,6 +13,8 @@ use crate::bond::Bond;
 use crate::cause::Cause;
 use crate::error::Error;
 use crate::key::Key;
+use crate::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 use crate::target::Destination;
 
 /// Held by handles and pools alike, and by a pool for as long as one of its connections lives.
@@ -70,7 +71,7 @@ impl Books {
     pub(crate) fn new() -> Self {
         Self {
             created: AtomicU64::new(0),
-            closes: [const { AtomicU64::new(0) }; Cause::ALL.len()],
+            closes: std::array::from_fn(|_| AtomicU64::new(0)),
             requests: AtomicU64::new(0),
             reused: AtomicU64::new(0),
             stale: AtomicU64::new(0),

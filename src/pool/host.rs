@@ -4,7 +4,6 @@
 //! is in the [`Line`].
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -25,6 +24,7 @@ use crate::pool::limits::{Limits, Scheduling};
 use crate::pool::line::{Ask, Gift, LATER, Line, Place};
 use crate::pool::list::{Linked, Links, List};
 use crate::poolable::Poolable;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::target::Reuse;
 
 pub(super) struct Host<C> {

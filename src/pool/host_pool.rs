@@ -1,7 +1,7 @@
 //! One key's pool: a [`Host`] behind its lock, and what is done once the lock is free.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use crate::pool::shared::Shared;
 use crate::pool::slot::Slot;
 use crate::pool::waiter::Waiter;
 use crate::poolable::Poolable;
+use crate::sync::Mutex;
 
 pub(crate) struct HostPool<C> {
     key: Key,

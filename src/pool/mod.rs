@@ -6,6 +6,8 @@ mod berth;
 mod gauges;
 mod host;
 mod host_pool;
+#[cfg(all(test, tower_keep_alive_loom))]
+mod interleavings;
 mod limits;
 mod line;
 mod list;

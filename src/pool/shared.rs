@@ -1,8 +1,7 @@
 //! What all parts of a pool share.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 
 use crate::agent::{Books, Census, ConnectionStatus, Control, Mode};
 use crate::clock::Moment;
@@ -18,6 +17,8 @@ use crate::pool::slot::Slot;
 use crate::pool::sweep::Sweeper;
 use crate::pool::table::Table;
 use crate::poolable::Poolable;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 
 /// Held by the pool's owners, and by each host pool: so that status stays true for as long as a connection lives.
 pub(crate) struct Shared<C> {

@@ -1,0 +1,149 @@
+//! Callers of one key: who takes, gives back, leaves and looks on.
+
+use loom::thread::spawn;
+
+use crate::pool::interleavings::{A, Scene, explore};
+use crate::pool::{Limits, Verdict};
+
+fn of_one() -> Scene {
+    Scene::new(Limits::new().max_connections_per_host(1))
+}
+
+#[test]
+fn every_caller_is_served() {
+    explore("three callers, one connection", 3, || {
+        let scene = of_one();
+        let others =
+            [scene.clone(), scene.clone()].map(|scene| spawn(move || scene.serve(A).give_back()));
+        scene.serve(A).give_back();
+        for other in others {
+            other.join().expect("served");
+        }
+        scene.at_rest();
+    });
+}
+
+#[test]
+fn what_a_caller_who_leaves_had_is_the_next_ones() {
+    explore("deliver, cancel and look", 4, || {
+        let scene = of_one();
+        let conn = scene.serve(A);
+        let (first, second) = (scene.waits(A), scene.waits(A));
+        let deliver = spawn(move || conn.give_back());
+        let cancel = {
+            let scene = scene.clone();
+            spawn(move || {
+                let had = scene.look(&first);
+                drop(first);
+                if let Some(berth) = had {
+                    berth.give_back();
+                }
+            })
+        };
+        let berth = scene.turn(second).expect("not refused");
+        deliver.join().expect("delivered");
+        cancel.join().expect("left");
+        berth.give_back();
+        assert_eq!(scene.pool.handle().status().created, 1);
+        scene.at_rest();
+    });
+}
+
+#[test]
+fn a_slot_passes_on_once() {
+    explore(
+        "a connection closed, a caller who leaves, and the next",
+        4,
+        || {
+            let scene = of_one();
+            let mut conn = scene.serve(A);
+            let driver = conn.connection().driver();
+            let (first, second) = (scene.waits(A), scene.waits(A));
+            let close = spawn(move || {
+                drop(conn);
+                driver.ends();
+            });
+            let cancel = {
+                let scene = scene.clone();
+                spawn(move || {
+                    let had = scene.look(&first);
+                    drop(first);
+                    drop(had);
+                })
+            };
+            let berth = scene.turn(second).expect("not refused");
+            close.join().expect("closed");
+            cancel.join().expect("left");
+            drop(berth);
+            scene.at_rest();
+        },
+    );
+}
+
+#[test]
+fn a_connection_and_a_slot_serve_two() {
+    explore("one given back, one closed, two in line", 2, || {
+        let scene = Scene::new(Limits::new().max_connections_per_host(2));
+        let (one, two) = (scene.serve(A), scene.serve(A));
+        let (first, second) = (scene.waits(A), scene.waits(A));
+        let deliver = spawn(move || one.give_back());
+        let close = spawn(move || drop(two));
+        let other = {
+            let scene = scene.clone();
+            spawn(move || scene.turn(second).expect("not refused").give_back())
+        };
+        scene.turn(first).expect("not refused").give_back();
+        for task in [deliver, close, other] {
+            task.join().expect("no panic");
+        }
+        scene.at_rest();
+    });
+}
+
+#[test]
+fn a_host_that_goes_quiet_is_not_found_again() {
+    explore("the last of a host closed, and a caller", 6, || {
+        let scene = Scene::new(Limits::new());
+        let last = scene.serve(A);
+        let close = spawn(move || drop(last));
+        let caller = {
+            let scene = scene.clone();
+            spawn(move || scene.serve(A).give_back())
+        };
+        close.join().expect("closed");
+        caller.join().expect("served");
+        // What it gave back is where the next one looks.
+        match scene.ask(A, None) {
+            Verdict::Take(berth) => berth.give_back(),
+            _ => panic!("one is idle"),
+        }
+        scene.at_rest();
+    });
+}
+
+#[test]
+fn status_is_true_at_every_moment() {
+    explore("status against take, put and close", 2, || {
+        let scene = of_one();
+        let reuse = {
+            let scene = scene.clone();
+            spawn(move || scene.serve(A).give_back())
+        };
+        let close = {
+            let scene = scene.clone();
+            spawn(move || drop(scene.serve(A)))
+        };
+        for _ in 0..2 {
+            let status = scene.pool.handle().status();
+            let count = |of: &std::collections::BTreeMap<_, usize>| of.values().sum::<usize>();
+            assert!(status.open() <= 1, "{status:?}");
+            assert!(count(&status.pending) <= 1, "{status:?}");
+            assert!(status.created <= 2 && status.closed <= 2, "{status:?}");
+            // Who waits, waits for something.
+            assert!(count(&status.pending) <= status.open(), "{status:?}");
+        }
+        reuse.join().expect("served");
+        close.join().expect("served");
+        scene.at_rest();
+    });
+}

@@ -1,0 +1,260 @@
+//! Every order in which a few tasks can come to the pool's locks and atomics, tried one by one (trust test 7).
+//!
+//! The source is the one that is shipped: `crate::sync` gives it the checker's locks. Each model asserts a promise of
+//! its own, and all of them that no transport is alive beyond the limit, that no wake-up is lost (a caller who is never
+//! woken is a deadlock, and the checker says so), and that in the end everything is accounted for.
+//!
+//! # What bounds them
+//!
+//! Two to four tasks, and as many preemptions (a task interrupted where it could go on) as each model says. A switch
+//! where a task has to wait is none, so every order of uninterrupted steps is among those tried. Not modelled: the
+//! counts of `Arc` (std's), tokio's `Notify` (each call is one step), the sweeper and other timers.
+//!
+//! loom, not shuttle: it tries all orders within the bound, where shuttle draws them or has no bound, and it knows what
+//! orderings weaker than `SeqCst` allow. Run with `RUSTFLAGS="--cfg tower_keep_alive_loom"`; `.ci/run` does.
+
+mod ends;
+mod line;
+mod total;
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use http::Uri;
+use loom::sync::{Condvar, Mutex};
+
+use crate::bond::TransportGuard;
+use crate::clock::Moment;
+use crate::lifespan::Lifespan;
+use crate::pool::{Ask, Berth, Limits, Pool, Slot, Turn, Verdict, Waiter};
+use crate::poolable::Poolable;
+use crate::target::{Reuse, Target};
+
+const A: &str = "http://a/";
+const B: &str = "http://b/";
+
+/// Tries every order that has at most so many preemptions, and says how many there were.
+fn explore(name: &str, preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
+    let executions = Arc::new(AtomicUsize::new(0));
+    let counted = executions.clone();
+    let mut checker = loom::model::Builder::new();
+    // `LOOM_MAX_PREEMPTIONS` says otherwise.
+    let preemptions = *checker.preemption_bound.get_or_insert(preemptions);
+    checker.max_branches = 10_000;
+    checker.check(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        model();
+    });
+    let executions = executions.load(Ordering::Relaxed);
+    println!("trust 7: {executions} executions, up to {preemptions} preemptions: {name}");
+}
+
+/// The pool of one model, and the transports of its connections.
+#[derive(Clone)]
+struct Scene {
+    pool: Pool<Conn>,
+    /// std's atomic: to count is no step of the model.
+    alive: Arc<AtomicUsize>,
+    limit: usize,
+}
+
+/// A connection. Its transport goes before its lifespan, and so before its slot passes on.
+struct Conn {
+    transport: Option<Transport>,
+    open: Arc<AtomicBool>,
+    lifespan: Lifespan,
+}
+
+/// Counted as alive until it is dropped.
+struct Transport(Arc<AtomicUsize>);
+
+/// The transport of a connection, in a task of its own.
+struct Driver {
+    _transport: Transport,
+    _guard: TransportGuard,
+    open: Arc<AtomicBool>,
+}
+
+impl Scene {
+    fn new(limits: Limits) -> Self {
+        let limit = limits.max_connections_per_host.min(limits.max_connections);
+        Self {
+            pool: Pool::new(limits),
+            alive: Arc::default(),
+            limit,
+        }
+    }
+
+    fn ask(&self, host: &'static str, stale: Option<Box<Berth<Conn>>>) -> Verdict<Conn> {
+        let ask = Ask {
+            reuse: Reuse::Any,
+            runtime: None,
+            returning: stale.is_some(),
+        };
+        let key = Uri::from_static(host);
+        self.pool.checkout(key.key(), ask, stale, Moment::now())
+    }
+
+    /// What a caller does until it has a connection that is open.
+    fn serve(&self, host: &'static str) -> Box<Berth<Conn>> {
+        let mut stale = None;
+        loop {
+            let berth = match self.ask(host, stale.take()) {
+                Verdict::Take(berth) => berth,
+                Verdict::Make(slot, waiter) => {
+                    let berth = self.connect(slot);
+                    drop(waiter);
+                    return berth;
+                }
+                Verdict::Wait(waiter) => self.turn(waiter).expect("nobody is refused"),
+                Verdict::QueueFull(_) => panic!("the line has no limit"),
+                Verdict::ShutDown => panic!("it is open"),
+            };
+            if berth.connection_ref().is_open() {
+                return berth;
+            }
+            stale = Some(berth);
+        }
+    }
+
+    /// What a caller in line gets, made for it or not; nothing if it is refused.
+    fn turn(&self, waiter: Waiter<Conn>) -> Option<Box<Berth<Conn>>> {
+        match wait_for(std::future::poll_fn(|cx| waiter.poll_turn(cx))) {
+            Turn::Connection(berth) => Some(berth),
+            Turn::Make(slot) => Some(self.connect(slot)),
+            Turn::Refused => None,
+        }
+    }
+
+    /// One look at what there is for a caller in line.
+    fn look(&self, waiter: &Waiter<Conn>) -> Option<Box<Berth<Conn>>> {
+        match waiter.poll_turn(&Context::from_waker(Waker::noop())) {
+            Poll::Ready(Turn::Connection(berth)) => Some(berth),
+            Poll::Ready(Turn::Make(slot)) => Some(self.connect(slot)),
+            Poll::Ready(Turn::Refused) => panic!("nobody is refused"),
+            Poll::Pending => None,
+        }
+    }
+
+    fn waits(&self, host: &'static str) -> Waiter<Conn> {
+        match self.ask(host, None) {
+            Verdict::Wait(waiter) => waiter,
+            _ => panic!("it has to wait"),
+        }
+    }
+
+    fn may_make(&self, host: &'static str) -> Slot<Conn> {
+        match self.ask(host, None) {
+            Verdict::Make(slot, _waiter) => slot,
+            _ => panic!("nothing is open"),
+        }
+    }
+
+    fn connection(&self) -> Conn {
+        let others = self.alive.fetch_add(1, Ordering::Relaxed);
+        assert!(others < self.limit, "a transport beyond the limit");
+        Conn {
+            transport: Some(Transport(self.alive.clone())),
+            open: Arc::new(AtomicBool::new(true)),
+            lifespan: Lifespan::new(),
+        }
+    }
+
+    fn connect(&self, mut slot: Slot<Conn>) -> Box<Berth<Conn>> {
+        slot.begin();
+        slot.fill(self.connection())
+    }
+
+    /// The last line of every model: everything is accounted for, and nothing is left behind.
+    fn at_rest(self) {
+        self.pool.handle().close_idle();
+        self.has_nothing();
+    }
+
+    fn has_nothing(&self) {
+        let status = self.pool.handle().status();
+        assert_eq!(self.alive.load(Ordering::Relaxed), 0, "{status:?}");
+        assert_eq!(status.open(), 0, "{status:?}");
+        assert_eq!(status.created, status.closed + status.detached);
+        assert!(status.pending.is_empty());
+        assert!(self.pool.shared().table.is_empty());
+        if let Some(total) = self.pool.shared().lock_total() {
+            assert!(total.is_at_rest());
+        }
+    }
+}
+
+impl Conn {
+    fn driver(&mut self) -> Driver {
+        Driver {
+            _transport: self.transport.take().expect("taken once"),
+            _guard: self.lifespan.transport_guard().expect("taken once"),
+            open: self.open.clone(),
+        }
+    }
+}
+
+impl Driver {
+    /// The other end closes.
+    fn ends(self) {
+        self.open.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Transport {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Poolable for Conn {
+    fn is_open(&self) -> bool {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    fn poll_free(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+
+    fn lifespan(&self) -> &Lifespan {
+        &self.lifespan
+    }
+
+    fn lifespan_mut(&mut self) -> &mut Lifespan {
+        &mut self.lifespan
+    }
+}
+
+/// Runs a future on this thread, which sleeps until it is woken.
+fn wait_for<F: Future>(future: F) -> F::Output {
+    let bell = Arc::new(Bell {
+        rung: Mutex::new(false),
+        heard: Condvar::new(),
+    });
+    let waker = Waker::from(bell.clone());
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        let mut rung = bell.rung.lock().expect("no model panics and goes on");
+        while !*rung {
+            rung = bell.heard.wait(rung).expect("no model panics and goes on");
+        }
+        *rung = false;
+    }
+}
+
+struct Bell {
+    rung: Mutex<bool>,
+    heard: Condvar,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        *self.rung.lock().expect("no model panics and goes on") = true;
+        self.heard.notify_one();
+    }
+}

@@ -1,0 +1,126 @@
+//! Callers of several keys under one total.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use loom::thread::spawn;
+
+use crate::pool::interleavings::{A, B, Scene, explore};
+use crate::pool::{Limits, Verdict};
+
+#[test]
+fn no_host_misses_what_another_gives_back() {
+    explore("two hosts, a total of one", 3, || {
+        let scene = Scene::new(Limits::new().max_connections(1));
+        let other = {
+            let scene = scene.clone();
+            spawn(move || scene.serve(B).give_back())
+        };
+        scene.serve(A).give_back();
+        other.join().expect("served");
+        scene.at_rest();
+    });
+}
+
+#[test]
+fn a_put_and_two_in_line() {
+    explore("a put, its own host's caller and another's", 2, || {
+        let scene = Scene::new(Limits::new().max_connections(1));
+        let conn = scene.serve(A);
+        let deliver = spawn(move || conn.give_back());
+        let other = {
+            let scene = scene.clone();
+            spawn(move || scene.serve(B).give_back())
+        };
+        scene.serve(A).give_back();
+        deliver.join().expect("delivered");
+        other.join().expect("served");
+        scene.at_rest();
+    });
+}
+
+/// Between a slot's being set aside for a caller and its arrival, one who comes later stands behind that caller.
+#[test]
+fn a_slot_set_aside_is_not_overtaken() {
+    explore("a slot set aside, and one who comes later", 4, || {
+        let limits = Limits::new().max_connections(2).max_connections_per_host(1);
+        let scene = Scene::new(limits);
+        let conn = scene.serve(A);
+        let waiting = scene.waits(A);
+        let close = spawn(move || drop(conn));
+        let later = {
+            let scene = scene.clone();
+            spawn(move || match scene.ask(A, None) {
+                Verdict::Wait(waiter) => drop(waiter),
+                _ => panic!("overtook the one in line"),
+            })
+        };
+        close.join().expect("closed");
+        later.join().expect("stood behind");
+        drop(scene.turn(waiting).expect("not refused"));
+        scene.at_rest();
+    });
+}
+
+#[test]
+fn a_slot_set_aside_for_one_who_leaves_comes_back() {
+    explore(
+        "a slot set aside, its caller gone, another host's",
+        2,
+        || {
+            let scene = Scene::new(Limits::new().max_connections(1));
+            let conn = scene.serve(A);
+            let (leaves, stays) = (scene.waits(A), scene.waits(B));
+            let close = spawn(move || drop(conn));
+            let cancel = spawn(move || drop(leaves));
+            drop(scene.turn(stays).expect("not refused"));
+            close.join().expect("closed");
+            cancel.join().expect("left");
+            scene.at_rest();
+        },
+    );
+}
+
+/// Whoever has left is no reason to close a connection.
+#[test]
+fn a_caller_who_leaves_the_total_is_forgotten() {
+    explore("another host's caller leaves, and a put", 4, || {
+        let scene = Scene::new(Limits::new().max_connections(1));
+        let conn = scene.serve(A);
+        let leaves = scene.waits(B);
+        let left = Arc::new(AtomicBool::new(false));
+        let cancel = {
+            let left = left.clone();
+            spawn(move || {
+                drop(leaves);
+                left.store(true, Ordering::Relaxed);
+            })
+        };
+        // Not by the status: the order in which it comes to two hosts is another in every execution.
+        let had_left = left.load(Ordering::Relaxed);
+        conn.give_back();
+        cancel.join().expect("left");
+        let status = scene.pool.handle().status();
+        assert!(!had_left || status.closed == 0, "{status:?}");
+        scene.at_rest();
+    });
+}
+
+#[test]
+fn too_many_idle_are_closed_once() {
+    explore("two puts and a take, at most one idle", 3, || {
+        let limits = Limits::new().max_idle(1).max_connections_per_host(2);
+        let scene = Scene::new(limits);
+        let (one, two) = (scene.serve(A), scene.serve(A));
+        let puts = [one, two].map(|conn| spawn(move || conn.give_back()));
+        if let Verdict::Take(berth) = scene.ask(A, None) {
+            berth.give_back();
+        }
+        for put in puts {
+            put.join().expect("given back");
+        }
+        let status = scene.pool.handle().status();
+        assert!(status.idle.values().sum::<usize>() <= 1, "{status:?}");
+        scene.at_rest();
+    });
+}
