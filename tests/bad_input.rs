@@ -11,11 +11,13 @@ use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
-use support::agent::{Connector, Req, agent, at_rest, fetch, get, post, read, send};
+use support::agent::{Connector, Req, agent, agent_paused, at_rest, fetch, get, post, read, send};
 use support::{Conn, Gate, Server, eventually, script};
+use tokio::time::{Instant, sleep};
 use tower::{Layer, ServiceExt};
 use tower_keep_alive::{
-    Error, ExchangeLayer, IdleEvictionLayer, KeepAliveLayer, Limits, MaxUsesLayer, TtlLayer,
+    Error, ExchangeLayer, IdleEvictionLayer, KeepAliveLayer, Limits, MaxUsesLayer, TimeoutKind,
+    TtlLayer,
 };
 
 /// A request as it is given, however wrong.
@@ -238,6 +240,12 @@ fn lies() -> Vec<Lie> {
         "{}content-length: 2\r\n\r\nok",
         "x: y\r\n".repeat(10_000)
     ));
+    let chunked = |rest: &str| with(&format!("transfer-encoding: chunked\r\n\r\n{rest}"));
+    let extended = chunked(&format!("2;{}\r\nok\r\n0\r\n\r\n", "y".repeat(1 << 20)));
+    let trailed = chunked(&format!(
+        "2\r\nok\r\n0\r\nx: {}\r\n\r\n",
+        "y".repeat(1 << 20)
+    ));
     vec![
         lie(
             "shorter",
@@ -301,6 +309,8 @@ fn lies() -> Vec<Lie> {
             false,
             NoEnd,
         ),
+        lie("a chunk with an extension of 1 MB", &extended, false, NoEnd),
+        lie("trailers of 1 MB", &trailed, false, NoEnd),
         lie(
             "chunks without end",
             &with("transfer-encoding: chunked\r\n\r\n2\r\nok\r\n"),
@@ -316,6 +326,12 @@ fn lies() -> Vec<Lie> {
         lie(
             "a length that is none",
             &with("content-length: many\r\n\r\nok"),
+            false,
+            NoResponse,
+        ),
+        lie(
+            "a length too large for a number",
+            &with("content-length: 99999999999999999999\r\n\r\nok"),
             false,
             NoResponse,
         ),
@@ -413,6 +429,111 @@ async fn a_server_that_lies_harms_only_its_own_answer() {
                 "{name}"
             );
         }
+    }
+}
+
+/// The first connection sends `at_once`, and then a byte a second, whatever comes; others answer properly.
+fn dripping(at_once: &'static str, drops: &'static str) -> Server {
+    Server::in_memory(move |mut conn: Conn| async move {
+        while conn.index == 0 && conn.request().await.is_some() {
+            conn.send(at_once).await;
+            for byte in drops.as_bytes() {
+                sleep(DROP).await;
+                conn.send([*byte]).await;
+            }
+        }
+        script::ok(conn).await;
+    })
+}
+
+const DROP: Duration = Duration::from_secs(1);
+
+/// What is sent at once, and what by the byte: heads, bodies, chunks, and what is between them.
+const DRIPS: [(&str, &str); 4] = [
+    ("", "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndrip"),
+    ("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n", "drip"),
+    (
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+        "2\r\ndr\r\n2\r\nip\r\n0\r\n\r\n",
+    ),
+    (
+        "HTTP/1.1 103 Early Hints\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndrip",
+    ),
+];
+
+#[tokio::test(start_paused = true)]
+async fn one_byte_a_second_is_the_true_answer_where_silence_may_last_longer() {
+    for (at_once, drops) in DRIPS {
+        let server = dripping(at_once, drops);
+        let (client, handle) = agent_paused(KeepAliveLayer::new(), server.connector());
+        // The same connection drips twice.
+        for uses in 1..=2 {
+            let begun = Instant::now();
+            let answer = fetch(&client, server.url("/")).await.expect(drops);
+            assert_eq!(answer.body, "drip", "{drops:?}");
+            assert_eq!(answer.info.uses(), uses, "{drops:?}");
+            assert!(begun.elapsed() >= DROP * drops.len() as u32, "{drops:?}");
+        }
+        assert_eq!(server.accepted(), 1, "{drops:?}");
+        at_rest(&handle).await;
+        assert_eq!((handle.status().timeouts, handle.status().closed), (0, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_byte_a_second_is_a_timeout_where_silence_may_not_last_so_long() {
+    let limit = DROP * 6 / 10;
+    for (at_once, drops) in DRIPS {
+        let server = dripping(at_once, drops);
+        let layer = KeepAliveLayer::new().active_timeout(limit);
+        let (client, handle) = agent_paused(layer, server.connector());
+        let begun = Instant::now();
+        let error = fetch(&client, server.url("/")).await.expect_err(drops);
+        assert!(begun.elapsed() < DROP, "{drops:?}: {:?}", begun.elapsed());
+        assert_eq!(error.timeout_kind(), Some(TimeoutKind::Inactivity));
+        assert_eq!(error.timeout(), Some(limit));
+        assert!(!error.is_reset() && !error.is_unsent(), "{error:?}");
+        assert_eq!(fetch(&client, server.url("/")).await.unwrap().body, "ok");
+        assert_eq!(server.accepted(), 2, "{drops:?}: it was not used again");
+        at_rest(&handle).await;
+        let status = handle.status();
+        assert_eq!((status.timeouts, status.closed), (1, 1), "{drops:?}");
+    }
+}
+
+/// Nothing at all, half a head, half a body, half a chunk: and then silence, on a connection that stays open.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_falls_silent_is_waited_for_no_longer_than_allowed() {
+    for raw in [
+        "",
+        "HTTP/1.1 200 OK\r\ncontent-le",
+        "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nha",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nha",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+        "HTTP/1.1 100 Continue\r\n\r\n",
+    ] {
+        let server = Server::in_memory(move |mut conn: Conn| async move {
+            if conn.index == 0 && conn.request().await.is_some() {
+                conn.send(raw).await;
+                conn.closed().await;
+            } else {
+                script::ok(conn).await;
+            }
+        });
+        let layer = KeepAliveLayer::new().active_timeout(DROP);
+        let (client, handle) = agent_paused(layer, server.connector());
+        let begun = Instant::now();
+        let error = fetch(&client, server.url("/")).await.expect_err(raw);
+        let elapsed = begun.elapsed();
+        assert!(
+            (DROP..DROP * 6 / 5).contains(&elapsed),
+            "{raw:?}: {elapsed:?}"
+        );
+        assert_eq!(error.timeout_kind(), Some(TimeoutKind::Inactivity));
+        assert_eq!(fetch(&client, server.url("/")).await.unwrap().body, "ok");
+        assert_eq!(server.accepted(), 2, "{raw:?}");
+        at_rest(&handle).await;
     }
 }
 

@@ -14,8 +14,8 @@ const FLOORS: &[&[&str]] = &[
     &["pool"],
     &["poolable", "agent"],
     &[
-        "target", "route", "key", "error", "lifespan", "info", "clock", "cause", "bond", "activity",
-        "sync",
+        "target", "route", "key", "error", "lifespan", "info", "clock", "cause", "bond",
+        "activity", "sync",
     ],
 ];
 

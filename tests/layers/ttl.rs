@@ -122,6 +122,8 @@ async fn hard_ends_an_exchange_before_its_head() {
     let status = handle.status();
     assert_eq!((status.closes[&Cause::Age], status.timeouts), (1, 1));
     eventually("the server sees it go", || server.open() == 1).await;
+    // The other one's timer goes with it.
+    handle.close_idle();
     at_rest(&handle).await;
 }
 
@@ -137,6 +139,8 @@ async fn hard_ends_a_body_in_the_middle() {
     assert_eq!(started.elapsed().as_secs(), TTL.as_secs());
     assert_eq!(fetch(&client, server.url("/")).await.unwrap().body, "ok");
     assert_eq!(handle.status().closes[&Cause::Age], 1);
+    // The other one's timer goes with it.
+    handle.close_idle();
     at_rest(&handle).await;
 }
 

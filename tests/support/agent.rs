@@ -1,12 +1,16 @@
 //! The agent under test: one place that says what it runs over.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
+use tokio::runtime::{Handle, Id};
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt};
 use tower_keep_alive::{
@@ -16,7 +20,7 @@ use tower_keep_alive::{
 
 #[cfg(unix)]
 use super::over::{Over, over, unix_path};
-use super::{Wire, eventually};
+use super::{Wire, alive_tasks, client_transports, eventually, server_tasks};
 
 /// What a request of the tests is.
 pub type Req = Request<Full<Bytes>>;
@@ -91,6 +95,7 @@ where
     KeepAliveLayer<Full<Bytes>, T>: Layer<M, Service = KeepAlive<M, Full<Bytes>, T>>,
 {
     let handle = layer.handle();
+    belongs_here(&handle);
     (layer.layer(connector), handle)
 }
 
@@ -136,7 +141,19 @@ where
     send(client, get(url)).await
 }
 
-/// The last line of every test: nothing waits, nothing is in use, and every connection is accounted for.
+/// The agents that the tests of each runtime have made here.
+static AGENTS: LazyLock<Mutex<HashMap<Id, Vec<AgentHandle>>>> = LazyLock::new(Mutex::default);
+
+/// An agent of this test that was not made here: what it has open is no leak, when [`at_rest`] is asked of another.
+pub fn belongs_here(handle: &AgentHandle) {
+    if let Ok(runtime) = Handle::try_current() {
+        let mut agents = AGENTS.lock().unwrap_or_else(PoisonError::into_inner);
+        agents.entry(runtime.id()).or_default().push(handle.clone());
+    }
+}
+
+/// The last line of every test: nothing waits, nothing is in use, every connection is accounted for, and nothing is
+/// left of those that are closed, neither a transport nor a task.
 pub async fn at_rest(handle: &AgentHandle) {
     eventually("everything comes to rest", || {
         let status = handle.status();
@@ -145,6 +162,30 @@ pub async fn at_rest(handle: &AgentHandle) {
             && status.created == status.closed + status.detached + status.open() as u64
     })
     .await;
+    let agents = {
+        let agents = AGENTS.lock().unwrap_or_else(PoisonError::into_inner);
+        agents.get(&Handle::current().id()).cloned()
+    };
+    let agents = agents.unwrap_or_else(|| vec![handle.clone()]);
+    // Detached ones have their transports for as long as their new owners like.
+    let open = || {
+        let statuses = agents.iter().map(AgentHandle::status);
+        let open = statuses.map(|status| status.open() + status.detached as usize);
+        open.sum::<usize>()
+    };
+    let begun = Instant::now();
+    eventually("no transport is left of what is closed", || {
+        client_transports() <= open()
+    })
+    .await;
+    // A driver for each connection, and a sweeper for each agent.
+    eventually("no task is left of what is closed", || {
+        alive_tasks() <= server_tasks() + open() + agents.len()
+    })
+    .await;
+    // A connection may take a second to close; with paused time, other limits must not have made good what was left.
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(3), "at rest only after {took:?}");
 }
 
 /// An agent in paused time, and its handle: both its clocks are the runtime's. Under [`agent_over`] the wall clock goes

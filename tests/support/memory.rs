@@ -1,5 +1,6 @@
 //! A transport in memory that can do what a socket can: FIN, RST, and tell a close from unread bytes.
 
+use super::leaks::{Tag, What};
 use std::{
     io,
     pin::Pin,
@@ -24,6 +25,7 @@ pub struct MemoryStream {
     /// Closed by a shutdown, or the drop.
     here: oneshot::Receiver<()>,
     was_reset: Arc<AtomicBool>,
+    _tag: Tag,
 }
 
 /// The server's end.
@@ -42,6 +44,7 @@ pub(super) fn pair() -> (MemoryStream, MemoryPeer) {
         io: client_io,
         here,
         was_reset: was_reset.clone(),
+        _tag: Tag::new(What::Transport),
     };
     let peer = MemoryPeer {
         io: server_io,

@@ -4,6 +4,7 @@ use super::{
     conn::Conn,
     connector::InMemory,
     head::Head,
+    leaks::{Tag, What},
     listener::{Listener, Place},
     script,
     stream::Stream,
@@ -150,7 +151,7 @@ impl Server {
         Fut: Future<Output = ()> + Send + 'static,
     {
         let stage = Arc::new(Stage::new(script));
-        stage.accept_from(listener);
+        stage.accept_from(listener, Tag::new(What::Listener(place.addr)));
         Self {
             stage,
             place: Some(place),
@@ -197,18 +198,27 @@ impl Stage {
     /// Runs the script over `stream`, which counts as accepted from here.
     pub(super) fn perform(&self, stream: Stream) {
         let performance = (self.script)(Conn::new(stream, &self.tally));
-        lock(&self.tasks).spawn(performance);
+        self.spawn(performance);
     }
 
-    fn accept_from(self: &Arc<Self>, listener: Listener) {
+    fn accept_from(self: &Arc<Self>, listener: Listener, listens: Tag) {
         // Weak: the stage has this task.
         let stage = Arc::downgrade(self);
-        lock(&self.tasks).spawn(async move {
+        self.spawn(async move {
+            let _listens = listens;
             loop {
                 let stream = listener.accept().await.expect("accept");
                 let Some(stage) = stage.upgrade() else { return };
                 stage.perform(stream);
             }
+        });
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let tag = Tag::new(What::Task);
+        lock(&self.tasks).spawn(async move {
+            let _tag = tag;
+            task.await;
         });
     }
 
