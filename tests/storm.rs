@@ -55,6 +55,12 @@ async fn storm(number: u32, callers: u64, limit: usize) {
                                 Err(_) => drop(given_up.fetch_add(1, Ordering::Relaxed)),
                             }
                         }
+                        // However slow it all is, some are served.
+                        1 => {
+                            let answer = fetch(&client, &url).await.expect("an answer");
+                            assert_eq!(answer.body, format!("/{caller}"));
+                            answered.fetch_add(1, Ordering::Relaxed);
+                        }
                         _ => match tokio::time::timeout(patience, fetch(&client, &url)).await {
                             Ok(answer) => {
                                 let answer = answer.expect("an answer");
@@ -72,8 +78,8 @@ async fn storm(number: u32, callers: u64, limit: usize) {
         caller.await.expect("a caller that does not panic");
     }
 
-    assert!(answered.load(Ordering::Relaxed) > 1000);
-    assert!(given_up.load(Ordering::Relaxed) > 1000);
+    assert!(answered.load(Ordering::Relaxed) > 100);
+    assert!(given_up.load(Ordering::Relaxed) > 100);
     assert!(connector.max_alive() <= limit, "{}", connector.max_alive());
     at_rest(&handle).await;
     // One that was given up on its way may have reached the server; where none was, the two are equal.
