@@ -16,6 +16,7 @@
 //! # sends(client);
 //! ```
 
+mod family;
 mod probe;
 mod socket;
 mod tcp;

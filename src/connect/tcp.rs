@@ -1,39 +1,50 @@
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::mem;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::dns::GaiResolver;
-use hyper_util::rt::TokioIo;
+use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use tokio::net::TcpStream;
 use tower_service::Service;
 
 use crate::bond::Addresses;
 use crate::connect::Socket;
+use crate::connect::family::OneFamily;
 use crate::error::{BoxError, Error, Kind, TargetError};
+use crate::route::{Family, Route};
 use crate::target::Destination;
 
 /// TCP, by hyper-util's [`HttpConnector`]: name resolution, and happy eyeballs (RFC 8305) over what it finds.
 ///
 /// TCP_NODELAY is on, and TCP keep-alive probes begin after 1 s (Node: `keepAliveMsecs`; not to be confused with HTTP
-/// keep-alive). Only `http` URIs are connected to.
+/// keep-alive). Only `http` URIs are connected to. A [`Route`](crate::Route)'s local address and family stand instead of
+/// the connector's own.
 ///
 /// ```
 /// use std::time::Duration;
+/// use tower_keep_alive::Family;
 /// use tower_keep_alive::connect::TcpConnector;
 ///
 /// let connector = TcpConnector::new()
 ///     .keepalive(Some(Duration::from_secs(30)))
-///     .local_address(Some([127, 0, 0, 1].into()));
+///     .local_address(Some([127, 0, 0, 1].into()))
+///     .family(Some(Family::V4));
 /// # let _ = connector;
 /// ```
 #[derive(Clone, Debug)]
-pub struct TcpConnector<R = GaiResolver>(HttpConnector<R>);
+pub struct TcpConnector<R = GaiResolver> {
+    resolver: R,
+    keepalive: Option<Duration>,
+    nodelay: bool,
+    local_address: Option<IpAddr>,
+    family: Option<Family>,
+    happy_eyeballs_timeout: Option<Duration>,
+}
 
 impl TcpConnector {
     /// With the system's own resolver.
@@ -53,10 +64,14 @@ impl<R> TcpConnector<R> {
     /// With a resolver of your own: a `Service<Name>` that gives socket addresses, as for `HttpConnector`.
     #[must_use]
     pub fn with_resolver(resolver: R) -> Self {
-        let mut connector = HttpConnector::new_with_resolver(resolver);
-        connector.set_nodelay(true);
-        connector.set_keepalive(Some(Duration::from_secs(1)));
-        Self(connector)
+        Self {
+            resolver,
+            keepalive: Some(Duration::from_secs(1)),
+            nodelay: true,
+            local_address: None,
+            family: None,
+            happy_eyeballs_timeout: Some(Duration::from_millis(300)),
+        }
     }
 
     /// The silence after which TCP begins to probe, whatever HTTP does, in whole seconds and 1 s at least; `None` for
@@ -65,8 +80,7 @@ impl<R> TcpConnector<R> {
     #[must_use]
     pub fn keepalive(mut self, delay: Option<Duration>) -> Self {
         // Systems count in seconds: what comes to none is refused, and the system's own two hours stay.
-        self.0
-            .set_keepalive(delay.map(|delay| delay.max(Duration::from_secs(1))));
+        self.keepalive = delay.map(|delay| delay.max(Duration::from_secs(1)));
         self
     }
 
@@ -74,15 +88,23 @@ impl<R> TcpConnector<R> {
     #[doc(alias = "noDelay")]
     #[must_use]
     pub fn nodelay(mut self, nodelay: bool) -> Self {
-        self.0.set_nodelay(nodelay);
+        self.nodelay = nodelay;
         self
     }
 
-    /// The address to connect from. Default: the system's choice.
+    /// The address to connect from; only addresses of its family are connected to. Default: the system's choice.
     #[doc(alias = "localAddress")]
     #[must_use]
     pub fn local_address(mut self, address: Option<IpAddr>) -> Self {
-        self.0.set_local_address(address);
+        self.local_address = address;
+        self
+    }
+
+    /// The only addresses to connect to, of those that a name has. Default: both families, the one preferred by the
+    /// resolver first.
+    #[must_use]
+    pub fn family(mut self, family: Option<Family>) -> Self {
+        self.family = family;
         self
     }
 
@@ -90,62 +112,85 @@ impl<R> TcpConnector<R> {
     /// 300 ms.
     #[must_use]
     pub fn happy_eyeballs_timeout(mut self, delay: Option<Duration>) -> Self {
-        self.0.set_happy_eyeballs_timeout(delay);
+        self.happy_eyeballs_timeout = delay;
         self
     }
+
+    /// As the connector says, but for what the route does.
+    fn connect(
+        &mut self,
+        destination: Destination,
+    ) -> Result<impl Future<Output = Result<Tcp, BoxError>> + Send + 'static, BoxError>
+    where
+        R: Service<Name> + Clone + Send + Sync + 'static,
+        R::Response: Iterator<Item = SocketAddr>,
+        R::Error: Into<BoxError>,
+        R::Future: Send + 'static,
+    {
+        let route = destination.route();
+        if route.is_some_and(|route| route.unix_path().is_some()) {
+            let why = "the route names a Unix socket, and the connector makes TCP connections";
+            return Err(Error::new(Kind::Target(TargetError::Route(why))).into());
+        }
+        let local = route.and_then(Route::local_address).or(self.local_address);
+        let asked = route.and_then(Route::family).or(self.family);
+        // Of the other family no connection comes from there.
+        let family = local.map(Family::of).or(asked);
+        if asked.is_some_and(|asked| family != Some(asked)) {
+            return Err("the local address is not of the address family that is asked for".into());
+        }
+        let uri = Uri::from(destination);
+        if let (Some(family), Some(address)) = (family, literal(&uri))
+            && Family::of(address) != family
+        {
+            return Err(format!("{address} is no {family} address").into());
+        }
+        // The one that is ready.
+        let clone = self.resolver.clone();
+        let resolver = mem::replace(&mut self.resolver, clone);
+        let mut http = HttpConnector::new_with_resolver(OneFamily { resolver, family });
+        http.set_nodelay(self.nodelay);
+        http.set_keepalive(self.keepalive);
+        http.set_local_address(local);
+        http.set_happy_eyeballs_timeout(self.happy_eyeballs_timeout);
+        let connecting = http.call(uri);
+        Ok(async move { Ok(Tcp::new(connecting.await?.into_inner())) })
+    }
+}
+
+/// The host of a URI, where it is an address.
+fn literal(uri: &Uri) -> Option<IpAddr> {
+    let host = uri.host()?;
+    let inner = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+    inner.unwrap_or(host).parse().ok()
 }
 
 impl<T, R> Service<T> for TcpConnector<R>
 where
     T: TryInto<Destination>,
     T::Error: Into<BoxError>,
-    R: Clone,
-    HttpConnector<R>: Service<Uri, Response = TokioIo<TcpStream>>,
-    <HttpConnector<R> as Service<Uri>>::Error: Into<BoxError>,
-    <HttpConnector<R> as Service<Uri>>::Future: Send + 'static,
+    R: Service<Name> + Clone + Send + Sync + 'static,
+    R::Response: Iterator<Item = SocketAddr>,
+    R::Error: Into<BoxError>,
+    R::Future: Send + 'static,
 {
     type Response = Tcp;
     type Error = BoxError;
     type Future = TcpConnecting;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.0.poll_ready(cx).map_err(Into::into)
+        self.resolver.poll_ready(cx).map_err(Into::into)
     }
 
     fn call(&mut self, target: T) -> TcpConnecting {
         let connecting = match target.try_into() {
-            Ok(destination) => self.connect(destination).map_err(BoxError::from),
+            Ok(destination) => self.connect(destination),
             Err(error) => Err(error.into()),
         };
-        TcpConnecting(Box::pin(async move {
-            let stream = connecting?.await.map_err(Into::into)?.into_inner();
-            Ok(Tcp::new(stream))
-        }))
-    }
-}
-
-impl<R> TcpConnector<R>
-where
-    R: Clone,
-    HttpConnector<R>: Service<Uri>,
-{
-    fn connect(
-        &mut self,
-        destination: Destination,
-    ) -> Result<<HttpConnector<R> as Service<Uri>>::Future, Error> {
-        let Some(route) = destination.route() else {
-            return Ok(self.0.call(destination.into()));
-        };
-        if route.unix_path().is_some() {
-            let why = "the route names a Unix socket, and the connector makes TCP connections";
-            return Err(Error::new(Kind::Target(TargetError::Route(why))));
-        }
-        let clone = self.0.clone();
-        let mut ready = mem::replace(&mut self.0, clone);
-        if let Some(address) = route.local_address() {
-            ready.set_local_address(Some(address));
-        }
-        Ok(ready.call(destination.into()))
+        TcpConnecting(match connecting {
+            Ok(connecting) => Box::pin(connecting),
+            Err(error) => Box::pin(ready(Err(error))),
+        })
     }
 }
 

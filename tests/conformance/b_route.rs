@@ -1,15 +1,19 @@
 //! B. Pool key: what a request says about how its connection is made.
 
-use std::net::IpAddr;
+use std::convert::Infallible;
+use std::future::ready;
+use std::net::{IpAddr, SocketAddr};
+use std::{iter, vec};
 
 use http_body_util::Full;
+use hyper_util::client::legacy::connect::dns::Name;
 use tower_keep_alive::connect::TcpConnector;
 use tower_keep_alive::{
     AgentHandle, Destination, Family, KeepAlive, KeepAliveLayer, Key, KeyRef, Route,
 };
 
 use crate::support::agent::{Req, agent, agent_over, at_rest, fetch, get, send};
-use crate::support::{Server, script};
+use crate::support::{Server, only_over_tcp, script};
 
 const LOCAL: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(1, 1, 1, 1));
 
@@ -105,6 +109,143 @@ async fn node_15_a_connector_of_tcp_refuses_a_unix_socket() {
     assert_eq!(server.accepted(), 0);
     let status = handle.status();
     assert_eq!((status.create_errors, status.idle.len()), (1, 0));
+    at_rest(&handle).await;
+}
+
+/// Every name is that of both servers, IPv6 first.
+fn of_two(
+    servers: &[Server; 2],
+) -> TcpConnector<
+    impl tower::Service<
+        Name,
+        Response = vec::IntoIter<SocketAddr>,
+        Error = Infallible,
+        Future: Send + 'static,
+    > + Clone
+    + Send
+    + Sync
+    + 'static,
+> {
+    let addrs = servers.each_ref().map(Server::addr).to_vec();
+    TcpConnector::with_resolver(tower::service_fn(move |_: Name| {
+        ready(Ok(addrs.clone().into_iter()))
+    }))
+}
+
+#[tokio::test]
+async fn node_14_only_addresses_of_the_family_are_connected_to() {
+    if only_over_tcp("it is about IP addresses") {
+        return;
+    }
+    let servers = [Server::start_ipv6(script::ok).await, Server::ok().await];
+    for (connectors, routes, which) in [
+        (None, None, 0),
+        (Some(Family::V6), None, 0),
+        (Some(Family::V4), None, 1),
+        (None, Some(Family::V6), 0),
+        (None, Some(Family::V4), 1),
+        // What the request says is nearer.
+        (Some(Family::V6), Some(Family::V4), 1),
+    ] {
+        let connector = of_two(&servers).family(connectors);
+        let (client, handle) = agent_over(KeepAliveLayer::new().routed(), connector);
+        let route = routes.map_or_else(Route::new, |family| Route::new().with_family(family));
+        for _ in 0..2 {
+            let answer = send(&client, routed("http://host.test/", route.clone())).await;
+            let info = answer.unwrap().info;
+            assert_eq!(info.remote_addr(), Some(servers[which].addr()));
+        }
+        let name = match routes {
+            Some(Family::V4) => "host.test:80::4",
+            Some(Family::V6) => "host.test:80::6",
+            None => "host.test:80:",
+        };
+        assert_eq!(names(&handle), [name]);
+        assert_eq!(handle.status().created, 1);
+        at_rest(&handle).await;
+    }
+    assert_eq!(servers.map(|server| server.accepted()), [3, 3]);
+}
+
+#[tokio::test]
+async fn node_14_no_address_of_the_family_is_a_connect_error() {
+    if only_over_tcp("it is about IP addresses") {
+        return;
+    }
+    let server = Server::ok().await;
+    let resolver = {
+        let addr = server.addr();
+        tower::service_fn(move |_: Name| ready(Ok::<_, Infallible>(iter::once(addr))))
+    };
+    let connector = TcpConnector::with_resolver(resolver);
+    let (client, handle) = agent_over(KeepAliveLayer::new().routed(), connector);
+    let v6 = || Route::new().with_family(Family::V6);
+    for (url, route, why) in [
+        (
+            "http://host.test/".to_owned(),
+            v6(),
+            "host.test has no IPv6",
+        ),
+        (server.url("/"), v6(), "127.0.0.1 is no IPv6"),
+        (
+            server.url("/"),
+            v6().with_local_address(LOCAL),
+            "local address",
+        ),
+    ] {
+        let error = send(&client, routed(url, route)).await.unwrap_err();
+        assert!(error.is_connect() && error.is_unsent(), "{error:?}");
+        assert!(format!("{error:?}").contains(why), "{error:?}");
+    }
+    let status = handle.status();
+    assert_eq!((status.created, status.create_errors), (3, 3));
+    assert!(status.idle.is_empty());
+    assert_eq!(server.accepted(), 0);
+    at_rest(&handle).await;
+}
+
+#[cfg(target_os = "linux")] // Elsewhere only 127.0.0.1 is ours without further ado.
+#[tokio::test]
+async fn node_16_two_local_addresses_are_two_pools() {
+    if only_over_tcp("it is about IP addresses") {
+        return;
+    }
+    let server = Server::ok().await;
+    // As a route's address is nearer, the connector's is never used.
+    let connector = TcpConnector::new().local_address(Some([127, 0, 0, 4].into()));
+    let (client, handle) = agent_over(KeepAliveLayer::new().routed(), connector);
+    for reused in [false, true] {
+        for last in [5, 6] {
+            let ours = [127, 0, 0, last].into();
+            let route = Route::new().with_local_address(ours);
+            let answer = send(&client, routed(server.url("/"), route)).await.unwrap();
+            assert_eq!(answer.info.local_addr().unwrap().ip(), ours);
+            assert_eq!(answer.info.is_reused(), reused);
+        }
+    }
+    let name = |last| format!("{}:127.0.0.{last}", server.addr());
+    assert_eq!(names(&handle), [name(5), name(6)]);
+    assert_eq!(server.accepted(), 2);
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn node_16_a_routes_address_that_cannot_be_bound_is_an_error() {
+    if only_over_tcp("it is about IP addresses") {
+        return;
+    }
+    let server = Server::ok().await;
+    let (client, handle) = agent_over(KeepAliveLayer::new().routed(), TcpConnector::new());
+    // TEST-NET-1 of RFC 5737: nobody's address.
+    let route = Route::new().with_local_address([192, 0, 2, 1].into());
+    let error = send(&client, routed(server.url("/"), route))
+        .await
+        .unwrap_err();
+    assert!(error.is_connect(), "{error:?}");
+    assert_eq!(handle.status().create_errors, 1);
+    // Without it the connector is as it was.
+    fetch(&client, server.url("/")).await.unwrap();
+    assert_eq!(server.accepted(), 1);
     at_rest(&handle).await;
 }
 
