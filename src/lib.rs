@@ -70,6 +70,7 @@
 //!
 //! # Features
 //!
+//! - `proxy`: [`connect::ProxiedLayer`], requests through proxies of HTTP and of SOCKS.
 //! - `serde`: [`Status`], [`Key`] and [`Cause`] serialize; a status to agentkeepalive's object.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -91,6 +92,8 @@ mod key;
 mod lifespan;
 mod pool;
 mod poolable;
+#[cfg(feature = "proxy")]
+mod proxy;
 pub mod retry;
 mod route;
 mod sync;

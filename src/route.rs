@@ -5,6 +5,9 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+#[cfg(feature = "proxy")]
+use crate::proxy::Proxy;
+
 /// A request extension: how the connection for this request is made, where the connector is not to choose. Connections
 /// are shared only between requests of equal routes, and the names of pools show it.
 ///
@@ -34,6 +37,8 @@ struct Parts {
     local_address: Option<IpAddr>,
     family: Option<Family>,
     unix_path: Option<PathBuf>,
+    #[cfg(feature = "proxy")]
+    proxy: Option<Proxy>,
 }
 
 /// Which addresses of a name are connected to.
@@ -99,6 +104,57 @@ impl Route {
         self
     }
 
+    /// The proxy to connect through; see [`Proxied`](crate::connect::Proxied). The other things that a route says are said
+    /// of the connection to it.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tower_keep_alive::Route;
+    ///
+    /// let request = http::Request::get("http://origin.test/")
+    ///     .extension(Route::new().with_proxy("socks5h://proxy.test:1080".parse()?))
+    ///     .body(())?;
+    /// # assert!(request.extensions().get::<Route>().is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "proxy")]
+    #[must_use]
+    pub fn with_proxy(mut self, proxy: Proxy) -> Self {
+        self.parts().proxy = Some(proxy);
+        self
+    }
+
+    /// The proxy to connect through.
+    #[cfg(feature = "proxy")]
+    #[must_use]
+    pub fn proxy(&self) -> Option<&Proxy> {
+        self.0.proxy.as_ref()
+    }
+
+    /// How the proxy itself is connected to.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn to_proxy(&self) -> Self {
+        let Parts {
+            local_address,
+            family,
+            ..
+        } = *self.0;
+        Self(Arc::new(Parts {
+            local_address,
+            family,
+            ..Parts::default()
+        }))
+    }
+
+    /// Whether it is for a connector that knows proxies alone.
+    pub(crate) fn has_proxy(&self) -> bool {
+        #[cfg(feature = "proxy")]
+        return self.proxy().is_some();
+        #[cfg(not(feature = "proxy"))]
+        false
+    }
+
     /// The Unix socket to connect to.
     #[must_use]
     pub fn unix_path(&self) -> Option<&Path> {
@@ -127,7 +183,8 @@ impl Route {
     }
 }
 
-/// What comes behind the port in Node's names of pools: `localAddress[:family][:socketPath]`. Nothing secret.
+/// What comes behind the port in Node's names of pools: `localAddress[:family][:socketPath]`; and then `[:proxy]`. Nothing
+/// secret.
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(address) = self.local_address() {
@@ -140,6 +197,10 @@ impl fmt::Display for Route {
         }
         if let Some(path) = self.unix_path() {
             write!(f, ":{}", path.display())?;
+        }
+        #[cfg(feature = "proxy")]
+        if let Some(proxy) = self.proxy() {
+            write!(f, ":{proxy}")?;
         }
         Ok(())
     }

@@ -105,6 +105,7 @@ pub struct Destination {
     port: u16,
     partition: Option<Partition>,
     route: Option<Route>,
+    secured: bool,
     reuse: Reuse,
     connect_timeout: Option<Duration>,
     returning: bool,
@@ -153,6 +154,7 @@ impl Destination {
             authority,
             partition: None,
             route: None,
+            secured: false,
             reuse: Reuse::Any,
             connect_timeout: None,
             returning: false,
@@ -195,6 +197,20 @@ impl Destination {
     #[must_use]
     pub fn route(&self) -> Option<&Route> {
         self.route.as_ref()
+    }
+
+    /// The same, for a connector below one that puts TLS on what it makes.
+    #[must_use]
+    pub fn secured(mut self) -> Self {
+        self.secured = true;
+        self
+    }
+
+    /// Whether TLS is seen to above the connector that is asked: what that makes is to be plain, whatever the scheme. A
+    /// connector that makes plain connections must not take `https` without it.
+    #[must_use]
+    pub fn is_secured(&self) -> bool {
+        self.secured
     }
 
     /// The scheme of the request's URI.
@@ -263,12 +279,20 @@ impl TryFrom<Uri> for Destination {
     }
 }
 
-/// Without the route: for connectors that cannot follow one.
+/// Without the route: for connectors that cannot follow one. One that is [`secured`](Destination::secured) is `http`, with
+/// its port written out.
 impl From<Destination> for Uri {
     fn from(destination: Destination) -> Self {
         let mut parts = http::uri::Parts::default();
-        parts.scheme = Some(destination.scheme);
-        parts.authority = Some(destination.authority);
+        if destination.secured {
+            let host = destination.authority.host();
+            let authority = Authority::try_from(format!("{host}:{}", destination.port));
+            parts.scheme = Some(Scheme::HTTP);
+            parts.authority = Some(authority.expect("a host and a port"));
+        } else {
+            parts.scheme = Some(destination.scheme);
+            parts.authority = Some(destination.authority);
+        }
         parts.path_and_query = Some(PathAndQuery::from_static("/"));
         Self::from_parts(parts).expect("a scheme, an authority and a path make a URI")
     }
@@ -418,6 +442,22 @@ mod tests {
         assert_eq!(Key::from(destination.key()).to_string(), "h:81::blue");
         assert!(!format!("{destination:?}").contains("me@"));
         assert_eq!(Uri::from(destination).to_string(), "http://me@h:81/");
+    }
+
+    #[test]
+    fn below_tls_it_is_http_with_its_port() {
+        for (asked, below) in [
+            ("https://h/", "http://h:443/"),
+            ("https://me:secret@h/", "http://h:443/"),
+            ("https://h:/", "http://h:443/"),
+            ("https://h:8443/path?query", "http://h:8443/"),
+            ("https://[::1]/", "http://[::1]:443/"),
+            ("https://[::1]:8443/", "http://[::1]:8443/"),
+        ] {
+            let destination = Destination::try_from(asked.parse::<Uri>().unwrap()).unwrap();
+            assert_eq!(*destination.scheme(), Scheme::HTTPS);
+            assert_eq!(Uri::from(destination.secured()), below, "{asked}");
+        }
     }
 
     #[test]

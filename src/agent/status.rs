@@ -49,13 +49,22 @@ pub struct Status {
     #[cfg_attr(feature = "serde", serde(rename = "requestCount"))]
     pub requests: u64,
     /// Idle connections of each key (freeSockets).
-    #[cfg_attr(feature = "serde", serde(rename = "freeSockets"))]
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "freeSockets", serialize_with = "by_name")
+    )]
     pub idle: BTreeMap<Key, usize>,
     /// Connections in use or being made, for each key (sockets).
-    #[cfg_attr(feature = "serde", serde(rename = "sockets"))]
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "sockets", serialize_with = "by_name")
+    )]
     pub active: BTreeMap<Key, usize>,
     /// Callers in line for each key (requests).
-    #[cfg_attr(feature = "serde", serde(rename = "requests"))]
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "requests", serialize_with = "by_name")
+    )]
     pub pending: BTreeMap<Key, usize>,
     /// Checkouts that were served by a connection not made for them.
     #[cfg_attr(feature = "serde", serde(rename = "reusedSocketCount"))]
@@ -68,6 +77,19 @@ pub struct Status {
     pub detached: u64,
     /// What `closed` is made of.
     pub closes: BTreeMap<Cause, u64>,
+}
+
+/// Keys that differ in what is not told have one name, and are counted together.
+#[cfg(feature = "serde")]
+fn by_name<S>(counts: &BTreeMap<Key, usize>, serializer: S) -> Result<S::Ok, S::Error>
+where
+    S: serde::Serializer,
+{
+    let mut names = BTreeMap::<String, usize>::new();
+    for (key, count) in counts {
+        *names.entry(key.to_string()).or_default() += count;
+    }
+    serializer.collect_map(names)
 }
 
 impl Status {

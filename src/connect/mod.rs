@@ -18,6 +18,8 @@
 
 mod family;
 mod probe;
+#[cfg(feature = "proxy")]
+mod proxied;
 mod socket;
 mod tcp;
 #[cfg(unix)]
@@ -30,7 +32,11 @@ use tokio::net::TcpStream;
 
 use crate::bond::Addresses;
 
+#[cfg(feature = "proxy")]
+pub use crate::proxy::Proxy;
 pub use probe::Probe;
+#[cfg(feature = "proxy")]
+pub use proxied::{Proxied, ProxiedConnecting, ProxiedLayer};
 pub use socket::Socket;
 pub use tcp::{Tcp, TcpConnecting, TcpConnector};
 #[cfg(unix)]

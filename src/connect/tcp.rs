@@ -132,6 +132,10 @@ impl<R> TcpConnector<R> {
             let why = "the route names a Unix socket, and the connector makes TCP connections";
             return Err(Error::new(Kind::Target(TargetError::Route(why))).into());
         }
+        if route.is_some_and(Route::has_proxy) {
+            let why = "the route names a proxy, and the connector knows none: see ProxiedLayer";
+            return Err(Error::new(Kind::Target(TargetError::Route(why))).into());
+        }
         let local = route.and_then(Route::local_address).or(self.local_address);
         let asked = route.and_then(Route::family).or(self.family);
         // Of the other family no connection comes from there.

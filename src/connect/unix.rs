@@ -67,12 +67,15 @@ impl UnixConnector {
 
     fn path(&self, destination: &Destination) -> Result<Arc<Path>, BoxError> {
         let refuse = |why| Err(Error::new(Kind::Target(TargetError::Route(why))).into());
-        if *destination.scheme() != Scheme::HTTP {
+        if *destination.scheme() != Scheme::HTTP && !destination.is_secured() {
             return Err("the scheme is not http, and without TLS that is all there is".into());
         }
         let route = destination.route();
         if route.is_some_and(|it| it.local_address().is_some() || it.family().is_some()) {
             return refuse("the route names an address, and Unix sockets have none");
+        }
+        if route.is_some_and(|route| route.has_proxy()) {
+            return refuse("the route names a proxy, and a Unix socket leads to none");
         }
         match (route.and_then(|route| route.unix_path()), &self.path) {
             (Some(path), _) => Ok(path.into()),

@@ -2,9 +2,11 @@
 
 use std::mem;
 
+#[cfg(feature = "proxy")]
+use http::header::PROXY_AUTHORIZATION;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue};
 use http::uri::{Authority, Parts, PathAndQuery, Scheme};
-use http::{Extensions, Method, Request, Uri, Version};
+use http::{Extensions, HeaderMap, Method, Request, Uri, Version};
 use http_body::Body;
 
 use crate::error::TargetError;
@@ -40,7 +42,9 @@ pub(super) fn aim<B: Body>(
     let destination = Destination::new(scheme, authority, connects)?.routed(route);
     let form = if connects {
         Uri::from(without_user(destination.authority()))
-    } else if settings.absolute_form && *destination.scheme() == Scheme::HTTP {
+    } else if *destination.scheme() == Scheme::HTTP
+        && (is_read_by_proxy(request.headers_mut(), &destination) || settings.absolute_form)
+    {
         absolute_form(&destination, path_and_query)
     } else {
         path_and_query.map_or_else(Uri::default, Uri::from)
@@ -75,6 +79,23 @@ fn route_of(said: &mut Extensions, settings: &Settings) -> Result<Option<Route>,
         return Err(TargetError::Route(why));
     }
     Ok(route)
+}
+
+/// Whether the request is for the proxy that its route names, which is told who asks.
+fn is_read_by_proxy(headers: &mut HeaderMap, destination: &Destination) -> bool {
+    #[cfg(feature = "proxy")]
+    if let Some(proxy) = destination.route().and_then(Route::proxy)
+        && proxy.protocol().is_http()
+    {
+        if let Some(basic) = proxy.basic() {
+            let own = headers.entry(PROXY_AUTHORIZATION);
+            own.or_insert_with(|| basic.clone());
+        }
+        return true;
+    }
+    #[cfg(not(feature = "proxy"))]
+    let _ = (headers, destination);
+    false
 }
 
 /// The origin of a URI; `http://localhost` for a relative one where the route tells where to connect to.

@@ -32,6 +32,7 @@ mod listener;
 mod memory;
 mod over;
 mod process;
+pub mod proxies;
 mod refusing;
 pub mod script;
 mod server;

@@ -21,8 +21,8 @@ pub enum Over {
 /// If `TEST_OVER` says what there is not.
 pub fn over() -> Over {
     static OVER: OnceLock<Over> = OnceLock::new();
-    // A process of its own, which connects over TCP alone.
-    if env!("CARGO_CRATE_NAME") == "proxy" {
+    // A process of its own, which connects over TCP alone; and proxies, which do.
+    if matches!(env!("CARGO_CRATE_NAME"), "proxy" | "proxies") {
         return Over::Tcp;
     }
     *OVER.get_or_init(|| match std::env::var("TEST_OVER").as_deref() {

@@ -1,0 +1,271 @@
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::{Future, ready};
+use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http::Uri;
+use http::uri::Scheme;
+use hyper_util::client::legacy::connect::proxy::{SocksV4, SocksV5, Tunnel};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tower::make::MakeConnection;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::error::{BoxError, Error, Kind, TargetError};
+use crate::proxy::{Protocol, Proxy};
+use crate::target::Destination;
+
+/// Makes [`Proxied`] connectors.
+///
+/// # Order
+///
+/// Directly above the connector that reaches the proxies, and below TLS: that goes through the tunnel to the origin.
+///
+/// ```
+/// use bytes::Bytes;
+/// use http_body_util::Empty;
+/// use tower::ServiceBuilder;
+/// use tower_keep_alive::connect::{Proxied, ProxiedLayer, TcpConnector};
+/// use tower_keep_alive::{Destination, KeepAlive, KeepAliveLayer};
+///
+/// let client: KeepAlive<Proxied<TcpConnector>, Empty<Bytes>, Destination> = ServiceBuilder::new()
+///     .layer(KeepAliveLayer::new().routed())
+///     .layer(ProxiedLayer::new())
+///     .service(TcpConnector::new());
+/// # let _ = client;
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ProxiedLayer(());
+
+impl ProxiedLayer {
+    /// Connects through the proxies that requests name.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(())
+    }
+}
+
+impl<M> Layer<M> for ProxiedLayer {
+    type Service = Proxied<M>;
+
+    fn layer(&self, inner: M) -> Proxied<M> {
+        Proxied { inner }
+    }
+}
+
+/// Connects through the proxy that a request's [`Route`](crate::Route) names, where it names one.
+///
+/// - A proxy of HTTP gets requests for `http` as they are, in absolute form (RFC 9112 §3.2.2), with its
+///   `Proxy-Authorization`; for `https` it is asked for a tunnel (`CONNECT`).
+/// - A proxy of SOCKS makes a tunnel for both.
+///
+/// The tunnels are hyper-util's. The connect timeout counts for all of it.
+///
+/// # Errors
+///
+/// A proxy that cannot be connected to, that refuses, closes before it has answered, or says what is no answer: nothing is
+/// pooled, and the error [is of the connect](crate::Error::is_connect).
+#[derive(Clone, Debug)]
+pub struct Proxied<M> {
+    inner: M,
+}
+
+impl<M, T> Service<T> for Proxied<M>
+where
+    M: MakeConnection<Destination>,
+    M::Connection: Unpin + Send + 'static,
+    M::Future: Send + 'static,
+    M::Error: Into<BoxError>,
+    T: TryInto<Destination>,
+    T::Error: Into<BoxError>,
+{
+    type Response = M::Connection;
+    type Error = BoxError;
+    type Future = ProxiedConnecting<M::Connection>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, target: T) -> Self::Future {
+        let way = target.try_into().map_err(Into::into).and_then(Way::of);
+        ProxiedConnecting(match way {
+            Err(error) => Box::pin(ready(Err(error))),
+            Ok(Way { hop, through }) => {
+                let connecting = self.inner.make_connection(hop);
+                Box::pin(async move {
+                    let hop = async { connecting.await.map_err(Into::into) };
+                    match through {
+                        Some(through) => through.connect(hop).await,
+                        None => hop.await,
+                    }
+                })
+            }
+        })
+    }
+}
+
+/// Where the connector below connects to, and through what from there.
+struct Way {
+    hop: Destination,
+    through: Option<Through>,
+}
+
+/// Through a proxy to an origin.
+struct Through {
+    proxy: Proxy,
+    /// Nothing where the proxy reads the requests.
+    tunnel: Option<Uri>,
+}
+
+impl Way {
+    fn of(destination: Destination) -> Result<Self, BoxError> {
+        let Some(route) = destination.route() else {
+            return Ok(Self {
+                hop: destination,
+                through: None,
+            });
+        };
+        let Some(proxy) = route.proxy().cloned() else {
+            return Ok(Self {
+                hop: destination,
+                through: None,
+            });
+        };
+        if route.unix_path().is_some() {
+            let why = "the route names a proxy and a Unix socket";
+            return Err(Error::new(Kind::Target(TargetError::Route(why))).into());
+        }
+        let is_plain = *destination.scheme() == Scheme::HTTP;
+        if !is_plain && !destination.is_secured() {
+            return Err("the scheme is not http, and without TLS that is all there is".into());
+        }
+        let hop = proxy.destination()?.with_route(route.to_proxy());
+        let reads = is_plain && proxy.protocol().is_http();
+        // With its port, which tunnels take for 443 where there is none.
+        let tunnel = (!reads).then(|| Uri::from(destination.secured()));
+        let through = Some(Through { proxy, tunnel });
+        Ok(Self { hop, through })
+    }
+}
+
+impl Through {
+    async fn connect<C>(
+        self,
+        hop: impl Future<Output = Result<C, BoxError>> + Send + 'static,
+    ) -> Result<C, BoxError>
+    where
+        C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Self { proxy, tunnel } = self;
+        let connected = match tunnel {
+            Some(origin) => tunnel_to(origin, &proxy, hop).await,
+            None => hop.await,
+        };
+        connected.map_err(|source| ProxyError { proxy, source }.into())
+    }
+}
+
+async fn tunnel_to<C>(
+    origin: Uri,
+    proxy: &Proxy,
+    hop: impl Future<Output = Result<C, BoxError>> + Send + 'static,
+) -> Result<C, BoxError>
+where
+    C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut hop = Some(hop);
+    // Theirs is to ask for the proxy, and for nothing else: where that is has been said to the connector.
+    let hop = tower::service_fn(move |_: Uri| {
+        let hop = hop.take().expect("asked for once");
+        async move { hop.await.map(TokioIo::new).map_err(io::Error::other) }
+    });
+    let unused = Uri::default();
+    let io = match proxy.protocol() {
+        Protocol::Http | Protocol::Https => {
+            let mut tunnel = Tunnel::new(unused, hop);
+            if let Some(basic) = proxy.basic() {
+                tunnel = tunnel.with_auth(basic.clone());
+            }
+            tunnel.call(origin).await?
+        }
+        Protocol::Socks4 => {
+            SocksV4::new(unused, hop)
+                .call(resolved(origin, IpAddr::is_ipv4).await?)
+                .await?
+        }
+        Protocol::Socks4a => SocksV4::new(unused, hop).call(origin).await?,
+        Protocol::Socks5 | Protocol::Socks5h => {
+            let mut socks = SocksV5::new(unused, hop);
+            if let Some((name, password)) = proxy.login().cloned() {
+                socks = socks.with_auth(name, password);
+            }
+            let origin = match proxy.protocol() {
+                Protocol::Socks5 => resolved(origin, |_| true).await?,
+                _ => origin,
+            };
+            socks.call(origin).await?
+        }
+    };
+    Ok(io.into_inner())
+}
+
+/// An origin by its address: hyper-util's own resolution would hold the runtime's thread up.
+async fn resolved(origin: Uri, will_do: impl Fn(&IpAddr) -> bool) -> Result<Uri, BoxError> {
+    let host = origin.host().unwrap_or_default();
+    let port = origin.port_u16().unwrap_or_default();
+    let found = tokio::net::lookup_host(format!("{host}:{port}")).await?;
+    let address = found.map(|found| found.ip()).find(|found| will_do(found));
+    let Some(address) = address else {
+        return Err(format!("{host} has no address that the proxy could be given").into());
+    };
+    let host = match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
+    };
+    Ok(format!("http://{host}:{port}/").parse::<Uri>()?)
+}
+
+/// Which proxy it was.
+#[derive(Debug)]
+struct ProxyError {
+    proxy: Proxy,
+    source: BoxError,
+}
+
+impl fmt::Display for ProxyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no connection through {}", self.proxy)
+    }
+}
+
+impl StdError for ProxyError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&*self.source)
+    }
+}
+
+/// Resolves to a transport that leads through a proxy. Boxed: connecting is rare.
+///
+/// # Cancel safety
+///
+/// Dropping it gives up the connect.
+pub struct ProxiedConnecting<C>(Pin<Box<dyn Future<Output = Result<C, BoxError>> + Send>>);
+
+impl<C> Future for ProxiedConnecting<C> {
+    type Output = Result<C, BoxError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl<C> fmt::Debug for ProxiedConnecting<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ProxiedConnecting")
+    }
+}

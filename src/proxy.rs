@@ -1,0 +1,187 @@
+//! A proxy to connect through.
+
+use std::fmt;
+use std::str::FromStr;
+
+use http::Uri;
+use http::header::HeaderValue;
+use hyper_util::client::proxy::matcher::{Intercept, Matcher};
+
+use crate::error::{Error, Kind, TargetError};
+use crate::target::Destination;
+
+/// A proxy to connect through, for [`Route::with_proxy`](crate::Route::with_proxy): its protocol, its address, and the
+/// name and password that it wants.
+///
+/// It is parsed from a URI: `http` and `https` for a proxy of HTTP; `socks5` and `socks4` for one of SOCKS that is given
+/// addresses, `socks5h` and `socks4a` for one that is given names. Name and password are never shown, and two proxies that
+/// differ in them are two.
+///
+/// ```
+/// # fn main() -> Result<(), tower_keep_alive::Error> {
+/// use tower_keep_alive::connect::Proxy;
+///
+/// let proxy: Proxy = "http://me:secret@proxy.test:3128".parse()?;
+/// assert_eq!(proxy.to_string(), "http://proxy.test:3128");
+/// # Ok(())
+/// # }
+/// ```
+///
+/// What `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` say is asked by hyper-util's
+/// [`Matcher`], for each request and only where you do it:
+///
+/// ```
+/// use hyper_util::client::proxy::matcher::Matcher;
+/// use tower_keep_alive::Route;
+/// use tower_keep_alive::connect::Proxy;
+///
+/// let matcher = std::sync::Arc::new(Matcher::from_env());
+/// let through_proxy = move |mut request: http::Request<()>| {
+///     if let Some(intercept) = matcher.intercept(request.uri()) {
+///         let route = Route::new().with_proxy(Proxy::from(intercept));
+///         request.extensions_mut().insert(route);
+///     }
+///     request
+/// };
+/// # let _ = through_proxy; // for `tower::ServiceBuilder::map_request`
+/// ```
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Proxy {
+    protocol: Protocol,
+    /// With the port, in lower case.
+    authority: Box<str>,
+    basic: Option<HeaderValue>,
+    login: Option<(String, String)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Protocol {
+    Http,
+    Https,
+    Socks4,
+    Socks4a,
+    Socks5,
+    Socks5h,
+}
+
+impl Protocol {
+    const ALL: [(&str, Self, u16); 6] = [
+        ("http", Self::Http, 80),
+        ("https", Self::Https, 443),
+        ("socks4", Self::Socks4, 1080),
+        ("socks4a", Self::Socks4a, 1080),
+        ("socks5", Self::Socks5, 1080),
+        ("socks5h", Self::Socks5h, 1080),
+    ];
+
+    /// A proxy that reads requests for `http` itself.
+    pub(crate) fn is_http(self) -> bool {
+        matches!(self, Self::Http | Self::Https)
+    }
+}
+
+impl Proxy {
+    pub(crate) fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// For `Proxy-Authorization`, by the scheme Basic.
+    pub(crate) fn basic(&self) -> Option<&HeaderValue> {
+        self.basic.as_ref()
+    }
+
+    pub(crate) fn login(&self) -> Option<&(String, String)> {
+        self.login.as_ref()
+    }
+
+    /// Where the proxy itself is connected to.
+    pub(crate) fn destination(&self) -> Result<Destination, Error> {
+        let scheme = match self.protocol {
+            Protocol::Https => "https",
+            _ => "http",
+        };
+        let uri = format!("{scheme}://{}/", self.authority).parse::<Uri>();
+        uri.map_err(|_| refused()).and_then(Destination::try_from)
+    }
+}
+
+fn refused() -> Error {
+    let why = "a proxy is named by a URI of http, https, socks4, socks4a, socks5 or socks5h";
+    Error::new(Kind::Target(TargetError::Route(why)))
+}
+
+/// Fails where it is no URI of a proxy ([`is_target`](crate::Error::is_target)).
+impl FromStr for Proxy {
+    type Err = Error;
+
+    fn from_str(uri: &str) -> Result<Self, Error> {
+        let matcher = Matcher::builder().all(uri).build();
+        let intercept = matcher.intercept(&Uri::from_static("http://any.test/"));
+        let proxy = Self::from(intercept.ok_or_else(refused)?);
+        proxy.destination()?;
+        Ok(proxy)
+    }
+}
+
+impl From<Intercept> for Proxy {
+    fn from(intercept: Intercept) -> Self {
+        let uri = intercept.uri();
+        let known = Protocol::ALL
+            .iter()
+            .find(|(scheme, ..)| uri.scheme_str() == Some(scheme));
+        let &(_, protocol, port) = known.unwrap_or(&Protocol::ALL[0]);
+        let port = uri.port_u16().unwrap_or(port);
+        let host = uri.host().unwrap_or_default().to_ascii_lowercase();
+        let own = |(name, password): (&str, &str)| (name.to_owned(), password.to_owned());
+        Self {
+            protocol,
+            authority: format!("{host}:{port}").into(),
+            basic: intercept.basic_auth().cloned(),
+            login: intercept.raw_auth().map(own),
+        }
+    }
+}
+
+/// Without name and password.
+impl fmt::Display for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scheme, ..) = Protocol::ALL[self.protocol as usize];
+        write!(f, "{scheme}://{}", self.authority)
+    }
+}
+
+/// Without name and password.
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Proxy({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_is_told_by_all_it_says_and_shows_no_secret() {
+        for (uri, shown) in [
+            ("http://Proxy.test:3128", "http://proxy.test:3128"),
+            ("proxy.test:3128", "http://proxy.test:3128"),
+            ("http://me:secret@proxy.test/", "http://proxy.test:80"),
+            ("https://proxy.test", "https://proxy.test:443"),
+            ("socks5h://me:secret@[::1]", "socks5h://[::1]:1080"),
+            ("socks4://proxy.test:9", "socks4://proxy.test:9"),
+        ] {
+            let proxy: Proxy = uri.parse().unwrap();
+            assert_eq!(proxy.to_string(), shown);
+            assert!(!format!("{proxy:?}").contains("secret"));
+        }
+        let parse = |uri: &str| uri.parse::<Proxy>().unwrap();
+        assert_ne!(parse("http://a:b@p:1"), parse("http://a:c@p:1"));
+        assert_ne!(parse("socks5://a:b@p:1"), parse("socks5://a:c@p:1"));
+        assert_ne!(parse("socks5://p:1"), parse("socks5h://p:1"));
+        assert_eq!(parse("http://a:b@P:1"), parse("http://a:b@p:1/"));
+        for wrong in ["", "ftp://p:1", "/relative", "http://"] {
+            assert!(wrong.parse::<Proxy>().unwrap_err().is_target(), "{wrong}");
+        }
+    }
+}

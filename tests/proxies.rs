@@ -1,0 +1,352 @@
+//! Through proxies: requests in absolute form, tunnels by CONNECT and by SOCKS, each in a pool of its own; and proxies that
+//! refuse, break off, or talk nonsense.
+
+mod support;
+
+use std::error::Error as _;
+
+use http::header::{HeaderValue, PROXY_AUTHORIZATION};
+use http_body_util::Full;
+use hyper_util::client::proxy::matcher::Matcher;
+use support::agent::{Req, at_rest, get, send};
+use support::{Conn, RefusingPort, Server, proxies, script};
+use tower::util::MapRequest;
+use tower::{Layer, ServiceExt};
+use tower_keep_alive::connect::{Proxied, ProxiedLayer, Proxy, TcpConnector};
+use tower_keep_alive::{AgentHandle, Cause, Destination, KeepAlive, KeepAliveLayer, Key, Route};
+
+type Body = Full<bytes::Bytes>;
+type Client<M = Proxied<TcpConnector>> = KeepAlive<M, Body, Destination>;
+
+fn agent() -> (Client, AgentHandle) {
+    let layer = KeepAliveLayer::new().routed();
+    let handle = layer.handle();
+    (
+        layer.layer(ProxiedLayer::new().layer(TcpConnector::new())),
+        handle,
+    )
+}
+
+/// Where TLS would be: what is asked for as `https` goes through a tunnel, and is plain there.
+type Secured = MapRequest<Proxied<TcpConnector>, fn(Destination) -> Destination>;
+
+fn agent_through_tunnels() -> (Client<Secured>, AgentHandle) {
+    let layer = KeepAliveLayer::new().routed();
+    let handle = layer.handle();
+    let connector = ProxiedLayer::new().layer(TcpConnector::new());
+    let connector = connector.map_request(Destination::secured as _);
+    (layer.layer(connector), handle)
+}
+
+fn proxy(scheme: &str, login: &str, server: &Server) -> Proxy {
+    let uri = format!("{scheme}://{login}{}", server.addr());
+    uri.parse().unwrap()
+}
+
+fn through(proxy: &Proxy, url: impl AsRef<str>) -> Req {
+    let mut request = get(url);
+    let route = Route::new().with_proxy(proxy.clone());
+    request.extensions_mut().insert(route);
+    request
+}
+
+fn names(handle: &AgentHandle) -> Vec<String> {
+    handle.status().idle.keys().map(Key::to_string).collect()
+}
+
+#[tokio::test]
+async fn node_101_a_proxy_of_http_gets_requests_in_absolute_form() {
+    let server = Server::echo().await;
+    let proxy = proxy("http", "me:secret@", &server);
+    let (client, handle) = agent();
+    for reused in [false, true] {
+        let request = through(&proxy, "http://user:pw@origin.test:81/path?query");
+        let answer = send(&client, request).await.unwrap();
+        assert_eq!(answer.body, "http://origin.test:81/path?query");
+        assert_eq!(answer.info.is_reused(), reused);
+        assert_eq!(answer.info.remote_addr(), Some(server.addr()));
+    }
+    let head = &server.heads()[1];
+    assert_eq!(head.header("host"), Some("origin.test:81"));
+    // me:secret
+    let basic = Some("Basic bWU6c2VjcmV0");
+    assert_eq!(head.header("proxy-authorization"), basic);
+    assert_eq!(server.accepted(), 1);
+    let name = format!("origin.test:81::{proxy}");
+    assert_eq!(names(&handle), [name]);
+    // What is said of it says no secret.
+    let told = format!(
+        "{:?} {}",
+        handle.status(),
+        serde_json::to_string(&handle.status()).unwrap()
+    );
+    assert!(!told.contains("secret") && !told.contains("bWU6"), "{told}");
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn node_101_the_callers_own_authorization_stands() {
+    let server = Server::ok().await;
+    let proxy = proxy("http", "me:secret@", &server);
+    let (client, handle) = agent();
+    let mut request = through(&proxy, "http://origin.test/");
+    let own = HeaderValue::from_static("Bearer token");
+    request.headers_mut().insert(PROXY_AUTHORIZATION, own);
+    send(&client, request).await.unwrap();
+    let head = &server.heads()[0];
+    assert_eq!(head.header("proxy-authorization"), Some("Bearer token"));
+    assert_eq!(head.target, "http://origin.test/");
+    at_rest(&handle).await;
+}
+
+/// The proxy is in the key: with it, with another one, with another login, and without.
+#[tokio::test]
+async fn node_101_what_goes_through_a_proxy_is_pooled_by_itself() {
+    let origin = Server::ok().await;
+    let proxies = [Server::ok().await, Server::ok().await];
+    let (client, handle) = agent();
+    let logins = ["me:one@", "me:two@"].map(|login| proxy("http", login, &proxies[0]));
+    let other = proxy("http", "", &proxies[1]);
+    for reused in [false, true] {
+        let url = origin.url("/");
+        for request in [
+            through(&logins[0], &url),
+            through(&logins[1], &url),
+            through(&other, &url),
+            get(&url),
+        ] {
+            let answer = send(&client, request).await.unwrap();
+            assert_eq!(answer.info.is_reused(), reused);
+        }
+    }
+    assert_eq!(proxies.each_ref().map(Server::accepted), [2, 1]);
+    assert_eq!((origin.accepted(), handle.status().idle.len()), (1, 4));
+    // Two of them have one name, which tells no login: JSON counts them together.
+    let json = serde_json::to_value(handle.status()).unwrap();
+    let name = format!("{}:::{}", origin.addr(), logins[0]).replacen(":::", "::", 1);
+    assert_eq!(json["freeSockets"][&name], 2, "{json}");
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn node_101_https_goes_through_a_tunnel_by_connect() {
+    let origin = Server::ok().await;
+    let server = Server::start(proxies::connect).await;
+    let proxy = proxy("http", "me:secret@", &server);
+    let (client, handle) = agent_through_tunnels();
+    let url = format!("https://{}/path", origin.addr());
+    for reused in [false, true] {
+        let answer = send(&client, through(&proxy, &url)).await.unwrap();
+        assert_eq!(answer.info.is_reused(), reused);
+    }
+    let asked = &server.heads()[0];
+    assert_eq!(asked.target, origin.addr().to_string());
+    let basic = Some("Basic bWU6c2VjcmV0");
+    assert_eq!(asked.header("proxy-authorization"), basic);
+    // Nothing of it is for the origin.
+    let head = &origin.heads()[0];
+    assert_eq!(
+        (&*head.target, head.header("proxy-authorization")),
+        ("/path", None)
+    );
+    assert_eq!((server.accepted(), origin.accepted()), (1, 1));
+    at_rest(&handle).await;
+}
+
+/// What leaves an idle tunnel is noticed: the probe looks at the socket below it.
+#[tokio::test]
+async fn node_101_a_tunnel_that_is_closed_while_idle_is_not_used_again() {
+    let origin = Server::start(|mut conn: Conn| async move {
+        conn.request().await;
+        conn.respond("ok").await;
+        conn.fin().await;
+    })
+    .await;
+    let server = Server::start(proxies::connect).await;
+    let proxy = proxy("http", "", &server);
+    let (client, handle) = agent_through_tunnels();
+    let url = format!("https://{}/", origin.addr());
+    for _ in 0..3 {
+        send(&client, through(&proxy, &url)).await.unwrap();
+        support::eventually("it is gone", || handle.status().open() == 0).await;
+    }
+    assert_eq!((server.accepted(), origin.accepted()), (3, 3));
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn node_101_a_proxy_of_socks_makes_a_tunnel_for_http_too() {
+    let origin = Server::ok().await;
+    let port = origin.addr().port();
+    for (scheme, login, host) in [
+        ("socks5", "", "127.0.0.1"),
+        ("socks5", "", "localhost"),
+        ("socks5h", "", "origin.test"),
+        ("socks5h", "me:secret@", "origin.test"),
+    ] {
+        let server = Server::start(move |conn| proxies::socks5(conn, !login.is_empty())).await;
+        let proxy = proxy(scheme, login, &server);
+        let (client, handle) = agent();
+        let url = format!("http://{host}:{port}/path");
+        for reused in [false, true] {
+            let answer = send(&client, through(&proxy, &url)).await.unwrap();
+            assert_eq!((&*answer.body, answer.info.is_reused()), ("ok", reused));
+        }
+        let heads = origin.heads();
+        let head = heads.last().unwrap();
+        assert_eq!(head.target, "/path");
+        assert_eq!(head.header("host"), Some(&*format!("{host}:{port}")));
+        assert_eq!(head.header("proxy-authorization"), None);
+        assert_eq!(server.accepted(), 1);
+        at_rest(&handle).await;
+    }
+}
+
+/// The error of a request through a proxy that does as `script` says, and what it comes from.
+async fn fails<F, Fut>(scheme: &str, script: F) -> String
+where
+    F: Fn(Conn) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let server = Server::start(script).await;
+    let proxy = proxy(scheme, "me:secret@", &server);
+    let (client, handle) = agent_through_tunnels();
+    let request = through(&proxy, "https://127.0.0.1:1/");
+    let error = send(&client, request).await.unwrap_err();
+    assert!(error.is_connect() && error.is_unsent(), "{error:?}");
+    assert!(!error.is_target() && !error.is_reset(), "{error:?}");
+    let status = handle.status();
+    assert_eq!((status.created, status.create_errors), (1, 1));
+    assert_eq!(status.closes[&Cause::Connect], 1);
+    assert!(status.idle.is_empty());
+    at_rest(&handle).await;
+    let source = error.source().expect("which proxy");
+    assert!(source.to_string().contains(&proxy.to_string()), "{source}");
+    assert!(!format!("{error:?}").contains("secret"), "{error:?}");
+    source.source().expect("what it did").to_string()
+}
+
+#[tokio::test]
+async fn a_proxy_that_makes_no_tunnel_is_a_connect_error() {
+    for (answer, why) in [
+        (
+            "HTTP/1.1 407 Who?\r\ncontent-length: 0\r\n\r\n",
+            "authorization",
+        ),
+        (
+            "HTTP/1.1 502 No\r\ncontent-length: 0\r\n\r\n",
+            "unsuccessful",
+        ),
+        ("HTTP/1.1 200", "end of file"),
+        ("", "end of file"),
+        ("\u{1}garbage\r\n\r\n", "unsuccessful"),
+    ] {
+        let error = fails("http", move |mut conn: Conn| async move {
+            conn.request().await;
+            conn.send(answer).await;
+            conn.fin().await;
+        });
+        let error = error.await;
+        assert!(error.contains(why), "{answer:?}: {error}");
+    }
+    // Asked for what it cannot reach.
+    let error = fails("http", proxies::connect).await;
+    assert!(error.contains("unsuccessful"), "{error}");
+}
+
+#[tokio::test]
+async fn a_proxy_of_socks_that_makes_no_tunnel_is_a_connect_error() {
+    fails("socks5h", |conn| proxies::socks5(conn, true)).await;
+    fails("socks5h", |conn| proxies::socks5(conn, false)).await;
+    for answer in ["", "\u{5}", "garbage"] {
+        fails("socks5h", move |mut conn: Conn| async move {
+            conn.read().await;
+            conn.send(answer).await;
+            conn.fin().await;
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_does_not_answer_is_given_up_with_the_connect_timeout() {
+    let server = Server::start(script::stall).await;
+    let proxy = proxy("http", "", &server);
+    let layer = KeepAliveLayer::new()
+        .connect_timeout(std::time::Duration::from_millis(50))
+        .routed();
+    let handle = layer.handle();
+    let connector = ProxiedLayer::new().layer(TcpConnector::new());
+    let client: KeepAlive<_, Body, _> = layer.layer(connector.map_request(Destination::secured));
+    let error = send(&client, through(&proxy, "https://127.0.0.1:1/")).await;
+    let error = error.unwrap_err();
+    assert!(error.is_connect() && error.is_timeout(), "{error:?}");
+    support::eventually("the proxy sees it", || server.open() == 0).await;
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn a_proxy_that_cannot_be_connected_to_is_a_connect_error() {
+    let refusing = RefusingPort::new();
+    let proxy: Proxy = refusing.url("").parse().unwrap();
+    let (client, handle) = agent();
+    let error = send(&client, through(&proxy, "http://origin.test/"))
+        .await
+        .unwrap_err();
+    assert!(error.is_connect() && error.is_unsent(), "{error:?}");
+    assert_eq!(handle.status().create_errors, 1);
+    at_rest(&handle).await;
+}
+
+/// Nothing goes past a proxy, nor in the clear.
+#[tokio::test]
+async fn what_cannot_go_through_the_proxy_goes_nowhere() {
+    let server = Server::ok().await;
+    let proxy = proxy("http", "", &server);
+    // TLS is missing.
+    let (client, handle) = agent();
+    let error = send(&client, through(&proxy, "https://origin.test/")).await;
+    assert!(error.unwrap_err().is_connect());
+    // A Unix socket and a proxy.
+    let mut request = through(&proxy, "http://origin.test/");
+    let both = Route::new()
+        .with_proxy(proxy.clone())
+        .with_unix_path("/a.sock");
+    request.extensions_mut().insert(both);
+    assert!(send(&client, request).await.unwrap_err().is_target());
+    at_rest(&handle).await;
+    // The connector knows no proxies.
+    let layer = KeepAliveLayer::new().routed();
+    let handle = layer.handle();
+    let client: KeepAlive<_, Body, _> = layer.layer(TcpConnector::new());
+    let error = send(&client, through(&proxy, server.url("/"))).await;
+    assert!(error.unwrap_err().is_target());
+    assert_eq!(server.accepted(), 0);
+    at_rest(&handle).await;
+}
+
+/// As `Matcher::from_env` reads it out of `HTTP_PROXY` and `NO_PROXY`.
+#[tokio::test]
+async fn the_callers_matcher_says_what_goes_through_which_proxy() {
+    let origin = Server::ok().await;
+    let server = Server::ok().await;
+    let matcher = Matcher::builder()
+        .http(format!("http://{}", server.addr()))
+        .no("127.0.0.1, .internal.test")
+        .build();
+    let matcher = std::sync::Arc::new(matcher);
+    let (agent, handle) = agent();
+    let client = agent.clone().map_request(move |mut request: Req| {
+        if let Some(intercept) = matcher.intercept(request.uri()) {
+            let route = Route::new().with_proxy(intercept.into());
+            request.extensions_mut().insert(route);
+        }
+        request
+    });
+    send(&client, get(origin.url("/"))).await.unwrap();
+    assert_eq!((origin.accepted(), server.accepted()), (1, 0));
+    send(&client, get("http://origin.test/")).await.unwrap();
+    assert_eq!((origin.accepted(), server.accepted()), (1, 1));
+    assert_eq!(server.heads()[0].target, "http://origin.test/");
+    at_rest(&handle).await;
+}
