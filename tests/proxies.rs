@@ -4,6 +4,7 @@
 mod support;
 
 use std::error::Error as _;
+use std::sync::{Arc, Mutex};
 
 use http::header::{HeaderValue, PROXY_AUTHORIZATION};
 use http_body_util::Full;
@@ -202,6 +203,42 @@ async fn node_101_a_proxy_of_socks_makes_a_tunnel_for_http_too() {
     }
 }
 
+/// hyper-util's tunnels take the port of HTTPS where a URI has none.
+#[tokio::test]
+async fn node_101_a_tunnel_is_asked_for_with_the_port_of_the_scheme() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let server = {
+        let asked = asked.clone();
+        Server::start(move |mut conn: Conn| {
+            let asked = asked.clone();
+            async move {
+                conn.read().await;
+                conn.send([5, 0]).await;
+                *asked.lock().unwrap() = conn.read().await;
+                conn.send([5, 5, 0, 1, 0, 0, 0, 0, 0, 0]).await;
+                conn.closed().await;
+            }
+        })
+        .await
+    };
+    let (client, handle) = agent();
+    let request = through(&proxy("socks5h", "", &server), "http://origin.test/");
+    assert!(send(&client, request).await.unwrap_err().is_connect());
+    let bytes = [&[5, 1, 0, 3, 11][..], b"origin.test", &[0, 80]].concat();
+    assert_eq!(*asked.lock().unwrap(), bytes);
+    at_rest(&handle).await;
+
+    let server = Server::start(|mut conn: Conn| async move {
+        conn.request().await;
+    });
+    let server = server.await;
+    let (client, handle) = agent_through_tunnels();
+    let request = through(&proxy("http", "", &server), "https://origin.test/");
+    assert!(send(&client, request).await.unwrap_err().is_connect());
+    assert_eq!(server.heads()[0].target, "origin.test:443");
+    at_rest(&handle).await;
+}
+
 /// The error of a request through a proxy that does as `script` says, and what it comes from.
 async fn fails<F, Fut>(scheme: &str, script: F) -> String
 where
@@ -334,7 +371,7 @@ async fn the_callers_matcher_says_what_goes_through_which_proxy() {
         .http(format!("http://{}", server.addr()))
         .no("127.0.0.1, .internal.test")
         .build();
-    let matcher = std::sync::Arc::new(matcher);
+    let matcher = Arc::new(matcher);
     let (agent, handle) = agent();
     let client = agent.clone().map_request(move |mut request: Req| {
         if let Some(intercept) = matcher.intercept(request.uri()) {

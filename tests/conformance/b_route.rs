@@ -44,7 +44,10 @@ fn node_12_a_key_with_a_route_prints_as_node_names_it() {
         ),
     ] {
         assert_eq!(Key::from(key).to_string(), printed);
+        assert_ne!(Key::from(key), Key::from(a()));
     }
+    assert_eq!(Key::from(a().route(&local)), Key::from(a().route(&local)));
+    assert_ne!(Key::from(a().route(&local)), Key::from(a().route(&socket)));
 }
 
 #[test]
