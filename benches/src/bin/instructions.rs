@@ -11,8 +11,9 @@
 //! How to read it: *share* is what a client adds to hyper, which gets the same request, its absolute URI parsed each
 //! time, and a `Host`. `ours / theirs` is by the whole of a request.
 //!
-//! `--check` compares our share with `benches/baseline.json`, and fails when it has grown by more than 5 %. Counts are
-//! comparable for one compiler: built by another, `--check` says so and fails for nothing. `--write` renews the file.
+//! `--check` compares our share with `benches/baseline.json`, and fails when its instructions have grown by more than 5 %,
+//! or its allocations at all. Counts are comparable for one compiler: built by another, `--check` says so and fails for
+//! nothing. `--write` renews the file.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -87,7 +88,14 @@ const KEPT: [Mode; 2] = [Mode::Agent, Mode::AgentNoInfo];
 struct Baseline {
     rustc: String,
     target: String,
-    share: BTreeMap<String, f64>,
+    share: BTreeMap<String, Share>,
+}
+
+/// What we add to hyper.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+struct Share {
+    instructions: f64,
+    allocations: f64,
 }
 
 /// For one warm request. `None`: it could not be counted.
@@ -119,10 +127,11 @@ fn main() -> ExitCode {
     if !is_there("strace", "--version") {
         println!("system calls are not counted: there is no strace");
     }
-    let counts: Vec<_> = Mode::value_variants()
-        .iter()
-        .map(|&mode| (mode, Count::of(mode)))
-        .collect();
+    let modes = match arguments.check {
+        true => &[Mode::Hyper, KEPT[0], KEPT[1]],
+        false => Mode::value_variants(),
+    };
+    let counts: Vec<_> = modes.iter().map(|&it| (it, Count::of(it))).collect();
     print(&counts);
     tell(&counts, &Report::new("instructions", arguments.json));
     let Some(now) = Baseline::of(&counts) else {
@@ -326,8 +335,11 @@ impl Baseline {
         let hyper = counts[0].1;
         let kept = counts.iter().filter(|(mode, _)| KEPT.contains(mode));
         let shares = kept.map(|(mode, count)| {
-            let share = count.minus(&hyper)?;
-            Some((mode.name().to_owned(), share.round()))
+            let share = Share {
+                instructions: count.minus(&hyper)?.round(),
+                allocations: (count.allocations? - hyper.allocations?).round(),
+            };
+            Some((mode.name().to_owned(), share))
         });
         Some(Self {
             rustc: env!("BUILT_WITH").to_owned(),
@@ -354,16 +366,22 @@ impl Baseline {
         }
         let mut is_kept = true;
         for (mode, before) in &then.share {
-            let share = self.share.get(mode).copied().unwrap_or(f64::INFINITY);
-            let ratio = share / before;
-            let verdict = match ratio {
-                it if it > TOLERANCE => "FAILED: it has grown by more than 5 %",
-                it if it < 2.0 - TOLERANCE => "less: `--write` keeps it so",
-                _ => "ok",
+            let now = self.share[mode];
+            let ratio = now.instructions / before.instructions;
+            let is_worse = ratio > TOLERANCE || now.allocations > before.allocations;
+            let verdict = match is_worse {
+                true => "FAILED: it has grown",
+                false if ratio < 2.0 - TOLERANCE => "less: `--write` keeps it so",
+                false => "ok",
             };
-            is_kept &= ratio <= TOLERANCE;
-            let (share, before) = (thousands(share), thousands(*before));
-            println!("{mode}: share {share}, baseline {before}, {ratio:.3}: {verdict}");
+            is_kept &= !is_worse;
+            println!(
+                "{mode}: {verdict}: {} instructions ({} in the baseline, {ratio:.3}), {} allocations ({})",
+                thousands(now.instructions),
+                thousands(before.instructions),
+                now.allocations,
+                before.allocations,
+            );
         }
         is_kept || !is_same
     }
