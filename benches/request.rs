@@ -137,7 +137,9 @@ impl<'a> At<'a> {
     }
 
     fn uri(&self) -> Uri {
-        format!("http://{}/", self.addr).parse().expect("a valid URL")
+        format!("http://{}/", self.addr)
+            .parse()
+            .expect("a valid URL")
     }
 
     fn client<P: Peer<Load> + 'a>(&self, mut peer: P) -> Client<'a> {
@@ -194,7 +196,11 @@ fn compare(name: &str, peers: &mut [Client<'_>], report: &Report) {
     println!();
     println!("{name:<30} {:>12} {:>10}", "median ns", "to hyper");
     for (place, (peer, _)) in peers.iter().enumerate() {
-        let mut ratios: Vec<_> = nanos[place].iter().zip(&nanos[0]).map(|(a, b)| a / b).collect();
+        let mut ratios: Vec<_> = nanos[place]
+            .iter()
+            .zip(&nanos[0])
+            .map(|(a, b)| a / b)
+            .collect();
         let ratio = median(&mut ratios);
         let nanos = median(&mut nanos[place].clone());
         println!("{peer:<30} {:>12} {ratio:>10.3}", thousands(nanos));

@@ -23,7 +23,10 @@ impl Child {
     /// Starts it, and waits for `listening on ADDRESS` on its standard output.
     pub fn start(mut command: Command) -> io::Result<Self> {
         // The server of a bench ends with its standard input, however the bench ends.
-        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut process = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
         let mut said = BufReader::new(process.stdout.take().expect("it is piped"));
         let mut line = String::new();
         let read = said.read_line(&mut line);
@@ -79,6 +82,9 @@ impl Drop for Child {
 /// Whether a program can be run at all.
 pub fn is_there(program: &str, argument: &str) -> bool {
     let mut command = Command::new(program);
-    let quiet = command.arg(argument).stdout(Stdio::null()).stderr(Stdio::null());
+    let quiet = command
+        .arg(argument)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     quiet.status().is_ok()
 }

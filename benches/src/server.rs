@@ -96,7 +96,10 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, delay: Duration,
         }
         if head.target == "/stats" {
             let stats = serde_json::to_string(&Stats::of(&tally.borrow())).expect("plain numbers");
-            let text = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{stats}", stats.len());
+            let text = format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{stats}",
+                stats.len()
+            );
             let _ = stream.write_all(text.as_bytes()).await;
             continue;
         }

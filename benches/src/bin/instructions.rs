@@ -229,7 +229,11 @@ impl Count {
 
     /// Of a whole run.
     fn of_all(mode: Mode, requests: u64) -> Self {
-        let callgrind = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"];
+        let callgrind = [
+            "valgrind",
+            "--tool=callgrind",
+            "--callgrind-out-file=/dev/null",
+        ];
         let dhat = ["valgrind", "--tool=dhat", "--dhat-out-file=/dev/null"];
         let said = run(&callgrind, mode, requests);
         let heap = run(&dhat, mode, requests);
@@ -264,7 +268,10 @@ fn run(tool: &[&str], mode: Mode, requests: u64) -> Option<String> {
     let mode = mode.to_possible_value()?;
     let (program, flags) = tool.split_first()?;
     let mut command = Command::new(program);
-    command.args(flags).arg(this).args(["client", mode.get_name()]);
+    command
+        .args(flags)
+        .arg(this)
+        .args(["client", mode.get_name()]);
     command.args([server.addr.to_string(), requests.to_string()]);
     let output = command.output().ok()?;
     let said = [output.stdout, output.stderr].concat();
@@ -360,8 +367,14 @@ impl Baseline {
         let then: Self = serde_json::from_str(&text).expect("it is what `--write` has written");
         let is_same = then.rustc == self.rustc && then.target == self.target;
         if !is_same {
-            println!("NOTE: the baseline is of {} on {},", then.rustc, then.target);
-            println!("      this of {} on {}: not comparable,", self.rustc, self.target);
+            println!(
+                "NOTE: the baseline is of {} on {},",
+                then.rustc, then.target
+            );
+            println!(
+                "      this of {} on {}: not comparable,",
+                self.rustc, self.target
+            );
             println!("      so nothing fails here. `--write` renews it.");
         }
         let mut is_kept = true;

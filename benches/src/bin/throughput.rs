@@ -85,9 +85,15 @@ fn compare(name: &str, runtime: &Runtime, arguments: &Arguments, report: &Report
             rates.push(peer());
         }
     }
-    println!("{CALLERS} callers, {name}: requests per second, median of {} rounds", arguments.rounds);
+    println!(
+        "{CALLERS} callers, {name}: requests per second, median of {} rounds",
+        arguments.rounds
+    );
     println!();
-    println!("{:<24} {:>10} {:>10} {:>10}", "", "requests/s", "of hyper", "of legacy");
+    println!(
+        "{:<24} {:>10} {:>10} {:>10}",
+        "", "requests/s", "of hyper", "of legacy"
+    );
     let ratio = |these: &[f64], those: &[f64]| {
         let mut ratios: Vec<_> = these.iter().zip(those).map(|(a, b)| a / b).collect();
         median(&mut ratios)
@@ -96,7 +102,10 @@ fn compare(name: &str, runtime: &Runtime, arguments: &Arguments, report: &Report
         let of_hyper = ratio(&rates[place], &rates[0]);
         let of_legacy = ratio(&rates[place], &rates[2]);
         let rate = median(&mut rates[place].clone());
-        println!("{peer:<24} {:>10} {of_hyper:>10.3} {of_legacy:>10.3}", thousands(rate));
+        println!(
+            "{peer:<24} {:>10} {of_hyper:>10.3} {of_legacy:>10.3}",
+            thousands(rate)
+        );
         report.figure(name, peer, "requests/s", rate);
         report.figure(name, peer, "of hyper", of_hyper);
         report.figure(name, peer, "of legacy", of_legacy);

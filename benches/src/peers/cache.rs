@@ -44,9 +44,11 @@ where
         })
     });
     let executor = TokioExecutor::new();
-    Cache::new(cache::builder().executor(executor).build(connect), uri, |lent| {
-        lent.inner_mut()
-    })
+    Cache::new(
+        cache::builder().executor(executor).build(connect),
+        uri,
+        |lent| lent.inner_mut(),
+    )
 }
 
 impl<S, L, B> Cache<S, L, B>

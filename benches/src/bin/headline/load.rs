@@ -50,10 +50,17 @@ impl Load {
     /// Fails where one of the requests does, or all of it takes longer than three minutes.
     pub(crate) fn run(self) -> io::Result<Seen> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let close = if self.keeps { "" } else { "connection: close\r\n" };
+        let close = if self.keeps {
+            ""
+        } else {
+            "connection: close\r\n"
+        };
         let shared = Rc::new(Shared {
             load: self,
-            request: format!("GET /{LENGTH} HTTP/1.1\r\nhost: {}\r\n{close}\r\n", self.addr),
+            request: format!(
+                "GET /{LENGTH} HTTP/1.1\r\nhost: {}\r\n{close}\r\n",
+                self.addr
+            ),
             left: Cell::new(self.requests),
             permits: Semaphore::new(self.sockets),
             idle: RefCell::default(),

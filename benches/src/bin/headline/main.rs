@@ -41,7 +41,12 @@ struct Arguments {
     requests: usize,
 
     /// The proxies to measure
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "agent,agentkeepalive,undici,go")]
+    #[arg(
+        long,
+        value_name = "NAMES",
+        value_delimiter = ',',
+        default_value = "agent,agentkeepalive,undici,go"
+    )]
     only: Vec<Proxy>,
 
     /// Where to add the figures, a line of JSON each
@@ -85,7 +90,14 @@ fn main() -> ExitCode {
         println!();
         println!(
             "{title:<16} {:>10} {:>9} {:>7} {:>7} {:>8} {:>20} {:>14} {:>9}",
-            "requests/s", "of direct", "p50 ms", "p99 ms", "sockets", "requests/socket", "CPU s/10,000", "peak MiB"
+            "requests/s",
+            "of direct",
+            "p50 ms",
+            "p99 ms",
+            "sockets",
+            "requests/socket",
+            "CPU s/10,000",
+            "peak MiB"
         );
         let direct = measure(None, keeps, arguments.requests).expect("the load by itself");
         direct.print("direct", keeps, &direct, &report);
@@ -187,7 +199,14 @@ impl Proxy {
         let mut command = match self {
             Self::Agent => {
                 run(Command::new(env!("CARGO"))
-                    .args(["build", "--quiet", "--locked", "--release", "--example", "proxy"])
+                    .args([
+                        "build",
+                        "--quiet",
+                        "--locked",
+                        "--release",
+                        "--example",
+                        "proxy",
+                    ])
                     .current_dir(here.join("..")))?;
                 // Beside this program.
                 let folder = std::env::current_exe()?;
@@ -222,7 +241,9 @@ fn run(command: &mut Command) -> io::Result<()> {
     }
     let said = [output.stderr, output.stdout].concat();
     let said = String::from_utf8_lossy(&said);
-    Err(io::Error::other(said.lines().last().unwrap_or("it failed").to_owned()))
+    Err(io::Error::other(
+        said.lines().last().unwrap_or("it failed").to_owned(),
+    ))
 }
 
 impl Measured {
@@ -235,7 +256,9 @@ impl Measured {
         } = self.stats;
         let of_direct = self.seen.rate() / direct.seen.rate();
         let mean = requests as f64 / sockets as f64;
-        let cpu = self.cost.map(|it| it.cpu_seconds * 10_000.0 / requests as f64);
+        let cpu = self
+            .cost
+            .map(|it| it.cpu_seconds * 10_000.0 / requests as f64);
         let peak = self.cost.map(|it| it.peak_kib as f64 / 1024.0);
         let cell = |value: Option<f64>| value.map_or("-".into(), |it| format!("{it:.2}"));
         println!(
@@ -271,7 +294,11 @@ impl Measured {
     /// What holds however fast the machine is.
     fn is_as_promised(&self, keeps: bool) -> bool {
         let sockets = self.stats.sockets;
-        let expected = if keeps { SOCKETS as u64 } else { self.stats.requests };
+        let expected = if keeps {
+            SOCKETS as u64
+        } else {
+            self.stats.requests
+        };
         if sockets != expected {
             println!("FAILED: {sockets} sockets, not {expected}");
         }

@@ -59,7 +59,11 @@ struct Arguments {
 enum Role {
     /// Be the program whose instructions are counted
     #[command(hide = true)]
-    Counted { work: Work, size: usize, turns: usize },
+    Counted {
+        work: Work,
+        size: usize,
+        turns: usize,
+    },
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -94,7 +98,10 @@ fn main() -> ExitCode {
     let hosts: Vec<_> = up_to(&[1, 1_000, 100_000], arguments.most);
 
     let names = ["alone", "2 threads, 1 host", "2 threads, 1,000 hosts"];
-    bench.title("Nanoseconds for a checkout and its checkin", &names.map(String::from));
+    bench.title(
+        "Nanoseconds for a checkout and its checkin",
+        &names.map(String::from),
+    );
     bench.threads(agent);
     bench.threads(deadpool);
     bench.threads(bb8);
@@ -164,7 +171,11 @@ impl Bench {
             ("2 threads, 1 host", self.threaded(&one, 2, 1)),
             ("2 threads, 1,000 hosts", self.threaded(&many, 2, 1_000)),
         ];
-        self.row(P::NAME, &cells.map(|(case, it)| (case.to_owned(), it)), "ns");
+        self.row(
+            P::NAME,
+            &cells.map(|(case, it)| (case.to_owned(), it)),
+            "ns",
+        );
     }
 
     fn line<P: Pools>(&self, make: impl Fn(&Runtime, &[Arc<str>], usize) -> P, sizes: &[usize]) {
@@ -203,7 +214,11 @@ impl Bench {
         let name = work.to_possible_value().expect("none is hidden");
         let cell = |&size: &usize| {
             let count = count_instructions(name.get_name(), size).expect("valgrind counts");
-            let of = if let Work::Line = work { "in line" } else { "hosts" };
+            let of = if let Work::Line = work {
+                "in line"
+            } else {
+                "hosts"
+            };
             (format!("{size} {of}"), count)
         };
         let cells: Vec<_> = sizes.iter().map(cell).collect();
@@ -211,7 +226,10 @@ impl Bench {
         let (first, last) = (cells[0].1, cells[cells.len() - 1].1);
         let is_flat = last <= first * FLAT;
         let verdict = if is_flat { "flat" } else { "FAILED: not flat" };
-        println!("instructions from first to last: {:.2} ×: {verdict}", last / first);
+        println!(
+            "instructions from first to last: {:.2} ×: {verdict}",
+            last / first
+        );
         is_flat
     }
 

@@ -22,8 +22,10 @@ pub(crate) trait Pools: Send + Sync + 'static {
 
     type Lease: Send + 'static;
 
-    fn checkout(&self, host: &Arc<str>)
-    -> impl Future<Output = Self::Lease> + Send + 'static + use<Self>;
+    fn checkout(
+        &self,
+        host: &Arc<str>,
+    ) -> impl Future<Output = Self::Lease> + Send + 'static + use<Self>;
 }
 
 /// A connection that is always open, and free at once.
