@@ -383,6 +383,7 @@ impl Baseline {
             let ratio = now.instructions / before.instructions;
             let is_worse = ratio > TOLERANCE || now.allocations > before.allocations;
             let verdict = match is_worse {
+                true if !is_same => "more",
                 true => "FAILED: it has grown",
                 false if ratio < 2.0 - TOLERANCE => "less: `--write` keeps it so",
                 false => "ok",
