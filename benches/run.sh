@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Runs every bench, and writes docs/benchmarks.svg and docs/benchmarks.md from what they found. Ten minutes; on a machine
+# that does nothing else the times are worth more. --short: two minutes, fewer requests and hosts, and docs stay as they
+# are.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+short=0
+[[ ${1-} == --short ]] && short=1
+target=${CARGO_TARGET_DIR:-target}
+mkdir -p "$target"
+target=$(cd "$target" && pwd)
+export BENCH_JSON=$target/benchmarks.jsonl
+rm -f "$BENCH_JSON"
+
+cargo build --locked --release -p tower-keep-alive-benches --bins
+
+# bench NAME ARGUMENT...: a limit that it misses is printed, and the others still run.
+bench() {
+    echo
+    echo "== $*"
+    "$target/release/$1" "${@:2}" || echo "($1 failed)"
+}
+
+if ((short)); then
+    bench instructions --check
+    bench throughput --rounds 3 --requests 5000
+    bench memory --connections 1000 --hosts 10000
+    bench pool --most 10000 --millis 10
+    bench headline --requests 6000 --only agent,agentkeepalive
+    exit
+fi
+bench instructions
+bench throughput
+bench memory
+bench pool
+bench headline
+echo
+echo "== request"
+cargo bench --locked -p tower-keep-alive-benches --bench request
+echo
+"$target/release/figure" "$BENCH_JSON"

@@ -1,0 +1,148 @@
+//! Tables in Markdown.
+
+use std::fmt::Write as _;
+
+use tower_keep_alive_benches::report::{Figure, thousands};
+
+use crate::Figures;
+
+/// Peers down, and units or cases across.
+pub(crate) struct Table {
+    pub(crate) title: &'static str,
+    pub(crate) text: &'static str,
+    bench: &'static str,
+    is_part: fn(&Figure) -> bool,
+    column: fn(&Figure) -> &str,
+}
+
+pub(crate) const TABLES: &[Table] = &[
+    Table {
+        title: "What a warm request costs",
+        text: "`instructions`: one GET on a warm connection, counted by valgrind and strace. *share* is what is above \
+               hyper alone, which gets the same request.",
+        bench: "instructions",
+        is_part: |_| true,
+        column: |it| &it.unit,
+    },
+    Table {
+        title: "The benchmark of agentkeepalive: connections that are kept",
+        text: "`headline`: 60 callers, 50 sockets, a server that takes 5 ms, through a proxy on each client. *direct* is the \
+               same load without a proxy; CPU and memory are the proxy's.",
+        bench: "headline",
+        is_part: |it| it.case == "kept",
+        column: |it| &it.unit,
+    },
+    Table {
+        title: "The same, a connection for each request",
+        text: "agentkeepalive (and Node) hand a connection over to a waiting request even then.",
+        bench: "headline",
+        is_part: |it| it.case == "one a request",
+        column: |it| &it.unit,
+    },
+    Table {
+        title: "Throughput, one thread",
+        text: "`throughput`: 50 callers over 50 connections, no delay.",
+        bench: "throughput",
+        is_part: |it| it.case == "current_thread",
+        column: |it| &it.unit,
+    },
+    Table {
+        title: "Throughput, two threads",
+        text: "The server shares the cores with them.",
+        bench: "throughput",
+        is_part: |it| it.case == "multi_thread(2)",
+        column: |it| &it.unit,
+    },
+    Table {
+        title: "Time of one request",
+        text: "`request`: one after the other, over a loopback socket and over a stream in memory; the median, as a multiple of \
+               hyper alone.",
+        bench: "request",
+        is_part: |it| it.unit == "to hyper",
+        column: |it| &it.case,
+    },
+    Table {
+        title: "Checkout and checkin alone",
+        text: "`pool`: nanoseconds for both together.",
+        bench: "pool",
+        is_part: |it| it.case == "alone" || it.case.starts_with("2 threads"),
+        column: |it| &it.case,
+    },
+    Table {
+        title: "Checkout with callers in line",
+        text: "`pool`: nanoseconds from one caller to the next, by the number of callers in line.",
+        bench: "pool",
+        is_part: |it| it.case.ends_with(" in line"),
+        column: |it| &it.case,
+    },
+    Table {
+        title: "Checkout with many hosts",
+        text: "`pool`: nanoseconds, by the number of hosts that are asked in turn.",
+        bench: "pool",
+        is_part: |it| it.case.ends_with(" hosts"),
+        column: |it| &it.case,
+    },
+    Table {
+        title: "Memory of an idle connection",
+        text: "`memory`: bytes for each of 10,000, hyper's own buffers included.",
+        bench: "memory",
+        is_part: |it| it.case == "idle connection",
+        column: |it| &it.unit,
+    },
+    Table {
+        title: "Memory of a crowd of hosts",
+        text: "`memory`: 100,000 hosts, asked once each: bytes in use at the most, and when all are quiet.",
+        bench: "memory",
+        is_part: |it| it.case == "crowd of hosts",
+        column: |it| &it.unit,
+    },
+];
+
+impl Table {
+    /// None without figures.
+    pub(crate) fn markdown(&self, figures: &Figures) -> Option<String> {
+        let all = figures.0.iter();
+        let part: Vec<_> = all
+            .filter(|it| it.bench == self.bench && (self.is_part)(it))
+            .collect();
+        let (mut rows, mut columns) = (Vec::new(), Vec::new());
+        for figure in &part {
+            if !rows.contains(&&*figure.peer) {
+                rows.push(&*figure.peer);
+            }
+            if !columns.contains(&(self.column)(figure)) {
+                columns.push((self.column)(figure));
+            }
+        }
+        if rows.is_empty() {
+            return None;
+        }
+        let mut text = String::from("| |");
+        for column in &columns {
+            let _ = write!(text, " {column} |");
+        }
+        text.push_str("\n|---|");
+        text.push_str(&"---:|".repeat(columns.len()));
+        text.push('\n');
+        for row in rows {
+            let _ = write!(text, "| {row} |");
+            for column in &columns {
+                let found = part
+                    .iter()
+                    .find(|it| it.peer == row && (self.column)(it) == *column);
+                let cell = found.map_or(String::new(), |it| number(it.value));
+                let _ = write!(text, " {cell} |");
+            }
+            text.push('\n');
+        }
+        Some(text)
+    }
+}
+
+/// With as many digits as say something.
+pub(crate) fn number(value: f64) -> String {
+    match value.abs() {
+        it if it >= 100.0 || it.fract() < 0.005 => thousands(value),
+        _ => format!("{value:.2}"),
+    }
+}

@@ -1,0 +1,402 @@
+//! What one warm GET costs each client, counted: instructions, allocations, system calls and tasks.
+//!
+//! `cargo run --release -p tower-keep-alive-benches --bin instructions [-- --check | --write]`
+//!
+//! Each client is a program that sends the same request over one connection, one after the other, on a `current_thread`
+//! runtime; the server is another program. It is run for 500 requests and for 3,000, and the difference is divided by
+//! 2,500, so that neither start nor connect counts. valgrind counts instructions (callgrind, user space only) and
+//! allocations (dhat), strace the system calls, tokio the tasks. Nothing is timed, so that other work on the machine does
+//! no harm, and a run differs from the next by a per mille.
+//!
+//! How to read it: *share* is what a client adds to hyper, which gets the same request, its absolute URI parsed each
+//! time, and a `Host`. `ours / theirs` is by the whole of a request.
+//!
+//! `--check` compares our share with `benches/baseline.json`, and fails when its instructions have grown by more than 5 %,
+//! or its allocations at all. Counts are comparable for one compiler: built by another, `--check` says so and fails for
+//! nothing. `--write` renews the file.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use bytes::Bytes;
+use clap::{Parser, Subcommand, ValueEnum};
+use http::Method;
+use http_body_util::{Empty, Full};
+use serde::{Deserialize, Serialize};
+use tower_keep_alive::KeepAliveLayer;
+use tower_keep_alive::connect::TcpConnector;
+use tower_keep_alive_benches::ask::Ask;
+use tower_keep_alive_benches::child::{Child, is_there};
+use tower_keep_alive_benches::peers::{Agent, HyperAlone, LegacyTcp, Peer, Reqwest, cache};
+use tower_keep_alive_benches::report::{Report, thousands};
+use tower_keep_alive_benches::server;
+
+/// Instructions, allocations and system calls of a warm request
+#[derive(Parser)]
+struct Arguments {
+    /// Fail when our share has grown by more than 5 % over benches/baseline.json
+    #[arg(long)]
+    check: bool,
+
+    /// Renew benches/baseline.json
+    #[arg(long, conflicts_with = "check")]
+    write: bool,
+
+    /// Where to add the figures, a line of JSON each
+    #[arg(long, value_name = "FILE", env = "BENCH_JSON")]
+    json: Option<PathBuf>,
+
+    #[command(subcommand)]
+    role: Option<Role>,
+}
+
+#[derive(Subcommand)]
+enum Role {
+    /// Be the client that is counted
+    #[command(hide = true)]
+    Client {
+        mode: Mode,
+        addr: SocketAddr,
+        requests: u64,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+enum Mode {
+    Hyper,
+    Agent,
+    AgentNoInfo,
+    AgentLimited,
+    Cache,
+    Legacy,
+    Reqwest,
+}
+
+const FEW: u64 = 500;
+const MANY: u64 = 3_000;
+
+/// How much our share may grow.
+const TOLERANCE: f64 = 1.05;
+
+/// Those whose share is kept.
+const KEPT: [Mode; 2] = [Mode::Agent, Mode::AgentNoInfo];
+
+/// The share of each mode, and what built it.
+#[derive(Debug, Deserialize, Serialize)]
+struct Baseline {
+    rustc: String,
+    target: String,
+    share: BTreeMap<String, Share>,
+}
+
+/// What we add to hyper.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+struct Share {
+    instructions: f64,
+    allocations: f64,
+}
+
+/// For one warm request. `None`: it could not be counted.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    instructions: Option<f64>,
+    allocations: Option<f64>,
+    bytes: Option<f64>,
+    syscalls: Option<f64>,
+    tasks: Option<f64>,
+}
+
+fn main() -> ExitCode {
+    server::be_one_if_told();
+    let arguments = Arguments::parse();
+    if let Some(Role::Client {
+        mode,
+        addr,
+        requests,
+    }) = arguments.role
+    {
+        client(mode, addr, requests);
+        return ExitCode::SUCCESS;
+    }
+    if !is_there("valgrind", "--version") {
+        println!("skipped: there is no valgrind (Debian: apt-get install valgrind)");
+        return ExitCode::SUCCESS;
+    }
+    if !is_there("strace", "--version") {
+        println!("system calls are not counted: there is no strace");
+    }
+    let modes = match arguments.check {
+        true => &[Mode::Hyper, KEPT[0], KEPT[1]],
+        false => Mode::value_variants(),
+    };
+    let counts: Vec<_> = modes.iter().map(|&it| (it, Count::of(it))).collect();
+    print(&counts);
+    tell(&counts, &Report::new("instructions", arguments.json));
+    let Some(now) = Baseline::of(&counts) else {
+        println!("FAILED: valgrind did not count");
+        return ExitCode::FAILURE;
+    };
+    if arguments.write {
+        now.write();
+    }
+    match !arguments.check || now.is_kept() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
+fn print(counts: &[(Mode, Count)]) {
+    let hyper = counts[0].1;
+    println!("One warm GET, 12 bytes of body, over loopback, current_thread:");
+    println!();
+    println!(
+        "{:<36} {:>12} {:>8} {:>13} {:>11} {:>8} {:>8} {:>6}",
+        "", "instructions", "share", "ours / theirs", "allocations", "bytes", "syscalls", "tasks"
+    );
+    let ours = counts[1].1.instructions;
+    for (mode, count) in counts {
+        let cell = |value: Option<f64>, digits| {
+            value.map_or("-".into(), |it| match digits {
+                0 => thousands(it),
+                _ => format!("{it:.digits$}"),
+            })
+        };
+        let share = count.minus(&hyper);
+        let ratio = ours.zip(count.instructions).map(|(ours, it)| ours / it);
+        println!(
+            "{:<36} {:>12} {:>8} {:>13} {:>11} {:>8} {:>8} {:>6}",
+            mode.name(),
+            cell(count.instructions, 0),
+            cell(share, 0),
+            cell(ratio, 2),
+            cell(count.allocations, 2),
+            cell(count.bytes, 0),
+            cell(count.syscalls, 2),
+            cell(count.tasks, 2),
+        );
+    }
+    println!();
+}
+
+fn tell(counts: &[(Mode, Count)], report: &Report) {
+    for (mode, count) in counts {
+        let parts = [
+            ("instructions", count.instructions),
+            ("share, instructions", count.minus(&counts[0].1)),
+            ("allocations", count.allocations),
+            ("bytes allocated", count.bytes),
+            ("system calls", count.syscalls),
+            ("tasks", count.tasks),
+        ];
+        for (unit, value) in parts {
+            if let Some(value) = value {
+                report.figure("warm GET", mode.name(), unit, value);
+            }
+        }
+    }
+}
+
+impl Mode {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Hyper => "hyper alone",
+            Self::Agent => "tower-keep-alive",
+            Self::AgentNoInfo => "tower-keep-alive, no info",
+            Self::AgentLimited => "tower-keep-alive, max_connections",
+            Self::Cache => "hyper-util pool::cache",
+            Self::Legacy => "hyper-util legacy",
+            Self::Reqwest => "reqwest",
+        }
+    }
+}
+
+impl Count {
+    fn of(mode: Mode) -> Self {
+        let (few, many) = (Self::of_all(mode, FEW), Self::of_all(mode, MANY));
+        let per_request = |part: fn(&Self) -> Option<f64>| {
+            Some((part(&many)? - part(&few)?) / (MANY - FEW) as f64)
+        };
+        Self {
+            instructions: per_request(|it| it.instructions),
+            allocations: per_request(|it| it.allocations),
+            bytes: per_request(|it| it.bytes),
+            syscalls: per_request(|it| it.syscalls),
+            tasks: per_request(|it| it.tasks),
+        }
+    }
+
+    /// Of a whole run.
+    fn of_all(mode: Mode, requests: u64) -> Self {
+        let callgrind = [
+            "valgrind",
+            "--tool=callgrind",
+            "--callgrind-out-file=/dev/null",
+        ];
+        let dhat = ["valgrind", "--tool=dhat", "--dhat-out-file=/dev/null"];
+        let said = run(&callgrind, mode, requests);
+        let heap = run(&dhat, mode, requests);
+        // ==1== Total:     1,234 bytes in 56 blocks
+        Self {
+            instructions: word(&said, "Collected :", 3),
+            allocations: word(&heap, "Total:", 5),
+            bytes: word(&heap, "Total:", 2),
+            // % time, seconds, usecs/call, calls; the last line has the sums.
+            syscalls: word(&run(&["strace", "-c", "-f"], mode, requests), " total", 3),
+            tasks: word(&said, "tasks ", 1),
+        }
+    }
+
+    /// Its share of the instructions.
+    fn minus(&self, hyper: &Self) -> Option<f64> {
+        Some(self.instructions? - hyper.instructions?)
+    }
+}
+
+/// The number at a place in the line that has `mark`.
+fn word(said: &Option<String>, mark: &str, place: usize) -> Option<f64> {
+    let line = said.as_ref()?.lines().rfind(|line| line.contains(mark))?;
+    let word = line.split_whitespace().nth(place)?;
+    word.replace(',', "").parse().ok()
+}
+
+/// Runs the client under `tool`: all that both have said.
+fn run(tool: &[&str], mode: Mode, requests: u64) -> Option<String> {
+    let server = Child::server(0);
+    let this = std::env::current_exe().expect("it runs");
+    let mode = mode.to_possible_value()?;
+    let (program, flags) = tool.split_first()?;
+    let mut command = Command::new(program);
+    command
+        .args(flags)
+        .arg(this)
+        .args(["client", mode.get_name()]);
+    command.args([server.addr.to_string(), requests.to_string()]);
+    let output = command.output().ok()?;
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    if !output.status.success() {
+        println!("{command:?} failed:\n{said}");
+        return None;
+    }
+    Some(said)
+}
+
+fn client(mode: Mode, addr: SocketAddr, requests: u64) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let layer = KeepAliveLayer::<Empty<Bytes>>::new();
+    let agent = |layer| Agent::new(&layer, TcpConnector::new());
+    let empty = Empty::new();
+    runtime.block_on(async {
+        match mode {
+            Mode::Hyper => {
+                let alone = HyperAlone::connect(addr).await;
+                drive(alone.expect("the server listens"), addr, empty, requests).await;
+            }
+            Mode::Agent => drive(agent(layer), addr, empty, requests).await,
+            Mode::AgentNoInfo => {
+                let layer = layer.info_in_extensions(false);
+                drive(agent(layer), addr, empty, requests).await;
+            }
+            Mode::AgentLimited => {
+                let layer = layer.max_connections(50);
+                drive(agent(layer), addr, empty, requests).await;
+            }
+            Mode::Cache => {
+                let uri = format!("http://{addr}").parse().expect("a valid URL");
+                drive(cache(TcpConnector::new(), uri), addr, empty, requests).await;
+            }
+            Mode::Legacy => drive(LegacyTcp::over_sockets(), addr, empty, requests).await,
+            Mode::Reqwest => drive(Reqwest::new(), addr, Full::default(), requests).await,
+        }
+        // tokio's own count of them needs `--cfg tokio_unstable`; it numbers them one by one.
+        println!("tasks {}", tokio::spawn(async {}).id());
+    });
+}
+
+async fn drive<P, B>(mut peer: P, addr: SocketAddr, body: B, requests: u64)
+where
+    P: Peer<B>,
+    B: Clone,
+{
+    let mut ask = Ask::new(Method::GET, &addr.to_string(), 12, body);
+    if P::WANTS_HOST {
+        ask = ask.with_host();
+    }
+    for _ in 0..requests {
+        let length = peer.send(ask.request()).await.expect("nothing is wrong");
+        assert_eq!(length, 12);
+    }
+}
+
+impl Baseline {
+    fn path() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("baseline.json")
+    }
+
+    fn of(counts: &[(Mode, Count)]) -> Option<Self> {
+        let hyper = counts[0].1;
+        let kept = counts.iter().filter(|(mode, _)| KEPT.contains(mode));
+        let shares = kept.map(|(mode, count)| {
+            let share = Share {
+                instructions: count.minus(&hyper)?.round(),
+                allocations: (count.allocations? - hyper.allocations?).round(),
+            };
+            Some((mode.name().to_owned(), share))
+        });
+        Some(Self {
+            rustc: env!("BUILT_WITH").to_owned(),
+            target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
+            share: shares.collect::<Option<_>>()?,
+        })
+    }
+
+    fn write(&self) {
+        let text = serde_json::to_string_pretty(self).expect("plain values");
+        std::fs::write(Self::path(), text + "\n").expect("the baseline can be written");
+        println!("written: {}", Self::path().display());
+    }
+
+    /// Whether our share is what it was, or less.
+    fn is_kept(&self) -> bool {
+        let text = std::fs::read_to_string(Self::path()).expect("the baseline is committed");
+        let then: Self = serde_json::from_str(&text).expect("it is what `--write` has written");
+        let is_same = then.rustc == self.rustc && then.target == self.target;
+        if !is_same {
+            println!(
+                "NOTE: the baseline is of {} on {},",
+                then.rustc, then.target
+            );
+            println!(
+                "      this of {} on {}: not comparable,",
+                self.rustc, self.target
+            );
+            println!("      so nothing fails here. `--write` renews it.");
+        }
+        let mut is_kept = true;
+        for (mode, before) in &then.share {
+            let now = self.share[mode];
+            let ratio = now.instructions / before.instructions;
+            let is_worse = ratio > TOLERANCE || now.allocations > before.allocations;
+            let verdict = match is_worse {
+                true if !is_same => "more",
+                true => "FAILED: it has grown",
+                false if ratio < 2.0 - TOLERANCE => "less: `--write` keeps it so",
+                false => "ok",
+            };
+            is_kept &= !is_worse;
+            println!(
+                "{mode}: {verdict}: {} instructions ({} in the baseline, {ratio:.3}), {} allocations ({})",
+                thousands(now.instructions),
+                thousands(before.instructions),
+                now.allocations,
+                before.allocations,
+            );
+        }
+        is_kept || !is_same
+    }
+}

@@ -1,0 +1,48 @@
+use http::{Request, Uri};
+use http_body::Body;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tower::{Layer, Service};
+use tower_keep_alive::connect::TcpConnector;
+use tower_keep_alive::{BoxError, KeepAlive, KeepAliveLayer};
+
+use super::{Peer, length};
+
+/// This crate's agent over sockets.
+pub type Agent<B> = AgentOf<TcpConnector, B>;
+
+/// This crate's agent.
+#[derive(Clone, Debug)]
+pub struct AgentOf<M, B: Send + 'static>(KeepAlive<M, B>);
+
+impl<M, B> AgentOf<M, B>
+where
+    M: Service<Uri> + Clone + Send + Sync + 'static,
+    M::Response: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    M::Future: Send + 'static,
+    M::Error: Into<BoxError>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    pub fn new(layer: &KeepAliveLayer<B>, connector: M) -> Self {
+        Self(layer.layer(connector))
+    }
+}
+
+impl<M, B> Peer<B> for AgentOf<M, B>
+where
+    M: Service<Uri> + Clone + Send + Sync + 'static,
+    M::Response: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    M::Future: Send + 'static,
+    M::Error: Into<BoxError>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    const NAME: &'static str = "tower-keep-alive";
+
+    async fn send(&mut self, request: Request<B>) -> Result<usize, BoxError> {
+        let response = self.0.request(request).await?;
+        length(response.into_body()).await
+    }
+}

@@ -1,0 +1,37 @@
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use tower_keep_alive::BoxError;
+
+use super::Peer;
+
+/// reqwest, which makes its own transports.
+#[derive(Clone, Debug)]
+pub struct Reqwest(reqwest::Client);
+
+impl Reqwest {
+    pub fn new() -> Self {
+        let client = reqwest::Client::builder().no_proxy().build();
+        Self(client.expect("it needs nothing of the system"))
+    }
+}
+
+impl Default for Reqwest {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Peer<Full<Bytes>> for Reqwest {
+    const NAME: &'static str = "reqwest";
+
+    async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<usize, BoxError> {
+        let request = request.map(|body| body.into_inner().unwrap_or_default());
+        let mut response = self.0.execute(request.try_into()?).await?;
+        let mut length = 0;
+        while let Some(chunk) = response.chunk().await? {
+            length += chunk.len();
+        }
+        Ok(length)
+    }
+}
