@@ -87,7 +87,8 @@ async fn storm(number: u32, callers: u64, limit: usize) {
         (connector.connected()..=connector.made()).contains(&server.accepted())
     })
     .await;
-    assert_eq!(connector.made() as u64, handle.status().created);
+    // A connect that is no longer wanted before it is polled for the first time counts, and asks the connector nothing.
+    assert!(connector.made() as u64 <= handle.status().created);
 
     // Nothing is lost: as many as may be are served at once.
     let started = Instant::now();
