@@ -35,7 +35,8 @@ pub(crate) struct Bond {
     state: AtomicU8,
     key: OnceLock<Key>,
     born: OnceLock<Moment>,
-    addresses: OnceLock<Addresses>,
+    /// In a box of its own, for a transport that has any.
+    addresses: OnceLock<Box<Addresses>>,
     ends: Mutex<Ends>,
 }
 
@@ -107,11 +108,13 @@ impl Bond {
     }
 
     pub(crate) fn addresses(&self) -> Addresses {
-        self.addresses.get().copied().unwrap_or_default()
+        self.addresses.get().map(|it| **it).unwrap_or_default()
     }
 
     pub(crate) fn set_addresses(&self, addresses: Addresses) {
-        let _ = self.addresses.set(addresses);
+        if addresses.local.is_some() || addresses.remote.is_some() {
+            let _ = self.addresses.set(Box::new(addresses));
+        }
     }
 
     /// Why it ends: the first word stands, but that a last exchange may still end badly.
@@ -248,7 +251,8 @@ impl Bond {
     pub(crate) fn on_close(&self, hook: CloseHook) {
         let mut ends = self.ends();
         if !ends.gone {
-            // One for each pool that keeps it.
+            // One for each pool that keeps it, and that is one.
+            ends.hooks.reserve_exact(1);
             ends.hooks.push(hook);
             return;
         }

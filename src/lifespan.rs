@@ -39,7 +39,6 @@ pub struct Lifespan {
     /// What the last exchange said about the time and the uses that are left.
     word: Word,
     seed: u64,
-    born: Option<Moment>,
     uses: u64,
     /// Where it came from a pool: from when to when it was idle before this checkout.
     idle: Option<(Instant, Instant)>,
@@ -90,7 +89,6 @@ impl Lifespan {
             max_uses: u64::MAX,
             word: Word::NONE,
             seed: foldhash::fast::RandomState::default().hash_one(bond.id()),
-            born: None,
             uses: 0,
             idle: None,
             ended: false,
@@ -192,7 +190,7 @@ impl Lifespan {
     /// When it is too old.
     #[inline]
     fn death(&self) -> Option<Moment> {
-        after(self.born?, self.max_age)
+        after(self.bond.born()?, self.max_age)
     }
 
     /// Whether it came from a pool, and was not made for the checkout that it serves now.
@@ -235,7 +233,6 @@ impl Lifespan {
 
     /// The transport is usable as of now.
     pub(crate) fn begin(&mut self, now: Moment) {
-        self.born = Some(now);
         self.bond.begin(now);
     }
 
@@ -276,7 +273,10 @@ impl Lifespan {
             return None;
         }
         self.hard_age = max;
-        let age = self.born.map_or(Duration::ZERO, |born| now.since(born));
+        let age = self
+            .bond
+            .born()
+            .map_or(Duration::ZERO, |born| now.since(born));
         Some(max.saturating_sub(age))
     }
 

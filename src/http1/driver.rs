@@ -98,8 +98,11 @@ struct Silence {
 impl Silence {
     /// Ready when the connection has been silent for too long.
     fn poll(&mut self, activity: &Activity, cx: &mut Context<'_>) -> Poll<()> {
-        // While it is idle the timer may run out unheard: the next use finds it so.
         let Some(limit) = activity.limit_in_millis().filter(|_| activity.is_in_use()) else {
+            // It runs on into a use that comes soon; one that comes later sets another.
+            if self.timer.as_ref().is_some_and(|timer| timer.is_elapsed()) {
+                self.timer = None;
+            }
             return Poll::Pending;
         };
         match &self.timer {

@@ -5,6 +5,8 @@ use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::agent::{Books, Census, ConnectionStatus, EventKind, Mode};
 use crate::cause::Cause;
 use crate::clock::Moment;
@@ -150,7 +152,7 @@ impl<C: Poolable> HostPool<C> {
     pub(super) fn connected(
         self: &Arc<Self>,
         slot: usize,
-        begun: Option<Moment>,
+        begun: Option<Instant>,
         lifespan: &mut Lifespan,
     ) {
         let now = self.pool.limits.clock.now();
@@ -161,7 +163,9 @@ impl<C: Poolable> HostPool<C> {
             host.connected(slot, bond);
             self.pool.mode() == Mode::Destroyed
         });
-        let took = begun.map_or(Duration::ZERO, |begun| now.since(begun));
+        let took = begun.map_or(Duration::ZERO, |begun| {
+            now.mono.saturating_duration_since(begun)
+        });
         self.tell(Some(bond.id()), || EventKind::Connected { took });
         if destroyed {
             bond.kill(Cause::Shutdown);

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use crate::bond::CloseHook;
 use crate::cause::Cause;
-use crate::clock::Moment;
 use crate::pool::berth::Berth;
 use crate::pool::host_pool::HostPool;
 use crate::poolable::Poolable;
@@ -15,7 +16,7 @@ pub(crate) struct Slot<C: Poolable> {
     home: Arc<HostPool<C>>,
     place: usize,
     /// When a connect began on it: from then on it counts.
-    begun: Option<Moment>,
+    begun: Option<Instant>,
     cause: Cause,
 }
 
@@ -31,7 +32,7 @@ impl<C: Poolable> Slot<C> {
 
     /// A connect begins.
     pub(crate) fn begin(&mut self) {
-        self.begun = Some(self.home.created());
+        self.begun = Some(self.home.created().mono);
     }
 
     /// There will be no connection.
