@@ -22,6 +22,8 @@ mod probe;
 mod proxied;
 mod socket;
 mod tcp;
+#[cfg(feature = "tls")]
+mod tls;
 #[cfg(unix)]
 mod unix;
 
@@ -39,6 +41,11 @@ pub use probe::Probe;
 pub use proxied::{Proxied, ProxiedConnecting, ProxiedLayer};
 pub use socket::Socket;
 pub use tcp::{Tcp, TcpConnecting, TcpConnector};
+#[cfg(feature = "tls")]
+pub use tls::{MaybeTls, Tls, TlsConnecting, TlsLayer};
+/// The rustls whose types [`TlsLayer`] takes.
+#[cfg(feature = "tls")]
+pub use tokio_rustls::rustls;
 #[cfg(unix)]
 pub use unix::{Unix, UnixConnecting, UnixConnector};
 
@@ -48,6 +55,10 @@ pub(crate) fn addresses(transport: &dyn Any) -> Addresses {
         local: stream.local_addr().ok(),
         remote: stream.peer_addr().ok(),
     };
+    #[cfg(feature = "tls")]
+    if let Some(tls) = transport.downcast_ref::<MaybeTls<Tcp>>() {
+        return tls.get_ref().addresses();
+    }
     if let Some(tcp) = transport.downcast_ref::<Tcp>() {
         return tcp.addresses();
     }

@@ -2,6 +2,8 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
+#[cfg(feature = "tls")]
+use crate::connect::MaybeTls;
 use crate::connect::Tcp;
 #[cfg(unix)]
 use crate::connect::Unix;
@@ -33,6 +35,14 @@ impl Probe {
         #[cfg(unix)]
         if let Some(unix) = transport.downcast_ref::<Unix>() {
             return Some(unix.probe());
+        }
+        #[cfg(feature = "tls")]
+        if let Some(tls) = transport.downcast_ref::<MaybeTls<Tcp>>() {
+            return Some(tls.probe(tls.get_ref().probe()));
+        }
+        #[cfg(all(unix, feature = "tls"))]
+        if let Some(tls) = transport.downcast_ref::<MaybeTls<Unix>>() {
+            return Some(tls.probe(tls.get_ref().probe()));
         }
         transport.downcast_ref::<Tcp>().map(Tcp::probe)
     }
