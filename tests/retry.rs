@@ -21,7 +21,7 @@ use support::agent::{
 };
 use support::{
     Conn, CountingConnector, Fault, RefusingPort, Server, Sockets, TrapConnector, eventually,
-    only_over_tcp, settle,
+    not_over_unix, settle,
 };
 use tokio::time::{sleep, timeout};
 use tower::retry::budget::{Budget, TpsBudget};
@@ -350,7 +350,7 @@ fn retrying<S>(service: S) -> Retry<ReusedReset, S> {
 
 #[tokio::test]
 async fn what_fails_again_is_the_callers() {
-    if only_over_tcp("a Unix socket has no RST") {
+    if not_over_unix("a Unix socket has no RST") {
         return;
     }
     let executed = Arc::default();

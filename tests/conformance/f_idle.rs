@@ -6,7 +6,7 @@ use std::time::Duration;
 use tower_keep_alive::{Cause, Clock, KeepAliveLayer, Moment};
 
 use crate::support::agent::{agent, agent_over, agent_paused, at_rest, fetch, get, read};
-use crate::support::{Gate, Server, alive_tasks, eventually, only_over_tcp, script, settle};
+use crate::support::{Gate, Server, alive_tasks, eventually, not_over_unix, script, settle};
 
 #[tokio::test]
 async fn node_55_a_fin_while_idle_removes_it_at_once() {
@@ -34,7 +34,7 @@ async fn node_55_a_fin_while_idle_removes_it_at_once() {
 
 #[tokio::test]
 async fn node_56_an_error_while_idle_is_nobodys() {
-    if only_over_tcp("a Unix socket has no RST") {
+    if not_over_unix("a Unix socket has no RST") {
         return;
     }
     let gate = Gate::new();

@@ -14,7 +14,7 @@ use crate::support::agent::{
     Answer, Req, agent, agent_over, agent_paused, at_rest, fetch, get, post, read, send,
 };
 use crate::support::{
-    CountingConnector, Fault, Gate, Server, Sockets, TrapConnector, eventually, only_over_tcp,
+    CountingConnector, Fault, Gate, Server, Sockets, TrapConnector, eventually, not_over_unix,
     script, settle,
 };
 
@@ -208,7 +208,7 @@ async fn node_83_an_abort_signal_is_a_drop() {
 #[tokio::test]
 async fn node_84_a_close_before_the_head_is_a_reset() {
     for rst in [false, true] {
-        if rst && only_over_tcp("a Unix socket has no RST") {
+        if rst && not_over_unix("a Unix socket has no RST") {
             continue;
         }
         let server = Server::start(move |mut conn| async move {
@@ -249,7 +249,7 @@ async fn node_85_a_reset_in_a_body_is_the_bodys_error_and_is_never_retried() {
         (false, "transfer-encoding: chunked"),
         (true, "connection: close"),
     ] {
-        if rst && only_over_tcp("a Unix socket has no RST") {
+        if rst && not_over_unix("a Unix socket has no RST") {
             continue;
         }
         let server = {

@@ -23,7 +23,7 @@ use crate::support::agent::{
     read, send,
 };
 use crate::support::{
-    Conn, CountingConnector, Gate, Server, Sockets, alive_tasks, eventually, only_over_tcp, settle,
+    Conn, CountingConnector, Gate, Server, Sockets, alive_tasks, eventually, not_over_unix, settle,
 };
 
 const SWITCHES: &str =
@@ -234,7 +234,7 @@ async fn node_87_no_timer_of_the_agent_ends_an_upgrade() {
 async fn node_87_the_later_close_of_an_upgrade_is_not_the_agents() {
     // In each of the ways that it can end.
     for (fin, drops) in [(true, false), (false, false), (false, true)] {
-        if !fin && !drops && only_over_tcp("a Unix socket has no RST") {
+        if !fin && !drops && not_over_unix("a Unix socket has no RST") {
             continue;
         }
         let server = Server::start(move |mut conn| async move {

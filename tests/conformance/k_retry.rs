@@ -12,7 +12,7 @@ use tower_keep_alive::{ConnectionInfo, KeepAliveLayer};
 
 use crate::support::agent::{agent, agent_over, at_rest, fetch, get, post, read, send};
 use crate::support::{
-    CountingConnector, Gate, RefusingPort, Server, Sockets, eventually, only_over_tcp, script,
+    CountingConnector, Gate, RefusingPort, Server, Sockets, eventually, not_over_unix, script,
 };
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn node_92_a_connection_made_for_somebody_else_is_a_reuse() {
 
 #[tokio::test]
 async fn node_93_a_reset_of_a_reused_connection_is_retried_on_a_new_one() {
-    if only_over_tcp("a Unix socket has no RST") {
+    if not_over_unix("a Unix socket has no RST") {
         return;
     }
     let server = Server::start(|mut conn| async move {

@@ -10,7 +10,7 @@ use crate::support::agent::{
     agent, agent_over, agent_paused, at_rest, fetch, get, post, read, send,
 };
 use crate::support::{
-    CountingConnector, Gate, RefusingPort, Server, Sockets, eventually, only_over_tcp, script,
+    CountingConnector, Gate, RefusingPort, Server, Sockets, eventually, not_over_unix, script,
     settle,
 };
 
@@ -97,7 +97,7 @@ async fn ak_32_a_connect_that_takes_too_long_counts_and_one_that_is_given_up_doe
 
 #[tokio::test]
 async fn ak_33_whatever_ends_a_connection_it_is_closed_once() {
-    if only_over_tcp("a Unix socket has no RST") {
+    if not_over_unix("a Unix socket has no RST") {
         return;
     }
     let server = Server::start(|mut conn| async move {
@@ -179,7 +179,7 @@ async fn ak_33_what_leaves_its_pool_is_detached_and_not_closed() {
 
 #[tokio::test]
 async fn ak_34_a_reset_is_an_error_and_a_fin_is_none() {
-    if only_over_tcp("a Unix socket has no RST") {
+    if not_over_unix("a Unix socket has no RST") {
         return;
     }
     let server = Server::start(|mut conn| async move {

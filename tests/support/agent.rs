@@ -19,8 +19,9 @@ use tower_keep_alive::{
 };
 
 #[cfg(unix)]
-use super::over::{Over, over, unix_path};
-use super::{Wire, alive_tasks, client_transports, eventually, server_tasks};
+use super::over::unix_path;
+use super::over::{Over, over};
+use super::{Wire, alive_tasks, client_transports, eventually, server_tasks, tls};
 
 /// What a request of the tests is.
 pub type Req = Request<Full<Bytes>>;
@@ -59,8 +60,15 @@ where
                 let mut connector = connect::UnixConnector::at(unix_path(port));
                 return connector.call(destination).await.map(Wire::Unix);
             }
-            let tcp = connect::TcpConnector::new().call(destination).await?;
-            Ok(Wire::Tcp(tcp))
+            let mut tcp = connect::TcpConnector::new();
+            if over() == Over::Tls {
+                let mut below = Destination::try_from(tls::https(&destination.clone().into()))?;
+                if let Some(route) = destination.route() {
+                    below = below.with_route(route.clone());
+                }
+                return tls::client(tcp).call(below).await.map(Wire::Tls);
+            }
+            tcp.call(destination).await.map(Wire::Tcp)
         })
     }
 }
@@ -70,6 +78,7 @@ pub fn probe(transport: &Transport) -> connect::Probe {
     match transport {
         Wire::Tcp(tcp) => tcp.probe(),
         Wire::Unix(unix) => unix.probe(),
+        Wire::Tls(tls) => tls.probe(),
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
     mem,
     sync::{Arc, Mutex},
 };
+use tokio_rustls::rustls::{ServerConfig, ServerConnection};
 
 /// One accepted connection. Dropped, it is closed; to be sure of a FIN or a RST say [`fin`](Self::fin) or
 /// [`rst`](Self::rst), since the kernel makes it a RST when unread bytes are left.
@@ -109,9 +110,32 @@ impl Conn {
         self.send(response).await;
     }
 
-    /// Closes both ways in good order: the client sees a FIN.
+    /// Closes both ways in good order: the client sees a FIN, and with TLS a close_notify before it.
     pub async fn fin(self) {
         self.stream.fin().await;
+    }
+
+    /// Closes both ways: the client sees a FIN, and no close_notify.
+    pub async fn cut(self) {
+        self.stream.without_tls().fin().await;
+    }
+
+    /// The server's side of a TLS handshake; false if it fails. What comes after it is under TLS.
+    pub async fn secure(&mut self, config: Arc<ServerConfig>) -> bool {
+        self.stream.secure(&config.into()).await
+    }
+
+    /// What was agreed on with the client; nothing without TLS.
+    pub fn tls(&mut self) -> Option<&mut ServerConnection> {
+        match &mut self.stream {
+            Stream::Tls(tls) => Some(tls.get_mut().1),
+            _ => None,
+        }
+    }
+
+    /// Sends what TLS itself has to say, as after [`tls`](Self::tls).
+    pub async fn flush(&mut self) {
+        self.stream.write(&[]).await.ok();
     }
 
     /// Sends a FIN, and goes on reading.

@@ -5,6 +5,7 @@ use super::{
     over::{self, Over},
     server::Stage,
     stream::Stream,
+    tls,
     wire::Wire,
 };
 use http::Uri;
@@ -18,6 +19,8 @@ use std::{
 use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
+use tower::{ServiceExt, service_fn};
+use tower_keep_alive::BoxError;
 use tower_service::Service;
 
 /// Connects to the host and port of a URI, over what the run is over.
@@ -42,18 +45,35 @@ where
     fn call(&mut self, target: T) -> Self::Future {
         let uri = target.into();
         Box::pin(async move {
-            let host = uri.host().ok_or(io::ErrorKind::InvalidInput)?;
-            let port = uri.port_u16().unwrap_or(80);
             #[cfg(unix)]
             if over::over() == Over::Unix {
+                let port = uri.port_u16().unwrap_or(80);
                 return UnixStream::connect(over::unix_path(port))
                     .await
                     .map(Wire::Unix);
             }
-            let stream = TcpStream::connect(format!("{host}:{port}")).await?;
-            stream.set_nodelay(true)?;
-            Ok(Wire::Tcp(stream))
+            if over::over() == Over::Tls {
+                let tls = tls::client(service_fn(tcp)).oneshot(tls::https(&uri)).await;
+                return tls.map(Wire::Tls).map_err(as_io);
+            }
+            tcp(uri).await.map(Wire::Tcp)
         })
+    }
+}
+
+async fn tcp(uri: Uri) -> io::Result<TcpStream> {
+    let host = uri.host().ok_or(io::ErrorKind::InvalidInput)?;
+    let port = uri.port_u16().unwrap_or(80);
+    let stream = TcpStream::connect(format!("{host}:{port}")).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// The error that it is, if it is one.
+fn as_io(error: BoxError) -> io::Error {
+    match error.downcast() {
+        Ok(error) => *error,
+        Err(error) => io::Error::other(error),
     }
 }
 

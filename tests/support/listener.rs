@@ -39,6 +39,10 @@ impl Listener {
         if over() == Over::Unix {
             return Self::unix(addr);
         }
+        Self::tcp(addr).await
+    }
+
+    pub(super) async fn tcp(addr: &str) -> (Self, Place) {
         let listener = TcpListener::bind(addr)
             .await
             .expect("loopback can be bound");

@@ -1,6 +1,6 @@
 //! What tests stand on: a scripted raw HTTP/1 server that counts, connectors that count, and waits that are bounded.
 //!
-//! Nothing here but `agent` knows the crate under test. A script says, byte for byte, what one connection does:
+//! Nothing here but `agent` and `tls` know the crate under test. A script says, byte for byte, what one connection does:
 //!
 //! ```
 //! let server = Server::start(|mut conn| async move {
@@ -11,7 +11,7 @@
 //! .await;
 //! ```
 //!
-//! All of it runs over TCP, or with `TEST_OVER=unix` over Unix sockets: servers and connectors follow, URLs stay as they
+//! All of it runs over TCP, or with `TEST_OVER` over Unix sockets (`unix`) or under TLS (`tls`): servers and connectors follow, URLs stay as they
 //! are. A test about TCP itself says so by [`only_over_tcp`].
 //!
 //! With paused time use `Server::in_memory(script)` and its `connector()`: sockets and paused time do not go together.
@@ -38,6 +38,7 @@ pub mod script;
 mod server;
 mod stream;
 mod tally;
+pub mod tls;
 mod trap;
 mod wait;
 mod wire;
@@ -49,7 +50,7 @@ pub use gate::Gate;
 pub use head::Head;
 pub use leaks::{client_transports, server_tasks};
 pub use memory::MemoryStream;
-pub use over::{Over, only_over_tcp, over};
+pub use over::{Over, not_over_unix, only_over_tcp, over};
 pub use process::alive_tasks;
 #[cfg(target_os = "linux")]
 pub use process::fd_count;

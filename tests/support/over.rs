@@ -12,6 +12,8 @@ pub enum Over {
     /// `TEST_OVER=unix`
     #[cfg(unix)]
     Unix,
+    /// `TEST_OVER=tls`: TCP, and TLS on it
+    Tls,
 }
 
 /// What this run is over.
@@ -21,15 +23,16 @@ pub enum Over {
 /// If `TEST_OVER` says what there is not.
 pub fn over() -> Over {
     static OVER: OnceLock<Over> = OnceLock::new();
-    // A process of its own, which connects over TCP alone; and proxies, which do.
-    if matches!(env!("CARGO_CRATE_NAME"), "proxy" | "proxies") {
+    // A process of its own, which connects over TCP alone; and tests that say themselves where proxies are, and TLS.
+    if let "proxy" | "proxies" | "tls" = env!("CARGO_CRATE_NAME") {
         return Over::Tcp;
     }
     *OVER.get_or_init(|| match std::env::var("TEST_OVER").as_deref() {
         Err(_) | Ok("" | "tcp") => Over::Tcp,
         #[cfg(unix)]
         Ok("unix") => Over::Unix,
-        Ok(other) => panic!("TEST_OVER={other}: the tests run over tcp and unix"),
+        Ok("tls") => Over::Tls,
+        Ok(other) => panic!("TEST_OVER={other}: the tests run over tcp, unix and tls"),
     })
 }
 
@@ -41,6 +44,12 @@ pub fn only_over_tcp(why: &str) -> bool {
         println!("not over {over:?}: {why}");
     }
     over != Over::Tcp
+}
+
+/// Whether a test that needs what Unix sockets do not have has nothing to say in this run.
+#[must_use]
+pub fn not_over_unix(why: &str) -> bool {
+    over() != Over::Tls && only_over_tcp(why)
 }
 
 /// The Unix socket that stands for a TCP address. Its port is held while the socket lives, so nobody else has it.

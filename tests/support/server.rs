@@ -6,9 +6,11 @@ use super::{
     head::Head,
     leaks::{Tag, What},
     listener::{Listener, Place},
+    over::{Over, over},
     script,
     stream::Stream,
     tally::{Tally, lock},
+    tls,
 };
 use std::{
     future::Future,
@@ -19,6 +21,7 @@ use std::{
     thread,
 };
 use tokio::task::JoinSet;
+use tokio_rustls::rustls::ServerConfig;
 
 /// A server on a socket, of what the run is [`over`](super::over), or in memory; dropped, it stops accepting and aborts its scripts.
 ///
@@ -28,6 +31,7 @@ use tokio::task::JoinSet;
 pub struct Server {
     stage: Arc<Stage>,
     place: Option<Place>,
+    scheme: &'static str,
 }
 
 impl Server {
@@ -56,7 +60,33 @@ impl Server {
         F: Fn(Conn) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        Self::perform(Listener::unix("127.0.0.1:0"), script)
+        Self::perform(Listener::unix("127.0.0.1:0"), None, script)
+    }
+
+    /// As [`start`](Self::start), and over TLS whatever the run is over, with an URL that says so. The script begins after
+    /// the handshake, and not at all if that fails.
+    pub async fn start_tls<F, Fut>(config: impl Into<Arc<ServerConfig>>, script: F) -> Self
+    where
+        F: Fn(Conn) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        Self::listen_tls("127.0.0.1:0", config, script).await
+    }
+
+    /// As [`start_tls`](Self::start_tls), at an address of a loopback interface.
+    pub async fn listen_tls<F, Fut>(
+        addr: &str,
+        config: impl Into<Arc<ServerConfig>>,
+        script: F,
+    ) -> Self
+    where
+        F: Fn(Conn) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let listener = Listener::tcp(addr).await;
+        let mut server = Self::perform(listener, Some(config.into()), script);
+        server.scheme = "https";
+        server
     }
 
     /// Has no socket: connections come from its [`connector`](Self::connector) only.
@@ -66,8 +96,9 @@ impl Server {
         Fut: Future<Output = ()> + Send + 'static,
     {
         Self {
-            stage: Arc::new(Stage::new(script)),
+            stage: Arc::new(Stage::new(script, None)),
             place: None,
+            scheme: "http",
         }
     }
 
@@ -99,12 +130,17 @@ impl Server {
         &place.expect("the server has a Unix socket").path
     }
 
-    /// `http://127.0.0.1:port/path`; in memory `http://in-memory.test/path`.
+    /// `http://127.0.0.1:port/path`, or `https`; in memory `http://in-memory.test/path`.
     pub fn url(&self, path: &str) -> String {
         match &self.place {
-            Some(Place { addr, .. }) => format!("http://{addr}{path}"),
+            Some(Place { addr, .. }) => format!("{}://{addr}{path}", self.scheme),
             None => format!("http://in-memory.test{path}"),
         }
+    }
+
+    /// [`url`](Self::url) with another host in it.
+    pub fn url_of(&self, host: &str, path: &str) -> String {
+        format!("{}://{host}:{}{path}", self.scheme, self.addr().port())
     }
 
     /// How many connections were accepted, ever.
@@ -142,19 +178,25 @@ impl Server {
         F: Fn(Conn) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        Self::perform(Listener::bind(addr).await, script)
+        let tls = (over() == Over::Tls).then(tls::server_config);
+        Self::perform(Listener::bind(addr).await, tls, script)
     }
 
-    fn perform<F, Fut>((listener, place): (Listener, Place), script: F) -> Self
+    fn perform<F, Fut>(
+        (listener, place): (Listener, Place),
+        tls: Option<Arc<ServerConfig>>,
+        script: F,
+    ) -> Self
     where
         F: Fn(Conn) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        let stage = Arc::new(Stage::new(script));
+        let stage = Arc::new(Stage::new(script, tls));
         stage.accept_from(listener, Tag::new(What::Listener(place.addr)));
         Self {
             stage,
             place: Some(place),
+            scheme: "http",
         }
     }
 
@@ -177,19 +219,22 @@ type Script = dyn Fn(Conn) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + 
 
 /// Where the scripts run. Owned by the server alone, so that the tasks end with it.
 pub(super) struct Stage {
-    script: Box<Script>,
+    script: Arc<Script>,
+    /// Whose handshake comes first.
+    tls: Option<Arc<ServerConfig>>,
     tally: Arc<Mutex<Tally>>,
     tasks: Mutex<JoinSet<()>>,
 }
 
 impl Stage {
-    fn new<F, Fut>(script: F) -> Self
+    fn new<F, Fut>(script: F, tls: Option<Arc<ServerConfig>>) -> Self
     where
         F: Fn(Conn) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
         Self {
-            script: Box::new(move |conn| Box::pin(script(conn))),
+            script: Arc::new(move |conn| Box::pin(script(conn))),
+            tls,
             tally: Arc::default(),
             tasks: Mutex::default(),
         }
@@ -197,8 +242,16 @@ impl Stage {
 
     /// Runs the script over `stream`, which counts as accepted from here.
     pub(super) fn perform(&self, stream: Stream) {
-        let performance = (self.script)(Conn::new(stream, &self.tally));
-        self.spawn(performance);
+        let mut conn = Conn::new(stream, &self.tally);
+        let Some(tls) = self.tls.clone() else {
+            return self.spawn((self.script)(conn));
+        };
+        let script = self.script.clone();
+        self.spawn(async move {
+            if conn.secure(tls).await {
+                script(conn).await;
+            }
+        });
     }
 
     fn accept_from(self: &Arc<Self>, listener: Listener, listens: Tag) {

@@ -11,6 +11,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, Interest},
     net::TcpStream,
 };
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 macro_rules! gone {
@@ -39,7 +40,10 @@ pub(super) enum Stream {
     Tcp(TcpStream),
     #[cfg(unix)]
     Unix(UnixStream),
+    Tls(Box<TlsStream<TcpStream>>),
     Memory(MemoryPeer),
+    /// In the middle of a handshake.
+    Gone,
 }
 
 impl Stream {
@@ -48,7 +52,9 @@ impl Stream {
             Self::Tcp(tcp) => tcp.read_buf(buffer).await,
             #[cfg(unix)]
             Self::Unix(unix) => unix.read_buf(buffer).await,
+            Self::Tls(tls) => tls.read_buf(buffer).await,
             Self::Memory(peer) => peer.io.read_buf(buffer).await,
+            Self::Gone => Ok(0),
         }
     }
 
@@ -57,7 +63,12 @@ impl Stream {
             Self::Tcp(tcp) => tcp.write_all(bytes).await,
             #[cfg(unix)]
             Self::Unix(unix) => unix.write_all(bytes).await,
+            Self::Tls(tls) => {
+                tls.write_all(bytes).await?;
+                tls.flush().await
+            }
             Self::Memory(peer) => peer.io.write_all(bytes).await,
+            Self::Gone => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
@@ -67,14 +78,17 @@ impl Stream {
             Self::Tcp(tcp) => tcp.shutdown().await.ok(),
             #[cfg(unix)]
             Self::Unix(unix) => unix.shutdown().await.ok(),
+            // With a close_notify.
+            Self::Tls(tls) => tls.shutdown().await.ok(),
             Self::Memory(peer) => peer.io.shutdown().await.ok(),
+            Self::Gone => None,
         };
     }
 
     pub(super) async fn fin(mut self) {
         self.half_close().await;
         // A socket closed over unread bytes sends a RST after its FIN.
-        match self {
+        match self.without_tls() {
             Self::Tcp(tcp) => {
                 if let Ok(mut tcp) = tcp.into_std() {
                     while matches!(tcp.read(&mut [0; 4096]), Ok(1..)) {}
@@ -88,17 +102,38 @@ impl Stream {
                     unix.shutdown(Shutdown::Both).ok();
                 }
             }
-            Self::Memory(_) => {}
+            _ => {}
         }
     }
 
-    pub(super) fn rst(self) {
+    /// What lies below, where there is TLS on it.
+    pub(super) fn without_tls(self) -> Self {
         match self {
+            Self::Tls(tls) => Self::Tcp(tls.into_inner().0),
+            other => other,
+        }
+    }
+
+    /// The server's side of a handshake; false if it fails.
+    pub(super) async fn secure(&mut self, acceptor: &TlsAcceptor) -> bool {
+        match std::mem::replace(self, Self::Gone) {
+            Self::Tcp(tcp) => match acceptor.accept(tcp).await {
+                Ok(tls) => *self = Self::Tls(Box::new(tls)),
+                Err(_) => return false,
+            },
+            other => *self = other,
+        }
+        true
+    }
+
+    pub(super) fn rst(self) {
+        match self.without_tls() {
             Self::Tcp(tcp) => tcp.set_zero_linger().expect("SO_LINGER can be set"),
             // A Unix socket knows a reset only where it is closed over unread bytes.
             #[cfg(unix)]
             Self::Unix(_) => {}
             Self::Memory(peer) => peer.rst(),
+            Self::Tls(_) | Self::Gone => {}
         }
     }
 
@@ -108,7 +143,9 @@ impl Stream {
             Self::Tcp(tcp) => gone!(tcp),
             #[cfg(unix)]
             Self::Unix(unix) => gone!(unix),
+            Self::Tls(tls) => gone!(tls.get_ref().0),
             Self::Memory(peer) => peer.client.closed().await,
+            Self::Gone => {}
         }
     }
 }

@@ -6,12 +6,14 @@ use std::{
     task::{Context, Poll},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tower_keep_alive::connect::MaybeTls;
 
 /// One of the streams that a run can be over.
 #[derive(Debug)]
 pub enum Wire<T, U> {
     Tcp(T),
     Unix(U),
+    Tls(MaybeTls<T>),
 }
 
 /// The same call, on whichever it is.
@@ -20,13 +22,14 @@ macro_rules! either {
         match $wire {
             Wire::Tcp($stream) => $call,
             Wire::Unix($stream) => $call,
+            Wire::Tls($stream) => $call,
         }
     };
 }
 
 impl<T, U> AsyncRead for Wire<T, U>
 where
-    T: AsyncRead + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + Unpin,
 {
     fn poll_read(
@@ -40,7 +43,7 @@ where
 
 impl<T, U> AsyncWrite for Wire<T, U>
 where
-    T: AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
     U: AsyncWrite + Unpin,
 {
     fn poll_write(

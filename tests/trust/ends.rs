@@ -10,7 +10,7 @@ use crate::house::{
     Layers, closes, closes_all, in_paused_time, on_current_thread, on_threads, runs,
 };
 use crate::support::agent::{Client, agent, agent_paused, at_rest, fetch, get, post, read, send};
-use crate::support::{Conn, Server, eventually, only_over_tcp};
+use crate::support::{Conn, Server, eventually, not_over_unix};
 
 /// More than the buffers of a loopback socket have room for.
 const UPLOAD: usize = 8 << 20;
@@ -393,7 +393,7 @@ fn trust_21_what_is_complete_is_ok_and_what_is_truncated_is_not() {
     ];
     let (mut complete, mut truncated) = (0, 0);
     for (name, answer, close, is_complete) in cases {
-        if matches!(close, Rst) && only_over_tcp("a Unix socket has no RST") {
+        if matches!(close, Rst) && not_over_unix("a Unix socket has no RST") {
             continue;
         }
         let times = runs(5, 50);

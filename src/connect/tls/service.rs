@@ -1,5 +1,6 @@
 use std::fmt;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -91,11 +92,13 @@ fn without_tls(uri: &Uri) -> Uri {
 
 /// The name in the server's certificate; an IP address is one without SNI.
 fn server_name(host: &str) -> Result<ServerName<'static>, TlsError> {
-    let bare = host
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-        .unwrap_or(host);
-    ServerName::try_from(bare.to_owned()).map_err(|_| TlsError::Name(host.to_owned()))
+    let name = match host.strip_prefix('[') {
+        Some(rest) => (rest.strip_suffix(']'))
+            .and_then(|literal| literal.parse::<IpAddr>().ok())
+            .map(ServerName::from),
+        None => ServerName::try_from(host.to_owned()).ok(),
+    };
+    name.ok_or_else(|| TlsError::Name(host.to_owned()))
 }
 
 impl<M: fmt::Debug> fmt::Debug for Tls<M> {
