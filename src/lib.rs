@@ -98,6 +98,8 @@ pub mod retry;
 mod route;
 mod sync;
 mod target;
+#[cfg(feature = "tls")]
+mod tls_config;
 
 pub use agent::{
     AgentHandle, ConnectionState, ConnectionStatus, Drained, Event, EventKind, Status,

@@ -5,8 +5,13 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+#[cfg(feature = "tls")]
+use tokio_rustls::rustls::pki_types::ServerName;
+
 #[cfg(feature = "proxy")]
 use crate::proxy::Proxy;
+#[cfg(feature = "tls")]
+use crate::tls_config::TlsConfig;
 
 /// A request extension: how the connection for this request is made, where the connector is not to choose. Connections
 /// are shared only between requests of equal routes, and the names of pools show it.
@@ -39,6 +44,10 @@ struct Parts {
     unix_path: Option<PathBuf>,
     #[cfg(feature = "proxy")]
     proxy: Option<Proxy>,
+    #[cfg(feature = "tls")]
+    server_name: Option<Box<str>>,
+    #[cfg(feature = "tls")]
+    tls: Option<TlsConfig>,
 }
 
 /// Which addresses of a name are connected to.
@@ -102,6 +111,52 @@ impl Route {
     pub fn with_family(mut self, family: Family) -> Self {
         self.parts().family = Some(family);
         self
+    }
+
+    /// Who the server has to prove to be, instead of the URI's host (Node: `servername`). It is sent along (SNI), unless it
+    /// is an IP address.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tower_keep_alive::Route;
+    ///
+    /// let request = http::Request::get("https://10.1.2.3/")
+    ///     .extension(Route::new().with_server_name("db.internal".try_into()?))
+    ///     .body(())?;
+    /// # assert!(request.extensions().get::<Route>().is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "tls")]
+    #[doc(alias = "servername")]
+    #[must_use]
+    pub fn with_server_name(mut self, name: ServerName<'static>) -> Self {
+        let name = name.to_str().to_ascii_lowercase();
+        self.parts().server_name = Some(name.into());
+        self
+    }
+
+    /// How TLS is spoken, instead of how the connector does it. Two that say the same in two configurations are two
+    /// routes; see [`TlsConfig`].
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn with_tls(mut self, config: TlsConfig) -> Self {
+        self.parts().tls = Some(config);
+        self
+    }
+
+    /// Who the server has to prove to be, in lower case.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn server_name(&self) -> Option<&str> {
+        self.0.server_name.as_deref()
+    }
+
+    /// How TLS is spoken.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(&self) -> Option<&TlsConfig> {
+        self.0.tls.as_ref()
     }
 
     /// The proxy to connect through; see [`Proxied`](crate::connect::Proxied). The other things that a route says are said
@@ -183,8 +238,8 @@ impl Route {
     }
 }
 
-/// What comes behind the port in Node's names of pools: `localAddress[:family][:socketPath]`; and then `[:proxy]`. Nothing
-/// secret.
+/// What comes behind the port in Node's names of pools: `localAddress[:family][:socketPath]`; and then
+/// `[:proxy][:servername=…][:tls=number]`. Nothing secret.
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(address) = self.local_address() {
@@ -201,6 +256,14 @@ impl fmt::Display for Route {
         #[cfg(feature = "proxy")]
         if let Some(proxy) = self.proxy() {
             write!(f, ":{proxy}")?;
+        }
+        #[cfg(feature = "tls")]
+        if let Some(name) = self.server_name() {
+            write!(f, ":servername={name}")?;
+        }
+        #[cfg(feature = "tls")]
+        if let Some(tls) = self.tls() {
+            write!(f, ":tls={tls}")?;
         }
         Ok(())
     }

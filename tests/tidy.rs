@@ -14,7 +14,7 @@ const FLOORS: &[&[&str]] = &[
     &["pool"],
     &["poolable", "agent"],
     &[
-        "target", "route", "proxy", "key", "error", "lifespan", "info", "clock", "cause", "bond",
+        "target", "route", "tls_config", "proxy", "key", "error", "lifespan", "info", "clock", "cause", "bond",
         "activity", "sync",
     ],
 ];

@@ -36,6 +36,8 @@ use crate::bond::Addresses;
 
 #[cfg(feature = "proxy")]
 pub use crate::proxy::Proxy;
+#[cfg(feature = "tls")]
+pub use crate::tls_config::TlsConfig;
 pub use probe::Probe;
 #[cfg(feature = "proxy")]
 pub use proxied::{Proxied, ProxiedConnecting, ProxiedLayer};

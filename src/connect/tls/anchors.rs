@@ -9,6 +9,7 @@ use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
 use crate::connect::tls::error::TlsError;
 use crate::error::BoxError;
+use crate::tls_config::for_http_1;
 
 /// Whom to trust.
 #[derive(Clone)]
@@ -30,9 +31,6 @@ pub(super) struct Settings {
     pub(super) sessions: Option<usize>,
 }
 
-/// The only protocol that is spoken above.
-const ALPN: &[u8] = b"http/1.1";
-
 /// Up to so many tickets are kept for one host by rustls, which counts them and not the hosts.
 const TICKETS_OF_A_HOST: usize = 8;
 
@@ -41,15 +39,14 @@ const MOST_HOSTS: usize = 1 << 16;
 
 impl Settings {
     fn config(self) -> Result<ClientConfig, rustls::Error> {
-        let mut config = match self.anchors {
-            Anchors::Given(config) => ClientConfig::clone(&config),
+        let mut config = for_http_1(match self.anchors {
+            Anchors::Given(config) => Arc::unwrap_or_clone(config),
             Anchors::Roots(roots) => begin()?.with_root_certificates(roots).with_no_client_auth(),
             Anchors::Platform => begin()?
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(Verifier::new(provider())?))
                 .with_no_client_auth(),
-        };
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        });
         if let Some(client) = self.client {
             config.client_auth_cert_resolver = client;
         }

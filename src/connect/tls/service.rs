@@ -1,12 +1,11 @@
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::Uri;
-use http::uri::{Authority, Parts, PathAndQuery, Scheme};
+use http::uri::Scheme;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -16,6 +15,7 @@ use crate::connect::MaybeTls;
 use crate::connect::tls::anchors::Configuration;
 use crate::connect::tls::error::TlsError;
 use crate::error::BoxError;
+use crate::target::Destination;
 
 /// The connector that [`TlsLayer`](crate::connect::TlsLayer) makes of another.
 #[derive(Clone)]
@@ -40,11 +40,12 @@ impl<M> Tls<M> {
 
 impl<M, T> Service<T> for Tls<M>
 where
-    M: Service<Uri>,
+    M: Service<T>,
     M::Response: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     M::Future: Send + 'static,
     M::Error: Into<BoxError>,
-    T: Into<Uri>,
+    T: TryInto<Destination> + From<Destination>,
+    T::Error: Into<BoxError>,
 {
     type Response = MaybeTls<M::Response>;
     type Error = BoxError;
@@ -55,19 +56,33 @@ where
     }
 
     fn call(&mut self, target: T) -> Self::Future {
-        let uri = target.into();
-        if uri.scheme() != Some(&Scheme::HTTPS) {
-            let connecting = self.inner.call(uri);
+        let destination = match target.try_into() {
+            Ok(destination) => destination,
+            Err(error) => {
+                let error = error.into();
+                return TlsConnecting(Box::pin(ready(Err(error))));
+            }
+        };
+        if *destination.scheme() != Scheme::HTTPS {
+            let connecting = self.inner.call(destination.into());
             return TlsConnecting(Box::pin(async move {
                 Ok(MaybeTls::plain(connecting.await.map_err(Into::into)?))
             }));
         }
-        let host = uri.host().unwrap_or_default().to_owned();
-        let connecting = self.inner.call(without_tls(&uri));
+        let route = destination.route();
+        let own = route.and_then(|route| route.tls()).cloned();
+        let host = route
+            .and_then(|route| route.server_name())
+            .unwrap_or_else(|| destination.authority().host())
+            .to_owned();
         let configuration = self.configuration.clone();
+        let connecting = self.inner.call(destination.secured().into());
         TlsConnecting(Box::pin(async move {
             let name = server_name(&host)?;
-            let config = configuration.get().await?;
+            let config = match own {
+                Some(own) => own.config().clone(),
+                None => configuration.get().await?,
+            };
             let transport = connecting.await.map_err(Into::into)?;
             let handshake = TlsConnector::from(config).connect(name, transport);
             match handshake.await {
@@ -76,18 +91,6 @@ where
             }
         }))
     }
-}
-
-/// The same place, to be connected to as it is.
-fn without_tls(uri: &Uri) -> Uri {
-    let port = uri.port_u16().unwrap_or(443);
-    let authority = format!("{}:{port}", uri.host().unwrap_or_default());
-    let mut parts = Parts::default();
-    parts.scheme = Some(Scheme::HTTP);
-    parts.authority = Authority::try_from(authority).ok();
-    parts.path_and_query = Some(PathAndQuery::from_static("/"));
-    // Without a host it is nothing that can be connected to, which is for the connector to say.
-    Uri::from_parts(parts).unwrap_or_default()
 }
 
 /// The name in the server's certificate; an IP address is one without SNI.
@@ -133,20 +136,6 @@ impl<IO> fmt::Debug for TlsConnecting<IO> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_connector_is_asked_for_a_plain_connection() {
-        for (asked, below) in [
-            ("https://h/", "http://h:443/"),
-            ("https://me:secret@h/", "http://h:443/"),
-            ("https://h:/", "http://h:443/"),
-            ("https://h:8443/path?query", "http://h:8443/"),
-            ("https://[::1]/", "http://[::1]:443/"),
-            ("https://[::1]:8443/", "http://[::1]:8443/"),
-        ] {
-            assert_eq!(without_tls(&asked.parse().unwrap()), below, "{asked}");
-        }
-    }
 
     #[test]
     fn every_host_that_a_certificate_can_name_is_one() {

@@ -1,0 +1,111 @@
+//! How TLS is spoken with some targets, where not as their connector does.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering as Atomic};
+
+use tokio_rustls::rustls::ClientConfig;
+
+/// How TLS is spoken with some targets, where not as their connector does: whom to trust, who we are. For
+/// [`Route::with_tls`](crate::Route::with_tls).
+///
+/// Each one made is another, whatever it says; connections and sessions are never shared between two. Keep one for each
+/// way to speak, and clone it for each request: one made for a single request leaves a connection behind that nobody
+/// uses again.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::sync::Arc;
+/// use tower_keep_alive::Route;
+/// use tower_keep_alive::connect::TlsConfig;
+/// use tower_keep_alive::connect::rustls::crypto::ring;
+/// use tower_keep_alive::connect::rustls::{ClientConfig, RootCertStore};
+///
+/// # let key = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+/// let mut roots = RootCertStore::empty();
+/// roots.add(key.cert.der().clone())?;
+/// let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+///     .with_safe_default_protocol_versions()?
+///     .with_root_certificates(roots)
+///     .with_no_client_auth();
+/// let internal = Route::new().with_tls(TlsConfig::new(config));
+///
+/// let request = http::Request::get("https://localhost/").extension(internal.clone()).body(())?;
+/// # assert!(request.extensions().get::<Route>().is_some());
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Clone
+///
+/// Clones are the same one.
+#[derive(Clone)]
+pub struct TlsConfig {
+    /// Never another's again: what is keyed by it needs to keep nothing alive.
+    id: u64,
+    config: Arc<ClientConfig>,
+}
+
+impl TlsConfig {
+    /// As `config` says, but that the protocol is `http/1.1`; see
+    /// [`TlsLayer::with_config`](crate::connect::TlsLayer::with_config).
+    #[must_use]
+    pub fn new(config: impl Into<Arc<ClientConfig>>) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self {
+            id: NEXT.fetch_add(1, Atomic::Relaxed),
+            config: Arc::new(for_http_1(Arc::unwrap_or_clone(config.into()))),
+        }
+    }
+
+    pub(crate) fn config(&self) -> &Arc<ClientConfig> {
+        &self.config
+    }
+}
+
+/// HTTP/1 is all that is spoken here.
+pub(crate) fn for_http_1(mut config: ClientConfig) -> ClientConfig {
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config
+}
+
+impl PartialEq for TlsConfig {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+
+impl Eq for TlsConfig {}
+
+impl Hash for TlsConfig {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.id.hash(state);
+    }
+}
+
+impl Ord for TlsConfig {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.id.cmp(&other.id)
+    }
+}
+
+impl PartialOrd for TlsConfig {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Its number, and nothing that is in it.
+impl fmt::Display for TlsConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.id.fmt(f)
+    }
+}
+
+impl fmt::Debug for TlsConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TlsConfig({self})")
+    }
+}
