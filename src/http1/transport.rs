@@ -116,8 +116,15 @@ impl<IO: Unpin> Transport<IO> {
 
     #[inline]
     fn wrote<T>(&mut self, written: Poll<io::Result<T>>, cx: &Context<'_>) -> Poll<io::Result<T>> {
-        let heeded = self.heed(written, cx);
-        let told = match heeded {
+        let told = self.tell(written, cx);
+        self.bond().activity().written(told.is_pending());
+        told
+    }
+
+    /// What hyper hears of a write: of one that failed because the other end has gone, not before all is read.
+    #[inline]
+    fn tell<T>(&mut self, written: Poll<io::Result<T>>, cx: &Context<'_>) -> Poll<io::Result<T>> {
+        match self.heed(written, cx) {
             Poll::Ready(Err(error)) if is_reset(&error) && !self.bond().is_detached() => {
                 self.unwritable = Some(Unwritable::new(error));
                 self.bond().set_uploading(true);
@@ -125,9 +132,7 @@ impl<IO: Unpin> Transport<IO> {
                 Poll::Pending
             }
             heeded => heeded,
-        };
-        self.bond().activity().written(told.is_pending());
-        told
+        }
     }
 
     #[inline]
@@ -227,8 +232,12 @@ where
 
     #[inline]
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.unwritable.is_some() {
+            return Poll::Pending;
+        }
+        // TLS writes here what it had no room for before.
         let flushed = self.io()?.poll_flush(cx);
-        self.heed(flushed, cx)
+        self.tell(flushed, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
