@@ -9,6 +9,7 @@
 
 use std::error::Error as _;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
-use http::uri::Authority;
+use http::uri::{Authority, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body::Body as _;
 use http_body_util::{BodyExt, Full};
@@ -30,7 +31,10 @@ use tokio::net::TcpListener;
 use tower::retry::{Retry, RetryLayer};
 use tower::util::{MapRequest, MapRequestLayer};
 use tower::{ServiceBuilder, ServiceExt};
-use tower_keep_alive::connect::TcpConnector;
+use tower_keep_alive::connect::rustls::RootCertStore;
+use tower_keep_alive::connect::rustls::pki_types::CertificateDer;
+use tower_keep_alive::connect::rustls::pki_types::pem::PemObject;
+use tower_keep_alive::connect::{TcpConnector, Tls, TlsLayer};
 use tower_keep_alive::retry::ReusedReset;
 use tower_keep_alive::{AgentHandle, Error, KeepAlive, KeepAliveLayer};
 
@@ -45,9 +49,13 @@ struct Arguments {
     #[arg(long, value_name = "ADDR")]
     listen: SocketAddr,
 
-    /// Where requests go; a path in it is put before theirs
+    /// Where requests go, by http or https; a path in it is put before theirs
     #[arg(long, value_name = "URL", value_parser = Upstream::parse)]
     upstream: Upstream,
+
+    /// Certificates to trust, as PEM, for an upstream of https [default: those that the platform trusts]
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
 
     /// The most connections to the upstream [default: no limit]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
@@ -82,7 +90,7 @@ struct Arguments {
     no_retry: bool,
 }
 
-type Client = KeepAlive<TcpConnector, Body>;
+type Client = KeepAlive<Tls<TcpConnector>, Body>;
 
 /// For bodies that can be sent again; on the connections of the other.
 type RetryingClient =
@@ -114,6 +122,7 @@ async fn run(arguments: Arguments) -> Result<(), String> {
     let agent = layer.handle();
     let client = ServiceBuilder::new()
         .layer(layer)
+        .layer(arguments.tls()?)
         .service(TcpConnector::new());
     let retrying = ServiceBuilder::new()
         .layer(RetryLayer::new(ReusedReset::new()))
@@ -177,6 +186,22 @@ impl Arguments {
             layer = layer.ttl(max);
         }
         layer
+    }
+
+    fn tls(&self) -> Result<TlsLayer, String> {
+        let Some(file) = &self.ca else {
+            return Ok(TlsLayer::new());
+        };
+        let wrong = |what: &dyn std::fmt::Display| format!("{}: {what}", file.display());
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_file_iter(file).map_err(|error| wrong(&error))? {
+            let certificate = certificate.map_err(|error| wrong(&error))?;
+            roots.add(certificate).map_err(|error| wrong(&error))?;
+        }
+        if roots.is_empty() {
+            return Err(wrong(&"there is no certificate in it"));
+        }
+        Ok(TlsLayer::with_roots(roots))
     }
 }
 
@@ -291,9 +316,10 @@ fn reason(error: &Error) -> String {
     line.replace(['\r', '\n'], " ")
 }
 
-/// `http://host:port`, and the path that goes before those of requests.
+/// `http://host:port` or `https://host:port`, and the path that goes before those of requests.
 #[derive(Clone)]
 struct Upstream {
+    scheme: Scheme,
     authority: Authority,
     path: String,
 }
@@ -301,16 +327,19 @@ struct Upstream {
 impl Upstream {
     fn parse(url: &str) -> Result<Self, String> {
         let uri: Uri = url.parse().map_err(|error| format!("{error}"))?;
-        let (Some("http"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-            return Err("it must begin with http:// and a host".into());
+        let (Some("http" | "https"), Some(scheme), Some(authority)) =
+            (uri.scheme_str(), uri.scheme(), uri.authority())
+        else {
+            return Err("it must begin with http:// or https:// and a host".into());
         };
         if authority.host().is_empty() || authority.as_str().contains('@') {
-            return Err("a host, and perhaps a port, must come after http://".into());
+            return Err("a host, and perhaps a port, must come after the scheme".into());
         }
         if uri.query().is_some() {
             return Err("it must not have a query".into());
         }
         Ok(Self {
+            scheme: scheme.clone(),
             authority: authority.clone(),
             path: uri.path().trim_end_matches('/').to_owned(),
         })
@@ -325,7 +354,7 @@ impl Upstream {
             _ => format!("{}{asked}", self.path),
         };
         let uri = Uri::builder()
-            .scheme("http")
+            .scheme(self.scheme.clone())
             .authority(self.authority.clone());
         uri.path_and_query(path).build().ok()
     }

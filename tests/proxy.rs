@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use serde_json::Value;
 use support::agent::{Client, agent, at_rest, fetch, get, post, send};
-use support::{RefusingPort, Server, eventually};
+use support::tls::{Authority, CA, localhost};
+use support::{RefusingPort, Server, eventually, script};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 #[cfg(target_os = "linux")]
 use tokio::net::TcpSocket;
@@ -30,8 +32,14 @@ struct Proxy {
 impl Proxy {
     /// Starts one on a free port, with `arguments` beside the two that it needs.
     async fn start(upstream: &str, arguments: &[&str]) -> Self {
+        Self::start_with(upstream, arguments, &[]).await
+    }
+
+    /// The same, with these variables.
+    async fn start_with(upstream: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut process = command(&["--listen", "127.0.0.1:0", "--upstream", upstream])
             .args(arguments)
+            .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .spawn()
             .expect("the proxy starts");
@@ -725,6 +733,118 @@ async fn without_keep_alive_every_request_has_a_connection_of_its_own() {
     at_rest(&handle).await;
 }
 
+/// A file that is removed when it is dropped.
+struct TempFile(PathBuf);
+
+impl TempFile {
+    fn new(name: &str, text: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("proxy-{}-{name}", std::process::id()));
+        std::fs::write(&path, text).expect("a temporary file");
+        Self(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().expect("a path in UTF-8")
+    }
+}
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.0).ok();
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_of_https_is_whom_the_file_vouches_for() {
+    let upstream = Server::start_tls(localhost().server(), script::ok).await;
+    let ca = TempFile::new("ca.pem", &CA.pem());
+    let proxy = Proxy::start(&upstream.url("/"), &["--ca", ca.path()]).await;
+    let (client, handle) = agent(KeepAliveLayer::new());
+    for _ in 0..10 {
+        let answer = fetch(&client, proxy.url("/")).await.unwrap();
+        assert_eq!((answer.status, &*answer.body), (StatusCode::OK, "ok"));
+    }
+    let status = proxy.at_rest().await;
+    assert_eq!(status["createSocketCount"], 1);
+    let name = format!("https:{}:", upstream.addr());
+    assert_eq!(status["freeSockets"][&name], 1);
+    assert_eq!((upstream.accepted(), upstream.requests()), (1, 10));
+    at_rest(&handle).await;
+}
+
+/// The platform's, as OpenSSL's variables name them: a machine without any, and one that trusts the tests.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn an_upstream_of_https_is_whom_the_platform_vouches_for() {
+    let upstream = Server::start_tls(localhost().server(), script::ok).await;
+    let plain = Server::ok().await;
+    let (client, handle) = agent(KeepAliveLayer::new());
+    let none = TempFile::new("none.pem", "");
+    let ours = TempFile::new("ours.pem", &CA.pem());
+    for (trusted, status, said) in [
+        (
+            &none,
+            StatusCode::BAD_GATEWAY,
+            "the platform has no certificates to trust",
+        ),
+        (&ours, StatusCode::OK, "ok"),
+    ] {
+        let variables = [("SSL_CERT_FILE", trusted.path()), ("SSL_CERT_DIR", "")];
+        let proxy = Proxy::start_with(&upstream.url("/"), &[], &variables).await;
+        let answer = fetch(&client, proxy.url("/")).await.unwrap();
+        assert_eq!(answer.status, status, "{}", answer.body);
+        assert!(answer.body.contains(said), "{}", answer.body);
+        let is_error = status != StatusCode::OK;
+        assert_eq!(
+            proxy.at_rest().await["createSocketErrorCount"],
+            u64::from(is_error)
+        );
+        // For http that is nothing.
+        let proxy = Proxy::start_with(&plain.url("/"), &[], &variables).await;
+        let answer = fetch(&client, proxy.url("/")).await.unwrap();
+        assert_eq!(answer.status, StatusCode::OK);
+    }
+    assert_eq!(upstream.requests(), 1);
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn an_upstream_of_https_that_nobody_vouches_for_is_a_bad_gateway() {
+    let upstream = Server::start_tls(localhost().server(), script::ok).await;
+    let stranger = TempFile::new("stranger.pem", &Authority::new("stranger").pem());
+    let proxy = Proxy::start(&upstream.url("/"), &["--ca", stranger.path()]).await;
+    let (client, handle) = agent(KeepAliveLayer::new());
+    let answer = fetch(&client, proxy.url("/")).await.unwrap();
+    assert_eq!(answer.status, StatusCode::BAD_GATEWAY);
+    assert!(answer.body.contains("UnknownIssuer"), "{}", answer.body);
+    let status = proxy.at_rest().await;
+    assert_eq!(status["createSocketErrorCount"], 1);
+    assert_eq!(status["freeSockets"], serde_json::json!({}));
+    assert_eq!(upstream.requests(), 0);
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn a_file_without_certificates_ends_it_in_a_line() {
+    let empty = TempFile::new("empty.pem", "");
+    for file in [empty.path(), "/no/such/file"] {
+        let arguments = [
+            "--listen",
+            "127.0.0.1:0",
+            "--upstream",
+            "https://localhost",
+            "--ca",
+            file,
+        ];
+        let output = timeout(Duration::from_secs(10), command(&arguments).output());
+        let output = output.await.expect("it ends by itself").unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.starts_with(&format!("proxy: {file}: ")), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+}
+
 #[tokio::test]
 async fn what_cannot_be_started_says_so_in_a_line() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -742,7 +862,7 @@ async fn what_cannot_be_started_says_so_in_a_line() {
 
     for wrong in [
         &["--listen", "nowhere"][..],
-        &["--upstream", "https://127.0.0.1"],
+        &["--upstream", "ftp://127.0.0.1"],
         &["--upstream", "/path"],
         &["--max-connections-per-host", "0"],
         &["--max-connections", "many"],

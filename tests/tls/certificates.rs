@@ -105,14 +105,6 @@ async fn a_certificate_of_an_authority_that_is_not_trusted_is_refused() {
 }
 
 #[tokio::test]
-async fn the_platform_does_not_trust_the_authority_of_the_tests() {
-    // Or it has no certificates at all, which the example's tests show.
-    let server = localhost().server();
-    let error = refused(TlsLayer::new(), "localhost", server).await;
-    assert_eq!(certificate(error), CertificateError::UnknownIssuer);
-}
-
-#[tokio::test]
 async fn a_certificate_for_clients_is_none_for_servers() {
     let server = CA.issue_with(&["localhost"], |params| {
         params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
