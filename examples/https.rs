@@ -25,7 +25,7 @@ use tower_keep_alive::connect::rustls::pki_types::PrivateKeyDer;
 use tower_keep_alive::connect::rustls::{HandshakeKind, RootCertStore, ServerConfig};
 use tower_keep_alive::connect::{MaybeTls, Tcp, TcpConnector, TlsLayer};
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let identity = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
     let mut roots = RootCertStore::empty();
@@ -40,7 +40,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .layer(TlsLayer::with_roots(roots))
         .service(TcpConnector::new());
 
-    for round in ["At first:", "After the server was left:"] {
+    for round in ["At first:", "After they were closed:"] {
+        agent.close_idle();
         println!("{round}");
         for name in ["a", "b", "c"] {
             let url = format!("https://localhost:{port}/{name}");
@@ -58,7 +59,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 },
             );
         }
-        agent.close_idle();
     }
 
     println!("At the end: {}", agent.status());

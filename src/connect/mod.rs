@@ -44,7 +44,7 @@ pub use proxied::{Proxied, ProxiedConnecting, ProxiedLayer};
 pub use socket::Socket;
 pub use tcp::{Tcp, TcpConnecting, TcpConnector};
 #[cfg(feature = "tls")]
-pub use tls::{MaybeTls, Tls, TlsConnecting, TlsLayer};
+pub use tls::{MaybeTls, Tls, TlsConnecting, TlsConnection, TlsLayer};
 /// The rustls whose types [`TlsLayer`] takes.
 #[cfg(feature = "tls")]
 pub use tokio_rustls::rustls;
@@ -59,7 +59,7 @@ pub(crate) fn addresses(transport: &dyn Any) -> Addresses {
     };
     #[cfg(feature = "tls")]
     if let Some(tls) = transport.downcast_ref::<MaybeTls<Tcp>>() {
-        return tls.get_ref().addresses();
+        return tls.addresses();
     }
     if let Some(tcp) = transport.downcast_ref::<Tcp>() {
         return tcp.addresses();

@@ -38,11 +38,11 @@ impl Probe {
         }
         #[cfg(feature = "tls")]
         if let Some(tls) = transport.downcast_ref::<MaybeTls<Tcp>>() {
-            return Some(tls.probe(tls.get_ref().probe()));
+            return Some(tls.probe());
         }
         #[cfg(all(unix, feature = "tls"))]
         if let Some(tls) = transport.downcast_ref::<MaybeTls<Unix>>() {
-            return Some(tls.probe(tls.get_ref().probe()));
+            return Some(tls.probe());
         }
         transport.downcast_ref::<Tcp>().map(Tcp::probe)
     }

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use socket2::SockRef;
+use socket2::{SockRef, Socket as Socket2};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::bond::Addresses;
@@ -47,9 +47,26 @@ impl<S> Socket<S> {
         // Weak: the socket closes with its connection.
         let stream = Arc::downgrade(&self.stream);
         Probe::new(move || match stream.upgrade() {
-            Some(stream) => look(SockRef::from(&*lock(&stream))),
+            Some(stream) => look(&SockRef::from(&*lock(&stream))),
             None => Liveness::Dead,
         })
+    }
+
+    #[cfg(feature = "tls")]
+    pub(super) fn look(&self) -> Liveness
+    where
+        for<'s> SockRef<'s>: From<&'s S>,
+    {
+        self.with_socket(look)
+    }
+
+    /// The socket itself, past what tokio remembers of it.
+    #[cfg(feature = "tls")]
+    pub(super) fn with_socket<R>(&self, with: impl FnOnce(&Socket2) -> R) -> R
+    where
+        for<'s> SockRef<'s>: From<&'s S>,
+    {
+        with(&SockRef::from(&*lock(&self.stream)))
     }
 
     #[cfg(test)]
@@ -60,7 +77,7 @@ impl<S> Socket<S> {
 
 /// `recv` with `MSG_PEEK` on a socket that does not block: nothing to read is what an idle connection should say.
 #[inline]
-fn look(socket: SockRef<'_>) -> Liveness {
+fn look(socket: &Socket2) -> Liveness {
     let mut byte = [MaybeUninit::uninit()];
     match socket.peek(&mut byte) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Liveness::Open,

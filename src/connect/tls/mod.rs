@@ -8,4 +8,4 @@ mod stream;
 
 pub use layer::TlsLayer;
 pub use service::{Tls, TlsConnecting};
-pub use stream::MaybeTls;
+pub use stream::{MaybeTls, TlsConnection};

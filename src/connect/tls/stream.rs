@@ -1,15 +1,17 @@
 use std::fmt;
 use std::io::{self, BufRead};
+use std::ops::Deref;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::ClientConnection;
 
-use crate::connect::Probe;
+use crate::bond::Addresses;
+use crate::connect::{Probe, Socket};
 use crate::poolable::Liveness;
 
 /// A transport with TLS on it, or without.
@@ -17,18 +19,9 @@ pub struct MaybeTls<IO>(Inner<IO>);
 
 enum Inner<IO> {
     Plain(IO),
-    /// Boxed: it is ten times as large.
-    Tls(Box<Secured<IO>>),
+    /// Shared with the probe, which reads what the driver has not read yet.
+    Tls(Arc<Mutex<TlsStream<IO>>>),
 }
-
-struct Secured<IO> {
-    stream: TlsStream<IO>,
-    unread: Unread,
-}
-
-/// Whether there is something decrypted that nobody has read: a look at the transport below does not see it.
-#[derive(Clone, Default)]
-struct Unread(Arc<AtomicBool>);
 
 impl<IO> MaybeTls<IO> {
     pub(super) fn plain(transport: IO) -> Self {
@@ -36,57 +29,122 @@ impl<IO> MaybeTls<IO> {
     }
 
     pub(super) fn tls(stream: TlsStream<IO>) -> Self {
-        Self(Inner::Tls(Box::new(Secured {
-            stream,
-            unread: Unread::default(),
-        })))
-    }
-
-    /// The transport below.
-    #[must_use]
-    pub fn get_ref(&self) -> &IO {
-        match &self.0 {
-            Inner::Plain(transport) => transport,
-            Inner::Tls(tls) => tls.stream.get_ref().0,
-        }
+        Self(Inner::Tls(Arc::new(Mutex::new(stream))))
     }
 
     /// What was agreed on with the server, and who it is; nothing without TLS.
     #[must_use]
-    pub fn tls_connection(&self) -> Option<&ClientConnection> {
+    pub fn tls_connection(&self) -> Option<TlsConnection<'_, IO>> {
         match &self.0 {
             Inner::Plain(_) => None,
-            Inner::Tls(tls) => Some(tls.stream.get_ref().1),
+            Inner::Tls(stream) => Some(TlsConnection(lock(stream))),
         }
     }
 
-    /// Looks by `below`, the probe of the transport below, and at what has come out of it already: for
-    /// [`HandshakeLayer::probe_with`](crate::HandshakeLayer::probe_with).
+    /// Looks at a transport whose own probe is what `below` gives: for
+    /// [`HandshakeLayer::probe_with`](crate::HandshakeLayer::probe_with), where that is not one of
+    /// [`connect`](crate::connect)'s.
     ///
-    /// Whatever is there to be read counts as unexpected, what belongs to TLS alone included. A look that comes before
-    /// the driver's then costs a connection that was good, and never takes what is not the answer for it.
+    /// Whatever is there to be read counts as unexpected, what belongs to TLS alone included: it can cost a connection
+    /// that was good, and never takes what is no answer for one.
     #[must_use]
-    pub fn probe(&self, below: Probe) -> Probe {
-        let Inner::Tls(tls) = &self.0 else {
-            return below;
+    pub fn probe_with(&self, below: impl FnOnce(&IO) -> Probe) -> Probe
+    where
+        IO: Send + 'static,
+    {
+        let stream = match &self.0 {
+            Inner::Plain(transport) => return below(transport),
+            Inner::Tls(stream) => stream,
         };
-        let unread = tls.unread.clone();
-        Probe::new(move || match unread.0.load(Ordering::Acquire) {
-            true => Liveness::Dead,
-            false => below.look(),
+        let below = below(lock(stream).get_ref().0);
+        // Weak: the transport closes with its connection.
+        let stream = Arc::downgrade(stream);
+        Probe::new(move || match stream.upgrade() {
+            Some(stream) if !has_unread(&mut lock(&stream)) => below.look(),
+            _ => Liveness::Dead,
         })
+    }
+
+    fn with_transport<R>(&self, look: impl FnOnce(&IO) -> R) -> R {
+        match &self.0 {
+            Inner::Plain(transport) => look(transport),
+            Inner::Tls(stream) => look(lock(stream).get_ref().0),
+        }
     }
 }
 
-impl<IO> Secured<IO> {
-    /// After a read. Only one that has filled its buffer can have left something.
-    fn has_read(&mut self, is_full: bool) {
-        let is_left = is_full
-            && (self.stream.get_mut().1.reader())
-                .fill_buf()
-                .is_ok_and(|bytes| !bytes.is_empty());
-        self.unread.0.store(is_left, Ordering::Release);
+impl<S> MaybeTls<Socket<S>> {
+    /// A look at the socket itself; see [`Socket::probe`].
+    ///
+    /// A server may send what belongs to TLS alone whenever it likes; with TLS 1.3 it sends tickets for later sessions
+    /// just after the handshake. That is read here, if the driver has not read it yet, and ends nothing.
+    #[must_use]
+    pub fn probe(&self) -> Probe
+    where
+        S: Send + 'static,
+        for<'s> SockRef<'s>: From<&'s S>,
+    {
+        let stream = match &self.0 {
+            Inner::Plain(socket) => return socket.probe(),
+            Inner::Tls(stream) => stream,
+        };
+        let stream = Arc::downgrade(stream);
+        Probe::new(move || match stream.upgrade() {
+            Some(stream) => look(&mut lock(&stream)),
+            None => Liveness::Dead,
+        })
     }
+
+    pub(in crate::connect) fn addresses(&self) -> Addresses {
+        self.with_transport(Socket::addresses)
+    }
+}
+
+/// Whether there is something decrypted that nobody has read: the socket does not show it.
+fn has_unread<IO>(stream: &mut TlsStream<IO>) -> bool {
+    let mut reader = stream.get_mut().1.reader();
+    reader.fill_buf().is_ok_and(|bytes| !bytes.is_empty())
+}
+
+fn look<S>(stream: &mut TlsStream<Socket<S>>) -> Liveness
+where
+    for<'s> SockRef<'s>: From<&'s S>,
+{
+    if has_unread(stream) {
+        return Liveness::Dead;
+    }
+    let (socket, tls) = stream.get_mut();
+    // Almost always there is nothing, and rustls would set a buffer aside to hear so.
+    if socket.look() == Liveness::Open {
+        return Liveness::Open;
+    }
+    loop {
+        match socket.with_socket(|mut socket| tls.read_tls(&mut socket)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Liveness::Open,
+            Err(_) | Ok(0) => return Liveness::Dead,
+            Ok(_) => match tls.process_new_packets() {
+                Ok(state) if state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed() => {}
+                _ => return Liveness::Dead,
+            },
+        }
+    }
+}
+
+fn lock<IO>(stream: &Mutex<TlsStream<IO>>) -> MutexGuard<'_, TlsStream<IO>> {
+    stream.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The same call, on whichever it is.
+macro_rules! either {
+    ($maybe:expr, $it:ident => $call:expr) => {
+        match &mut $maybe.0 {
+            Inner::Plain($it) => $call,
+            Inner::Tls(stream) => {
+                let $it = &mut *lock(stream);
+                $call
+            }
+        }
+    };
 }
 
 impl<IO> AsyncRead for MaybeTls<IO>
@@ -98,14 +156,7 @@ where
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.0 {
-            Inner::Plain(transport) => Pin::new(transport).poll_read(cx, buf),
-            Inner::Tls(tls) => {
-                ready!(Pin::new(&mut tls.stream).poll_read(cx, buf))?;
-                tls.has_read(buf.remaining() == 0);
-                Poll::Ready(Ok(()))
-            }
-        }
+        either!(self, it => Pin::new(it).poll_read(cx, buf))
     }
 }
 
@@ -118,10 +169,7 @@ where
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.0 {
-            Inner::Plain(transport) => Pin::new(transport).poll_write(cx, buf),
-            Inner::Tls(tls) => Pin::new(&mut tls.stream).poll_write(cx, buf),
-        }
+        either!(self, it => Pin::new(it).poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
@@ -129,41 +177,51 @@ where
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.0 {
-            Inner::Plain(transport) => Pin::new(transport).poll_write_vectored(cx, bufs),
-            Inner::Tls(tls) => Pin::new(&mut tls.stream).poll_write_vectored(cx, bufs),
-        }
+        either!(self, it => Pin::new(it).poll_write_vectored(cx, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {
         match &self.0 {
             Inner::Plain(transport) => transport.is_write_vectored(),
-            Inner::Tls(tls) => tls.stream.is_write_vectored(),
+            // rustls puts the pieces together.
+            Inner::Tls(_) => true,
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.0 {
-            Inner::Plain(transport) => Pin::new(transport).poll_flush(cx),
-            Inner::Tls(tls) => Pin::new(&mut tls.stream).poll_flush(cx),
-        }
+        either!(self, it => Pin::new(it).poll_flush(cx))
     }
 
     /// With TLS, says that nothing more comes (`close_notify`) before it closes.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.0 {
-            Inner::Plain(transport) => Pin::new(transport).poll_shutdown(cx),
-            Inner::Tls(tls) => Pin::new(&mut tls.stream).poll_shutdown(cx),
-        }
+        either!(self, it => Pin::new(it).poll_shutdown(cx))
     }
 }
 
 /// Without what was agreed on: there are keys in it.
 impl<IO: fmt::Debug> fmt::Debug for MaybeTls<IO> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MaybeTls")
-            .field("tls", &self.tls_connection().is_some())
-            .field("transport", self.get_ref())
-            .finish()
+        let mut debug = f.debug_struct("MaybeTls");
+        debug.field("tls", &matches!(self.0, Inner::Tls(_)));
+        self.with_transport(|transport| debug.field("transport", transport).finish())
+    }
+}
+
+/// What was agreed on with a server, and who it is: a `ClientConnection` of rustls, as long as this is kept.
+///
+/// Not across an `.await`: nothing is read or written meanwhile.
+pub struct TlsConnection<'a, IO>(MutexGuard<'a, TlsStream<IO>>);
+
+impl<IO> Deref for TlsConnection<'_, IO> {
+    type Target = ClientConnection;
+
+    fn deref(&self) -> &ClientConnection {
+        self.0.get_ref().1
+    }
+}
+
+impl<IO> fmt::Debug for TlsConnection<'_, IO> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TlsConnection")
     }
 }
