@@ -1,7 +1,9 @@
 //! A. Options, defaults, validation.
 
 use crate::support::agent::{Connector, agent, agent_over, at_rest, fetch, get, read, send};
-use crate::support::{Conn, CountingConnector, Gate, Server, eventually, only_over_tcp, settle};
+use crate::support::{
+    Conn, CountingConnector, Gate, Server, eventually, not_over_tls, only_over_tcp, settle,
+};
 use futures_util::future::join_all;
 use http::Uri;
 use std::net::IpAddr;
@@ -243,6 +245,9 @@ fn node_07_the_scheme_gives_the_port() {
 
 #[tokio::test]
 async fn node_07_a_connector_for_http_refuses_https_before_any_io() {
+    if not_over_tls("it is about a connector without TLS") {
+        return;
+    }
     let server = Server::ok().await;
     let (client, handle) = agent(KeepAliveLayer::new());
     let url = format!("https://{}/", server.addr());

@@ -17,6 +17,7 @@ mod h_persistence;
 mod i_abort;
 mod j_leaving;
 mod k_retry;
+mod l_tls;
 mod m_host;
 mod n_lifecycle;
 mod o_defaults;

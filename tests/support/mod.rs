@@ -50,7 +50,7 @@ pub use gate::Gate;
 pub use head::Head;
 pub use leaks::{client_transports, server_tasks};
 pub use memory::MemoryStream;
-pub use over::{Over, not_over_unix, only_over_tcp, over};
+pub use over::{Over, not_over_tls, not_over_unix, only_over_tcp, over};
 pub use process::alive_tasks;
 #[cfg(target_os = "linux")]
 pub use process::fd_count;

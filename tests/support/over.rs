@@ -39,17 +39,26 @@ pub fn over() -> Over {
 /// Whether a test that is about TCP itself has nothing to say in this run; it returns then, and the run says why.
 #[must_use]
 pub fn only_over_tcp(why: &str) -> bool {
-    let over = over();
-    if over != Over::Tcp {
-        println!("not over {over:?}: {why}");
-    }
-    over != Over::Tcp
+    says_why(over() != Over::Tcp, why)
 }
 
-/// Whether a test that needs what Unix sockets do not have has nothing to say in this run.
+/// The same, of a test that needs what Unix sockets do not have.
 #[must_use]
 pub fn not_over_unix(why: &str) -> bool {
-    over() != Over::Tls && only_over_tcp(why)
+    says_why(!matches!(over(), Over::Tcp | Over::Tls), why)
+}
+
+/// The same, of a test that TLS leaves nothing of.
+#[must_use]
+pub fn not_over_tls(why: &str) -> bool {
+    says_why(over() == Over::Tls, why)
+}
+
+fn says_why(skips: bool, why: &str) -> bool {
+    if skips {
+        println!("not over {:?}: {why}", over());
+    }
+    skips
 }
 
 /// The Unix socket that stands for a TCP address. Its port is held while the socket lives, so nobody else has it.

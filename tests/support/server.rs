@@ -63,6 +63,15 @@ impl Server {
         Self::perform(Listener::unix("127.0.0.1:0"), None, script)
     }
 
+    /// As [`start`](Self::start), over TCP whatever the run is over.
+    pub async fn start_tcp<F, Fut>(script: F) -> Self
+    where
+        F: Fn(Conn) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        Self::perform(Listener::tcp("127.0.0.1:0").await, None, script)
+    }
+
     /// As [`start`](Self::start), and over TLS whatever the run is over, with an URL that says so. The script begins after
     /// the handshake, and not at all if that fails.
     pub async fn start_tls<F, Fut>(config: impl Into<Arc<ServerConfig>>, script: F) -> Self
