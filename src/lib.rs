@@ -46,6 +46,7 @@
 //! | [`CheckoutLayer`] | target → connection | takes an idle one, or makes one, or waits its turn |
 //! | [`IdleEvictionLayer`], [`TtlLayer`], [`MaxUsesLayer`], [`ActiveTimeoutLayer`] | target → connection | how long a connection is kept |
 //! | [`HandshakeLayer`] | target → connection | HTTP/1 on a transport |
+//! | [`connect::TlsLayer`] | target → transport | TLS for `https` |
 //! | [`connect::TcpConnector`], or any `MakeConnection` | target → transport | |
 //!
 //! Everything between Handshake and Exchange works for connections that are not HTTP as well: implement [`Poolable`].
@@ -70,6 +71,7 @@
 //!
 //! # Features
 //!
+//! - `tls` (on by default): `https`, by [`connect::TlsLayer`]; needs a C compiler.
 //! - `proxy`: [`connect::ProxiedLayer`], requests through proxies of HTTP and of SOCKS.
 //! - `serde`: [`Status`], [`Key`] and [`Cause`] serialize; a status to agentkeepalive's object.
 #![cfg_attr(docsrs, feature(doc_cfg))]
