@@ -12,7 +12,7 @@ use http::{Method, Request, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
 use support::agent::{Connector, Req, agent, agent_paused, at_rest, fetch, get, post, read, send};
-use support::{Conn, Gate, Server, eventually, script};
+use support::{Conn, Gate, Server, eventually, not_over_tls, script};
 use tokio::time::{Instant, sleep};
 use tower::{Layer, ServiceExt};
 use tower_keep_alive::{
@@ -102,6 +102,9 @@ async fn the_same_length_twice_is_no_contradiction() {
 
 #[tokio::test]
 async fn https_without_tls_is_a_connect_error() {
+    if not_over_tls("it is about a connector without TLS") {
+        return;
+    }
     let (client, handle) = agent(KeepAliveLayer::new());
     let error = fetch(&client, "https://localhost:9/").await.unwrap_err();
     assert!(error.is_connect(), "{error:?}");

@@ -9,6 +9,7 @@ use std::{
     mem,
     sync::{Arc, Mutex},
 };
+use tokio::io::AsyncWriteExt;
 use tokio_rustls::rustls::{ServerConfig, ServerConnection};
 
 /// One accepted connection. Dropped, it is closed; to be sure of a FIN or a RST say [`fin`](Self::fin) or
@@ -130,6 +131,13 @@ impl Conn {
         match &mut self.stream {
             Stream::Tls(tls) => Some(tls.get_mut().1),
             _ => None,
+        }
+    }
+
+    /// Sends exactly these bytes on the socket, past TLS.
+    pub async fn send_below_tls(&mut self, bytes: impl AsRef<[u8]>) {
+        if let Stream::Tls(tls) = &mut self.stream {
+            tls.get_mut().0.write_all(bytes.as_ref()).await.ok();
         }
     }
 

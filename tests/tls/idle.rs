@@ -21,6 +21,8 @@ enum Deed {
     Fin,
     Cut,
     Reset,
+    /// The beginning of a record: of what, nobody can know yet.
+    Half,
     /// Renews the keys of its direction and asks for ours: as TLS' own as a ticket for a later session.
     Keys,
 }
@@ -69,6 +71,7 @@ async fn does(conn: &mut Conn, deed: Deed) -> bool {
             conn.tls().unwrap().send_close_notify();
             conn.flush().await;
         }
+        Deed::Half => conn.send_below_tls([0x17, 3, 3, 0, 99, 1, 2, 3]).await,
         Deed::Keys => {
             conn.tls().unwrap().refresh_traffic_keys().unwrap();
             conn.flush().await;
@@ -115,6 +118,7 @@ async fn what_the_driver_has_not_heard_of_is_seen() {
         (Deed::Fin, false),
         (Deed::Cut, false),
         (Deed::Reset, false),
+        (Deed::Half, false),
         // What belongs to TLS alone is read by whoever looks.
         (Deed::Keys, true),
     ] {
@@ -160,5 +164,22 @@ async fn what_is_tlss_own_ends_nothing() {
     let status = handle.status();
     assert_eq!((status.created, status.stale), (1, 0), "{status}");
     assert_eq!(server.accepted(), 1);
+    at_rest(&handle).await;
+}
+
+/// The driver has read it: it is on no socket any more, and not decrypted either.
+#[tokio::test]
+async fn half_of_a_record_is_not_forgotten() {
+    let (server, tell) = misbehaving(Deed::Half).await;
+    let (client, handle) = agent(CA.trusted());
+    let first = fetch(&client, server.url("/")).await.unwrap();
+    tell.send(()).unwrap();
+    // Until both ends have had their turn.
+    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    let second = fetch(&client, server.url("/")).await.unwrap();
+    assert_ne!(first.info.id(), second.info.id());
+    let status = handle.status();
+    assert_eq!((status.created, status.stale), (2, 1), "{status}");
+    assert_eq!((server.accepted(), server.requests()), (2, 2));
     at_rest(&handle).await;
 }

@@ -3,6 +3,7 @@
 mod anchors;
 mod error;
 mod layer;
+mod records;
 mod service;
 mod stream;
 

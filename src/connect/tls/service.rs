@@ -14,6 +14,7 @@ use tower_service::Service;
 use crate::connect::MaybeTls;
 use crate::connect::tls::anchors::Configuration;
 use crate::connect::tls::error::TlsError;
+use crate::connect::tls::records::Records;
 use crate::error::BoxError;
 use crate::target::Destination;
 
@@ -84,7 +85,7 @@ where
                 None => configuration.get().await?,
             };
             let transport = connecting.await.map_err(Into::into)?;
-            let handshake = TlsConnector::from(config).connect(name, transport);
+            let handshake = TlsConnector::from(config).connect(name, Records::new(transport));
             match handshake.await {
                 Ok(stream) => Ok(MaybeTls::tls(stream)),
                 Err(error) => Err(TlsError::handshake(&host, error).into()),

@@ -1,5 +1,5 @@
 use std::fmt;
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Read};
 use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,6 +11,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::ClientConnection;
 
 use crate::bond::Addresses;
+use crate::connect::tls::records::Records;
 use crate::connect::{Probe, Socket};
 use crate::poolable::Liveness;
 
@@ -20,15 +21,17 @@ pub struct MaybeTls<IO>(Inner<IO>);
 enum Inner<IO> {
     Plain(IO),
     /// Shared with the probe, which reads what the driver has not read yet.
-    Tls(Arc<Mutex<TlsStream<IO>>>),
+    Tls(Arc<Mutex<Stream<IO>>>),
 }
+
+type Stream<IO> = TlsStream<Records<IO>>;
 
 impl<IO> MaybeTls<IO> {
     pub(super) fn plain(transport: IO) -> Self {
         Self(Inner::Plain(transport))
     }
 
-    pub(super) fn tls(stream: TlsStream<IO>) -> Self {
+    pub(super) fn tls(stream: Stream<IO>) -> Self {
         Self(Inner::Tls(Arc::new(Mutex::new(stream))))
     }
 
@@ -56,7 +59,7 @@ impl<IO> MaybeTls<IO> {
             Inner::Plain(transport) => return below(transport),
             Inner::Tls(stream) => stream,
         };
-        let below = below(lock(stream).get_ref().0);
+        let below = below(lock(stream).get_ref().0.get_ref());
         // Weak: the transport closes with its connection.
         let stream = Arc::downgrade(stream);
         Probe::new(move || match stream.upgrade() {
@@ -68,7 +71,7 @@ impl<IO> MaybeTls<IO> {
     fn with_transport<R>(&self, look: impl FnOnce(&IO) -> R) -> R {
         match &self.0 {
             Inner::Plain(transport) => look(transport),
-            Inner::Tls(stream) => look(lock(stream).get_ref().0),
+            Inner::Tls(stream) => look(lock(stream).get_ref().0.get_ref()),
         }
     }
 }
@@ -100,27 +103,33 @@ impl<S> MaybeTls<Socket<S>> {
     }
 }
 
-/// Whether there is something decrypted that nobody has read: the socket does not show it.
-fn has_unread<IO>(stream: &mut TlsStream<IO>) -> bool {
-    let mut reader = stream.get_mut().1.reader();
-    reader.fill_buf().is_ok_and(|bytes| !bytes.is_empty())
+/// Whether there is something that the transport below does not show any more, and that nobody has read: decrypted, or
+/// half of a record.
+fn has_unread<IO>(stream: &mut Stream<IO>) -> bool {
+    let (records, tls) = stream.get_mut();
+    let is_left = |bytes: &[u8]| !bytes.is_empty();
+    !records.is_whole() || tls.reader().fill_buf().is_ok_and(is_left)
 }
 
-fn look<S>(stream: &mut TlsStream<Socket<S>>) -> Liveness
+fn look<S>(stream: &mut Stream<Socket<S>>) -> Liveness
 where
     for<'s> SockRef<'s>: From<&'s S>,
 {
     if has_unread(stream) {
         return Liveness::Dead;
     }
-    let (socket, tls) = stream.get_mut();
+    let (records, tls) = stream.get_mut();
     // Almost always there is nothing, and rustls would set a buffer aside to hear so.
-    if socket.look() == Liveness::Open {
+    if records.get_ref().look() == Liveness::Open {
         return Liveness::Open;
     }
     loop {
-        match socket.with_socket(|mut socket| tls.read_tls(&mut socket)) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Liveness::Open,
+        let socket = |socket: &Socket<S>, buf: &mut [u8]| socket.with_socket(|mut it| it.read(buf));
+        let read = tls.read_tls(&mut records.read_by(socket));
+        match read {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && records.is_whole() => {
+                return Liveness::Open;
+            }
             Err(_) | Ok(0) => return Liveness::Dead,
             Ok(_) => match tls.process_new_packets() {
                 Ok(state) if state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed() => {}
@@ -130,7 +139,7 @@ where
     }
 }
 
-fn lock<IO>(stream: &Mutex<TlsStream<IO>>) -> MutexGuard<'_, TlsStream<IO>> {
+fn lock<IO>(stream: &Mutex<Stream<IO>>) -> MutexGuard<'_, Stream<IO>> {
     stream.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -210,7 +219,7 @@ impl<IO: fmt::Debug> fmt::Debug for MaybeTls<IO> {
 /// What was agreed on with a server, and who it is: a `ClientConnection` of rustls, as long as this is kept.
 ///
 /// Not across an `.await`: nothing is read or written meanwhile.
-pub struct TlsConnection<'a, IO>(MutexGuard<'a, TlsStream<IO>>);
+pub struct TlsConnection<'a, IO>(MutexGuard<'a, Stream<IO>>);
 
 impl<IO> Deref for TlsConnection<'_, IO> {
     type Target = ClientConnection;
