@@ -169,6 +169,7 @@ async fn nginx_answers_5000_requests_on_at_most_4_sockets() {
         let connections = try_join_all(callers).await.unwrap();
         let connections: BTreeSet<_> = connections.into_iter().flatten().collect();
         assert!((1..=4).contains(&connections.len()), "{connections:?}");
+        at_rest(&handle).await;
         let status = handle.status();
         println!(
             "{protocol}: 5000 requests, {} sockets; {status}",
@@ -177,7 +178,6 @@ async fn nginx_answers_5000_requests_on_at_most_4_sockets() {
         assert_eq!(status.requests, 5000);
         assert!(status.created <= 4 && status.create_errors == 0, "{status}");
         assert_eq!((status.errors, status.timeouts, status.stale), (0, 0, 0));
-        at_rest(&handle).await;
     }
 }
 
@@ -195,12 +195,12 @@ async fn nginx_answers_5000_requests_in_a_row_on_one_socket() {
             connections.extend(answer.body.split(' ').next().map(str::to_owned));
         }
         assert_eq!(connections.len(), 1);
+        at_rest(&handle).await;
         let status = handle.status();
         assert_eq!(
             (status.created, status.requests, status.stale),
             (1, 5000, 0)
         );
-        at_rest(&handle).await;
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use support::agent::{agent_over, at_rest, fetch, get};
-use support::{CountingConnector, Server, Sockets, eventually};
+use support::{CountingConnector, Over, Server, Sockets, eventually, over};
 use tower_keep_alive::KeepAliveLayer;
 
 /// The next of a series of numbers that looks random, and is the same every time.
@@ -78,7 +78,8 @@ async fn storm(number: u32, callers: u64, limit: usize) {
         caller.await.expect("a caller that does not panic");
     }
 
-    assert!(answered.load(Ordering::Relaxed) > 100);
+    let answered = answered.load(Ordering::Relaxed);
+    assert!(answered > enough(100), "{answered}");
     assert!(given_up.load(Ordering::Relaxed) > 100);
     assert!(connector.max_alive() <= limit, "{}", connector.max_alive());
     at_rest(&handle).await;
@@ -144,7 +145,8 @@ async fn many_hosts_under_one_total_with_callers_who_come_and_go() {
         caller.await.expect("a caller that does not panic");
     }
 
-    assert!(answered.load(Ordering::Relaxed) > 100);
+    let answered = answered.load(Ordering::Relaxed);
+    assert!(answered > enough(100), "{answered}");
     assert!(connector.max_alive() <= TOTAL, "{}", connector.max_alive());
     at_rest(&handle).await;
     for server in &servers {
@@ -155,4 +157,12 @@ async fn many_hosts_under_one_total_with_callers_who_come_and_go() {
         );
     }
     at_rest(&handle).await;
+}
+
+/// How many answers show that the storm was one. Under TLS a connect that is given up has cost a handshake.
+fn enough(answers: usize) -> usize {
+    match over() {
+        Over::Tls => answers / 10,
+        _ => answers,
+    }
 }

@@ -13,7 +13,7 @@ use tower_keep_alive::retry::ReusedReset;
 
 use crate::house::{self, Dice, Layers, alone, closes_all, leaves_nothing, runs};
 use crate::support::agent::{Client, agent, at_rest, get, post, send};
-use crate::support::{Conn, Server};
+use crate::support::{Conn, Over, Server, over};
 
 const CALLERS: usize = 20;
 
@@ -86,7 +86,9 @@ fn trust_03_gets_never_fail_with_a_retry() {
             let gets = CALLERS * each;
             let retried = server.requests() - gets;
             let status = handle.status();
-            assert!(retried > gets / 50, "the race was run: {retried} retried");
+            // Under TLS there is more between the server's two moments, and fewer are hit.
+            let few = if over() == Over::Tls { 500 } else { 50 };
+            assert!(retried > gets / few, "the race was run: {retried} retried");
             assert!(status.reused > gets as u64 / 50, "{status}");
             println!(
                 "trust 3: 0 of {gets} GETs failed ({retried} sent twice, {} stale, {} connections)",
