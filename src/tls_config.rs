@@ -1,5 +1,6 @@
 //! How TLS is spoken with some targets, where not as their connector does.
 
+use std::any::Any;
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -45,7 +46,8 @@ use tokio_rustls::rustls::ClientConfig;
 pub struct TlsConfig {
     /// Never another's again: what is keyed by it needs to keep nothing alive.
     id: u64,
-    config: Arc<ClientConfig>,
+    /// A `ClientConfig`. Erased: it is a part of keys, and it has interior mutability, which is no part of their order.
+    config: Arc<dyn Any + Send + Sync>,
 }
 
 impl TlsConfig {
@@ -60,8 +62,9 @@ impl TlsConfig {
         }
     }
 
-    pub(crate) fn config(&self) -> &Arc<ClientConfig> {
-        &self.config
+    pub(crate) fn config(&self) -> Arc<ClientConfig> {
+        let config = self.config.clone().downcast();
+        config.expect("that is what it was made of")
     }
 }
 

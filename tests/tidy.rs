@@ -14,8 +14,19 @@ const FLOORS: &[&[&str]] = &[
     &["pool"],
     &["poolable", "agent"],
     &[
-        "target", "route", "tls_config", "proxy", "key", "error", "lifespan", "info", "clock", "cause", "bond",
-        "activity", "sync",
+        "target",
+        "route",
+        "tls_config",
+        "proxy",
+        "key",
+        "error",
+        "lifespan",
+        "info",
+        "clock",
+        "cause",
+        "bond",
+        "activity",
+        "sync",
     ],
 ];
 

@@ -81,7 +81,7 @@ where
         TlsConnecting(Box::pin(async move {
             let name = server_name(&host)?;
             let config = match own {
-                Some(own) => own.config().clone(),
+                Some(own) => own.config(),
                 None => configuration.get().await?,
             };
             let transport = connecting.await.map_err(Into::into)?;
