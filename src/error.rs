@@ -15,8 +15,8 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// Why a request has no answer, or a response no end.
 ///
-/// Ask its predicates; neither the text nor the types of [`source`](StdError::source) are promised. It can be found by
-/// downcast through the boxes of layers above.
+/// Ask its predicates; neither the text nor the types of [`source`](StdError::source) are promised. [`find`](Self::find)
+/// finds it through the boxes of layers above.
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -100,6 +100,22 @@ impl Error {
             },
         };
         Self::new(kind).unsent().caused_by(error)
+    }
+
+    /// The agent's error in what others have made of it: in the boxes of layers above, in the `reqwest::Error` of a
+    /// body, in that of a middleware.
+    ///
+    /// ```
+    /// use tower_keep_alive::{BoxError, Error};
+    ///
+    /// fn may_be_sent_again(error: &BoxError) -> bool {
+    ///     Error::find(&**error).is_some_and(Error::is_unsent)
+    /// }
+    /// assert!(!may_be_sent_again(&"something else".into()));
+    /// ```
+    #[must_use]
+    pub fn find<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Self> {
+        find(error)
     }
 
     /// No connection could be made. Nothing was sent.
@@ -245,6 +261,8 @@ pub(crate) enum TargetError {
     Method(&'static str),
     Header(&'static str, &'static str),
     Route(&'static str),
+    #[cfg(feature = "reqwest")]
+    Url,
 }
 
 impl fmt::Display for TargetError {
@@ -256,6 +274,8 @@ impl fmt::Display for TargetError {
             Self::Port(port) => write!(f, "{port:?} is no port"),
             Self::Method(why) | Self::Route(why) => f.write_str(why),
             Self::Header(name, why) => write!(f, "the field {name} cannot be sent: {why}"),
+            #[cfg(feature = "reqwest")]
+            Self::Url => f.write_str("the URL is no URI"),
         }
     }
 }

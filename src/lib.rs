@@ -1,6 +1,11 @@
 //! Node's `http.Agent`, with what agentkeepalive adds, as tower layers for hyper clients: connections are pooled for
 //! each host, reused, queued for, limited, aged, evicted and counted, and never trusted blindly.
 //!
+//! Where you come from: [Node](guides::from_agentkeepalive), [hyper-util](guides::from_hyper_util),
+//! [reqwest](guides::from_reqwest), [axum](guides::recipes#in-an-axum-service). With tower's layers around it:
+//! [recipes](guides::recipes). When the compiler objects:
+//! [what it means](guides::when_a_stack_does_not_compile).
+//!
 //! # Quick start
 //!
 //! ```
@@ -71,9 +76,15 @@
 //!
 //! # Features
 //!
-//! - `tls` (on by default): `https`, by [`connect::TlsLayer`]; needs a C compiler.
-//! - `proxy`: [`connect::ProxiedLayer`], requests through proxies of HTTP and of SOCKS.
-//! - `serde`: [`Status`], [`Key`] and [`Cause`] serialize; a status to agentkeepalive's object.
+//! | feature | what it adds |
+//! |---|---|
+//! | `tls`, on by default | `https`, by [`connect::TlsLayer`]; needs a C compiler |
+//! | `serde` | [`Status`], [`Key`] and [`Cause`] serialize; a status to agentkeepalive's object |
+//! | `proxy` | [`connect::ProxiedLayer`], requests through proxies of HTTP and of SOCKS |
+//! | `tracing` | a span for each checkout, and an event for whatever happens to a connection |
+//! | `metrics` | counters, gauges and histograms through the `metrics` facade |
+//! | `reqwest` | the module `reqwest`: requests and responses of reqwest's over the agent |
+//! | `reqwest-middleware` | `reqwest`, and the last middleware of reqwest-middleware's client, with a strategy for reqwest-retry |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod activity;
@@ -92,10 +103,14 @@ mod info;
 mod keep_alive;
 mod key;
 mod lifespan;
+mod observe;
 mod pool;
 mod poolable;
 #[cfg(feature = "proxy")]
 mod proxy;
+#[cfg(feature = "reqwest")]
+#[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
+pub mod reqwest;
 pub mod retry;
 mod route;
 mod sync;
@@ -122,10 +137,39 @@ pub use info::ConnectionInfo;
 pub use keep_alive::{KeepAlive, KeepAliveLayer};
 pub use key::{Key, KeyRef};
 pub use lifespan::{Deadline, Lifespan};
+pub use observe::{Connects, Observe, ObserveFuture, ObserveLayer};
 pub use pool::{Limits, Pool, Scheduling};
 pub use poolable::{Liveness, Poolable, Use};
 pub use route::{Family, Route};
 pub use target::{Destination, InactivityTimeout, OneShot, Partition, Reuse, Target};
+
+/// Guides for newcomers, recipes, and what to do when a stack does not compile.
+#[cfg(doc)]
+pub mod guides {
+    /// From Node's `http.Agent` and agentkeepalive.
+    #[doc = include_str!("../docs/from-agentkeepalive.md")]
+    pub mod from_agentkeepalive {}
+
+    /// From hyper-util's `Client`.
+    #[doc = include_str!("../docs/from-hyper-util.md")]
+    pub mod from_hyper_util {}
+
+    /// From reqwest's `Client`.
+    // Its code needs more than this crate has: the workspace's package `integrations` compiles it.
+    #[cfg(not(doctest))]
+    #[doc = include_str!("../docs/from-reqwest.md")]
+    pub mod from_reqwest {}
+
+    /// Recipes for axum, and with tower's own layers.
+    #[doc = include_str!("../docs/recipes.md")]
+    pub mod recipes {}
+
+    /// When a stack does not compile.
+    // The workspace's package `integrations` compiles its code, and compares the messages.
+    #[cfg(not(doctest))]
+    #[doc = include_str!("../docs/when-a-stack-does-not-compile.md")]
+    pub mod when_a_stack_does_not_compile {}
+}
 
 // The README's code is compiled with the doctests.
 #[doc = include_str!("../README.md")]

@@ -87,12 +87,30 @@ impl ReusedReset {
         self
     }
 
-    fn is_harmless<B>(&self, request: &Request<B>) -> bool {
-        is_repeatable(request)
-            || self
-                .retry_if
-                .as_ref()
-                .is_some_and(|harmless| harmless(&without_body(request)))
+    /// Whether a request is to be kept for a second try.
+    pub(crate) fn wants<B>(&self, request: &Request<B>) -> bool {
+        let allowed = |harmless: &Arc<dyn Fn(&Request<()>) -> bool + Send + Sync>| {
+            harmless(&without_body(request))
+        };
+        !self.retried && (is_repeatable(request) || self.retry_if.as_ref().is_some_and(allowed))
+    }
+
+    /// Whether this is to be followed by a second try, which is so once.
+    pub(crate) fn follows<R, E: 'static>(&mut self, result: &Result<R, E>) -> bool {
+        let error = match result {
+            Ok(_) => {
+                if let Some(budget) = &self.budget {
+                    budget.deposit();
+                }
+                return false;
+            }
+            Err(error) => agent_error(error),
+        };
+        let again = error.is_some_and(|error| error.is_reused() && error.is_reset())
+            && !self.retried
+            && self.may_withdraw();
+        self.retried |= again;
+        again
     }
 
     fn may_withdraw(&self) -> bool {
@@ -112,18 +130,7 @@ where
         request: &mut Request<B>,
         result: &mut Result<R, E>,
     ) -> Option<Self::Future> {
-        let error = match result {
-            Ok(_) => {
-                if let Some(budget) = &self.budget {
-                    budget.deposit();
-                }
-                return None;
-            }
-            Err(error) => agent_error(error)?,
-        };
-        let again = error.is_reused() && error.is_reset() && !self.retried && self.may_withdraw();
-        again.then(|| {
-            self.retried = true;
+        self.follows(result).then(|| {
             request.extensions_mut().insert(OnFreshConnection);
             ready(())
         })
@@ -131,7 +138,7 @@ where
 
     /// Only what may be sent again: a clone has its price.
     fn clone_request(&mut self, request: &Request<B>) -> Option<Request<B>> {
-        (!self.retried && self.is_harmless(request)).then(|| request.clone())
+        self.wants(request).then(|| request.clone())
     }
 }
 

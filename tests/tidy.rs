@@ -5,6 +5,8 @@ use std::path::Path;
 
 /// From high to low. A module may name those of the floors below its own.
 const FLOORS: &[&[&str]] = &[
+    // Faces for the types of others.
+    &["reqwest"],
     &["keep_alive"],
     // The layers. Never one by another.
     &[

@@ -1,0 +1,6 @@
+//! Where the agent meets what it does not depend on: the tests and the code of the guides that need reqwest and
+//! tower-http. A package of its own, so that the crate's tests and examples compile neither.
+
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/from-reqwest.md")]
+struct FromReqwest;

@@ -1,0 +1,34 @@
+use std::future::{Ready, ready};
+use std::mem;
+
+use reqwest::{Body, Request};
+use tower::retry::Policy;
+
+use crate::retry::ReusedReset;
+use crate::target::OnFreshConnection;
+
+/// As for requests of `http`'s, above [`ReqwestLayer`](crate::reqwest::ReqwestLayer). A request whose body is a stream
+/// cannot be sent twice.
+impl<R, E> Policy<Request, R, E> for ReusedReset
+where
+    E: 'static,
+{
+    type Future = Ready<()>;
+
+    fn retry(&mut self, request: &mut Request, result: &mut Result<R, E>) -> Option<Ready<()>> {
+        if !self.follows(result) {
+            return None;
+        }
+        // Its extensions can be reached by conversion only. What was sent once can be converted.
+        let empty = Request::new(request.method().clone(), request.url().clone());
+        let mut again = http::Request::<Body>::try_from(mem::replace(request, empty)).ok()?;
+        again.extensions_mut().insert(OnFreshConnection);
+        *request = again.try_into().ok()?;
+        Some(ready(()))
+    }
+
+    fn clone_request(&mut self, request: &Request) -> Option<Request> {
+        let copy = http::Request::<Body>::try_from(request.try_clone()?).ok()?;
+        self.wants(&copy).then(|| copy.try_into().ok()).flatten()
+    }
+}

@@ -1,0 +1,129 @@
+use std::fmt;
+use std::future::Future;
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::Body as HttpBody;
+use pin_project_lite::pin_project;
+use reqwest::{ResponseBuilderExt, Url};
+use tower_service::Service;
+
+use crate::error::{BoxError, Error, Kind, TargetError};
+
+/// The service that [`ReqwestLayer`](crate::reqwest::ReqwestLayer) makes.
+///
+/// The extensions of a request made from an `http::Request` go with it, so that [`Partition`](crate::Partition),
+/// [`OneShot`](crate::OneShot) and [`InactivityTimeout`](crate::InactivityTimeout) work; those of a response, as its
+/// [`ConnectionInfo`](crate::ConnectionInfo), are with the `reqwest::Response`. Its URL is the request's, unless a layer
+/// below has set one by reqwest's `ResponseBuilderExt`, as after a redirect.
+///
+/// A request's own `timeout` is a matter of reqwest's `Client`, and not kept to here.
+///
+/// # Errors
+///
+/// Those of the service below. A URL that is no URI is an [`Error`] that [`is_target`](Error::is_target).
+#[derive(Clone, Debug)]
+pub struct Reqwest<S> {
+    inner: S,
+}
+
+impl<S> Reqwest<S> {
+    pub(super) const fn new(inner: S) -> Self {
+        Self { inner }
+    }
+}
+
+impl<S, R> Service<reqwest::Request> for Reqwest<S>
+where
+    S: Service<http::Request<reqwest::Body>, Response = http::Response<R>>,
+    S::Error: From<Error>,
+    R: HttpBody + Send + Sync + 'static,
+    R::Data: Into<Bytes>,
+    R::Error: Into<BoxError>,
+{
+    type Response = reqwest::Response;
+    type Error = S::Error;
+    type Future = ReqwestFuture<S::Future, S::Error>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: reqwest::Request) -> Self::Future {
+        let url = request.url().clone();
+        let (answer, refused) = match outbound(request) {
+            Ok(request) => (Some(self.inner.call(request)), None),
+            Err(error) => (None, Some(error.into())),
+        };
+        ReqwestFuture {
+            answer,
+            url: Some(url),
+            refused,
+        }
+    }
+}
+
+pin_project! {
+    /// Resolves to a response of reqwest.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it drops the future of the service below, and nothing else.
+    pub struct ReqwestFuture<F, E> {
+        // None if the request never came to the service below.
+        #[pin]
+        answer: Option<F>,
+        url: Option<Url>,
+        refused: Option<E>,
+    }
+}
+
+impl<F, R, E> Future for ReqwestFuture<F, E>
+where
+    F: Future<Output = Result<http::Response<R>, E>>,
+    R: HttpBody + Send + Sync + 'static,
+    R::Data: Into<Bytes>,
+    R::Error: Into<BoxError>,
+{
+    type Output = Result<reqwest::Response, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let Some(answer) = this.answer.as_pin_mut() else {
+            let error = this.refused.take();
+            return Poll::Ready(Err(error.expect("not polled after its end")));
+        };
+        let response = ready!(answer.poll(cx))?;
+        let url = this.url.take().expect("not polled after its end");
+        Poll::Ready(Ok(inbound(response, url)))
+    }
+}
+
+impl<F, E> fmt::Debug for ReqwestFuture<F, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ReqwestFuture")
+    }
+}
+
+pub(super) fn outbound(request: reqwest::Request) -> Result<http::Request<reqwest::Body>, Error> {
+    http::Request::try_from(request)
+        .map_err(|error| Error::new(Kind::Target(TargetError::Url)).caused_by(error))
+}
+
+pub(super) fn inbound<R>(mut response: http::Response<R>, url: Url) -> reqwest::Response
+where
+    R: HttpBody + Send + Sync + 'static,
+    R::Data: Into<Bytes>,
+    R::Error: Into<BoxError>,
+{
+    // reqwest has no public name for the extension that its URL is in.
+    let mut extensions = http::Response::builder().url(url);
+    if let Some(extensions) = extensions.extensions_mut() {
+        // What layers below have said comes last, and so counts.
+        extensions.extend(mem::take(response.extensions_mut()));
+        mem::swap(extensions, response.extensions_mut());
+    }
+    response.map(reqwest::Body::wrap).into()
+}

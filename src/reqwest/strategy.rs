@@ -1,0 +1,59 @@
+use reqwest::Response;
+use reqwest_middleware::Error as MiddlewareError;
+use reqwest_retry::{Retryable, RetryableStrategy, default_on_request_success};
+
+use crate::error::Error;
+use crate::reqwest::middleware::Sent;
+
+/// Tells reqwest-retry which requests that [`AgentMiddleware`](crate::reqwest::AgentMiddleware) has sent may be sent
+/// again.
+///
+/// | what happened | to a request that may be sent twice | to any other, as a POST |
+/// |---|---|---|
+/// | nothing was sent: no connection, a full line, a connection that was closing | again | again |
+/// | no response: the connection was closed, or silent for too long | again | not again |
+/// | 5xx, 408, 429 | again | not again |
+/// | another response, a request that cannot be sent, an agent that is shut down | not again | not again |
+///
+/// A request may be sent twice if its method is idempotent (RFC 9110 §9.2.2) or it has an `Idempotency-Key`. Where a
+/// reused connection was closed, the next try has a new one. reqwest-retry's own strategy takes every error of a
+/// middleware for fatal, and over a `reqwest::Client` sends a POST again that may have been executed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AgentStrategy;
+
+impl RetryableStrategy for AgentStrategy {
+    fn handle(&self, result: &Result<Response, MiddlewareError>) -> Option<Retryable> {
+        match result {
+            Ok(response) => {
+                let verdict = default_on_request_success(response)?;
+                let sent = response.extensions().get::<Sent>();
+                Some(if sent.is_some_and(|sent| sent.repeatable) {
+                    verdict
+                } else {
+                    Retryable::Fatal
+                })
+            }
+            Err(error) => Some(if may_follow(error) {
+                Retryable::Transient
+            } else {
+                Retryable::Fatal
+            }),
+        }
+    }
+}
+
+/// Whether a try that failed like this may be followed by another.
+fn may_follow(error: &MiddlewareError) -> bool {
+    let MiddlewareError::Middleware(whole) = error else {
+        return false;
+    };
+    let sent = whole.downcast_ref::<Sent>();
+    let Some(error) = Error::find(whole.as_ref()) else {
+        return false;
+    };
+    if error.is_target() || error.is_shut_down() {
+        return false;
+    }
+    let unanswered = error.is_reset() || error.is_timeout();
+    error.is_unsent() || unanswered && sent.is_some_and(|sent| sent.repeatable)
+}
