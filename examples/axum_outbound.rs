@@ -1,0 +1,155 @@
+//! A service in axum that calls another one over the agent, which is part of its `State`.
+//!
+//! `cargo run --example axum_outbound`
+//!
+//! It starts both on free ports, sends the first a few requests, shows its status, and ends. Bodies are passed on as they
+//! come, both ways: what one server sends, the other gets, frame for frame, and nothing is copied or collected between.
+
+use std::error::Error;
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::header::{CONTENT_TYPE, HOST};
+use axum::http::{Request, Response, StatusCode, Uri};
+use axum::response::{IntoResponse, Json};
+use axum::routing::{get, post};
+use axum::{Router, serve};
+use futures_util::future::try_join_all;
+use http_body_util::BodyExt;
+use tokio::net::TcpListener;
+use tower::ServiceBuilder;
+use tower_keep_alive::connect::TcpConnector;
+use tower_keep_alive::{AgentHandle, KeepAlive, KeepAliveLayer, Status};
+
+/// The agent for axum's bodies. It is cheap to clone, and its clones share their connections.
+type Client = KeepAlive<TcpConnector, Body>;
+
+/// What handlers need; axum clones it for each request.
+#[derive(Clone)]
+struct App {
+    client: Client,
+    agent: AgentHandle,
+    upstream: String,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let upstream = start(upstream()).await?;
+    let layer = KeepAliveLayer::new().max_connections_per_host(2);
+    let app = App {
+        agent: layer.handle(),
+        client: ServiceBuilder::new()
+            .layer(layer)
+            .service(TcpConnector::new()),
+        upstream,
+    };
+    let agent = app.agent.clone();
+    let url = start(service(app)).await?;
+
+    let me = KeepAliveLayer::new();
+    let me = ServiceBuilder::new().layer(me).service(TcpConnector::new());
+    let shout = async |word: &'static str| -> Result<String, Box<dyn Error>> {
+        let request = Request::post(format!("{url}/shout")).body(Body::from(word))?;
+        text(me.request(request).await?).await
+    };
+    println!("One: {}", shout("hello").await?);
+    let six = ["a", "b", "c", "d", "e", "f"].map(shout);
+    println!("Six at once: {}", try_join_all(six).await?.join(" "));
+
+    let request = Request::get(format!("{url}/hello/axum")).body(Body::empty())?;
+    println!("In a handler: {}", text(me.request(request).await?).await?);
+
+    let request = Request::get(format!("{url}/status")).body(Body::empty())?;
+    println!("Status: {}", text(me.request(request).await?).await?);
+
+    agent.drain().await;
+    println!("Drained: {}", agent.status());
+    Ok(())
+}
+
+/// The service that calls another.
+fn service(app: App) -> Router {
+    Router::new()
+        .route("/hello/{name}", get(hello))
+        .route("/status", get(status))
+        // Everything else is the other one's.
+        .fallback(pass_on)
+        .with_state(app)
+}
+
+/// Asks the other service for something, and makes an answer of its own of it.
+async fn hello(State(app): State<App>, Path(name): Path<String>) -> Result<String, Failure> {
+    let request = Request::post(format!("{}/shout", app.upstream)).body(Body::from(name))?;
+    let response = app.client.request(request).await?;
+    // To its end: that is where the connection goes back.
+    let shouted = response.into_body().collect().await?.to_bytes();
+    Ok(format!("Hello, {}", String::from_utf8_lossy(&shouted)))
+}
+
+/// Passes a request on as it is, and its response back. What a proxy has to do beside that is in `examples/proxy.rs`.
+async fn pass_on(
+    State(app): State<App>,
+    mut request: Request<Body>,
+) -> Result<Response<Body>, Failure> {
+    let path = request.uri().path_and_query();
+    let uri = format!("{}{}", app.upstream, path.map_or("/", |path| path.as_str()));
+    *request.uri_mut() = uri.parse::<Uri>()?;
+    // The agent sets that of the new URI.
+    request.headers_mut().remove(HOST);
+    let response = app.client.request(request).await?;
+    Ok(response.map(Body::new))
+}
+
+/// agentkeepalive's `getCurrentStatus()`, as JSON.
+async fn status(State(app): State<App>) -> Json<Status> {
+    Json(app.agent.status())
+}
+
+/// Whatever went wrong with the other service.
+struct Failure(Box<dyn Error + Send + Sync>);
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response<Body> {
+        let status = match tower_keep_alive::Error::find(&*self.0) {
+            Some(error) if error.is_timeout() => StatusCode::GATEWAY_TIMEOUT,
+            Some(error) if error.is_queue_full() => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::BAD_GATEWAY,
+        };
+        (status, format!("{}\n", self.0)).into_response()
+    }
+}
+
+impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+/// The other service: it answers in capitals, piece by piece as the request comes.
+fn upstream() -> Router {
+    let shout = |request: Request<Body>| async {
+        let body = request
+            .into_body()
+            .map_frame(|frame| frame.map_data(|data| data.to_ascii_uppercase().into()));
+        ([(CONTENT_TYPE, "text/plain")], Body::new(body))
+    };
+    Router::new().route("/shout", post(shout))
+}
+
+/// Serves on a free port.
+async fn start(app: Router) -> Result<String, Box<dyn Error>> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    tokio::spawn(async { serve(listener, app).await });
+    Ok(url)
+}
+
+async fn text(response: Response<tower_keep_alive::Body>) -> Result<String, Box<dyn Error>> {
+    let status = response.status();
+    let body = response.into_body().collect().await?.to_bytes();
+    let text = String::from_utf8_lossy(&body).into_owned();
+    match status.is_success() {
+        true => Ok(text),
+        false => Err(format!("{status}: {text}").into()),
+    }
+}
