@@ -232,7 +232,7 @@ impl Lifespan {
     }
 
     /// The transport is usable as of now.
-    pub(crate) fn begin(&mut self, now: Moment) {
+    pub(crate) fn begin(&self, now: Moment) {
         self.bond.begin(now);
     }
 
@@ -331,7 +331,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn born(now: Moment) -> Lifespan {
-        let mut lifespan = Lifespan::new();
+        let lifespan = Lifespan::new();
         lifespan.begin(now);
         lifespan
     }

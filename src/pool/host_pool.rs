@@ -153,7 +153,7 @@ impl<C: Poolable> HostPool<C> {
         self: &Arc<Self>,
         slot: usize,
         begun: Option<Instant>,
-        lifespan: &mut Lifespan,
+        lifespan: &Lifespan,
     ) {
         let now = self.pool.limits.clock.now();
         lifespan.begin(now);

@@ -44,7 +44,7 @@ impl<C: Poolable> Slot<C> {
     pub(crate) fn fill(self, mut conn: C) -> Box<Berth<C>> {
         let home = self.home.clone();
         let place = self.place;
-        home.connected(place, self.begun, conn.lifespan_mut());
+        home.connected(place, self.begun, conn.lifespan());
         let mut slot = self;
         conn.on_close(CloseHook::new(move |cause| {
             slot.cause = cause;
