@@ -98,12 +98,14 @@ pub mod connect;
 mod error;
 mod exchange;
 mod expiry;
+mod extensions;
 mod http1;
 mod info;
 mod keep_alive;
 mod key;
 mod lifespan;
 mod observe;
+mod place;
 mod pool;
 mod poolable;
 #[cfg(feature = "proxy")]
@@ -132,6 +134,7 @@ pub use expiry::{
     ActiveTimeout, ActiveTimeoutLayer, ExpiryFuture, IdleEviction, IdleEvictionLayer, MaxUses,
     MaxUsesLayer, Ttl, TtlLayer,
 };
+pub use extensions::{InactivityTimeout, OneShot, Partition};
 pub use http1::{Handshake, HandshakeFuture, HandshakeLayer, Http1Connection, Http1Future};
 pub use info::ConnectionInfo;
 pub use keep_alive::{KeepAlive, KeepAliveLayer};
@@ -141,7 +144,7 @@ pub use observe::{Connects, Observe, ObserveFuture, ObserveLayer};
 pub use pool::{Limits, Pool, Scheduling};
 pub use poolable::{Liveness, Poolable, Use};
 pub use route::{Family, Route};
-pub use target::{Destination, InactivityTimeout, OneShot, Partition, Reuse, Target};
+pub use target::{Destination, Reuse, Target};
 
 /// Guides for newcomers, recipes, and what to do when a stack does not compile.
 #[cfg(doc)]

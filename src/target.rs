@@ -1,16 +1,16 @@
-//! Where a connection is wanted to, and on what terms; and what a request can say about that.
+//! Where a connection is wanted to, and on what terms.
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::HeaderName;
+use http::Uri;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Request, Uri};
 
 use crate::error::{Error, Kind, TargetError};
+use crate::extensions::Partition;
 use crate::key::{Key, KeyRef};
+use crate::place::Place;
 use crate::route::Route;
 
 /// Where a connection is wanted to, and on what terms. Implement it for a target type of your own to pool connections
@@ -73,7 +73,7 @@ pub enum Reuse {
     Any,
     /// A new one, within the limits; it is kept afterwards. What a second try after a reset wants.
     Fresh,
-    /// A new one outside the limits, closed after its use. What [`OneShot`] asks for.
+    /// A new one outside the limits, closed after its use. What [`OneShot`](crate::OneShot) asks for.
     Never,
 }
 
@@ -246,7 +246,7 @@ impl Target for Destination {
             self.scheme.as_str(),
             &self.authority.as_str()[host],
             self.port,
-            self.partition.as_ref().map(|partition| &*partition.0),
+            self.partition.as_ref().map(Partition::name),
             self.route.as_ref(),
         )
     }
@@ -295,136 +295,6 @@ impl From<Destination> for Uri {
         }
         parts.path_and_query = Some(PathAndQuery::from_static("/"));
         Self::from_parts(parts).expect("a scheme, an authority and a path make a URI")
-    }
-}
-
-/// A request extension: connections for this request are shared only with requests of the same partition.
-///
-/// ```
-/// use tower_keep_alive::Partition;
-///
-/// let request = http::Request::get("http://localhost/")
-///     .extension(Partition::new("tenant-7"))
-///     .body(())
-///     .unwrap();
-/// # assert!(request.extensions().get::<Partition>().is_some());
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Partition(Arc<str>);
-
-impl Partition {
-    /// The partition of this name.
-    #[inline]
-    pub fn new(name: impl Into<Arc<str>>) -> Self {
-        Self(name.into())
-    }
-}
-
-/// A request extension: this request uses a connection of its own, outside every limit, that is closed afterwards; it
-/// says `Connection: close`. What Node does for `agent: false`.
-///
-/// ```
-/// let request = http::Request::get("http://localhost/")
-///     .extension(tower_keep_alive::OneShot)
-///     .body(())
-///     .unwrap();
-/// # assert!(request.extensions().get::<tower_keep_alive::OneShot>().is_some());
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct OneShot;
-
-/// A request extension: the longest silence of this request's connection, and the longest time for a connect made for
-/// it, instead of the agent's [`active_timeout`](crate::KeepAliveLayer::active_timeout) (Node: the request's `timeout`).
-/// `Duration::MAX` is no limit. Gone after the request.
-///
-/// ```
-/// use std::time::Duration;
-/// use tower_keep_alive::InactivityTimeout;
-///
-/// let request = http::Request::get("http://localhost/long-poll")
-///     .extension(InactivityTimeout(Duration::from_secs(120)))
-///     .body(())
-///     .unwrap();
-/// # assert!(request.extensions().get::<InactivityTimeout>().is_some());
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct InactivityTimeout(pub Duration);
-
-/// A request extension: this is a second try, for which only a new connection will do.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct OnFreshConnection;
-
-/// draft-ietf-httpapi-idempotency-key-header.
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-
-/// Whether it does no harm to send this twice.
-pub(crate) fn is_repeatable<B>(request: &Request<B>) -> bool {
-    request.method().is_idempotent() || request.headers().contains_key(IDEMPOTENCY_KEY)
-}
-
-/// Where host and port are in an authority.
-struct Place<'a> {
-    /// Without brackets.
-    host: Range<usize>,
-    /// `Err`: what stands in its place is none.
-    port: Result<Option<u16>, &'a str>,
-}
-
-impl<'a> Place<'a> {
-    /// From behind: almost always a port, and a host that has no colon and no user information before it.
-    #[inline]
-    fn of(authority: &'a str) -> Self {
-        let bytes = authority.as_bytes();
-        let mut start = bytes.len();
-        let (mut port, mut unit) = (0, 1);
-        while start > 0 && bytes[start - 1].is_ascii_digit() && unit <= 10_000 {
-            start -= 1;
-            port += u32::from(bytes[start] - b'0') * unit;
-            unit *= 10;
-        }
-        let (end, port) = match bytes[..start].last() {
-            Some(b':') if start < bytes.len() => (start - 1, u16::try_from(port).ok()),
-            _ => (bytes.len(), None),
-        };
-        let plain = !bytes[..end]
-            .iter()
-            .any(|it| matches!(it, b':' | b'@' | b'['));
-        if plain && port.is_some() == (end < bytes.len()) {
-            return Self {
-                host: 0..end,
-                port: Ok(port),
-            };
-        }
-        Self::with_all_parts(authority)
-    }
-
-    /// With user information, an IPv6 literal, or what is no port.
-    #[cold]
-    fn with_all_parts(authority: &'a str) -> Self {
-        let bytes = authority.as_bytes();
-        let mut start = 0;
-        let mut colon = None;
-        for (at, byte) in bytes.iter().enumerate() {
-            match byte {
-                b':' if colon.is_none() => colon = Some(at),
-                // What came before was user information.
-                b'@' => (start, colon) = (at + 1, None),
-                _ => {}
-            }
-        }
-        let (host, end) = if bytes.get(start) == Some(&b'[') {
-            let close = authority.rfind(']').unwrap_or(bytes.len());
-            (start + 1..close, (close + 1).min(bytes.len()))
-        } else {
-            let end = colon.unwrap_or(bytes.len());
-            (start..end, end)
-        };
-        let digits = authority[end..].strip_prefix(':').unwrap_or("");
-        let port = match digits {
-            "" => Ok(None),
-            digits => digits.parse().map(Some).map_err(|_| digits),
-        };
-        Self { host, port }
     }
 }
 

@@ -17,6 +17,8 @@ const FLOORS: &[&[&str]] = &[
     &["poolable", "agent"],
     &[
         "target",
+        "extensions",
+        "place",
         "route",
         "tls_config",
         "proxy",

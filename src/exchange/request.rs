@@ -11,12 +11,10 @@ use http_body::Body;
 
 use crate::error::TargetError;
 use crate::exchange::layer::Settings;
+use crate::extensions::{InactivityTimeout, OnFreshConnection, OneShot, Partition, is_repeatable};
 use crate::key::Key;
 use crate::route::Route;
-use crate::target::{
-    Destination, InactivityTimeout, OnFreshConnection, OneShot, Partition, Reuse, Target,
-    is_repeatable,
-};
+use crate::target::{Destination, Reuse, Target};
 
 /// Takes the origin out of the request's URI and leaves what is sent of it.
 pub(super) fn aim<B: Body>(

@@ -1,0 +1,75 @@
+//! What a request can say about its connection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Request;
+use http::header::HeaderName;
+
+/// A request extension: connections for this request are shared only with requests of the same partition.
+///
+/// ```
+/// use tower_keep_alive::Partition;
+///
+/// let request = http::Request::get("http://localhost/")
+///     .extension(Partition::new("tenant-7"))
+///     .body(())
+///     .unwrap();
+/// # assert!(request.extensions().get::<Partition>().is_some());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Partition(Arc<str>);
+
+impl Partition {
+    /// The partition of this name.
+    #[inline]
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        Self(name.into())
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A request extension: this request uses a connection of its own, outside every limit, that is closed afterwards; it
+/// says `Connection: close`. What Node does for `agent: false`.
+///
+/// ```
+/// let request = http::Request::get("http://localhost/")
+///     .extension(tower_keep_alive::OneShot)
+///     .body(())
+///     .unwrap();
+/// # assert!(request.extensions().get::<tower_keep_alive::OneShot>().is_some());
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct OneShot;
+
+/// A request extension: the longest silence of this request's connection, and the longest time for a connect made for
+/// it, instead of the agent's [`active_timeout`](crate::KeepAliveLayer::active_timeout) (Node: the request's `timeout`).
+/// `Duration::MAX` is no limit. Gone after the request.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_keep_alive::InactivityTimeout;
+///
+/// let request = http::Request::get("http://localhost/long-poll")
+///     .extension(InactivityTimeout(Duration::from_secs(120)))
+///     .body(())
+///     .unwrap();
+/// # assert!(request.extensions().get::<InactivityTimeout>().is_some());
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct InactivityTimeout(pub Duration);
+
+/// A request extension: this is a second try, for which only a new connection will do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OnFreshConnection;
+
+/// draft-ietf-httpapi-idempotency-key-header.
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// Whether it does no harm to send this twice.
+pub(crate) fn is_repeatable<B>(request: &Request<B>) -> bool {
+    request.method().is_idempotent() || request.headers().contains_key(IDEMPOTENCY_KEY)
+}
