@@ -12,9 +12,9 @@ mod limits;
 mod line;
 mod list;
 #[cfg(test)]
-mod orders_tests;
+mod model_tests;
 #[cfg(test)]
-mod random_tests;
+mod orders_tests;
 mod shared;
 mod slot;
 mod sweep;

@@ -1,18 +1,17 @@
-//! Who acts in a random schedule: transports, connections, drivers and callers, and the dice.
+//! Who acts in a schedule: transports, connections, drivers and callers.
 
 use std::fmt::Debug;
-use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake};
 
-use crate::bond::TransportGuard;
+use crate::bond::{Bond, TransportGuard};
 use crate::lifespan::Lifespan;
 use crate::pool::{Berth, Slot, Waiter};
 use crate::poolable::Poolable;
 use crate::target::Reuse;
 
-/// What the model knows of one transport.
+/// What the model knows of one transport, without asking the pool.
 pub(super) struct Line {
     pub(super) host: usize,
     pub(super) one_shot: bool,
@@ -21,11 +20,43 @@ pub(super) struct Line {
     pub(super) detached: AtomicBool,
     /// The connection was dropped: the transport will go.
     pub(super) closing: AtomicBool,
+    pub(super) bond: Arc<Bond>,
+    pub(super) limits: LineLimits,
+    pub(super) facts: Mutex<Facts>,
+}
+
+/// In milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LineLimits {
+    pub(super) max_idle: u64,
+    pub(super) max_age: u64,
+    pub(super) max_uses: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Facts {
+    pub(super) born: u64,
+    pub(super) uses: u64,
+    /// When its last use ended.
+    pub(super) free_since: u64,
+    /// The step in which it became idle, for as long as it is.
+    pub(super) idle_from_step: Option<usize>,
 }
 
 impl Line {
     pub(super) fn counts(&self) -> bool {
         self.alive.load(SeqCst) && !self.detached.load(SeqCst)
+    }
+
+    /// A use of it is over, or it has been left alone until now: whether it may be used once more.
+    pub(super) fn may_be_used(&self, now: u64) -> bool {
+        let facts = self.facts.lock().unwrap();
+        self.open.load(SeqCst)
+            && self.counts()
+            && !self.bond.is_poisoned()
+            && facts.uses < self.limits.max_uses
+            && now - facts.born < self.limits.max_age
+            && now - facts.free_since < self.limits.max_idle
     }
 }
 
@@ -86,6 +117,8 @@ impl Wake for Flag {
 }
 
 pub(super) struct Caller {
+    /// In the order of arrival.
+    pub(super) number: usize,
     pub(super) host: usize,
     pub(super) reuse: Reuse,
     pub(super) urgent: bool,
@@ -110,35 +143,26 @@ impl Caller {
     }
 }
 
-/// The same numbers for the same seed.
-pub(super) struct Dice(pub(super) u64);
+/// What happened, told of the schedule that fails.
+pub(super) struct Trace(Vec<String>);
 
-impl Dice {
-    pub(super) fn roll(&mut self, range: Range<usize>) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        range.start + (self.0 >> 11) as usize % range.len()
-    }
-
-    pub(super) fn one_in(&mut self, sides: usize) -> bool {
-        self.roll(0..sides) == 0
-    }
-}
-
-/// What is told if a run fails.
-pub(super) struct Trace(pub(super) Vec<String>);
+/// Of the schedule that failed last.
+pub(super) static FAILED: Mutex<String> = Mutex::new(String::new());
 
 impl Trace {
-    pub(super) fn note(&mut self, what: impl Debug) {
-        self.0.push(format!("{what:?}"));
+    pub(super) fn begin(what: impl Debug) -> Self {
+        Self(vec![format!("{what:?}")])
+    }
+
+    pub(super) fn note(&mut self, what: impl Into<String>) {
+        self.0.push(what.into());
     }
 }
 
 impl Drop for Trace {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("{}", self.0.join("\n"));
+            *FAILED.lock().unwrap() = self.0.join("\n  ");
         }
     }
 }

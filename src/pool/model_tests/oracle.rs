@@ -1,0 +1,265 @@
+//! What must be true, whatever happens: of what a caller is told, of what is given back, after every step, when
+//! everybody has come for what there was, and in the end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+
+use http::Uri;
+
+use super::actors::{Conn, Line};
+use super::steps::HOSTS;
+use super::world::{World, line};
+use crate::key::Key;
+use crate::pool::{Berth, Scheduling, Slot, Verdict};
+use crate::target::{Reuse, Target};
+
+/// What the model says of a checkout before the pool decides.
+pub(super) struct Expected {
+    reuse: Reuse,
+    returning: bool,
+    /// The one to take: the first in the order of the schedule that may be used. More than one where they became idle
+    /// in the same step.
+    picks: Vec<u64>,
+    /// Those that come before it and may not be used: closed.
+    passed: Vec<Arc<Line>>,
+    /// Connections that the limits count, of this host and of all.
+    counted: usize,
+    total: usize,
+    blocked: usize,
+    admits: bool,
+}
+
+impl Expected {
+    pub(super) fn check(&self, verdict: &Verdict<Conn>, world: &World) {
+        let limits = &world.limits;
+        match verdict {
+            Verdict::Take(berth) => {
+                assert_eq!(self.reuse, Reuse::Any, "it wanted none that was used");
+                let id = line(berth).bond.id();
+                assert!(
+                    self.picks.contains(&id),
+                    "#{id} is not one of {:?}",
+                    self.picks
+                );
+                for line in &self.passed {
+                    assert!(line.closing.load(SeqCst), "#{} is kept", line.bond.id());
+                }
+            }
+            Verdict::Make(..) if self.reuse == Reuse::Never => {}
+            Verdict::Make(..) => {
+                assert!(self.picks.is_empty(), "{:?} may be used", self.picks);
+                assert!(self.counted < limits.max_connections_per_host);
+                assert!(self.total < limits.max_connections);
+                let urgent = self.returning || self.reuse == Reuse::Fresh;
+                let urgent = urgent || !self.passed.is_empty();
+                assert!(urgent || self.blocked == 0, "somebody is overtaken");
+            }
+            Verdict::Wait(_) => {
+                assert_ne!(self.reuse, Reuse::Never);
+                assert!(self.picks.is_empty(), "{:?} may be used", self.picks);
+            }
+            Verdict::QueueFull(max) => {
+                assert!(!self.returning && self.reuse == Reuse::Any);
+                assert!(self.picks.is_empty(), "{:?} may be used", self.picks);
+                assert!(*max == limits.max_pending_per_host && *max < usize::MAX);
+                assert!(self.blocked >= *max, "there is room in the line");
+            }
+            Verdict::ShutDown => assert!(!self.admits),
+        }
+        if !matches!(verdict, Verdict::ShutDown) {
+            assert!(self.admits, "it should have been refused");
+        }
+    }
+}
+
+impl World {
+    /// `stale`: the caller brings one back that it had been given.
+    pub(super) fn expect_of_checkout(
+        &self,
+        host: usize,
+        reuse: Reuse,
+        returning: bool,
+        stale: bool,
+    ) -> Expected {
+        let now = self.now();
+        let mut idle = self.idle(host);
+        let from_step = |line: &Arc<Line>| line.facts.lock().unwrap().idle_from_step;
+        idle.sort_by_key(from_step);
+        if self.limits.scheduling == Scheduling::Lifo {
+            idle.reverse();
+        }
+        let usable = |line: &&Arc<Line>| line.may_be_used(now);
+        let step = idle.iter().find(usable).and_then(from_step);
+        let first = |line: &&Arc<Line>| step.is_some() && from_step(line) == step;
+        // Those that are dead and became idle in the step of the picked one may stand on either side of it.
+        let passed = idle.iter().take_while(|line| !first(line));
+        Expected {
+            reuse,
+            returning,
+            picks: if reuse == Reuse::Any {
+                let picks = idle.iter().filter(first).filter(usable);
+                picks.map(|line| line.bond.id()).collect()
+            } else {
+                Vec::new()
+            },
+            passed: passed.cloned().collect(),
+            counted: self.counted(host),
+            total: (0..HOSTS.len()).map(|host| self.counted(host)).sum(),
+            blocked: self.blocked(host),
+            // Who has had its turn is let in while the agent drains.
+            admits: !self.closed || (!self.destroyed && (returning || stale)),
+        }
+    }
+
+    /// The end of a good use, or of a connect that nobody waited for.
+    pub(super) fn give_back(&mut self, berth: Box<Berth<Conn>>) {
+        let line = line(&berth).clone();
+        line.facts.lock().unwrap().free_since = self.now();
+        let usable = line.may_be_used(self.now()) && !line.one_shot;
+        let wanted = self.callers.iter().any(|it| it.waiter.is_some());
+        let host = self.idle(line.host).len();
+        let all: usize = (0..HOSTS.len()).map(|host| self.idle(host).len()).sum();
+        let kept = self.limits.keep_alive
+            && host < self.limits.max_idle_per_host
+            && all < self.limits.max_idle;
+        berth.give_back();
+        let closed = line.closing.load(SeqCst);
+        let id = line.bond.id();
+        if !usable || !self.limits.keep_alive || self.destroyed {
+            assert!(closed, "#{id} may not be used again, and is kept");
+        } else if kept && !wanted && !self.closed && self.pool.is_some() {
+            assert!(!closed, "#{id} may be used again, and is closed");
+        }
+    }
+
+    fn slots(&self, host: usize) -> impl Iterator<Item = &Slot<Conn>> {
+        let making = self
+            .callers
+            .iter()
+            .filter(move |it| it.host == host && it.reuse != Reuse::Never);
+        let left = self.background.iter().filter(move |it| it.host == host);
+        making
+            .filter_map(|it| it.slot.as_ref())
+            .chain(left.map(|it| it.slot()))
+    }
+
+    /// Transports and connects that a limit counts.
+    fn counted(&self, host: usize) -> usize {
+        let lines = self.lines.iter();
+        let alive = lines.filter(|it| it.host == host && it.counts() && !it.one_shot);
+        alive.count() + self.slots(host).count()
+    }
+
+    fn blocked(&self, host: usize) -> usize {
+        of(&self.agent.status().pending, host)
+    }
+
+    /// Transports that a limit still counts and no connection has.
+    fn closing(&self, host: usize) -> usize {
+        let lines = self.lines.iter();
+        let closing = lines.filter(|it| it.counts() && it.closing.load(SeqCst));
+        closing.filter(|it| it.host == host && !it.one_shot).count()
+    }
+
+    /// Connections that were dropped of late.
+    pub(super) fn ended(&self, host: usize) -> usize {
+        let lines = self.lines.iter();
+        lines
+            .filter(|it| it.host == host && it.closing.load(SeqCst))
+            .count()
+    }
+
+    /// After every step.
+    pub(super) fn limits_hold(&self) {
+        let mut total = 0;
+        for host in 0..HOSTS.len() {
+            let counted = self.counted(host);
+            assert!(
+                counted <= self.limits.max_connections_per_host,
+                "{counted} for {}",
+                HOSTS[host]
+            );
+            total += counted;
+        }
+        assert!(total <= self.limits.max_connections, "{total} for all");
+        for host in 0..HOSTS.len() {
+            for line in self.idle(host) {
+                assert!(!line.closing.load(SeqCst), "a closed one is idle");
+                assert!(line.counts() && !line.one_shot, "it is not the pool's");
+            }
+        }
+    }
+
+    /// When everybody has come for what there was.
+    pub(super) fn nobody_is_forgotten(&self) {
+        let status = self.agent.status();
+        let kept = || status.idle.values();
+        assert!(kept().all(|&idle| idle <= self.limits.max_idle_per_host));
+        assert!(kept().sum::<usize>() <= self.limits.max_idle);
+        if self.destroyed {
+            assert!(self.callers.iter().all(|it| it.waiter.is_none()));
+        }
+        if self.closed || self.pool.is_none() {
+            assert!(status.idle.is_empty());
+        }
+        let total: usize = (0..HOSTS.len()).map(|host| self.counted(host)).sum();
+        let (mut held_by_total, mut idle, mut closing) = (0, 0, 0);
+        for host in 0..HOSTS.len() {
+            let callers = || self.callers.iter().filter(|it| it.host == host);
+            let blocked = callers().filter(|it| it.is_blocked()).count();
+            assert_eq!(of(&status.pending, host), blocked);
+            idle += of(&status.idle, host);
+            closing += self.closing(host);
+            if blocked == 0 {
+                continue;
+            }
+            if self.counted(host) < self.limits.max_connections_per_host {
+                assert!(total >= self.limits.max_connections, "a slot is free");
+                held_by_total += 1;
+            } else if of(&status.idle, host) > 0 {
+                assert!(blocked <= self.closing(host), "an idle one could go");
+            }
+            if callers().any(|it| it.is_blocked() && it.reuse == Reuse::Any) {
+                assert_eq!(of(&status.idle, host), 0, "one is idle");
+            }
+        }
+        if idle > 0 {
+            assert!(held_by_total <= closing, "an idle one could make room");
+        }
+        let callers = self.callers.iter();
+        let not_begun = callers.filter(|it| it.slot.is_some() && !it.begun).count();
+        let counted = status.closed + status.detached + status.open() as u64;
+        assert_eq!(status.created + not_begun as u64, counted);
+        let alive = self.lines.iter().filter(|it| it.counts()).count();
+        let making = self.callers.iter().filter(|it| it.slot.is_some()).count();
+        assert_eq!(status.open(), alive + making + self.background.len());
+    }
+
+    /// Everybody leaves, and nothing is left behind.
+    pub(super) fn end(mut self) {
+        self.note(|| "the end".into());
+        self.callers.clear();
+        self.used.clear();
+        self.background.clear();
+        self.drivers.clear();
+        self.agent.close_idle();
+        assert!(self.lines.iter().all(|it| !it.alive.load(SeqCst)));
+        let status = self.agent.status();
+        assert_eq!(status.open(), 0);
+        assert_eq!(status.created, status.closed + status.detached);
+        assert!(status.pending.is_empty());
+        assert!(self.shared.table.is_empty());
+        if let Some(total) = self.shared.lock_total() {
+            assert!(total.is_at_rest());
+        }
+        drop(self.pool.take());
+        // No cycle keeps it.
+        assert_eq!(Arc::strong_count(&self.shared), 1);
+    }
+}
+
+fn of(map: &BTreeMap<Key, usize>, host: usize) -> usize {
+    let key = Key::from(Uri::from_static(HOSTS[host]).key());
+    map.get(&key).copied().unwrap_or(0)
+}

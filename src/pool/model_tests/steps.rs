@@ -1,0 +1,259 @@
+//! What can happen to a pool, as data: drawn at random, and cut down to what makes a check fail.
+//!
+//! A step that names somebody says "the so-manieth of those who can do this"; a step that nobody can do is none. So any
+//! sequence stays one when steps are left out of it.
+
+use std::time::Duration;
+
+use proptest::option;
+use proptest::prelude::*;
+use proptest_state_machine::ReferenceStateMachine;
+
+use crate::pool::{Limits, Scheduling};
+use crate::target::Reuse;
+
+/// The hosts that callers ask for again and again.
+pub(super) const HOSTS: [&str; 3] = ["http://a/", "http://b/", "http://c/"];
+
+/// The limits of one run.
+#[derive(Clone, Debug)]
+pub(super) struct Setup {
+    pub(super) hosts: usize,
+    per_host: Option<usize>,
+    total: Option<usize>,
+    idle_per_host: Option<usize>,
+    idle: Option<usize>,
+    pending: Option<usize>,
+    keep_alive: bool,
+    fifo: bool,
+}
+
+impl Setup {
+    pub(super) fn limits(&self) -> Limits {
+        let mut limits = Limits::new().keep_alive(self.keep_alive);
+        if let Some(max) = self.per_host {
+            limits = limits.max_connections_per_host(max);
+        }
+        if let Some(max) = self.total {
+            limits = limits.max_connections(max);
+        }
+        if let Some(max) = self.idle_per_host {
+            limits = limits.max_idle_per_host(max);
+        }
+        if let Some(max) = self.idle {
+            limits = limits.max_idle(max);
+        }
+        if let Some(max) = self.pending {
+            limits = limits.max_pending_per_host(max);
+        }
+        if self.fifo {
+            limits = limits.scheduling(Scheduling::Fifo);
+        }
+        limits
+    }
+}
+
+/// Somebody: counted round among those who can.
+pub(super) type Who = u8;
+
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    /// A caller asks for a connection. `finds_stale`: a look at what it is given tells that it is dead.
+    Ask {
+        host: usize,
+        reuse: Reuse,
+        returning: bool,
+        finds_stale: bool,
+    },
+    /// A caller who may make a connection begins to.
+    Begin(Who),
+    Connect(Who, Made),
+    /// A caller in line looks what there is for it.
+    Collect {
+        who: Who,
+        finds_stale: bool,
+    },
+    /// All of them do, until there is nothing for anybody.
+    CollectAll,
+    /// A caller asks again, having found stale what it was given.
+    ComeBack(Who),
+    /// A caller leaves, in whatever state.
+    Leave(Who),
+    EndUse(Who, End),
+    /// The transport of a connection goes, in the driver that has it.
+    LoseTransport(Who),
+    /// The server closes, and nobody has noticed yet but the connection itself.
+    ServerCloses(Who),
+    /// A connect that nobody waits for comes to its end.
+    InBackground(Who, Made),
+    Prewarm {
+        host: usize,
+        count: usize,
+    },
+    /// A caller says that a connection is not to be used again.
+    Poison(Who),
+    /// A host that nobody asked for before, and will not again.
+    Visit,
+    Advance(u64),
+    Sweep,
+    CloseIdle,
+    Drain,
+    Destroy,
+    /// The last owner goes.
+    DropPool,
+}
+
+/// What a connect comes to. Times in milliseconds.
+#[derive(Clone, Debug)]
+pub(super) enum Made {
+    Failure,
+    Connection {
+        /// Its transport is in a task of its own, and goes later than the connection.
+        driver: bool,
+        max_idle: Option<u64>,
+        max_age: Option<u64>,
+        max_uses: Option<u64>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Good,
+    Bad,
+    /// Let go of in the middle.
+    Dropped,
+    /// The transport leaves the pool, and the use goes on.
+    Detached,
+}
+
+/// What the steps to come depend on: an agent is shut down once.
+#[derive(Clone, Debug)]
+pub(super) struct Script {
+    pub(super) setup: Setup,
+    shut: bool,
+    destroyed: bool,
+    orphaned: bool,
+}
+
+impl ReferenceStateMachine for Script {
+    type State = Self;
+    type Transition = Step;
+
+    fn init_state() -> BoxedStrategy<Self> {
+        (
+            1..=HOSTS.len(),
+            option::of(1..4_usize),
+            option::of(1..5_usize),
+            option::weighted(0.3, 0..2_usize),
+            option::weighted(0.3, 0..3_usize),
+            option::weighted(0.25, 0..3_usize),
+            prop::bool::weighted(0.95),
+            any::<bool>(),
+        )
+            .prop_map(
+                |(hosts, per_host, total, idle_per_host, idle, pending, keep_alive, fifo)| Self {
+                    setup: Setup {
+                        hosts,
+                        per_host,
+                        total,
+                        idle_per_host,
+                        idle,
+                        pending,
+                        keep_alive,
+                        fifo,
+                    },
+                    shut: false,
+                    destroyed: false,
+                    orphaned: false,
+                },
+            )
+            .boxed()
+    }
+
+    fn transitions(script: &Self) -> BoxedStrategy<Step> {
+        let host = 0..script.setup.hosts;
+        let who = || any::<Who>();
+        let stale = || prop::bool::weighted(0.1);
+        let reuse = prop_oneof![
+            8 => Just(Reuse::Any),
+            1 => Just(Reuse::Fresh),
+            1 => Just(Reuse::Never),
+        ];
+        let ask = (host.clone(), reuse, prop::bool::weighted(0.1), stale()).prop_map(
+            |(host, reuse, returning, finds_stale)| Step::Ask {
+                host,
+                reuse,
+                returning,
+                finds_stale,
+            },
+        );
+        let end = prop_oneof![
+            12 => Just(End::Good),
+            1 => Just(End::Bad),
+            1 => Just(End::Dropped),
+            1 => Just(End::Detached),
+        ];
+        prop_oneof![
+            // A sequence that begins with this one is one to read: so these stand where shrinking ends.
+            220 => ask,
+            90 => who().prop_map(Step::Begin),
+            110 => (who(), made()).prop_map(|(who, made)| Step::Connect(who, made)),
+            180 => (who(), end).prop_map(|(who, end)| Step::EndUse(who, end)),
+            80 => (who(), stale()).prop_map(|(who, finds_stale)| Step::Collect { who, finds_stale }),
+            70 => Just(Step::CollectAll),
+            40 => who().prop_map(Step::ComeBack),
+            60 => who().prop_map(Step::Leave),
+            60 => who().prop_map(Step::LoseTransport),
+            25 => who().prop_map(Step::ServerCloses),
+            25 => (who(), made()).prop_map(|(who, made)| Step::InBackground(who, made)),
+            15 => (host, 0..4_usize).prop_map(|(host, count)| Step::Prewarm { host, count }),
+            12 => who().prop_map(Step::Poison),
+            10 => Just(Step::Visit),
+            30 => (1..15_u64).prop_map(Step::Advance),
+            12 => Just(Step::Sweep),
+            8 => Just(Step::CloseIdle),
+            1 => Just(Step::Drain),
+            1 => Just(Step::Destroy),
+            1 => Just(Step::DropPool),
+        ]
+        .boxed()
+    }
+
+    fn preconditions(script: &Self, step: &Step) -> bool {
+        match step {
+            Step::Drain => !script.shut,
+            Step::Destroy => !script.destroyed,
+            Step::DropPool => !script.orphaned,
+            _ => true,
+        }
+    }
+
+    fn apply(mut script: Self, step: &Step) -> Self {
+        script.shut |= matches!(step, Step::Drain | Step::Destroy);
+        script.destroyed |= matches!(step, Step::Destroy);
+        script.orphaned |= matches!(step, Step::DropPool);
+        script
+    }
+}
+
+fn made() -> impl Strategy<Value = Made> {
+    prop_oneof![
+        4 => (
+            any::<bool>(),
+            option::of(Just(20)),
+            option::weighted(0.3, 5..40_u64),
+            option::weighted(0.25, 1..4_u64),
+        )
+            .prop_map(|(driver, max_idle, max_age, max_uses)| Made::Connection {
+                driver,
+                max_idle,
+                max_age,
+                max_uses,
+            }),
+        1 => Just(Made::Failure),
+    ]
+}
+
+pub(super) fn millis(count: u64) -> Duration {
+    Duration::from_millis(count)
+}

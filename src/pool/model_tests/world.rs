@@ -1,0 +1,600 @@
+//! The pool that is tried, with everybody who has to do with it, and what each step does.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+use http::Uri;
+use tokio::sync::oneshot;
+
+use super::actors::{Caller, Conn, Driver, Facts, Line, LineLimits, Trace, Wire};
+use super::steps::{End, HOSTS, Made, Setup, Step, Who, millis};
+use crate::agent::{AgentHandle, ConnectionState};
+use crate::cause::Cause;
+use crate::clock::{Clock, Moment};
+use crate::key::Key;
+use crate::lifespan::Lifespan;
+use crate::pool::shared::Shared;
+use crate::pool::{Ask, Berth, Limits, Pool, Slot, Turn, Verdict};
+use crate::poolable::Poolable;
+use crate::target::{Reuse, Target};
+
+pub(super) struct World {
+    /// Nothing once the last owner is gone.
+    pub(super) pool: Option<Pool<Conn>>,
+    pub(super) shared: Arc<Shared<Conn>>,
+    pub(super) agent: AgentHandle,
+    pub(super) limits: Limits,
+    pub(super) time: Arc<AtomicU64>,
+    pub(super) lines: Vec<Arc<Line>>,
+    /// In the order of arrival.
+    pub(super) callers: Vec<Caller>,
+    pub(super) background: Vec<Background>,
+    #[expect(clippy::vec_box, reason = "a berth is boxed once and for all")]
+    pub(super) used: Vec<Box<Berth<Conn>>>,
+    pub(super) drivers: Vec<Driver>,
+    /// New callers are refused.
+    pub(super) closed: bool,
+    pub(super) destroyed: bool,
+    pub(super) steps: usize,
+    arrived: usize,
+    pub(super) trace: Trace,
+}
+
+/// A connect that goes on for nobody in particular.
+pub(super) struct Background {
+    pub(super) host: usize,
+    slot: Slot<Conn>,
+    /// Given up when its other end is dropped. Nothing for one that warms the pool.
+    cancelled: Option<oneshot::Receiver<()>>,
+}
+
+impl Background {
+    pub(super) fn slot(&self) -> &Slot<Conn> {
+        &self.slot
+    }
+}
+
+impl World {
+    pub(super) fn new(setup: &Setup) -> Self {
+        let time = Arc::new(AtomicU64::new(0));
+        let limits = setup.limits().clock({
+            let (start, time) = (Moment::now(), time.clone());
+            Clock::new(move || start.checked_add(millis(time.load(SeqCst))).unwrap())
+        });
+        let pool = Pool::new(limits.clone());
+        Self {
+            shared: pool.0.0.clone(),
+            agent: pool.handle(),
+            pool: Some(pool),
+            trace: Trace::begin(setup),
+            limits,
+            time,
+            lines: Vec::new(),
+            callers: Vec::new(),
+            background: Vec::new(),
+            used: Vec::new(),
+            drivers: Vec::new(),
+            closed: false,
+            destroyed: false,
+            steps: 0,
+            arrived: 0,
+        }
+    }
+
+    pub(super) fn now(&self) -> u64 {
+        self.time.load(SeqCst)
+    }
+
+    pub(super) fn step(&mut self, step: Step) {
+        self.steps += 1;
+        self.act(step);
+        self.cancel_background();
+        self.note_who_is_idle();
+    }
+
+    fn act(&mut self, step: Step) {
+        match step {
+            Step::Ask {
+                host,
+                reuse,
+                returning,
+                finds_stale,
+            } => self.checkout(host, reuse, returning, None, finds_stale),
+            Step::Begin(who) => self.begin(who),
+            Step::Connect(who, made) => self.connect(who, &made),
+            Step::Collect { who, finds_stale } => {
+                if let Some(index) = nth(who, self.callers.len()) {
+                    self.collect(index, finds_stale);
+                }
+            }
+            Step::CollectAll => self.collect_all(),
+            Step::ComeBack(who) => self.come_back(who),
+            Step::Leave(who) => {
+                if let Some(index) = nth(who, self.callers.len()) {
+                    self.leave(index);
+                }
+            }
+            Step::EndUse(who, how) => {
+                if let Some(index) = nth(who, self.used.len()) {
+                    self.end_use(index, how);
+                }
+            }
+            Step::LoseTransport(who) => {
+                if let Some(index) = nth(who, self.drivers.len()) {
+                    let driver = self.drivers.remove(index);
+                    self.note(|| format!("#{} loses its transport", driver._guard.bond().id()));
+                }
+            }
+            Step::ServerCloses(who) => {
+                if let Some(index) = nth(who, self.lines.len()) {
+                    let line = self.lines[index].clone();
+                    self.note(|| format!("the server closes #{}", line.bond.id()));
+                    line.open.store(false, SeqCst);
+                }
+            }
+            Step::InBackground(who, made) => self.finish_in_background(who, &made),
+            Step::Prewarm { host, count } => self.prewarm(host, count),
+            Step::Poison(who) => {
+                if let Some(index) = nth(who, self.lines.len()) {
+                    let line = self.lines[index].clone();
+                    self.note(|| format!("#{} is poisoned", line.bond.id()));
+                    line.bond.poison();
+                }
+            }
+            Step::Visit => self.visit(),
+            Step::Advance(by) => {
+                self.note(|| format!("{by} ms pass"));
+                self.time.fetch_add(by, SeqCst);
+            }
+            Step::Sweep => self.sweep(),
+            Step::CloseIdle => {
+                self.note(|| "close idle".into());
+                self.agent.close_idle();
+            }
+            Step::Drain => {
+                self.note(|| "drain".into());
+                drop(self.agent.drain());
+                self.closed = true;
+            }
+            Step::Destroy => {
+                self.note(|| "destroy".into());
+                self.agent.destroy();
+                self.closed = true;
+                self.destroyed = true;
+            }
+            // Callers in line hold the pool.
+            Step::DropPool => {
+                if self.callers.is_empty() {
+                    self.note(|| "the last owner goes".into());
+                    self.pool = None;
+                }
+            }
+        }
+    }
+
+    fn checkout(
+        &mut self,
+        host: usize,
+        reuse: Reuse,
+        returning: bool,
+        stale: Option<Box<Berth<Conn>>>,
+        finds_stale: bool,
+    ) {
+        let Some(pool) = &self.pool else { return };
+        let ask = Ask {
+            reuse,
+            runtime: None,
+            returning,
+        };
+        self.arrived += 1;
+        let ended_before = self.ended(host);
+        let expected = self.expect_of_checkout(host, reuse, returning, stale.is_some());
+        let verdict = pool.checkout(
+            Uri::from_static(HOSTS[host]).key(),
+            ask,
+            stale,
+            self.limits.clock.now(),
+        );
+        let outcome = match &verdict {
+            Verdict::Take(berth) => format!("takes #{}", line(berth).bond.id()),
+            Verdict::Make(..) => "may make".into(),
+            Verdict::Wait(_) => "waits".into(),
+            Verdict::QueueFull(_) => "finds the queue full".into(),
+            Verdict::ShutDown => "is refused".into(),
+        };
+        let number = self.arrived;
+        self.note(|| format!("caller {number} for {} ({ask:?}) {outcome}", HOSTS[host]));
+        expected.check(&verdict, self);
+        // Who came upon dead or expired ones is urgent, too.
+        let urgent = returning || reuse == Reuse::Fresh || self.ended(host) > ended_before;
+        let mut caller = Caller {
+            number,
+            host,
+            reuse,
+            urgent,
+            waiter: None,
+            slot: None,
+            begun: false,
+            stale: None,
+            flag: Arc::default(),
+            pending: false,
+        };
+        match verdict {
+            Verdict::Take(berth) => return self.served(caller, berth, finds_stale),
+            Verdict::Make(slot, waiter) => {
+                caller.slot = Some(slot);
+                caller.waiter = Some(waiter);
+            }
+            Verdict::Wait(waiter) => caller.waiter = Some(waiter),
+            Verdict::QueueFull(_) | Verdict::ShutDown => return,
+        }
+        self.callers.push(caller);
+    }
+
+    /// A caller who is not in line any more has a connection of somebody else.
+    fn served(&mut self, mut caller: Caller, mut berth: Box<Berth<Conn>>, finds_stale: bool) {
+        assert!(caller.waiter.is_none());
+        let bond = line(&berth).bond.clone();
+        if !berth.connection().is_open() || bond.is_poisoned() || finds_stale {
+            self.note(|| format!("caller {} finds #{} stale", caller.number, bond.id()));
+            caller.stale = Some(berth);
+            return self.callers.push(caller);
+        }
+        line(&berth).facts.lock().unwrap().uses += 1;
+        berth.check_out(self.limits.clock.now(), None);
+        self.used.push(berth);
+        if let Some(slot) = caller.slot.take().filter(|_| caller.begun) {
+            self.leave_behind(caller.host, slot);
+        }
+    }
+
+    fn leave_behind(&mut self, host: usize, slot: Slot<Conn>) {
+        let (cancel, cancelled) = oneshot::channel();
+        if slot.home().clone().to_background(slot.place(), cancel) {
+            self.background.push(Background {
+                host,
+                slot,
+                cancelled: Some(cancelled),
+            });
+        }
+    }
+
+    fn come_back(&mut self, who: Who) {
+        let Some(index) = self.nth_caller(who, |it| it.stale.is_some()) else {
+            return;
+        };
+        let mut caller = self.callers.remove(index);
+        self.note(|| format!("caller {} comes back", caller.number));
+        let stale = caller.stale.take().unwrap();
+        if let Some(slot) = &caller.slot {
+            caller.waiter = Some(slot.home().wait_making(stale));
+            caller.urgent = true;
+            caller.pending = false;
+            self.callers.push(caller);
+        } else {
+            self.checkout(caller.host, caller.reuse, true, Some(stale), false);
+        }
+    }
+
+    fn begin(&mut self, who: Who) {
+        if let Some(index) = self.nth_caller(who, |it| it.slot.is_some() && !it.begun) {
+            let caller = &mut self.callers[index];
+            caller.begun = true;
+            caller.slot.as_mut().unwrap().begin();
+            let number = caller.number;
+            self.note(|| format!("caller {number} begins to connect"));
+        }
+    }
+
+    fn connect(&mut self, who: Who, made: &Made) {
+        let can = |it: &Caller| it.slot.is_some() && it.begun && it.stale.is_none();
+        let Some(index) = self.nth_caller(who, can) else {
+            return;
+        };
+        let mut caller = self.callers.remove(index);
+        let slot = caller.slot.take().unwrap();
+        let one_shot = caller.reuse == Reuse::Never;
+        let Some(mut berth) = self.connected(caller.host, one_shot, slot, made) else {
+            return self.note(|| format!("caller {} fails to connect", caller.number));
+        };
+        let line = line(&berth).clone();
+        self.note(|| format!("caller {} makes #{}", caller.number, line.bond.id()));
+        drop(caller.waiter);
+        line.facts.lock().unwrap().uses = 1;
+        berth.connection().lifespan_mut().check_out(None);
+        self.used.push(berth);
+    }
+
+    fn connected(
+        &mut self,
+        host: usize,
+        one_shot: bool,
+        slot: Slot<Conn>,
+        made: &Made,
+    ) -> Option<Box<Berth<Conn>>> {
+        let Made::Connection {
+            driver,
+            max_idle,
+            max_age,
+            max_uses,
+        } = *made
+        else {
+            slot.fail(Cause::Connect);
+            return None;
+        };
+        let mut lifespan = Lifespan::new();
+        max_idle.map(|max| lifespan.limit_idle(millis(max)));
+        max_age.map(|max| lifespan.limit_age(millis(max)));
+        max_uses.map(|max| lifespan.limit_uses(max));
+        let now = self.now();
+        let line = Arc::new(Line {
+            host,
+            one_shot,
+            open: AtomicBool::new(true),
+            alive: AtomicBool::new(true),
+            detached: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            bond: lifespan.bond().clone(),
+            limits: LineLimits {
+                max_idle: max_idle.unwrap_or(u64::MAX),
+                max_age: max_age.unwrap_or(u64::MAX),
+                max_uses: max_uses.unwrap_or(u64::MAX),
+            },
+            facts: Mutex::new(Facts {
+                born: now,
+                uses: 0,
+                free_since: now,
+                idle_from_step: None,
+            }),
+        });
+        self.lines.push(line.clone());
+        let mut wire = Some(Wire(line.clone()));
+        if driver {
+            self.drivers.push(Driver {
+                _wire: wire.take().unwrap(),
+                _guard: lifespan.transport_guard().unwrap(),
+            });
+        }
+        Some(slot.fill(Conn {
+            line,
+            _wire: wire,
+            lifespan,
+        }))
+    }
+
+    fn finish_in_background(&mut self, who: Who, made: &Made) {
+        let Some(index) = nth(who, self.background.len()) else {
+            return;
+        };
+        let Background { host, slot, .. } = self.background.remove(index);
+        if let Some(berth) = self.connected(host, false, slot, made) {
+            self.note(|| format!("#{} is made in the background", line(&berth).bond.id()));
+            self.give_back(berth);
+        }
+    }
+
+    fn prewarm(&mut self, host: usize, count: usize) {
+        let Some(pool) = &self.pool else { return };
+        let key = Uri::from_static(HOSTS[host]);
+        let lacking = count
+            .min(self.limits.max_idle_per_host)
+            .saturating_sub(self.idle(host).len());
+        match pool.warm(key.key(), count) {
+            Ok(slots) => {
+                assert!(slots.len() <= lacking, "more than was asked for");
+                self.note(|| format!("{} are made to warm {}", slots.len(), HOSTS[host]));
+                for mut slot in slots {
+                    slot.begin();
+                    self.background.push(Background {
+                        host,
+                        slot,
+                        cancelled: None,
+                    });
+                }
+            }
+            Err(_) => assert!(self.closed),
+        }
+    }
+
+    /// Nothing of it may stay: neither in the table nor in the books.
+    fn visit(&mut self) {
+        let Some(pool) = &self.pool else { return };
+        let ask = Ask {
+            reuse: Reuse::Any,
+            runtime: None,
+            returning: false,
+        };
+        let host = Uri::try_from(format!("http://visited{}/", self.steps)).unwrap();
+        // The limits over all keys may refuse it; who waits leaves at once.
+        match pool.checkout(host.key(), ask, None, self.limits.clock.now()) {
+            Verdict::Make(mut slot, waiter) => {
+                slot.begin();
+                drop(waiter);
+                slot.fail(Cause::Connect);
+            }
+            Verdict::Wait(waiter) => drop(waiter),
+            Verdict::Take(_) => panic!("nobody has been there"),
+            Verdict::QueueFull(_) => assert_eq!(self.limits.max_pending_per_host, 0),
+            Verdict::ShutDown => assert!(self.closed),
+        }
+        let key = Key::from(host.key());
+        assert!(self.agent.connections(&key).is_empty());
+        assert!(!self.agent.status().pending.contains_key(&key));
+        assert!(
+            self.shared.table.find(key.as_ref()).is_none(),
+            "{key} stays"
+        );
+    }
+
+    fn cancel_background(&mut self) {
+        let gone = |it: &mut Background| {
+            it.cancelled.as_mut().is_some_and(|signal| {
+                signal.try_recv() == Err(oneshot::error::TryRecvError::Closed)
+            })
+        };
+        // Not under a borrow of the list: what it drops may serve others.
+        let cancelled: Vec<_> = self.background.extract_if(.., gone).collect();
+        drop(cancelled);
+    }
+
+    fn end_use(&mut self, index: usize, how: End) {
+        let berth = self.used.remove(index);
+        let line = line(&berth).clone();
+        self.note(|| format!("the use of #{} ends: {how:?}", line.bond.id()));
+        match how {
+            End::Bad => berth.close(Cause::Error),
+            End::Dropped => drop(berth),
+            End::Detached => {
+                line.detached.store(line.alive.load(SeqCst), SeqCst);
+                line.bond.detach();
+                self.used.push(berth);
+            }
+            End::Good => self.give_back(berth),
+        }
+    }
+
+    /// In whatever state the caller is.
+    fn leave(&mut self, index: usize) {
+        let mut caller = self.callers.remove(index);
+        self.note(|| format!("caller {} leaves", caller.number));
+        caller.waiter = None;
+        if let Some(slot) = caller.slot.take()
+            && caller.begun
+            && caller.reuse != Reuse::Never
+            && slot.home().has_takers()
+        {
+            self.leave_behind(caller.host, slot);
+        }
+    }
+
+    fn sweep(&mut self) {
+        self.note(|| "sweep".into());
+        self.shared.sweep();
+        let now = self.now();
+        for host in 0..HOSTS.len() {
+            for line in self.idle(host) {
+                let facts = *line.facts.lock().unwrap();
+                let in_time = now - facts.born < line.limits.max_age
+                    && now - facts.free_since < line.limits.max_idle;
+                assert!(in_time, "#{} outlives its time", line.bond.id());
+            }
+        }
+    }
+
+    /// What the caller came for, if there was something.
+    fn collect(&mut self, index: usize, finds_stale: bool) -> Option<&'static str> {
+        let caller = &mut self.callers[index];
+        let waker = Waker::from(caller.flag.clone());
+        let waiter = caller.waiter.as_ref()?;
+        let Poll::Ready(turn) = waiter.poll_turn(&Context::from_waker(&waker)) else {
+            caller.pending = true;
+            return None;
+        };
+        let number = caller.number;
+        let woken = caller.flag.0.swap(false, SeqCst);
+        assert!(woken || !caller.pending, "caller {number} was not woken");
+        caller.pending = false;
+        match turn {
+            Turn::Connection(berth) => {
+                assert_eq!(caller.reuse, Reuse::Any);
+                let mut caller = self.callers.remove(index);
+                self.note(|| format!("caller {number} is handed #{}", line(&berth).bond.id()));
+                caller.waiter = None;
+                self.served(caller, berth, finds_stale);
+                Some("connection")
+            }
+            Turn::Make(slot) => {
+                assert!(caller.slot.is_none());
+                caller.slot = Some(slot);
+                self.note(|| format!("caller {number} may make"));
+                Some("slot")
+            }
+            Turn::Refused => {
+                assert!(self.destroyed);
+                drop(self.callers.remove(index));
+                Some("refusal")
+            }
+        }
+    }
+
+    /// Everybody comes for what there is, the oldest first: nobody who waits has been overtaken.
+    fn collect_all(&mut self) {
+        loop {
+            let mut any = false;
+            let mut index = 0;
+            while index < self.callers.len() {
+                let (host, in_order) = {
+                    let caller = &self.callers[index];
+                    (caller.host, caller.is_in_order())
+                };
+                let count = self.callers.len();
+                let given = self.collect(index, false);
+                any |= given.is_some();
+                let older = self.callers[..index]
+                    .iter()
+                    .filter(|it| it.host == host && it.is_in_order());
+                match given {
+                    Some("connection") if in_order => assert_eq!(older.count(), 0, "overtaken"),
+                    Some("slot") if in_order => {
+                        assert_eq!(older.filter(|it| it.slot.is_none()).count(), 0, "overtaken");
+                    }
+                    _ => {}
+                }
+                // Gone from its place, be it to the end.
+                let moved = self.callers.len() < count || given == Some("connection");
+                index += usize::from(!moved);
+            }
+            if !any {
+                return self.nobody_is_forgotten();
+            }
+        }
+    }
+
+    /// Those that the pool says are idle, as the model knows them.
+    pub(super) fn idle(&self, host: usize) -> Vec<Arc<Line>> {
+        let key = Key::from(Uri::from_static(HOSTS[host]).key());
+        let idle = self.agent.connections(&key).into_iter();
+        let idle = idle.filter(|it| it.state == ConnectionState::Idle);
+        let ids: Vec<_> = idle.filter_map(|it| it.id).collect();
+        let lines = self.lines.iter();
+        lines
+            .filter(|it| ids.contains(&it.bond.id()))
+            .cloned()
+            .collect()
+    }
+
+    fn note_who_is_idle(&mut self) {
+        let idle: BTreeMap<_, _> = (0..HOSTS.len())
+            .flat_map(|host| self.idle(host))
+            .map(|line| (line.bond.id(), ()))
+            .collect();
+        for line in &self.lines {
+            let mut facts = line.facts.lock().unwrap();
+            facts.idle_from_step = idle
+                .contains_key(&line.bond.id())
+                .then(|| facts.idle_from_step.unwrap_or(self.steps));
+        }
+    }
+
+    fn nth_caller(&self, who: Who, can: impl Fn(&Caller) -> bool) -> Option<usize> {
+        let found: Vec<_> = (0..self.callers.len())
+            .filter(|&index| can(&self.callers[index]))
+            .collect();
+        nth(who, found.len()).map(|index| found[index])
+    }
+
+    pub(super) fn note(&mut self, what: impl FnOnce() -> String) {
+        self.trace.note(what());
+    }
+}
+
+pub(super) fn line(berth: &Berth<Conn>) -> &Arc<Line> {
+    &berth.connection_ref().line
+}
+
+/// Counted round.
+fn nth(who: Who, of: usize) -> Option<usize> {
+    (of > 0).then(|| usize::from(who) % of)
+}
