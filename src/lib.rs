@@ -99,6 +99,9 @@ mod error;
 mod exchange;
 mod expiry;
 mod extensions;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod http1;
 mod info;
 mod keep_alive;

@@ -7,7 +7,7 @@ use std::path::Path;
 const FLOORS: &[&[&str]] = &[
     // Faces for the types of others.
     &["reqwest"],
-    &["keep_alive"],
+    &["keep_alive", "fuzzing"],
     // The layers. Never one by another.
     &[
         "checkout", "checkin", "expiry", "exchange", "http1", "observe", "retry",

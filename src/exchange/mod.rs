@@ -11,3 +11,13 @@ pub use body::Body;
 pub use future::ExchangeFuture;
 pub use layer::ExchangeLayer;
 pub use service::Exchange;
+
+/// What a response says about its connection, and whether it is its last.
+#[cfg(fuzzing)]
+pub(crate) fn said<R>(
+    response: &http::Response<R>,
+    margin: std::time::Duration,
+) -> (crate::lifespan::Word, bool) {
+    let hint = hint::read(response, margin);
+    (hint.word, hint.is_last)
+}

@@ -1,0 +1,28 @@
+//! What the fuzzer looks at and nobody else can: here under `cfg(fuzzing)` only, and no part of the public face.
+
+use std::time::Duration;
+
+use http::Response;
+
+use crate::exchange;
+
+/// What a response says about its connection. `None` says nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// How long it may be idle.
+    pub idle: Option<Duration>,
+    /// How many exchanges are left.
+    pub uses: Option<u64>,
+    /// It is not to be used again.
+    pub is_last: bool,
+}
+
+/// Reads `Keep-Alive` and `Connection`.
+pub fn said<R>(response: &Response<R>, margin: Duration) -> Said {
+    let (word, is_last) = exchange::said(response, margin);
+    Said {
+        idle: (word.idle != Duration::MAX).then_some(word.idle),
+        uses: (word.uses != u64::MAX).then_some(word.uses),
+        is_last,
+    }
+}
