@@ -113,7 +113,7 @@ impl World {
     }
 
     /// The end of a good use, or of a connect that nobody waited for.
-    pub(super) fn give_back(&mut self, berth: Box<Berth<Conn>>) {
+    pub(super) fn give_back(&self, berth: Box<Berth<Conn>>) {
         let line = line(&berth).clone();
         line.facts.lock().unwrap().free_since = self.now();
         let usable = line.may_be_used(self.now()) && !line.one_shot;
@@ -173,13 +173,10 @@ impl World {
     /// After every step.
     pub(super) fn limits_hold(&self) {
         let mut total = 0;
-        for host in 0..HOSTS.len() {
+        for (host, name) in HOSTS.iter().enumerate() {
             let counted = self.counted(host);
-            assert!(
-                counted <= self.limits.max_connections_per_host,
-                "{counted} for {}",
-                HOSTS[host]
-            );
+            let max = self.limits.max_connections_per_host;
+            assert!(counted <= max, "{counted} for {name}");
             total += counted;
         }
         assert!(total <= self.limits.max_connections, "{total} for all");

@@ -143,7 +143,10 @@ impl World {
                     line.bond.poison();
                 }
             }
-            Step::Visit => self.visit(),
+            Step::Visit => {
+                self.note(|| "somebody asks for another host".into());
+                self.visit();
+            }
             Step::Advance(by) => {
                 self.note(|| format!("{by} ms pass"));
                 self.time.fetch_add(by, SeqCst);
@@ -325,9 +328,15 @@ impl World {
             return None;
         };
         let mut lifespan = Lifespan::new();
-        max_idle.map(|max| lifespan.limit_idle(millis(max)));
-        max_age.map(|max| lifespan.limit_age(millis(max)));
-        max_uses.map(|max| lifespan.limit_uses(max));
+        if let Some(max) = max_idle {
+            lifespan.limit_idle(millis(max));
+        }
+        if let Some(max) = max_age {
+            lifespan.limit_age(millis(max));
+        }
+        if let Some(max) = max_uses {
+            lifespan.limit_uses(max);
+        }
         let now = self.now();
         let line = Arc::new(Line {
             host,
@@ -399,7 +408,7 @@ impl World {
     }
 
     /// Nothing of it may stay: neither in the table nor in the books.
-    fn visit(&mut self) {
+    fn visit(&self) {
         let Some(pool) = &self.pool else { return };
         let ask = Ask {
             reuse: Reuse::Any,
@@ -565,7 +574,7 @@ impl World {
             .collect()
     }
 
-    fn note_who_is_idle(&mut self) {
+    fn note_who_is_idle(&self) {
         let idle: BTreeMap<_, _> = (0..HOSTS.len())
             .flat_map(|host| self.idle(host))
             .map(|line| (line.bond.id(), ()))
