@@ -3,13 +3,16 @@
 #![no_main]
 
 use std::io;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Uri};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body::Frame;
+use http_body_util::{BodyExt, Limited};
 use libfuzzer_sys::fuzz_target;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tower::service_fn;
@@ -27,6 +30,8 @@ struct Script<'a> {
     pieces: usize,
     /// What is left of the body is not asked for.
     drops: bool,
+    /// The request has a body that never ends: whatever is answered comes early.
+    uploads: bool,
     bytes: &'a [u8],
 }
 
@@ -39,6 +44,7 @@ impl<'a> Script<'a> {
             .clone(),
             closes: how & 1 != 0,
             drops: how & 2 != 0,
+            uploads: how & 4 != 0,
             pieces: if *pieces == 0 {
                 usize::MAX
             } else {
@@ -123,15 +129,44 @@ async fn serve(
     }
 }
 
+/// A body that has begun and does not end, or none.
+struct Upload {
+    begun: Option<bool>,
+}
+
+impl http_body::Body for Upload {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match &mut self.begun {
+            None => Poll::Ready(None),
+            Some(true) => Poll::Pending,
+            Some(begun) => {
+                *begun = true;
+                Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"begun")))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.begun.is_none()
+    }
+}
+
 async fn ask<M>(
-    client: &KeepAlive<M, Empty<Bytes>>,
+    client: &KeepAlive<M, Upload>,
     method: &Method,
     drops: bool,
+    uploads: bool,
 ) -> Result<Option<u64>, ()>
 where
-    KeepAlive<M, Empty<Bytes>>: Clone
+    KeepAlive<M, Upload>: Clone
         + tower::Service<
-            Request<Empty<Bytes>>,
+            Request<Upload>,
             Response = http::Response<tower_keep_alive::Body>,
             Error = tower_keep_alive::Error,
         >,
@@ -139,7 +174,9 @@ where
     let request = Request::builder()
         .method(method)
         .uri("http://host/")
-        .body(Empty::new())
+        .body(Upload {
+            begun: uploads.then_some(false),
+        })
         .expect("it is one");
     let response = tower::ServiceExt::oneshot(client.clone(), request)
         .await
@@ -177,11 +214,15 @@ async fn run(script: Script<'_>) {
         std::future::ready(Ok::<_, io::Error>(here))
     });
     let client = tower::Layer::layer(&layer, connector);
-    let first = tokio::time::timeout(FOR_EVER, ask(&client, &script.method, script.drops)).await;
+    let first = tokio::time::timeout(
+        FOR_EVER,
+        ask(&client, &script.method, script.drops, script.uploads),
+    )
+    .await;
     let first = first.expect("the first request does not end");
     // What the server writes late is there before the second one.
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let second = tokio::time::timeout(FOR_EVER, ask(&client, &Method::GET, false)).await;
+    let second = tokio::time::timeout(FOR_EVER, ask(&client, &Method::GET, false, false)).await;
     let second = second.expect("the second request does not end");
 
     let on_first = came.lock().expect("nobody panics with it")[0].load(SeqCst);
@@ -195,6 +236,13 @@ async fn run(script: Script<'_>) {
                 "used again, and the response was not what was written"
             );
         }
+    }
+    if script.uploads {
+        assert_eq!(on_first, 1, "used again, and the upload was not over");
+        assert!(
+            second.is_ok(),
+            "{second:?}: the next request is lost with the upload"
+        );
     }
     // The bytes of the first server are never taken for an answer to the second request.
     assert!(
