@@ -1,0 +1,97 @@
+//! What the documents name is there: every public name in `docs/API.md`, every test in `SECURITY.md`.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+#[test]
+fn every_public_name_is_accounted_for() {
+    let public = public_names();
+    assert!(public.contains("KeepAliveLayer") && public.contains("connect::TcpConnector"));
+    let document = read("docs/API.md");
+    let rows = document.lines().filter_map(|line| line.strip_prefix("| `"));
+    let names = rows
+        .filter_map(|row| row.split_once("` | "))
+        .filter(|(_, why)| why.len() > 4);
+    // The rows about other crates begin with names in small letters.
+    let named: BTreeSet<_> = names
+        .map(|(name, _)| name.to_owned())
+        .filter(|name| name.contains("::") || name.starts_with(char::is_uppercase))
+        .collect();
+    let missing: Vec<_> = public.difference(&named).collect();
+    let too_many: Vec<_> = named.difference(&public).collect();
+    assert!(missing.is_empty(), "not in docs/API.md: {missing:?}");
+    assert!(
+        too_many.is_empty(),
+        "in docs/API.md, and not public: {too_many:?}"
+    );
+}
+
+#[test]
+fn every_test_that_is_promised_is_there() {
+    let mut sources = String::new();
+    for folder in ["src", "tests"] {
+        gather(&root().join(folder), &mut sources);
+    }
+    let document = read("SECURITY.md");
+    let quoted = document.split('`').skip(1).step_by(2);
+    let tests: Vec<_> = quoted
+        .filter(|name| name.matches('_').count() > 2)
+        .collect();
+    assert!(tests.len() > 20);
+    for test in tests {
+        assert!(
+            sources.contains(&format!("fn {test}(")),
+            "SECURITY.md: {test}"
+        );
+    }
+}
+
+/// What `pub use` and `pub struct` make public at the top, in `connect` and in `retry`.
+fn public_names() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for (file, module) in [
+        ("src/lib.rs", ""),
+        ("src/connect/mod.rs", "connect::"),
+        ("src/retry.rs", "retry::"),
+    ] {
+        let source = read(file);
+        for statement in source.split("\npub use ").skip(1) {
+            let (path, _) = statement.split_once(';').unwrap();
+            let list = match path.split_once('{') {
+                Some((_, list)) => list.trim_end_matches('}').to_owned(),
+                None => path.rsplit("::").next().unwrap().to_owned(),
+            };
+            let list = list.split(',').map(str::trim).filter(|it| !it.is_empty());
+            names.extend(list.map(|name| format!("{module}{name}")));
+        }
+        for kind in ["struct", "enum", "trait", "type", "fn"] {
+            for item in source.split(&format!("\npub {kind} ")).skip(1) {
+                let name = item
+                    .split(|it: char| !it.is_alphanumeric() && it != '_')
+                    .next();
+                names.insert(format!("{module}{}", name.unwrap()));
+            }
+        }
+    }
+    names
+}
+
+fn gather(folder: &Path, sources: &mut String) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            gather(&path, sources);
+        } else if path.extension().is_some_and(|it| it == "rs") {
+            *sources += &fs::read_to_string(path).unwrap();
+        }
+    }
+}
+
+fn read(file: &str) -> String {
+    fs::read_to_string(root().join(file)).unwrap()
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
