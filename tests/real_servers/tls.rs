@@ -1,15 +1,9 @@
-//! Over TLS against nginx and OpenSSL, as Debian has them; with `REAL_SERVERS=1` they have to be there.
-
-#![cfg(unix)]
-
-mod support;
+//! Over TLS against nginx and OpenSSL.
 
 use std::collections::BTreeSet;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
@@ -17,8 +11,9 @@ use http_body_util::Full;
 use tower_keep_alive::connect::{TcpConnector, Tls};
 use tower_keep_alive::{AgentHandle, Cause, KeepAlive, KeepAliveLayer};
 
-use support::agent::{agent_over, at_rest, fetch};
-use support::tls::{CA, localhost};
+use crate::running::{Running, program};
+use crate::support::agent::{agent_over, at_rest, fetch};
+use crate::support::tls::CA;
 
 type Client = KeepAlive<Tls<TcpConnector>, Full<Bytes>>;
 
@@ -27,85 +22,8 @@ fn agent(layer: KeepAliveLayer<Full<Bytes>>) -> (Client, AgentHandle) {
     agent_over(layer, tls)
 }
 
-/// Where Debian puts it. Without it there is nothing to test, unless the run says that it is here.
-fn program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path)
-        .chain([PathBuf::from("/usr/sbin")])
-        .map(|folder| folder.join(name))
-        .find(|program| program.is_file());
-    if found.is_none() {
-        assert!(
-            std::env::var_os("REAL_SERVERS").is_none(),
-            "{name} is not installed, and REAL_SERVERS says that it is",
-        );
-        println!("skipped: {name} is not installed");
-    }
-    found
-}
-
-/// A server of its own: a process, and a folder for its files.
-struct Running {
-    process: Child,
-    folder: PathBuf,
-    addr: SocketAddr,
-}
-
-impl Running {
-    /// Starts it on a free port, with the certificate of the tests in its folder.
-    fn start(start: impl Fn(&Path, SocketAddr) -> Command) -> Self {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("tower-keep-alive-{}-{number}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&folder).expect("a temporary folder");
-        let identity = localhost();
-        let (certificate, key) = identity.pem();
-        std::fs::write(folder.join("cert.pem"), certificate).expect("a file");
-        std::fs::write(folder.join("key.pem"), key).expect("a file");
-        // Somebody else may have the port by then.
-        for _ in 0..5 {
-            let free = TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
-            let addr = free.local_addr().expect("bound above");
-            drop(free);
-            let mut process = start(&folder, addr)
-                .stdin(Stdio::piped())
-                .stdout(Stdio::null())
-                .spawn()
-                .expect("it starts");
-            let begun = Instant::now();
-            while begun.elapsed() < Duration::from_secs(10) {
-                if process.try_wait().expect("a child").is_some() {
-                    break;
-                }
-                if TcpStream::connect(addr).is_ok() {
-                    return Self {
-                        process,
-                        folder,
-                        addr,
-                    };
-                }
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            process.kill().ok();
-            process.wait().ok();
-        }
-        panic!("it does not listen");
-    }
-
-    fn url(&self) -> String {
-        format!("https://localhost:{}/", self.addr.port())
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // nginx' workers end with a master that is asked to end, and not with one that is killed.
-        let id = self.process.id().to_string();
-        Command::new("kill").args(["-TERM", &id]).status().ok();
-        self.process.wait().ok();
-        std::fs::remove_dir_all(&self.folder).ok();
-    }
+fn url(server: &Running) -> String {
+    format!("https://localhost:{}/", server.addr.port())
 }
 
 /// nginx, which answers with the number of the connection and how its handshake went: `r` for a resumed one.
@@ -159,7 +77,7 @@ async fn nginx_answers_5000_requests_on_at_most_4_sockets() {
         let callers = (0..4).map(|_| async {
             let mut connections = BTreeSet::new();
             for _ in 0..1250 {
-                let answer = fetch(&client, server.url()).await?;
+                let answer = fetch(&client, url(&server)).await?;
                 assert_eq!(answer.status, 200);
                 assert!(answer.body.ends_with(protocol), "{}", answer.body);
                 connections.extend(answer.body.split(' ').next().map(str::to_owned));
@@ -191,7 +109,7 @@ async fn nginx_answers_5000_requests_in_a_row_on_one_socket() {
         let (client, handle) = agent(KeepAliveLayer::new());
         let mut connections = BTreeSet::new();
         for _ in 0..5000 {
-            let answer = fetch(&client, server.url()).await.unwrap();
+            let answer = fetch(&client, url(&server)).await.unwrap();
             connections.extend(answer.body.split(' ').next().map(str::to_owned));
         }
         assert_eq!(connections.len(), 1);
@@ -214,7 +132,7 @@ async fn nginx_resumes_after_each_close() {
         let (client, handle) = agent(KeepAliveLayer::new());
         let mut handshakes = Vec::new();
         for request in 0..100 * IN_A_ROW {
-            let answer = fetch(&client, server.url()).await.unwrap();
+            let answer = fetch(&client, url(&server)).await.unwrap();
             assert_eq!(answer.status, 200);
             let is_first = request % IN_A_ROW == 0;
             assert_eq!(answer.info.is_reused(), !is_first, "request {request}");
@@ -251,7 +169,7 @@ async fn openssl_ends_each_body_with_its_connection_and_resumes() {
         });
         let (client, handle) = agent(KeepAliveLayer::new());
         for request in 0..20 {
-            let answer = fetch(&client, server.url()).await.unwrap();
+            let answer = fetch(&client, url(&server)).await.unwrap();
             assert_eq!(answer.status, 200);
             assert!(
                 answer.body.trim_end().ends_with("</HTML>")
