@@ -69,11 +69,11 @@ if [[ ${1:-} == --write ]]; then
         cat <<'EOF'
 # Against real servers
 
-GETs and POSTs in turns, 16 callers over at most 8 connections, through `ReusedReset`, to servers that close: by count, by
-time, or after each response. After every thousand requests all callers wait for about the second after which these
-servers close what is idle, so that the next requests meet the closes; the agent's own idle timeout is its default,
-which is longer, and `server_hint_margin` is zero, so that nothing but the look before each reuse and the second try
-stands between the callers and a closed connection. The servers log each request that they carry out.
+GETs and POSTs in turns, 16 callers over at most 8 connections, through `ReusedReset`, to servers that close: by count,
+by time, or after each response. After every thousand requests all callers wait for about the second after which these
+servers close what is idle, so that the next requests meet the closes. The agent's own idle timeout is its default, which
+is longer, and `server_hint_margin` is zero: nothing but the look before each reuse and the second try stands between the
+callers and a closed connection. The servers log each request that they carry out.
 
 - nginx: `keepalive_requests 7`, `keepalive_timeout 1s`. HAProxy: `timeout http-keep-alive 1s`, before the same nginx.
 - Apache httpd: `KeepAliveTimeout 1`, `MaxKeepAliveRequests 100`. node: `keepAliveTimeout` 1 s, `maxRequestsPerSocket` 5.
@@ -85,7 +85,8 @@ EOF
         echo "$table"
         cat <<EOF
 
-$versions. Times are those of servers side by side on two cores, the pauses included.
+$versions.
+Times are those of servers side by side, the pauses included.
 \`tests/real_servers/run.sh --write\` made this page.
 EOF
     } >docs/real-servers.md
