@@ -36,7 +36,7 @@ const CONNECTIONS: u64 = 8;
 /// How many requests each server gets.
 fn requests() -> usize {
     let asked = std::env::var("REAL_SERVERS_REQUESTS").ok();
-    asked.map_or(2_000, |it| it.parse().expect("a number of requests"))
+    asked.map_or(600, |it| it.parse().expect("a number of requests"))
 }
 
 /// A round for each thousand, and three at the least.
