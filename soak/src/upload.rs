@@ -1,0 +1,73 @@
+//! A request's body, in pieces that take their time.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::{Sleep, sleep};
+
+/// A clone begins with what is left.
+pub(crate) struct Upload {
+    left: Bytes,
+    piece: usize,
+    pause: Duration,
+    pausing: Option<Pin<Box<Sleep>>>,
+}
+
+impl Upload {
+    /// In pieces of so many bytes, each but the first after a pause.
+    pub(crate) fn new(bytes: Vec<u8>, piece: usize, pause: Duration) -> Self {
+        Self {
+            left: bytes.into(),
+            piece,
+            pause,
+            pausing: None,
+        }
+    }
+}
+
+impl Clone for Upload {
+    fn clone(&self) -> Self {
+        Self {
+            left: self.left.clone(),
+            pausing: None,
+            ..*self
+        }
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if let Some(pausing) = &mut self.pausing {
+            ready!(pausing.as_mut().poll(cx));
+            self.pausing = None;
+        }
+        if self.left.is_empty() {
+            return Poll::Ready(None);
+        }
+        let length = self.piece.min(self.left.len());
+        let piece = self.left.split_to(length);
+        if !self.pause.is_zero() {
+            self.pausing = Some(Box::pin(sleep(self.pause)));
+        }
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left.len() as u64)
+    }
+}
