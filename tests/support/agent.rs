@@ -21,7 +21,7 @@ use tower_keep_alive::{
 #[cfg(unix)]
 use super::over::unix_path;
 use super::over::{Over, over};
-use super::{Wire, alive_tasks, client_transports, eventually, server_tasks, tls};
+use super::{Tiny, Wire, alive_tasks, client_transports, eventually, server_tasks, tls};
 
 /// What a request of the tests is.
 pub type Req = Request<Full<Bytes>>;
@@ -34,9 +34,9 @@ pub type Client = KeepAlive<Connector, Full<Bytes>>;
 pub struct Connector;
 
 #[cfg(unix)]
-pub type Transport = Wire<connect::Tcp, connect::Unix>;
+pub type Transport = Tiny<Wire<connect::Tcp, connect::Unix>>;
 #[cfg(not(unix))]
-pub type Transport = Wire<connect::Tcp, connect::Tcp>;
+pub type Transport = Tiny<Wire<connect::Tcp, connect::Tcp>>;
 
 impl<T> Service<T> for Connector
 where
@@ -58,7 +58,11 @@ where
             if over() == Over::Unix {
                 let port = Key::from(destination.key()).port();
                 let mut connector = connect::UnixConnector::at(unix_path(port));
-                return connector.call(destination).await.map(Wire::Unix);
+                return connector
+                    .call(destination)
+                    .await
+                    .map(Wire::Unix)
+                    .map(Tiny::new);
             }
             let mut tcp = connect::TcpConnector::new();
             if over() == Over::Tls {
@@ -66,16 +70,20 @@ where
                 if let Some(route) = destination.route() {
                     below = below.with_route(route.clone());
                 }
-                return tls::client(tcp).call(below).await.map(Wire::Tls);
+                return tls::client(tcp)
+                    .call(below)
+                    .await
+                    .map(Wire::Tls)
+                    .map(Tiny::new);
             }
-            tcp.call(destination).await.map(Wire::Tcp)
+            tcp.call(destination).await.map(Wire::Tcp).map(Tiny::new)
         })
     }
 }
 
 /// Looks at a [`Connector`]'s transports before they are used again.
 pub fn probe(transport: &Transport) -> connect::Probe {
-    match transport {
+    match transport.get_ref() {
         Wire::Tcp(tcp) => tcp.probe(),
         Wire::Unix(unix) => unix.probe(),
         Wire::Tls(tls) => tls.probe(),

@@ -5,6 +5,7 @@ use super::{
     over::{self, Over},
     server::Stage,
     stream::Stream,
+    tiny::Tiny,
     tls,
     wire::Wire,
 };
@@ -34,7 +35,7 @@ impl<T> Service<T> for Sockets
 where
     T: Into<Uri>,
 {
-    type Response = Wire<TcpStream, UnixStream>;
+    type Response = Tiny<Wire<TcpStream, UnixStream>>;
     type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
 
@@ -50,13 +51,13 @@ where
                 let port = uri.port_u16().unwrap_or(80);
                 return UnixStream::connect(over::unix_path(port))
                     .await
-                    .map(Wire::Unix);
+                    .map(|unix| Tiny::new(Wire::Unix(unix)));
             }
             if over::over() == Over::Tls {
                 let tls = tls::client(service_fn(tcp)).oneshot(tls::https(&uri)).await;
-                return tls.map(Wire::Tls).map_err(as_io);
+                return tls.map(|tls| Tiny::new(Wire::Tls(tls))).map_err(as_io);
             }
-            tcp(uri).await.map(Wire::Tcp)
+            tcp(uri).await.map(|tcp| Tiny::new(Wire::Tcp(tcp)))
         })
     }
 }

@@ -1,6 +1,9 @@
 //! A transport in memory that can do what a socket can: FIN, RST, and tell a close from unread bytes.
 
-use super::leaks::{Tag, What};
+use super::{
+    leaks::{Tag, What},
+    tiny::Tiny,
+};
 use std::{
     io,
     pin::Pin,
@@ -21,7 +24,7 @@ const CAPACITY: usize = 64 * 1024;
 /// The client's end of a connection to an in-memory server.
 #[derive(Debug)]
 pub struct MemoryStream {
-    io: DuplexStream,
+    io: Tiny<DuplexStream>,
     /// Closed by a shutdown, or the drop.
     here: oneshot::Receiver<()>,
     was_reset: Arc<AtomicBool>,
@@ -41,7 +44,7 @@ pub(super) fn pair() -> (MemoryStream, MemoryPeer) {
     let (client, here) = oneshot::channel();
     let was_reset = Arc::new(AtomicBool::new(false));
     let stream = MemoryStream {
-        io: client_io,
+        io: Tiny::new(client_io),
         here,
         was_reset: was_reset.clone(),
         _tag: Tag::new(What::Transport),

@@ -14,6 +14,9 @@
 //! All of it runs over TCP, or with `TEST_OVER` over Unix sockets (`unix`) or under TLS (`tls`): servers and connectors follow, URLs stay as they
 //! are. A test about TCP itself says so by [`only_over_tcp`].
 //!
+//! With `TEST_IO=tiny` the client's end of each connection, in memory too, reads and writes a few bytes at a time: see
+//! [`Tiny`]. A test about what comes in one piece says so by [`not_tiny`].
+//!
 //! With paused time use `Server::in_memory(script)` and its `connector()`: sockets and paused time do not go together.
 
 // Compiled into every test binary, and each uses a part of it.
@@ -38,6 +41,7 @@ pub mod script;
 mod server;
 mod stream;
 mod tally;
+mod tiny;
 pub mod tls;
 mod trap;
 mod wait;
@@ -56,6 +60,7 @@ pub use process::alive_tasks;
 pub use process::fd_count;
 pub use refusing::RefusingPort;
 pub use server::Server;
+pub use tiny::{Tiny, not_tiny};
 pub use trap::{Fault, TrapConnector};
 pub use wait::{eventually, settle};
 pub use wire::Wire;
