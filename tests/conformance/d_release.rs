@@ -3,7 +3,9 @@
 use crate::support::agent::{
     Connector, Req, agent, agent_over, at_rest, fetch, get, post, read, send,
 };
-use crate::support::{Conn, CountingConnector, Gate, InMemory, Server, eventually, script, settle};
+use crate::support::{
+    Conn, CountingConnector, Gate, InMemory, Server, eventually, not_tiny, script, settle,
+};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{Method, Request, Response};
@@ -162,6 +164,9 @@ async fn node_36_an_unread_body_holds_its_connection() {
 
 #[tokio::test]
 async fn node_37_an_abandoned_body_costs_its_connection_and_frees_its_slot() {
+    if not_tiny("the first frame is what came in one piece") {
+        return;
+    }
     let server = Server::start(|mut conn: Conn| async move {
         if conn.index > 0 {
             return script::ok(conn).await;
