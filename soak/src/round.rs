@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use http::Request;
+use tokio::runtime::Handle;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -194,13 +195,15 @@ impl Accounts<'_> {
         }
     }
 
-    /// Everything is closed.
+    /// Everything is closed, and no task is left.
     async fn end(&self) {
+        let tasks = Handle::current().metrics();
         let is_closed = || {
             let status = self.handle.status();
             status.open() == 0
                 && status.created == status.closed + status.detached
                 && self.alive.all.load(Ordering::Relaxed) == 0
+                && tasks.num_alive_tasks() == 0
         };
         if !becomes(is_closed).await {
             self.wrong(
