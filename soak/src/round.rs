@@ -1,7 +1,6 @@
 //! Some seconds of one agent with limits of its own: many callers, and then the accounts.
 
 use std::fmt;
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -109,10 +108,8 @@ pub(crate) async fn round(place: Place, seed: u64, time: Duration) {
     ledger.reused.fetch_add(status.reused, Ordering::Relaxed);
     ledger.stale.fetch_add(status.stale, Ordering::Relaxed);
     match rng.u8(..3) {
-        0 => {
-            if timeout(REST, handle.drain()).await.is_err() {
-                accounts.wrong(Wrong::Leak, "it does not drain");
-            }
+        0 if timeout(REST, handle.drain()).await.is_err() => {
+            accounts.wrong(Wrong::Leak, "it does not drain");
         }
         1 => handle.destroy(),
         _ => {}
@@ -220,15 +217,13 @@ impl Accounts<'_> {
 }
 
 /// Whether it becomes true in time.
-pub(crate) fn becomes(mut is: impl FnMut() -> bool) -> impl Future<Output = bool> {
-    async move {
-        let begun = Instant::now();
-        while !is() {
-            if begun.elapsed() > REST {
-                return false;
-            }
-            sleep(Duration::from_millis(1)).await;
+pub(crate) async fn becomes(mut is: impl FnMut() -> bool) -> bool {
+    let begun = Instant::now();
+    while !is() {
+        if begun.elapsed() > REST {
+            return false;
         }
-        true
+        sleep(Duration::from_millis(1)).await;
     }
+    true
 }
