@@ -10,15 +10,37 @@ const MOST: u32 = 8;
 /// however small pieces.
 const MOST_BYTES: u64 = 1 << 20;
 
-/// Counts what comes in before the head of a response. hyper skips interim responses without limit; its callback for
-/// them would cost every request an extension.
+/// Counts what comes in before the head of a response, in whatever pieces. hyper skips interim responses without limit;
+/// its callback for them would cost every request an extension.
 #[derive(Debug, Default)]
 pub(super) struct Interim {
     /// The use that this is about.
     number: u64,
     responses: u32,
     bytes: u64,
+    head: Head,
 }
+
+/// What the bytes that were read last are a part of.
+#[derive(Clone, Copy, Debug)]
+enum Head {
+    /// A head that has just begun: so many bytes of it were as an interim response's are.
+    Beginning(usize),
+    /// An interim response's: so many bytes of its end were the last.
+    Interim(usize),
+    /// The response's own, which hyper reads.
+    Last,
+}
+
+impl Default for Head {
+    fn default() -> Self {
+        Self::Beginning(0)
+    }
+}
+
+/// How the head of an interim response begins; the minor version is any.
+const BEGINNING: &[u8] = b"HTTP/1.? 1";
+const END: &[u8] = b"\r\n\r\n";
 
 impl Interim {
     /// Bytes that came in while no head had been seen in the use of this number.
@@ -33,29 +55,42 @@ impl Interim {
         if self.bytes > MOST_BYTES {
             return Err(too_much("the head of the response has no end"));
         }
-        if is_interim(bytes) {
-            self.count(bytes)?;
+        match self.head {
+            Head::Last => Ok(()),
+            // Almost always the response's own, and whole.
+            Head::Beginning(0) if bytes.get(9).is_some_and(|it| *it != b'1') => {
+                self.head = Head::Last;
+                Ok(())
+            }
+            _ => self.count(bytes),
         }
-        Ok(())
     }
 
     #[cold]
-    fn count(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        while is_interim(bytes) {
-            self.responses += 1;
-            if self.responses > MOST {
-                return Err(too_much("there are too many interim responses"));
-            }
-            let end = bytes.windows(4).position(|it| it == b"\r\n\r\n");
-            bytes = end.map_or(&[], |end| &bytes[end + 4..]);
+    fn count(&mut self, bytes: &[u8]) -> io::Result<()> {
+        for byte in bytes {
+            self.head = match self.head {
+                // hyper skips empty lines before a head.
+                Head::Beginning(0) if matches!(byte, b'\r' | b'\n') => Head::Beginning(0),
+                Head::Beginning(at) if BEGINNING[at] != *byte && BEGINNING[at] != b'?' => {
+                    Head::Last
+                }
+                Head::Beginning(at) if at + 1 < BEGINNING.len() => Head::Beginning(at + 1),
+                Head::Beginning(_) => {
+                    self.responses += 1;
+                    if self.responses > MOST {
+                        return Err(too_much("there are too many interim responses"));
+                    }
+                    Head::Interim(0)
+                }
+                Head::Interim(at) if END[at] == *byte && at + 1 == END.len() => Head::Beginning(0),
+                Head::Interim(at) if END[at] == *byte => Head::Interim(at + 1),
+                Head::Interim(_) => Head::Interim(usize::from(*byte == END[0])),
+                Head::Last => return Ok(()),
+            };
         }
         Ok(())
     }
-}
-
-/// Whether an interim response begins here: `HTTP/1.1 1..`.
-fn is_interim(bytes: &[u8]) -> bool {
-    bytes.get(9) == Some(&b'1') && bytes.starts_with(b"HTTP/1.")
 }
 
 fn too_much(what: &'static str) -> io::Error {
@@ -90,6 +125,20 @@ mod tests {
         let mut one_by_one = Interim::default();
         let read = (0..9).map(|_| one_by_one.read(1, HINTS));
         assert!(read.last().unwrap().is_err());
+    }
+
+    #[test]
+    fn they_are_counted_byte_by_byte() {
+        let all = |count: usize| {
+            let mut interim = Interim::default();
+            let bytes = [b"\r\n".to_vec(), HINTS.repeat(count), OK.to_vec()].concat();
+            bytes
+                .iter()
+                .try_for_each(|byte| interim.read(1, std::slice::from_ref(byte)))
+        };
+        all(8).unwrap();
+        let error = all(9).unwrap_err();
+        assert!(error.to_string().contains("interim"), "{error}");
     }
 
     #[test]

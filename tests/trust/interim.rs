@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::house::{Layers, closes_all, on_current_thread, on_threads, runs};
 use crate::support::agent::{Req, agent, at_rest, fetch, get, post, send};
-use crate::support::{Conn, Server, eventually, not_tiny, script};
+use crate::support::{Conn, Server, eventually, script};
 
 /// What a server sends before, instead of and behind an answer, by the target.
 async fn interim(mut conn: Conn) {
@@ -114,12 +114,7 @@ fn trust_19_the_next_request_succeeds_after_any_interim_answers() {
                 cases += 1;
             }
         }
-        // In smaller pieces than an answer each, a megabyte is the limit.
-        let in_pieces = not_tiny("interim answers are counted where a read begins with one");
         for how in ["one-by-one", "at-once"] {
-            if in_pieces {
-                break;
-            }
             let answer = fetch(&client, server.url(&format!("/{how}/9"))).await;
             let error = answer.expect_err("a ninth interim answer is one too many");
             assert!(!error.is_reset() && !error.is_timeout(), "{error:?}");
