@@ -65,7 +65,7 @@ struct Pieces {
 
 impl Pieces {
     /// How much may pass now, after a wait that ends by itself.
-    fn poll_next(&mut self, dice: &mut Rng, cx: &mut Context<'_>) -> Poll<usize> {
+    fn poll_next(&mut self, dice: &mut Rng, cx: &Context<'_>) -> Poll<usize> {
         self.waited = !self.waited && dice.u8(..4) == 0;
         if self.waited {
             cx.waker().wake_by_ref();
