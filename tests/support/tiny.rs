@@ -97,7 +97,7 @@ impl<S> Tiny<S> {
     }
 
     /// How much may be written now.
-    fn poll_write_next(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+    fn poll_write_next(&mut self, cx: &Context<'_>) -> Poll<usize> {
         match &mut self.dice {
             Some(dice) => self.writes.poll_next(dice, cx),
             None => Poll::Ready(usize::MAX),
