@@ -98,7 +98,11 @@ async fn a_hand_over_is_told_with_the_wait_and_a_stale_one_as_stale() {
     assert_eq!(kinds(&told)[..3], ["Created", "Connected", "HandedOver"]);
     let waited = told.lock().unwrap()[2].1;
     assert!(matches!(waited, EventKind::HandedOver { waited } if waited > Duration::ZERO));
-    // Told as its driver finds it closed, or as stale by who wants to use it.
+    // Whoever asks before its end is seen may meet it closing.
+    eventually("its end is told", || {
+        kinds(&told).iter().any(|it| it == "Closed")
+    })
+    .await;
     fetch(&client, &url).await.unwrap();
     let closed = kinds(&told).iter().filter(|it| *it == "Closed").count();
     let created = kinds(&told).iter().filter(|it| *it == "Created").count();
