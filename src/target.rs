@@ -98,18 +98,30 @@ pub enum Reuse {
 /// ```
 #[derive(Clone)]
 pub struct Destination {
-    scheme: Scheme,
     authority: Authority,
     /// Where in the authority the host is, brackets left out.
     host: Range<u16>,
     port: u16,
-    partition: Option<Partition>,
-    route: Option<Route>,
+    /// `https`, and not `http`.
+    https: bool,
     secured: bool,
     reuse: Reuse,
-    connect_timeout: Option<Duration>,
     returning: bool,
+    /// In a box: most requests say nothing, and every one is moved.
+    terms: Option<Box<Terms>>,
 }
+
+/// What a request says about its connection.
+#[derive(Clone, Default)]
+struct Terms {
+    partition: Option<Partition>,
+    route: Option<Route>,
+    connect_timeout: Option<Duration>,
+}
+
+/// To be referred to.
+static HTTP: Scheme = Scheme::HTTP;
+static HTTPS: Scheme = Scheme::HTTPS;
 
 impl Destination {
     #[inline]
@@ -132,71 +144,67 @@ impl Destination {
         if connects && port.is_none() {
             return Err(TargetError::Method("CONNECT needs a port in its URI"));
         }
-        let scheme = match scheme {
-            Some(scheme) => scheme,
-            None if connects && port == Some(443) => Scheme::HTTPS,
-            None if connects => Scheme::HTTP,
+        let https = match scheme.as_ref().map(Scheme::as_str) {
+            Some("http") => false,
+            Some("https") => true,
+            Some(other) => return Err(TargetError::Scheme(other.to_owned())),
+            None if connects => port == Some(443),
             None => return Err(TargetError::NoScheme),
-        };
-        let port = if scheme == Scheme::HTTP {
-            port.unwrap_or(80)
-        } else if scheme == Scheme::HTTPS {
-            port.unwrap_or(443)
-        } else {
-            return Err(TargetError::Scheme(scheme.to_string()));
         };
         // The parser of URIs takes no more than 65,534 bytes.
         let place = |at: usize| u16::try_from(at).map_err(|_| TargetError::NoHost);
         Ok(Self {
             host: place(host.start)?..place(host.end)?,
-            port,
-            scheme,
+            port: port.unwrap_or(if https { 443 } else { 80 }),
             authority,
-            partition: None,
-            route: None,
+            https,
             secured: false,
             reuse: Reuse::Any,
-            connect_timeout: None,
             returning: false,
+            terms: None,
         })
     }
 
-    pub(crate) fn partitioned(mut self, partition: Option<Partition>) -> Self {
-        self.partition = partition;
-        self
+    pub(crate) fn set_partition(&mut self, partition: Partition) {
+        self.terms().partition = Some(partition);
+    }
+
+    pub(crate) fn set_route(&mut self, route: Route) {
+        self.terms().route = Some(route).filter(|route| !route.is_empty());
+    }
+
+    pub(crate) fn set_connect_timeout(&mut self, max: Duration) {
+        self.terms().connect_timeout = Some(max);
     }
 
     #[inline]
-    pub(crate) fn routed(mut self, route: Option<Route>) -> Self {
-        self.route = route.filter(|route| !route.is_empty());
-        self
-    }
-
-    pub(crate) fn reusing(mut self, reuse: Reuse) -> Self {
+    pub(crate) fn set_reuse(&mut self, reuse: Reuse) {
         self.reuse = reuse;
-        self
     }
 
-    pub(crate) fn within(mut self, connect_timeout: Option<Duration>) -> Self {
-        self.connect_timeout = connect_timeout;
-        self
+    #[cold]
+    fn terms(&mut self) -> &mut Terms {
+        self.terms.get_or_insert_default()
     }
 
     /// It had a connection that did not take its request.
+    #[inline]
     pub(crate) fn return_to_line(&mut self) {
         self.returning = true;
     }
 
     /// The same origin, connected to in this way.
     #[must_use]
-    pub fn with_route(self, route: Route) -> Self {
-        self.routed(Some(route))
+    pub fn with_route(mut self, route: Route) -> Self {
+        self.set_route(route);
+        self
     }
 
     /// How the request wants its connection made, where it says something.
     #[must_use]
+    #[inline]
     pub fn route(&self) -> Option<&Route> {
-        self.route.as_ref()
+        self.terms.as_ref()?.route.as_ref()
     }
 
     /// The same, for a connector below one that puts TLS on what it makes.
@@ -217,7 +225,12 @@ impl Destination {
     #[must_use]
     #[inline]
     pub fn scheme(&self) -> &Scheme {
-        &self.scheme
+        if self.https { &HTTPS } else { &HTTP }
+    }
+
+    #[inline]
+    pub(crate) fn is_https(&self) -> bool {
+        self.https
     }
 
     /// The authority of the request's URI, as the caller wrote it.
@@ -242,12 +255,15 @@ impl Target for Destination {
     #[inline]
     fn key(&self) -> KeyRef<'_> {
         let host = usize::from(self.host.start)..usize::from(self.host.end);
+        let terms = self.terms.as_deref();
         KeyRef::of_parts(
-            self.scheme.as_str(),
+            if self.https { "https" } else { "http" },
             &self.authority.as_str()[host],
             self.port,
-            self.partition.as_ref().map(Partition::name),
-            self.route.as_ref(),
+            terms
+                .and_then(|it| it.partition.as_ref())
+                .map(Partition::name),
+            terms.and_then(|it| it.route.as_ref()),
         )
     }
 
@@ -258,7 +274,7 @@ impl Target for Destination {
 
     #[inline]
     fn connect_timeout(&self) -> Option<Duration> {
-        self.connect_timeout
+        self.terms.as_ref()?.connect_timeout
     }
 
     #[inline]
@@ -290,7 +306,7 @@ impl From<Destination> for Uri {
             parts.scheme = Some(Scheme::HTTP);
             parts.authority = Some(authority.expect("a host and a port"));
         } else {
-            parts.scheme = Some(destination.scheme);
+            parts.scheme = Some(destination.scheme().clone());
             parts.authority = Some(destination.authority);
         }
         parts.path_and_query = Some(PathAndQuery::from_static("/"));
@@ -306,9 +322,8 @@ mod tests {
     fn destination_gives_the_uri_of_its_origin() {
         let uri: Uri = "http://me@h:81/path?query".parse().unwrap();
         let parts = uri.into_parts();
-        let destination = Destination::new(parts.scheme, parts.authority, false)
-            .unwrap()
-            .partitioned(Some(Partition::new("blue")));
+        let mut destination = Destination::new(parts.scheme, parts.authority, false).unwrap();
+        destination.set_partition(Partition::new("blue"));
         assert_eq!(Key::from(destination.key()).to_string(), "h:81::blue");
         assert!(!format!("{destination:?}").contains("me@"));
         assert_eq!(Uri::from(destination).to_string(), "http://me@h:81/");

@@ -17,6 +17,7 @@ use crate::route::Route;
 use crate::target::{Destination, Reuse, Target};
 
 /// Takes the origin out of the request's URI and leaves what is sent of it.
+#[inline]
 pub(super) fn aim<B: Body>(
     request: &mut Request<B>,
     settings: &Settings,
@@ -29,18 +30,22 @@ pub(super) fn aim<B: Body>(
         path_and_query,
         ..
     } = mem::take(request.uri_mut()).into_parts();
-    let route = match request.extensions().is_empty() {
-        true => None,
-        false => route_of(request.extensions_mut(), settings)?,
+    let speaks = !request.extensions().is_empty();
+    let route = match speaks {
+        true => route_of(request.extensions_mut(), settings)?,
+        false => None,
     };
     let (scheme, authority) = match &route {
         Some(route) => origin(route, scheme, authority),
         None => (scheme, authority),
     };
-    let destination = Destination::new(scheme, authority, connects)?.routed(route);
+    let mut destination = Destination::new(scheme, authority, connects)?;
+    if let Some(route) = route {
+        destination.set_route(route);
+    }
     let form = if connects {
         Uri::from(without_user(destination.authority()))
-    } else if *destination.scheme() == Scheme::HTTP
+    } else if !destination.is_https()
         && (is_read_by_proxy(request.headers_mut(), &destination) || settings.absolute_form)
     {
         absolute_form(&destination, path_and_query)
@@ -52,16 +57,15 @@ pub(super) fn aim<B: Body>(
         // Whatever it came in by, this is what it goes out by.
         *request.version_mut() = Version::HTTP_11;
     }
-    let destination = match request.extensions().is_empty() {
-        true => destination,
-        false => heed(request.extensions_mut(), destination),
-    };
-    let destination = match destination.reuse() {
-        Reuse::Any if settings.fresh_for_non_idempotent && !is_repeatable(request) => {
-            destination.reusing(Reuse::Fresh)
-        }
-        _ => destination,
-    };
+    if speaks {
+        heed(request.extensions_mut(), &mut destination);
+    }
+    if settings.fresh_for_non_idempotent
+        && destination.reuse() == Reuse::Any
+        && !is_repeatable(request)
+    {
+        destination.set_reuse(Reuse::Fresh);
+    }
     if destination.reuse() == Reuse::Never || !settings.keep_alive {
         let close = HeaderValue::from_static("close");
         request.headers_mut().insert(CONNECTION, close);
@@ -110,20 +114,19 @@ fn origin(
 }
 
 /// What the request says about its connection is for us alone.
-fn heed(said: &mut Extensions, destination: Destination) -> Destination {
-    let one_shot = said.remove::<OneShot>().is_some();
-    let timeout = said.remove::<InactivityTimeout>();
-    let partition = said.remove::<Partition>();
-    let fresh = said.remove::<OnFreshConnection>();
-    let reuse = match fresh {
-        _ if one_shot => Reuse::Never,
-        Some(OnFreshConnection) => Reuse::Fresh,
-        None => Reuse::Any,
-    };
-    destination
-        .partitioned(partition)
-        .reusing(reuse)
-        .within(timeout.map(|InactivityTimeout(max)| max))
+fn heed(said: &mut Extensions, destination: &mut Destination) {
+    if let Some(partition) = said.remove::<Partition>() {
+        destination.set_partition(partition);
+    }
+    if let Some(InactivityTimeout(max)) = said.remove() {
+        destination.set_connect_timeout(max);
+    }
+    if said.remove::<OnFreshConnection>().is_some() {
+        destination.set_reuse(Reuse::Fresh);
+    }
+    if said.remove::<OneShot>().is_some() {
+        destination.set_reuse(Reuse::Never);
+    }
 }
 
 /// `Host`, where the caller set none.
