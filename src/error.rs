@@ -355,8 +355,8 @@ impl<E: Into<BoxError>> From<CheckoutError<E>> for Box<dyn StdError> {
 pub struct SendError<B> {
     /// What happened.
     pub error: BoxError,
-    /// The request, whole: it was never sent.
-    pub unsent: Option<Request<B>>,
+    /// The request, whole: it was never sent. Boxed: what is seldom there is not to be moved with every answer.
+    pub unsent: Option<Box<Request<B>>>,
 }
 
 impl<B> fmt::Debug for SendError<B> {

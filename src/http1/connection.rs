@@ -54,6 +54,7 @@ impl<B> Http1Connection<B> {
 
 impl<B> Parts<B> {
     /// Ready when another request can be sent, or none ever again.
+    #[inline]
     fn poll_sender(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.sender {
             Some(sender) => sender.poll_ready(cx).map(drop),
@@ -66,10 +67,12 @@ impl<B> Poolable for Http1Connection<B>
 where
     B: Send + 'static,
 {
+    #[inline]
     fn is_open(&self) -> bool {
         self.0.sender.as_ref().is_some_and(|it| !it.is_closed())
     }
 
+    #[inline]
     fn poll_free(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // An error says that it is closed.
         if self.0.poll_sender(cx).is_ready() {
@@ -83,14 +86,17 @@ where
         Poll::Pending
     }
 
+    #[inline]
     fn probe(&mut self) -> Liveness {
         self.0.probe.as_ref().map_or(Liveness::Unknown, Probe::look)
     }
 
+    #[inline]
     fn lifespan(&self) -> &Lifespan {
         &self.0.lifespan
     }
 
+    #[inline]
     fn lifespan_mut(&mut self) -> &mut Lifespan {
         &mut self.0.lifespan
     }
@@ -178,7 +184,7 @@ type Unsent<B> = Option<Box<Request<B>>>;
 fn give_back<B>(mut failed: TrySendError<Request<Upload<B>>>) -> SendError<B> {
     let unsent = failed.take_message();
     SendError {
-        unsent: unsent.map(|request| request.map(Upload::into_inner)),
+        unsent: unsent.map(|request| Box::new(request.map(Upload::into_inner))),
         error: failed.into_error().into(),
     }
 }
@@ -198,7 +204,7 @@ impl<B> Future for Http1Future<B> {
                 Err(failed) => Poll::Ready(Err(give_back(failed))),
             },
             Err(unsent) => Poll::Ready(Err(SendError {
-                unsent: unsent.take().map(|request| *request),
+                unsent: unsent.take(),
                 error: io::Error::from(io::ErrorKind::ConnectionAborted).into(),
             })),
         }
