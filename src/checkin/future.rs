@@ -21,6 +21,7 @@ pin_project! {
 }
 
 impl<F> CheckinFuture<F> {
+    #[inline]
     pub(super) fn new(inner: F) -> Self {
         Self { inner }
     }
@@ -33,6 +34,7 @@ where
 {
     type Output = Result<Lease<C>, E>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let conn = ready!(self.project().inner.poll(cx))?;
         Poll::Ready(Ok(Lease::new(conn)))

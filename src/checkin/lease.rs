@@ -26,10 +26,12 @@ const WIND_DOWN: Duration = Duration::from_secs(1);
 pub struct Lease<C: Poolable>(Option<Box<Berth<C>>>);
 
 impl<C: Poolable> Lease<C> {
+    #[inline]
     pub(super) fn new(conn: C) -> Self {
         Self(Some(Berth::around(conn)))
     }
 
+    #[inline]
     fn berth(&self) -> &Berth<C> {
         self.0.as_ref().expect("held until dropped")
     }
@@ -38,12 +40,14 @@ impl<C: Poolable> Lease<C> {
 impl<C: Poolable> Deref for Lease<C> {
     type Target = C;
 
+    #[inline]
     fn deref(&self) -> &C {
         self.berth().connection_ref()
     }
 }
 
 impl<C: Poolable> DerefMut for Lease<C> {
+    #[inline]
     fn deref_mut(&mut self) -> &mut C {
         self.0.as_mut().expect("held until dropped").connection()
     }
@@ -61,20 +65,24 @@ where
         (**self).poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, request: R) -> C::Future {
         (**self).call(request)
     }
 }
 
 impl<C: Poolable> Poolable for Lease<C> {
+    #[inline]
     fn is_open(&self) -> bool {
         (**self).is_open()
     }
 
+    #[inline]
     fn poll_free(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         (**self).poll_free(cx)
     }
 
+    #[inline]
     fn probe(&mut self) -> Liveness {
         (**self).probe()
     }
@@ -83,14 +91,17 @@ impl<C: Poolable> Poolable for Lease<C> {
         (**self).on_close(hook);
     }
 
+    #[inline]
     fn lifespan(&self) -> &Lifespan {
         (**self).lifespan()
     }
 
+    #[inline]
     fn lifespan_mut(&mut self) -> &mut Lifespan {
         Poolable::lifespan_mut(&mut **self)
     }
 
+    #[inline]
     fn into_use(mut self) -> Box<dyn Use> {
         self.0.take().expect("held until dropped")
     }
@@ -111,10 +122,12 @@ impl<C: Poolable> fmt::Debug for Lease<C> {
 }
 
 impl<C: Poolable> Use for Berth<C> {
+    #[inline]
     fn lifespan_mut(&mut self) -> &mut Lifespan {
         Poolable::lifespan_mut(self.connection())
     }
 
+    #[inline]
     fn release(mut self: Box<Self>) {
         let conn = self.connection();
         if conn.lifespan().has_ended() {
@@ -135,6 +148,7 @@ impl<C: Poolable> Use for Berth<C> {
 }
 
 /// The last use is over, or the connection has closed, or it is known that it will never be free.
+#[inline]
 fn check_in<C: Poolable>(mut berth: Box<Berth<C>>) {
     let unfinished = berth.connection().lifespan().is_unfinished();
     if !unfinished {

@@ -46,6 +46,7 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, target: T) -> Self::Future {
         CheckinFuture::new(self.inner.call(target))
     }

@@ -76,6 +76,7 @@ where
     T: Target,
     C: Poolable,
 {
+    #[inline]
     pub(super) fn new(parts: Arc<Parts<M, C>>, target: T) -> Self {
         Self {
             watch: Watch::begin(target.key()),
@@ -186,11 +187,13 @@ where
     }
 
     /// With a connection that was not made for this caller, and for which it stood in line for so long.
+    #[inline]
     fn served(&self, mut berth: Box<Berth<C>>, now: Moment, waited: Option<Duration>) -> C {
         berth.check_out(now, waited);
         self.serve(berth, waited)
     }
 
+    #[inline]
     fn serve(&self, berth: Box<Berth<C>>, waited: Option<Duration>) -> C {
         let conn = berth.into_connection();
         let lifespan = conn.lifespan();
@@ -210,6 +213,7 @@ where
 {
     type Output = Result<C, CheckoutError<M::Error>>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let watch = this.watch.clone();
@@ -292,6 +296,7 @@ enum Step<C: Poolable, E> {
 }
 
 impl<C: Poolable, E: Send + 'static, T> Slow<C, E, T> {
+    #[inline]
     fn poll(&mut self, cx: &mut Context<'_>) -> Step<C, E> {
         loop {
             if let Some(vetting) = &mut self.vetting {
@@ -390,6 +395,7 @@ impl<C: Poolable, E: Send + 'static, T> Drop for Slow<C, E, T> {
 }
 
 impl<C> Vetting<C> {
+    #[inline]
     fn new(berth: Box<Berth<C>>) -> Self {
         Self {
             berth,

@@ -71,6 +71,7 @@ where
         Poll::Ready(Ok(()))
     }
 
+    #[inline]
     fn call(&mut self, target: T) -> Self::Future {
         CheckoutFuture::new(self.0.clone(), target)
     }

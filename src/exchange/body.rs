@@ -40,6 +40,7 @@ enum Inner {
 }
 
 impl Body {
+    #[inline]
     pub(super) fn new<R>(
         body: R,
         held: Option<Box<dyn Use>>,
@@ -76,6 +77,7 @@ impl Body {
         &self.info
     }
 
+    #[inline]
     fn ended(&mut self) {
         if let Some(held) = self.held.take() {
             held.release();
@@ -97,6 +99,7 @@ impl HttpBody for Body {
     type Data = Bytes;
     type Error = Error;
 
+    #[inline]
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -123,6 +126,7 @@ impl HttpBody for Body {
         })
     }
 
+    #[inline]
     fn is_end_stream(&self) -> bool {
         self.inner.is_end_stream()
     }
@@ -133,6 +137,7 @@ impl HttpBody for Body {
 }
 
 impl Inner {
+    #[inline]
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self {
             Self::Http1(body) => Pin::new(body)
@@ -149,6 +154,7 @@ impl Inner {
         }
     }
 
+    #[inline]
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Http1(body) => body.is_end_stream(),

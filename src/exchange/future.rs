@@ -77,6 +77,7 @@ where
     C: Service<Request<B>> + Poolable,
     B: HttpBody,
 {
+    #[inline]
     pub(super) fn new(mut service: M, mut request: Request<B>, settings: Settings) -> Self {
         let is_last = hint::says_close(request.headers());
         let connects = request.method() == Method::CONNECT;
@@ -109,6 +110,7 @@ where
 {
     type Output = Result<Response<Body>, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
@@ -161,7 +163,7 @@ where
                                 return Poll::Ready(Err(error));
                             };
                             destination.return_to_line();
-                            *this.request = Some(request);
+                            *this.request = Some(*request);
                             this.state.set(State::Return);
                         }
                     }
@@ -177,6 +179,7 @@ fn refused(error: impl Into<BoxError>) -> Error {
 }
 
 /// The head of a response is here; the connection goes with the body, or back if there is none.
+#[inline]
 fn answered<C, R>(
     mut conn: C,
     mut response: Response<R>,

@@ -32,6 +32,7 @@ impl<M> Exchange<M> {
     }
 
     /// Where `M` is always ready.
+    #[inline]
     pub(crate) fn exchange<C, B>(&self, request: Request<B>) -> ExchangeFuture<M, C, B>
     where
         M: Service<Destination, Response = C> + Clone,
@@ -76,6 +77,7 @@ where
             .map_err(|error| Error::from_checkout(error.into()))
     }
 
+    #[inline]
     fn call(&mut self, request: Request<B>) -> ExchangeFuture<M, C, B> {
         let clone = self.inner.clone();
         let ready = mem::replace(&mut self.inner, clone);

@@ -50,6 +50,7 @@ where
 {
     type Output = ();
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let mut this = self.project();
         let mut polled = this.connection.as_mut().poll(cx);
@@ -97,6 +98,7 @@ struct Silence {
 
 impl Silence {
     /// Ready when the connection has been silent for too long.
+    #[inline]
     fn poll(&mut self, activity: &Activity, cx: &mut Context<'_>) -> Poll<()> {
         let Some(limit) = activity.limit_in_millis().filter(|_| activity.is_in_use()) else {
             // It runs on into a use that comes soon; one that comes later sets another.

@@ -44,6 +44,7 @@ const END: &[u8] = b"\r\n\r\n";
 
 impl Interim {
     /// Bytes that came in while no head had been seen in the use of this number.
+    #[inline]
     pub(super) fn read(&mut self, number: u64, bytes: &[u8]) -> io::Result<()> {
         if self.number != number {
             *self = Self {

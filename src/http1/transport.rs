@@ -58,6 +58,7 @@ impl<IO: Unpin> Transport<IO> {
         }
     }
 
+    #[inline]
     fn bond(&self) -> &Bond {
         self.guard.bond()
     }
@@ -201,6 +202,7 @@ impl<IO> AsyncWrite for Transport<IO>
 where
     IO: AsyncWrite + Unpin,
 {
+    #[inline]
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -21,6 +21,7 @@ pin_project! {
 }
 
 impl<B: Body> Upload<B> {
+    #[inline]
     pub(super) fn new(body: B, bond: &Arc<Bond>) -> Self {
         let going_on = (!body.is_end_stream()).then(|| GoingOn::new(bond.clone()));
         Self { body, going_on }
@@ -37,6 +38,7 @@ impl<B: Body> Body for Upload<B> {
     type Data = B::Data;
     type Error = B::Error;
 
+    #[inline]
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -49,10 +51,12 @@ impl<B: Body> Body for Upload<B> {
         Poll::Ready(frame)
     }
 
+    #[inline]
     fn is_end_stream(&self) -> bool {
         self.body.is_end_stream()
     }
 
+    #[inline]
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
@@ -62,6 +66,7 @@ impl<B: Body> Body for Upload<B> {
 struct GoingOn(Arc<Bond>);
 
 impl GoingOn {
+    #[inline]
     fn new(bond: Arc<Bond>) -> Self {
         bond.set_uploading(true);
         Self(bond)

@@ -89,6 +89,7 @@ where
     /// # Errors
     ///
     /// See [`Error`].
+    #[inline]
     pub fn request(
         &self,
         request: Request<B>,
@@ -112,10 +113,12 @@ where
     type Error = Error;
     type Future = ExchangeFuture<Leases<M, B, T>, Lease<Http1Connection<B>>, B>;
 
+    #[inline]
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
         Poll::Ready(Ok(()))
     }
 
+    #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
         self.request(request)
     }

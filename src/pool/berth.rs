@@ -53,28 +53,34 @@ impl<C: Poolable> Berth<C> {
         Self::new(usize::MAX, conn)
     }
 
+    #[inline]
     pub(super) fn runtime(&self) -> Option<Id> {
         self.runtime
     }
 
+    #[inline]
     pub(super) fn slot(&self) -> usize {
         self.slot
     }
 
+    #[inline]
     pub(super) fn take_home(&mut self) -> Option<Arc<HostPool<C>>> {
         self.home.take()
     }
 
+    #[inline]
     pub(super) fn set_home(&mut self, home: Arc<HostPool<C>>) {
         self.home = Some(home);
     }
 
+    #[inline]
     pub(crate) fn connection(&mut self) -> &mut C {
         self.conn
             .as_mut()
             .expect("with its connection, if boxed by itself")
     }
 
+    #[inline]
     pub(crate) fn connection_ref(&self) -> &C {
         self.conn
             .as_ref()
@@ -84,6 +90,7 @@ impl<C: Poolable> Berth<C> {
     /// It serves a caller that it was not made for, from now on.
     ///
     /// `waited`: how long the caller stood in line for it.
+    #[inline]
     pub(crate) fn check_out(&mut self, now: Moment, waited: Option<Duration>) {
         let since = self.rest.since.unwrap_or(now);
         let idle = Some((since.mono, now.mono));
@@ -100,16 +107,19 @@ impl<C: Poolable> Berth<C> {
     }
 
     /// A caller has said that it is not to be used again.
+    #[inline]
     pub(super) fn is_poisoned(&self) -> bool {
         self.connection_ref().lifespan().bond().is_poisoned()
     }
 
     /// The connection's number.
+    #[inline]
     pub(super) fn id(&self) -> u64 {
         self.connection_ref().lifespan().bond().id()
     }
 
     /// The connection, with its berth hidden in it.
+    #[inline]
     pub(crate) fn into_connection(mut self: Box<Self>) -> C {
         let mut conn = self.conn.take().expect("with its connection");
         conn.lifespan_mut().set_berth(self);
@@ -117,6 +127,7 @@ impl<C: Poolable> Berth<C> {
     }
 
     /// The berth that is hidden in a connection, around it.
+    #[inline]
     pub(crate) fn around(mut conn: C) -> Box<Self> {
         let Some(berth) = conn.lifespan_mut().take_berth() else {
             return Box::new(Self::homeless(conn));
@@ -137,6 +148,7 @@ impl<C: Poolable> Berth<C> {
     }
 
     /// The use is over and the connection can be used again. One that no pool made is dropped.
+    #[inline]
     pub(crate) fn give_back(mut self: Box<Self>) {
         if let Some(home) = self.home.take() {
             self.connection().lifespan().bond().activity().end_use();
@@ -153,6 +165,7 @@ impl<C: Poolable> Berth<C> {
     }
 
     /// An exchange came to its end on it.
+    #[inline]
     pub(crate) fn completed(&self) {
         if let Some(home) = &self.home {
             home.books().completed();

@@ -101,10 +101,12 @@ impl<C: Poolable> Host<C> {
     }
 
     /// Nothing open, nobody waiting.
+    #[inline]
     pub(super) fn is_quiet(&self) -> bool {
         self.open.is_empty() && self.line.is_empty()
     }
 
+    #[inline]
     pub(super) fn idle_len(&self) -> usize {
         self.idle.len()
     }
@@ -140,6 +142,7 @@ impl<C: Poolable> Host<C> {
     }
 
     /// Use, make or wait: the pool's one decision.
+    #[inline]
     pub(super) fn take(&mut self, ask: Ask, now: Moment, around: &mut Around<'_, C>) -> Taken<C> {
         let fresh = ask.reuse == Reuse::Fresh;
         let mut urgent = ask.returning || fresh;
@@ -209,6 +212,7 @@ impl<C: Poolable> Host<C> {
 
     /// A connection whose use is over: to the next in line, or idle, or closed. Says when the sweeper has to come to
     /// look, if it does not know.
+    #[inline]
     pub(super) fn put(
         &mut self,
         mut berth: Box<Berth<C>>,
@@ -276,6 +280,7 @@ impl<C: Poolable> Host<C> {
     }
 
     /// The moment to tell the sweeper of, if it does not come to look before.
+    #[inline]
     fn watch(&mut self, at: Moment) -> Option<Moment> {
         if self.watched.is_some_and(|watched| watched <= at.mono) {
             return None;
@@ -409,6 +414,7 @@ impl<C: Poolable> Host<C> {
     }
 
     /// The picked one, and what is wrong with it.
+    #[inline]
     fn take_idle(
         &mut self,
         runtime: Option<Id>,
@@ -439,6 +445,7 @@ impl<C: Poolable> Host<C> {
         Some((berth, why))
     }
 
+    #[inline]
     fn unpark(&mut self, slot: usize, around: &mut Around<'_, C>) -> Option<Box<Berth<C>>> {
         let mut berth = self.open.get_mut(slot)?.idle.take()?;
         self.idle.remove(&mut self.open, slot);

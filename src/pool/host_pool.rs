@@ -63,6 +63,7 @@ impl<C: Poolable> HostPool<C> {
 
     /// With what the caller had been given before, if that was stale: it is closed, and the caller is first in line for
     /// its slot. `Err`: this host pool is out of the table, look again.
+    #[inline]
     pub(super) fn checkout(
         self: Arc<Self>,
         ask: Ask,
@@ -131,6 +132,7 @@ impl<C: Poolable> HostPool<C> {
     }
 
     /// Its use is over, or it was not used.
+    #[inline]
     pub(super) fn put(self: &Arc<Self>, berth: Box<Berth<C>>) {
         let now = self.pool.limits.clock.now();
         let watch = self.with(|host, around| {
@@ -281,6 +283,7 @@ impl<C: Poolable> HostPool<C> {
     }
 
     /// One step of the host under its lock, and then what follows from it without.
+    #[inline]
     fn with<R>(self: &Arc<Self>, step: impl FnOnce(&mut Host<C>, &mut Around<'_, C>) -> R) -> R {
         let pool = &*self.pool;
         let mut after = After::new();

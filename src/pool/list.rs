@@ -47,37 +47,45 @@ impl List {
         }
     }
 
+    #[inline]
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
+    #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
+    #[inline]
     pub(super) fn head(&self) -> Option<usize> {
         (self.head != NONE).then_some(self.head)
     }
 
+    #[inline]
     pub(super) fn tail(&self) -> Option<usize> {
         (self.tail != NONE).then_some(self.tail)
     }
 
+    #[inline]
     pub(super) fn next<N: Linked>(nodes: &mut Slab<N>, key: usize) -> Option<usize> {
         let next = nodes[key].links().next;
         (next != NONE).then_some(next)
     }
 
+    #[inline]
     pub(super) fn prev<N: Linked>(nodes: &mut Slab<N>, key: usize) -> Option<usize> {
         let prev = nodes[key].links().prev;
         (prev != NONE).then_some(prev)
     }
 
+    #[inline]
     pub(super) fn push_back<N: Linked>(&mut self, nodes: &mut Slab<N>, key: usize) {
         self.insert_after(nodes, self.tail(), key);
     }
 
     /// `None`: in front of all.
+    #[inline]
     pub(super) fn insert_after<N: Linked>(
         &mut self,
         nodes: &mut Slab<N>,
@@ -100,6 +108,7 @@ impl List {
         self.len += 1;
     }
 
+    #[inline]
     pub(super) fn remove<N: Linked>(&mut self, nodes: &mut Slab<N>, key: usize) {
         let Links { prev, next } = std::mem::take(nodes[key].links());
         if prev == NONE {

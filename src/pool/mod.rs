@@ -86,6 +86,7 @@ impl<C: Poolable> Pool<C> {
         Self(Arc::new(Owner(Shared::new(limits, books))))
     }
 
+    #[inline]
     pub(crate) fn limits(&self) -> &Limits {
         &self.shared().limits
     }
@@ -95,6 +96,7 @@ impl<C: Poolable> Pool<C> {
     }
 
     /// `stale` is what the caller was given before, and had no use for.
+    #[inline]
     pub(crate) fn checkout(
         &self,
         key: KeyRef<'_>,
@@ -110,6 +112,7 @@ impl<C: Poolable> Pool<C> {
         self.shared().warm(key, count)
     }
 
+    #[inline]
     fn shared(&self) -> &Shared<C> {
         &self.0.0
     }

@@ -51,6 +51,7 @@ impl<C: Poolable> Shared<C> {
         shared
     }
 
+    #[inline]
     pub(super) fn checkout(
         &self,
         key: KeyRef<'_>,
@@ -87,6 +88,7 @@ impl<C: Poolable> Shared<C> {
         })
     }
 
+    #[inline]
     pub(super) fn mode(&self) -> Mode {
         match self.books.mode() {
             Mode::Open if self.is_orphaned() => Mode::Draining,
@@ -94,6 +96,7 @@ impl<C: Poolable> Shared<C> {
         }
     }
 
+    #[inline]
     pub(super) fn is_orphaned(&self) -> bool {
         self.orphaned.load(Ordering::SeqCst)
     }
@@ -127,12 +130,14 @@ impl<C: Poolable> Shared<C> {
         (earliest, looked_at)
     }
 
+    #[inline]
     pub(super) fn lock_total(&self) -> Option<MutexGuard<'_, Admission<C>>> {
         let total = self.total.as_ref()?;
         Some(total.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Does what the limits over all keys ask for, until there is nothing left to do. Holds one lock at a time.
+    #[inline]
     pub(super) fn balance(&self) {
         if self.total.is_none() {
             return;

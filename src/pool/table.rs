@@ -37,6 +37,7 @@ impl<C: Poolable> Table<C> {
         hosts.find(hash, |host| *host.key() == key).cloned()
     }
 
+    #[inline]
     pub(super) fn find_or_insert(
         &self,
         key: KeyRef<'_>,
@@ -98,6 +99,7 @@ impl<C: Poolable> Table<C> {
         }
     }
 
+    #[inline]
     fn shard(&self, hash: u64) -> &RwLock<HashTable<Arc<HostPool<C>>>> {
         // The low bits choose the place within the table.
         &self.shards[(hash >> 32) as usize % self.shards.len()]
