@@ -276,10 +276,15 @@ impl<C: Poolable> HostPool<C> {
         list.extend(host.connections(now));
     }
 
+    #[cfg(test)]
+    pub(super) fn lock(&self) -> crate::sync::MutexGuard<'_, Host<C>> {
+        self.host.lock().unwrap()
+    }
+
     /// How many neighbours those who left the line have touched.
     #[cfg(test)]
     pub(super) fn touched(&self) -> usize {
-        self.host.lock().unwrap().line().touched()
+        self.lock().line().touched()
     }
 
     /// One step of the host under its lock, and then what follows from it without.

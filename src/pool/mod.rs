@@ -12,6 +12,8 @@ mod limits;
 mod line;
 mod list;
 #[cfg(test)]
+mod locks_tests;
+#[cfg(test)]
 mod model_tests;
 #[cfg(test)]
 mod orders_tests;

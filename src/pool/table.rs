@@ -99,6 +99,14 @@ impl<C: Poolable> Table<C> {
         }
     }
 
+    /// All locks but the one that this key is found under.
+    #[cfg(test)]
+    pub(super) fn lock_others(&self, key: KeyRef<'_>) -> Vec<impl Sized + '_> {
+        let own = self.shard(self.hasher.hash_one(key));
+        let others = self.shards.iter().filter(|it| !std::ptr::eq(*it, own));
+        others.map(|it| it.write().unwrap()).collect()
+    }
+
     #[inline]
     fn shard(&self, hash: u64) -> &RwLock<HashTable<Arc<HostPool<C>>>> {
         // The low bits choose the place within the table.
