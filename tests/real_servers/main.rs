@@ -5,8 +5,9 @@
 #![cfg(unix)]
 
 mod mixed;
+mod nginx;
+mod openssl;
 mod running;
 mod servers;
 #[path = "../support/mod.rs"]
 mod support;
-mod tls;

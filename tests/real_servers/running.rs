@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,26 @@ pub(crate) struct Running {
 impl Running {
     /// Starts it on a free port, with the certificate of the tests in its folder.
     pub(crate) fn start(start: impl Fn(&Path, SocketAddr) -> Command) -> Self {
+        Self::start_saying(Stdio::null, start)
+    }
+
+    /// The same, with both ends of what it reads and writes; they end with it.
+    pub(crate) fn start_piped(
+        start: impl Fn(&Path, SocketAddr) -> Command,
+    ) -> (Self, ChildStdin, ChildStdout) {
+        let mut server = Self::start_saying(Stdio::piped, start);
+        let process = &mut server.process;
+        let stdin = process.stdin.take().expect("piped");
+        let stdout = process.stdout.take().expect("piped");
+        (server, stdin, stdout)
+    }
+
+    /// Its address under TLS, as the certificate of the tests has it.
+    pub(crate) fn https(&self) -> String {
+        format!("https://localhost:{}/", self.addr.port())
+    }
+
+    fn start_saying(stdout: fn() -> Stdio, start: impl Fn(&Path, SocketAddr) -> Command) -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("tower-keep-alive-{}-{number}", std::process::id());
@@ -52,7 +72,7 @@ impl Running {
             drop(free);
             let mut process = start(&folder, addr)
                 .stdin(Stdio::piped())
-                .stdout(Stdio::null())
+                .stdout(stdout())
                 .spawn()
                 .expect("it starts");
             let begun = Instant::now();

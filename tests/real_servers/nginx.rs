@@ -1,4 +1,4 @@
-//! Over TLS against nginx and OpenSSL.
+//! Over TLS against nginx.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -20,10 +20,6 @@ type Client = KeepAlive<Tls<TcpConnector>, Full<Bytes>>;
 fn agent(layer: KeepAliveLayer<Full<Bytes>>) -> (Client, AgentHandle) {
     let tls = tower::Layer::layer(&CA.trusted(), TcpConnector::new());
     agent_over(layer, tls)
-}
-
-fn url(server: &Running) -> String {
-    format!("https://localhost:{}/", server.addr.port())
 }
 
 /// nginx, which answers with the number of the connection and how its handshake went: `r` for a resumed one.
@@ -77,7 +73,7 @@ async fn nginx_answers_5000_requests_on_at_most_4_sockets() {
         let callers = (0..4).map(|_| async {
             let mut connections = BTreeSet::new();
             for _ in 0..1250 {
-                let answer = fetch(&client, url(&server)).await?;
+                let answer = fetch(&client, server.https()).await?;
                 assert_eq!(answer.status, 200);
                 assert!(answer.body.ends_with(protocol), "{}", answer.body);
                 connections.extend(answer.body.split(' ').next().map(str::to_owned));
@@ -109,7 +105,7 @@ async fn nginx_answers_5000_requests_in_a_row_on_one_socket() {
         let (client, handle) = agent(KeepAliveLayer::new());
         let mut connections = BTreeSet::new();
         for _ in 0..5000 {
-            let answer = fetch(&client, url(&server)).await.unwrap();
+            let answer = fetch(&client, server.https()).await.unwrap();
             connections.extend(answer.body.split(' ').next().map(str::to_owned));
         }
         assert_eq!(connections.len(), 1);
@@ -132,7 +128,7 @@ async fn nginx_resumes_after_each_close() {
         let (client, handle) = agent(KeepAliveLayer::new());
         let mut handshakes = Vec::new();
         for request in 0..100 * IN_A_ROW {
-            let answer = fetch(&client, url(&server)).await.unwrap();
+            let answer = fetch(&client, server.https()).await.unwrap();
             assert_eq!(answer.status, 200);
             let is_first = request % IN_A_ROW == 0;
             assert_eq!(answer.info.is_reused(), !is_first, "request {request}");
@@ -149,40 +145,5 @@ async fn nginx_resumes_after_each_close() {
         assert_eq!((status.created, status.create_errors), (100, 0));
         assert_eq!((status.requests, status.stale), (700, 0));
         assert_eq!(status.closes.get(&Cause::Final), Some(&100), "{status:?}");
-    }
-}
-
-/// It answers with HTTP/1.0, and its bodies end with the connection: each whole, by its close_notify.
-#[tokio::test]
-async fn openssl_ends_each_body_with_its_connection_and_resumes() {
-    let Some(openssl) = program("openssl") else {
-        return;
-    };
-    for protocol in ["-tls1_2", "-tls1_3"] {
-        let server = Running::start(|folder, addr| {
-            let mut command = Command::new(&openssl);
-            command.args(["s_server", "-www", "-quiet", protocol]);
-            command.arg("-accept").arg(addr.to_string());
-            command.arg("-cert").arg(folder.join("cert.pem"));
-            command.arg("-key").arg(folder.join("key.pem"));
-            command
-        });
-        let (client, handle) = agent(KeepAliveLayer::new());
-        for request in 0..20 {
-            let answer = fetch(&client, url(&server)).await.unwrap();
-            assert_eq!(answer.status, 200);
-            assert!(
-                answer.body.trim_end().ends_with("</HTML>")
-                    || answer.body.trim_end().ends_with("</html>"),
-                "{}",
-                answer.body
-            );
-            let how = if request == 0 { "New, " } else { "Reused, " };
-            assert!(answer.body.contains(how), "{request}: {}", answer.body);
-        }
-        at_rest(&handle).await;
-        let status = handle.status();
-        assert_eq!((status.created, status.closed), (20, 20));
-        assert_eq!((status.create_errors, status.reused), (0, 0));
     }
 }
