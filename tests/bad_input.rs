@@ -3,18 +3,14 @@
 mod support;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode};
-use http_body::{Body as HttpBody, Frame, SizeHint};
-use http_body_util::{BodyExt, Full};
-use support::agent::{Connector, Req, agent, agent_paused, at_rest, fetch, get, post, read, send};
-use support::{Conn, Gate, Server, eventually, not_over_tls, script};
+use http::{Request, StatusCode};
+use http_body_util::Full;
+use support::agent::{Req, agent, agent_paused, at_rest, fetch, get, post, read, send};
+use support::{Conn, Gate, Server, not_over_tls, script};
 use tokio::time::{Instant, sleep};
-use tower::{Layer, ServiceExt};
 use tower_keep_alive::{
     Error, ExchangeLayer, IdleEvictionLayer, KeepAliveLayer, Limits, MaxUsesLayer, TimeoutKind,
     TtlLayer,
@@ -586,58 +582,6 @@ async fn a_stray_answer_on_an_idle_connection_is_nobodys() {
     assert_eq!(server.accepted(), 2);
     at_rest(&handle).await;
     assert_eq!(handle.status().closed, 1);
-}
-
-/// A body whose length nobody knows, and that ends, or goes on, as it likes.
-struct Untold(Vec<&'static [u8]>);
-
-impl HttpBody for Untold {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let next = (!self.0.is_empty()).then(|| self.0.remove(0));
-        Poll::Ready(next.map(|bytes| Ok(Frame::data(Bytes::from_static(bytes)))))
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::default()
-    }
-}
-
-/// A request body that breaks off leaves the server waiting: that connection is of no use any more.
-#[tokio::test]
-async fn a_caller_who_lies_about_the_length_harms_nobody_else() {
-    let server = Server::ok().await;
-    let layer = KeepAliveLayer::new();
-    let handle = layer.handle();
-    let client = layer.layer(Connector);
-    let upload = |body| {
-        Request::builder()
-            .method(Method::POST)
-            .uri(server.url("/"))
-            .header("content-length", "4")
-            .body(Untold(body))
-            .unwrap()
-    };
-    let sent = client.clone().oneshot(upload(vec![b"ab", b"cd"])).await;
-    let sent = sent.expect("true").into_body().collect().await.unwrap();
-    assert_eq!(sent.to_bytes(), "ok");
-
-    let short = client.clone().oneshot(upload(vec![b"ab"])).await;
-    let error = short.expect_err("two bytes are missing");
-    assert!(!error.is_reset(), "the server did nothing: {error:?}");
-    assert!(error.connection().is_some());
-    eventually("the server sees it go", || server.open() == 0).await;
-
-    let next = client.clone().oneshot(upload(vec![b"efgh"])).await;
-    let next = next.expect("true").into_body().collect().await.unwrap();
-    assert_eq!(next.to_bytes(), "ok");
-    assert_eq!(server.heads().last().unwrap().body, b"efgh");
-    at_rest(&handle).await;
 }
 
 #[tokio::test]

@@ -24,6 +24,12 @@ type Leases<M, B, T> = Checkin<Checkout<Connections<M, B, T>, Http1Connection<B>
 ///
 /// It is always ready; callers wait in `call`'s future, in the order in which they are first polled.
 ///
+/// # Request bodies
+///
+/// A body whose [`size_hint`](http_body::Body::size_hint) is exact goes with its `Content-Length`; another goes in chunks.
+/// With GET, HEAD and CONNECT one of unknown length is not sent at all, unless the request's own fields say
+/// `Transfer-Encoding: chunked` or give a `Content-Length`: that is hyper's rule, since such a body is almost always none.
+///
 /// # Clone
 ///
 /// Clones share the pool. When the last one is dropped, idle connections are closed, connections in use are closed
