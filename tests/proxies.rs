@@ -206,6 +206,61 @@ async fn node_101_a_proxy_of_socks_makes_a_tunnel_for_http_too() {
     }
 }
 
+/// One of SOCKS4 is given addresses, and one of SOCKS4a names.
+#[tokio::test]
+async fn node_101_a_proxy_of_socks4_makes_a_tunnel_too() {
+    let origin = Server::ok().await;
+    let port = origin.addr().port();
+    for (scheme, login, host) in [
+        ("socks4", "", "127.0.0.1"),
+        ("socks4", "", "localhost"),
+        ("socks4", "me:secret@", "127.0.0.1"),
+        ("socks4a", "", "127.0.0.1"),
+        ("socks4a", "", "origin.test"),
+    ] {
+        let takes_names = scheme == "socks4a";
+        let server = Server::start(move |conn| proxies::socks4(conn, takes_names)).await;
+        let proxy = proxy(scheme, login, &server);
+        let (client, handle) = agent();
+        let url = format!("http://{host}:{port}/path");
+        for reused in [false, true] {
+            let answer = send(&client, through(&proxy, &url)).await.unwrap();
+            assert_eq!((&*answer.body, answer.info.is_reused()), ("ok", reused));
+        }
+        let heads = origin.heads();
+        let head = heads.last().unwrap();
+        assert_eq!(head.target, "/path");
+        assert_eq!(head.header("host"), Some(&*format!("{host}:{port}")));
+        assert_eq!(server.accepted(), 1);
+        assert_eq!(names(&handle), [format!("{host}:{port}::{proxy}")]);
+        handle.close_idle();
+        at_rest(&handle).await;
+    }
+    assert_eq!((origin.accepted(), origin.requests()), (5, 10));
+}
+
+/// It has no room for such an address, and is not asked at all, or not for something else.
+#[tokio::test]
+async fn an_origin_of_ipv6_is_a_connect_error_through_a_proxy_of_socks4() {
+    for (scheme, why) in [("socks4", "no address"), ("socks4a", "IPV6")] {
+        let server = Server::start(|mut conn: Conn| async move {
+            assert!(conn.read().await.is_empty(), "it is asked for nothing");
+        })
+        .await;
+        let proxy = proxy(scheme, "", &server);
+        let (client, handle) = agent();
+        let request = through(&proxy, "http://[::1]:9/");
+        let error = send(&client, request).await.unwrap_err();
+        assert!(error.is_connect() && error.is_unsent(), "{error:?}");
+        let source = error.source().and_then(std::error::Error::source);
+        let said = source.expect("why").to_string();
+        assert!(said.contains(why), "{said}");
+        assert_eq!(handle.status().create_errors, 1);
+        assert!(handle.status().idle.is_empty());
+        at_rest(&handle).await;
+    }
+}
+
 /// hyper-util's tunnels take the port of HTTPS where a URI has none.
 #[tokio::test]
 async fn node_101_a_tunnel_is_asked_for_with_the_port_of_the_scheme() {
@@ -298,13 +353,17 @@ async fn a_proxy_that_makes_no_tunnel_is_a_connect_error() {
 async fn a_proxy_of_socks_that_makes_no_tunnel_is_a_connect_error() {
     fails("socks5h", |conn| proxies::socks5(conn, true)).await;
     fails("socks5h", |conn| proxies::socks5(conn, false)).await;
-    for answer in ["", "\u{5}", "garbage"] {
-        fails("socks5h", move |mut conn: Conn| async move {
-            conn.read().await;
-            conn.send(answer).await;
-            conn.fin().await;
-        })
-        .await;
+    fails("socks4", |conn| proxies::socks4(conn, false)).await;
+    fails("socks4a", |conn| proxies::socks4(conn, true)).await;
+    for scheme in ["socks5h", "socks4", "socks4a"] {
+        for answer in ["", "\u{0}", "\u{5}", "garbage"] {
+            fails(scheme, move |mut conn: Conn| async move {
+                conn.read().await;
+                conn.send(answer).await;
+                conn.fin().await;
+            })
+            .await;
+        }
     }
 }
 

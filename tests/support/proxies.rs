@@ -62,6 +62,33 @@ pub async fn socks5(mut conn: Conn, with_login: bool) {
     }
 }
 
+/// SOCKS4, for addresses, and with `takes_names` SOCKS4a, for names too, whose address is `127.0.0.1`. Users have no names.
+pub async fn socks4(mut conn: Conn, takes_names: bool) {
+    let mut asked = exactly(&mut conn, 9).await;
+    assert_eq!((&asked[..2], asked[8]), (&[4, 1][..], 0));
+    let port = u16::from_be_bytes([asked[2], asked[3]]);
+    let mut host = format!("{}.{}.{}.{}", asked[4], asked[5], asked[6], asked[7]);
+    let mut granted = true;
+    if host == "0.0.0.255" {
+        while asked[9..].last() != Some(&0) {
+            asked.extend(exactly(&mut conn, 1).await);
+        }
+        granted = takes_names;
+        host = "127.0.0.1".to_owned();
+    }
+    let origin = TcpStream::connect((host, port)).await;
+    match origin {
+        Ok(origin) if granted => {
+            conn.send([0, 90, 0, 0, 0, 0, 0, 0]).await;
+            tunnel(conn, origin).await;
+        }
+        _ => {
+            conn.send([0, 91, 0, 0, 0, 0, 0, 0]).await;
+            conn.closed().await;
+        }
+    }
+}
+
 /// At least so many bytes; fewer if the client closes.
 async fn exactly(conn: &mut Conn, length: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
