@@ -239,7 +239,7 @@ async fn node_101_a_proxy_of_socks4_makes_a_tunnel_too() {
     assert_eq!((origin.accepted(), origin.requests()), (5, 10));
 }
 
-/// It has no room for such an address, and is not asked at all, or not for something else.
+/// It has no words for such an address, and so it is asked for nothing.
 #[tokio::test]
 async fn an_origin_of_ipv6_is_a_connect_error_through_a_proxy_of_socks4() {
     for (scheme, why) in [("socks4", "no address"), ("socks4a", "IPV6")] {

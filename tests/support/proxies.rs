@@ -1,18 +1,25 @@
 //! Small proxies, as scripts of a server: they connect over TCP to wherever they are asked to.
 
 use super::conn::Conn;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
-/// Answers a CONNECT with a tunnel; the request is in the server's heads.
+/// Answers a CONNECT with a tunnel; the request is in the server's heads. The address of a name is `127.0.0.1`.
 pub async fn connect(mut conn: Conn) {
     let Some(head) = conn.request().await else {
         return;
     };
     assert_eq!(head.method, "CONNECT");
-    match TcpStream::connect(&head.target).await {
+    let (host, port) = head.target.rsplit_once(':').expect("host and port");
+    let host = match host.parse() {
+        Ok(address) => address,
+        Err(_) => IpAddr::from(Ipv4Addr::LOCALHOST),
+    };
+    let port = port.parse().expect("a port");
+    match TcpStream::connect(SocketAddr::new(host, port)).await {
         Ok(origin) => {
             conn.send("HTTP/1.1 200 Connection established\r\n\r\n")
                 .await;

@@ -22,6 +22,7 @@ mod ends;
 mod handshake;
 mod idle;
 mod sessions;
+mod tunnels;
 
 type Client =
     tower_keep_alive::KeepAlive<Tls<TcpConnector<Loopback>>, http_body_util::Full<bytes::Bytes>>;
