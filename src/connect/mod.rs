@@ -61,6 +61,11 @@ pub(crate) fn addresses(transport: &dyn Any) -> Addresses {
     if let Some(tls) = transport.downcast_ref::<MaybeTls<Tcp>>() {
         return tls.addresses();
     }
+    // TLS through a proxy that is spoken with under TLS.
+    #[cfg(feature = "tls")]
+    if let Some(tls) = transport.downcast_ref::<MaybeTls<MaybeTls<Tcp>>>() {
+        return tls.with_transport(MaybeTls::addresses);
+    }
     if let Some(tcp) = transport.downcast_ref::<Tcp>() {
         return tcp.addresses();
     }

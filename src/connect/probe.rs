@@ -40,6 +40,11 @@ impl Probe {
         if let Some(tls) = transport.downcast_ref::<MaybeTls<Tcp>>() {
             return Some(tls.probe());
         }
+        // Through a proxy that is spoken with under TLS.
+        #[cfg(feature = "tls")]
+        if let Some(tls) = transport.downcast_ref::<MaybeTls<MaybeTls<Tcp>>>() {
+            return Some(tls.probe_with(MaybeTls::probe));
+        }
         #[cfg(all(unix, feature = "tls"))]
         if let Some(tls) = transport.downcast_ref::<MaybeTls<Unix>>() {
             return Some(tls.probe());

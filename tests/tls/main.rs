@@ -21,6 +21,7 @@ mod certificates;
 mod ends;
 mod handshake;
 mod idle;
+mod proxies_by_tls;
 mod sessions;
 mod tunnels;
 

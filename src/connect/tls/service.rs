@@ -64,7 +64,8 @@ where
                 return TlsConnecting(Box::pin(ready(Err(error))));
             }
         };
-        if *destination.scheme() != Scheme::HTTPS {
+        // What is secured above passes too: below `Proxied`, this is for proxies, and not for what goes past them.
+        if *destination.scheme() != Scheme::HTTPS || destination.is_secured() {
             let connecting = self.inner.call(destination.into());
             return TlsConnecting(Box::pin(async move {
                 Ok(MaybeTls::plain(connecting.await.map_err(Into::into)?))

@@ -68,7 +68,7 @@ impl<IO> MaybeTls<IO> {
         })
     }
 
-    fn with_transport<R>(&self, look: impl FnOnce(&IO) -> R) -> R {
+    pub(in crate::connect) fn with_transport<R>(&self, look: impl FnOnce(&IO) -> R) -> R {
         match &self.0 {
             Inner::Plain(transport) => look(transport),
             Inner::Tls(stream) => look(lock(stream).get_ref().0.get_ref()),
