@@ -15,7 +15,7 @@ use http::StatusCode;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::client::proxy::matcher::Matcher;
 use tower::{ServiceBuilder, ServiceExt};
-use tower_keep_alive::connect::{ProxiedLayer, Proxy, TcpConnector};
+use tower_keep_alive::connect::{ProxiedLayer, Proxy, TcpConnector, TlsLayer};
 use tower_keep_alive::{KeepAlive, KeepAliveLayer, Route};
 
 #[tokio::main]
@@ -42,7 +42,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
             request
         })
         .layer(layer)
-        // TLS would stand here: it goes through the tunnel, to the origin.
+        // For `https`: it goes through a tunnel, and ends at the origin.
+        .layer(TlsLayer::new())
         .layer(ProxiedLayer::new())
         .service(TcpConnector::new());
 

@@ -23,21 +23,28 @@ use crate::target::Destination;
 ///
 /// # Order
 ///
-/// Directly above the connector that reaches the proxies, and below TLS: that goes through the tunnel to the origin.
+/// Directly above the connector that reaches the proxies, and below TLS: that goes through the tunnel, and the certificate
+/// has to be the origin's.
 ///
 /// ```
 /// use bytes::Bytes;
 /// use http_body_util::Empty;
 /// use tower::ServiceBuilder;
-/// use tower_keep_alive::connect::{Proxied, ProxiedLayer, TcpConnector};
+/// use tower_keep_alive::connect::{Proxied, ProxiedLayer, TcpConnector, Tls, TlsLayer};
 /// use tower_keep_alive::{Destination, KeepAlive, KeepAliveLayer};
 ///
-/// let client: KeepAlive<Proxied<TcpConnector>, Empty<Bytes>, Destination> = ServiceBuilder::new()
+/// type Connector = Tls<Proxied<TcpConnector>>;
+///
+/// let client: KeepAlive<Connector, Empty<Bytes>, Destination> = ServiceBuilder::new()
 ///     .layer(KeepAliveLayer::new().routed())
+///     .layer(TlsLayer::new())
 ///     .layer(ProxiedLayer::new())
 ///     .service(TcpConnector::new());
 /// # let _ = client;
 /// ```
+///
+/// One more `TlsLayer`, below, is for proxies that are themselves spoken with under TLS (`https`); what goes to an origin
+/// passes it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ProxiedLayer(());
 

@@ -24,7 +24,8 @@ use crate::connect::tls::anchors::{Anchors, Configuration, Settings, provider};
 /// # Order
 ///
 /// Directly above the connector, which is asked for `http` and has the port written out: it has to make a plain
-/// connection.
+/// connection. With `ProxiedLayer`, above that for TLS with origins, and once more below it where there are proxies that are
+/// spoken with under TLS.
 ///
 /// # Clone
 ///
