@@ -199,6 +199,9 @@ async fn node_37_an_abandoned_body_costs_its_connection_and_frees_its_slot() {
 
 #[tokio::test]
 async fn node_37_an_abandoned_body_that_had_arrived_costs_nothing() {
+    if not_tiny("a body that is dropped has come") {
+        return;
+    }
     let server = Server::echo().await;
     let (client, handle) = agent(KeepAliveLayer::new());
     let abandoned = client.request(get(server.url("/1"))).await.unwrap();
@@ -253,6 +256,9 @@ async fn node_39_each_use_is_given_back_once() {
 
 #[tokio::test]
 async fn node_40_dropping_a_body_after_its_end_disturbs_nobody() {
+    if not_tiny("the first frame is the last") {
+        return;
+    }
     let gate = Gate::new();
     let held = gate.clone();
     let server = Server::start(move |conn| gated(conn, held.clone())).await;
@@ -434,6 +440,9 @@ async fn node_42_without_keep_alive_nothing_is_handed_over() {
 
 /// The server closes before its first response is read to the end; a second caller is in line.
 fn closed_by_its_release(close: fn(Conn)) {
+    if not_tiny("who reads a response in pieces hears what comes after it") {
+        return;
+    }
     // The runtime hears nothing of sockets while it has other things to do: so the agent has to look by itself.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

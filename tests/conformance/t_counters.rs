@@ -10,8 +10,8 @@ use crate::support::agent::{
     agent, agent_over, agent_paused, at_rest, fetch, get, post, read, send,
 };
 use crate::support::{
-    CountingConnector, Gate, RefusingPort, Server, Sockets, eventually, not_over_unix, script,
-    settle,
+    CountingConnector, Gate, RefusingPort, Server, Sockets, eventually, not_over_unix, not_tiny,
+    script, settle,
 };
 
 /// agentkeepalive's six counters, in its order: created, create errors, closed, errors, timeouts, requests.
@@ -97,7 +97,7 @@ async fn ak_32_a_connect_that_takes_too_long_counts_and_one_that_is_given_up_doe
 
 #[tokio::test]
 async fn ak_33_whatever_ends_a_connection_it_is_closed_once() {
-    if not_over_unix("a Unix socket has no RST") {
+    if not_over_unix("a Unix socket has no RST") || not_tiny("a body that is dropped has come") {
         return;
     }
     let server = Server::start(|mut conn| async move {
