@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::TRANSFER_ENCODING;
 use http::{Method, Request, Uri};
 use http_body::Frame;
 use http_body_util::{BodyExt, Limited};
@@ -171,9 +172,12 @@ where
             Error = tower_keep_alive::Error,
         >,
 {
-    let request = Request::builder()
-        .method(method)
-        .uri("http://host/")
+    let mut request = Request::builder().method(method).uri("http://host/");
+    if uploads {
+        // Without it hyper sends no body of unknown length with GET and HEAD.
+        request = request.header(TRANSFER_ENCODING, "chunked");
+    }
+    let request = request
         .body(Upload {
             begun: uploads.then_some(false),
         })
