@@ -9,12 +9,13 @@ use std::time::Duration;
 use tokio::time::Sleep;
 use tower_service::Service;
 
+use crate::cause::Cause;
 use crate::checkout::connect::Connect;
 use crate::checkout::service::Parts;
 use crate::checkout::watch::Watch;
-use crate::clock::Moment;
+use crate::clock::{Clock, Moment};
 use crate::error::{CheckoutError, Denied};
-use crate::pool::{Ask, Berth, Slot, Turn, Verdict, Waiter, current_runtime};
+use crate::pool::{Ask, Berth, Slot, Spoiled, Turn, Verdict, Waiter, current_runtime};
 use crate::poolable::{Liveness, Poolable};
 use crate::target::{Reuse, Target};
 
@@ -36,8 +37,8 @@ where
 }
 
 enum State<C: Poolable, E: Send + 'static, T> {
-    /// Not in line, but that something stale was given to it there. The target stays until it is needed.
-    Start(Option<T>, Option<Box<Berth<C>>>),
+    /// Not in line, but that something was given to it there that it has no use for. The target stays until it is needed.
+    Start(Option<T>, Option<Spoiled<C>>),
     /// Everything but an idle connection that is found open at once.
     Slow(Box<Slow<C, E, T>>),
     Done,
@@ -97,7 +98,7 @@ where
     /// An idle connection that is found open at once, or else the state to go on in.
     #[inline]
     fn start(&mut self) -> Result<Option<C>, Denied> {
-        let State::Start(target, stale) = &mut self.state else {
+        let State::Start(target, spoiled) = &mut self.state else {
             return Ok(None);
         };
         let wanted = target.as_ref().expect("kept until it is needed");
@@ -105,15 +106,15 @@ where
         let mut ask = Ask {
             reuse: wanted.reuse(),
             runtime: current_runtime(),
-            returning: stale.is_some() || wanted.is_returning(),
+            returning: spoiled.is_some() || wanted.is_returning(),
         };
         loop {
             let now = pool.limits().clock.now();
-            match pool.checkout(wanted.key(), ask, stale.take(), now) {
+            match pool.checkout(wanted.key(), ask, spoiled.take(), now) {
                 Verdict::Take(mut berth) => match berth.connection().probe() {
                     Liveness::Open => return Ok(Some(self.served(berth, now, None))),
                     Liveness::Dead => {
-                        *stale = Some(berth);
+                        *spoiled = Some(Spoiled::new(berth, Cause::Stale));
                         ask.returning = true;
                     }
                     Liveness::Unknown => {
@@ -249,10 +250,11 @@ where
             let State::Slow(mut slow) = mem::replace(&mut this.state, State::Done) else {
                 panic!("CheckoutFuture polled after it was ready");
             };
-            match slow.poll(cx) {
+            let clock = &this.parts.pool.limits().clock;
+            match slow.poll(clock, cx) {
                 Step::Connection(berth) => {
                     slow.leave_connect_behind();
-                    let now = this.parts.pool.limits().clock.now();
+                    let now = clock.now();
                     let waited = slow.handed_over.then(|| now.since(slow.since));
                     return Poll::Ready(Ok(this.served(berth, now, waited)));
                 }
@@ -261,16 +263,16 @@ where
                     return Poll::Ready(Ok(this.serve(berth, slow.waited)));
                 }
                 Step::Make(slot) => {
-                    let now = this.parts.pool.limits().clock.now();
+                    let now = clock.now();
                     slow.waited = Some(now.since(slow.since));
                     let target = slow.target.take().expect("kept until a connect begins");
                     slow.patience = None;
                     slow.connect = Some(this.connect(slot, target));
                     this.state = State::Slow(slow);
                 }
-                Step::Again(stale) => {
+                Step::Again(spoiled) => {
                     let target = slow.target.take().expect("kept until a connect begins");
-                    this.state = State::Start(Some(target), Some(stale));
+                    this.state = State::Start(Some(target), Some(spoiled));
                 }
                 Step::Failed(error) => return Poll::Ready(Err(error)),
                 Step::Pending => {
@@ -290,26 +292,26 @@ enum Step<C: Poolable, E> {
     /// Its own.
     Made(Box<Berth<C>>),
     Make(Slot<C>),
-    /// What it was given was stale: from the start, at the head of the line.
-    Again(Box<Berth<C>>),
+    /// It has no use for what it was given: from the start, at the head of the line.
+    Again(Spoiled<C>),
     Failed(CheckoutError<E>),
 }
 
 impl<C: Poolable, E: Send + 'static, T> Slow<C, E, T> {
     #[inline]
-    fn poll(&mut self, cx: &mut Context<'_>) -> Step<C, E> {
+    fn poll(&mut self, clock: &Clock, cx: &mut Context<'_>) -> Step<C, E> {
         loop {
             if let Some(vetting) = &mut self.vetting {
                 if vetting.turns.as_mut().poll(cx).is_pending() {
                     return Step::Pending;
                 }
-                let Some(mut vetting) = self.vetting.take() else {
+                let Some(Vetting { berth, .. }) = self.vetting.take() else {
                     continue;
                 };
-                if vetting.berth.connection().is_open() {
-                    return Step::Connection(vetting.berth);
-                }
-                if let Some(again) = self.without(vetting.berth) {
+                let Some(cause) = berth.is_over(clock.now()) else {
+                    return Step::Connection(berth);
+                };
+                if let Some(again) = self.without(Spoiled::new(berth, cause)) {
                     return again;
                 }
             }
@@ -317,14 +319,20 @@ impl<C: Poolable, E: Send + 'static, T> Slow<C, E, T> {
                 Some(Poll::Ready(Turn::Connection(mut berth))) => {
                     self.waiter = None;
                     self.handed_over = true;
-                    match berth.connection().probe() {
-                        Liveness::Open => return Step::Connection(berth),
-                        Liveness::Unknown => self.vetting = Some(Vetting::new(berth)),
-                        Liveness::Dead => {
-                            if let Some(again) = self.without(berth) {
-                                return again;
+                    // It may have lain there for long: a caller comes for it when its runtime has time.
+                    let cause = match berth.is_over(clock.now()) {
+                        Some(cause) => cause,
+                        None => match berth.connection().probe() {
+                            Liveness::Open => return Step::Connection(berth),
+                            Liveness::Unknown => {
+                                self.vetting = Some(Vetting::new(berth));
+                                continue;
                             }
-                        }
+                            Liveness::Dead => Cause::Stale,
+                        },
+                    };
+                    if let Some(again) = self.without(Spoiled::new(berth, cause)) {
+                        return again;
                     }
                     continue;
                 }
@@ -360,12 +368,12 @@ impl<C: Poolable, E: Send + 'static, T> Slow<C, E, T> {
 }
 
 impl<C: Poolable, E: Send + 'static, T> Slow<C, E, T> {
-    /// What it was given is stale. Its own connect goes on, back in line; without one it starts again.
-    fn without(&mut self, stale: Box<Berth<C>>) -> Option<Step<C, E>> {
+    /// It has no use for what it was given. Its own connect goes on, back in line; without one it starts again.
+    fn without(&mut self, spoiled: Spoiled<C>) -> Option<Step<C, E>> {
         let Some(connect) = &self.connect else {
-            return Some(Step::Again(stale));
+            return Some(Step::Again(spoiled));
         };
-        self.waiter = Some(connect.home().wait_making(stale));
+        self.waiter = Some(connect.home().wait_making(spoiled));
         None
     }
 

@@ -32,9 +32,23 @@ pub(crate) struct Berth<C> {
 pub(super) struct Rest {
     /// `None`: it has been in use since.
     pub(super) since: Option<Moment>,
+    /// As of when it was put: no use of it has begun since.
     pub(super) deadline: Option<Deadline>,
     /// Its place among the idle of all hosts.
     pub(super) place: Option<usize>,
+}
+
+/// What a caller was given and has no use for, and why.
+#[derive(Debug)]
+pub(crate) struct Spoiled<C> {
+    pub(super) berth: Box<Berth<C>>,
+    pub(super) cause: Cause,
+}
+
+impl<C> Spoiled<C> {
+    pub(crate) fn new(berth: Box<Berth<C>>, cause: Cause) -> Self {
+        Self { berth, cause }
+    }
 }
 
 impl<C: Poolable> Berth<C> {
@@ -106,10 +120,15 @@ impl<C: Poolable> Berth<C> {
         }
     }
 
-    /// A caller has said that it is not to be used again.
+    /// Why it may not be used any more, if it may not: for one that was put, on every way to another use.
     #[inline]
-    pub(super) fn is_poisoned(&self) -> bool {
-        self.connection_ref().lifespan().bond().is_poisoned()
+    pub(crate) fn is_over(&self, now: Moment) -> Option<Cause> {
+        match self.rest.deadline {
+            _ if self.connection_ref().lifespan().bond().is_poisoned() => Some(Cause::Poisoned),
+            _ if !self.connection_ref().is_open() => Some(Cause::Stale),
+            Some(deadline) if deadline.at.is_reached_at(now) => Some(deadline.cause),
+            _ => None,
+        }
     }
 
     /// The connection's number.

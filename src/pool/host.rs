@@ -18,7 +18,7 @@ use crate::clock::Moment;
 use crate::lifespan::Deadline;
 use crate::pool::admission::Admission;
 use crate::pool::after::{After, Cancel};
-use crate::pool::berth::Berth;
+use crate::pool::berth::{Berth, Spoiled};
 use crate::pool::host_pool::HostPool;
 use crate::pool::limits::{Limits, Scheduling};
 use crate::pool::line::{Ask, Gift, LATER, Line, Place};
@@ -152,11 +152,7 @@ impl<C: Poolable> Host<C> {
                     return Taken::Connection(berth);
                 };
                 // Its slot comes when the transport is gone, and is this caller's before anybody else's.
-                if why == Cause::Stale {
-                    self.discard_stale(berth, around);
-                } else {
-                    self.close_for_blocked(berth, why, around);
-                }
+                self.discard(Spoiled::new(berth, why), around);
                 urgent = true;
             }
         }
@@ -244,6 +240,7 @@ impl<C: Poolable> Host<C> {
             around.after.close(berth, cause);
             return None;
         }
+        berth.rest.deadline = deadline;
         let runtime = berth.runtime();
         if let Some(next) = self.line.next_for_connection(runtime, self.dying) {
             if !next.can_use {
@@ -270,7 +267,6 @@ impl<C: Poolable> Host<C> {
             around.after.close(berth, Cause::Surplus);
             return None;
         }
-        berth.rest.deadline = deadline;
         if let Some(total) = &mut around.total {
             berth.rest.place = Some(total.add_idle(around.me, slot));
         }
@@ -436,12 +432,7 @@ impl<C: Poolable> Host<C> {
         }
         let slot = picked?;
         let berth = self.unpark(slot, around).expect("in the idle list");
-        let why = match berth.rest.deadline {
-            _ if berth.is_poisoned() => Some(Cause::Poisoned),
-            _ if !berth.connection_ref().is_open() => Some(Cause::Stale),
-            Some(deadline) if deadline.at.is_reached_at(now) => Some(deadline.cause),
-            _ => None,
-        };
+        let why = berth.is_over(now);
         Some((berth, why))
     }
 
@@ -501,10 +492,11 @@ impl<C: Poolable> Host<C> {
         })
     }
 
-    /// It was found dead by a caller who comes back at once.
-    pub(super) fn discard_stale(&mut self, berth: Box<Berth<C>>, around: &mut Around<'_, C>) {
-        *around.stale += 1;
-        self.close_for_blocked(berth, Cause::Stale, around);
+    /// It is of no use to the caller who has it, and who comes for its slot.
+    pub(super) fn discard(&mut self, spoiled: Spoiled<C>, around: &mut Around<'_, C>) {
+        let Spoiled { berth, cause } = spoiled;
+        *around.stale += u64::from(cause == Cause::Stale);
+        self.close_for_blocked(berth, cause, around);
     }
 
     /// Its slot is for whoever is blocked here, once the transport is gone.

@@ -14,7 +14,7 @@ use crate::error::Denied;
 use crate::key::Key;
 use crate::lifespan::Lifespan;
 use crate::pool::after::{After, Cancel};
-use crate::pool::berth::{Berth, current_runtime};
+use crate::pool::berth::{Berth, Spoiled, current_runtime};
 use crate::pool::gauges::{Counts, Gauges};
 use crate::pool::host::{Around, Host, Taken};
 use crate::pool::line::{Ask, Gift};
@@ -61,18 +61,18 @@ impl<C: Poolable> HostPool<C> {
         &self.pool.books
     }
 
-    /// With what the caller had been given before, if that was stale: it is closed, and the caller is first in line for
-    /// its slot. `Err`: this host pool is out of the table, look again.
+    /// With what the caller had been given before, if it had no use for that: it is closed, and the caller is first in
+    /// line for its slot. `Err`: this host pool is out of the table, look again.
     #[inline]
     pub(super) fn checkout(
         self: Arc<Self>,
         ask: Ask,
-        stale: Option<Box<Berth<C>>>,
+        spoiled: Option<Spoiled<C>>,
         now: Moment,
     ) -> Result<Verdict<C>, Arc<Self>> {
         let taken = self.with(|host, around| {
-            if let Some(berth) = stale {
-                host.discard_stale(berth, around);
+            if let Some(spoiled) = spoiled {
+                host.discard(spoiled, around);
             }
             if host.retired {
                 return None;
@@ -121,11 +121,11 @@ impl<C: Poolable> HostPool<C> {
         Ok(slots.map(|places| places.into_iter().map(slot).collect()))
     }
 
-    /// A place in line for a caller whose own connect is under way, and who had been given something stale.
-    pub(crate) fn wait_making(self: &Arc<Self>, stale: Box<Berth<C>>) -> Waiter<C> {
+    /// A place in line for a caller whose own connect is under way, and who had been given what it has no use for.
+    pub(crate) fn wait_making(self: &Arc<Self>, spoiled: Spoiled<C>) -> Waiter<C> {
         let runtime = current_runtime();
         let place = self.with(|host, around| {
-            host.discard_stale(stale, around);
+            host.discard(spoiled, around);
             host.join_making(runtime, self.pool.mode(), around)
         });
         Waiter::new(self.clone(), place)

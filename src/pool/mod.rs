@@ -34,7 +34,7 @@ use crate::error::Denied;
 use crate::key::KeyRef;
 use crate::poolable::Poolable;
 
-pub(crate) use berth::{Berth, current_runtime};
+pub(crate) use berth::{Berth, Spoiled, current_runtime};
 pub(crate) use host_pool::{HostPool, Verdict};
 pub use limits::{Limits, Scheduling};
 pub(crate) use line::Ask;
@@ -97,16 +97,16 @@ impl<C: Poolable> Pool<C> {
         &self.shared().books
     }
 
-    /// `stale` is what the caller was given before, and had no use for.
+    /// `spoiled` is what the caller was given before.
     #[inline]
     pub(crate) fn checkout(
         &self,
         key: KeyRef<'_>,
         ask: Ask,
-        stale: Option<Box<Berth<C>>>,
+        spoiled: Option<Spoiled<C>>,
         now: Moment,
     ) -> Verdict<C> {
-        self.shared().checkout(key, ask, stale, now)
+        self.shared().checkout(key, ask, spoiled, now)
     }
 
     /// The right to make as many connections as `count` idle ones lack, within the limits.

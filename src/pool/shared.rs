@@ -9,7 +9,7 @@ use crate::error::Denied;
 use crate::key::Key;
 use crate::key::KeyRef;
 use crate::pool::admission::{Admission, Step};
-use crate::pool::berth::Berth;
+use crate::pool::berth::Spoiled;
 use crate::pool::host_pool::{HostPool, Verdict};
 use crate::pool::limits::Limits;
 use crate::pool::line::Ask;
@@ -56,11 +56,11 @@ impl<C: Poolable> Shared<C> {
         &self,
         key: KeyRef<'_>,
         ask: Ask,
-        mut stale: Option<Box<Berth<C>>>,
+        mut spoiled: Option<Spoiled<C>>,
         now: Moment,
     ) -> Verdict<C> {
-        if let Some(home) = stale.as_mut().and_then(|berth| berth.take_home())
-            && let Ok(verdict) = home.checkout(ask, stale, now)
+        if let Some(home) = spoiled.as_mut().and_then(|it| it.berth.take_home())
+            && let Ok(verdict) = home.checkout(ask, spoiled, now)
         {
             return verdict;
         }

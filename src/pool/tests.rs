@@ -61,7 +61,8 @@ fn come_back(
         runtime: None,
         returning: true,
     };
-    pool.checkout(Uri::from_static(host).key(), ask, stale, Moment::now())
+    let spoiled = stale.map(|berth| Spoiled::new(berth, Cause::Stale));
+    pool.checkout(Uri::from_static(host).key(), ask, spoiled, Moment::now())
 }
 
 pub(super) fn connect(mut slot: Slot<Conn>) -> Box<Berth<Conn>> {
@@ -303,7 +304,7 @@ fn who_comes_back_to_a_destroyed_agent_is_refused() {
     drop(waiter);
     // Nobody is in line at that moment.
     pool.handle().destroy();
-    let waiter = slot.home().wait_making(stale);
+    let waiter = slot.home().wait_making(Spoiled::new(stale, Cause::Stale));
     assert!(matches!(turn(&waiter), Some(Turn::Refused)));
     drop((waiter, slot));
     at_rest(pool);

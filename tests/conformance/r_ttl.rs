@@ -1,15 +1,19 @@
 //! R. The TTL of connections.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::FutureExt;
 use futures_util::future::join_all;
+use http_body_util::Full;
 use tokio::time::{Instant, sleep};
 use tower_keep_alive::{Cause, Clock, KeepAliveLayer, Moment};
 
 use super::q_idle_timeout::idle_life;
-use crate::support::agent::{agent_over, agent_paused, at_rest, fetch};
-use crate::support::{CountingConnector, Server, script, settle};
+use crate::support::agent::{agent, agent_over, agent_paused, at_rest, fetch, get, read};
+use crate::support::{CountingConnector, Gate, Server, eventually, script, settle};
 
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -23,6 +27,20 @@ fn taking(millis: u64) -> Server {
             conn.respond("ok").await;
         }
     })
+}
+
+/// A clock that stands, and what moves it on.
+fn hand_set_clock() -> (Clock, impl Fn(Duration)) {
+    let now = Arc::new(Mutex::new(Moment::now()));
+    let clock = {
+        let now = now.clone();
+        Clock::new(move || *now.lock().unwrap())
+    };
+    let pass = move |time: Duration| {
+        let mut now = now.lock().unwrap();
+        *now = now.checked_add(time).unwrap();
+    };
+    (clock, pass)
 }
 
 #[tokio::test(start_paused = true)]
@@ -130,15 +148,7 @@ async fn ak_26_a_ttl_that_is_over_counts_as_a_timeout() {
 #[tokio::test(start_paused = true)]
 async fn ak_26_age_is_looked_at_when_one_is_picked() {
     let server = Server::in_memory(script::ok);
-    let now = Arc::new(Mutex::new(Moment::now()));
-    let clock = {
-        let now = now.clone();
-        Clock::new(move || *now.lock().unwrap())
-    };
-    let pass = |time: Duration| {
-        let mut now = now.lock().unwrap();
-        *now = now.checked_add(time).unwrap();
-    };
+    let (clock, pass) = hand_set_clock();
     // Without an idle timeout, and no timer of the runtime ever fires.
     let layer = KeepAliveLayer::new()
         .idle_timeout(Duration::MAX)
@@ -197,5 +207,68 @@ async fn ak_27_what_is_left_of_a_ttl_is_no_limit_for_the_exchange_it_is_handed_t
     assert_eq!((counting.made(), counting.max_alive()), (2, 1));
     let status = handle.status();
     assert_eq!((status.closes[&Cause::Age], status.errors), (1, 0));
+    at_rest(&handle).await;
+}
+
+/// A caller in line is handed a connection within its limits, and comes for it when its runtime has time: with a look
+/// in time and before that look is over, or without one; and with a connect of its own under way, or in line for it.
+async fn comes_late(layer: KeepAliveLayer<Full<Bytes>>, cause: Cause, looks: bool, connects: bool) {
+    let server = Server::in_memory(script::ok);
+    let gate = Gate::new();
+    gate.open(1);
+    let counting = CountingConnector::new(server.connector()).gate(&gate);
+    let (clock, pass) = hand_set_clock();
+    let layer = layer.max_connections_per_host(if connects { 2 } else { 1 });
+    let (client, handle) = agent_over(layer.clock(clock), counting.clone());
+    let first = client.request(get(server.url("/"))).await.unwrap();
+    let mut late = pin!(fetch(&client, server.url("/")));
+    assert!((&mut late).now_or_never().is_none(), "it waits");
+    read(first).await.unwrap();
+    eventually("it is handed over", || handle.status().requests == 1).await;
+    settle().await;
+    if looks {
+        assert!((&mut late).now_or_never().is_none(), "it looks");
+    }
+    pass(ms(100));
+    gate.open(1);
+    let late = late.await.unwrap();
+    assert!(!late.info.is_reused());
+    settle().await;
+    assert_eq!((counting.made(), server.accepted()), (2, 2));
+    let status = handle.status();
+    assert_eq!((status.stale, status.reused), (0, 0));
+    assert_eq!(status.closes, [(cause, 1)].into());
+    at_rest(&handle).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn ak_27_who_comes_late_for_a_hand_over_gets_nothing_past_its_time() {
+    for (looks, connects) in [(false, false), (true, false), (false, true), (true, true)] {
+        let layer = || KeepAliveLayer::new().idle_timeout(Duration::MAX);
+        comes_late(layer().ttl(ms(100)), Cause::Age, looks, connects).await;
+        comes_late(layer().idle_timeout(ms(100)), Cause::Idle, looks, connects).await;
+    }
+}
+
+/// On a socket, which is looked at in one step.
+#[tokio::test]
+async fn ak_27_who_comes_late_to_a_socket_gets_nothing_past_its_time() {
+    let server = Server::ok().await;
+    let (clock, pass) = hand_set_clock();
+    let layer = KeepAliveLayer::new()
+        .max_connections_per_host(1)
+        .ttl(ms(100))
+        .clock(clock);
+    let (client, handle) = agent(layer);
+    let first = client.request(get(server.url("/"))).await.unwrap();
+    let mut late = pin!(fetch(&client, server.url("/")));
+    assert!((&mut late).now_or_never().is_none(), "it waits");
+    read(first).await.unwrap();
+    eventually("it is handed over", || handle.status().requests == 1).await;
+    pass(ms(100));
+    let late = late.await.unwrap();
+    assert!(!late.info.is_reused());
+    assert_eq!(server.accepted(), 2);
+    assert_eq!(handle.status().closes, [(Cause::Age, 1)].into());
     at_rest(&handle).await;
 }

@@ -26,9 +26,10 @@ use http::Uri;
 use loom::sync::{Condvar, Mutex};
 
 use crate::bond::TransportGuard;
+use crate::cause::Cause;
 use crate::clock::Moment;
 use crate::lifespan::Lifespan;
-use crate::pool::{Ask, Berth, Limits, Pool, Slot, Turn, Verdict, Waiter};
+use crate::pool::{Ask, Berth, Limits, Pool, Slot, Spoiled, Turn, Verdict, Waiter};
 use crate::poolable::Poolable;
 use crate::target::{Reuse, Target};
 
@@ -87,7 +88,7 @@ impl Scene {
         }
     }
 
-    fn ask(&self, host: &'static str, stale: Option<Box<Berth<Conn>>>) -> Verdict<Conn> {
+    fn ask(&self, host: &'static str, stale: Option<Spoiled<Conn>>) -> Verdict<Conn> {
         let ask = Ask {
             reuse: Reuse::Any,
             runtime: None,
@@ -115,7 +116,7 @@ impl Scene {
             if berth.connection_ref().is_open() {
                 return berth;
             }
-            stale = Some(berth);
+            stale = Some(Spoiled::new(berth, Cause::Stale));
         }
     }
 

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Wake};
 
 use crate::bond::{Bond, TransportGuard};
 use crate::lifespan::Lifespan;
-use crate::pool::{Berth, Slot, Waiter};
+use crate::pool::{Slot, Spoiled, Waiter};
 use crate::poolable::Poolable;
 use crate::target::Reuse;
 
@@ -126,8 +126,8 @@ pub(super) struct Caller {
     pub(super) waiter: Option<Waiter<Conn>>,
     pub(super) slot: Option<Slot<Conn>>,
     pub(super) begun: bool,
-    /// It was given this, and has found it dead.
-    pub(super) stale: Option<Box<Berth<Conn>>>,
+    /// It was given this, and has no use for it.
+    pub(super) spoiled: Option<Spoiled<Conn>>,
     pub(super) flag: Arc<Flag>,
     /// It was told to wait for its waker.
     pub(super) pending: bool,

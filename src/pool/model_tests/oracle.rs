@@ -74,13 +74,13 @@ impl Expected {
 }
 
 impl World {
-    /// `stale`: the caller brings one back that it had been given.
+    /// `spoiled`: the caller brings one back that it had been given.
     pub(super) fn expect_of_checkout(
         &self,
         host: usize,
         reuse: Reuse,
         returning: bool,
-        stale: bool,
+        spoiled: bool,
     ) -> Expected {
         let now = self.now();
         let mut idle = self.idle(host);
@@ -108,7 +108,7 @@ impl World {
             total: (0..HOSTS.len()).map(|host| self.counted(host)).sum(),
             blocked: self.blocked(host),
             // Who has had its turn is let in while the agent drains.
-            admits: !self.closed || (!self.destroyed && (returning || stale)),
+            admits: !self.closed || (!self.destroyed && (returning || spoiled)),
         }
     }
 

@@ -75,7 +75,7 @@ pub(super) enum Step {
     },
     /// All of them do, until there is nothing for anybody.
     CollectAll,
-    /// A caller asks again, having found stale what it was given.
+    /// A caller asks again, having had no use for what it was given.
     ComeBack(Who),
     /// A caller leaves, in whatever state.
     Leave(Who),

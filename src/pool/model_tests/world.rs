@@ -16,7 +16,7 @@ use crate::clock::{Clock, Moment};
 use crate::key::Key;
 use crate::lifespan::Lifespan;
 use crate::pool::shared::Shared;
-use crate::pool::{Ask, Berth, Limits, Pool, Slot, Turn, Verdict};
+use crate::pool::{Ask, Berth, Limits, Pool, Slot, Spoiled, Turn, Verdict};
 use crate::poolable::Poolable;
 use crate::target::{Reuse, Target};
 
@@ -182,7 +182,7 @@ impl World {
         host: usize,
         reuse: Reuse,
         returning: bool,
-        stale: Option<Box<Berth<Conn>>>,
+        spoiled: Option<Spoiled<Conn>>,
         finds_stale: bool,
     ) {
         let Some(pool) = &self.pool else { return };
@@ -193,11 +193,11 @@ impl World {
         };
         self.arrived += 1;
         let ended_before = self.ended(host);
-        let expected = self.expect_of_checkout(host, reuse, returning, stale.is_some());
+        let expected = self.expect_of_checkout(host, reuse, returning, spoiled.is_some());
         let verdict = pool.checkout(
             Uri::from_static(HOSTS[host]).key(),
             ask,
-            stale,
+            spoiled,
             self.limits.clock.now(),
         );
         let outcome = match &verdict {
@@ -220,7 +220,7 @@ impl World {
             waiter: None,
             slot: None,
             begun: false,
-            stale: None,
+            spoiled: None,
             flag: Arc::default(),
             pending: false,
         };
@@ -239,13 +239,17 @@ impl World {
     /// A caller who is not in line any more has a connection of somebody else.
     fn served(&mut self, mut caller: Caller, mut berth: Box<Berth<Conn>>, finds_stale: bool) {
         assert!(caller.waiter.is_none());
-        let bond = line(&berth).bond.clone();
-        if !berth.connection().is_open() || bond.is_poisoned() || finds_stale {
-            self.note(|| format!("caller {} finds #{} stale", caller.number, bond.id()));
-            caller.stale = Some(berth);
+        let line = line(&berth).clone();
+        let over = berth.is_over(self.limits.clock.now());
+        let fit = line.may_be_used(self.now());
+        assert_eq!(over.is_none(), fit, "#{}: {over:?}", line.bond.id());
+        if let Some(cause) = over.or(finds_stale.then_some(Cause::Stale)) {
+            let (number, id) = (caller.number, line.bond.id());
+            self.note(|| format!("caller {number} has no use for #{id}: {cause}"));
+            caller.spoiled = Some(Spoiled::new(berth, cause));
             return self.callers.push(caller);
         }
-        line(&berth).facts.lock().unwrap().uses += 1;
+        line.facts.lock().unwrap().uses += 1;
         berth.check_out(self.limits.clock.now(), None);
         self.used.push(berth);
         if let Some(slot) = caller.slot.take().filter(|_| caller.begun) {
@@ -265,19 +269,19 @@ impl World {
     }
 
     fn come_back(&mut self, who: Who) {
-        let Some(index) = self.nth_caller(who, |it| it.stale.is_some()) else {
+        let Some(index) = self.nth_caller(who, |it| it.spoiled.is_some()) else {
             return;
         };
         let mut caller = self.callers.remove(index);
         self.note(|| format!("caller {} comes back", caller.number));
-        let stale = caller.stale.take().unwrap();
+        let spoiled = caller.spoiled.take().unwrap();
         if let Some(slot) = &caller.slot {
-            caller.waiter = Some(slot.home().wait_making(stale));
+            caller.waiter = Some(slot.home().wait_making(spoiled));
             caller.urgent = true;
             caller.pending = false;
             self.callers.push(caller);
         } else {
-            self.checkout(caller.host, caller.reuse, true, Some(stale), false);
+            self.checkout(caller.host, caller.reuse, true, Some(spoiled), false);
         }
     }
 
@@ -292,7 +296,7 @@ impl World {
     }
 
     fn connect(&mut self, who: Who, made: &Made) {
-        let can = |it: &Caller| it.slot.is_some() && it.begun && it.stale.is_none();
+        let can = |it: &Caller| it.slot.is_some() && it.begun && it.spoiled.is_none();
         let Some(index) = self.nth_caller(who, can) else {
             return;
         };
