@@ -226,6 +226,10 @@ async fn run(script: Script<'_>) {
     let first = first.expect("the first request does not end");
     // What the server writes late is there before the second one.
     tokio::time::sleep(Duration::from_millis(500)).await;
+    if script.uploads {
+        let open = agent.status().open();
+        assert_eq!(open, 0, "kept, and the upload is not over");
+    }
     let second = tokio::time::timeout(FOR_EVER, ask(&client, &Method::GET, false, false)).await;
     let second = second.expect("the second request does not end");
 

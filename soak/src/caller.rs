@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crc32fast::Hasher;
@@ -15,7 +16,8 @@ use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 use tower_keep_alive::{Body, Error, InactivityTimeout, OneShot, TimeoutKind};
 
-use crate::ledger::{Ledger, Wrong, count};
+use crate::house::House;
+use crate::ledger::{Wrong, count};
 use crate::limits::Limits;
 use crate::temper::{Temper, checksum, content};
 use crate::upload::Upload;
@@ -29,7 +31,7 @@ pub(crate) type Client = BoxCloneSyncService<Request<Upload>, Response<Body>, Er
 pub(crate) struct Caller {
     pub(crate) client: Client,
     pub(crate) limits: Limits,
-    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) house: Arc<House>,
     /// `http://127.0.0.1:1234`, and the like.
     pub(crate) hosts: Vec<String>,
     pub(crate) rng: Rng,
@@ -60,8 +62,8 @@ impl Caller {
             };
             Duration::from_micros(self.rng.u64(..most))
         });
-        count(&self.ledger.requests);
-        let ledger = self.ledger.clone();
+        count(&self.house.ledger.requests);
+        let ledger = self.house.ledger.clone();
         let outcome = timeout(leaves_at.unwrap_or(PATIENCE), self.exchange(temper, id)).await;
         let words = |words: &str| format!("{words}: {} {id}", temper.name());
         match outcome {
@@ -91,6 +93,7 @@ impl Caller {
             _ => Method::GET,
         };
         let request = self.request(temper, id, length, &method);
+        let taken = request.body().taken();
         let enough = match self.rng.u8(..10) {
             0 => length / 2,
             _ => usize::MAX,
@@ -122,6 +125,9 @@ impl Caller {
             while read < enough {
                 match response.body_mut().frame().await {
                     None => {
+                        if temper == Temper::Early && !taken.load(Ordering::SeqCst) {
+                            self.house.cut_short(id);
+                        }
                         return match read == whole && hasher.finalize() == checksum(id, whole) {
                             true => Ok(Outcome::Whole),
                             false => Err((Wrong::Mismatch, format!("{read} bytes of {whole}"))),
@@ -130,9 +136,10 @@ impl Caller {
                     Some(Err(error)) => return may_fail(error, temper, &Method::GET),
                     Some(Ok(frame)) => {
                         let data = frame.into_data().unwrap_or_default();
-                        self.ledger
+                        self.house
+                            .ledger
                             .bytes
-                            .fetch_add(data.len() as u64, std::sync::atomic::Ordering::Relaxed);
+                            .fetch_add(data.len() as u64, Ordering::Relaxed);
                         hasher.update(&data);
                         read += data.len();
                     }
@@ -179,7 +186,10 @@ impl Caller {
             request = request.extension(OneShot);
         }
         let piece = 1 + upload.len() / 4;
-        let body = Upload::new(upload, piece, pause);
+        let body = match Upload::new(upload, piece, pause) {
+            body if uploads && self.rng.bool() => body.chunked(),
+            body => body,
+        };
         request.body(body).expect("the parts are right")
     }
 }

@@ -8,9 +8,9 @@ use tower_keep_alive::{ConnectionInfo, KeepAliveLayer, Scheduling};
 use crate::upload::Upload;
 use crate::wire::Wire;
 
-/// A caller in line is given a connection that is within its limits, and may come for it late where more want to run than
-/// can: a wait of the machine's, not of the agent's.
-const SLACK: Duration = Duration::from_secs(1);
+/// The agent reads its clock when it looks at the limits and, a look at the socket later, when it gives the connection out;
+/// the age is read last of all, here. A machine on which more want to run than can may stop a thread between any two.
+const SLACK: Duration = Duration::from_millis(100);
 
 /// Drawn at random, and checked by who does not know how the agent keeps to them.
 #[derive(Clone, Debug, Default)]

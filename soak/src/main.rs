@@ -15,7 +15,9 @@
 //! Prints a table, and fails (exit code 1) if anything is wrong that may never be. With the same seed the same limits and
 //! requests come again, not the same moments.
 
+mod asked;
 mod caller;
+mod house;
 mod ledger;
 mod limits;
 mod process;
@@ -43,9 +45,10 @@ use tower_keep_alive::connect::rustls::crypto::ring;
 use tower_keep_alive::connect::rustls::pki_types::PrivatePkcs8KeyDer;
 use tower_keep_alive::connect::rustls::{ClientConfig, RootCertStore, ServerConfig};
 
+use crate::house::House;
 use crate::ledger::{Ledger, Wrong};
 use crate::round::{Place, becomes, round};
-use crate::server::{House, accept};
+use crate::server::accept;
 use crate::table::{Held, table};
 
 /// The agent among servers of every temper.

@@ -18,9 +18,9 @@ use tower_keep_alive::connect::rustls::ClientConfig;
 use tower_keep_alive::retry::ReusedReset;
 
 use crate::caller::{Caller, Client};
+use crate::house::House;
 use crate::ledger::{Wrong, count, lock};
 use crate::limits::Limits;
-use crate::server::House;
 use crate::temper::Temper;
 use crate::upload::Upload;
 use crate::wire::{Alive, Connector};
@@ -73,7 +73,7 @@ pub(crate) async fn round(place: Place, seed: u64, time: Duration) {
         let mut caller = Caller {
             client: client.clone(),
             limits: limits.clone(),
-            ledger: ledger.clone(),
+            house: place.house.clone(),
             hosts: place.hosts.clone(),
             rng: rng.fork(),
         };

@@ -1,27 +1,26 @@
 //! The servers: one over TCP, one under TLS, on a runtime of their own.
 
-use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::pin::pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
 use crc32fast::hash;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Barrier;
 use tokio::task::coop::unconstrained;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::ledger::{Ledger, Wrong, count, lock};
+use crate::asked::{Asked, Framing};
+use crate::house::House;
+use crate::ledger::{Wrong, count, lock};
 use crate::temper::{Temper, content};
-use crate::wire::Wires;
 
 /// What an answer to nobody says.
 const STRAY_200: &[u8] = b"HTTP/1.1 200 OK\r\nx-request-id: 0\r\ncontent-length: 3\r\n\r\n<0>";
@@ -30,41 +29,6 @@ const STRAY_408: &[u8] =
 
 /// No longer than this is a connection kept for what may not come.
 const WATCH: Duration = Duration::from_millis(20);
-
-/// So many POSTs, and as many before them, are remembered.
-const POSTS: usize = 100_000;
-
-/// What the servers know.
-pub(crate) struct House {
-    pub(crate) ledger: Arc<Ledger>,
-    pub(crate) wires: Arc<Wires>,
-    /// The last POSTs that were executed.
-    posts: Mutex<[HashSet<u64>; 2]>,
-    /// Where requests are held until all are there.
-    pub(crate) barriers: Mutex<HashMap<u64, Arc<Barrier>>>,
-}
-
-impl House {
-    /// Where nobody has been yet.
-    pub(crate) fn new(ledger: Arc<Ledger>) -> Self {
-        Self {
-            ledger,
-            wires: Arc::default(),
-            posts: Mutex::default(),
-            barriers: Mutex::default(),
-        }
-    }
-
-    /// Whether this POST has been executed before; from now on it has.
-    fn has_executed(&self, id: u64) -> bool {
-        let mut posts = lock(&self.posts);
-        if posts[0].len() >= POSTS {
-            posts.swap(0, 1);
-            posts[0].clear();
-        }
-        posts[1].contains(&id) || !posts[0].insert(id)
-    }
-}
 
 /// A transport that can be reset.
 pub(crate) trait Line: AsyncRead + AsyncWrite + Unpin + Send + 'static {
@@ -117,19 +81,10 @@ async fn serve<L: Line>(line: L, client: SocketAddr, house: Arc<House>) {
         house,
         arrived: Vec::with_capacity(1024),
         hinted: None,
+        early: None,
     };
     // An end in the middle is the caller's right.
     while let Ok(ControlFlow::Continue(())) = conn.exchange().await {}
-}
-
-/// One request, as it arrived.
-struct Asked {
-    temper: Temper,
-    id: u64,
-    length: usize,
-    method: String,
-    upload: usize,
-    checksum: u32,
 }
 
 struct Conn<L> {
@@ -139,6 +94,8 @@ struct Conn<L> {
     arrived: Vec<u8>,
     /// So many more requests may come, as was said.
     hinted: Option<u64>,
+    /// The last exchange, if its answer was sent before its upload was here.
+    early: Option<u64>,
 }
 
 type Next = io::Result<ControlFlow<()>>;
@@ -154,6 +111,12 @@ impl<L: Line> Conn<L> {
             self.wrong(Wrong::Misused, "a request beyond the hint", &asked);
         }
         self.hinted = self.hinted.map(|left| left.saturating_sub(1));
+        if let Some(early) = self.early.take()
+            && self.house.was_cut_short(early)
+        {
+            let words = "a request behind an upload that was not over when its answer was";
+            self.wrong(Wrong::Misused, words, &asked);
+        }
         let (temper, id) = (asked.temper, asked.id);
         if asked.method == "POST" && self.house.has_executed(id) {
             self.wrong(Wrong::Twice, "executed twice", &asked);
@@ -295,6 +258,7 @@ impl<L: Line> Conn<L> {
     /// Answers first, and may read the upload then.
     async fn early(&mut self, asked: &Asked) -> Next {
         self.did(Temper::Early);
+        self.early = Some(asked.id);
         self.answer(asked).await?;
         match asked.id % 3 {
             0 => {
@@ -382,7 +346,7 @@ impl<L: Line> Conn<L> {
             }
         };
         let head: Vec<u8> = self.arrived.drain(..end).collect();
-        let asked = std::str::from_utf8(&head).ok().and_then(parse);
+        let asked = std::str::from_utf8(&head).ok().and_then(Asked::parse);
         if asked.is_none() {
             let words = String::from_utf8_lossy(&head).into_owned();
             self.house.ledger.wrong(Wrong::Desync, words);
@@ -392,16 +356,52 @@ impl<L: Line> Conn<L> {
 
     /// Reads the upload to its end.
     async fn upload(&mut self, asked: &Asked) -> io::Result<()> {
-        while self.arrived.len() < asked.upload {
-            if !self.fill().await? {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-        }
-        let upload: Vec<u8> = self.arrived.drain(..asked.upload).collect();
+        let upload = match asked.upload {
+            Framing::Length(length) => self.take(length).await?,
+            Framing::Chunked => self.chunks(asked).await?,
+        };
         if hash(&upload) != asked.checksum {
             self.wrong(Wrong::Desync, "another upload", asked);
         }
         Ok(())
+    }
+
+    async fn chunks(&mut self, asked: &Asked) -> io::Result<Vec<u8>> {
+        let mut upload = Vec::new();
+        loop {
+            let line = loop {
+                if let Some(end) = self.arrived.windows(2).position(|it| it == b"\r\n") {
+                    break self.take(end + 2).await?;
+                }
+                self.more().await?;
+            };
+            let size = str::from_utf8(&line).ok();
+            let size = size.and_then(|it| usize::from_str_radix(it.trim_end(), 16).ok());
+            let Some(size) = size else {
+                self.wrong(Wrong::Desync, "no chunk", asked);
+                return Err(io::ErrorKind::InvalidData.into());
+            };
+            let chunk = self.take(size + 2).await?;
+            upload.extend(&chunk[..size]);
+            if size == 0 {
+                return Ok(upload);
+            }
+        }
+    }
+
+    async fn take(&mut self, length: usize) -> io::Result<Vec<u8>> {
+        while self.arrived.len() < length {
+            self.more().await?;
+        }
+        Ok(self.arrived.drain(..length).collect())
+    }
+
+    /// Waits for more bytes; an error at the end.
+    async fn more(&mut self) -> io::Result<()> {
+        match self.fill().await? {
+            true => Ok(()),
+            false => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
     }
 
     async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -425,30 +425,4 @@ impl<L: Line> Conn<L> {
         let words = format!("{words}: {method} {} {id}", temper.name());
         self.house.ledger.wrong(what, words);
     }
-}
-
-/// `METHOD /TEMPER/ID/LENGTH HTTP/1.1`, and fields.
-fn parse(head: &str) -> Option<Asked> {
-    let mut lines = head.lines();
-    let (method, rest) = lines.next()?.split_once(' ')?;
-    let mut target = rest.strip_suffix(" HTTP/1.1")?.split('/').skip(1);
-    let field = |name: &str| {
-        let mut fields = head.lines().filter_map(|line| line.split_once(": "));
-        fields
-            .find(|(key, _)| key.eq_ignore_ascii_case(name))?
-            .1
-            .parse::<u64>()
-            .ok()
-    };
-    ["GET", "HEAD", "PUT", "POST"]
-        .contains(&method)
-        .then_some(())?;
-    Some(Asked {
-        temper: Temper::named(target.next()?)?,
-        id: target.next()?.parse().ok()?,
-        length: target.next()?.parse().ok()?,
-        method: method.to_owned(),
-        upload: field("content-length").unwrap_or(0) as usize,
-        checksum: field("x-crc32").unwrap_or(0) as u32,
-    })
 }

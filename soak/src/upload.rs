@@ -3,6 +3,8 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,6 +18,9 @@ pub(crate) struct Upload {
     piece: usize,
     pause: Duration,
     pausing: Option<Pin<Box<Sleep>>>,
+    is_chunked: bool,
+    /// Whether the last piece was taken; of this or of a clone.
+    taken: Arc<AtomicBool>,
 }
 
 impl Upload {
@@ -26,7 +31,22 @@ impl Upload {
             piece,
             pause,
             pausing: None,
+            is_chunked: false,
+            taken: Arc::default(),
         }
+    }
+
+    /// Its length is not said.
+    pub(crate) fn chunked(self) -> Self {
+        Self {
+            is_chunked: true,
+            ..self
+        }
+    }
+
+    /// Becomes true when the last piece was taken.
+    pub(crate) fn taken(&self) -> Arc<AtomicBool> {
+        self.taken.clone()
     }
 }
 
@@ -35,6 +55,7 @@ impl Clone for Upload {
         Self {
             left: self.left.clone(),
             pausing: None,
+            taken: self.taken.clone(),
             ..*self
         }
     }
@@ -57,6 +78,9 @@ impl Body for Upload {
         }
         let length = self.piece.min(self.left.len());
         let piece = self.left.split_to(length);
+        if self.left.is_empty() {
+            self.taken.store(true, Ordering::SeqCst);
+        }
         if !self.pause.is_zero() {
             self.pausing = Some(Box::pin(sleep(self.pause)));
         }
@@ -68,6 +92,9 @@ impl Body for Upload {
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left.len() as u64)
+        match self.is_chunked {
+            true => SizeHint::default(),
+            false => SizeHint::with_exact(self.left.len() as u64),
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake};
 
 use crate::bond::{Bond, TransportGuard};
+use crate::cause::Cause;
 use crate::lifespan::Lifespan;
 use crate::pool::{Slot, Spoiled, Waiter};
 use crate::poolable::Poolable;
@@ -20,6 +21,8 @@ pub(super) struct Line {
     pub(super) detached: AtomicBool,
     /// The connection was dropped: the transport will go.
     pub(super) closing: AtomicBool,
+    /// An upload goes on.
+    pub(super) uploading: AtomicBool,
     pub(super) bond: Arc<Bond>,
     pub(super) limits: LineLimits,
     pub(super) facts: Mutex<Facts>,
@@ -54,6 +57,7 @@ impl Line {
         self.open.load(SeqCst)
             && self.counts()
             && !self.bond.is_poisoned()
+            && !self.uploading.load(SeqCst)
             && facts.uses < self.limits.max_uses
             && now - facts.born < self.limits.max_age
             && now - facts.free_since < self.limits.max_idle
@@ -89,6 +93,9 @@ impl Poolable for Conn {
     }
 
     fn poll_free(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        if self.line.uploading.load(SeqCst) {
+            self.lifespan.end(Cause::Abandoned);
+        }
         Poll::Ready(())
     }
 

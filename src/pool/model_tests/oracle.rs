@@ -113,7 +113,11 @@ impl World {
     }
 
     /// The end of a good use, or of a connect that nobody waited for.
-    pub(super) fn give_back(&self, berth: Box<Berth<Conn>>) {
+    pub(super) fn give_back(
+        &self,
+        berth: Box<Berth<Conn>>,
+        give_back: impl FnOnce(Box<Berth<Conn>>),
+    ) {
         let line = line(&berth).clone();
         line.facts.lock().unwrap().free_since = self.now();
         let usable = line.may_be_used(self.now()) && !line.one_shot;
@@ -123,7 +127,7 @@ impl World {
         let kept = self.limits.keep_alive
             && host < self.limits.max_idle_per_host
             && all < self.limits.max_idle;
-        berth.give_back();
+        give_back(berth);
         let closed = line.closing.load(SeqCst);
         let id = line.bond.id();
         if !usable || !self.limits.keep_alive || self.destroyed {

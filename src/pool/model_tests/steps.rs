@@ -119,6 +119,8 @@ pub(super) enum Made {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     Good,
+    /// The answer is over and the upload is not: the connection says that it cannot be used again.
+    Early,
     Bad,
     /// Let go of in the middle.
     Dropped,
@@ -189,6 +191,7 @@ impl ReferenceStateMachine for Script {
         );
         let end = prop_oneof![
             12 => Just(End::Good),
+            1 => Just(End::Early),
             1 => Just(End::Bad),
             1 => Just(End::Dropped),
             1 => Just(End::Detached),

@@ -17,7 +17,7 @@ use crate::key::Key;
 use crate::lifespan::Lifespan;
 use crate::pool::shared::Shared;
 use crate::pool::{Ask, Berth, Limits, Pool, Slot, Spoiled, Turn, Verdict};
-use crate::poolable::Poolable;
+use crate::poolable::{Poolable, Use};
 use crate::target::{Reuse, Target};
 
 pub(super) struct World {
@@ -310,7 +310,7 @@ impl World {
         self.note(|| format!("caller {} makes #{}", caller.number, line.bond.id()));
         drop(caller.waiter);
         line.facts.lock().unwrap().uses = 1;
-        berth.connection().lifespan_mut().check_out(None);
+        Poolable::lifespan_mut(berth.connection()).check_out(None);
         self.used.push(berth);
     }
 
@@ -349,6 +349,7 @@ impl World {
             alive: AtomicBool::new(true),
             detached: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            uploading: AtomicBool::new(false),
             bond: lifespan.bond().clone(),
             limits: LineLimits {
                 max_idle: max_idle.unwrap_or(u64::MAX),
@@ -384,7 +385,7 @@ impl World {
         let Background { host, slot, .. } = self.background.remove(index);
         if let Some(berth) = self.connected(host, false, slot, made) {
             self.note(|| format!("#{} is made in the background", line(&berth).bond.id()));
-            self.give_back(berth);
+            self.give_back(berth, Berth::give_back);
         }
     }
 
@@ -464,7 +465,11 @@ impl World {
                 line.bond.detach();
                 self.used.push(berth);
             }
-            End::Good => self.give_back(berth),
+            End::Early => {
+                line.uploading.store(true, SeqCst);
+                self.give_back(berth, Use::release);
+            }
+            End::Good => self.give_back(berth, Use::release),
         }
     }
 
