@@ -2,15 +2,20 @@
 
 use std::time::Duration;
 
-use http_body_util::BodyExt;
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Channel, Either, Full};
 use tokio::time::Instant;
-use tower_keep_alive::Cause;
+use tower::{Layer, ServiceExt};
+use tower_keep_alive::{Cause, KeepAliveLayer};
 
 use crate::house::{
     Layers, closes, closes_all, in_paused_time, on_current_thread, on_threads, runs,
 };
-use crate::support::agent::{Client, agent, agent_paused, at_rest, fetch, get, post, read, send};
-use crate::support::{Conn, Server, eventually, not_over_unix, not_tiny};
+use crate::support::agent::{
+    Client, agent, agent_paused, at_rest, fetch, get, paused_clock, post, read, send,
+};
+use crate::support::{Conn, CountingConnector, Server, eventually, not_over_unix, not_tiny};
 
 /// More than the buffers of a loopback socket have room for.
 const UPLOAD: usize = 8 << 20;
@@ -106,6 +111,65 @@ fn trust_13_an_upload_that_ended_is_reused() {
     println!("trust 13: {reused} of {times} reused after an upload that ended");
     assert_eq!(lost, 0);
     assert!(reused > times / 2, "{reused}");
+}
+
+/// The server would read on, and the caller has more to send: nobody knows whether either ever comes to its end.
+async fn goes_on(framing: &[(&str, &str)]) {
+    let server = Server::in_memory(hasty);
+    let counting = CountingConnector::new(server.connector());
+    let layer = KeepAliveLayer::new().clock(paused_clock());
+    let handle = layer.handle();
+    let client = layer.layer(counting.clone());
+    let (mut upload, body) = Channel::<Bytes>::new(1);
+    let mut request = Request::post(server.url("/answers"));
+    for (name, value) in framing {
+        request = request.header(*name, *value);
+    }
+    upload.send_data("begun".into()).await.unwrap();
+    let request = request.body(Either::Left(body)).unwrap();
+    let first = client.clone().oneshot(request).await.unwrap();
+    let id = first.body().connection().id();
+    let begun = Instant::now();
+    assert_eq!(
+        first.into_body().collect().await.unwrap().to_bytes(),
+        "/answers"
+    );
+    // Neither in a second nor by a timeout, nor as an idle connection.
+    eventually("the transport is dropped", || counting.alive() == 0).await;
+    assert!(
+        begun.elapsed() < Duration::from_millis(100),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert_eq!(
+        (handle.status().open(), closes(&handle, Cause::Abandoned)),
+        (0, 1)
+    );
+    // Too late.
+    upload.send_data("over".into()).await.ok();
+    drop(upload);
+
+    let request = Request::get(server.url("/next"));
+    let request = request.body(Either::Right(Full::default())).unwrap();
+    let next = client.clone().oneshot(request).await.unwrap();
+    assert_ne!(next.body().connection().id(), id);
+    assert!(!next.body().connection().is_reused());
+    drop(next.into_body().collect().await.unwrap());
+    assert_eq!(server.accepted(), 2);
+    assert!(server.heads()[0].body.is_empty(), "the half looks whole");
+    at_rest(&handle).await;
+    closes_all(client, &handle).await;
+}
+
+#[test]
+fn trust_13_an_upload_that_goes_on_costs_its_connection_at_once() {
+    in_paused_time(|| async {
+        goes_on(&[]).await;
+        goes_on(&[("content-length", "9")]).await;
+    });
+    println!(
+        "trust 13: an upload that went on behind its answer was cut, and its connection dropped at once"
+    );
 }
 
 /// Answers by the target: `/{framing}/{run}`, with a body of `BODY` bytes that begins with the target.
