@@ -165,8 +165,9 @@ impl Caller {
             _ => content(id, 1 + self.rng.usize(..3_000)),
         };
         let pause = match (temper, self.rng.u8(..4)) {
-            // One that never ends: no other request may be put behind it.
-            (Temper::Early, 0 | 1) => Duration::from_secs(3_600),
+            // One that never ends, and one that does after its answer: no other request may be put behind either.
+            (Temper::Early, 0) => Duration::from_secs(3_600),
+            (Temper::Early, 1) => Duration::from_millis(1),
             (_, 0) => Duration::from_micros(300),
             _ => Duration::ZERO,
         };
