@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::pin::pin;
 use std::sync::Arc;
@@ -21,6 +20,7 @@ use crate::asked::{Asked, Framing};
 use crate::house::House;
 use crate::ledger::{Wrong, count, lock};
 use crate::temper::{Temper, content};
+use crate::wire::Ends;
 
 /// What an answer to nobody says.
 const STRAY_200: &[u8] = b"HTTP/1.1 200 OK\r\nx-request-id: 0\r\ncontent-length: 3\r\n\r\n<0>";
@@ -55,18 +55,22 @@ pub(crate) async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, hous
             sleep(Duration::from_millis(10)).await;
             continue;
         };
+        let Ok(server) = stream.local_addr() else {
+            continue;
+        };
+        let ends = (client, server);
         stream.set_nodelay(true).ok();
         count(&house.ledger.accepted);
         let (tls, house) = (tls.clone(), house.clone());
         tokio::spawn(async move {
             match tls {
-                None => serve(stream, client, house).await,
+                None => serve(stream, ends, house).await,
                 Some(tls) => {
                     count(&house.ledger.tls);
                     if let Ok(Ok(stream)) =
                         timeout(Duration::from_secs(10), tls.accept(stream)).await
                     {
-                        serve(stream, client, house).await;
+                        serve(stream, ends, house).await;
                     }
                 }
             }
@@ -74,10 +78,10 @@ pub(crate) async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, hous
     }
 }
 
-async fn serve<L: Line>(line: L, client: SocketAddr, house: Arc<House>) {
+async fn serve<L: Line>(line: L, ends: Ends, house: Arc<House>) {
     let mut conn = Conn {
         line,
-        client,
+        ends,
         house,
         arrived: Vec::with_capacity(1024),
         hinted: None,
@@ -89,7 +93,7 @@ async fn serve<L: Line>(line: L, client: SocketAddr, house: Arc<House>) {
 
 struct Conn<L> {
     line: L,
-    client: SocketAddr,
+    ends: Ends,
     house: Arc<House>,
     arrived: Vec<u8>,
     /// So many more requests may come, as was said.
@@ -244,7 +248,7 @@ impl<L: Line> Conn<L> {
         if temper == Temper::Glued {
             bytes.extend(STRAY_200);
         }
-        self.house.wires.answered(self.client);
+        self.house.wires.answered(self.ends);
         if temper != Temper::Slow {
             return self.send(&bytes).await;
         }
@@ -301,7 +305,7 @@ impl<L: Line> Conn<L> {
             STRAY_200
         };
         let (line, wires) = (&mut self.line, self.house.wires.clone());
-        wires.unless_looked_at(self.client, || {
+        wires.unless_looked_at(self.ends, || {
             let sent = unconstrained(async {
                 line.write_all(bytes).await.ok();
                 line.flush().await.ok();

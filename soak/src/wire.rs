@@ -26,21 +26,24 @@ use crate::ledger::lock;
 /// Whether the agent has looked at a connection since its last answer.
 pub(crate) struct Looked(Mutex<bool>);
 
-/// The open connections, by the client's port.
+/// The client's end of a connection and the server's: a port of the client's may have a connection to each server.
+pub(crate) type Ends = (SocketAddr, SocketAddr);
+
+/// The open connections.
 #[derive(Default)]
-pub(crate) struct Wires(Mutex<HashMap<SocketAddr, Arc<Looked>>>);
+pub(crate) struct Wires(Mutex<HashMap<Ends, Arc<Looked>>>);
 
 impl Wires {
     /// The last answer is about to be sent.
-    pub(crate) fn answered(&self, client: SocketAddr) {
-        if let Some(looked) = self.find(client) {
+    pub(crate) fn answered(&self, ends: Ends) {
+        if let Some(looked) = self.find(ends) {
             *lock(&looked.0) = false;
         }
     }
 
     /// Runs `send` unless the agent has looked at the connection, and may be using it; no look comes between.
-    pub(crate) fn unless_looked_at(&self, client: SocketAddr, send: impl FnOnce()) -> bool {
-        let Some(looked) = self.find(client) else {
+    pub(crate) fn unless_looked_at(&self, ends: Ends, send: impl FnOnce()) -> bool {
+        let Some(looked) = self.find(ends) else {
             return false;
         };
         let looked = lock(&looked.0);
@@ -50,8 +53,8 @@ impl Wires {
         !*looked
     }
 
-    fn find(&self, client: SocketAddr) -> Option<Arc<Looked>> {
-        lock(&self.0).get(&client).cloned()
+    fn find(&self, ends: Ends) -> Option<Arc<Looked>> {
+        lock(&self.0).get(&ends).cloned()
     }
 }
 
@@ -89,10 +92,10 @@ impl Service<Uri> for Connector {
         Box::pin(async move {
             let tcp = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
             tcp.set_nodelay(true)?;
-            let local = tcp.local_addr()?;
+            let ends = (tcp.local_addr()?, tcp.peer_addr()?);
             let looked = Arc::new(Looked(Mutex::new(true)));
-            lock(&wires.0).insert(local, looked.clone());
-            let listed = Listed { wires, local };
+            lock(&wires.0).insert(ends, looked.clone());
+            let listed = Listed { wires, ends };
             let mut tcp = Some(Tcp::new(tcp));
             let tcp = service_fn(move |_: Uri| {
                 ready(tcp.take().ok_or_else(|| io::Error::other("once only")))
@@ -131,12 +134,12 @@ impl Wire {
 
 struct Listed {
     wires: Arc<Wires>,
-    local: SocketAddr,
+    ends: Ends,
 }
 
 impl Drop for Listed {
     fn drop(&mut self) {
-        lock(&self.wires.0).remove(&self.local);
+        lock(&self.wires.0).remove(&self.ends);
     }
 }
 
