@@ -50,11 +50,13 @@ type Verdict = Result<Outcome, (Wrong, String)>;
 impl Caller {
     /// One request of any kind.
     pub(crate) async fn one(&mut self, id: u64) {
+        let is_calm = self.limits.is_calm && self.rng.u8(..100) > 0;
         let temper = match Temper::any(&mut self.rng) {
+            _ if is_calm => Temper::Plain,
             Temper::Upgrade if !self.limits.is_loose => Temper::Plain,
             temper => temper,
         };
-        let leaves_at = (self.rng.u8(..8) == 0).then(|| {
+        let leaves_at = (!is_calm && self.rng.u8(..8) == 0).then(|| {
             let most = if temper == Temper::Stall {
                 50_000
             } else {
@@ -95,7 +97,7 @@ impl Caller {
         let request = self.request(temper, id, length, &method);
         let taken = request.body().taken();
         let enough = match self.rng.u8(..10) {
-            0 => length / 2,
+            0 if !self.limits.is_calm => length / 2,
             _ => usize::MAX,
         };
         let detaches = self.limits.is_loose && self.rng.u8(..100) == 0;

@@ -28,6 +28,8 @@ pub(crate) struct Limits {
     fifo: bool,
     /// Requests may also take connections out of the limits: detached, on their own, upgraded.
     pub(crate) is_loose: bool,
+    /// Almost every request is plain, and read to its end: connections live on until a limit of theirs ends them.
+    pub(crate) is_calm: bool,
 }
 
 impl Limits {
@@ -46,6 +48,7 @@ impl Limits {
             one_in(3),
             one_in(2),
             one_in(2),
+            one_in(4),
         ];
         let millis = |rng: &mut Rng, most| Duration::from_millis(rng.u64(1..most));
         Self {
@@ -61,6 +64,7 @@ impl Limits {
             drains: is[9],
             fifo: is[10],
             is_loose: is[11],
+            is_calm: is[12],
         }
     }
 
