@@ -28,7 +28,8 @@ pub(crate) struct Limits {
     fifo: bool,
     /// Requests may also take connections out of the limits: detached, on their own, upgraded.
     pub(crate) is_loose: bool,
-    /// Almost every request is plain, and read to its end: connections live on until a limit of theirs ends them.
+    /// Almost every request is plain, for one host, and read to its end: connections live on, each from one caller in line
+    /// to the next, until a limit of theirs ends them.
     pub(crate) is_calm: bool,
 }
 

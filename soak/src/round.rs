@@ -69,18 +69,22 @@ pub(crate) async fn round(place: Place, seed: u64, time: Duration) {
     let client = Client::new(client);
     let mut callers = JoinSet::new();
     let end = Instant::now() + time;
+    let hosts = match limits.is_calm {
+        true => vec![place.hosts[rng.usize(..place.hosts.len())].clone()],
+        false => place.hosts.clone(),
+    };
     for _ in 0..CALLERS {
         let mut caller = Caller {
             client: client.clone(),
             limits: limits.clone(),
             house: place.house.clone(),
-            hosts: place.hosts.clone(),
+            hosts: hosts.clone(),
             rng: rng.fork(),
         };
         callers.spawn(async move {
             while Instant::now() < end {
                 caller.one(NEXT.fetch_add(1, Ordering::Relaxed)).await;
-                if caller.rng.bool() {
+                if !caller.limits.is_calm && caller.rng.bool() {
                     sleep(Duration::from_micros(caller.rng.u64(..4_000))).await;
                 }
             }
