@@ -60,8 +60,9 @@ impl Limits {
             idle_time: is[4].then(|| millis(rng, 20)),
             ttl: is[5].then(|| millis(rng, 200)),
             uses: is[6].then(|| rng.u64(1..20)),
-            pending: is[7].then(|| rng.usize(1..10)),
-            checkout: is[8].then(|| millis(rng, 10)),
+            // Nobody is refused in a calm round.
+            pending: (is[7] && !is[12]).then(|| rng.usize(1..10)),
+            checkout: (is[8] && !is[12]).then(|| millis(rng, 10)),
             drains: is[9],
             fifo: is[10],
             is_loose: is[11],
