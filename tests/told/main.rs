@@ -1,8 +1,7 @@
-//! What an agent tells those who listen: hooks, `tracing` and `metrics`.
+//! What an agent tells those who listen: hooks and `metrics`. `tests/spans.rs` has `tracing`.
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod hooks;
 mod metrics;
-mod tracing;

@@ -1,4 +1,7 @@
-//! Spans and events of `tracing`.
+//! Spans and events of `tracing`. In a process of their own: where a test that listens to nothing is the first to say
+//! something, tracing may keep it that nobody listens, though another test's thread does.
+
+mod support;
 
 use std::sync::{Arc, Mutex};
 
@@ -13,8 +16,8 @@ use tracing::{Instrument, Level, Subscriber, info_span};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::{LookupSpan, Registry};
 
-use crate::support::agent::{agent, agent_over, at_rest, fetch};
-use crate::support::{Gate, Server, Sockets, eventually};
+use support::agent::{agent, agent_over, at_rest, fetch};
+use support::{Gate, Server, Sockets, eventually};
 
 /// What was said, a line an event or a span's end, with the spans around it.
 #[derive(Clone, Default)]
