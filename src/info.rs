@@ -99,7 +99,6 @@ impl ConnectionInfo {
         }
     }
 
-    #[inline]
     /// Takes the connection out of use: the exchange that is on it goes on to its end, and no other one gets it. Idle, it
     /// is closed now. For a caller who sees by the response that the server behind it is sick.
     ///
