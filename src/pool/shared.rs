@@ -139,9 +139,12 @@ impl<C: Poolable> Shared<C> {
     /// Does what the limits over all keys ask for, until there is nothing left to do. Holds one lock at a time.
     #[inline]
     pub(super) fn balance(&self) {
-        if self.total.is_none() {
-            return;
+        if self.total.is_some() {
+            self.balance_total();
         }
+    }
+
+    fn balance_total(&self) {
         loop {
             let step = self.lock_total().and_then(|mut total| total.next_step());
             let Some(step) = step else { return };
