@@ -52,8 +52,8 @@ pin_project! {
     {
         // It cannot be sent.
         Refused { fault: Option<TargetError> },
-        // Asking again; `service` may not be ready.
-        Return,
+        // Asking for a connection, for the first time or again; `service` may not be ready.
+        Ask,
         Checkout { #[pin] future: F },
         Exchange { conn: InUse<C>, #[pin] future: S },
         Done,
@@ -78,14 +78,11 @@ where
     B: HttpBody,
 {
     #[inline]
-    pub(super) fn new(mut service: M, mut request: Request<B>, settings: Settings) -> Self {
+    pub(super) fn new(service: M, mut request: Request<B>, settings: Settings) -> Self {
         let is_last = hint::says_close(request.headers());
         let connects = request.method() == Method::CONNECT;
         let (destination, state) = match request::aim(&mut request, &settings) {
-            Ok(destination) => {
-                let future = service.call(destination.clone());
-                (Some(destination), State::Checkout { future })
-            }
+            Ok(destination) => (Some(destination), State::Ask),
             Err(fault) => (None, State::Refused { fault: Some(fault) }),
         };
         Self {
@@ -119,10 +116,10 @@ where
                     let fault = fault.take().expect("not polled after it is ready");
                     return Poll::Ready(Err(Error::new(Kind::Target(fault))));
                 }
-                StateProjection::Return => {
+                StateProjection::Ask => {
                     ready!(this.service.poll_ready(cx)).map_err(refused)?;
                     let destination = this.destination.clone();
-                    let destination = destination.expect("it had a connection");
+                    let destination = destination.expect("kept where it can be sent");
                     let future = this.service.call(destination);
                     this.state.set(State::Checkout { future });
                 }
@@ -164,7 +161,7 @@ where
                             };
                             destination.return_to_line();
                             *this.request = Some(*request);
-                            this.state.set(State::Return);
+                            this.state.set(State::Ask);
                         }
                     }
                 }
