@@ -53,10 +53,6 @@ pub use unix::{Unix, UnixConnecting, UnixConnector};
 
 /// The two ends of a transport, where it tells them.
 pub(crate) fn addresses(transport: &dyn Any) -> Addresses {
-    let stream = |stream: &TcpStream| Addresses {
-        local: stream.local_addr().ok(),
-        remote: stream.peer_addr().ok(),
-    };
     #[cfg(feature = "tls")]
     if let Some(tls) = transport.downcast_ref::<MaybeTls<Tcp>>() {
         return tls.addresses();
@@ -70,10 +66,10 @@ pub(crate) fn addresses(transport: &dyn Any) -> Addresses {
         return tcp.addresses();
     }
     if let Some(tcp) = transport.downcast_ref::<TcpStream>() {
-        return stream(tcp);
+        return tcp::addresses(tcp);
     }
     if let Some(tcp) = transport.downcast_ref::<TokioIo<TokioIo<TcpStream>>>() {
-        return stream(tcp.inner().inner());
+        return tcp::addresses(tcp.inner().inner());
     }
     Addresses::default()
 }

@@ -1,3 +1,4 @@
+use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
@@ -7,71 +8,85 @@ use std::task::{Context, Poll};
 use socket2::{SockRef, Socket as Socket2};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::bond::Addresses;
 use crate::connect::Probe;
 use crate::poolable::Liveness;
+
+/// A stream of tokio's that can be had in two halves, of which each has the socket.
+#[expect(
+    unnameable_types,
+    reason = "there are two of them, `Tcp` and `Unix`, and nobody makes another"
+)]
+pub trait Halves: Sized + 'static {
+    type Reader: AsyncRead + AsRef<Self> + fmt::Debug + Send + Sync + Unpin;
+    type Writer: AsyncWrite + AsRef<Self> + fmt::Debug + Send + Unpin;
+
+    fn into_halves(self) -> (Self::Reader, Self::Writer);
+
+    /// Lets go of a half without an end of the stream: the socket closes with the other one.
+    fn forget(writer: Self::Writer);
+
+    fn socket(&self) -> SockRef<'_>;
+}
 
 /// A stream that its pool can look at while a connection's driver has it: [`Tcp`](crate::connect::Tcp), and
 /// [`Unix`](crate::connect::Unix).
 #[derive(Debug)]
-pub struct Socket<S> {
-    /// One descriptor, shared: a second one would keep the socket open after the first is closed.
-    stream: Arc<Mutex<S>>,
-    addresses: Addresses,
+pub struct Socket<S: Halves> {
+    /// A connection reads more often than it does anything else: without a lock.
+    reader: S::Reader,
+    /// One descriptor, shared: a second one would keep the socket open after the first is closed. Nothing when this is gone.
+    writer: Shared<S>,
     vectored: bool,
 }
 
-impl<S: AsyncWrite> Socket<S> {
-    pub(super) fn of(stream: S, addresses: Addresses) -> Self {
-        Self {
-            addresses,
-            vectored: stream.is_write_vectored(),
-            stream: Arc::new(Mutex::new(stream)),
-        }
-    }
-}
+type Shared<S> = Arc<Mutex<Option<<S as Halves>::Writer>>>;
 
-impl<S> Socket<S> {
-    pub(super) fn addresses(&self) -> Addresses {
-        self.addresses
+impl<S: Halves> Socket<S> {
+    pub(super) fn of(stream: S) -> Self {
+        let (reader, writer) = stream.into_halves();
+        Self {
+            reader,
+            vectored: writer.is_write_vectored(),
+            writer: Arc::new(Mutex::new(Some(writer))),
+        }
     }
 
     /// A look at the socket itself, for [`HandshakeLayer::probe_with`](crate::HandshakeLayer::probe_with) where the
-    /// socket is inside of a transport of your own..
+    /// socket is inside of a transport of your own.
     #[must_use]
-    pub fn probe(&self) -> Probe
-    where
-        S: Send + 'static,
-        for<'s> SockRef<'s>: From<&'s S>,
-    {
-        // Weak: the socket closes with its connection.
-        let stream = Arc::downgrade(&self.stream);
-        Probe::new(move || match stream.upgrade() {
-            Some(stream) => look(&SockRef::from(&*lock(&stream))),
+    pub fn probe(&self) -> Probe {
+        let writer = self.writer.clone();
+        Probe::new(move || match &*lock::<S>(&writer) {
+            Some(writer) => look(&writer.as_ref().socket()),
             None => Liveness::Dead,
         })
     }
 
     #[cfg(feature = "tls")]
-    pub(super) fn look(&self) -> Liveness
-    where
-        for<'s> SockRef<'s>: From<&'s S>,
-    {
+    pub(super) fn look(&self) -> Liveness {
         self.with_socket(look)
     }
 
     /// The socket itself, past what tokio remembers of it.
     #[cfg(feature = "tls")]
-    pub(super) fn with_socket<R>(&self, with: impl FnOnce(&Socket2) -> R) -> R
-    where
-        for<'s> SockRef<'s>: From<&'s S>,
-    {
-        with(&SockRef::from(&*lock(&self.stream)))
+    pub(super) fn with_socket<R>(&self, with: impl FnOnce(&Socket2) -> R) -> R {
+        with(&self.stream().socket())
     }
 
-    #[cfg(test)]
-    pub(super) fn stream(&self) -> MutexGuard<'_, S> {
-        lock(&self.stream)
+    pub(super) fn stream(&self) -> &S {
+        self.reader.as_ref()
+    }
+
+    /// By the half that writes, which is here for as long as this is.
+    #[inline]
+    fn write<R>(
+        &self,
+        write: impl FnOnce(Pin<&mut S::Writer>) -> Poll<io::Result<R>>,
+    ) -> Poll<io::Result<R>> {
+        match &mut *lock::<S>(&self.writer) {
+            Some(writer) => write(Pin::new(writer)),
+            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
     }
 }
 
@@ -86,35 +101,38 @@ fn look(socket: &Socket2) -> Liveness {
 }
 
 #[inline]
-fn lock<S>(stream: &Mutex<S>) -> MutexGuard<'_, S> {
-    stream.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<S: Halves>(writer: &Shared<S>) -> MutexGuard<'_, Option<S::Writer>> {
+    writer.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<S> AsyncRead for Socket<S>
-where
-    S: AsyncRead + Unpin,
-{
-    #[inline]
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut *lock(&self.stream)).poll_read(cx, buf)
+impl<S: Halves> Drop for Socket<S> {
+    /// The socket closes now, whoever looks at it.
+    fn drop(&mut self) {
+        if let Some(writer) = lock::<S>(&self.writer).take() {
+            S::forget(writer);
+        }
     }
 }
 
-impl<S> AsyncWrite for Socket<S>
-where
-    S: AsyncWrite + Unpin,
-{
+impl<S: Halves> AsyncRead for Socket<S> {
+    #[inline]
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.reader).poll_read(cx, buf)
+    }
+}
+
+impl<S: Halves> AsyncWrite for Socket<S> {
     #[inline]
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *lock(&self.stream)).poll_write(cx, buf)
+        self.write(|writer| writer.poll_write(cx, buf))
     }
 
     #[inline]
@@ -123,7 +141,7 @@ where
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *lock(&self.stream)).poll_write_vectored(cx, bufs)
+        self.write(|writer| writer.poll_write_vectored(cx, bufs))
     }
 
     #[inline]
@@ -138,6 +156,6 @@ where
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *lock(&self.stream)).poll_shutdown(cx)
+        self.write(|writer| writer.poll_shutdown(cx))
     }
 }

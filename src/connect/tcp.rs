@@ -9,12 +9,15 @@ use std::time::Duration;
 use http::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
+use socket2::SockRef;
 use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tower_service::Service;
 
 use crate::bond::Addresses;
 use crate::connect::Socket;
 use crate::connect::family::OneFamily;
+use crate::connect::socket::Halves;
 use crate::error::{BoxError, Error, Kind, TargetError};
 use crate::route::{Family, Route};
 use crate::target::Destination;
@@ -226,11 +229,37 @@ impl Tcp {
     /// Of a stream that was connected elsewhere.
     #[must_use]
     pub fn new(stream: TcpStream) -> Self {
-        let addresses = Addresses {
-            local: stream.local_addr().ok(),
-            remote: stream.peer_addr().ok(),
-        };
-        Self::of(stream, addresses)
+        Self::of(stream)
+    }
+
+    pub(super) fn addresses(&self) -> Addresses {
+        addresses(self.stream())
+    }
+}
+
+/// The two ends of a stream, where it is still open.
+pub(super) fn addresses(stream: &TcpStream) -> Addresses {
+    Addresses {
+        local: stream.local_addr().ok(),
+        remote: stream.peer_addr().ok(),
+    }
+}
+
+impl Halves for TcpStream {
+    type Reader = OwnedReadHalf;
+    type Writer = OwnedWriteHalf;
+
+    fn into_halves(self) -> (OwnedReadHalf, OwnedWriteHalf) {
+        self.into_split()
+    }
+
+    fn forget(writer: OwnedWriteHalf) {
+        writer.forget();
+    }
+
+    #[inline]
+    fn socket(&self) -> SockRef<'_> {
+        SockRef::from(self)
     }
 }
 

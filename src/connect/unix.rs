@@ -8,11 +8,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::uri::Scheme;
+use socket2::SockRef;
 use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tower_service::Service;
 
-use crate::bond::Addresses;
 use crate::connect::Socket;
+use crate::connect::socket::Halves;
 use crate::error::{BoxError, Error, Kind, TargetError};
 use crate::target::Destination;
 
@@ -157,7 +159,25 @@ impl Unix {
     /// Of a stream that was connected elsewhere.
     #[must_use]
     pub fn new(stream: UnixStream) -> Self {
-        Self::of(stream, Addresses::default())
+        Self::of(stream)
+    }
+}
+
+impl Halves for UnixStream {
+    type Reader = OwnedReadHalf;
+    type Writer = OwnedWriteHalf;
+
+    fn into_halves(self) -> (OwnedReadHalf, OwnedWriteHalf) {
+        self.into_split()
+    }
+
+    fn forget(writer: OwnedWriteHalf) {
+        writer.forget();
+    }
+
+    #[inline]
+    fn socket(&self) -> SockRef<'_> {
+        SockRef::from(self)
     }
 }
 

@@ -5,14 +5,14 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::ClientConnection;
 
 use crate::bond::Addresses;
+use crate::connect::socket::Halves;
 use crate::connect::tls::records::Records;
-use crate::connect::{Probe, Socket};
+use crate::connect::{Probe, Socket, Tcp};
 use crate::poolable::Liveness;
 
 /// A transport with TLS on it, or without.
@@ -76,17 +76,13 @@ impl<IO> MaybeTls<IO> {
     }
 }
 
-impl<S> MaybeTls<Socket<S>> {
+impl<S: Halves> MaybeTls<Socket<S>> {
     /// A look at the socket itself; see [`Socket::probe`].
     ///
     /// A server may send what belongs to TLS alone whenever it likes; with TLS 1.3 it sends tickets for later sessions
     /// just after the handshake. That is read here, if the driver has not read it yet, and ends nothing.
     #[must_use]
-    pub fn probe(&self) -> Probe
-    where
-        S: Send + 'static,
-        for<'s> SockRef<'s>: From<&'s S>,
-    {
+    pub fn probe(&self) -> Probe {
         let stream = match &self.0 {
             Inner::Plain(socket) => return socket.probe(),
             Inner::Tls(stream) => stream,
@@ -97,9 +93,11 @@ impl<S> MaybeTls<Socket<S>> {
             None => Liveness::Dead,
         })
     }
+}
 
+impl MaybeTls<Tcp> {
     pub(in crate::connect) fn addresses(&self) -> Addresses {
-        self.with_transport(Socket::addresses)
+        self.with_transport(Tcp::addresses)
     }
 }
 
@@ -111,10 +109,7 @@ fn has_unread<IO>(stream: &mut Stream<IO>) -> bool {
     !records.is_whole() || tls.reader().fill_buf().is_ok_and(is_left)
 }
 
-fn look<S>(stream: &mut Stream<Socket<S>>) -> Liveness
-where
-    for<'s> SockRef<'s>: From<&'s S>,
-{
+fn look<S: Halves>(stream: &mut Stream<Socket<S>>) -> Liveness {
     if has_unread(stream) {
         return Liveness::Dead;
     }
