@@ -196,13 +196,13 @@ impl<B> Future for Http1Future<B> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         match &mut this.sent {
-            Ok(sent) => match ready!(sent.as_mut().poll(cx)) {
-                Ok(response) => {
+            Ok(sent) => {
+                let answer = ready!(sent.as_mut().poll(cx));
+                if answer.is_ok() {
                     this.bond.activity().answered();
-                    Poll::Ready(Ok(response))
                 }
-                Err(failed) => Poll::Ready(Err(give_back(failed))),
-            },
+                Poll::Ready(answer.map_err(give_back))
+            }
             Err(unsent) => Poll::Ready(Err(SendError {
                 unsent: unsent.take(),
                 error: io::Error::from(io::ErrorKind::ConnectionAborted).into(),
