@@ -177,10 +177,31 @@ async fn node_101_a_tunnel_that_is_closed_while_idle_is_not_used_again() {
     at_rest(&handle).await;
 }
 
-#[tokio::test]
-async fn node_101_a_proxy_of_socks_makes_a_tunnel_for_http_too() {
+/// Two requests to `host` on one tunnel through `server`, which is a proxy of SOCKS.
+async fn goes_through_socks(scheme: &str, login: &str, host: &str, server: Server) {
     let origin = Server::ok().await;
     let port = origin.addr().port();
+    let proxy = proxy(scheme, login, &server);
+    let (client, handle) = agent();
+    let url = format!("http://{host}:{port}/path");
+    for reused in [false, true] {
+        let answer = send(&client, through(&proxy, &url)).await.unwrap();
+        assert_eq!((&*answer.body, answer.info.is_reused()), ("ok", reused));
+    }
+    let heads = origin.heads();
+    let head = heads.last().unwrap();
+    assert_eq!(head.target, "/path");
+    assert_eq!(head.header("host"), Some(&*format!("{host}:{port}")));
+    assert_eq!(head.header("proxy-authorization"), None);
+    assert_eq!((origin.accepted(), origin.requests()), (1, 2));
+    assert_eq!(server.accepted(), 1);
+    assert_eq!(names(&handle), [format!("{host}:{port}::{proxy}")]);
+    handle.close_idle();
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn node_101_a_proxy_of_socks_makes_a_tunnel_for_http_too() {
     for (scheme, login, host) in [
         ("socks5", "", "127.0.0.1"),
         ("socks5", "", "localhost"),
@@ -188,29 +209,13 @@ async fn node_101_a_proxy_of_socks_makes_a_tunnel_for_http_too() {
         ("socks5h", "me:secret@", "origin.test"),
     ] {
         let server = Server::start(move |conn| proxies::socks5(conn, !login.is_empty())).await;
-        let proxy = proxy(scheme, login, &server);
-        let (client, handle) = agent();
-        let url = format!("http://{host}:{port}/path");
-        for reused in [false, true] {
-            let answer = send(&client, through(&proxy, &url)).await.unwrap();
-            assert_eq!((&*answer.body, answer.info.is_reused()), ("ok", reused));
-        }
-        let heads = origin.heads();
-        let head = heads.last().unwrap();
-        assert_eq!(head.target, "/path");
-        assert_eq!(head.header("host"), Some(&*format!("{host}:{port}")));
-        assert_eq!(head.header("proxy-authorization"), None);
-        assert_eq!(server.accepted(), 1);
-        handle.close_idle();
-        at_rest(&handle).await;
+        goes_through_socks(scheme, login, host, server).await;
     }
 }
 
 /// One of SOCKS4 is given addresses, and one of SOCKS4a names.
 #[tokio::test]
 async fn node_101_a_proxy_of_socks4_makes_a_tunnel_too() {
-    let origin = Server::ok().await;
-    let port = origin.addr().port();
     for (scheme, login, host) in [
         ("socks4", "", "127.0.0.1"),
         ("socks4", "", "localhost"),
@@ -220,23 +225,8 @@ async fn node_101_a_proxy_of_socks4_makes_a_tunnel_too() {
     ] {
         let takes_names = scheme == "socks4a";
         let server = Server::start(move |conn| proxies::socks4(conn, takes_names)).await;
-        let proxy = proxy(scheme, login, &server);
-        let (client, handle) = agent();
-        let url = format!("http://{host}:{port}/path");
-        for reused in [false, true] {
-            let answer = send(&client, through(&proxy, &url)).await.unwrap();
-            assert_eq!((&*answer.body, answer.info.is_reused()), ("ok", reused));
-        }
-        let heads = origin.heads();
-        let head = heads.last().unwrap();
-        assert_eq!(head.target, "/path");
-        assert_eq!(head.header("host"), Some(&*format!("{host}:{port}")));
-        assert_eq!(server.accepted(), 1);
-        assert_eq!(names(&handle), [format!("{host}:{port}::{proxy}")]);
-        handle.close_idle();
-        at_rest(&handle).await;
+        goes_through_socks(scheme, login, host, server).await;
     }
-    assert_eq!((origin.accepted(), origin.requests()), (5, 10));
 }
 
 /// It has no words for such an address, and so it is asked for nothing.
