@@ -1,6 +1,6 @@
 //! Whether something moves on a transport.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// A flag that each read and write raises, and that a slow timer lowers: no clock is read and no timer is touched for a
@@ -12,39 +12,39 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(crate) struct Activity {
     moved: AtomicBool,
-    /// The number of the use that is under way, or `IDLE`.
-    in_use: AtomicU64,
-    /// The number of the latest use.
-    uses: AtomicU64,
     /// No head of a response has been seen in this use.
     awaits_head: AtomicBool,
     caller_waits: AtomicBool,
     read_waits: AtomicBool,
     write_waits: AtomicBool,
+    /// The number of the latest use; with `OVER` when it is no longer under way.
+    uses: AtomicU64,
     /// The longest silence, in milliseconds; `NEVER` without a limit.
-    limit: AtomicU64,
+    limit: AtomicU32,
     /// The same for the present use alone; `NOT_SET` where it has none of its own.
-    limit_now: AtomicU64,
+    limit_now: AtomicU32,
 }
 
+// Each connection has one.
+const _: () = assert!(size_of::<Activity>() <= 24);
+
 /// As the place of a limit: none.
-const NEVER: u64 = u64::MAX;
-const NOT_SET: u64 = u64::MAX - 1;
-/// As the number of a use: none is under way.
-const IDLE: u64 = u64::MAX;
+const NEVER: u32 = u32::MAX;
+const NOT_SET: u32 = u32::MAX - 1;
+/// Beside the number of a use, which never gets that far.
+const OVER: u64 = 1 << 63;
 
 impl Activity {
     pub(crate) fn new() -> Self {
         Self {
             moved: AtomicBool::new(true),
-            in_use: AtomicU64::new(0),
-            uses: AtomicU64::new(0),
             awaits_head: AtomicBool::new(true),
             caller_waits: AtomicBool::new(true),
             read_waits: AtomicBool::new(false),
             write_waits: AtomicBool::new(false),
-            limit: AtomicU64::new(NEVER),
-            limit_now: AtomicU64::new(NOT_SET),
+            uses: AtomicU64::new(0),
+            limit: AtomicU32::new(NEVER),
+            limit_now: AtomicU32::new(NOT_SET),
         }
     }
 
@@ -65,12 +65,12 @@ impl Activity {
         self.awaits_head.store(true, Ordering::Relaxed);
         self.caller_waits.store(true, Ordering::Relaxed);
         self.uses.store(number, Ordering::Relaxed);
-        self.in_use.store(number, Ordering::Relaxed);
     }
 
     /// How many uses have begun.
+    #[inline]
     pub(crate) fn uses(&self) -> u64 {
-        self.uses.load(Ordering::Relaxed)
+        self.uses.load(Ordering::Relaxed) & !OVER
     }
 
     /// The head of the response is here.
@@ -83,32 +83,35 @@ impl Activity {
     #[inline]
     pub(crate) fn use_without_head(&self) -> Option<u64> {
         let awaits = self.awaits_head.load(Ordering::Relaxed);
-        awaits.then(|| self.in_use.load(Ordering::Relaxed))
+        awaits.then(|| self.uses.load(Ordering::Relaxed))
     }
 
+    /// Said, as that it begins, by whoever has the connection: by one at a time.
     #[inline]
     pub(crate) fn end_use(&self) {
-        self.in_use.store(IDLE, Ordering::Relaxed);
+        let over = self.uses.load(Ordering::Relaxed) | OVER;
+        self.uses.store(over, Ordering::Relaxed);
     }
 
     #[inline]
     pub(crate) fn is_in_use(&self) -> bool {
-        !self.is_use(IDLE)
+        self.uses.load(Ordering::Relaxed) & OVER == 0
     }
 
     /// Whether it is this use that is under way.
     #[inline]
     pub(crate) fn is_use(&self, number: u64) -> bool {
-        self.in_use.load(Ordering::Relaxed) == number
+        self.uses.load(Ordering::Relaxed) == number
     }
 
     /// What holds at present.
     pub(crate) fn limit(&self) -> Option<Duration> {
-        self.limit_in_millis().map(Duration::from_millis)
+        let limit = self.limit_in_millis()?;
+        Some(Duration::from_millis(limit.into()))
     }
 
     #[inline]
-    pub(crate) fn limit_in_millis(&self) -> Option<u64> {
+    pub(crate) fn limit_in_millis(&self) -> Option<u32> {
         let limit = match self.limit_now.load(Ordering::Relaxed) {
             NOT_SET => self.limit.load(Ordering::Relaxed),
             limit => limit,
@@ -153,11 +156,12 @@ impl Activity {
     }
 }
 
-/// Rounded up, so that no limit is kept too early. What is too long to count is no limit.
-fn in_millis(time: Duration) -> u64 {
+/// Rounded up, so that no limit is kept too early. What is too long to count, 49 days, is no limit.
+fn in_millis(time: Duration) -> u32 {
     let part = u64::from(time.subsec_nanos()).div_ceil(1_000_000);
-    match time.as_secs().checked_mul(1_000) {
-        Some(millis) if millis < NOT_SET - 1_000 => millis + part,
+    let whole = time.as_secs().saturating_mul(1_000);
+    match u32::try_from(whole.saturating_add(part)) {
+        Ok(millis) if millis < NOT_SET => millis,
         _ => NEVER,
     }
 }
@@ -209,6 +213,21 @@ mod tests {
     fn a_limit_is_never_kept_too_early() {
         assert_eq!(in_millis(Duration::from_micros(1500)), 2);
         assert_eq!(in_millis(Duration::from_millis(3)), 3);
+        for too_long in [u64::from(NOT_SET), u64::MAX] {
+            assert_eq!(in_millis(Duration::from_millis(too_long)), NEVER);
+        }
         assert_eq!(in_millis(Duration::MAX), NEVER);
+    }
+
+    #[test]
+    fn a_use_is_under_way_until_it_is_over() {
+        let activity = Activity::new();
+        activity.begin_use(7);
+        assert!(activity.is_in_use() && activity.is_use(7));
+        activity.end_use();
+        assert!(!activity.is_in_use() && !activity.is_use(7));
+        assert_eq!(activity.uses(), 7);
+        activity.begin_use(8);
+        assert!(activity.is_use(8));
     }
 }

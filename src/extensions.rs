@@ -47,7 +47,7 @@ pub struct OneShot;
 
 /// A request extension: the longest silence of this request's connection, and the longest time for a connect made for
 /// it, instead of the agent's [`active_timeout`](crate::KeepAliveLayer::active_timeout) (Node: the request's `timeout`).
-/// `Duration::MAX` is no limit. Gone after the request.
+/// `Duration::MAX` is no limit, nor is anything above 49 days. Gone after the request.
 ///
 /// ```
 /// use std::time::Duration;

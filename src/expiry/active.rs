@@ -44,7 +44,7 @@ impl From<Silence> for Limit {
 
 impl ActiveTimeoutLayer {
     /// `max` is the longest silence; it is found out when it has lasted that long, or up to an eighth longer.
-    /// `Duration::MAX` is no limit.
+    /// `Duration::MAX` is no limit, nor is anything above 49 days.
     ///
     /// # Panics
     ///

@@ -24,9 +24,7 @@ pin_project! {
         #[pin]
         connection: F,
         bond: Arc<Bond>,
-        silence: Silence,
-        // Once nobody has the connection any more.
-        goodbye: Option<Pin<Box<Sleep>>>,
+        timer: Timer,
     }
 }
 
@@ -38,8 +36,7 @@ impl<F> Driver<F> {
         Self {
             connection,
             bond,
-            silence: Silence::default(),
-            goodbye: None,
+            timer: Timer::default(),
         }
     }
 }
@@ -66,15 +63,11 @@ where
             Poll::Ready(Err(error)) if error::is_end_of_stream(&error) => Cause::Peer,
             Poll::Ready(Err(_)) => Cause::Error,
             Poll::Pending if this.bond.is_let_go() && !this.bond.is_detached() => {
-                let goodbye = || Box::pin(tokio::time::sleep(GOODBYE));
-                let goodbye = this.goodbye.get_or_insert_with(goodbye);
-                ready!(goodbye.as_mut().poll(cx));
+                ready!(this.timer.poll_goodbye(cx));
                 Cause::Dropped
             }
             Poll::Pending => {
-                if this.silence.poll(this.bond.activity(), cx).is_pending() {
-                    return Poll::Pending;
-                }
+                ready!(this.timer.poll_silence(this.bond.activity(), cx));
                 Cause::Silence
             }
         };
@@ -84,51 +77,68 @@ where
 }
 
 /// In how many steps a silence is measured: it is found out at most one step late.
-const STEPS: u32 = 8;
+const STEPS: u8 = 8;
 
-/// One timer, which runs only while the connection is in use.
+/// One timer, which runs only while the connection is in use, and once nobody has it any more.
 #[derive(Default)]
-struct Silence {
-    timer: Option<Pin<Box<Sleep>>>,
-    /// The limit that the timer is set for, in milliseconds.
-    limit: u64,
+struct Timer {
+    sleep: Option<Pin<Box<Sleep>>>,
+    /// The limit of silence that it is set for, in milliseconds; `NONE` where it is set for the goodbye.
+    limit: u32,
     /// How many steps nothing has moved.
-    silent: u32,
+    silent: u8,
 }
 
-impl Silence {
+/// More than a limit of silence can be.
+const NONE: u32 = u32::MAX;
+
+// Each connection has one.
+const _: () = assert!(size_of::<Timer>() == 16);
+
+impl Timer {
+    /// Ready when the transport has had its time to shut down.
+    #[cold]
+    fn poll_goodbye(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.limit != NONE {
+            self.limit = NONE;
+            self.sleep = None;
+        }
+        let goodbye = || Box::pin(tokio::time::sleep(GOODBYE));
+        self.sleep.get_or_insert_with(goodbye).as_mut().poll(cx)
+    }
+
     /// Ready when the connection has been silent for too long.
     #[inline]
-    fn poll(&mut self, activity: &Activity, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_silence(&mut self, activity: &Activity, cx: &mut Context<'_>) -> Poll<()> {
         let Some(limit) = activity.limit_in_millis().filter(|_| activity.is_in_use()) else {
             // It runs on into a use that comes soon; one that comes later sets another.
-            if self.timer.as_ref().is_some_and(|timer| timer.is_elapsed()) {
-                self.timer = None;
+            if self.sleep.as_ref().is_some_and(|sleep| sleep.is_elapsed()) {
+                self.sleep = None;
             }
             return Poll::Pending;
         };
-        match &self.timer {
+        match &self.sleep {
             // It was polled when it was set, and this task is the only one that it wakes.
-            Some(timer) if limit == self.limit && !timer.is_elapsed() => Poll::Pending,
+            Some(sleep) if limit == self.limit && !sleep.is_elapsed() => Poll::Pending,
             _ => self.step(limit, activity, cx),
         }
     }
 
     #[cold]
-    fn step(&mut self, limit: u64, activity: &Activity, cx: &mut Context<'_>) -> Poll<()> {
-        let step = Duration::from_millis(limit) / STEPS;
-        if self.timer.is_none() || limit != self.limit {
+    fn step(&mut self, limit: u32, activity: &Activity, cx: &mut Context<'_>) -> Poll<()> {
+        let step = Duration::from_millis(limit.into()) / u32::from(STEPS);
+        if self.sleep.is_none() || limit != self.limit {
             self.limit = limit;
             self.silent = 0;
             // What has moved so far has moved before the first step.
             activity.is_silent();
             let due = Instant::now().checked_add(step);
-            self.timer = due.map(|due| Box::pin(tokio::time::sleep_until(due)));
+            self.sleep = due.map(|due| Box::pin(tokio::time::sleep_until(due)));
         }
-        let Some(timer) = &mut self.timer else {
+        let Some(sleep) = &mut self.sleep else {
             return Poll::Pending;
         };
-        while timer.as_mut().poll(cx).is_ready() {
+        while sleep.as_mut().poll(cx).is_ready() {
             self.silent = if activity.is_silent() {
                 self.silent + 1
             } else {
@@ -139,8 +149,8 @@ impl Silence {
             }
             let now = Instant::now();
             // From when it was due, so that its delays do not add up; unless it was not heard for long.
-            let next = timer.deadline() + step;
-            timer
+            let next = sleep.deadline() + step;
+            sleep
                 .as_mut()
                 .reset(if next > now { next } else { now + step });
         }

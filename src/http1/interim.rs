@@ -4,11 +4,11 @@ use std::io;
 
 /// The most interim responses (1xx) to one request. The JDK's client has the same limit; RFC 9110 §15.2 allows any
 /// number.
-const MOST: u32 = 8;
+const MOST: u8 = 8;
 
 /// The most bytes until hyper has a response's head. hyper limits a head to less; this limits what comes before it, in
 /// however small pieces.
-const MOST_BYTES: u64 = 1 << 20;
+const MOST_BYTES: usize = 1 << 20;
 
 /// Counts what comes in before the head of a response, in whatever pieces. hyper skips interim responses without limit;
 /// its callback for them would cost every request an extension.
@@ -16,18 +16,22 @@ const MOST_BYTES: u64 = 1 << 20;
 pub(super) struct Interim {
     /// The use that this is about.
     number: u64,
-    responses: u32,
-    bytes: u64,
+    /// Up to [`MOST_BYTES`].
+    bytes: u32,
+    responses: u8,
     head: Head,
 }
+
+// Each connection has one.
+const _: () = assert!(size_of::<Interim>() == 16);
 
 /// What the bytes that were read last are a part of.
 #[derive(Clone, Copy, Debug)]
 enum Head {
     /// A head that has just begun: so many bytes of it were as an interim response's are.
-    Beginning(usize),
+    Beginning(u8),
     /// An interim response's: so many bytes of its end were the last.
-    Interim(usize),
+    Interim(u8),
     /// The response's own, which hyper reads.
     Last,
 }
@@ -52,10 +56,11 @@ impl Interim {
                 ..Self::default()
             };
         }
-        self.bytes += bytes.len() as u64;
-        if self.bytes > MOST_BYTES {
+        let so_far = self.bytes as usize + bytes.len();
+        if so_far > MOST_BYTES {
             return Err(too_much("the head of the response has no end"));
         }
+        self.bytes = so_far as u32;
         match self.head {
             Head::Last => Ok(()),
             // Almost always the response's own, and whole.
@@ -73,10 +78,8 @@ impl Interim {
             self.head = match self.head {
                 // hyper skips empty lines before a head.
                 Head::Beginning(0) if matches!(byte, b'\r' | b'\n') => Head::Beginning(0),
-                Head::Beginning(at) if BEGINNING[at] != *byte && BEGINNING[at] != b'?' => {
-                    Head::Last
-                }
-                Head::Beginning(at) if at + 1 < BEGINNING.len() => Head::Beginning(at + 1),
+                Head::Beginning(at) if !fits(BEGINNING, at, *byte) => Head::Last,
+                Head::Beginning(at) if !is_last(BEGINNING, at) => Head::Beginning(at + 1),
                 Head::Beginning(_) => {
                     self.responses += 1;
                     if self.responses > MOST {
@@ -84,14 +87,25 @@ impl Interim {
                     }
                     Head::Interim(0)
                 }
-                Head::Interim(at) if END[at] == *byte && at + 1 == END.len() => Head::Beginning(0),
-                Head::Interim(at) if END[at] == *byte => Head::Interim(at + 1),
-                Head::Interim(_) => Head::Interim(usize::from(*byte == END[0])),
+                Head::Interim(at) if !fits(END, at, *byte) => {
+                    Head::Interim(u8::from(*byte == END[0]))
+                }
+                Head::Interim(at) if !is_last(END, at) => Head::Interim(at + 1),
+                Head::Interim(_) => Head::Beginning(0),
                 Head::Last => return Ok(()),
             };
         }
         Ok(())
     }
+}
+
+fn fits(pattern: &[u8], at: u8, byte: u8) -> bool {
+    let expected = pattern[usize::from(at)];
+    expected == byte || expected == b'?'
+}
+
+fn is_last(pattern: &[u8], at: u8) -> bool {
+    usize::from(at) + 1 == pattern.len()
 }
 
 fn too_much(what: &'static str) -> io::Error {

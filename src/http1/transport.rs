@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -19,18 +20,24 @@ use crate::http1::interim::Interim;
 ///
 /// It goes where its I/O goes, on to an upgrade too, and so it has the guard; it still ends with its agent then.
 pub(super) struct Transport<IO> {
-    /// Until the agent ends it.
-    io: Option<IO>,
+    io: State<IO>,
     interim: Interim,
-    /// Once nothing can be written any more, and until that is told.
-    unwritable: Option<Unwritable>,
     // After `io`: the slot passes on when that is gone.
     guard: TransportGuard,
 }
 
+enum State<IO> {
+    Open(IO),
+    /// Nothing can be written any more, and that has not been told yet.
+    Unwritable(Box<Unwritable<IO>>),
+    /// The agent has ended it.
+    Gone,
+}
+
 /// A server that has enough of an upload answers and resets. The answer may be here, unread, and hyper would not look for
 /// it after a failed write: so reading comes to its end first.
-struct Unwritable {
+struct Unwritable<IO> {
+    io: IO,
     error: io::Error,
     /// A transport whose reads do not end with its writes is not waited for longer.
     patience: Pin<Box<Sleep>>,
@@ -39,9 +46,10 @@ struct Unwritable {
 /// What came before the error is there to be read as soon as the runtime has looked; a busy one looks late.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-impl Unwritable {
-    fn new(error: io::Error) -> Self {
+impl<IO> Unwritable<IO> {
+    fn new(io: IO, error: io::Error) -> Self {
         Self {
+            io,
             error,
             patience: Box::pin(tokio::time::sleep(PATIENCE)),
         }
@@ -51,9 +59,8 @@ impl Unwritable {
 impl<IO: Unpin> Transport<IO> {
     pub(super) fn new(io: IO, guard: TransportGuard) -> Self {
         Self {
-            io: Some(io),
+            io: State::Open(io),
             interim: Interim::default(),
-            unwritable: None,
             guard,
         }
     }
@@ -63,21 +70,39 @@ impl<IO: Unpin> Transport<IO> {
         self.guard.bond()
     }
 
+    /// What is read from.
     #[inline]
     fn io(&mut self) -> io::Result<Pin<&mut IO>> {
+        self.leave_if_killed();
+        match &mut self.io {
+            State::Open(io) => Ok(Pin::new(io)),
+            State::Unwritable(it) => Ok(Pin::new(&mut it.io)),
+            State::Gone => Err(destroyed()),
+        }
+    }
+
+    /// What is written to.
+    #[inline]
+    fn poll_writable(&mut self) -> Poll<io::Result<Pin<&mut IO>>> {
+        self.leave_if_killed();
+        match &mut self.io {
+            State::Open(io) => Poll::Ready(Ok(Pin::new(io))),
+            State::Unwritable(_) => Poll::Pending,
+            State::Gone => Poll::Ready(Err(destroyed())),
+        }
+    }
+
+    #[inline]
+    fn leave_if_killed(&mut self) {
         if !self.bond().is_at_home() {
             self.leave();
-        }
-        match &mut self.io {
-            Some(io) => Ok(Pin::new(io)),
-            None => Err(destroyed()),
         }
     }
 
     #[cold]
     fn leave(&mut self) {
         if self.bond().is_killed() {
-            self.io = None;
+            self.io = State::Gone;
         }
     }
 
@@ -95,7 +120,7 @@ impl<IO: Unpin> Transport<IO> {
 
     #[cold]
     fn has_ended(&mut self) -> io::Result<()> {
-        if let Some(Unwritable { error, .. }) = self.unwritable.take() {
+        if let Some(error) = self.told() {
             // No end in good order: this may be the middle of a body that ends with its connection.
             return Err(error);
         }
@@ -106,12 +131,34 @@ impl<IO: Unpin> Transport<IO> {
     /// Nothing is there to be read.
     #[cold]
     fn poll_unwritable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Some(unwritable) = &mut self.unwritable {
-            ready!(unwritable.patience.as_mut().poll(cx));
+        if let State::Unwritable(it) = &mut self.io {
+            ready!(it.patience.as_mut().poll(cx));
         }
-        match self.unwritable.take() {
-            Some(Unwritable { error, .. }) => Poll::Ready(Err(error)),
+        match self.told() {
+            Some(error) => Poll::Ready(Err(error)),
             None => Poll::Pending,
+        }
+    }
+
+    #[cold]
+    fn set_unwritable(&mut self, error: io::Error) {
+        self.io = match mem::replace(&mut self.io, State::Gone) {
+            State::Open(io) => State::Unwritable(Box::new(Unwritable::new(io, error))),
+            unchanged => unchanged,
+        };
+    }
+
+    /// Why nothing can be written any more, if that has not been told.
+    fn told(&mut self) -> Option<io::Error> {
+        match mem::replace(&mut self.io, State::Gone) {
+            State::Unwritable(it) => {
+                self.io = State::Open(it.io);
+                Some(it.error)
+            }
+            unchanged => {
+                self.io = unchanged;
+                None
+            }
         }
     }
 
@@ -127,7 +174,7 @@ impl<IO: Unpin> Transport<IO> {
     fn tell<T>(&mut self, written: Poll<io::Result<T>>, cx: &Context<'_>) -> Poll<io::Result<T>> {
         match self.heed(written, cx) {
             Poll::Ready(Err(error)) if is_reset(&error) && !self.bond().is_detached() => {
-                self.unwritable = Some(Unwritable::new(error));
+                self.set_unwritable(error);
                 self.bond().set_uploading(true);
                 cx.waker().wake_by_ref();
                 Poll::Pending
@@ -191,7 +238,7 @@ where
                 Ok(()) => return Poll::Ready(Ok(())),
                 Err(error) => Poll::Ready(Err(error)),
             },
-            Poll::Pending if self.unwritable.is_some() => self.poll_unwritable(cx),
+            Poll::Pending if matches!(self.io, State::Unwritable(_)) => self.poll_unwritable(cx),
             read => read,
         };
         self.heed(read, cx)
@@ -208,10 +255,7 @@ where
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.unwritable.is_some() {
-            return Poll::Pending;
-        }
-        let written = self.io()?.poll_write(cx, buf);
+        let written = ready!(self.poll_writable())?.poll_write(cx, buf);
         self.wrote(written, cx)
     }
 
@@ -221,24 +265,21 @@ where
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.unwritable.is_some() {
-            return Poll::Pending;
-        }
-        let written = self.io()?.poll_write_vectored(cx, bufs);
+        let written = ready!(self.poll_writable())?.poll_write_vectored(cx, bufs);
         self.wrote(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.as_ref().is_some_and(AsyncWrite::is_write_vectored)
+        match &self.io {
+            State::Open(io) => io.is_write_vectored(),
+            State::Unwritable(_) | State::Gone => false,
+        }
     }
 
     #[inline]
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.unwritable.is_some() {
-            return Poll::Pending;
-        }
         // TLS writes here what it had no room for before.
-        let flushed = self.io()?.poll_flush(cx);
+        let flushed = ready!(self.poll_writable())?.poll_flush(cx);
         self.tell(flushed, cx)
     }
 
