@@ -13,6 +13,7 @@ use crate::activity::Activity;
 use crate::bond::Bond;
 use crate::cause::Cause;
 use crate::error;
+use crate::http1::upload;
 
 pin_project! {
     /// Runs a connection until it has closed or is handed on to an upgrade, until it has been silent for too long, or
@@ -49,6 +50,7 @@ where
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        upload::begin_poll();
         let mut this = self.project();
         let mut polled = this.connection.as_mut().poll(cx);
         if polled.is_pending() && this.bond.winds_down() {

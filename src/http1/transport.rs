@@ -13,6 +13,7 @@ use tokio::time::Sleep;
 use crate::bond::{Bond, TransportGuard};
 use crate::cause::Cause;
 use crate::http1::interim::Interim;
+use crate::http1::upload;
 
 /// A transport that says what happens on it: when something moved, when something is waited for, and how it ended. hyper
 /// ends in the same way whether it reads the end of a stream, fails to read while somebody waits for a response, or
@@ -84,6 +85,9 @@ impl<IO: Unpin> Transport<IO> {
     /// What is written to.
     #[inline]
     fn poll_writable(&mut self) -> Poll<io::Result<Pin<&mut IO>>> {
+        if upload::has_ended() {
+            self.bond().set_uploading(false);
+        }
         self.leave_if_killed();
         match &mut self.io {
             State::Open(io) => Poll::Ready(Ok(Pin::new(io))),

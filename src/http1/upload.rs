@@ -1,8 +1,8 @@
 //! The body of a request, watched to its end.
 
+use std::cell::Cell;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
@@ -12,19 +12,26 @@ use crate::bond::Bond;
 pin_project! {
     /// A request body that tells its connection when hyper has all of it. A server may answer before that; then the
     /// connection is of no use any more, and hyper would go on with the upload (hyper#4176).
+    ///
+    /// It is no larger than the body: each connection of hyper has room for 32 requests, so that a pointer here would be
+    /// 256 bytes there. Where the connection is, is known without: hyper drops a body when it has all of it, while the
+    /// connection's driver is polled, and flushes the transport before anything else. What is left by the body in a cell
+    /// of the thread is found there by the transport.
     pub(super) struct Upload<B> {
         #[pin]
         body: B,
-        // Until the end; nothing for a body without content.
-        going_on: Option<GoingOn>,
+        end: End,
     }
 }
 
 impl<B: Body> Upload<B> {
     #[inline]
-    pub(super) fn new(body: B, bond: &Arc<Bond>) -> Self {
-        let going_on = (!body.is_end_stream()).then(|| GoingOn::new(bond.clone()));
-        Self { body, going_on }
+    pub(super) fn new(body: B, bond: &Bond) -> Self {
+        // Nothing is to be uploaded of a body without content.
+        if !body.is_end_stream() {
+            bond.set_uploading(true);
+        }
+        Self { body, end: End }
     }
 }
 
@@ -43,12 +50,7 @@ impl<B: Body> Body for Upload<B> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let mut this = self.project();
-        let frame = ready!(this.body.as_mut().poll_frame(cx));
-        if frame.is_none() || this.body.is_end_stream() {
-            *this.going_on = None;
-        }
-        Poll::Ready(frame)
+        self.project().body.poll_frame(cx)
     }
 
     #[inline]
@@ -62,19 +64,57 @@ impl<B: Body> Body for Upload<B> {
     }
 }
 
-/// While hyper does not have all of a body.
-struct GoingOn(Arc<Bond>);
+thread_local! {
+    /// A body has ended while the driver was polled that this thread polls.
+    static ENDED: Cell<bool> = const { Cell::new(false) };
+}
 
-impl GoingOn {
+/// With a body until its end.
+struct End;
+
+impl Drop for End {
     #[inline]
-    fn new(bond: Arc<Bond>) -> Self {
-        bond.set_uploading(true);
-        Self(bond)
+    fn drop(&mut self) {
+        ENDED.set(true);
     }
 }
 
-impl Drop for GoingOn {
-    fn drop(&mut self) {
-        self.0.set_uploading(false);
+/// A driver is about to be polled. What has ended before was not its connection's: requests that were not sent, bodies of
+/// connections that were dropped.
+#[inline]
+pub(super) fn begin_poll() {
+    ENDED.set(false);
+}
+
+/// Whether hyper has come to the end of the body since this was asked last. Asked by the transport whenever it is
+/// written to or flushed, and so before anything of the response is read that came after the end.
+#[inline]
+pub(super) fn has_ended() -> bool {
+    ENDED.take()
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http_body_util::{Empty, Full};
+
+    use super::*;
+
+    #[test]
+    fn it_takes_no_room() {
+        assert_eq!(size_of::<Upload<Empty<Bytes>>>(), 0);
+        assert_eq!(size_of::<Upload<Full<Bytes>>>(), size_of::<Full<Bytes>>());
+    }
+
+    #[test]
+    fn its_end_is_heard_of_once() {
+        let bond = Bond::new();
+        let upload = Upload::new(Full::new(Bytes::from("content")), &bond);
+        assert!(bond.is_uploading());
+        begin_poll();
+        assert!(!has_ended());
+        drop(upload);
+        assert!(has_ended());
+        assert!(!has_ended());
     }
 }
