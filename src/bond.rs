@@ -31,7 +31,7 @@ pub(crate) struct Bond {
     /// Nobody has the connection any more: what is left for its driver is to close.
     let_go: AtomicBool,
     activity: Activity,
-    /// `KILLED`, `DETACHED`, `UPGRADED` and `POISONED`: one look tells a transport that it is none of these.
+    /// `KILLED`, `DETACHED`, `UPGRADED`, `POISONED` and `GONE`: one look tells a transport that it is none of these.
     state: AtomicU8,
     key: OnceLock<Key>,
     born: OnceLock<Moment>,
@@ -50,16 +50,52 @@ const KILLED: u8 = 1;
 const DETACHED: u8 = 2;
 const UPGRADED: u8 = 4;
 const POISONED: u8 = 8;
+/// Written under the lock of `ends`.
+const GONE: u8 = 16;
 
 /// What happens when the transport goes, and what makes it go.
 #[derive(Default)]
 struct Ends {
+    /// Of the pool that keeps it.
+    hook: Option<CloseHook>,
+    driver: Option<AbortHandle>,
+    /// Where there is any of it.
+    more: Option<Box<More>>,
+}
+
+/// What few connections have.
+#[derive(Default)]
+struct More {
+    /// Of a second pool above the first, and so on.
     hooks: Vec<CloseHook>,
     attached: Vec<Box<dyn Any + Send + Sync>>,
-    driver: Option<AbortHandle>,
     /// Who waits on a detached transport.
     wakers: Vec<Waker>,
-    gone: bool,
+}
+
+impl Ends {
+    fn more(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
+    }
+
+    fn add_hook(&mut self, hook: CloseHook) {
+        if self.hook.is_none() {
+            self.hook = Some(hook);
+        } else {
+            self.more().hooks.push(hook);
+        }
+    }
+
+    fn take_hooks(&mut self) -> impl Iterator<Item = CloseHook> + use<> {
+        let more = self.more.as_mut().map(|more| mem::take(&mut more.hooks));
+        let hooks = self.hook.take().into_iter();
+        hooks.chain(more.unwrap_or_default())
+    }
+
+    fn take_wakers(&mut self) -> Vec<Waker> {
+        let more = self.more.as_mut().map(|more| mem::take(&mut more.wakers));
+        more.unwrap_or_default()
+    }
 }
 
 impl Bond {
@@ -230,19 +266,22 @@ impl Bond {
         if self.is_killed() {
             drop(ends);
             waker.wake_by_ref();
-        } else if !ends.wakers.iter().any(|kept| kept.will_wake(waker)) {
+            return;
+        }
+        let wakers = &mut ends.more().wakers;
+        if !wakers.iter().any(|kept| kept.will_wake(waker)) {
             // A reader and a writer, seldom more; those who moved on are let go.
-            if ends.wakers.len() == 4 {
-                _moved_on = ends.wakers.remove(0);
+            if wakers.len() == 4 {
+                _moved_on = wakers.remove(0);
             }
-            ends.wakers.push(waker.clone());
+            wakers.push(waker.clone());
         }
     }
 
     pub(crate) fn attach(&self, guard: Box<dyn Any + Send + Sync>) {
         let mut ends = self.ends();
-        if !ends.gone {
-            ends.attached.push(guard);
+        if !self.is_gone() {
+            ends.more().attached.push(guard);
         }
         // Otherwise it is dropped here, after the lock.
     }
@@ -250,10 +289,8 @@ impl Bond {
     /// Runs `hook` when the transport is gone, at once if it is already.
     pub(crate) fn on_close(&self, hook: CloseHook) {
         let mut ends = self.ends();
-        if !ends.gone {
-            // One for each pool that keeps it, and that is one.
-            ends.hooks.reserve_exact(1);
-            ends.hooks.push(hook);
+        if !self.is_gone() {
+            ends.add_hook(hook);
             return;
         }
         drop(ends);
@@ -276,7 +313,7 @@ impl Bond {
         let (driver, wakers) = {
             let mut ends = self.ends();
             self.state.fetch_or(KILLED, Ordering::AcqRel);
-            (ends.driver.take(), mem::take(&mut ends.wakers))
+            (ends.driver.take(), ends.take_wakers())
         };
         if let Some(driver) = driver {
             driver.abort();
@@ -288,11 +325,11 @@ impl Bond {
     pub(crate) fn detach(&self) {
         let hooks = {
             let mut ends = self.ends();
-            if ends.gone || self.is_detached() {
+            if self.is_gone() || self.is_detached() {
                 return;
             }
             self.state.fetch_or(DETACHED, Ordering::AcqRel);
-            mem::take(&mut ends.hooks)
+            ends.take_hooks()
         };
         for hook in hooks {
             hook.run(Cause::Detached);
@@ -306,21 +343,18 @@ impl Bond {
     }
 
     fn transport_gone(&self) {
-        let (hooks, attached, _wakers) = {
+        let (hooks, _rest) = {
             let mut ends = self.ends();
-            ends.gone = true;
-            ends.driver = None;
-            let ends = &mut *ends;
-            (
-                mem::take(&mut ends.hooks),
-                mem::take(&mut ends.attached),
-                mem::take(&mut ends.wakers),
-            )
+            self.state.fetch_or(GONE, Ordering::AcqRel);
+            (ends.take_hooks(), mem::take(&mut *ends))
         };
         for hook in hooks {
             hook.run(self.cause().unwrap_or(Cause::Dropped));
         }
-        drop(attached);
+    }
+
+    fn is_gone(&self) -> bool {
+        self.state.load(Ordering::Acquire) & GONE != 0
     }
 
     fn ends(&self) -> MutexGuard<'_, Ends> {
@@ -422,6 +456,6 @@ mod tests {
         for _ in 0..5 {
             bond.wake_if_killed(&Arc::new(Task(guard.take())).into());
         }
-        assert!(bond.ends().gone);
+        assert!(bond.is_gone());
     }
 }
