@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::iter;
 use std::mem;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock, PoisonError};
@@ -54,10 +55,9 @@ const POISONED: u8 = 8;
 const GONE: u8 = 16;
 
 /// What happens when the transport goes, and what makes it go.
-#[derive(Default)]
 struct Ends {
-    /// Of the pool that keeps it.
-    hook: Option<CloseHook>,
+    /// Of the pool that keeps it, if one does.
+    hook: CloseHook,
     driver: Option<AbortHandle>,
     /// Where there is any of it.
     more: Option<Box<More>>,
@@ -74,13 +74,19 @@ struct More {
 }
 
 impl Ends {
+    const NONE: Self = Self {
+        hook: CloseHook::NONE,
+        driver: None,
+        more: None,
+    };
+
     fn more(&mut self) -> &mut More {
         self.more.get_or_insert_default()
     }
 
     fn add_hook(&mut self, hook: CloseHook) {
-        if self.hook.is_none() {
-            self.hook = Some(hook);
+        if self.hook.0.is_none() {
+            self.hook = hook;
         } else {
             self.more().hooks.push(hook);
         }
@@ -88,8 +94,7 @@ impl Ends {
 
     fn take_hooks(&mut self) -> impl Iterator<Item = CloseHook> + use<> {
         let more = self.more.as_mut().map(|more| mem::take(&mut more.hooks));
-        let hooks = self.hook.take().into_iter();
-        hooks.chain(more.unwrap_or_default())
+        iter::once(mem::replace(&mut self.hook, CloseHook::NONE)).chain(more.unwrap_or_default())
     }
 
     fn take_wakers(&mut self) -> Vec<Waker> {
@@ -97,6 +102,10 @@ impl Ends {
         more.unwrap_or_default()
     }
 }
+
+// Each connection has one. Elsewhere a lock may be larger.
+#[cfg(all(target_os = "linux", not(tower_keep_alive_loom)))]
+const _: () = assert!(size_of::<Bond>() <= 152);
 
 impl Bond {
     pub(crate) fn new() -> Self {
@@ -115,7 +124,7 @@ impl Bond {
             key: OnceLock::new(),
             born: OnceLock::new(),
             addresses: OnceLock::new(),
-            ends: Mutex::new(Ends::default()),
+            ends: Mutex::new(Ends::NONE),
         }
     }
 
@@ -346,7 +355,7 @@ impl Bond {
         let (hooks, _rest) = {
             let mut ends = self.ends();
             self.state.fetch_or(GONE, Ordering::AcqRel);
-            (ends.take_hooks(), mem::take(&mut *ends))
+            (ends.take_hooks(), mem::replace(&mut *ends, Ends::NONE))
         };
         for hook in hooks {
             hook.run(self.cause().unwrap_or(Cause::Dropped));
@@ -408,6 +417,9 @@ impl Drop for TransportGuard {
 pub struct CloseHook(Option<Box<dyn FnOnce(Cause) + Send + Sync>>);
 
 impl CloseHook {
+    /// Nothing is to be done.
+    const NONE: Self = Self(None);
+
     /// Does `hook`, with the reason.
     pub fn new(hook: impl FnOnce(Cause) + Send + Sync + 'static) -> Self {
         Self(Some(Box::new(hook)))
