@@ -65,6 +65,42 @@ impl Moment {
     }
 }
 
+/// A length of time in half a [`Duration`]'s room: in nanoseconds, up to 584 years. Nothing longer can be told from
+/// [`Limit::NONE`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Limit(u64);
+
+impl Limit {
+    pub(crate) const NONE: Self = Self(u64::MAX);
+    pub(crate) const ZERO: Self = Self(0);
+
+    /// The moment when it is over, or `None` if it is none, or a clock cannot count that far.
+    #[inline]
+    pub(crate) fn after(self, start: Moment) -> Option<Moment> {
+        if self == Self::NONE {
+            return None;
+        }
+        start.checked_add(Duration::from_nanos(self.0))
+    }
+}
+
+impl From<Duration> for Limit {
+    #[inline]
+    fn from(time: Duration) -> Self {
+        let whole = time.as_secs().saturating_mul(1_000_000_000);
+        Self(whole.saturating_add(time.subsec_nanos().into()))
+    }
+}
+
+impl fmt::Debug for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::NONE => f.write_str("none"),
+            Self(nanos) => Duration::from_nanos(nanos).fmt(f),
+        }
+    }
+}
+
 /// Where a pool gets its moments from: [`Moment::now`], unless a test says otherwise.
 ///
 /// ```
@@ -124,6 +160,27 @@ mod tests {
         assert!(!end.is_reached_at(set_back));
         assert_eq!(set_back.since(start), Duration::from_secs(9));
         assert_eq!(suspended.since(start), Duration::from_secs(11));
+    }
+
+    #[test]
+    fn a_limit_is_kept_to_the_nanosecond() {
+        let start = Moment::now();
+        for time in [
+            Duration::ZERO,
+            Duration::from_nanos(1),
+            Duration::new(4, 999_999_999),
+            Duration::from_secs(18_000_000_000),
+        ] {
+            assert_eq!(Limit::from(time).after(start), start.checked_add(time));
+        }
+        for none in [
+            Duration::MAX,
+            Duration::from_secs(19_000_000_000),
+            Duration::from_nanos(u64::MAX),
+        ] {
+            assert_eq!(Limit::from(none), Limit::NONE);
+            assert_eq!(Limit::from(none).after(start), None);
+        }
     }
 
     #[test]

@@ -3,15 +3,17 @@
 use std::any::Any;
 use std::fmt;
 use std::hash::BuildHasher;
-use std::sync::Arc;
+use std::mem;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::bond::{Bond, CloseHook, TransportGuard};
 use crate::cause::Cause;
-use crate::clock::Moment;
+use crate::clock::{Limit, Moment};
 
 /// How long one connection may be kept, and what is tied to its end.
 ///
@@ -33,26 +35,29 @@ use crate::clock::Moment;
 /// ```
 #[must_use]
 pub struct Lifespan {
-    max_age: Duration,
-    max_idle: Duration,
+    max_age: Limit,
+    max_idle: Limit,
     max_uses: u64,
-    /// What the last exchange said about the time and the uses that are left.
-    word: Word,
-    seed: u64,
-    uses: u64,
+    /// What the last exchange said about the time that is left.
+    word_idle: Limit,
+    /// The same about the uses.
+    word_uses: u64,
     /// Where it came from a pool: from when to when it was idle before this checkout.
     idle: Option<(Instant, Instant)>,
-    ended: bool,
-    /// The exchange was given up before its end; whether the connection can be saved is for it to say.
-    unfinished: bool,
     /// The age at which a timer ends it.
-    hard_age: Duration,
+    hard_age: Limit,
     /// What the pool keeps of this connection while somebody uses it.
     berth: Option<Box<dyn Any + Send + Sync>>,
     bond: Arc<Bond>,
-    /// Here until a driver takes it: then the transport goes with the driver and not with this.
-    guard: Option<TransportGuard>,
+    /// Until a driver takes the transport's guard: then the transport goes with the driver and not with this.
+    has_transport: bool,
+    ended: bool,
+    /// The exchange was given up before its end; whether the connection can be saved is for it to say.
+    unfinished: bool,
 }
+
+// Each connection has one.
+const _: () = assert!(size_of::<Lifespan>() <= 112);
 
 /// What one exchange said about the connection that served it. Replaced by the next one's.
 #[derive(Clone, Copy, Debug)]
@@ -82,33 +87,31 @@ pub struct Deadline {
 impl Lifespan {
     /// A lifespan without limits.
     pub fn new() -> Self {
-        let bond = Arc::new(Bond::new());
         Self {
-            max_age: Duration::MAX,
-            max_idle: Duration::MAX,
+            max_age: Limit::NONE,
+            max_idle: Limit::NONE,
             max_uses: u64::MAX,
-            word: Word::NONE,
-            seed: foldhash::fast::RandomState::default().hash_one(bond.id()),
-            uses: 0,
+            word_idle: Limit::NONE,
+            word_uses: u64::MAX,
             idle: None,
+            hard_age: Limit::NONE,
+            berth: None,
+            bond: Arc::new(Bond::new()),
+            has_transport: true,
             ended: false,
             unfinished: false,
-            hard_age: Duration::MAX,
-            berth: None,
-            guard: Some(TransportGuard::new(bond.clone())),
-            bond,
         }
     }
 
     /// Not to be used any more once it is `max` old, counted from when it was connected. An exchange under way goes
     /// on to its end.
     pub fn limit_age(&mut self, max: Duration) {
-        self.max_age = self.max_age.min(max);
+        self.max_age = self.max_age.min(max.into());
     }
 
     /// Not to be idle for longer than `max`.
     pub fn limit_idle(&mut self, max: Duration) {
-        self.max_idle = self.max_idle.min(max);
+        self.max_idle = self.max_idle.min(max.into());
     }
 
     /// Not to be used more than `max` times.
@@ -129,7 +132,8 @@ impl Lifespan {
     /// What a driver in a task of its own keeps beside the transport, and drops after it. Without it the transport
     /// counts as gone when this lifespan is dropped; `None` if it was taken before.
     pub fn transport_guard(&mut self) -> Option<TransportGuard> {
-        self.guard.take()
+        let has_transport = mem::take(&mut self.has_transport);
+        has_transport.then(|| TransportGuard::new(self.bond.clone()))
     }
 
     /// The task that has the transport: aborted when the connection has to end in the middle of a use.
@@ -152,8 +156,8 @@ impl Lifespan {
     #[must_use]
     #[inline]
     pub fn deadline(&self, idle_since: Moment) -> Option<Deadline> {
-        let max_idle = self.max_idle.min(self.word.idle);
-        let idle = after(idle_since, max_idle).map(|at| Deadline {
+        let max_idle = self.max_idle.min(self.word_idle);
+        let idle = max_idle.after(idle_since).map(|at| Deadline {
             at,
             cause: Cause::Idle,
         });
@@ -178,10 +182,10 @@ impl Lifespan {
         if self.bond.is_poisoned() {
             return Some(Cause::Poisoned);
         }
-        if self.uses >= self.max_uses || self.word.uses == 0 {
+        if self.uses() >= self.max_uses || self.word_uses == 0 {
             return Some(Cause::Uses);
         }
-        if self.word.idle.is_zero() || self.max_idle.is_zero() {
+        if self.word_idle.min(self.max_idle) == Limit::ZERO {
             return Some(Cause::Idle);
         }
         self.death()?.is_reached_at(now).then_some(Cause::Age)
@@ -190,7 +194,10 @@ impl Lifespan {
     /// When it is too old.
     #[inline]
     fn death(&self) -> Option<Moment> {
-        after(self.bond.born()?, self.max_age)
+        if self.max_age == Limit::NONE {
+            return None;
+        }
+        self.max_age.after(self.bond.born()?)
     }
 
     /// Whether it came from a pool, and was not made for the checkout that it serves now.
@@ -204,7 +211,7 @@ impl Lifespan {
     #[must_use]
     #[inline]
     pub fn uses(&self) -> u64 {
-        self.uses
+        self.bond.activity().uses()
     }
 
     /// How long it was idle before this checkout.
@@ -222,8 +229,10 @@ impl Lifespan {
 
     /// A number from 0 up to 1, the same for as long as the connection lives, and another for each.
     pub(crate) fn lot(&self) -> f64 {
+        static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
+        let hash = HASHER.hash_one(self.bond.id());
         // 53 bits are what a double holds exactly.
-        (self.seed >> 11) as f64 / (1u64 << 53) as f64
+        (hash >> 11) as f64 / (1u64 << 53) as f64
     }
 
     #[inline]
@@ -239,15 +248,15 @@ impl Lifespan {
     /// `idle`: from when to when, where it was not made for this checkout.
     #[inline]
     pub(crate) fn check_out(&mut self, idle: Option<(Instant, Instant)>) {
-        self.uses = if idle.is_some() { self.uses + 1 } else { 1 };
-        self.bond.activity().begin_use(self.uses);
+        let before = if idle.is_some() { self.uses() } else { 0 };
+        self.bond.activity().begin_use(before + 1);
         if self.unfinished {
             self.unfinished = false;
             self.bond.set_unfinished(false);
         }
         self.idle = idle;
-        if self.word.uses != u64::MAX {
-            self.word.uses = self.word.uses.saturating_sub(1);
+        if self.word_uses != u64::MAX {
+            self.word_uses = self.word_uses.saturating_sub(1);
         }
     }
 
@@ -269,10 +278,10 @@ impl Lifespan {
     /// Whether a timer for this age is new, and how much of it is left.
     pub(crate) fn limit_age_hard(&mut self, max: Duration, now: Moment) -> Option<Duration> {
         self.limit_age(max);
-        if self.hard_age <= max {
+        if self.hard_age <= max.into() {
             return None;
         }
-        self.hard_age = max;
+        self.hard_age = max.into();
         let age = self
             .bond
             .born()
@@ -282,7 +291,8 @@ impl Lifespan {
 
     #[inline]
     pub(crate) fn hear(&mut self, word: Word) {
-        self.word = word;
+        self.word_idle = word.idle.into();
+        self.word_uses = word.uses;
     }
 
     #[inline]
@@ -296,18 +306,15 @@ impl Lifespan {
     }
 }
 
-/// `Duration::MAX` is no limit.
-#[inline]
-fn after(start: Moment, max: Duration) -> Option<Moment> {
-    if max == Duration::MAX {
-        return None;
-    }
-    start.checked_add(max)
-}
-
 impl Default for Lifespan {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl Drop for Lifespan {
+    fn drop(&mut self) {
+        drop(self.transport_guard());
     }
 }
 
@@ -318,7 +325,7 @@ impl fmt::Debug for Lifespan {
             .field("max_age", &self.max_age)
             .field("max_idle", &self.max_idle)
             .field("max_uses", &self.max_uses)
-            .field("uses", &self.uses)
+            .field("uses", &self.uses())
             .field("reused", &self.is_reused())
             .finish_non_exhaustive()
     }
