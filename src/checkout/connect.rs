@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tower_service::Service;
 
 use crate::cause::Cause;
@@ -22,6 +23,7 @@ pub(super) struct Connect<C: Poolable, E> {
     /// Before the slot, so that a transport is gone when its slot passes on. Boxed, because it may change tasks.
     future: Pin<Box<dyn Future<Output = Result<C, CheckoutError<E>>> + Send>>,
     slot: Option<Slot<C>>,
+    begun: Instant,
     watch: Watch,
 }
 
@@ -39,7 +41,7 @@ impl<C: Poolable, E: Send + 'static> Connect<C, E> {
         M::Future: Send,
         T: Send + 'static,
     {
-        slot.begin();
+        let begun = slot.begin();
         let make = async move {
             poll_fn(|cx| maker.poll_ready(cx)).await?;
             maker.call(target).await
@@ -53,6 +55,7 @@ impl<C: Poolable, E: Send + 'static> Connect<C, E> {
         Self {
             future,
             slot: Some(slot),
+            begun,
             watch,
         }
     }
@@ -64,7 +67,7 @@ impl<C: Poolable, E: Send + 'static> Connect<C, E> {
         let made = ready!(self.future.as_mut().poll(cx));
         let slot = self.slot.take().expect("not polled after it is ready");
         Poll::Ready(match made {
-            Ok(conn) => Ok(slot.fill(conn)),
+            Ok(conn) => Ok(slot.fill(conn, self.begun)),
             Err(error) => {
                 slot.fail(match error {
                     CheckoutError::Connect(_) => Cause::Connect,

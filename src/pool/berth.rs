@@ -8,8 +8,8 @@ use tokio::runtime::{Handle, Id};
 use crate::agent::EventKind;
 use crate::cause::Cause;
 use crate::clock::Moment;
-use crate::lifespan::Deadline;
 use crate::pool::host_pool::HostPool;
+use crate::pool::list::Spot;
 use crate::poolable::Poolable;
 
 /// Made once a connection, and moved with it ever after: from the pool into the connection's lifespan when it is taken,
@@ -19,24 +19,20 @@ pub(crate) struct Berth<C> {
     /// Where it belongs. Not while it is idle: the host would keep itself.
     home: Option<Arc<HostPool<C>>>,
     /// Its place there.
-    slot: usize,
+    slot: Spot,
+    /// Its place among the idle of all hosts.
+    pub(super) place: Spot,
     /// Where its driver lives.
     runtime: Option<Id>,
-    /// When it was idle last, or is.
-    pub(super) rest: Rest,
+    /// Since when it is idle, or was until it was taken. `None`: it has been in use since.
+    pub(super) idle_since: Option<Moment>,
+    /// When its time is up, as of when it was put.
+    pub(super) deadline: Option<Moment>,
     conn: Option<C>,
 }
 
-/// What is known of a connection that is idle, or was until it was taken.
-#[derive(Debug, Default)]
-pub(super) struct Rest {
-    /// `None`: it has been in use since.
-    pub(super) since: Option<Moment>,
-    /// As of when it was put: no use of it has begun since.
-    pub(super) deadline: Option<Deadline>,
-    /// Its place among the idle of all hosts.
-    pub(super) place: Option<usize>,
-}
+// Each connection has one.
+const _: () = assert!(size_of::<Berth<Box<()>>>() <= 96);
 
 /// What a caller was given and has no use for, and why.
 #[derive(Debug)]
@@ -52,19 +48,21 @@ impl<C> Spoiled<C> {
 }
 
 impl<C: Poolable> Berth<C> {
-    pub(super) fn new(slot: usize, conn: C) -> Self {
+    pub(super) fn new(slot: Spot, conn: C) -> Self {
         Self {
             home: None,
             slot,
+            place: Spot::NONE,
             runtime: current_runtime(),
-            rest: Rest::default(),
+            idle_since: None,
+            deadline: None,
             conn: Some(conn),
         }
     }
 
     /// The berth of a connection that no pool made: closed after its use.
     pub(crate) fn homeless(conn: C) -> Self {
-        Self::new(usize::MAX, conn)
+        Self::new(Spot::NONE, conn)
     }
 
     #[inline]
@@ -72,9 +70,10 @@ impl<C: Poolable> Berth<C> {
         self.runtime
     }
 
+    /// In the pool that made it.
     #[inline]
-    pub(super) fn slot(&self) -> usize {
-        self.slot
+    pub(super) fn slot(&self) -> Option<usize> {
+        self.slot.get()
     }
 
     #[inline]
@@ -106,7 +105,7 @@ impl<C: Poolable> Berth<C> {
     /// `waited`: how long the caller stood in line for it.
     #[inline]
     pub(crate) fn check_out(&mut self, now: Moment, waited: Option<Duration>) {
-        let since = self.rest.since.unwrap_or(now);
+        let since = self.idle_since.unwrap_or(now);
         let idle = Some((since.mono, now.mono));
         self.connection().lifespan_mut().check_out(idle);
         if let Some(home) = &self.home {
@@ -123,12 +122,23 @@ impl<C: Poolable> Berth<C> {
     /// Why it may not be used any more, if it may not: for one that was put, on every way to another use.
     #[inline]
     pub(crate) fn is_over(&self, now: Moment) -> Option<Cause> {
-        match self.rest.deadline {
-            _ if self.connection_ref().lifespan().bond().is_poisoned() => Some(Cause::Poisoned),
-            _ if !self.connection_ref().is_open() => Some(Cause::Stale),
-            Some(deadline) if deadline.at.is_reached_at(now) => Some(deadline.cause),
-            _ => None,
+        let conn = self.connection_ref();
+        if conn.lifespan().bond().is_poisoned() {
+            return Some(Cause::Poisoned);
         }
+        if !conn.is_open() {
+            return Some(Cause::Stale);
+        }
+        let is_late = self.deadline?.is_reached_at(now);
+        is_late.then(|| self.why_late())
+    }
+
+    /// Why its time is up at its deadline. No limit has changed since it was put.
+    #[cold]
+    pub(super) fn why_late(&self) -> Cause {
+        let lifespan = self.connection_ref().lifespan();
+        let deadline = self.idle_since.and_then(|it| lifespan.deadline(it));
+        deadline.map_or(Cause::Idle, |it| it.cause)
     }
 
     /// The connection's number.
@@ -171,7 +181,7 @@ impl<C: Poolable> Berth<C> {
     pub(crate) fn give_back(mut self: Box<Self>) {
         if let Some(home) = self.home.take() {
             self.connection().lifespan().bond().activity().end_use();
-            self.rest.since = None;
+            self.idle_since = None;
             home.put(self);
         }
     }

@@ -3,6 +3,7 @@
 //! A connection is in `open` from before its connect begins until its transport is gone. A caller without a connection
 //! is in the [`Line`].
 
+use std::mem;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
@@ -15,14 +16,13 @@ use crate::agent::{ConnectionState, ConnectionStatus, Mode};
 use crate::bond::Bond;
 use crate::cause::Cause;
 use crate::clock::Moment;
-use crate::lifespan::Deadline;
 use crate::pool::admission::Admission;
 use crate::pool::after::{After, Cancel};
 use crate::pool::berth::{Berth, Spoiled};
 use crate::pool::host_pool::HostPool;
 use crate::pool::limits::{Limits, Scheduling};
 use crate::pool::line::{Ask, Gift, LATER, Line, Place};
-use crate::pool::list::{Linked, Links, List};
+use crate::pool::list::{Linked, Links, List, Spot};
 use crate::poolable::Poolable;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::target::Reuse;
@@ -45,16 +45,22 @@ pub(super) struct Host<C> {
 
 struct Open<C> {
     links: Links,
-    /// Once it is connected.
-    bond: Option<Arc<Bond>>,
-    /// While it is connecting without a caller.
-    background: Option<Cancel>,
+    stage: Stage,
     idle: Option<Box<Berth<C>>>,
     one_shot: bool,
     /// Closed for a caller blocked here.
     dies: bool,
     /// Closed for a caller blocked by the total.
     makes_room: bool,
+}
+
+// Each connection has one, and a slab has room for twice as many.
+const _: () = assert!(size_of::<Open<Box<()>>>() <= 40);
+
+enum Stage {
+    /// With how to stop it, where it goes on without its caller.
+    Connecting(Option<Cancel>),
+    Connected(Arc<Bond>),
 }
 
 impl<C> Linked for Open<C> {
@@ -112,7 +118,7 @@ impl<C: Poolable> Host<C> {
     }
 
     pub(super) fn bond(&self, slot: usize) -> Option<Arc<Bond>> {
-        self.open.get(slot)?.bond.clone()
+        self.open.get(slot)?.bond().cloned()
     }
 
     pub(super) fn open_len(&self) -> usize {
@@ -121,7 +127,7 @@ impl<C: Poolable> Host<C> {
 
     pub(super) fn connections(&self, now: Moment) -> impl Iterator<Item = ConnectionStatus> {
         self.open.iter().map(move |(_, open)| {
-            let bond = open.bond.as_ref();
+            let bond = open.bond();
             ConnectionStatus {
                 id: bond.map(|bond| bond.id()),
                 state: match bond {
@@ -216,11 +222,9 @@ impl<C: Poolable> Host<C> {
         now: Moment,
         around: &mut Around<'_, C>,
     ) -> Option<Moment> {
-        let slot = berth.slot();
-        let since = *berth.rest.since.get_or_insert(now);
+        let since = *berth.idle_since.get_or_insert(now);
         let conn = berth.connection_ref();
-        let bond = conn.lifespan().bond();
-        let Some(open) = self.open.get(slot).filter(|it| it.is(bond)) else {
+        let Some((slot, open)) = self.find(&berth) else {
             // Its transport is gone, or it was detached: it has no place here any more.
             around.after.close(berth, Cause::Peer);
             return None;
@@ -240,7 +244,7 @@ impl<C: Poolable> Host<C> {
             around.after.close(berth, cause);
             return None;
         }
-        berth.rest.deadline = deadline;
+        berth.deadline = deadline.map(|it| it.at);
         let runtime = berth.runtime();
         if let Some(next) = self.line.next_for_connection(runtime, self.dying) {
             if !next.can_use {
@@ -268,7 +272,7 @@ impl<C: Poolable> Host<C> {
             return None;
         }
         if let Some(total) = &mut around.total {
-            berth.rest.place = Some(total.add_idle(around.me, slot));
+            berth.place = Spot::new(total.add_idle(around.me, slot));
         }
         self.open[slot].idle = Some(berth);
         self.idle.push_back(&mut self.open, slot);
@@ -287,13 +291,11 @@ impl<C: Poolable> Host<C> {
 
     /// The connect is over, and this is what it made.
     pub(super) fn connected(&mut self, slot: usize, bond: &Arc<Bond>) {
-        let open = &mut self.open[slot];
-        open.bond = Some(bond.clone());
-        open.background = None;
+        self.open[slot].stage = Stage::Connected(bond.clone());
     }
 
     pub(super) fn set_background(&mut self, slot: usize, cancel: Cancel) {
-        self.open[slot].background = Some(cancel);
+        self.open[slot].stage = Stage::Connecting(Some(cancel));
     }
 
     /// The transport is gone: the slot passes on.
@@ -350,15 +352,12 @@ impl<C: Poolable> Host<C> {
         let mut next = self.idle.head();
         while let Some(slot) = next {
             next = List::next(&mut self.open, slot);
-            let Some(Deadline { at, cause }) = self.open[slot]
-                .idle
-                .as_ref()
-                .and_then(|it| it.rest.deadline)
-            else {
+            let Some(at) = self.open[slot].idle.as_ref().and_then(|it| it.deadline) else {
                 continue;
             };
             if at.is_reached_at(now) {
                 let berth = self.unpark(slot, around).expect("in the idle list");
+                let cause = berth.why_late();
                 around.after.close(berth, cause);
             } else if earliest.is_none_or(|earliest| at.mono < earliest.mono) {
                 earliest = Some(at);
@@ -378,7 +377,9 @@ impl<C: Poolable> Host<C> {
     /// Stops the connects that nobody waits for.
     pub(super) fn abort_background(&mut self, around: &mut Around<'_, C>) {
         for (_, open) in &mut self.open {
-            around.after.cancel(open.background.take());
+            if let Stage::Connecting(cancel) = &mut open.stage {
+                around.after.cancel(cancel.take());
+            }
         }
     }
 
@@ -387,7 +388,7 @@ impl<C: Poolable> Host<C> {
         self.close_idle(around);
         self.abort_background(around);
         for (_, open) in &self.open {
-            around.after.kill(open.bond.clone());
+            around.after.kill(open.bond().cloned());
         }
         self.line.refuse_all(around.after);
     }
@@ -407,6 +408,17 @@ impl<C: Poolable> Host<C> {
         let gift = self.line.abandon(waiter, around.after);
         self.settle(around);
         gift
+    }
+
+    /// What is known here of a connection. Its transport may be gone already, and its place another's.
+    #[inline]
+    fn find(&self, berth: &Berth<C>) -> Option<(usize, &Open<C>)> {
+        let slot = berth.slot()?;
+        let bond = berth.connection_ref().lifespan().bond();
+        let open = self.open.get(slot)?;
+        open.bond()
+            .is_some_and(|it| Arc::ptr_eq(it, bond))
+            .then_some((slot, open))
     }
 
     /// The picked one, and what is wrong with it.
@@ -440,7 +452,9 @@ impl<C: Poolable> Host<C> {
     fn unpark(&mut self, slot: usize, around: &mut Around<'_, C>) -> Option<Box<Berth<C>>> {
         let mut berth = self.open.get_mut(slot)?.idle.take()?;
         self.idle.remove(&mut self.open, slot);
-        if let (Some(total), Some(place)) = (&mut around.total, berth.rest.place.take()) {
+        if let Some(total) = &mut around.total
+            && let Some(place) = mem::replace(&mut berth.place, Spot::NONE).get()
+        {
             around.after.let_go(total.remove_idle(place));
         }
         Some(berth)
@@ -483,8 +497,7 @@ impl<C: Poolable> Host<C> {
         self.counted += usize::from(!one_shot);
         self.open.insert(Open {
             links: Links::default(),
-            bond: None,
-            background: None,
+            stage: Stage::Connecting(None),
             idle: None,
             one_shot,
             dies: false,
@@ -506,12 +519,9 @@ impl<C: Poolable> Host<C> {
         cause: Cause,
         around: &mut Around<'_, C>,
     ) {
-        let bond = berth.connection_ref().lifespan().bond();
-        // Its transport may be gone already, and its place another's.
-        let open = self.open.get_mut(berth.slot());
-        if let Some(open) = open.filter(|it| it.is(bond)) {
+        if let Some((slot, open)) = self.find(&berth) {
             self.dying += usize::from(!open.dies);
-            open.dies = true;
+            self.open[slot].dies = true;
         }
         around.after.close(berth, cause);
     }
@@ -549,8 +559,13 @@ impl<C: Poolable> Open<C> {
 }
 
 impl<C> Open<C> {
-    fn is(&self, bond: &Arc<Bond>) -> bool {
-        self.bond.as_ref().is_some_and(|it| Arc::ptr_eq(it, bond))
+    /// Once it is connected.
+    #[inline]
+    fn bond(&self) -> Option<&Arc<Bond>> {
+        match &self.stage {
+            Stage::Connecting(_) => None,
+            Stage::Connected(bond) => Some(bond),
+        }
     }
 }
 

@@ -151,12 +151,7 @@ impl<C: Poolable> HostPool<C> {
         self.pool.limits.clock.now()
     }
 
-    pub(super) fn connected(
-        self: &Arc<Self>,
-        slot: usize,
-        begun: Option<Instant>,
-        lifespan: &Lifespan,
-    ) {
+    pub(super) fn connected(self: &Arc<Self>, slot: usize, begun: Instant, lifespan: &Lifespan) {
         let now = self.pool.limits.clock.now();
         lifespan.begin(now);
         let bond = lifespan.bond();
@@ -165,9 +160,7 @@ impl<C: Poolable> HostPool<C> {
             host.connected(slot, bond);
             self.pool.mode() == Mode::Destroyed
         });
-        let took = begun.map_or(Duration::ZERO, |begun| {
-            now.mono.saturating_duration_since(begun)
-        });
+        let took = now.mono.saturating_duration_since(begun);
         self.tell(Some(bond.id()), || EventKind::Connected { took });
         if destroyed {
             bond.kill(Cause::Shutdown);

@@ -1,21 +1,45 @@
 //! Lists whose nodes live in a slab: joined and left in O(1), wherever in the list.
 
+use std::mem;
+
 use slab::Slab;
 
-const NONE: usize = usize::MAX;
+/// The key of an entry in a slab, in half its room; or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Spot(u32);
+
+impl Spot {
+    pub(super) const NONE: Self = Self(u32::MAX);
+
+    /// # Panics
+    ///
+    /// If the slab has more than four billion entries: connections or callers, each of which takes hundreds of bytes.
+    #[inline]
+    pub(super) fn new(key: usize) -> Self {
+        match u32::try_from(key) {
+            Ok(key) if key != u32::MAX => Self(key),
+            _ => panic!("a slab has more entries than can be"),
+        }
+    }
+
+    #[inline]
+    pub(super) fn get(self) -> Option<usize> {
+        (self != Self::NONE).then_some(self.0 as usize)
+    }
+}
 
 /// A node's place in the one list that it is in.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Links {
-    prev: usize,
-    next: usize,
+    prev: Spot,
+    next: Spot,
 }
 
 impl Default for Links {
     fn default() -> Self {
         Self {
-            prev: NONE,
-            next: NONE,
+            prev: Spot::NONE,
+            next: Spot::NONE,
         }
     }
 }
@@ -28,8 +52,8 @@ pub(super) trait Linked {
 /// at a time.
 #[derive(Debug)]
 pub(super) struct List {
-    head: usize,
-    tail: usize,
+    head: Spot,
+    tail: Spot,
     len: usize,
     /// Neighbours looked at when leaving.
     #[cfg(test)]
@@ -39,8 +63,8 @@ pub(super) struct List {
 impl List {
     pub(super) const fn new() -> Self {
         Self {
-            head: NONE,
-            tail: NONE,
+            head: Spot::NONE,
+            tail: Spot::NONE,
             len: 0,
             #[cfg(test)]
             touched: 0,
@@ -59,24 +83,22 @@ impl List {
 
     #[inline]
     pub(super) fn head(&self) -> Option<usize> {
-        (self.head != NONE).then_some(self.head)
+        self.head.get()
     }
 
     #[inline]
     pub(super) fn tail(&self) -> Option<usize> {
-        (self.tail != NONE).then_some(self.tail)
+        self.tail.get()
     }
 
     #[inline]
     pub(super) fn next<N: Linked>(nodes: &mut Slab<N>, key: usize) -> Option<usize> {
-        let next = nodes[key].links().next;
-        (next != NONE).then_some(next)
+        nodes[key].links().next.get()
     }
 
     #[inline]
     pub(super) fn prev<N: Linked>(nodes: &mut Slab<N>, key: usize) -> Option<usize> {
-        let prev = nodes[key].links().prev;
-        (prev != NONE).then_some(prev)
+        nodes[key].links().prev.get()
     }
 
     #[inline]
@@ -92,17 +114,17 @@ impl List {
         before: Option<usize>,
         key: usize,
     ) {
+        let spot = Spot::new(key);
         let next = match before {
-            Some(before) => std::mem::replace(&mut nodes[before].links().next, key),
-            None => std::mem::replace(&mut self.head, key),
+            Some(before) => mem::replace(&mut nodes[before].links().next, spot),
+            None => mem::replace(&mut self.head, spot),
         };
-        if next == NONE {
-            self.tail = key;
-        } else {
-            nodes[next].links().prev = key;
+        match next.get() {
+            Some(next) => nodes[next].links().prev = spot,
+            None => self.tail = spot,
         }
         *nodes[key].links() = Links {
-            prev: before.unwrap_or(NONE),
+            prev: before.map_or(Spot::NONE, Spot::new),
             next,
         };
         self.len += 1;
@@ -110,20 +132,18 @@ impl List {
 
     #[inline]
     pub(super) fn remove<N: Linked>(&mut self, nodes: &mut Slab<N>, key: usize) {
-        let Links { prev, next } = std::mem::take(nodes[key].links());
-        if prev == NONE {
-            self.head = next;
-        } else {
-            nodes[prev].links().next = next;
+        let Links { prev, next } = mem::take(nodes[key].links());
+        match prev.get() {
+            Some(prev) => nodes[prev].links().next = next,
+            None => self.head = next,
         }
-        if next == NONE {
-            self.tail = prev;
-        } else {
-            nodes[next].links().prev = prev;
+        match next.get() {
+            Some(next) => nodes[next].links().prev = prev,
+            None => self.tail = prev,
         }
         #[cfg(test)]
         {
-            self.touched += usize::from(prev != NONE) + usize::from(next != NONE);
+            self.touched += usize::from(prev != Spot::NONE) + usize::from(next != Spot::NONE);
         }
         self.len -= 1;
     }
@@ -151,6 +171,20 @@ mod tests {
         assert_eq!(forward, backward);
         assert_eq!(forward.len(), list.len());
         forward
+    }
+
+    #[test]
+    fn a_spot_is_its_key_or_none() {
+        for key in [0, 1, u32::MAX as usize - 1] {
+            assert_eq!(Spot::new(key).get(), Some(key));
+        }
+        assert_eq!(Spot::NONE.get(), None);
+    }
+
+    #[test]
+    #[should_panic = "more entries than can be"]
+    fn no_key_is_taken_for_none() {
+        let _ = Spot::new(u32::MAX as usize);
     }
 
     #[test]

@@ -8,46 +8,48 @@ use crate::bond::CloseHook;
 use crate::cause::Cause;
 use crate::pool::berth::Berth;
 use crate::pool::host_pool::HostPool;
+use crate::pool::list::Spot;
 use crate::poolable::Poolable;
 
 /// The right to have one connection open. It exists before the connect begins, is with the connection for as long as
 /// its transport lives, and then passes to the next in line: exactly once, because it is dropped once.
 pub(crate) struct Slot<C: Poolable> {
     home: Arc<HostPool<C>>,
-    place: usize,
-    /// When a connect began on it: from then on it counts.
-    begun: Option<Instant>,
-    cause: Cause,
+    place: Spot,
+    /// Why it ends. `None` until a connect has begun on it: from then on it counts.
+    cause: Option<Cause>,
 }
 
 impl<C: Poolable> Slot<C> {
     pub(super) fn new(home: Arc<HostPool<C>>, place: usize) -> Self {
+        // Each connection has one, in its close hook.
+        const { assert!(size_of::<Self>() <= 16) };
         Self {
             home,
-            place,
-            begun: None,
-            cause: Cause::Cancelled,
+            place: Spot::new(place),
+            cause: None,
         }
     }
 
-    /// A connect begins.
-    pub(crate) fn begin(&mut self) {
-        self.begun = Some(self.home.created().mono);
+    /// A connect begins, then.
+    pub(crate) fn begin(&mut self) -> Instant {
+        self.cause = Some(Cause::Cancelled);
+        self.home.created().mono
     }
 
     /// There will be no connection.
     pub(crate) fn fail(mut self, cause: Cause) {
-        self.cause = cause;
+        self.cause = self.cause.and(Some(cause));
     }
 
-    /// Here is the connection: from now on the slot is its transport's.
-    pub(crate) fn fill(self, mut conn: C) -> Box<Berth<C>> {
+    /// Here is the connection, whose connect began then: from now on the slot is its transport's.
+    pub(crate) fn fill(self, mut conn: C, begun: Instant) -> Box<Berth<C>> {
         let home = self.home.clone();
         let place = self.place;
-        home.connected(place, self.begun, conn.lifespan());
+        home.connected(self.place(), begun, conn.lifespan());
         let mut slot = self;
         conn.on_close(CloseHook::new(move |cause| {
-            slot.cause = cause;
+            slot.cause = Some(cause);
             drop(slot);
         }));
         let mut berth = Box::new(Berth::new(place, conn));
@@ -60,13 +62,14 @@ impl<C: Poolable> Slot<C> {
     }
 
     pub(crate) fn place(&self) -> usize {
-        self.place
+        self.place.get().expect("made of a place")
     }
 }
 
 impl<C: Poolable> Drop for Slot<C> {
     fn drop(&mut self) {
-        self.home
-            .release(self.place, self.begun.map(|_| self.cause));
+        if let Some(place) = self.place.get() {
+            self.home.release(place, self.cause);
+        }
     }
 }

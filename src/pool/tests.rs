@@ -66,11 +66,12 @@ fn come_back(
 }
 
 pub(super) fn connect(mut slot: Slot<Conn>) -> Box<Berth<Conn>> {
-    slot.begin();
-    slot.fill(Conn {
+    let begun = slot.begin();
+    let conn = Conn {
         open: Arc::new(AtomicBool::new(true)),
         lifespan: Lifespan::new(),
-    })
+    };
+    slot.fill(conn, begun)
 }
 
 /// A new connection, asked for and made.

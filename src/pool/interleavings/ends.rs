@@ -55,12 +55,12 @@ fn close_against_make() {
     explore("a transport gone before its slot is filled", 4, || {
         let scene = of_one();
         let mut slot = scene.may_make(A);
-        slot.begin();
+        let begun = slot.begin();
         let mut conn = scene.connection();
         let driver = conn.driver();
         let next = scene.waits(A);
         let close = spawn(move || driver.ends());
-        let fill = spawn(move || slot.fill(conn).give_back());
+        let fill = spawn(move || slot.fill(conn, begun).give_back());
         let served = scene.turn(next).expect("not refused");
         close.join().expect("closed");
         fill.join().expect("filled");

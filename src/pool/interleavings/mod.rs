@@ -164,8 +164,8 @@ impl Scene {
     }
 
     fn connect(&self, mut slot: Slot<Conn>) -> Box<Berth<Conn>> {
-        slot.begin();
-        slot.fill(self.connection())
+        let begun = slot.begin();
+        slot.fill(self.connection(), begun)
     }
 
     /// The last line of every model: everything is accounted for, and nothing is left behind.

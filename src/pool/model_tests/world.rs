@@ -371,11 +371,13 @@ impl World {
                 _guard: lifespan.transport_guard().unwrap(),
             });
         }
-        Some(slot.fill(Conn {
+        let conn = Conn {
             line,
             _wire: wire,
             lifespan,
-        }))
+        };
+        // How long it took is told to nobody here.
+        Some(slot.fill(conn, self.limits.clock.now().mono))
     }
 
     fn finish_in_background(&mut self, who: Who, made: &Made) {
