@@ -25,9 +25,6 @@ pub(crate) struct Activity {
     limit_now: AtomicU32,
 }
 
-// Each connection has one.
-const _: () = assert!(size_of::<Activity>() <= 24);
-
 /// As the place of a limit: none.
 const NEVER: u32 = u32::MAX;
 const NOT_SET: u32 = u32::MAX - 1;

@@ -22,9 +22,6 @@ pub(super) struct Interim {
     head: Head,
 }
 
-// Each connection has one.
-const _: () = assert!(size_of::<Interim>() <= 16);
-
 /// What the bytes that were read last are a part of.
 #[derive(Clone, Copy, Debug)]
 enum Head {

@@ -27,6 +27,9 @@ pub(super) struct Transport<IO> {
     guard: TransportGuard,
 }
 
+// Each connection has one, in its driver.
+const _: () = assert!(size_of::<Transport<u64>>() <= 40);
+
 enum State<IO> {
     Open(IO),
     /// Nothing can be written any more, and that has not been told yet.
