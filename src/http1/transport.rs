@@ -295,3 +295,38 @@ where
         self.heed(shut, cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::task::Waker;
+
+    use bytes::Bytes;
+    use http_body_util::Full;
+
+    use super::*;
+    use crate::http1::upload::Upload;
+
+    /// Before hyper reads on, and so before anybody can see the end of the response.
+    #[test]
+    fn that_an_upload_has_ended_is_known_when_it_is_written_or_flushed() {
+        type Step = fn(Pin<&mut Transport<Vec<u8>>>, &mut Context<'_>) -> bool;
+        let steps: [Step; 3] = [
+            |it, cx| it.poll_write(cx, b"the end").is_ready(),
+            |it, cx| it.poll_write_vectored(cx, &[]).is_ready(),
+            |it, cx| it.poll_flush(cx).is_ready(),
+        ];
+        let bond = Arc::new(Bond::new());
+        let mut transport = Transport::new(Vec::new(), TransportGuard::new(bond.clone()));
+        let mut cx = Context::from_waker(Waker::noop());
+        for step in steps {
+            upload::begin_poll();
+            let upload = Upload::new(Full::new(Bytes::from("content")), &bond);
+            assert!(step(Pin::new(&mut transport), &mut cx));
+            assert!(bond.is_uploading(), "it has not ended");
+            drop(upload);
+            assert!(step(Pin::new(&mut transport), &mut cx));
+            assert!(!bond.is_uploading());
+        }
+    }
+}
