@@ -31,6 +31,7 @@ pin_project! {
 
 // Each connection has one. tokio's tasks are of so many times 128 bytes, and with 24 on top of hyper's connection most of
 // ours are of as many as that alone.
+#[cfg(all(test, target_os = "linux", target_pointer_width = "64"))]
 const _: () = assert!(size_of::<Driver<()>>() <= 24);
 
 /// How long a transport may take to shut down, and keep its slot.

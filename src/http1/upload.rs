@@ -1,6 +1,7 @@
 //! The body of a request, watched to its end.
 
 use std::cell::Cell;
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -36,7 +37,9 @@ impl<B: Body> Upload<B> {
 }
 
 impl<B> Upload<B> {
+    /// Of a request that was not sent: nothing of it has ended.
     pub(super) fn into_inner(self) -> B {
+        mem::forget(self.end);
         self.body
     }
 }
@@ -115,6 +118,16 @@ mod tests {
         assert!(!has_ended());
         drop(upload);
         assert!(has_ended());
+        assert!(!has_ended());
+    }
+
+    /// It may have come back while another connection's driver was polled: whose upload asks for something itself.
+    #[test]
+    fn one_that_was_not_sent_has_no_end() {
+        let bond = Bond::new();
+        let upload = Upload::new(Full::new(Bytes::from("content")), &bond);
+        begin_poll();
+        let _ = upload.into_inner();
         assert!(!has_ended());
     }
 }

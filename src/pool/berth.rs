@@ -32,6 +32,7 @@ pub(crate) struct Berth<C> {
 }
 
 // Each connection has one.
+#[cfg(all(test, target_os = "linux", target_pointer_width = "64"))]
 const _: () = assert!(size_of::<Berth<Box<()>>>() <= 96);
 
 /// What a caller was given and has no use for, and why.
