@@ -55,8 +55,8 @@ pin_project! {
         // Asking for a connection, for the first time or again; `service` may not be ready.
         Ask,
         Checkout { #[pin] future: F },
+        // Without its connection once it is answered.
         Exchange { conn: InUse<C>, #[pin] future: S },
-        Done,
     }
 }
 
@@ -144,8 +144,7 @@ where
                 }
                 StateProjection::Exchange { conn, future } => {
                     let answer = ready!(future.poll(cx));
-                    let conn = conn.0.take().expect("in use until answered");
-                    this.state.set(State::Done);
+                    let conn = conn.0.take().expect("not polled after it is ready");
                     match answer {
                         Ok(response) => {
                             let response = answered(conn, response, this.settings, *this.connects);
@@ -165,7 +164,6 @@ where
                         }
                     }
                 }
-                StateProjection::Done => panic!("ExchangeFuture polled after it was ready"),
             }
         }
     }
