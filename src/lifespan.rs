@@ -7,7 +7,7 @@ use std::mem;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use foldhash::fast::RandomState;
+use foldhash::quality::RandomState;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -228,7 +228,8 @@ impl Lifespan {
         self.idle
     }
 
-    /// A number from 0 up to 1, the same for as long as the connection lives, and another for each.
+    /// A number from 0 up to 1, the same for as long as the connection lives, and another for each: of a hash that tells
+    /// numbers which follow one another well apart.
     pub(crate) fn lot(&self) -> f64 {
         static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
         let hash = HASHER.hash_one(self.bond.id());
@@ -412,5 +413,18 @@ mod tests {
         assert_eq!(lifespan.is_over(now), None);
         let later = now.checked_add(SECOND).unwrap();
         assert_eq!(lifespan.is_over(later), Some(Cause::Age));
+    }
+
+    /// Connections that are made together do not end together.
+    #[test]
+    fn lots_of_neighbours_have_nothing_in_common() {
+        let lots: Vec<_> = (0..64).map(|_| Lifespan::new().lot()).collect();
+        let mut steps: Vec<_> = lots
+            .windows(2)
+            .map(|pair| ((pair[1] - pair[0] + 1.0) % 1.0 * 1_000.0) as u32)
+            .collect();
+        steps.sort_unstable();
+        steps.dedup();
+        assert!(steps.len() > 40, "{lots:?}");
     }
 }
