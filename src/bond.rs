@@ -17,7 +17,8 @@ use crate::key::Key;
 use crate::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 
-/// One a connection. Nothing here is touched by an exchange that goes well, but to read the id and the key.
+/// One a connection. An exchange that goes well reads the id and the key, and counts in `activity`; an upload says when it
+/// begins and ends.
 pub(crate) struct Bond {
     id: u64,
     /// One more than the place of the first cause that was noted; 0 while none is.
@@ -239,7 +240,7 @@ impl Bond {
         self.state.load(Ordering::Acquire) & DETACHED != 0
     }
 
-    /// Neither killed nor detached.
+    /// Nothing is to be looked at: neither killed nor detached, nor poisoned, upgraded or gone.
     #[inline]
     pub(crate) fn is_at_home(&self) -> bool {
         self.state.load(Ordering::Acquire) == 0

@@ -13,7 +13,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Within the caller's span, which is the current one.
+    /// Within the span that is the current one when a connection is asked for: of an exchange, when it is first polled.
     #[inline]
     pub(super) fn begin(key: KeyRef<'_>) -> Self {
         #[cfg(feature = "tracing")]
