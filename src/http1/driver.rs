@@ -24,7 +24,8 @@ pin_project! {
         // hyper's connection, which it gives no name.
         #[pin]
         connection: F,
-        bond: Arc<Bond>,
+        // With the thread while hyper is polled.
+        bond: Option<Arc<Bond>>,
         timer: Timer,
     }
 }
@@ -41,7 +42,7 @@ impl<F> Driver<F> {
     pub(super) fn new(connection: F, bond: Arc<Bond>) -> Self {
         Self {
             connection,
-            bond,
+            bond: Some(bond),
             timer: Timer::default(),
         }
     }
@@ -55,30 +56,30 @@ where
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        upload::begin_poll();
         let mut this = self.project();
-        let mut polled = this.connection.as_mut().poll(cx);
-        if polled.is_pending() && this.bond.winds_down() {
+        let mut polled = upload::driven_by(this.bond, || this.connection.as_mut().poll(cx));
+        if polled.is_pending() && this.bond.as_ref().is_some_and(|bond| bond.winds_down()) {
             // hyper writes out the end of an upload, and does not look again whether it is free now.
-            polled = this.connection.poll(cx);
+            polled = upload::driven_by(this.bond, || this.connection.poll(cx));
         }
+        let bond = this.bond.as_deref().expect("it is back");
         let cause = match polled {
-            Poll::Ready(Ok(())) => this.bond.clean_end(),
+            Poll::Ready(Ok(())) => bond.clean_end(),
             Poll::Ready(Err(error)) if error.is_incomplete_message() || error.is_canceled() => {
                 Cause::Peer
             }
             Poll::Ready(Err(error)) if error::is_end_of_stream(&error) => Cause::Peer,
             Poll::Ready(Err(_)) => Cause::Error,
-            Poll::Pending if this.bond.is_let_go() && !this.bond.is_detached() => {
+            Poll::Pending if bond.is_let_go() && !bond.is_detached() => {
                 ready!(this.timer.poll_goodbye(cx));
                 Cause::Dropped
             }
             Poll::Pending => {
-                ready!(this.timer.poll_silence(this.bond.activity(), cx));
+                ready!(this.timer.poll_silence(bond.activity(), cx));
                 Cause::Silence
             }
         };
-        this.bond.note(cause);
+        bond.note(cause);
         Poll::Ready(())
     }
 }
@@ -159,5 +160,84 @@ impl Timer {
                 .reset(if next > now { next } else { now + step });
         }
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use bytes::Bytes;
+    use http::Request;
+    use http_body::{Body, Frame};
+    use hyper::client::conn::http1::handshake;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::bond::TransportGuard;
+    use crate::http1::transport::Transport;
+    use crate::http1::upload::Upload;
+
+    /// Not there at first, and then all of it; it does not say that it is at its end before it is asked.
+    struct Late {
+        waits: usize,
+        pieces: Vec<Bytes>,
+    }
+
+    impl Body for Late {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            if self.waits > 0 {
+                self.waits -= 1;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Poll::Ready(self.pieces.pop().map(|it| Ok(Frame::data(it))))
+        }
+    }
+
+    /// hyper drops a body before it flushes or, where its buffer was full, after that and writes nothing more.
+    #[tokio::test]
+    async fn the_end_of_an_upload_is_heard_of_when_hyper_is_free() {
+        for (waits, piece, count) in [
+            (0, 500_000, 1),
+            (1, 500_000, 1),
+            (1, 8_192, 15),
+            (1, 8_192, 16),
+            (2, 8_192, 16),
+            (1, 8_192, 32),
+        ] {
+            let (here, mut there) = tokio::io::duplex(1 << 20);
+            let bond = Arc::new(Bond::new());
+            let transport = Transport::new(here, TransportGuard::new(bond.clone()));
+            let (mut sender, connection) = handshake(TokioIo::new(transport)).await.unwrap();
+            tokio::spawn(Driver::new(connection.with_upgrades(), bond.clone()));
+            let length = piece * count;
+            tokio::spawn(async move {
+                let mut request = Vec::new();
+                let head = |it: &[u8]| it.windows(4).position(|it| it == b"\r\n\r\n");
+                while head(&request).is_none_or(|end| request.len() < end + 4 + length) {
+                    assert!(there.read_buf(&mut request).await.unwrap() > 0);
+                }
+                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+                there.write_all(answer).await.unwrap();
+                // To the end of the connection.
+                let _ = there.read(&mut [0]).await;
+            });
+            let pieces = vec![Bytes::from(vec![b'x'; piece]); count];
+            let upload = Upload::new(Late { waits, pieces }, &bond);
+            let request = Request::post("/").header("content-length", length);
+            let sent = sender.send_request(request.body(upload).unwrap());
+            assert!(bond.is_uploading());
+            sent.await.unwrap();
+            sender.ready().await.unwrap();
+            assert!(!bond.is_uploading(), "{waits}, {count} of {piece}");
+        }
     }
 }

@@ -13,7 +13,6 @@ use tokio::time::Sleep;
 use crate::bond::{Bond, TransportGuard};
 use crate::cause::Cause;
 use crate::http1::interim::Interim;
-use crate::http1::upload;
 
 /// A transport that says what happens on it: when something moved, when something is waited for, and how it ended. hyper
 /// ends in the same way whether it reads the end of a stream, fails to read while somebody waits for a response, or
@@ -89,9 +88,6 @@ impl<IO: Unpin> Transport<IO> {
     /// What is written to.
     #[inline]
     fn poll_writable(&mut self) -> Poll<io::Result<Pin<&mut IO>>> {
-        if upload::has_ended() {
-            self.bond().set_uploading(false);
-        }
         self.leave_if_killed();
         match &mut self.io {
             State::Open(io) => Poll::Ready(Ok(Pin::new(io))),
@@ -294,40 +290,5 @@ where
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let shut = self.io()?.poll_shutdown(cx);
         self.heed(shut, cx)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::task::Waker;
-
-    use bytes::Bytes;
-    use http_body_util::Full;
-
-    use super::*;
-    use crate::http1::upload::Upload;
-
-    /// Before hyper reads on, and so before anybody can see the end of the response.
-    #[test]
-    fn that_an_upload_has_ended_is_known_when_it_is_written_or_flushed() {
-        type Step = fn(Pin<&mut Transport<Vec<u8>>>, &mut Context<'_>) -> bool;
-        let steps: [Step; 3] = [
-            |it, cx| it.poll_write(cx, b"the end").is_ready(),
-            |it, cx| it.poll_write_vectored(cx, &[]).is_ready(),
-            |it, cx| it.poll_flush(cx).is_ready(),
-        ];
-        let bond = Arc::new(Bond::new());
-        let mut transport = Transport::new(Vec::new(), TransportGuard::new(bond.clone()));
-        let mut cx = Context::from_waker(Waker::noop());
-        for step in steps {
-            upload::begin_poll();
-            let upload = Upload::new(Full::new(Bytes::from("content")), &bond);
-            assert!(step(Pin::new(&mut transport), &mut cx));
-            assert!(bond.is_uploading(), "it has not ended");
-            drop(upload);
-            assert!(step(Pin::new(&mut transport), &mut cx));
-            assert!(!bond.is_uploading());
-        }
     }
 }

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::mem;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http_body::{Body, Frame, SizeHint};
@@ -15,9 +16,8 @@ pin_project! {
     /// connection is of no use any more, and hyper would go on with the upload (hyper#4176).
     ///
     /// It is no larger than the body: each connection of hyper has room for 32 requests, so that a pointer here would be
-    /// 256 bytes there. Where the connection is, is known without: hyper drops a body when it has all of it, while the
-    /// connection's driver is polled, and flushes the transport before anything else. What is left by the body in a cell
-    /// of the thread is found there by the transport.
+    /// 256 bytes there. Whose it is, is known without: hyper drops a body when it has all of it, while the connection's
+    /// driver is polled, and the driver has left its bond with the thread.
     pub(super) struct Upload<B> {
         #[pin]
         body: B,
@@ -53,7 +53,8 @@ impl<B: Body> Body for Upload<B> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        self.project().body.poll_frame(cx)
+        // The caller's code runs in here, and may drop requests of its own.
+        driven_by(&mut None, || self.project().body.poll_frame(cx))
     }
 
     #[inline]
@@ -68,8 +69,8 @@ impl<B: Body> Body for Upload<B> {
 }
 
 thread_local! {
-    /// A body has ended while the driver was polled that this thread polls.
-    static ENDED: Cell<bool> = const { Cell::new(false) };
+    /// The connection that hyper drives on this thread at this moment.
+    static DRIVEN: Cell<Option<Arc<Bond>>> = const { Cell::new(None) };
 }
 
 /// With a body until its end.
@@ -78,22 +79,32 @@ struct End;
 impl Drop for End {
     #[inline]
     fn drop(&mut self) {
-        ENDED.set(true);
+        let _ = DRIVEN.try_with(|driven| {
+            let bond = driven.take();
+            if let Some(bond) = &bond {
+                bond.set_uploading(false);
+            }
+            driven.set(bond);
+        });
     }
 }
 
-/// A driver is about to be polled. What has ended before was not its connection's: requests that were not sent, bodies of
-/// connections that were dropped.
+/// Runs `poll`, in which a body that ends is that of the connection whose bond this is. The bond is back after it. After a
+/// panic it is not, and the thread has it until the next one: its connection is gone then, and it means nothing to others.
 #[inline]
-pub(super) fn begin_poll() {
-    ENDED.set(false);
+pub(super) fn driven_by<R>(bond: &mut Option<Arc<Bond>>, poll: impl FnOnce() -> R) -> R {
+    let outer = exchange(bond.take());
+    let polled = poll();
+    *bond = exchange(outer);
+    polled
 }
 
-/// Whether hyper has come to the end of the body since this was asked last. Asked by the transport whenever it is
-/// written to or flushed, and so before anything of the response is read that came after the end.
+/// What was there before. A thread that ends has no place any more, and gives back what it is given.
 #[inline]
-pub(super) fn has_ended() -> bool {
-    ENDED.take()
+fn exchange(bond: Option<Arc<Bond>>) -> Option<Arc<Bond>> {
+    let mut bond = bond;
+    let _ = DRIVEN.try_with(|driven| bond = driven.replace(bond.take()));
+    bond
 }
 
 #[cfg(test)]
@@ -103,6 +114,12 @@ mod tests {
 
     use super::*;
 
+    fn content(bond: &Bond) -> Upload<Full<Bytes>> {
+        let upload = Upload::new(Full::new(Bytes::from("content")), bond);
+        assert!(bond.is_uploading());
+        upload
+    }
+
     #[test]
     fn it_takes_no_room() {
         assert_eq!(size_of::<Upload<Empty<Bytes>>>(), 0);
@@ -110,24 +127,73 @@ mod tests {
     }
 
     #[test]
-    fn its_end_is_heard_of_once() {
-        let bond = Bond::new();
-        let upload = Upload::new(Full::new(Bytes::from("content")), &bond);
-        assert!(bond.is_uploading());
-        begin_poll();
-        assert!(!has_ended());
-        drop(upload);
-        assert!(has_ended());
-        assert!(!has_ended());
+    fn its_end_is_heard_of_by_the_connection_that_is_driven() {
+        let [outer, inner] = [(); 2].map(|()| Arc::new(Bond::new()));
+        let (mut of_outer, mut of_inner) = (Some(outer.clone()), Some(inner.clone()));
+        let uploads = [content(&outer), content(&inner)];
+        let [upload_of_outer, upload_of_inner] = uploads;
+        driven_by(&mut of_outer, || {
+            driven_by(&mut of_inner, || drop(upload_of_inner));
+            assert!(outer.is_uploading() && !inner.is_uploading());
+            drop(upload_of_outer);
+            assert!(!outer.is_uploading());
+        });
+        assert!(Arc::ptr_eq(&of_outer.unwrap(), &outer));
+        assert!(Arc::ptr_eq(&of_inner.unwrap(), &inner));
     }
 
-    /// It may have come back while another connection's driver was polled: whose upload asks for something itself.
+    /// It may have come back while another connection is driven, whose upload asks for something itself.
     #[test]
     fn one_that_was_not_sent_has_no_end() {
-        let bond = Bond::new();
-        let upload = Upload::new(Full::new(Bytes::from("content")), &bond);
-        begin_poll();
-        let _ = upload.into_inner();
-        assert!(!has_ended());
+        let bond = Arc::new(Bond::new());
+        let upload = content(&bond);
+        driven_by(&mut Some(bond.clone()), || upload.into_inner());
+        assert!(bond.is_uploading());
+    }
+
+    /// A body that gives up a request of its own when it is asked for more.
+    struct Gives(Option<Upload<Full<Bytes>>>);
+
+    impl Body for Gives {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            self.0 = None;
+            Poll::Pending
+        }
+    }
+
+    #[test]
+    fn what_a_body_gives_up_is_not_the_end_of_its_own_upload() {
+        let bond = Arc::new(Bond::new());
+        let given_up = content(&Bond::new());
+        let mut upload = Upload::new(Gives(Some(given_up)), &bond);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        driven_by(&mut Some(bond.clone()), || {
+            let polled = Pin::new(&mut upload).poll_frame(&mut cx);
+            assert!(polled.is_pending());
+            assert!(bond.is_uploading());
+            drop(upload);
+            assert!(!bond.is_uploading());
+        });
+    }
+
+    #[test]
+    fn after_a_panic_the_next_connection_hears_of_its_own() {
+        let [first, second] = [(); 2].map(|()| Arc::new(Bond::new()));
+        let uploads = [content(&first), content(&second)];
+        let [upload_of_first, upload_of_second] = uploads;
+        let poll = || driven_by(&mut Some(first.clone()), || panic!("a body's"));
+        let caught: std::thread::Result<()> =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(poll));
+        assert!(caught.is_err());
+        driven_by(&mut Some(second.clone()), || drop(upload_of_second));
+        assert!(first.is_uploading() && !second.is_uploading());
+        drop(upload_of_first);
+        assert!(!second.is_uploading());
     }
 }
