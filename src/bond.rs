@@ -28,10 +28,8 @@ pub(crate) struct Bond {
     unfinished: AtomicBool,
     /// hyper does not have all of the request's body yet.
     uploading: AtomicBool,
-    /// The response is over and the connection is not free yet.
-    winds_down: AtomicBool,
-    /// Nobody has the connection any more: what is left for its driver is to close.
-    let_go: AtomicBool,
+    /// `WINDS_DOWN` and `LET_GO`: one look tells a driver that there is more for it to do than to wait.
+    parting: AtomicU8,
     activity: Activity,
     /// `KILLED`, `DETACHED`, `UPGRADED`, `POISONED` and `GONE`: one look tells a transport that it is none of these.
     state: AtomicU8,
@@ -47,6 +45,11 @@ pub(crate) struct Addresses {
     pub(crate) local: Option<SocketAddr>,
     pub(crate) remote: Option<SocketAddr>,
 }
+
+/// The response is over and the connection is not free yet.
+const WINDS_DOWN: u8 = 1;
+/// Nobody has the connection any more: what is left for its driver is to close.
+const LET_GO: u8 = 2;
 
 const KILLED: u8 = 1;
 const DETACHED: u8 = 2;
@@ -123,8 +126,7 @@ impl Bond {
             peer_closed: AtomicBool::new(false),
             unfinished: AtomicBool::new(false),
             uploading: AtomicBool::new(false),
-            winds_down: AtomicBool::new(false),
-            let_go: AtomicBool::new(false),
+            parting: AtomicU8::new(0),
             activity: Activity::new(),
             state: AtomicU8::new(0),
             key: OnceLock::new(),
@@ -218,21 +220,29 @@ impl Bond {
     }
 
     pub(crate) fn set_winds_down(&self, winds_down: bool) {
-        self.winds_down.store(winds_down, Ordering::Release);
+        if winds_down {
+            self.parting.fetch_or(WINDS_DOWN, Ordering::AcqRel);
+        } else {
+            self.parting.fetch_and(!WINDS_DOWN, Ordering::AcqRel);
+        }
     }
 
-    #[inline]
     pub(crate) fn winds_down(&self) -> bool {
-        self.winds_down.load(Ordering::Acquire)
+        self.parting.load(Ordering::Acquire) & WINDS_DOWN != 0
     }
 
     pub(crate) fn let_go(&self) {
-        self.let_go.store(true, Ordering::Release);
+        self.parting.fetch_or(LET_GO, Ordering::AcqRel);
     }
 
-    #[inline]
     pub(crate) fn is_let_go(&self) -> bool {
-        self.let_go.load(Ordering::Acquire)
+        self.parting.load(Ordering::Acquire) & LET_GO != 0
+    }
+
+    /// Neither winds down nor was let go.
+    #[inline]
+    pub(crate) fn is_held(&self) -> bool {
+        self.parting.load(Ordering::Acquire) == 0
     }
 
     #[inline]

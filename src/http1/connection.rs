@@ -4,7 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 
 use http::{Request, Response};
 use http_body::Body;
@@ -17,7 +17,7 @@ use crate::bond::Bond;
 use crate::cause::Cause;
 use crate::connect::Probe;
 use crate::error::SendError;
-use crate::http1::upload::Upload;
+use crate::http1::upload::{self, Upload};
 use crate::lifespan::Lifespan;
 use crate::poolable::{Liveness, Poolable};
 
@@ -57,6 +57,8 @@ impl<B> Parts<B> {
     #[inline]
     fn poll_sender(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.sender {
+            // It says so at no cost, and most often.
+            Some(sender) if sender.is_ready() => Poll::Ready(()),
             Some(sender) => sender.poll_ready(cx).map(drop),
             None => Poll::Ready(()),
         }
@@ -118,22 +120,25 @@ where
 
     #[inline]
     fn call(&mut self, request: Request<B>) -> Http1Future<B> {
-        let bond = self.0.lifespan.bond().clone();
-        let request = request.map(|body| Upload::new(body, &bond));
-        let Some(sender) = &mut self.0.sender else {
-            let unsent = Box::new(request.map(Upload::into_inner));
+        let parts = &mut *self.0;
+        let bond = parts.lifespan.bond().clone();
+        let Some(sender) = &mut parts.sender else {
             return Http1Future {
-                sent: Err(Some(unsent)),
+                sent: Err(Some(Box::new(request))),
                 bond,
             };
         };
+        upload::begin(request.body(), &bond);
+        // Nothing in here can fail, and so it is moved once.
+        let (head, body) = request.into_parts();
+        let request = Request::from_parts(head, Upload::new(body));
         let sent = Box::pin(sender.try_send_request(request));
         // A request that is sent just when hyper's connection ends can arrive in a channel that has been emptied for the
         // last time: it would lie there, and its caller wait, for as long as there is a sender. Without one it comes back.
         // Either it goes after this fence and finds the request, or it is seen here to have gone.
         fence(Ordering::SeqCst);
         if sender.is_closed() {
-            self.0.sender = None;
+            parts.sender = None;
         }
         Http1Future {
             sent: Ok(sent),
@@ -197,11 +202,15 @@ impl<B> Future for Http1Future<B> {
         let this = self.get_mut();
         match &mut this.sent {
             Ok(sent) => {
-                let answer = ready!(sent.as_mut().poll(cx));
-                if answer.is_ok() {
+                let polled = sent.as_mut().poll(cx);
+                if let Poll::Ready(Ok(_)) = &polled {
                     this.bond.activity().answered();
                 }
-                Poll::Ready(answer.map_err(give_back))
+                match polled {
+                    Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
+                    Poll::Ready(Err(failed)) => Poll::Ready(Err(give_back(failed))),
+                    Poll::Pending => Poll::Pending,
+                }
             }
             Err(unsent) => Poll::Ready(Err(SendError {
                 unsent: unsent.take(),

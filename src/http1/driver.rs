@@ -55,9 +55,32 @@ where
     type Output = ();
 
     #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let mut this = self.project();
-        let mut polled = upload::driven_by(this.bond, || this.connection.as_mut().poll(cx));
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut this = self.as_mut().project();
+        let polled = upload::driven_by(this.bond, || this.connection.as_mut().poll(cx));
+        if polled.is_pending()
+            && let Some(bond) = this.bond
+            && bond.is_held()
+            && this.timer.is_set(bond.activity())
+        {
+            return Poll::Pending;
+        }
+        self.poll_on(polled, cx)
+    }
+}
+
+impl<F> Driver<F>
+where
+    F: Future<Output = hyper::Result<()>>,
+{
+    /// After hyper has been polled.
+    #[inline(never)]
+    fn poll_on(
+        self: Pin<&mut Self>,
+        mut polled: Poll<hyper::Result<()>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        let this = self.project();
         if polled.is_pending() && this.bond.as_ref().is_some_and(|bond| bond.winds_down()) {
             // hyper writes out the end of an upload, and does not look again whether it is free now.
             polled = upload::driven_by(this.bond, || this.connection.poll(cx));
@@ -112,8 +135,20 @@ impl Timer {
         self.sleep.get_or_insert_with(goodbye).as_mut().poll(cx)
     }
 
-    /// Ready when the connection has been silent for too long.
+    /// Whether it is set as it has to be, and not yet over.
     #[inline]
+    fn is_set(&self, activity: &Activity) -> bool {
+        let limit = activity.limit_in_millis();
+        match &self.sleep {
+            None => limit.is_none() || !activity.is_in_use(),
+            // One that runs on into the next use has its limit.
+            Some(sleep) => {
+                (limit == Some(self.limit) || !activity.is_in_use()) && !sleep.is_elapsed()
+            }
+        }
+    }
+
+    /// Ready when the connection has been silent for too long.
     fn poll_silence(&mut self, activity: &Activity, cx: &mut Context<'_>) -> Poll<()> {
         let Some(limit) = activity.limit_in_millis().filter(|_| activity.is_in_use()) else {
             // It runs on into a use that comes soon; one that comes later sets another.
@@ -122,11 +157,11 @@ impl Timer {
             }
             return Poll::Pending;
         };
-        match &self.sleep {
-            // It was polled when it was set, and this task is the only one that it wakes.
-            Some(sleep) if limit == self.limit && !sleep.is_elapsed() => Poll::Pending,
-            _ => self.step(limit, activity, cx),
+        // It was polled when it was set, and this task is the only one that it wakes.
+        if self.is_set(activity) {
+            return Poll::Pending;
         }
+        self.step(limit, activity, cx)
     }
 
     #[cold]
@@ -231,7 +266,9 @@ mod tests {
                 let _ = there.read(&mut [0]).await;
             });
             let pieces = vec![Bytes::from(vec![b'x'; piece]); count];
-            let upload = Upload::new(Late { waits, pieces }, &bond);
+            let body = Late { waits, pieces };
+            upload::begin(&body, &bond);
+            let upload = Upload::new(body);
             let request = Request::post("/").header("content-length", length);
             let sent = sender.send_request(request.body(upload).unwrap());
             assert!(bond.is_uploading());

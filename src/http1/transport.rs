@@ -74,8 +74,16 @@ impl<IO: Unpin> Transport<IO> {
         self.guard.bond()
     }
 
-    /// What is read from.
+    /// Where there is nothing to take care of.
     #[inline]
+    fn open(&mut self) -> Option<Pin<&mut IO>> {
+        match &mut self.io {
+            State::Open(io) if self.guard.bond().is_at_home() => Some(Pin::new(io)),
+            _ => None,
+        }
+    }
+
+    /// What is read from.
     fn io(&mut self) -> io::Result<Pin<&mut IO>> {
         self.leave_if_killed();
         match &mut self.io {
@@ -110,7 +118,8 @@ impl<IO: Unpin> Transport<IO> {
         }
     }
 
-    #[inline]
+    // Not inlined: most reads find nothing, and should be prepared for nothing else.
+    #[inline(never)]
     fn has_read(&mut self, buf: &ReadBuf<'_>, before: usize) -> io::Result<()> {
         let bytes = &buf.filled()[before..];
         if bytes.is_empty() && buf.remaining() > 0 {
@@ -130,6 +139,27 @@ impl<IO: Unpin> Transport<IO> {
         }
         self.bond().peer_closed();
         Ok(())
+    }
+
+    /// Of a transport that is ending, or not its pool's any more.
+    #[cold]
+    fn poll_read_with_care(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>>
+    where
+        IO: AsyncRead,
+    {
+        let before = buf.filled().len();
+        let read = self.io()?.poll_read(cx, buf);
+        self.bond().activity().read(read.is_pending());
+        let read = match read {
+            Poll::Ready(Ok(())) => Poll::Ready(self.has_read(buf, before)),
+            Poll::Pending if matches!(self.io, State::Unwritable(_)) => self.poll_unwritable(cx),
+            read => read,
+        };
+        self.heed(read, cx)
     }
 
     /// Nothing is there to be read.
@@ -168,6 +198,19 @@ impl<IO: Unpin> Transport<IO> {
 
     #[inline]
     fn wrote<T>(&mut self, written: Poll<io::Result<T>>, cx: &Context<'_>) -> Poll<io::Result<T>> {
+        if let Poll::Ready(Ok(_)) = written {
+            self.bond().activity().written(false);
+            return written;
+        }
+        self.wrote_nothing(written, cx)
+    }
+
+    #[cold]
+    fn wrote_nothing<T>(
+        &mut self,
+        written: Poll<io::Result<T>>,
+        cx: &Context<'_>,
+    ) -> Poll<io::Result<T>> {
         let told = self.tell(written, cx);
         self.bond().activity().written(told.is_pending());
         told
@@ -235,17 +278,20 @@ where
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let read = self.io()?.poll_read(cx, buf);
-        self.bond().activity().read(read.is_pending());
-        let read = match read {
-            Poll::Ready(Ok(())) => match self.has_read(buf, before) {
-                Ok(()) => return Poll::Ready(Ok(())),
-                Err(error) => Poll::Ready(Err(error)),
-            },
-            Poll::Pending if matches!(self.io, State::Unwritable(_)) => self.poll_unwritable(cx),
-            read => read,
+        let this = &mut *self;
+        let Some(io) = this.open() else {
+            return this.poll_read_with_care(cx, buf);
         };
-        self.heed(read, cx)
+        let read = io.poll_read(cx, buf);
+        this.bond().activity().read(read.is_pending());
+        match read {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(())) => {
+                let read = this.has_read(buf, before);
+                this.heed(Poll::Ready(read), cx)
+            }
+            read => this.heed(read, cx),
+        }
     }
 }
 
@@ -259,8 +305,12 @@ where
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(self.poll_writable())?.poll_write(cx, buf);
-        self.wrote(written, cx)
+        let this = &mut *self;
+        let written = match this.open() {
+            Some(io) => io.poll_write(cx, buf),
+            None => ready!(this.poll_writable())?.poll_write(cx, buf),
+        };
+        this.wrote(written, cx)
     }
 
     #[inline]
@@ -269,8 +319,12 @@ where
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(self.poll_writable())?.poll_write_vectored(cx, bufs);
-        self.wrote(written, cx)
+        let this = &mut *self;
+        let written = match this.open() {
+            Some(io) => io.poll_write_vectored(cx, bufs),
+            None => ready!(this.poll_writable())?.poll_write_vectored(cx, bufs),
+        };
+        this.wrote(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -283,8 +337,15 @@ where
     #[inline]
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // TLS writes here what it had no room for before.
-        let flushed = ready!(self.poll_writable())?.poll_flush(cx);
-        self.tell(flushed, cx)
+        let this = &mut *self;
+        let flushed = match this.open() {
+            Some(io) => io.poll_flush(cx),
+            None => ready!(this.poll_writable())?.poll_flush(cx),
+        };
+        match flushed {
+            Poll::Ready(Ok(())) => flushed,
+            flushed => this.tell(flushed, cx),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

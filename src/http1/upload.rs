@@ -1,7 +1,7 @@
 //! The body of a request, watched to its end.
 
 use std::cell::Cell;
-use std::mem;
+use std::mem::{self, ManuallyDrop};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -25,18 +25,21 @@ pin_project! {
     }
 }
 
-impl<B: Body> Upload<B> {
-    #[inline]
-    pub(super) fn new(body: B, bond: &Bond) -> Self {
-        // Nothing is to be uploaded of a body without content.
-        if !body.is_end_stream() {
-            bond.set_uploading(true);
-        }
-        Self { body, end: End }
+/// Says that this body is on its way from here on.
+#[inline]
+pub(super) fn begin(body: &impl Body, bond: &Bond) {
+    // Nothing is to be uploaded of a body without content.
+    if !body.is_end_stream() {
+        bond.set_uploading(true);
     }
 }
 
 impl<B> Upload<B> {
+    #[inline]
+    pub(super) fn new(body: B) -> Self {
+        Self { body, end: End }
+    }
+
     /// Of a request that was not sent: nothing of it has ended.
     pub(super) fn into_inner(self) -> B {
         mem::forget(self.end);
@@ -69,8 +72,16 @@ impl<B: Body> Body for Upload<B> {
 }
 
 thread_local! {
-    /// The connection that hyper drives on this thread at this moment.
-    static DRIVEN: Cell<Option<Arc<Bond>>> = const { Cell::new(None) };
+    /// The connection that hyper drives on this thread at this moment. Not dropped with the thread, which would have to see
+    /// to that at every look: nothing is here but during a poll, and one bond at the most after a poll that panicked.
+    static DRIVEN: Cell<ManuallyDrop<Option<Arc<Bond>>>> =
+        const { Cell::new(ManuallyDrop::new(None)) };
+}
+
+/// What was there before.
+#[inline]
+fn exchange(bond: Option<Arc<Bond>>) -> Option<Arc<Bond>> {
+    ManuallyDrop::into_inner(DRIVEN.replace(ManuallyDrop::new(bond)))
 }
 
 /// With a body until its end.
@@ -79,13 +90,11 @@ struct End;
 impl Drop for End {
     #[inline]
     fn drop(&mut self) {
-        let _ = DRIVEN.try_with(|driven| {
-            let bond = driven.take();
-            if let Some(bond) = &bond {
-                bond.set_uploading(false);
-            }
-            driven.set(bond);
-        });
+        let bond = exchange(None);
+        if let Some(bond) = &bond {
+            bond.set_uploading(false);
+        }
+        exchange(bond);
     }
 }
 
@@ -99,14 +108,6 @@ pub(super) fn driven_by<R>(bond: &mut Option<Arc<Bond>>, poll: impl FnOnce() -> 
     polled
 }
 
-/// What was there before. A thread that ends has no place any more, and gives back what it is given.
-#[inline]
-fn exchange(bond: Option<Arc<Bond>>) -> Option<Arc<Bond>> {
-    let mut bond = bond;
-    let _ = DRIVEN.try_with(|driven| bond = driven.replace(bond.take()));
-    bond
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -115,9 +116,10 @@ mod tests {
     use super::*;
 
     fn content(bond: &Bond) -> Upload<Full<Bytes>> {
-        let upload = Upload::new(Full::new(Bytes::from("content")), bond);
+        let body = Full::new(Bytes::from("content"));
+        begin(&body, bond);
         assert!(bond.is_uploading());
-        upload
+        Upload::new(body)
     }
 
     #[test]
@@ -171,7 +173,9 @@ mod tests {
     fn what_a_body_gives_up_is_not_the_end_of_its_own_upload() {
         let bond = Arc::new(Bond::new());
         let given_up = content(&Bond::new());
-        let mut upload = Upload::new(Gives(Some(given_up)), &bond);
+        let body = Gives(Some(given_up));
+        begin(&body, &bond);
+        let mut upload = Upload::new(body);
         let mut cx = Context::from_waker(std::task::Waker::noop());
         driven_by(&mut Some(bond.clone()), || {
             let polled = Pin::new(&mut upload).poll_frame(&mut cx);
