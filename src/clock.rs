@@ -84,11 +84,31 @@ impl Limit {
     }
 }
 
+impl Limit {
+    #[inline]
+    pub(crate) const fn of(time: Duration) -> Self {
+        let whole = time.as_secs().saturating_mul(1_000_000_000);
+        Self(whole.saturating_add(time.subsec_nanos() as u64))
+    }
+
+    pub(crate) const fn time(self) -> Duration {
+        Duration::from_nanos(self.0)
+    }
+
+    /// So much less, but none is none.
+    #[inline]
+    pub(crate) const fn saturating_sub(self, margin: Self) -> Self {
+        match self {
+            Self::NONE => Self::NONE,
+            Self(nanos) => Self(nanos.saturating_sub(margin.0)),
+        }
+    }
+}
+
 impl From<Duration> for Limit {
     #[inline]
     fn from(time: Duration) -> Self {
-        let whole = time.as_secs().saturating_mul(1_000_000_000);
-        Self(whole.saturating_add(time.subsec_nanos().into()))
+        Self::of(time)
     }
 }
 

@@ -21,7 +21,7 @@ pub struct Said {
 pub fn said<R>(response: &Response<R>, margin: Duration) -> Said {
     let (word, is_last) = exchange::said(response, margin);
     Said {
-        idle: (word.idle != Duration::MAX).then_some(word.idle),
+        idle: (word.idle != Limit::NONE).then(|| word.idle.time()),
         uses: (word.uses != u64::MAX).then_some(word.uses),
         is_last,
     }

@@ -64,14 +64,14 @@ const _: () = assert!(size_of::<Lifespan>() <= 112);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Word {
     /// The longest time that the server wants it idle, margin taken off.
-    pub(crate) idle: Duration,
+    pub(crate) idle: Limit,
     /// How many more exchanges the server wants on it.
     pub(crate) uses: u64,
 }
 
 impl Word {
     pub(crate) const NONE: Self = Self {
-        idle: Duration::MAX,
+        idle: Limit::NONE,
         uses: u64::MAX,
     };
 }
@@ -293,7 +293,7 @@ impl Lifespan {
 
     #[inline]
     pub(crate) fn hear(&mut self, word: Word) {
-        self.word_idle = word.idle.into();
+        self.word_idle = word.idle;
         self.word_uses = word.uses;
     }
 
@@ -372,12 +372,15 @@ mod tests {
             (60 * SECOND, 4 * SECOND),
             (Duration::MAX, 4 * SECOND),
         ] {
-            lifespan.hear(Word { idle, ..Word::NONE });
+            lifespan.hear(Word {
+                idle: idle.into(),
+                ..Word::NONE
+            });
             assert_eq!(at(&lifespan), now.checked_add(expected).unwrap());
             assert_eq!(lifespan.is_over(now), None);
         }
         lifespan.hear(Word {
-            idle: Duration::ZERO,
+            idle: Limit::ZERO,
             ..Word::NONE
         });
         assert_eq!(lifespan.is_over(now), Some(Cause::Idle));

@@ -31,7 +31,7 @@ pub struct Body {
     /// Until the end.
     held: Option<Box<dyn Use>>,
     info: ConnectionInfo,
-    drain: Option<Drain>,
+    drain: Drain,
 }
 
 enum Inner {
@@ -45,7 +45,7 @@ impl Body {
         body: R,
         held: Option<Box<dyn Use>>,
         info: ConnectionInfo,
-        drain: Option<Drain>,
+        drain: Drain,
     ) -> Self
     where
         R: HttpBody + Send + Sync + 'static,
@@ -53,15 +53,17 @@ impl Body {
     {
         // The one type that almost every body has is told apart without a box.
         let mut body = Some(body);
-        let inner = match (&mut body as &mut dyn Any).downcast_mut::<Option<Incoming>>() {
-            Some(incoming) => Inner::Http1(incoming.take().expect("just put there")),
-            None => Inner::Other(BoxBody::new(
-                body.expect("just put there")
-                    .map_frame(|frame| {
+        let incoming = (&mut body as &mut dyn Any).downcast_mut::<Option<Incoming>>();
+        let inner = match incoming.and_then(Option::take) {
+            Some(incoming) => Inner::Http1(incoming),
+            None => Inner::Other(body.map_or_else(BoxBody::default, |body| {
+                BoxBody::new(
+                    body.map_frame(|frame| {
                         frame.map_data(|mut data| data.copy_to_bytes(data.remaining()))
                     })
                     .map_err(Into::into),
-            )),
+                )
+            })),
         };
         Self {
             inner,
@@ -81,6 +83,37 @@ impl Body {
     fn ended(&mut self) {
         if let Some(held) = self.held.take() {
             held.release();
+        }
+    }
+
+    /// What the end of the body, or that there is none yet, means for the connection.
+    #[inline]
+    fn heed<E>(&mut self, polled: &Poll<Option<Result<Frame<Bytes>, E>>>) {
+        if self.held.is_none() {
+            // After its end the connection is somebody else's.
+            return;
+        }
+        let activity = self.info.bond().activity();
+        activity.set_caller_waits(polled.is_pending());
+        match polled {
+            // A caller who knows the length does not ask for more.
+            Poll::Ready(Some(Ok(_))) if self.inner.is_end_stream() => self.ended(),
+            Poll::Ready(None) => self.ended(),
+            _ => {}
+        }
+    }
+
+    /// With our own error in the place of the body's.
+    #[inline]
+    fn told<E: Into<BoxError>>(
+        &mut self,
+        polled: Poll<Option<Result<Frame<Bytes>, E>>>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match polled {
+            Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(Ok(frame))),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(self.failed(error.into())))),
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
         }
     }
 
@@ -104,26 +137,19 @@ impl HttpBody for Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let polled = self.inner.poll_frame(cx);
-        if self.held.is_some() {
-            // After its end the connection is somebody else's.
-            let activity = self.info.bond().activity();
-            activity.set_caller_waits(polled.is_pending());
+        // Looked at where it lies, and moved once: it is large.
+        match &mut self.inner {
+            Inner::Http1(body) => {
+                let polled = Pin::new(body).poll_frame(cx);
+                self.heed(&polled);
+                self.told(polled)
+            }
+            Inner::Other(body) => {
+                let polled = Pin::new(body).poll_frame(cx);
+                self.heed(&polled);
+                self.told(polled)
+            }
         }
-        Poll::Ready(match ready!(polled) {
-            Some(Ok(frame)) => {
-                // A caller who knows the length does not ask for more.
-                if self.inner.is_end_stream() {
-                    self.ended();
-                }
-                Some(Ok(frame))
-            }
-            Some(Err(error)) => Some(Err(self.failed(error))),
-            None => {
-                self.ended();
-                None
-            }
-        })
     }
 
     #[inline]
@@ -164,14 +190,25 @@ impl Inner {
 }
 
 impl Drop for Body {
+    #[inline]
     fn drop(&mut self) {
-        let Some(mut held) = self.held.take() else {
-            return;
-        };
+        if let Some(held) = self.held.take() {
+            self.give_up(held);
+        }
+    }
+}
+
+impl Body {
+    /// Before its end.
+    #[cold]
+    fn give_up(&mut self, mut held: Box<dyn Use>) {
         held.lifespan_mut().leave_unfinished();
         let rest = mem::replace(&mut self.inner, Inner::Other(BoxBody::default()));
-        let drain = self.drain.filter(|it| rest.size_hint().lower() <= it.bytes);
-        if let (Some(drain), Ok(runtime)) = (drain, Handle::try_current()) {
+        let drain = self.drain;
+        if drain.is_wanted()
+            && rest.size_hint().lower() <= drain.bytes
+            && let Ok(runtime) = Handle::try_current()
+        {
             runtime.spawn(read_on(rest, held, drain));
             return;
         }
@@ -202,7 +239,7 @@ async fn read_on(mut rest: Inner, held: Box<dyn Use>, drain: Drain) {
         }
         Poll::Ready(true)
     });
-    let ended = tokio::time::timeout(drain.time, to_the_end).await;
+    let ended = tokio::time::timeout(drain.time.time(), to_the_end).await;
     if ended == Ok(true)
         && let Some(held) = held.0.take()
     {

@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use tower_layer::Layer;
 
+use crate::clock::Limit;
 use crate::exchange::Exchange;
 
 /// Makes [`Exchange`] services.
@@ -17,19 +18,30 @@ pub struct ExchangeLayer {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Settings {
     pub(super) keep_alive: bool,
-    pub(super) server_hint_margin: Duration,
+    pub(super) server_hint_margin: Limit,
     pub(super) info_in_extensions: bool,
     pub(super) absolute_form: bool,
     pub(super) routed: bool,
     pub(super) fresh_for_non_idempotent: bool,
-    pub(super) drain_unread: Option<Drain>,
+    pub(super) drain_unread: Drain,
 }
 
 /// How much of a body nobody reads is read to save its connection, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Drain {
     pub(super) bytes: u64,
-    pub(super) time: Duration,
+    pub(super) time: Limit,
+}
+
+impl Drain {
+    pub(super) const NONE: Self = Self {
+        bytes: 0,
+        time: Limit::ZERO,
+    };
+
+    pub(super) fn is_wanted(self) -> bool {
+        self.bytes > 0 || self.time > Limit::ZERO
+    }
 }
 
 impl ExchangeLayer {
@@ -39,12 +51,12 @@ impl ExchangeLayer {
         Self {
             settings: Settings {
                 keep_alive: true,
-                server_hint_margin: Duration::from_secs(1),
+                server_hint_margin: Limit::of(Duration::from_secs(1)),
                 info_in_extensions: true,
                 absolute_form: false,
                 routed: true,
                 fresh_for_non_idempotent: false,
-                drain_unread: None,
+                drain_unread: Drain::NONE,
             },
         }
     }
@@ -62,7 +74,7 @@ impl ExchangeLayer {
     #[doc(alias = "agentKeepAliveTimeoutBuffer")]
     #[must_use]
     pub const fn server_hint_margin(mut self, margin: Duration) -> Self {
-        self.settings.server_hint_margin = margin;
+        self.settings.server_hint_margin = Limit::of(margin);
         self
     }
 
@@ -102,7 +114,10 @@ impl ExchangeLayer {
     /// the connection is closed, unless the rest of the body had arrived already.
     #[must_use]
     pub const fn drain_unread(mut self, bytes: u64, time: Duration) -> Self {
-        self.settings.drain_unread = Some(Drain { bytes, time });
+        self.settings.drain_unread = Drain {
+            bytes,
+            time: Limit::of(time),
+        };
         self
     }
 

@@ -18,6 +18,6 @@ pub(crate) fn said<R>(
     response: &http::Response<R>,
     margin: std::time::Duration,
 ) -> (crate::lifespan::Word, bool) {
-    let hint = hint::read(response, margin);
+    let hint = hint::read(response, margin.into());
     (hint.word, hint.is_last)
 }
