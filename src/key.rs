@@ -1,5 +1,6 @@
 //! What makes connections interchangeable.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -8,6 +9,9 @@ use std::sync::Arc;
 use http::header::HeaderValue;
 
 use crate::route::Route;
+
+pub(crate) static HTTP: &str = "http";
+pub(crate) static HTTPS: &str = "https";
 
 /// What a target says about the connections that can serve it, borrowed from it.
 ///
@@ -86,15 +90,26 @@ impl PartialEq<KeyRef<'_>> for Key {
         let key = &*self.0;
         // Almost always to the letter, which is quicker to see.
         key.port == other.port
-            && (*key.host == *other.host || key.host.eq_ignore_ascii_case(other.host))
-            && (*key.scheme == *other.scheme || key.scheme.eq_ignore_ascii_case(other.scheme))
+            && (*key.host == *other.host || is_same_in_lower_case(&key.host, other.host))
+            && is_same_scheme(&key.scheme, other.scheme)
             && key.partition.as_deref() == other.partition
             && key.route.as_ref() == other.route
     }
 }
 
+/// Those that we name ourselves are the very same.
+#[inline]
+fn is_same_scheme(a: &str, b: &str) -> bool {
+    std::ptr::eq(a, b) || is_same_in_lower_case(a, b)
+}
+
+#[cold]
+fn is_same_in_lower_case(a: &str, b: &str) -> bool {
+    a.eq_ignore_ascii_case(b)
+}
+
 impl Hash for KeyRef<'_> {
-    #[inline]
+    #[inline(always)]
     fn hash<H: Hasher>(&self, state: &mut H) {
         // Folded to lower case eight bytes at a time: bit 0x20 of every byte. Two hosts that differ elsewhere in that
         // bit ("@" and "`") may then share a hash, never an equality.
@@ -141,7 +156,7 @@ fn folded(chunk: [u8; 8]) -> u64 {
 pub struct Key(Arc<Parts>);
 
 struct Parts {
-    scheme: Box<str>,
+    scheme: Cow<'static, str>,
     host: Box<str>,
     port: u16,
     partition: Option<Box<str>>,
@@ -190,7 +205,9 @@ impl Key {
 
 impl From<KeyRef<'_>> for Key {
     fn from(key: KeyRef<'_>) -> Self {
-        let scheme = key.scheme.to_ascii_lowercase().into_boxed_str();
+        let mut known = [HTTP, HTTPS].into_iter();
+        let known = known.find(|it| key.scheme.eq_ignore_ascii_case(it));
+        let scheme = known.map_or_else(|| key.scheme.to_ascii_lowercase().into(), Cow::Borrowed);
         let host = key.host.to_ascii_lowercase().into_boxed_str();
         let literal = if host.contains(':') {
             format!("[{host}]")
@@ -260,7 +277,7 @@ impl PartialOrd for Key {
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.scheme() != "http" {
+        if self.scheme() != HTTP {
             write!(f, "{}:", self.scheme())?;
         }
         write!(f, "{}:{}:", self.host(), self.port())?;
@@ -288,9 +305,9 @@ impl serde::Serialize for Key {
 }
 
 fn default_port(scheme: &str) -> u16 {
-    if scheme.eq_ignore_ascii_case("http") {
+    if scheme.eq_ignore_ascii_case(HTTP) {
         80
-    } else if scheme.eq_ignore_ascii_case("https") {
+    } else if scheme.eq_ignore_ascii_case(HTTPS) {
         443
     } else {
         0

@@ -9,7 +9,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 
 use crate::error::{Error, Kind, TargetError};
 use crate::extensions::Partition;
-use crate::key::{Key, KeyRef};
+use crate::key::{self, Key, KeyRef};
 use crate::place::Place;
 use crate::route::Route;
 
@@ -98,7 +98,8 @@ pub enum Reuse {
 /// ```
 #[derive(Clone)]
 pub struct Destination {
-    authority: Authority,
+    /// As the caller wrote it.
+    uri: Uri,
     /// Where in the authority the host is, brackets left out.
     host: Range<u16>,
     port: u16,
@@ -109,6 +110,47 @@ pub struct Destination {
     returning: bool,
     /// In a box: most requests say nothing, and every one is moved.
     terms: Option<Box<Terms>>,
+}
+
+/// What a URI says of the origin that it is of.
+pub(crate) struct Origin {
+    host: Range<u16>,
+    port: u16,
+    https: bool,
+}
+
+impl Origin {
+    #[inline]
+    pub(crate) fn of(uri: &Uri, connects: bool) -> Result<Self, TargetError> {
+        let Some(authority) = uri.authority() else {
+            return Err(match uri.scheme() {
+                Some(_) => TargetError::NoHost,
+                None => TargetError::NoScheme,
+            });
+        };
+        let Place { host, port } = Place::of(authority.as_str());
+        if host.is_empty() {
+            return Err(TargetError::NoHost);
+        }
+        let port = port.map_err(|port| TargetError::Port(port.to_owned()))?;
+        if connects && port.is_none() {
+            return Err(TargetError::Method("CONNECT needs a port in its URI"));
+        }
+        let https = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            Some(other) => return Err(TargetError::Scheme(other.to_owned())),
+            None if connects => port == Some(443),
+            None => return Err(TargetError::NoScheme),
+        };
+        // The parser of URIs takes no more than 65,534 bytes.
+        let place = |at: usize| u16::try_from(at).map_err(|_| TargetError::NoHost);
+        Ok(Self {
+            host: place(host.start)?..place(host.end)?,
+            port: port.unwrap_or(if https { 443 } else { 80 }),
+            https,
+        })
+    }
 }
 
 /// What a request says about its connection.
@@ -125,44 +167,17 @@ static HTTPS: Scheme = Scheme::HTTPS;
 
 impl Destination {
     #[inline]
-    pub(crate) fn new(
-        scheme: Option<Scheme>,
-        authority: Option<Authority>,
-        connects: bool,
-    ) -> Result<Self, TargetError> {
-        let Some(authority) = authority else {
-            return Err(match scheme {
-                Some(_) => TargetError::NoHost,
-                None => TargetError::NoScheme,
-            });
-        };
-        let Place { host, port } = Place::of(authority.as_str());
-        if host.is_empty() {
-            return Err(TargetError::NoHost);
-        }
-        let port = port.map_err(|port| TargetError::Port(port.to_owned()))?;
-        if connects && port.is_none() {
-            return Err(TargetError::Method("CONNECT needs a port in its URI"));
-        }
-        let https = match scheme.as_ref().map(Scheme::as_str) {
-            Some("http") => false,
-            Some("https") => true,
-            Some(other) => return Err(TargetError::Scheme(other.to_owned())),
-            None if connects => port == Some(443),
-            None => return Err(TargetError::NoScheme),
-        };
-        // The parser of URIs takes no more than 65,534 bytes.
-        let place = |at: usize| u16::try_from(at).map_err(|_| TargetError::NoHost);
-        Ok(Self {
-            host: place(host.start)?..place(host.end)?,
-            port: port.unwrap_or(if https { 443 } else { 80 }),
-            authority,
-            https,
+    pub(crate) fn new(uri: Uri, origin: Origin) -> Self {
+        Self {
+            uri,
+            host: origin.host,
+            port: origin.port,
+            https: origin.https,
             secured: false,
             reuse: Reuse::Any,
             returning: false,
             terms: None,
-        })
+        }
     }
 
     pub(crate) fn set_partition(&mut self, partition: Partition) {
@@ -237,7 +252,7 @@ impl Destination {
     #[must_use]
     #[inline]
     pub fn authority(&self) -> &Authority {
-        &self.authority
+        self.uri.authority().expect("its host was found in it")
     }
 }
 
@@ -257,8 +272,8 @@ impl Target for Destination {
         let host = usize::from(self.host.start)..usize::from(self.host.end);
         let terms = self.terms.as_deref();
         KeyRef::of_parts(
-            if self.https { "https" } else { "http" },
-            &self.authority.as_str()[host],
+            if self.https { key::HTTPS } else { key::HTTP },
+            &self.authority().as_str()[host],
             self.port,
             terms
                 .and_then(|it| it.partition.as_ref())
@@ -289,9 +304,8 @@ impl TryFrom<Uri> for Destination {
     type Error = Error;
 
     fn try_from(uri: Uri) -> Result<Self, Error> {
-        let parts = uri.into_parts();
-        Self::new(parts.scheme, parts.authority, false)
-            .map_err(|fault| Error::new(Kind::Target(fault)))
+        let origin = Origin::of(&uri, false).map_err(|fault| Error::new(Kind::Target(fault)))?;
+        Ok(Self::new(uri, origin))
     }
 }
 
@@ -301,13 +315,13 @@ impl From<Destination> for Uri {
     fn from(destination: Destination) -> Self {
         let mut parts = http::uri::Parts::default();
         if destination.secured {
-            let host = destination.authority.host();
+            let host = destination.authority().host();
             let authority = Authority::try_from(format!("{host}:{}", destination.port));
             parts.scheme = Some(Scheme::HTTP);
             parts.authority = Some(authority.expect("a host and a port"));
         } else {
             parts.scheme = Some(destination.scheme().clone());
-            parts.authority = Some(destination.authority);
+            parts.authority = destination.uri.into_parts().authority;
         }
         parts.path_and_query = Some(PathAndQuery::from_static("/"));
         Self::from_parts(parts).expect("a scheme, an authority and a path make a URI")
@@ -321,8 +335,7 @@ mod tests {
     #[test]
     fn destination_gives_the_uri_of_its_origin() {
         let uri: Uri = "http://me@h:81/path?query".parse().unwrap();
-        let parts = uri.into_parts();
-        let mut destination = Destination::new(parts.scheme, parts.authority, false).unwrap();
+        let mut destination = Destination::try_from(uri.clone()).unwrap();
         destination.set_partition(Partition::new("blue"));
         assert_eq!(Key::from(destination.key()).to_string(), "h:81::blue");
         assert!(!format!("{destination:?}").contains("me@"));
@@ -356,8 +369,7 @@ mod tests {
             "http://h:/",
         ] {
             let uri: Uri = uri.parse().unwrap();
-            let parts = uri.clone().into_parts();
-            let destination = Destination::new(parts.scheme, parts.authority, false).unwrap();
+            let destination = Destination::try_from(uri.clone()).unwrap();
             assert_eq!(Key::from(destination.key()), Key::from(uri.key()), "{uri}");
             assert!(
                 !Key::from(uri.key()).host().contains(['[', ']', '@']),

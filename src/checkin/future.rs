@@ -22,7 +22,7 @@ pin_project! {
 
 impl<F> CheckinFuture<F> {
     #[inline]
-    pub(super) fn new(inner: F) -> Self {
+    pub(crate) fn new(inner: F) -> Self {
         Self { inner }
     }
 }

@@ -1,5 +1,6 @@
 use std::fmt;
 use std::future::poll_fn;
+use std::mem;
 use std::ops::{Deref, DerefMut};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -29,6 +30,12 @@ impl<C: Poolable> Lease<C> {
     #[inline]
     pub(super) fn new(conn: C) -> Self {
         Self(Some(Berth::around(conn)))
+    }
+
+    /// Of a connection that is in use from now on.
+    #[inline]
+    pub(crate) fn of(berth: Box<Berth<C>>) -> Self {
+        Self(Some(berth))
     }
 
     #[inline]
@@ -103,7 +110,10 @@ impl<C: Poolable> Poolable for Lease<C> {
 
     #[inline]
     fn into_use(mut self) -> Box<dyn Use> {
-        self.0.take().expect("held until dropped")
+        let berth = self.0.take().expect("held until dropped");
+        // Nothing is left of it to be dropped.
+        mem::forget(self);
+        berth
     }
 }
 
@@ -150,19 +160,13 @@ impl<C: Poolable> Use for Berth<C> {
 /// The last use is over, or the connection has closed, or it is known that it will never be free.
 #[inline]
 fn check_in<C: Poolable>(mut berth: Box<Berth<C>>) {
-    let unfinished = berth.connection().lifespan().is_unfinished();
-    if !unfinished {
+    let conn = berth.connection();
+    if !conn.lifespan().is_unfinished() {
         berth.completed();
+    } else if !conn.is_open() {
+        return berth.close(Cause::Abandoned);
     }
-    if berth.connection().is_open() {
-        berth.give_back();
-    } else {
-        berth.close(if unfinished {
-            Cause::Abandoned
-        } else {
-            Cause::Peer
-        });
-    }
+    berth.give_back();
 }
 
 /// Waits for the end of a use that nobody else waits for. Ends when it has come, or after a second.

@@ -15,7 +15,7 @@ use crate::checkout::service::Parts;
 use crate::checkout::watch::Watch;
 use crate::clock::{Clock, Moment};
 use crate::error::{CheckoutError, Denied};
-use crate::pool::{Ask, Berth, Slot, Spoiled, Turn, Verdict, Waiter, current_runtime};
+use crate::pool::{Ask, Berth, Slot, Spoiled, Turn, Verdict, Waiter};
 use crate::poolable::{Liveness, Poolable};
 use crate::target::{Reuse, Target};
 
@@ -70,6 +70,25 @@ struct Vetting<C> {
     turns: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
+impl<C: Poolable, E: Send + 'static, T: Target> State<C, E, T> {
+    /// The first, or that after an idle connection which is not known to be open.
+    #[cold]
+    fn after(doubtful: Option<(Box<Berth<C>>, Liveness)>, target: T, now: Moment) -> Self {
+        match doubtful {
+            None => Self::Start(Some(target), None),
+            Some((berth, Liveness::Dead)) => {
+                Self::Start(Some(target), Some(Spoiled::new(berth, Cause::Stale)))
+            }
+            Some((berth, _)) => {
+                let mut slow = Slow::new(&target, now);
+                slow.vetting = Some(Vetting::new(berth));
+                slow.target = Some(target);
+                Self::Slow(Box::new(slow))
+            }
+        }
+    }
+}
+
 impl<M, T, C> CheckoutFuture<M, T, C>
 where
     M: Service<T>,
@@ -80,7 +99,7 @@ where
     #[inline]
     pub(super) fn new(parts: Arc<Parts<M, C>>, target: T) -> Self {
         Self {
-            watch: Watch::begin(target.key()),
+            watch: Watch::begin(&target),
             parts,
             state: State::Start(Some(target), None),
         }
@@ -95,6 +114,39 @@ where
     T: Target + Send + 'static,
     C: Poolable,
 {
+    /// An idle connection that is found open at once, or else the future that will have one.
+    #[inline]
+    pub(super) fn at_once(parts: &Arc<Parts<M, C>>, target: &T) -> Result<Box<Berth<C>>, Self>
+    where
+        T: Clone,
+    {
+        let watch = Watch::begin(target);
+        let now = parts.pool.limits().clock.now();
+        let picked = watch.within(|| {
+            let Some(mut berth) = parts.pool.pick(&target.key(), &Ask::of(target), now) else {
+                return Err(None);
+            };
+            match berth.connection().probe() {
+                Liveness::Open => {
+                    berth.check_out(now, None);
+                    Ok(berth)
+                }
+                other => Err(Some((berth, other))),
+            }
+        });
+        match picked {
+            Ok(berth) => {
+                watch.served(berth.connection_ref().lifespan(), Duration::ZERO);
+                Ok(berth)
+            }
+            Err(doubtful) => Err(Self {
+                state: State::after(doubtful, target.clone(), now),
+                parts: parts.clone(),
+                watch,
+            }),
+        }
+    }
+
     /// An idle connection that is found open at once, or else the state to go on in.
     #[inline]
     fn start(&mut self) -> Result<Option<C>, Denied> {
@@ -103,14 +155,11 @@ where
         };
         let wanted = target.as_ref().expect("kept until it is needed");
         let pool = &self.parts.pool;
-        let mut ask = Ask {
-            reuse: wanted.reuse(),
-            runtime: current_runtime(),
-            returning: spoiled.is_some() || wanted.is_returning(),
-        };
+        let mut ask = Ask::of(wanted);
+        ask.returning |= spoiled.is_some();
         loop {
             let now = pool.limits().clock.now();
-            match pool.checkout(wanted.key(), ask, spoiled.take(), now) {
+            match pool.checkout(&wanted.key(), ask, spoiled.take(), now) {
                 Verdict::Take(mut berth) => match berth.connection().probe() {
                     Liveness::Open => return Ok(Some(self.served(berth, now, None))),
                     Liveness::Dead => {
@@ -140,17 +189,7 @@ where
         now: Moment,
     ) -> Result<(), Denied> {
         let target = target.expect("kept until it is needed");
-        let mut slow = Slow {
-            shared: target.reuse() != Reuse::Never,
-            target: None,
-            waiter: None,
-            connect: None,
-            vetting: None,
-            since: now,
-            waited: None,
-            handed_over: false,
-            patience: None,
-        };
+        let mut slow = Slow::new(&target, now);
         match verdict {
             Verdict::Take(berth) => {
                 slow.vetting = Some(Vetting::new(berth));
@@ -298,6 +337,23 @@ enum Step<C: Poolable, E> {
 }
 
 impl<C: Poolable, E: Send + 'static, T> Slow<C, E, T> {
+    fn new(target: &T, now: Moment) -> Self
+    where
+        T: Target,
+    {
+        Self {
+            shared: target.reuse() != Reuse::Never,
+            target: None,
+            waiter: None,
+            connect: None,
+            vetting: None,
+            since: now,
+            waited: None,
+            handed_over: false,
+            patience: None,
+        }
+    }
+
     #[inline]
     fn poll(&mut self, clock: &Clock, cx: &mut Context<'_>) -> Step<C, E> {
         loop {

@@ -7,7 +7,7 @@ use tower_service::Service;
 use crate::agent::Warm;
 use crate::checkout::CheckoutFuture;
 use crate::error::CheckoutError;
-use crate::pool::Pool;
+use crate::pool::{Berth, Pool};
 use crate::poolable::Poolable;
 use crate::target::Target;
 
@@ -47,6 +47,18 @@ impl<M, C: Poolable> Checkout<M, C> {
     {
         let maker: Weak<dyn Warm> = Arc::downgrade(&(self.0.clone() as Arc<dyn Warm>));
         self.pool().books().add_maker(maker);
+    }
+
+    /// An idle connection, if one is found open at once: without a future in between.
+    #[inline]
+    pub(crate) fn at_once<T>(&self, target: &T) -> Result<Box<Berth<C>>, CheckoutFuture<M, T, C>>
+    where
+        M: Service<T, Response = C> + Clone + Send + Sync + 'static,
+        M::Future: Send + 'static,
+        M::Error: Send + 'static,
+        T: Target + Clone + Send + 'static,
+    {
+        CheckoutFuture::at_once(&self.0, target)
     }
 
     /// What makes its connections.

@@ -26,12 +26,12 @@ where
             let limit = self.pool.limits().connect_timeout;
             let slots = self
                 .pool
-                .warm(target.key(), count)
+                .warm(&target.key(), count)
                 .map_err(refused::<M::Error>)?;
             let mut connects: Vec<_> = slots
                 .into_iter()
                 .map(|slot| {
-                    let watch = Watch::begin(target.key());
+                    let watch = Watch::begin(&target);
                     Connect::begin(slot, self.maker.clone(), target.clone(), limit, watch)
                 })
                 .collect();

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::key::KeyRef;
 use crate::lifespan::Lifespan;
+use crate::target::Target;
 
 /// A span around one checkout, if there is anybody to see it.
 #[derive(Clone)]
@@ -15,7 +15,7 @@ pub(super) struct Watch {
 impl Watch {
     /// Within the span that is the current one when a connection is asked for: of an exchange, when it is first polled.
     #[inline]
-    pub(super) fn begin(key: KeyRef<'_>) -> Self {
+    pub(super) fn begin(target: &impl Target) -> Self {
         #[cfg(feature = "tracing")]
         {
             use tracing::field::{Empty, display};
@@ -31,13 +31,13 @@ impl Watch {
                 waited = Empty,
             );
             if !span.is_disabled() {
-                span.record("key", display(Key::from(key)));
+                span.record("key", display(Key::from(target.key())));
             }
             Self { span }
         }
         #[cfg(not(feature = "tracing"))]
         {
-            let _ = key;
+            let _ = target;
             Self {}
         }
     }

@@ -9,12 +9,12 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use crate::cause::Cause;
-use crate::error::{BoxError, Error, Kind, SendError, TargetError};
+use crate::error::{BoxError, Error, Kind, SendError};
 use crate::exchange::hint::{self, Hint};
 use crate::exchange::layer::Settings;
 use crate::exchange::{Body, request};
 use crate::info::ConnectionInfo;
-use crate::poolable::Poolable;
+use crate::poolable::{Poolable, Use};
 use crate::target::{Destination, Target};
 
 pin_project! {
@@ -30,12 +30,9 @@ pin_project! {
         C: Service<Request<B>>,
         C: Poolable,
     {
-        service: M,
-        settings: Settings,
-        // Asked for again where a connection did not take the request; none where the request cannot be sent.
+        given: Given<M, C, B>,
+        // Read from the request at the first poll, and asked for again where a connection did not take it.
         destination: Option<Destination>,
-        // Until it is sent, and again when it comes back unsent.
-        request: Option<Request<B>>,
         connects: bool,
         // The connection is not to be used after it.
         is_last: bool,
@@ -50,14 +47,31 @@ pin_project! {
     where
         C: Poolable,
     {
-        // It cannot be sent.
-        Refused { fault: Option<TargetError> },
         // Asking for a connection, for the first time or again; `service` may not be ready.
         Ask,
         Checkout { #[pin] future: F },
         // Without its connection once it is answered.
         Exchange { conn: InUse<C>, #[pin] future: S },
     }
+}
+
+/// What it is made with. In one place, so that it is moved without the room for what is not there yet.
+struct Given<M: Service<Destination>, C, B> {
+    service: M,
+    ask: AskFor<M, C>,
+    settings: Settings,
+    /// Until it is sent, and again when it comes back unsent.
+    request: Option<Request<B>>,
+}
+
+/// How a connection is asked for.
+pub(super) type AskFor<M, C> =
+    fn(&mut M, &Destination) -> Asked<C, <M as Service<Destination>>::Future>;
+
+/// What is there for who asks.
+pub(crate) enum Asked<C, F> {
+    AtOnce(C),
+    Later(F),
 }
 
 /// A connection with a request on it: if it is dropped like this, it is not to be used again.
@@ -75,24 +89,26 @@ impl<M, C, B> ExchangeFuture<M, C, B>
 where
     M: Service<Destination>,
     C: Service<Request<B>> + Poolable,
-    B: HttpBody,
 {
     #[inline]
-    pub(super) fn new(service: M, mut request: Request<B>, settings: Settings) -> Self {
-        let is_last = hint::says_close(request.headers());
-        let connects = request.method() == Method::CONNECT;
-        let (destination, state) = match request::aim(&mut request, &settings) {
-            Ok(destination) => (Some(destination), State::Ask),
-            Err(fault) => (None, State::Refused { fault: Some(fault) }),
-        };
+    pub(super) fn new(
+        service: M,
+        ask: AskFor<M, C>,
+        request: Request<B>,
+        settings: Settings,
+    ) -> Self {
+        let request = Some(request);
         Self {
-            service,
-            settings,
-            destination,
-            request: Some(request),
-            connects,
-            is_last,
-            state,
+            given: Given {
+                service,
+                ask,
+                settings,
+                request,
+            },
+            destination: None,
+            connects: false,
+            is_last: false,
+            state: State::Ask,
         }
     }
 }
@@ -102,70 +118,126 @@ where
     M: Service<Destination, Response = C>,
     M::Error: Into<BoxError>,
     C: Poolable + Service<Request<B>, Response = Response<R>, Error = SendError<B>>,
+    B: HttpBody,
     R: HttpBody + Send + Sync + 'static,
     R::Error: Into<BoxError>,
 {
     type Output = Result<Response<Body>, Error>;
 
-    #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        loop {
-            match this.state.as_mut().project() {
-                StateProjection::Refused { fault } => {
-                    let fault = fault.take().expect("not polled after it is ready");
-                    return Poll::Ready(Err(Error::new(Kind::Target(fault))));
-                }
-                StateProjection::Ask => {
-                    ready!(this.service.poll_ready(cx)).map_err(refused)?;
-                    let destination = this.destination.clone();
-                    let destination = destination.expect("kept where it can be sent");
-                    let future = this.service.call(destination);
-                    this.state.set(State::Checkout { future });
-                }
-                StateProjection::Checkout { future } => {
-                    let mut conn = ready!(future.poll(cx)).map_err(refused)?;
-                    if let (Some(destination), Some(request)) =
-                        (&*this.destination, &mut *this.request)
-                    {
-                        let bond = conn.lifespan().bond();
-                        request::add_host(request, bond.key(), destination);
-                        if let Some(max) = destination.connect_timeout() {
-                            bond.activity().limit_this_use(max);
-                        }
-                    }
-                    if *this.is_last {
-                        // Before it is sent: its driver may be done before the answer is looked at.
-                        conn.lifespan().bond().note(Cause::Final);
-                    }
-                    let future = conn.call(this.request.take().expect("kept until sent"));
-                    let conn = InUse(Some(conn));
-                    this.state.set(State::Exchange { conn, future });
-                }
-                StateProjection::Exchange { conn, future } => {
-                    let answer = ready!(future.poll(cx));
-                    let conn = conn.0.take().expect("not polled after it is ready");
-                    match answer {
-                        Ok(response) => {
-                            let response = answered(conn, response, this.settings, *this.connects);
-                            return Poll::Ready(Ok(response));
-                        }
-                        Err(SendError { error, unsent }) => {
-                            let is_unsent = unsent.is_some();
-                            let error = unanswered(conn, error, is_unsent);
-                            let (Some(destination), Some(request), true) =
-                                (&mut *this.destination, unsent, error.is_reused())
-                            else {
-                                return Poll::Ready(Err(error));
-                            };
-                            destination.return_to_line();
-                            *this.request = Some(*request);
-                            this.state.set(State::Ask);
-                        }
-                    }
-                }
-            }
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if !matches!(self.state, State::Exchange { .. }) {
+            ready!(self.as_mut().poll_send(cx))?;
         }
+        self.poll_answer(cx)
+    }
+}
+
+impl<M, C, B, R> ExchangeFuture<M, C, B>
+where
+    M: Service<Destination, Response = C>,
+    M::Error: Into<BoxError>,
+    C: Poolable + Service<Request<B>, Response = Response<R>, Error = SendError<B>>,
+    B: HttpBody,
+    R: HttpBody + Send + Sync + 'static,
+    R::Error: Into<BoxError>,
+{
+    /// Ready when the request is on its way.
+    // Not inlined, nor the other half: each has its own variables, and a compiler that sees both prepares for both.
+    #[inline(never)]
+    fn poll_send(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let mut this = self.project();
+        if this.destination.is_none() {
+            let request = this.given.request.as_mut().expect("kept until sent");
+            *this.is_last = hint::says_close(request.headers());
+            *this.connects = request.method() == Method::CONNECT;
+            request::aim(request, &this.given.settings, this.destination)
+                .map_err(|fault| Error::new(Kind::Target(fault)))?;
+        }
+        let conn = loop {
+            if let StateProjection::Checkout { future } = this.state.as_mut().project() {
+                break ready!(future.poll(cx)).map_err(refused)?;
+            }
+            ready!(this.given.service.poll_ready(cx)).map_err(refused)?;
+            let destination = this.destination.as_ref();
+            let destination = destination.expect("read from the request");
+            match (this.given.ask)(&mut this.given.service, destination) {
+                Asked::AtOnce(conn) => break conn,
+                Asked::Later(future) => this.state.set(State::Checkout { future }),
+            }
+        };
+        let destination = this.destination.as_ref();
+        let destination = destination.expect("read from the request");
+        let exchange = send(conn, &mut this.given.request, destination, *this.is_last);
+        this.state.set(exchange);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Of a request that is on its way; sends it again if it comes back unsent.
+    #[inline(never)]
+    fn poll_answer(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<Body>, Error>> {
+        loop {
+            let mut this = self.as_mut().project();
+            let StateProjection::Exchange { conn, future } = this.state.as_mut().project() else {
+                unreachable!("it is sent");
+            };
+            let mut answer = future.poll(cx);
+            if let Poll::Ready(Ok(response)) = &mut answer {
+                // Looked at where it lies, and moved once: it is large.
+                let conn = conn.0.take().expect("not polled after it is ready");
+                let (held, info) = answered(conn, response, &this.given.settings, *this.connects);
+                let drain = this.given.settings.drain_unread;
+                if let Poll::Ready(Ok(response)) = answer {
+                    return Poll::Ready(Ok(response.map(|it| Body::new(it, held, info, drain))));
+                }
+                unreachable!("it is an answer");
+            }
+            let Err(SendError { error, unsent }) = ready!(answer) else {
+                unreachable!("it is no answer");
+            };
+            let conn = conn.0.take().expect("not polled after it is ready");
+            let error = unanswered(conn, error, unsent.is_some());
+            let (Some(destination), Some(request), true) =
+                (&mut *this.destination, unsent, error.is_reused())
+            else {
+                return Poll::Ready(Err(error));
+            };
+            destination.return_to_line();
+            this.given.request = Some(*request);
+            this.state.set(State::Ask);
+            ready!(self.as_mut().poll_send(cx))?;
+        }
+    }
+}
+
+/// On its way, on this connection.
+#[inline]
+fn send<F, C, B>(
+    mut conn: C,
+    request: &mut Option<Request<B>>,
+    destination: &Destination,
+    is_last: bool,
+) -> State<F, C, C::Future>
+where
+    C: Poolable + Service<Request<B>>,
+{
+    let bond = conn.lifespan().bond();
+    if let Some(request) = request {
+        request::add_host(request, bond.key(), destination);
+    }
+    if let Some(max) = destination.connect_timeout() {
+        bond.activity().limit_this_use(max);
+    }
+    if is_last {
+        // Before it is sent: its driver may be done before the answer is looked at.
+        bond.note(Cause::Final);
+    }
+    let future = conn.call(request.take().expect("kept until sent"));
+    State::Exchange {
+        conn: InUse(Some(conn)),
+        future,
     }
 }
 
@@ -173,21 +245,21 @@ fn refused(error: impl Into<BoxError>) -> Error {
     Error::from_checkout(error.into())
 }
 
-/// The head of a response is here; the connection goes with the body, or back if there is none.
+/// The head of a response is here, and what it says of its connection is heeded. The use goes on with the body; it is over
+/// where there is none.
 #[inline]
 fn answered<C, R>(
     mut conn: C,
-    mut response: Response<R>,
+    response: &mut Response<R>,
     settings: &Settings,
     connects: bool,
-) -> Response<Body>
+) -> (Option<Box<dyn Use>>, ConnectionInfo)
 where
     C: Poolable,
-    R: HttpBody + Send + Sync + 'static,
-    R::Error: Into<BoxError>,
+    R: HttpBody,
 {
     let lifespan = conn.lifespan_mut();
-    let Hint { word, is_last } = hint::read(&response, settings.server_hint_margin);
+    let Hint { word, is_last } = hint::read(response, settings.server_hint_margin);
     lifespan.hear(word);
     if is_last {
         lifespan.bond().note(Cause::Final);
@@ -202,13 +274,11 @@ where
         response.extensions_mut().insert(info.clone());
     }
     let held = conn.into_use();
-    let held = if response.body().is_end_stream() {
+    if response.body().is_end_stream() {
         held.release();
-        None
-    } else {
-        Some(held)
-    };
-    response.map(|body| Body::new(body, held, info, settings.drain_unread))
+        return (None, info);
+    }
+    (Some(held), info)
 }
 
 /// There will be no response. The connection is of no use any more.

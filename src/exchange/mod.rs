@@ -8,6 +8,7 @@ mod request;
 mod service;
 
 pub use body::Body;
+pub(crate) use future::Asked;
 pub use future::ExchangeFuture;
 pub use layer::ExchangeLayer;
 pub use service::Exchange;

@@ -14,52 +14,54 @@ use crate::exchange::layer::Settings;
 use crate::extensions::{InactivityTimeout, OnFreshConnection, OneShot, Partition, is_repeatable};
 use crate::key::Key;
 use crate::route::Route;
-use crate::target::{Destination, Reuse, Target};
+use crate::target::{Destination, Origin, Reuse, Target};
 
 /// Takes the origin out of the request's URI and leaves what is sent of it.
 #[inline]
 pub(super) fn aim<B: Body>(
     request: &mut Request<B>,
     settings: &Settings,
-) -> Result<Destination, TargetError> {
+    destination: &mut Option<Destination>,
+) -> Result<(), TargetError> {
     check_fields(request)?;
     let connects = request.method() == Method::CONNECT;
-    let Parts {
-        scheme,
-        authority,
-        path_and_query,
-        ..
-    } = mem::take(request.uri_mut()).into_parts();
     let speaks = !request.extensions().is_empty();
     let route = match speaks {
         true => route_of(request.extensions_mut(), settings)?,
         false => None,
     };
-    let (scheme, authority) = match &route {
-        Some(route) => origin(route, scheme, authority),
-        None => (scheme, authority),
-    };
-    let mut destination = Destination::new(scheme, authority, connects)?;
+    if let Some(route) = &route {
+        aim_at_localhost(request.uri_mut(), route);
+    }
+    let origin = Origin::of(request.uri(), connects)?;
+    let path = request.uri().path_and_query().cloned();
+    let form = path.map_or_else(Uri::default, Uri::from);
+    let asked = mem::replace(request.uri_mut(), form);
+    let destination = destination.insert(Destination::new(asked, origin));
     if let Some(route) = route {
         destination.set_route(route);
     }
-    let form = if connects {
-        Uri::from(without_user(destination.authority()))
+    if connects {
+        *request.uri_mut() = Uri::from(without_user(destination.authority()));
     } else if !destination.is_https()
-        && (is_read_by_proxy(request.headers_mut(), &destination) || settings.absolute_form)
+        && (is_read_by_proxy(request.headers_mut(), destination) || settings.absolute_form)
     {
-        absolute_form(&destination, path_and_query)
-    } else {
-        path_and_query.map_or_else(Uri::default, Uri::from)
-    };
-    *request.uri_mut() = form;
+        *request.uri_mut() = absolute_form(destination, request.uri().path_and_query());
+    }
     if !matches!(request.version(), Version::HTTP_11 | Version::HTTP_10) {
         // Whatever it came in by, this is what it goes out by.
         *request.version_mut() = Version::HTTP_11;
     }
-    if speaks {
-        heed(request.extensions_mut(), &mut destination);
+    if speaks || settings.fresh_for_non_idempotent || !settings.keep_alive {
+        set_terms(request, settings, destination);
     }
+    Ok(())
+}
+
+/// What this request and these settings say about its connection.
+#[cold]
+fn set_terms<B>(request: &mut Request<B>, settings: &Settings, destination: &mut Destination) {
+    heed(request.extensions_mut(), destination);
     if settings.fresh_for_non_idempotent
         && destination.reuse() == Reuse::Any
         && !is_repeatable(request)
@@ -70,7 +72,6 @@ pub(super) fn aim<B: Body>(
         let close = HeaderValue::from_static("close");
         request.headers_mut().insert(CONNECTION, close);
     }
-    Ok(destination)
 }
 
 /// The route, if what is below would see it.
@@ -100,17 +101,15 @@ fn is_read_by_proxy(headers: &mut HeaderMap, destination: &Destination) -> bool 
     false
 }
 
-/// The origin of a URI; `http://localhost` for a relative one where the route tells where to connect to.
-fn origin(
-    route: &Route,
-    scheme: Option<Scheme>,
-    authority: Option<Authority>,
-) -> (Option<Scheme>, Option<Authority>) {
-    if scheme.is_none() && authority.is_none() && route.unix_path().is_some() {
-        let localhost = Authority::from_static("localhost");
-        return (Some(Scheme::HTTP), Some(localhost));
+/// A path on a Unix socket needs no origin: without one it is `http://localhost`.
+#[cold]
+fn aim_at_localhost(uri: &mut Uri, route: &Route) {
+    if uri.scheme().is_none() && uri.authority().is_none() && route.unix_path().is_some() {
+        let mut parts = mem::take(uri).into_parts();
+        parts.scheme = Some(Scheme::HTTP);
+        parts.authority = Some(Authority::from_static("localhost"));
+        *uri = Uri::from_parts(parts).expect("a path makes a URI with an origin");
     }
-    (scheme, authority)
 }
 
 /// What the request says about its connection is for us alone.
@@ -132,7 +131,8 @@ fn heed(said: &mut Extensions, destination: &mut Destination) {
 /// `Host`, where the caller set none.
 #[inline]
 pub(super) fn add_host<B>(request: &mut Request<B>, key: Option<&Key>, destination: &Destination) {
-    if request.headers().contains_key(HOST) {
+    let fields = request.headers();
+    if !fields.is_empty() && fields.contains_key(HOST) {
         return;
     }
     let host = match key {
@@ -141,7 +141,8 @@ pub(super) fn add_host<B>(request: &mut Request<B>, key: Option<&Key>, destinati
         None => Key::from(destination.key()).host_header().cloned(),
     };
     if let Some(host) = host {
-        request.headers_mut().insert(HOST, host);
+        // There is none, and nothing to be given back.
+        request.headers_mut().append(HOST, host);
     }
 }
 
@@ -181,11 +182,12 @@ fn is_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-fn absolute_form(destination: &Destination, path_and_query: Option<PathAndQuery>) -> Uri {
+fn absolute_form(destination: &Destination, path: Option<&PathAndQuery>) -> Uri {
     let mut form = Parts::default();
     form.scheme = Some(destination.scheme().clone());
     form.authority = Some(without_user(destination.authority()));
-    form.path_and_query = path_and_query.or_else(|| Some(PathAndQuery::from_static("/")));
+    let root = || PathAndQuery::from_static("/");
+    form.path_and_query = Some(path.cloned().unwrap_or_else(root));
     Uri::from_parts(form).expect("a scheme, an authority and a path make a URI")
 }
 
@@ -215,7 +217,7 @@ mod tests {
             .uri(uri)
             .body(Empty::<Bytes>::new())
             .unwrap();
-        aim(&mut request, &settings(layer))?;
+        aim(&mut request, &settings(layer), &mut None)?;
         Ok(request.uri().to_string())
     }
 
@@ -267,7 +269,7 @@ mod tests {
                 request = request.header(name, *value);
             }
             let mut request = request.body(Full::new(Bytes::from_static(b"ab"))).unwrap();
-            let error = aim(&mut request, &settings(ExchangeLayer::new())).unwrap_err();
+            let error = aim(&mut request, &settings(ExchangeLayer::new()), &mut None).unwrap_err();
             assert!(error.to_string().contains(why), "{values:?}: {error}");
             assert!(error.to_string().contains(name), "{values:?}: {error}");
         }

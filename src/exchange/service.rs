@@ -6,6 +6,7 @@ use http_body::Body as HttpBody;
 use tower_service::Service;
 
 use crate::error::{BoxError, Error, SendError};
+use crate::exchange::future::{AskFor, Asked};
 use crate::exchange::layer::Settings;
 use crate::exchange::{Body, ExchangeFuture};
 use crate::poolable::Poolable;
@@ -31,15 +32,19 @@ impl<M> Exchange<M> {
         Self { inner, settings }
     }
 
-    /// Where `M` is always ready.
+    /// Where `M` is always ready, and `ask` knows more of it than to call it.
     #[inline]
-    pub(crate) fn exchange<C, B>(&self, request: Request<B>) -> ExchangeFuture<M, C, B>
+    pub(crate) fn exchange<C, B>(
+        &self,
+        ask: AskFor<M, C>,
+        request: Request<B>,
+    ) -> ExchangeFuture<M, C, B>
     where
         M: Service<Destination, Response = C> + Clone,
         C: Poolable + Service<Request<B>>,
         B: HttpBody,
     {
-        ExchangeFuture::new(self.inner.clone(), request, self.settings)
+        ExchangeFuture::new(self.inner.clone(), ask, request, self.settings)
     }
 
     /// The service that gives the connections.
@@ -81,6 +86,8 @@ where
     fn call(&mut self, request: Request<B>) -> ExchangeFuture<M, C, B> {
         let clone = self.inner.clone();
         let ready = mem::replace(&mut self.inner, clone);
-        ExchangeFuture::new(ready, request, self.settings)
+        let ask: AskFor<M, C> =
+            |service, destination| Asked::Later(service.call(destination.clone()));
+        ExchangeFuture::new(ready, ask, request, self.settings)
     }
 }

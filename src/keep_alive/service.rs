@@ -7,11 +7,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tower::util::MapRequest;
 use tower_service::Service;
 
-use crate::checkin::Checkin;
-use crate::checkin::Lease;
+use crate::checkin::{Checkin, CheckinFuture, Lease};
 use crate::checkout::Checkout;
 use crate::error::{BoxError, Error};
-use crate::exchange::{Body, Exchange, ExchangeFuture};
+use crate::exchange::{Asked, Body, Exchange, ExchangeFuture};
 use crate::expiry::{ActiveTimeout, IdleEviction, MaxUses, Ttl};
 use crate::http1::{Handshake, Http1Connection};
 use crate::target::Destination;
@@ -100,7 +99,13 @@ where
         &self,
         request: Request<B>,
     ) -> ExchangeFuture<Leases<M, B, T>, Lease<Http1Connection<B>>, B> {
-        self.stack.exchange(request)
+        self.stack.exchange(
+            |leases, destination| match leases.get_ref().at_once(destination) {
+                Ok(berth) => Asked::AtOnce(Lease::of(berth)),
+                Err(future) => Asked::Later(CheckinFuture::new(future)),
+            },
+            request,
+        )
     }
 }
 

@@ -106,15 +106,16 @@ impl<C: Poolable> Berth<C> {
     /// `waited`: how long the caller stood in line for it.
     #[inline]
     pub(crate) fn check_out(&mut self, now: Moment, waited: Option<Duration>) {
-        let since = self.idle_since.unwrap_or(now);
-        let idle = Some((since.mono, now.mono));
-        self.connection().lifespan_mut().check_out(idle);
+        let since = self.idle_since;
+        let idle_since = since.map_or(now.mono, |since| since.mono);
+        let lifespan = self.connection().lifespan_mut();
+        lifespan.check_out(Some((idle_since, now.mono)));
         if let Some(home) = &self.home {
             home.books().reused();
             home.tell(Some(self.id()), || match waited {
                 Some(waited) => EventKind::HandedOver { waited },
                 None => EventKind::Reused {
-                    idle_for: now.since(since),
+                    idle_for: now.since(since.unwrap_or(now)),
                 },
             });
         }
@@ -184,6 +185,8 @@ impl<C: Poolable> Berth<C> {
             self.connection().lifespan().bond().activity().end_use();
             self.idle_since = None;
             home.put(self);
+        } else if !self.connection().is_open() {
+            self.close(Cause::Peer);
         }
     }
 

@@ -45,6 +45,22 @@ impl Gauges {
     expect(unused_variables, reason = "nobody counts")
 )]
 impl Counts {
+    /// An idle one is in use.
+    pub(super) const TAKEN: Self = Self {
+        #[cfg(feature = "metrics")]
+        open: 0,
+        #[cfg(feature = "metrics")]
+        idle: -1,
+    };
+
+    /// One that was in use is idle.
+    pub(super) const KEPT: Self = Self {
+        #[cfg(feature = "metrics")]
+        open: 0,
+        #[cfg(feature = "metrics")]
+        idle: 1,
+    };
+
     #[inline]
     pub(super) fn of<C: Poolable>(host: &Host<C>) -> Self {
         Self {

@@ -16,6 +16,7 @@ use crate::agent::{ConnectionState, ConnectionStatus, Mode};
 use crate::bond::Bond;
 use crate::cause::Cause;
 use crate::clock::Moment;
+use crate::lifespan::Deadline;
 use crate::pool::admission::Admission;
 use crate::pool::after::{After, Cancel};
 use crate::pool::berth::{Berth, Spoiled};
@@ -148,6 +149,25 @@ impl<C: Poolable> Host<C> {
         &self.line
     }
 
+    /// The first in the order of scheduling, if it will do as it is.
+    #[inline]
+    pub(super) fn pick(
+        &mut self,
+        runtime: Option<Id>,
+        now: Moment,
+        scheduling: Scheduling,
+    ) -> Option<Box<Berth<C>>> {
+        let slot = match scheduling {
+            Scheduling::Lifo => self.idle.tail(),
+            Scheduling::Fifo => self.idle.head(),
+        }?;
+        let open = self.open.get_mut(slot)?;
+        let will_do = |it: &mut Box<Berth<C>>| it.runtime() == runtime && it.is_over(now).is_none();
+        let berth = open.idle.take_if(will_do)?;
+        self.idle.remove(&mut self.open, slot);
+        Some(berth)
+    }
+
     /// Use, make or wait: the pool's one decision.
     #[inline]
     pub(super) fn take(&mut self, ask: Ask, now: Moment, around: &mut Around<'_, C>) -> Taken<C> {
@@ -215,7 +235,6 @@ impl<C: Poolable> Host<C> {
 
     /// A connection whose use is over: to the next in line, or idle, or closed. Says when the sweeper has to come to
     /// look, if it does not know.
-    #[inline]
     pub(super) fn put(
         &mut self,
         mut berth: Box<Berth<C>>,
@@ -223,29 +242,17 @@ impl<C: Poolable> Host<C> {
         now: Moment,
         around: &mut Around<'_, C>,
     ) -> Option<Moment> {
-        let since = *berth.idle_since.get_or_insert(now);
-        let conn = berth.connection_ref();
-        let Some((slot, open)) = self.find(&berth) else {
-            // Its transport is gone, or it was detached: it has no place here any more.
-            around.after.close(berth, Cause::Peer);
-            return None;
+        let vetted = match mode {
+            Mode::Destroyed => Err(Cause::Shutdown),
+            Mode::Open | Mode::Draining => self.vet(&mut berth, now, around.limits),
         };
-        let deadline = conn.lifespan().deadline(since);
-        let over = if mode == Mode::Destroyed {
-            Some(Cause::Shutdown)
-        } else if !around.limits.keep_alive || open.one_shot {
-            Some(Cause::Final)
-        } else if !conn.is_open() {
-            Some(Cause::Peer)
-        } else {
-            let late = deadline.filter(|it| it.at.is_reached_at(now));
-            conn.lifespan().is_over(now).or(late.map(|it| it.cause))
+        let slot = match vetted {
+            Ok(slot) => slot,
+            Err(cause) => {
+                around.after.close(berth, cause);
+                return None;
+            }
         };
-        if let Some(cause) = over {
-            around.after.close(berth, cause);
-            return None;
-        }
-        berth.deadline = deadline.map(|it| it.at);
         let runtime = berth.runtime();
         if let Some(next) = self.line.next_for_connection(runtime, self.dying) {
             if !next.can_use {
@@ -275,9 +282,61 @@ impl<C: Poolable> Host<C> {
         if let Some(total) = &mut around.total {
             berth.place = Spot::new(total.add_idle(around.me, slot));
         }
-        self.open[slot].idle = Some(berth);
+        self.park(slot, berth)
+    }
+
+    /// The same, where nobody is in line and there is room: nothing follows from it for anybody else.
+    #[inline]
+    pub(super) fn keep(
+        &mut self,
+        mut berth: Box<Berth<C>>,
+        now: Moment,
+        limits: &Limits,
+    ) -> Result<Option<Moment>, Box<Berth<C>>> {
+        if !self.line.is_empty() || self.idle.len() >= limits.max_idle_per_host {
+            return Err(berth);
+        }
+        match self.vet(&mut berth, now, limits) {
+            Ok(slot) => Ok(self.park(slot, berth)),
+            Err(_) => Err(berth),
+        }
+    }
+
+    /// Its place, if it may be used again; as of now it is idle.
+    #[inline]
+    fn vet(&self, berth: &mut Berth<C>, now: Moment, limits: &Limits) -> Result<usize, Cause> {
+        let was_idle = berth.idle_since.is_some();
+        let since = *berth.idle_since.get_or_insert(now);
+        // Otherwise its transport is gone, or it was detached: it has no place here any more.
+        let (slot, open) = self.find(berth).ok_or(Cause::Peer)?;
+        let conn = berth.connection_ref();
+        if !limits.keep_alive || open.one_shot {
+            return Err(Cause::Final);
+        }
+        if !conn.is_open() {
+            return Err(Cause::Peer);
+        }
+        if let Some(cause) = conn.lifespan().is_over(now) {
+            return Err(cause);
+        }
+        let deadline = conn.lifespan().deadline(since);
+        if let Some(Deadline { at, cause }) = deadline
+            && was_idle
+            && at.is_reached_at(now)
+        {
+            return Err(cause);
+        }
+        berth.deadline = deadline.map(|it| it.at);
+        Ok(slot)
+    }
+
+    #[inline]
+    fn park(&mut self, slot: usize, berth: Box<Berth<C>>) -> Option<Moment> {
+        let deadline = berth.deadline;
+        // There is none that would have to be dropped.
+        self.open[slot].idle.get_or_insert(berth);
         self.idle.push_back(&mut self.open, slot);
-        self.watch(deadline?.at)
+        self.watch(deadline?)
     }
 
     /// The moment to tell the sweeper of, if it does not come to look before.

@@ -22,7 +22,8 @@ use crate::pool::shared::Shared;
 use crate::pool::slot::Slot;
 use crate::pool::waiter::Waiter;
 use crate::poolable::Poolable;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, MutexGuard};
+use crate::target::Reuse;
 
 pub(crate) struct HostPool<C> {
     key: Key,
@@ -61,9 +62,29 @@ impl<C: Poolable> HostPool<C> {
         &self.pool.books
     }
 
+    /// The idle connection whose turn it is, if it will do. Nothing follows from that for anybody else, and most callers
+    /// get theirs so. `Err`: [`checkout`](Self::checkout) decides.
+    #[inline]
+    pub(super) fn pick(
+        self: Arc<Self>,
+        ask: &Ask,
+        now: Moment,
+    ) -> Result<Box<Berth<C>>, Arc<Self>> {
+        let pool = &*self.pool;
+        if ask.reuse != Reuse::Any || pool.has_total() || pool.mode() != Mode::Open {
+            return Err(self);
+        }
+        let picked = self.lock().pick(ask.runtime, now, pool.limits.scheduling);
+        let Some(mut berth) = picked else {
+            return Err(self);
+        };
+        self.gauges.change(Counts::TAKEN);
+        berth.set_home(self);
+        Ok(berth)
+    }
+
     /// With what the caller had been given before, if it had no use for that: it is closed, and the caller is first in
     /// line for its slot. `Err`: this host pool is out of the table, look again.
-    #[inline]
     pub(super) fn checkout(
         self: Arc<Self>,
         ask: Ask,
@@ -135,13 +156,35 @@ impl<C: Poolable> HostPool<C> {
     #[inline]
     pub(super) fn put(self: &Arc<Self>, berth: Box<Berth<C>>) {
         let now = self.pool.limits.clock.now();
-        let watch = self.with(|host, around| {
-            let mode = self.pool.mode();
-            host.put(berth, mode, now, around)
-        });
+        let mut host = self.lock();
+        let watch = match self.keep(&mut host, berth, now) {
+            Ok(watch) => {
+                drop(host);
+                self.gauges.change(Counts::KEPT);
+                watch
+            }
+            Err(berth) => self.with_locked(host, |host, around| {
+                let mode = self.pool.mode();
+                host.put(berth, mode, now, around)
+            }),
+        };
         if let Some(at) = watch {
             self.pool.watch(at);
         }
+    }
+
+    #[inline]
+    fn keep(
+        &self,
+        host: &mut Host<C>,
+        berth: Box<Berth<C>>,
+        now: Moment,
+    ) -> Result<Option<Moment>, Box<Berth<C>>> {
+        let pool = &*self.pool;
+        if pool.has_total() || pool.mode() != Mode::Open {
+            return Err(berth);
+        }
+        host.keep(berth, now, &pool.limits)
     }
 
     /// A connect begins, now.
@@ -255,7 +298,7 @@ impl<C: Poolable> HostPool<C> {
     }
 
     pub(super) fn census(&self) -> Census {
-        let host = self.host.lock().unwrap_or_else(PoisonError::into_inner);
+        let host = self.lock();
         Census {
             idle: host.idle_len(),
             active: host.open_len() - host.idle_len(),
@@ -265,13 +308,13 @@ impl<C: Poolable> HostPool<C> {
 
     pub(super) fn connections(&self, list: &mut Vec<ConnectionStatus>) {
         let now = self.pool.limits.clock.now();
-        let host = self.host.lock().unwrap_or_else(PoisonError::into_inner);
+        let host = self.lock();
         list.extend(host.connections(now));
     }
 
-    #[cfg(test)]
-    pub(super) fn lock(&self) -> crate::sync::MutexGuard<'_, Host<C>> {
-        self.host.lock().unwrap()
+    #[inline]
+    pub(super) fn lock(&self) -> MutexGuard<'_, Host<C>> {
+        self.host.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many neighbours those who left the line have touched.
@@ -283,11 +326,19 @@ impl<C: Poolable> HostPool<C> {
     /// One step of the host under its lock, and then what follows from it without.
     #[inline]
     fn with<R>(self: &Arc<Self>, step: impl FnOnce(&mut Host<C>, &mut Around<'_, C>) -> R) -> R {
+        self.with_locked(self.lock(), step)
+    }
+
+    #[inline]
+    fn with_locked<R>(
+        self: &Arc<Self>,
+        mut host: MutexGuard<'_, Host<C>>,
+        step: impl FnOnce(&mut Host<C>, &mut Around<'_, C>) -> R,
+    ) -> R {
         let pool = &*self.pool;
         let mut after = After::new();
         let mut stale = 0;
         let (result, retires, change) = {
-            let mut host = self.host.lock().unwrap_or_else(PoisonError::into_inner);
             let mut total = pool.lock_total();
             let mut around = Around {
                 me: self,
@@ -301,7 +352,10 @@ impl<C: Poolable> HostPool<C> {
             let result = step(&mut host, &mut around);
             let retires = host.is_quiet() && !host.retired;
             host.retired |= retires;
-            (result, retires, Counts::of(&host).since(before))
+            let change = Counts::of(&host).since(before);
+            drop(total);
+            drop(host);
+            (result, retires, change)
         };
         if retires {
             pool.table.remove(self);

@@ -11,10 +11,10 @@ use slab::Slab;
 use tokio::runtime::Id;
 
 use crate::pool::after::After;
-use crate::pool::berth::Berth;
+use crate::pool::berth::{Berth, current_runtime};
 use crate::pool::list::{Linked, Links, List};
 use crate::poolable::Poolable;
-use crate::target::Reuse;
+use crate::target::{Reuse, Target};
 
 /// The tickets of those who are not urgent: behind all who are.
 pub(super) const LATER: u64 = 1 << 63;
@@ -27,6 +27,18 @@ pub(crate) struct Ask {
     pub(crate) runtime: Option<Id>,
     /// Goes to the head of the line: it had its turn, and what it got was of no use.
     pub(crate) returning: bool,
+}
+
+impl Ask {
+    /// What a target asks for, from here.
+    #[inline]
+    pub(crate) fn of(target: &impl Target) -> Self {
+        Self {
+            reuse: target.reuse(),
+            runtime: current_runtime(),
+            returning: target.is_returning(),
+        }
+    }
 }
 
 pub(super) struct Line<C> {

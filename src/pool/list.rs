@@ -103,7 +103,15 @@ impl List {
 
     #[inline]
     pub(super) fn push_back<N: Linked>(&mut self, nodes: &mut Slab<N>, key: usize) {
-        self.insert_after(nodes, self.tail(), key);
+        let spot = Spot::new(key);
+        let prev = mem::replace(&mut self.tail, spot);
+        match prev.get() {
+            Some(prev) => nodes[prev].links().next = spot,
+            None => self.head = spot,
+        }
+        let next = Spot::NONE;
+        *nodes[key].links() = Links { prev, next };
+        self.len += 1;
     }
 
     /// `None`: in front of all.

@@ -25,7 +25,7 @@ fn ask_beside_locks(limits: Limits) {
     }
     let (done, is_done) = mpsc::channel();
     std::thread::scope(|scope| {
-        let others = OTHERS.map(|host| pool.shared().table.find(key(host).as_ref()).unwrap());
+        let others = OTHERS.map(|host| pool.shared().table.find(&key(host).as_ref()).unwrap());
         let hosts = others.each_ref().map(|host| host.lock());
         let shards = pool.shared().table.lock_others(key(HOST).as_ref());
         let asking = scope.spawn(|| {

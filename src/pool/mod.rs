@@ -34,7 +34,7 @@ use crate::error::Denied;
 use crate::key::KeyRef;
 use crate::poolable::Poolable;
 
-pub(crate) use berth::{Berth, Spoiled, current_runtime};
+pub(crate) use berth::{Berth, Spoiled};
 pub(crate) use host_pool::{HostPool, Verdict};
 pub use limits::{Limits, Scheduling};
 pub(crate) use line::Ask;
@@ -97,11 +97,17 @@ impl<C: Poolable> Pool<C> {
         &self.shared().books
     }
 
+    /// An idle connection that will do as it is.
+    #[inline]
+    pub(crate) fn pick(&self, key: &KeyRef<'_>, ask: &Ask, now: Moment) -> Option<Box<Berth<C>>> {
+        self.shared().pick(key, ask, now)
+    }
+
     /// `spoiled` is what the caller was given before.
     #[inline]
     pub(crate) fn checkout(
         &self,
-        key: KeyRef<'_>,
+        key: &KeyRef<'_>,
         ask: Ask,
         spoiled: Option<Spoiled<C>>,
         now: Moment,
@@ -110,7 +116,7 @@ impl<C: Poolable> Pool<C> {
     }
 
     /// The right to make as many connections as `count` idle ones lack, within the limits.
-    pub(crate) fn warm(&self, key: KeyRef<'_>, count: usize) -> Result<Vec<Slot<C>>, Denied> {
+    pub(crate) fn warm(&self, key: &KeyRef<'_>, count: usize) -> Result<Vec<Slot<C>>, Denied> {
         self.shared().warm(key, count)
     }
 

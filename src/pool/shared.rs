@@ -9,7 +9,7 @@ use crate::error::Denied;
 use crate::key::Key;
 use crate::key::KeyRef;
 use crate::pool::admission::{Admission, Step};
-use crate::pool::berth::Spoiled;
+use crate::pool::berth::{Berth, Spoiled};
 use crate::pool::host_pool::{HostPool, Verdict};
 use crate::pool::limits::Limits;
 use crate::pool::line::Ask;
@@ -51,28 +51,51 @@ impl<C: Poolable> Shared<C> {
         shared
     }
 
+    /// An idle connection that will do as it is.
+    #[inline]
+    pub(super) fn pick(&self, key: &KeyRef<'_>, ask: &Ask, now: Moment) -> Option<Box<Berth<C>>> {
+        self.table.find(key)?.pick(ask, now).ok()
+    }
+
     #[inline]
     pub(super) fn checkout(
         &self,
-        key: KeyRef<'_>,
+        key: &KeyRef<'_>,
+        ask: Ask,
+        spoiled: Option<Spoiled<C>>,
+        now: Moment,
+    ) -> Verdict<C> {
+        let home = match &spoiled {
+            None => match self.host(key).pick(&ask, now) {
+                Ok(berth) => return Verdict::Take(berth),
+                Err(home) => Some(home),
+            },
+            Some(_) => None,
+        };
+        self.decide(key, home, ask, spoiled, now)
+    }
+
+    /// `home`: where this key was found.
+    #[inline(never)]
+    fn decide(
+        &self,
+        key: &KeyRef<'_>,
+        home: Option<Arc<HostPool<C>>>,
         ask: Ask,
         mut spoiled: Option<Spoiled<C>>,
         now: Moment,
     ) -> Verdict<C> {
-        if let Some(home) = spoiled.as_mut().and_then(|it| it.berth.take_home())
-            && let Ok(verdict) = home.checkout(ask, spoiled, now)
-        {
-            return verdict;
-        }
+        let mut home = home.or_else(|| spoiled.as_mut()?.berth.take_home());
         loop {
-            match self.host(key).checkout(ask, None, now) {
+            let host = home.take().unwrap_or_else(|| self.host(key));
+            match host.checkout(ask, spoiled.take(), now) {
                 Ok(verdict) => return verdict,
                 Err(retired) => self.table.remove(&retired),
             }
         }
     }
 
-    pub(super) fn warm(&self, key: KeyRef<'_>, count: usize) -> Result<Vec<Slot<C>>, Denied> {
+    pub(super) fn warm(&self, key: &KeyRef<'_>, count: usize) -> Result<Vec<Slot<C>>, Denied> {
         loop {
             match self.host(key).warm(count) {
                 Ok(slots) => return slots,
@@ -82,7 +105,7 @@ impl<C: Poolable> Shared<C> {
     }
 
     #[inline]
-    fn host(&self, key: KeyRef<'_>) -> Arc<HostPool<C>> {
+    fn host(&self, key: &KeyRef<'_>) -> Arc<HostPool<C>> {
         self.table.find_or_insert(key, |key| {
             HostPool::new(key, self.me.upgrade().expect("a method of it runs"))
         })
@@ -131,6 +154,11 @@ impl<C: Poolable> Shared<C> {
     }
 
     #[inline]
+    pub(super) fn has_total(&self) -> bool {
+        self.total.is_some()
+    }
+
+    #[inline]
     pub(super) fn lock_total(&self) -> Option<MutexGuard<'_, Admission<C>>> {
         let total = self.total.as_ref()?;
         Some(total.lock().unwrap_or_else(PoisonError::into_inner))
@@ -139,7 +167,7 @@ impl<C: Poolable> Shared<C> {
     /// Does what the limits over all keys ask for, until there is nothing left to do. Holds one lock at a time.
     #[inline]
     pub(super) fn balance(&self) {
-        if self.total.is_some() {
+        if self.has_total() {
             self.balance_total();
         }
     }
@@ -174,7 +202,7 @@ impl<C: Poolable> Control for Shared<C> {
     }
 
     fn connections(&self, key: &Key, list: &mut Vec<ConnectionStatus>) {
-        if let Some(host) = self.table.find(key.as_ref()) {
+        if let Some(host) = self.table.find(&key.as_ref()) {
             host.connections(list);
         }
     }

@@ -1,6 +1,6 @@
 //! The host pools by their keys.
 
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::{Arc, PoisonError};
 
 use foldhash::fast::RandomState;
@@ -28,44 +28,54 @@ impl<C: Poolable> Table<C> {
         }
     }
 
-    pub(super) fn find(&self, key: KeyRef<'_>) -> Option<Arc<HostPool<C>>> {
-        let hash = self.hasher.hash_one(key);
+    // Not inlined: it needs all registers for itself, and its callers theirs.
+    #[inline(never)]
+    pub(super) fn find(&self, key: &KeyRef<'_>) -> Option<Arc<HostPool<C>>> {
+        let hash = self.hash(key);
         let hosts = self
             .shard(hash)
             .read()
             .unwrap_or_else(PoisonError::into_inner);
-        hosts.find(hash, |host| *host.key() == key).cloned()
+        hosts.find(hash, |host| host.key() == key).cloned()
     }
 
     #[inline]
     pub(super) fn find_or_insert(
         &self,
-        key: KeyRef<'_>,
+        key: &KeyRef<'_>,
         make: impl FnOnce(Key) -> Arc<HostPool<C>>,
     ) -> Arc<HostPool<C>> {
-        let hash = self.hasher.hash_one(key);
-        let shard = self.shard(hash);
-        {
-            let hosts = shard.read().unwrap_or_else(PoisonError::into_inner);
-            if let Some(host) = hosts.find(hash, |host| *host.key() == key) {
-                return host.clone();
-            }
+        match self.find(key) {
+            Some(host) => host,
+            None => self.insert(key, make),
         }
-        let mut hosts = shard.write().unwrap_or_else(PoisonError::into_inner);
+    }
+
+    #[cold]
+    fn insert(
+        &self,
+        key: &KeyRef<'_>,
+        make: impl FnOnce(Key) -> Arc<HostPool<C>>,
+    ) -> Arc<HostPool<C>> {
+        let hash = self.hash(key);
+        let mut hosts = self
+            .shard(hash)
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         hosts
             .entry(
                 hash,
-                |host| *host.key() == key,
-                |host| self.hasher.hash_one(host.key().as_ref()),
+                |host| host.key() == key,
+                |host| self.hash(&host.key().as_ref()),
             )
-            .or_insert_with(|| make(Key::from(key)))
+            .or_insert_with(|| make(Key::from(*key)))
             .get()
             .clone()
     }
 
     /// Does nothing where it is gone already, or another has its place.
     pub(super) fn remove(&self, host: &Arc<HostPool<C>>) {
-        let hash = self.hasher.hash_one(host.key().as_ref());
+        let hash = self.hash(&host.key().as_ref());
         let mut hosts = self
             .shard(hash)
             .write()
@@ -74,7 +84,7 @@ impl<C: Poolable> Table<C> {
             let _ = found.remove();
             // After a crowd of hosts the memory is given back.
             if hosts.len() < hosts.capacity() / 8 {
-                hosts.shrink_to_fit(|host| self.hasher.hash_one(host.key().as_ref()));
+                hosts.shrink_to_fit(|host| self.hash(&host.key().as_ref()));
             }
         }
     }
@@ -102,9 +112,17 @@ impl<C: Poolable> Table<C> {
     /// All locks but the one that this key is found under.
     #[cfg(test)]
     pub(super) fn lock_others(&self, key: KeyRef<'_>) -> Vec<impl Sized + '_> {
-        let own = self.shard(self.hasher.hash_one(key));
+        let own = self.shard(self.hash(&key));
         let others = self.shards.iter().filter(|it| !std::ptr::eq(*it, own));
         others.map(|it| it.write().unwrap()).collect()
+    }
+
+    #[inline(always)]
+    #[expect(clippy::manual_hash_one, reason = "that is a call")]
+    fn hash(&self, key: &KeyRef<'_>) -> u64 {
+        let mut state = self.hasher.build_hasher();
+        key.hash(&mut state);
+        state.finish()
     }
 
     #[inline]

@@ -48,7 +48,7 @@ pub(super) fn ask(pool: &Pool<Conn>, host: &'static str, reuse: Reuse) -> Verdic
         runtime: None,
         returning: false,
     };
-    pool.checkout(Uri::from_static(host).key(), ask, None, Moment::now())
+    pool.checkout(&Uri::from_static(host).key(), ask, None, Moment::now())
 }
 
 fn come_back(
@@ -62,7 +62,7 @@ fn come_back(
         returning: true,
     };
     let spoiled = stale.map(|berth| Spoiled::new(berth, Cause::Stale));
-    pool.checkout(Uri::from_static(host).key(), ask, spoiled, Moment::now())
+    pool.checkout(&Uri::from_static(host).key(), ask, spoiled, Moment::now())
 }
 
 pub(super) fn connect(mut slot: Slot<Conn>) -> Box<Berth<Conn>> {
@@ -593,7 +593,7 @@ fn leaving_a_long_line_touches_two_neighbours() {
         let key = Uri::from_static(A);
         pool.shared()
             .table
-            .find_or_insert(key.key(), |_| unreachable!("it is there"))
+            .find_or_insert(&key.key(), |_| unreachable!("it is there"))
     };
     assert_eq!(
         pool.handle().status().pending.values().sum::<usize>(),
@@ -639,7 +639,7 @@ fn hosts_gone_quiet_leave_the_table() {
             runtime: None,
             returning: false,
         };
-        let Verdict::Make(slot, _) = pool.checkout(uri.key(), ask, None, Moment::now()) else {
+        let Verdict::Make(slot, _) = pool.checkout(&uri.key(), ask, None, Moment::now()) else {
             panic!("no limit");
         };
         connect(slot).give_back();
@@ -662,10 +662,10 @@ fn a_connection_serves_callers_of_its_own_runtime_only() {
         let _entered = runtime.enter();
         let ask = Ask {
             reuse: Reuse::Any,
-            runtime: current_runtime(),
+            runtime: crate::pool::berth::current_runtime(),
             returning: false,
         };
-        pool.checkout(Uri::from_static(A).key(), ask, None, Moment::now())
+        pool.checkout(&Uri::from_static(A).key(), ask, None, Moment::now())
     };
     let connect_in = |runtime: &tokio::runtime::Runtime, slot| {
         let _entered = runtime.enter();

@@ -95,7 +95,7 @@ impl Scene {
             returning: stale.is_some(),
         };
         let key = Uri::from_static(host);
-        self.pool.checkout(key.key(), ask, stale, Moment::now())
+        self.pool.checkout(&key.key(), ask, stale, Moment::now())
     }
 
     /// What a caller does until it has a connection that is open.

@@ -195,7 +195,7 @@ impl World {
         let ended_before = self.ended(host);
         let expected = self.expect_of_checkout(host, reuse, returning, spoiled.is_some());
         let verdict = pool.checkout(
-            Uri::from_static(HOSTS[host]).key(),
+            &Uri::from_static(HOSTS[host]).key(),
             ask,
             spoiled,
             self.limits.clock.now(),
@@ -397,7 +397,7 @@ impl World {
         let lacking = count
             .min(self.limits.max_idle_per_host)
             .saturating_sub(self.idle(host).len());
-        match pool.warm(key.key(), count) {
+        match pool.warm(&key.key(), count) {
             Ok(slots) => {
                 assert!(slots.len() <= lacking, "more than was asked for");
                 self.note(|| format!("{} are made to warm {}", slots.len(), HOSTS[host]));
@@ -424,7 +424,7 @@ impl World {
         };
         let host = Uri::try_from(format!("http://visited{}/", self.steps)).unwrap();
         // The limits over all keys may refuse it; who waits leaves at once.
-        match pool.checkout(host.key(), ask, None, self.limits.clock.now()) {
+        match pool.checkout(&host.key(), ask, None, self.limits.clock.now()) {
             Verdict::Make(mut slot, waiter) => {
                 slot.begin();
                 drop(waiter);
@@ -439,7 +439,7 @@ impl World {
         assert!(self.agent.connections(&key).is_empty());
         assert!(!self.agent.status().pending.contains_key(&key));
         assert!(
-            self.shared.table.find(key.as_ref()).is_none(),
+            self.shared.table.find(&key.as_ref()).is_none(),
             "{key} stays"
         );
     }
