@@ -71,9 +71,10 @@ impl<C: Poolable> HostPool<C> {
         now: Moment,
     ) -> Result<Box<Berth<C>>, Arc<Self>> {
         let pool = &*self.pool;
-        if ask.reuse != Reuse::Any || pool.has_total() || pool.mode() != Mode::Open {
+        if ask.reuse != Reuse::Any || pool.has_total() {
             return Err(self);
         }
+        // An agent that lets nobody in has nothing idle.
         let picked = self.lock().pick(ask.runtime, now, pool.limits.scheduling);
         let Some(mut berth) = picked else {
             return Err(self);
