@@ -80,28 +80,23 @@ impl Limit {
         if self == Self::NONE {
             return None;
         }
-        start.checked_add(Duration::from_nanos(self.0))
+        start.checked_add(self.time())
     }
-}
 
-impl Limit {
     #[inline]
     pub(crate) const fn of(time: Duration) -> Self {
         let whole = time.as_secs().saturating_mul(1_000_000_000);
         Self(whole.saturating_add(time.subsec_nanos() as u64))
     }
 
+    #[inline]
     pub(crate) const fn time(self) -> Duration {
         Duration::from_nanos(self.0)
     }
 
-    /// So much less, but none is none.
     #[inline]
-    pub(crate) const fn saturating_sub(self, margin: Self) -> Self {
-        match self {
-            Self::NONE => Self::NONE,
-            Self(nanos) => Self(nanos.saturating_sub(margin.0)),
-        }
+    pub(crate) const fn saturating_sub(self, less: Self) -> Self {
+        Self(self.0.saturating_sub(less.0))
     }
 }
 
@@ -116,7 +111,7 @@ impl fmt::Debug for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::NONE => f.write_str("none"),
-            Self(nanos) => Duration::from_nanos(nanos).fmt(f),
+            limit => limit.time().fmt(f),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::Response;
 
+use crate::clock::Limit;
 use crate::exchange;
 
 /// What a response says about its connection. `None` says nothing.

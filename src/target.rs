@@ -79,8 +79,8 @@ pub enum Reuse {
 
 /// A request's target: what `Exchange` asks the services below it for.
 ///
-/// It holds the scheme and the authority of the request's URI, and what the request says about its connection; the
-/// path stays with the request. `Uri::from` gives the URI of the origin, with `/` for its path, and
+/// It tells the scheme and the authority of the request's URI, and what the request says about its connection; the
+/// path is the request's alone. `Uri::from` gives the URI of the origin, with `/` for its path, and
 /// `Destination::try_from` takes what a connection needs to know from a URI: a connector that wants both bounds its target
 /// by `TryInto<Destination>`, as those of [`connect`](crate::connect) do.
 ///

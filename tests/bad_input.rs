@@ -2,7 +2,10 @@
 
 mod support;
 
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,8 +15,8 @@ use support::agent::{Req, agent, agent_paused, at_rest, fetch, get, post, read, 
 use support::{Conn, Gate, Server, not_over_tls, script};
 use tokio::time::{Instant, sleep};
 use tower_keep_alive::{
-    Error, ExchangeLayer, IdleEvictionLayer, KeepAliveLayer, Limits, MaxUsesLayer, TimeoutKind,
-    TtlLayer,
+    Error, ExchangeLayer, IdleEvictionLayer, KeepAliveLayer, Limits, MaxUsesLayer, Route,
+    TimeoutKind, TtlLayer,
 };
 
 /// A request as it is given, however wrong.
@@ -82,6 +85,25 @@ async fn what_cannot_be_sent_is_named_and_opens_nothing() {
     let answer = fetch(&client, &url).await.expect("a good one goes through");
     assert_eq!(answer.body, "ok");
     at_rest(&handle).await;
+}
+
+/// Such an agent would not hear the route, and a second look at the request would not find it any more.
+#[tokio::test]
+async fn what_was_refused_is_not_sent_when_it_is_polled_again() {
+    let server = Server::ok().await;
+    let (client, handle) = agent(KeepAliveLayer::new());
+    let mut request = request("GET", &server.url("/"), &[]);
+    let route = Route::new().with_unix_path("/run/app.sock");
+    request.extensions_mut().insert(route);
+    let mut refused = pin!(client.request(request));
+    let error = refused.as_mut().await.expect_err("no connector for it");
+    assert!(error.is_target(), "{error:?}");
+    let mut cx = Context::from_waker(Waker::noop());
+    let again = catch_unwind(AssertUnwindSafe(|| refused.poll(&mut cx)));
+    assert!(again.is_err(), "it was ready");
+    at_rest(&handle).await;
+    assert_eq!(handle.status().created, 0);
+    assert_eq!(server.accepted(), 0);
 }
 
 #[tokio::test]

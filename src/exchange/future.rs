@@ -150,8 +150,12 @@ where
             let request = this.given.request.as_mut().expect("kept until sent");
             *this.is_last = hint::says_close(request.headers());
             *this.connects = request.method() == Method::CONNECT;
-            request::aim(request, &this.given.settings, this.destination)
-                .map_err(|fault| Error::new(Kind::Target(fault)))?;
+            let aimed = request::aim(request, &this.given.settings, this.destination);
+            if let Err(fault) = aimed {
+                // It is not tried a second time: what it said of its route may be gone.
+                this.given.request = None;
+                return Poll::Ready(Err(Error::new(Kind::Target(fault))));
+            }
         }
         let conn = loop {
             if let StateProjection::Checkout { future } = this.state.as_mut().project() {

@@ -108,6 +108,8 @@ fn aim_at_localhost(uri: &mut Uri, route: &Route) {
         let mut parts = mem::take(uri).into_parts();
         parts.scheme = Some(Scheme::HTTP);
         parts.authority = Some(Authority::from_static("localhost"));
+        let root = || PathAndQuery::from_static("/");
+        parts.path_and_query.get_or_insert_with(root);
         *uri = Uri::from_parts(parts).expect("a path makes a URI with an origin");
     }
 }
@@ -236,6 +238,31 @@ mod tests {
             ("CONNECT", "http://u@h:8080/", plain, "h:8080"),
         ] {
             assert_eq!(aimed(method, uri, layer).unwrap(), sent, "{method} {uri}");
+        }
+    }
+
+    #[test]
+    fn a_route_to_a_socket_needs_no_origin() {
+        for (uri, sent) in [
+            (Uri::builder().build().unwrap(), "/"),
+            (Uri::default(), "/"),
+            (Uri::from_static("/here?x=1"), "/here?x=1"),
+            (Uri::from_static("*"), "*"),
+        ] {
+            let mut request = Request::new(Empty::<Bytes>::new());
+            *request.uri_mut() = uri;
+            let route = Route::new().with_unix_path("/run/app.sock");
+            request.extensions_mut().insert(route);
+            let mut destination = None;
+            aim(
+                &mut request,
+                &settings(ExchangeLayer::new()),
+                &mut destination,
+            )
+            .unwrap();
+            assert_eq!(*request.uri(), sent);
+            let key = Key::from(destination.unwrap().key());
+            assert_eq!(key.to_string(), "localhost:80::/run/app.sock");
         }
     }
 

@@ -310,11 +310,11 @@ impl<C: Poolable> Host<C> {
         // Otherwise its transport is gone, or it was detached: it has no place here any more.
         let (slot, open) = self.find(berth).ok_or(Cause::Peer)?;
         let conn = berth.connection_ref();
-        if !limits.keep_alive || open.one_shot {
-            return Err(Cause::Final);
-        }
         if !conn.is_open() {
             return Err(Cause::Peer);
+        }
+        if !limits.keep_alive || open.one_shot {
+            return Err(Cause::Final);
         }
         if let Some(cause) = conn.lifespan().is_over(now) {
             return Err(cause);
