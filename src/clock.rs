@@ -94,9 +94,13 @@ impl Limit {
         Duration::from_nanos(self.0)
     }
 
+    /// None stays none.
     #[inline]
     pub(crate) const fn saturating_sub(self, less: Self) -> Self {
-        Self(self.0.saturating_sub(less.0))
+        match self {
+            Self::NONE => Self::NONE,
+            Self(nanos) => Self(nanos.saturating_sub(less.0)),
+        }
     }
 }
 

@@ -160,10 +160,7 @@ mod tests {
     #[test]
     fn fields_add_up_and_large_numbers_are_no_trouble() {
         assert_eq!(said(&["timeout=9", "timeout=4, max=2"]), (Some(3), Some(2)));
-        assert_eq!(
-            said(&["timeout=99999999999999999999"]),
-            (Some(u64::MAX / 1_000_000_000 - 1), None)
-        );
+        assert_eq!(said(&["timeout=99999999999999999999"]), (None, None));
         assert_eq!(said(&["max=99999999999999999999"]), (None, None));
         assert_eq!(said(&[]), (None, None));
     }
