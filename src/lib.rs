@@ -140,7 +140,7 @@ pub use expiry::{
 pub use extensions::{InactivityTimeout, OneShot, Partition};
 pub use http1::{Handshake, HandshakeFuture, HandshakeLayer, Http1Connection, Http1Future};
 pub use info::ConnectionInfo;
-pub use keep_alive::{KeepAlive, KeepAliveLayer};
+pub use keep_alive::{KeepAlive, KeepAliveFuture, KeepAliveLayer};
 pub use key::{Key, KeyRef};
 pub use lifespan::{Deadline, Lifespan};
 pub use observe::{Connects, Observe, ObserveFuture, ObserveLayer};

@@ -373,3 +373,26 @@ async fn it_can_be_named_cloned_and_shared() {
     assert!(tokio::spawn(future).await.unwrap().is_err());
     at_rest(&handle).await;
 }
+
+/// A test because it compiles.
+#[tokio::test]
+async fn a_reqwest_body_can_be_sent_from_a_spawned_task() {
+    let mut called: tower_keep_alive::KeepAlive<TcpConnector, Body> = ServiceBuilder::new()
+        .layer(KeepAliveLayer::new())
+        .service(TcpConnector::new());
+    let asked = called.clone();
+    let mut boxed = tower::util::BoxCloneSyncService::new(called.clone());
+    let refused = RefusingPort::new();
+    let request = move || {
+        http::Request::get(refused.url("/"))
+            .body(Body::from("text"))
+            .unwrap()
+    };
+    tokio::spawn(async move {
+        assert!(asked.request(request()).await.unwrap_err().is_connect());
+        assert!(called.call(request()).await.unwrap_err().is_connect());
+        assert!(boxed.call(request()).await.unwrap_err().is_connect());
+    })
+    .await
+    .unwrap();
+}

@@ -25,14 +25,13 @@ use crate::target::{Reuse, Target};
 ///
 /// Dropping it loses the place in line, and nothing else: what was given to it in the meantime passes to the next, and
 /// a connect under way goes on if somebody waits whom it would serve.
-pub struct CheckoutFuture<M, T, C>
+pub struct CheckoutFuture<M, T, C, E>
 where
-    M: Service<T>,
-    M::Error: Send + 'static,
     C: Poolable,
+    E: Send + 'static,
 {
     parts: Arc<Parts<M, C>>,
-    state: State<C, M::Error, T>,
+    state: State<C, E, T>,
     watch: Watch,
 }
 
@@ -89,12 +88,11 @@ impl<C: Poolable, E: Send + 'static, T: Target> State<C, E, T> {
     }
 }
 
-impl<M, T, C> CheckoutFuture<M, T, C>
+impl<M, T, C, E> CheckoutFuture<M, T, C, E>
 where
-    M: Service<T>,
-    M::Error: Send + 'static,
     T: Target,
     C: Poolable,
+    E: Send + 'static,
 {
     #[inline]
     pub(super) fn new(parts: Arc<Parts<M, C>>, target: T) -> Self {
@@ -106,11 +104,11 @@ where
     }
 }
 
-impl<M, T, C> CheckoutFuture<M, T, C>
+impl<M, T, C, E> CheckoutFuture<M, T, C, E>
 where
-    M: Service<T, Response = C> + Clone + Send + Sync + 'static,
+    M: Service<T, Response = C, Error = E> + Clone + Send + Sync + 'static,
     M::Future: Send + 'static,
-    M::Error: Send + 'static,
+    E: Send + 'static,
     T: Target + Send + 'static,
     C: Poolable,
 {
@@ -214,7 +212,7 @@ where
         Ok(())
     }
 
-    fn connect(&self, slot: Slot<C>, target: T) -> Connect<C, M::Error> {
+    fn connect(&self, slot: Slot<C>, target: T) -> Connect<C, E> {
         let limits = self.parts.pool.limits();
         let limit = target.connect_timeout().unwrap_or(limits.connect_timeout);
         Connect::begin(
@@ -243,15 +241,15 @@ where
     }
 }
 
-impl<M, T, C> Future for CheckoutFuture<M, T, C>
+impl<M, T, C, E> Future for CheckoutFuture<M, T, C, E>
 where
-    M: Service<T, Response = C> + Clone + Send + Sync + 'static,
+    M: Service<T, Response = C, Error = E> + Clone + Send + Sync + 'static,
     M::Future: Send + 'static,
-    M::Error: Send + 'static,
+    E: Send + 'static,
     T: Target + Send + 'static,
     C: Poolable,
 {
-    type Output = Result<C, CheckoutError<M::Error>>;
+    type Output = Result<C, CheckoutError<E>>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -261,16 +259,16 @@ where
     }
 }
 
-impl<M, T, C> CheckoutFuture<M, T, C>
+impl<M, T, C, E> CheckoutFuture<M, T, C, E>
 where
-    M: Service<T, Response = C> + Clone + Send + Sync + 'static,
+    M: Service<T, Response = C, Error = E> + Clone + Send + Sync + 'static,
     M::Future: Send + 'static,
-    M::Error: Send + 'static,
+    E: Send + 'static,
     T: Target + Send + 'static,
     C: Poolable,
 {
     #[inline]
-    fn poll_within(&mut self, cx: &mut Context<'_>) -> Poll<Result<C, CheckoutError<M::Error>>> {
+    fn poll_within(&mut self, cx: &mut Context<'_>) -> Poll<Result<C, CheckoutError<E>>> {
         let this = self;
         loop {
             if matches!(this.state, State::Start(..)) {
@@ -472,19 +470,17 @@ impl<C> Vetting<C> {
 }
 
 /// Nothing in it is pinned in place.
-impl<M, T, C> Unpin for CheckoutFuture<M, T, C>
+impl<M, T, C, E> Unpin for CheckoutFuture<M, T, C, E>
 where
-    M: Service<T>,
-    M::Error: Send + 'static,
     C: Poolable,
+    E: Send + 'static,
 {
 }
 
-impl<M, T, C> fmt::Debug for CheckoutFuture<M, T, C>
+impl<M, T, C, E> fmt::Debug for CheckoutFuture<M, T, C, E>
 where
-    M: Service<T>,
-    M::Error: Send + 'static,
     C: Poolable,
+    E: Send + 'static,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("CheckoutFuture")

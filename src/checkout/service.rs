@@ -51,7 +51,10 @@ impl<M, C: Poolable> Checkout<M, C> {
 
     /// An idle connection, if one is found open at once: without a future in between.
     #[inline]
-    pub(crate) fn at_once<T>(&self, target: &T) -> Result<Box<Berth<C>>, CheckoutFuture<M, T, C>>
+    pub(crate) fn at_once<T>(
+        &self,
+        target: &T,
+    ) -> Result<Box<Berth<C>>, CheckoutFuture<M, T, C, M::Error>>
     where
         M: Service<T, Response = C> + Clone + Send + Sync + 'static,
         M::Future: Send + 'static,
@@ -77,7 +80,7 @@ where
 {
     type Response = C;
     type Error = CheckoutError<M::Error>;
-    type Future = CheckoutFuture<M, T, C>;
+    type Future = CheckoutFuture<M, T, C, M::Error>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         Poll::Ready(Ok(()))

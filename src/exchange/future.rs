@@ -24,20 +24,21 @@ pin_project! {
     ///
     /// Dropping it before it is ready gives up the request: a place in line is lost, a connection that has begun to
     /// send is closed. Whether the server acts on the request cannot be known then.
-    pub struct ExchangeFuture<M, C, B>
+    ///
+    /// `F` is the future of `M`, which gives the connection, and `S` that of the connection `C`, which gives the response:
+    /// as parameters, so that the compiler sees what is `Send` for bodies that hold `dyn Error` as well.
+    pub struct ExchangeFuture<M, F, C, S, B>
     where
-        M: Service<Destination>,
-        C: Service<Request<B>>,
         C: Poolable,
     {
-        given: Given<M, C, B>,
+        given: Given<M, F, C, B>,
         // Read from the request at the first poll, and asked for again where a connection did not take it.
         destination: Option<Destination>,
         connects: bool,
         // The connection is not to be used after it.
         is_last: bool,
         #[pin]
-        state: State<M::Future, C, C::Future>,
+        state: State<F, C, S>,
     }
 }
 
@@ -56,17 +57,16 @@ pin_project! {
 }
 
 /// What it is made with. In one place, so that it is moved without the room for what is not there yet.
-struct Given<M: Service<Destination>, C, B> {
+struct Given<M, F, C, B> {
     service: M,
-    ask: AskFor<M, C>,
+    ask: AskFor<M, C, F>,
     settings: Settings,
     /// Until it is sent, and again when it comes back unsent.
     request: Option<Request<B>>,
 }
 
 /// How a connection is asked for.
-pub(super) type AskFor<M, C> =
-    fn(&mut M, &Destination) -> Asked<C, <M as Service<Destination>>::Future>;
+pub(super) type AskFor<M, C, F> = fn(&mut M, &Destination) -> Asked<C, F>;
 
 /// What is there for who asks.
 pub(crate) enum Asked<C, F> {
@@ -85,15 +85,14 @@ impl<C: Poolable> Drop for InUse<C> {
     }
 }
 
-impl<M, C, B> ExchangeFuture<M, C, B>
+impl<M, F, C, S, B> ExchangeFuture<M, F, C, S, B>
 where
-    M: Service<Destination>,
-    C: Service<Request<B>> + Poolable,
+    C: Poolable,
 {
     #[inline]
     pub(super) fn new(
         service: M,
-        ask: AskFor<M, C>,
+        ask: AskFor<M, C, F>,
         request: Request<B>,
         settings: Settings,
     ) -> Self {
@@ -113,11 +112,13 @@ where
     }
 }
 
-impl<M, C, B, R> Future for ExchangeFuture<M, C, B>
+impl<M, F, C, S, B, R> Future for ExchangeFuture<M, F, C, S, B>
 where
-    M: Service<Destination, Response = C>,
+    M: Service<Destination, Response = C, Future = F>,
     M::Error: Into<BoxError>,
-    C: Poolable + Service<Request<B>, Response = Response<R>, Error = SendError<B>>,
+    F: Future<Output = Result<C, M::Error>>,
+    C: Poolable + Service<Request<B>, Response = Response<R>, Error = SendError<B>, Future = S>,
+    S: Future<Output = Result<Response<R>, SendError<B>>>,
     B: HttpBody,
     R: HttpBody + Send + Sync + 'static,
     R::Error: Into<BoxError>,
@@ -132,11 +133,13 @@ where
     }
 }
 
-impl<M, C, B, R> ExchangeFuture<M, C, B>
+impl<M, F, C, S, B, R> ExchangeFuture<M, F, C, S, B>
 where
-    M: Service<Destination, Response = C>,
+    M: Service<Destination, Response = C, Future = F>,
     M::Error: Into<BoxError>,
-    C: Poolable + Service<Request<B>, Response = Response<R>, Error = SendError<B>>,
+    F: Future<Output = Result<C, M::Error>>,
+    C: Poolable + Service<Request<B>, Response = Response<R>, Error = SendError<B>, Future = S>,
+    S: Future<Output = Result<Response<R>, SendError<B>>>,
     B: HttpBody,
     R: HttpBody + Send + Sync + 'static,
     R::Error: Into<BoxError>,
@@ -300,10 +303,9 @@ fn unanswered<C: Poolable>(mut conn: C, error: BoxError, unsent: bool) -> Error 
     failed.on(ConnectionInfo::of(lifespan))
 }
 
-impl<M, C, B> fmt::Debug for ExchangeFuture<M, C, B>
+impl<M, F, C, S, B> fmt::Debug for ExchangeFuture<M, F, C, S, B>
 where
-    M: Service<Destination>,
-    C: Service<Request<B>> + Poolable,
+    C: Poolable,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ExchangeFuture")

@@ -36,9 +36,9 @@ impl<M> Exchange<M> {
     #[inline]
     pub(crate) fn exchange<C, B>(
         &self,
-        ask: AskFor<M, C>,
+        ask: AskFor<M, C, M::Future>,
         request: Request<B>,
-    ) -> ExchangeFuture<M, C, B>
+    ) -> ExchangeFuture<M, M::Future, C, C::Future, B>
     where
         M: Service<Destination, Response = C> + Clone,
         C: Poolable + Service<Request<B>>,
@@ -74,7 +74,7 @@ where
 {
     type Response = Response<Body>;
     type Error = Error;
-    type Future = ExchangeFuture<M, C, B>;
+    type Future = ExchangeFuture<M, M::Future, C, C::Future, B>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.inner
@@ -83,10 +83,10 @@ where
     }
 
     #[inline]
-    fn call(&mut self, request: Request<B>) -> ExchangeFuture<M, C, B> {
+    fn call(&mut self, request: Request<B>) -> Self::Future {
         let clone = self.inner.clone();
         let ready = mem::replace(&mut self.inner, clone);
-        let ask: AskFor<M, C> =
+        let ask: AskFor<M, C, M::Future> =
             |service, destination| Asked::Later(service.call(destination.clone()));
         ExchangeFuture::new(ready, ask, request, self.settings)
     }

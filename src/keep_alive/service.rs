@@ -10,14 +10,15 @@ use tower_service::Service;
 use crate::checkin::{Checkin, CheckinFuture, Lease};
 use crate::checkout::Checkout;
 use crate::error::{BoxError, Error};
-use crate::exchange::{Asked, Body, Exchange, ExchangeFuture};
+use crate::exchange::{Asked, Body, Exchange};
 use crate::expiry::{ActiveTimeout, IdleEviction, MaxUses, Ttl};
 use crate::http1::{Handshake, Http1Connection};
+use crate::keep_alive::KeepAliveFuture;
 use crate::target::Destination;
 
-type Limited<M> = IdleEviction<Ttl<MaxUses<ActiveTimeout<M>>>>;
-type Connections<M, B, T> = Limited<Handshake<MapRequest<M, fn(Destination) -> T>, B>>;
-type Leases<M, B, T> = Checkin<Checkout<Connections<M, B, T>, Http1Connection<B>>>;
+pub(super) type Limited<M> = IdleEviction<Ttl<MaxUses<ActiveTimeout<M>>>>;
+pub(super) type Connections<M, B, T> = Limited<Handshake<MapRequest<M, fn(Destination) -> T>, B>>;
+pub(super) type Leases<M, B, T> = Checkin<Checkout<Connections<M, B, T>, Http1Connection<B>>>;
 
 /// The service that [`KeepAliveLayer`](crate::KeepAliveLayer) makes: requests in, responses out.
 ///
@@ -36,7 +37,7 @@ type Leases<M, B, T> = Checkin<Checkout<Connections<M, B, T>, Http1Connection<B>
 ///
 /// # Cancel safety
 ///
-/// A future of it that is dropped gives up its request; see [`ExchangeFuture`].
+/// A future of it that is dropped gives up its request; see [`KeepAliveFuture`].
 pub struct KeepAlive<M, B, T = Uri>
 where
     B: Send + 'static,
@@ -95,17 +96,14 @@ where
     ///
     /// See [`Error`].
     #[inline]
-    pub fn request(
-        &self,
-        request: Request<B>,
-    ) -> ExchangeFuture<Leases<M, B, T>, Lease<Http1Connection<B>>, B> {
-        self.stack.exchange(
+    pub fn request(&self, request: Request<B>) -> KeepAliveFuture<M, B, T> {
+        KeepAliveFuture::new(self.stack.exchange(
             |leases, destination| match leases.get_ref().at_once(destination) {
                 Ok(berth) => Asked::AtOnce(Lease::of(berth)),
                 Err(future) => Asked::Later(CheckinFuture::new(future)),
             },
             request,
-        )
+        ))
     }
 }
 
@@ -122,7 +120,7 @@ where
 {
     type Response = Response<Body>;
     type Error = Error;
-    type Future = ExchangeFuture<Leases<M, B, T>, Lease<Http1Connection<B>>, B>;
+    type Future = KeepAliveFuture<M, B, T>;
 
     #[inline]
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {

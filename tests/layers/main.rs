@@ -5,6 +5,7 @@
 mod support;
 
 mod alone;
+mod bodies;
 mod extensions;
 mod line;
 mod lines;

@@ -44,7 +44,7 @@ fn every_public_type_is_debug() {
     debug::<CheckinLayer>();
     debug::<Lease<Http1Connection<B>>>();
     debug::<Pooled>();
-    debug::<CheckoutFuture<Conns, Uri, Http1Connection<B>>>();
+    debug::<CheckoutFuture<Conns, Uri, Http1Connection<B>, BoxError>>();
     debug::<CheckoutLayer<Http1Connection<B>>>();
     debug::<Clock>();
     debug::<Moment>();

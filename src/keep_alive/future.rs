@@ -1,0 +1,80 @@
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http::Response;
+use http_body::Body as HttpBody;
+use pin_project_lite::pin_project;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tower_service::Service;
+
+use crate::checkin::{CheckinFuture, Lease};
+use crate::checkout::CheckoutFuture;
+use crate::error::{BoxError, Error};
+use crate::exchange::{Body, ExchangeFuture};
+use crate::http1::{Http1Connection, Http1Future};
+use crate::keep_alive::service::{Connections, Leases};
+use crate::target::Destination;
+
+/// Gives a lease of a connection.
+type Leasing<M, B, T> =
+    CheckinFuture<CheckoutFuture<Connections<M, B, T>, Destination, Http1Connection<B>, BoxError>>;
+
+type Exchanging<M, B, T> =
+    ExchangeFuture<Leases<M, B, T>, Leasing<M, B, T>, Lease<Http1Connection<B>>, Http1Future<B>, B>;
+
+pin_project! {
+    /// Resolves to the response of one request.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future before it is ready gives up the request: a place in line is lost, and a connection that has
+    /// begun to send is closed. Whether the server acts on the request cannot be known then.
+    pub struct KeepAliveFuture<M, B, T>
+    where
+        B: Send,
+        B: 'static,
+    {
+        #[pin]
+        exchange: Exchanging<M, B, T>,
+    }
+}
+
+impl<M, B, T> KeepAliveFuture<M, B, T>
+where
+    B: Send + 'static,
+{
+    #[inline]
+    pub(super) fn new(exchange: Exchanging<M, B, T>) -> Self {
+        Self { exchange }
+    }
+}
+
+impl<M, B, T> Future for KeepAliveFuture<M, B, T>
+where
+    M: Service<T> + Clone + Send + Sync + 'static,
+    M::Response: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    M::Future: Send + 'static,
+    M::Error: Into<BoxError>,
+    B: HttpBody + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+    T: From<Destination> + 'static,
+{
+    type Output = Result<Response<Body>, Error>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().exchange.poll(cx)
+    }
+}
+
+impl<M, B, T> fmt::Debug for KeepAliveFuture<M, B, T>
+where
+    B: Send + 'static,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeepAliveFuture")
+    }
+}
