@@ -6,9 +6,13 @@ use std::io;
 use std::time::Duration;
 
 use http::Request;
+#[cfg(feature = "proxy")]
+use http::{HeaderMap, StatusCode};
 
 use crate::cause::Cause;
 use crate::info::ConnectionInfo;
+#[cfg(feature = "proxy")]
+use crate::proxy::Refusal;
 
 /// Any error, boxed.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
@@ -31,6 +35,9 @@ pub(crate) enum Kind {
     /// The request names nothing that can be connected to, or cannot be sent.
     Target(TargetError),
     Connect,
+    /// A proxy did not make the tunnel that it was asked for.
+    #[cfg(feature = "proxy")]
+    Refused(Box<Refusal>),
     Timeout(TimeoutKind, Duration),
     QueueFull(usize),
     ShutDown,
@@ -96,6 +103,10 @@ impl Error {
             None => match find::<Self>(&*error).map(|error| &error.0.kind) {
                 // A connector's own: it cannot go where the request wants to go.
                 Some(Kind::Target(fault)) => return Self::new(Kind::Target(fault.clone())),
+                #[cfg(feature = "proxy")]
+                Some(Kind::Refused(refusal)) => {
+                    return Self::new(Kind::Refused(refusal.clone())).unsent();
+                }
                 _ => Kind::Connect,
             },
         };
@@ -121,10 +132,50 @@ impl Error {
     /// No connection could be made. Nothing was sent.
     #[must_use]
     pub fn is_connect(&self) -> bool {
+        #[cfg(feature = "proxy")]
+        if matches!(self.0.kind, Kind::Refused(_)) {
+            return true;
+        }
         matches!(
             self.0.kind,
             Kind::Connect | Kind::Timeout(TimeoutKind::Connect, _)
         )
+    }
+
+    /// The status of the proxy's answer, where a proxy of HTTP refused to make the tunnel that the request needs
+    /// (RFC 9110 §9.3.6): 407 where it wants a login, 403 where it does not let anybody there, 502 where it could not
+    /// connect. It is never the origin's, to which nothing was sent; [`is_connect`](Self::is_connect) is true. An answer
+    /// to a request that the proxy reads itself (`http` without a tunnel) is a response and no error.
+    ///
+    /// ```
+    /// use http::StatusCode;
+    /// use tower_keep_alive::Error;
+    ///
+    /// fn wants_login(error: &Error) -> bool {
+    ///     error.proxy_status() == Some(StatusCode::PROXY_AUTHENTICATION_REQUIRED)
+    /// }
+    /// # let _ = wants_login;
+    /// ```
+    #[cfg(feature = "proxy")]
+    #[must_use]
+    pub fn proxy_status(&self) -> Option<StatusCode> {
+        self.refusal().map(Refusal::status)
+    }
+
+    /// The fields of the proxy's answer, where there is a [`proxy_status`](Self::proxy_status): `Proxy-Authenticate` says
+    /// which login it wants, `Retry-After` when to come again.
+    #[cfg(feature = "proxy")]
+    #[must_use]
+    pub fn proxy_headers(&self) -> Option<&HeaderMap> {
+        self.refusal().map(Refusal::headers)
+    }
+
+    #[cfg(feature = "proxy")]
+    fn refusal(&self) -> Option<&Refusal> {
+        match &self.0.kind {
+            Kind::Refused(refusal) => Some(refusal),
+            _ => None,
+        }
     }
 
     /// Something took longer than it may; [`timeout_kind`](Self::timeout_kind) says what.
@@ -215,6 +266,8 @@ impl fmt::Display for Error {
         match &self.0.kind {
             Kind::Target(fault) => return fault.fmt(f),
             Kind::Connect => f.write_str("cannot connect")?,
+            #[cfg(feature = "proxy")]
+            Kind::Refused(refusal) => refusal.fmt(f)?,
             Kind::Timeout(TimeoutKind::Connect, after) => {
                 write!(f, "no connection within {after:?}")?;
             }

@@ -1,10 +1,12 @@
 //! A proxy to connect through.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
-use http::Uri;
-use http::header::HeaderValue;
+use http::header::{HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION};
+use http::uri::Authority;
+use http::{StatusCode, Uri};
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 
 use crate::error::{Error, Kind, TargetError};
@@ -51,8 +53,45 @@ pub struct Proxy {
     protocol: Protocol,
     /// With the port, in lower case.
     authority: Box<str>,
-    basic: Option<HeaderValue>,
+    /// What a proxy of HTTP is sent with `CONNECT`, and with a request that it reads.
+    fields: Fields,
+    /// What a proxy of SOCKS is told.
     login: Option<(String, String)>,
+}
+
+/// Fields in the order of their names, each there once.
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Fields(Vec<Field>);
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Field {
+    name: HeaderName,
+    value: HeaderValue,
+}
+
+impl Fields {
+    fn set(&mut self, name: HeaderName, mut value: HeaderValue) {
+        value.set_sensitive(true);
+        let at = (self.0).binary_search_by(|it| it.name.as_str().cmp(name.as_str()));
+        let field = Field { name, value };
+        match at {
+            Ok(at) => self.0[at] = field,
+            Err(at) => self.0.insert(at, field),
+        }
+    }
+}
+
+impl Ord for Field {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let names = self.name.as_str().cmp(other.name.as_str());
+        names.then_with(|| self.value.cmp(&other.value))
+    }
+}
+
+impl PartialOrd for Field {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,9 +125,12 @@ impl Proxy {
         self.protocol
     }
 
-    /// For `Proxy-Authorization`, by the scheme Basic.
-    pub(crate) fn basic(&self) -> Option<&HeaderValue> {
-        self.basic.as_ref()
+    /// What it is sent with `CONNECT`, and with a request that it reads.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+        self.fields
+            .0
+            .iter()
+            .map(|field| (&field.name, &field.value))
     }
 
     pub(crate) fn login(&self) -> Option<&(String, String)> {
@@ -134,10 +176,14 @@ impl From<Intercept> for Proxy {
         let port = uri.port_u16().unwrap_or(port);
         let host = uri.host().unwrap_or_default().to_ascii_lowercase();
         let own = |(name, password): (&str, &str)| (name.to_owned(), password.to_owned());
+        let mut fields = Fields::default();
+        if let Some(basic) = intercept.basic_auth() {
+            fields.set(PROXY_AUTHORIZATION, basic.clone());
+        }
         Self {
             protocol,
             authority: format!("{host}:{port}").into(),
-            basic: intercept.basic_auth().cloned(),
+            fields,
             login: intercept.raw_auth().map(own),
         }
     }
@@ -155,6 +201,58 @@ impl fmt::Display for Proxy {
 impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Proxy({self})")
+    }
+}
+
+/// A proxy's answer to `CONNECT` that makes no tunnel.
+#[derive(Clone)]
+pub(crate) struct Refusal {
+    proxy: Proxy,
+    target: Authority,
+    status: StatusCode,
+    headers: HeaderMap,
+}
+
+impl Refusal {
+    pub(crate) fn new(
+        proxy: &Proxy,
+        target: Authority,
+        status: StatusCode,
+        headers: HeaderMap,
+    ) -> Self {
+        Self {
+            proxy: proxy.clone(),
+            target,
+            status,
+            headers,
+        }
+    }
+
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub(crate) fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { proxy, target, .. } = self;
+        let status = self.status.as_str();
+        write!(f, "proxy {proxy} refused the tunnel to {target}: {status}")?;
+        match self.status.canonical_reason() {
+            Some(reason) => write!(f, " {reason}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Without the fields, which may be as secret as those that were sent.
+impl fmt::Debug for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Refusal({self})")
     }
 }
 

@@ -4,6 +4,7 @@
 mod support;
 
 use std::error::Error as _;
+use std::io;
 use std::sync::{Arc, Mutex};
 
 use http::header::{HeaderValue, PROXY_AUTHORIZATION};
@@ -314,17 +315,9 @@ where
 #[tokio::test]
 async fn a_proxy_that_makes_no_tunnel_is_a_connect_error() {
     for (answer, why) in [
-        (
-            "HTTP/1.1 407 Who?\r\ncontent-length: 0\r\n\r\n",
-            "authorization",
-        ),
-        (
-            "HTTP/1.1 502 No\r\ncontent-length: 0\r\n\r\n",
-            "unsuccessful",
-        ),
-        ("HTTP/1.1 200", "end of file"),
-        ("", "end of file"),
-        ("\u{1}garbage\r\n\r\n", "unsuccessful"),
+        ("HTTP/1.1 200", "before message completed"),
+        ("", "before message completed"),
+        ("\u{1}garbage\r\n\r\n", "invalid"),
     ] {
         let error = fails("http", move |mut conn: Conn| async move {
             conn.request().await;
@@ -334,9 +327,6 @@ async fn a_proxy_that_makes_no_tunnel_is_a_connect_error() {
         let error = error.await;
         assert!(error.contains(why), "{answer:?}: {error}");
     }
-    // Asked for what it cannot reach.
-    let error = fails("http", proxies::connect).await;
-    assert!(error.contains("unsuccessful"), "{error}");
 }
 
 #[tokio::test]
@@ -374,17 +364,57 @@ async fn a_proxy_that_does_not_answer_is_given_up_with_the_connect_timeout() {
     at_rest(&handle).await;
 }
 
+/// The I/O errors in what an error comes from.
+fn kinds(error: &tower_keep_alive::Error) -> Vec<io::ErrorKind> {
+    let chain = std::iter::successors(error.source(), |&error| error.source());
+    let io = chain.filter_map(|error| error.downcast_ref::<io::Error>());
+    io.map(io::Error::kind).collect()
+}
+
 #[tokio::test]
-async fn a_proxy_that_cannot_be_connected_to_is_a_connect_error() {
+async fn a_proxy_that_cannot_be_connected_to_keeps_its_cause() {
     let refusing = RefusingPort::new();
-    let proxy: Proxy = refusing.url("").parse().unwrap();
-    let (client, handle) = agent();
-    let error = send(&client, through(&proxy, "http://origin.test/"))
-        .await
-        .unwrap_err();
-    assert!(error.is_connect() && error.is_unsent(), "{error:?}");
-    assert_eq!(handle.status().create_errors, 1);
-    at_rest(&handle).await;
+    for scheme in ["http", "socks4", "socks4a", "socks5", "socks5h"] {
+        let proxy: Proxy = format!("{scheme}://{}", refusing.addr()).parse().unwrap();
+        let (client, handle) = agent();
+        let error = send(&client, through(&proxy, "http://127.0.0.1:9/")).await;
+        let error = error.unwrap_err();
+        assert!(error.is_connect() && error.is_unsent(), "{error:?}");
+        assert!(
+            kinds(&error).contains(&io::ErrorKind::ConnectionRefused),
+            "{scheme}: {error:?}"
+        );
+        let source = error.source().expect("which proxy").to_string();
+        assert!(source.contains(&proxy.to_string()), "{source}");
+        assert_eq!(handle.status().create_errors, 1);
+        at_rest(&handle).await;
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_of_socks_that_breaks_off_keeps_its_cause() {
+    for scheme in ["socks4", "socks4a", "socks5", "socks5h"] {
+        for (resets, kind) in [
+            (true, io::ErrorKind::ConnectionReset),
+            (false, io::ErrorKind::UnexpectedEof),
+        ] {
+            let server = Server::start(move |mut conn: Conn| async move {
+                conn.read().await;
+                match resets {
+                    true => conn.rst(),
+                    false => conn.fin().await,
+                }
+            })
+            .await;
+            let proxy = proxy(scheme, "", &server);
+            let (client, handle) = agent();
+            let error = send(&client, through(&proxy, "http://127.0.0.1:9/")).await;
+            let error = error.unwrap_err();
+            assert!(error.is_connect() && error.is_unsent(), "{error:?}");
+            assert_eq!(kinds(&error), [kind], "{scheme}: {error:?}");
+            at_rest(&handle).await;
+        }
+    }
 }
 
 /// Nothing goes past a proxy, nor in the clear.

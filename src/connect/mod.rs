@@ -17,13 +17,19 @@
 //! ```
 
 mod family;
+#[cfg(feature = "proxy")]
+mod hop;
 mod probe;
 #[cfg(feature = "proxy")]
 mod proxied;
 mod socket;
+#[cfg(feature = "proxy")]
+mod socks;
 mod tcp;
 #[cfg(feature = "tls")]
 mod tls;
+#[cfg(feature = "proxy")]
+mod tunnel;
 #[cfg(unix)]
 mod unix;
 

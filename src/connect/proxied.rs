@@ -1,22 +1,20 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::{Future, ready};
-use std::io;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use http::Uri;
 use http::uri::Scheme;
-use hyper_util::client::legacy::connect::proxy::{SocksV4, SocksV5, Tunnel};
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower::make::MakeConnection;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use crate::connect::hop::Hop;
+use crate::connect::{socks, tunnel};
 use crate::error::{BoxError, Error, Kind, TargetError};
-use crate::proxy::{Protocol, Proxy};
+use crate::proxy::Proxy;
 use crate::target::Destination;
 
 /// Makes [`Proxied`] connectors.
@@ -70,12 +68,14 @@ impl<M> Layer<M> for ProxiedLayer {
 ///   `Proxy-Authorization`; for `https` it is asked for a tunnel (`CONNECT`).
 /// - A proxy of SOCKS makes a tunnel for both.
 ///
-/// The tunnels are hyper-util's. The connect timeout counts for all of it.
+/// The connect timeout counts for all of it. Any answer of 2xx to `CONNECT` makes a tunnel, whatever interim responses
+/// (1xx) come before it (RFC 9110 §9.3.6); the answer may be 64 KiB long.
 ///
 /// # Errors
 ///
 /// A proxy that cannot be connected to, that refuses, closes before it has answered, or says what is no answer: nothing is
-/// pooled, and the error [is of the connect](crate::Error::is_connect).
+/// pooled, and the error [is of the connect](crate::Error::is_connect). Where a proxy of HTTP refused,
+/// [`Error::proxy_status`](crate::Error::proxy_status) gives its answer.
 #[derive(Clone, Debug)]
 pub struct Proxied<M> {
     inner: M,
@@ -161,80 +161,33 @@ impl Way {
 }
 
 impl Through {
-    async fn connect<C>(
-        self,
-        hop: impl Future<Output = Result<C, BoxError>> + Send + 'static,
-    ) -> Result<C, BoxError>
+    async fn connect<C>(self, hop: impl Future<Output = Result<C, BoxError>>) -> Result<C, BoxError>
     where
         C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Self { proxy, tunnel } = self;
-        let connected = match tunnel {
-            Some(origin) => tunnel_to(origin, &proxy, hop).await,
-            None => hop.await,
+        // Before it is handed to those that make tunnels: whatever fails here keeps its cause.
+        let connected = match (hop.await, tunnel) {
+            (Ok(hop), Some(origin)) => tunnel_to(origin, &proxy, Hop::new(hop)).await,
+            (connected, _) => connected,
         };
-        connected.map_err(|source| ProxyError { proxy, source }.into())
+        connected.map_err(|source| match source.is::<Error>() {
+            // A refusal says which proxy it is of.
+            true => source,
+            false => ProxyError { proxy, source }.into(),
+        })
     }
 }
 
-async fn tunnel_to<C>(
-    origin: Uri,
-    proxy: &Proxy,
-    hop: impl Future<Output = Result<C, BoxError>> + Send + 'static,
-) -> Result<C, BoxError>
+async fn tunnel_to<C>(origin: Uri, proxy: &Proxy, hop: Hop<C>) -> Result<C, BoxError>
 where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let mut hop = Some(hop);
-    // Theirs is to ask for the proxy, and for nothing else: where that is has been said to the connector.
-    let hop = tower::service_fn(move |_: Uri| {
-        let hop = hop.take().expect("asked for once");
-        async move { hop.await.map(TokioIo::new).map_err(io::Error::other) }
-    });
-    let unused = Uri::default();
-    let io = match proxy.protocol() {
-        Protocol::Http | Protocol::Https => {
-            let mut tunnel = Tunnel::new(unused, hop);
-            if let Some(basic) = proxy.basic() {
-                tunnel = tunnel.with_auth(basic.clone());
-            }
-            tunnel.call(origin).await?
-        }
-        Protocol::Socks4 => {
-            SocksV4::new(unused, hop)
-                .call(resolved(origin, IpAddr::is_ipv4).await?)
-                .await?
-        }
-        Protocol::Socks4a => SocksV4::new(unused, hop).call(origin).await?,
-        Protocol::Socks5 | Protocol::Socks5h => {
-            let mut socks = SocksV5::new(unused, hop);
-            if let Some((name, password)) = proxy.login().cloned() {
-                socks = socks.with_auth(name, password);
-            }
-            let origin = match proxy.protocol() {
-                Protocol::Socks5 => resolved(origin, |_| true).await?,
-                _ => origin,
-            };
-            socks.call(origin).await?
-        }
-    };
-    Ok(io.into_inner())
-}
-
-/// An origin by its address: hyper-util's own resolution would hold the runtime's thread up.
-async fn resolved(origin: Uri, will_do: impl Fn(&IpAddr) -> bool) -> Result<Uri, BoxError> {
-    let host = origin.host().unwrap_or_default();
-    let port = origin.port_u16().unwrap_or_default();
-    let found = tokio::net::lookup_host(format!("{host}:{port}")).await?;
-    let address = found.map(|found| found.ip()).find(|found| will_do(found));
-    let Some(address) = address else {
-        return Err(format!("{host} has no address that the proxy could be given").into());
-    };
-    let host = match address {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("[{address}]"),
-    };
-    Ok(format!("http://{host}:{port}/").parse::<Uri>()?)
+    if !proxy.protocol().is_http() {
+        return socks::tunnel(hop, proxy, origin).await;
+    }
+    let target = origin.into_parts().authority;
+    tunnel::tunnel(hop, proxy, target.expect("an origin has a host")).await
 }
 
 /// Which proxy it was.

@@ -2,8 +2,6 @@
 
 use std::mem;
 
-#[cfg(feature = "proxy")]
-use http::header::PROXY_AUTHORIZATION;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue};
 use http::uri::{Authority, Parts, PathAndQuery, Scheme};
 use http::{Extensions, HeaderMap, Method, Request, Uri, Version};
@@ -90,9 +88,9 @@ fn is_read_by_proxy(headers: &mut HeaderMap, destination: &Destination) -> bool 
     if let Some(proxy) = destination.route().and_then(Route::proxy)
         && proxy.protocol().is_http()
     {
-        if let Some(basic) = proxy.basic() {
-            let own = headers.entry(PROXY_AUTHORIZATION);
-            own.or_insert_with(|| basic.clone());
+        for (name, value) in proxy.fields() {
+            // The caller's own stands.
+            headers.entry(name).or_insert_with(|| value.clone());
         }
         return true;
     }

@@ -1,0 +1,115 @@
+//! The transport to a proxy, until the proxy has answered.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// The most bytes of a proxy's answer, interim responses (1xx) included. hyper-util's tunnel takes 8 KiB; challenges
+/// (`Proxy-Authenticate: Negotiate`) can be longer than that.
+const MOST_BYTES: usize = 64 * 1024;
+
+/// The transport to a proxy, until the proxy has answered: limits how much the proxy may say, and keeps the first I/O
+/// error, which hyper-util's SOCKS errors drop.
+pub(super) struct Hop<C> {
+    transport: C,
+    left: usize,
+    failure: Failure,
+}
+
+/// What a [`Hop`] failed with, for whoever does not hold the hop any more.
+#[derive(Clone, Default)]
+pub(super) struct Failure(Arc<Mutex<Option<io::Error>>>);
+
+impl Failure {
+    pub(super) fn take(&self) -> Option<io::Error> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.take()
+    }
+
+    fn keep(&self, error: io::Error) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.get_or_insert(error);
+    }
+
+    /// Keeps the error, and passes on one of the same kind.
+    fn heed<T>(&self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        polled.map_err(|error| {
+            let kind = error.kind();
+            self.keep(error);
+            kind.into()
+        })
+    }
+}
+
+impl<C> Hop<C> {
+    pub(super) fn new(transport: C) -> Self {
+        Self {
+            transport,
+            left: MOST_BYTES,
+            failure: Failure::default(),
+        }
+    }
+
+    pub(super) fn failure(&self) -> Failure {
+        self.failure.clone()
+    }
+
+    pub(super) fn into_inner(self) -> C {
+        self.transport
+    }
+}
+
+impl<C: AsyncRead + Unpin> AsyncRead for Hop<C> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let room = buf.remaining();
+        if room > 0 && this.left == 0 {
+            let what = format!("the proxy's answer is longer than {MOST_BYTES} bytes");
+            let error = io::Error::new(io::ErrorKind::InvalidData, what);
+            return this.failure.heed(Poll::Ready(Err(error)));
+        }
+        let before = buf.filled().len();
+        let read = Pin::new(&mut this.transport).poll_read(cx, buf);
+        if let Poll::Ready(Ok(())) = read {
+            let length = buf.filled().len() - before;
+            if length == 0 && room > 0 {
+                let what = "the proxy closed the connection before it had answered";
+                let end = io::Error::new(io::ErrorKind::UnexpectedEof, what);
+                this.failure.keep(end);
+            }
+            this.left = this.left.saturating_sub(length);
+        }
+        this.failure.heed(read)
+    }
+}
+
+impl<C: AsyncWrite + Unpin> AsyncWrite for Hop<C> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.transport).poll_write(cx, buf);
+        this.failure.heed(written)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.transport).poll_flush(cx);
+        this.failure.heed(flushed)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let shut = Pin::new(&mut this.transport).poll_shutdown(cx);
+        this.failure.heed(shut)
+    }
+}

@@ -1,0 +1,84 @@
+//! A tunnel through a proxy of HTTP: `CONNECT` (RFC 9110 §9.3.6).
+//!
+//! hyper-util's `Tunnel` (0.1.21) takes no status but 200 for success, keeps neither the status nor the fields of a
+//! refusal, knows no interim responses, and drops what it read past the head. So the request goes out on a client
+//! connection of hyper's here, which is taken apart once the proxy has answered.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::task::Poll;
+
+use bytes::Bytes;
+use http::header::{HOST, HeaderValue};
+use http::uri::Authority;
+use http::{Request, Uri};
+use http_body_util::Empty;
+use hyper::client::conn::http1::Builder;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::connect::hop::Hop;
+use crate::error::{BoxError, Error, Kind};
+use crate::proxy::{Proxy, Refusal};
+
+/// Asks the proxy at the other end of `hop` for a tunnel to `target`, and gives the transport back.
+pub(super) async fn tunnel<C>(hop: Hop<C>, proxy: &Proxy, target: Authority) -> Result<C, BoxError>
+where
+    C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    // Written as Go, curl and hyper-util write it: some proxies look for names to the letter.
+    let mut http1 = Builder::new();
+    http1.title_case_headers(true);
+    let (mut sender, mut connection) = http1.handshake(TokioIo::new(hop)).await?;
+    let answer = sender.send_request(asking(proxy, &target)?);
+    let mut ended = None;
+    let response = {
+        let mut answer = pin!(answer);
+        poll_fn(|cx| {
+            if ended.is_none()
+                && let Poll::Ready(end) = connection.poll_without_shutdown(cx)
+            {
+                ended = Some(end);
+            }
+            match (answer.as_mut().poll(cx), &mut ended) {
+                (Poll::Ready(response), _) => Poll::Ready(response.map_err(BoxError::from)),
+                (Poll::Pending, Some(end)) => Poll::Ready(Err(match end {
+                    Err(_) => "the connection to the proxy failed".into(),
+                    Ok(()) => io::Error::from(io::ErrorKind::UnexpectedEof).into(),
+                })),
+                (Poll::Pending, None) => Poll::Pending,
+            }
+        })
+        .await?
+    };
+    let status = response.status();
+    if !status.is_success() {
+        let (head, _) = response.into_parts();
+        let refusal = Refusal::new(proxy, target, status, head.headers);
+        let error = Error::new(Kind::Refused(Box::new(refusal)));
+        return Err(error.unsent().into());
+    }
+    // hyper takes 204 for the end of an exchange and waits for the next one, which does not come then.
+    drop(sender);
+    if ended.is_none() {
+        poll_fn(|cx| connection.poll_without_shutdown(cx)).await?;
+    }
+    let parts = connection.into_parts();
+    if !parts.read_buf.is_empty() {
+        // Of HTTP/1 and of TLS the client says the first word.
+        let length = parts.read_buf.len();
+        return Err(format!("{length} bytes came behind the proxy's answer, unasked").into());
+    }
+    Ok(parts.io.into_inner().into_inner())
+}
+
+fn asking(proxy: &Proxy, target: &Authority) -> Result<Request<Empty<Bytes>>, BoxError> {
+    let mut request = Request::connect(Uri::from(target.clone())).body(Empty::new())?;
+    let fields = request.headers_mut();
+    fields.insert(HOST, HeaderValue::try_from(target.as_str())?);
+    for (name, value) in proxy.fields() {
+        fields.insert(name, value.clone());
+    }
+    Ok(request)
+}
