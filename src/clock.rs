@@ -21,6 +21,7 @@ use tokio::time::Instant;
 /// assert!(later.is_reached_at(later));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Moment {
     /// The monotonic clock; tokio's, so that it can be paused in tests.
     pub mono: Instant,
@@ -29,6 +30,12 @@ pub struct Moment {
 }
 
 impl Moment {
+    /// The moment when the monotonic clock says `mono` and the wall clock says `wall`: for a [`Clock`] in tests.
+    #[must_use]
+    pub const fn new(mono: Instant, wall: SystemTime) -> Self {
+        Self { mono, wall }
+    }
+
     /// What both clocks say now.
     #[must_use]
     #[inline]

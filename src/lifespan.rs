@@ -78,6 +78,7 @@ impl Word {
 
 /// When the time of an idle connection is up, and by which limit.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Deadline {
     /// The moment, on two clocks.
     pub at: Moment,
@@ -173,10 +174,11 @@ impl Lifespan {
         }
     }
 
-    /// Why it may not be used again, if it may not.
+    /// Why the connection may not be used again, or `None` if it may be: it has [ended](Self::end), or one of its limits
+    /// is reached at `now`.
     #[must_use]
     #[inline]
-    pub fn is_over(&self, now: Moment) -> Option<Cause> {
+    pub fn close_reason(&self, now: Moment) -> Option<Cause> {
         if self.ended {
             return Some(self.bond.cause().unwrap_or(Cause::Dropped));
         }
@@ -377,13 +379,13 @@ mod tests {
                 ..Word::NONE
             });
             assert_eq!(at(&lifespan), now.checked_add(expected).unwrap());
-            assert_eq!(lifespan.is_over(now), None);
+            assert_eq!(lifespan.close_reason(now), None);
         }
         lifespan.hear(Word {
             idle: Limit::ZERO,
             ..Word::NONE
         });
-        assert_eq!(lifespan.is_over(now), Some(Cause::Idle));
+        assert_eq!(lifespan.close_reason(now), Some(Cause::Idle));
     }
 
     #[test]
@@ -392,20 +394,20 @@ mod tests {
         let mut lifespan = born(now);
         lifespan.limit_uses(2);
         lifespan.check_out(None);
-        assert_eq!(lifespan.is_over(now), None);
+        assert_eq!(lifespan.close_reason(now), None);
         lifespan.check_out(Some((now.mono, now.mono)));
-        assert_eq!(lifespan.is_over(now), Some(Cause::Uses));
+        assert_eq!(lifespan.close_reason(now), Some(Cause::Uses));
 
         let mut lifespan = born(now);
         lifespan.hear(Word {
             uses: 1,
             ..Word::NONE
         });
-        assert_eq!(lifespan.is_over(now), None);
+        assert_eq!(lifespan.close_reason(now), None);
         lifespan.check_out(Some((now.mono, now.mono)));
-        assert_eq!(lifespan.is_over(now), Some(Cause::Uses));
+        assert_eq!(lifespan.close_reason(now), Some(Cause::Uses));
         lifespan.hear(Word::NONE);
-        assert_eq!(lifespan.is_over(now), None);
+        assert_eq!(lifespan.close_reason(now), None);
     }
 
     #[test]
@@ -413,9 +415,9 @@ mod tests {
         let now = Moment::now();
         let mut lifespan = born(now);
         lifespan.limit_age(SECOND);
-        assert_eq!(lifespan.is_over(now), None);
+        assert_eq!(lifespan.close_reason(now), None);
         let later = now.checked_add(SECOND).unwrap();
-        assert_eq!(lifespan.is_over(later), Some(Cause::Age));
+        assert_eq!(lifespan.close_reason(later), Some(Cause::Age));
     }
 
     /// Connections that are made together do not end together.

@@ -27,41 +27,49 @@ pub struct Event<'a> {
 }
 
 /// What happened to a connection.
+///
+/// Each connection begins with `Created` and ends with `Detached` or `Closed`. Variants and fields may be added: match with
+/// `..` and a wildcard arm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EventKind {
-    /// Its connect begins. From here on it counts as created.
+    /// The connect begins. From here on the connection counts as created.
     Created,
-    /// It can be used.
+    /// The connect succeeded, and the connection can be used.
+    #[non_exhaustive]
     Connected {
         /// How long the connect took, DNS and TLS included.
         took: Duration,
     },
-    /// It was idle, and serves another caller from now on.
+    /// A caller took the connection from the idle list.
+    #[non_exhaustive]
     Reused {
-        /// How long it was idle.
+        /// How long the connection was idle.
         idle_for: Duration,
     },
-    /// It had another caller's exchange on it, or was made for a caller who found something better, and serves one who
-    /// waited for it.
+    /// The connection was handed to a caller in line, without becoming idle: another caller's exchange on it had ended, or
+    /// it was made for a caller who had found another one.
+    #[non_exhaustive]
     HandedOver {
         /// How long that caller waited.
         waited: Duration,
     },
-    /// It was found dead before it was used again. Its end follows.
+    /// The connection was found dead before it was used again. `Closed` follows.
     Stale,
-    /// The pool ends it for a limit: its age, its time idle, its uses, or room for others. Its end follows.
+    /// The pool closes the connection for a limit: its age, its idle time, its uses, or room for others. `Closed` follows.
+    #[non_exhaustive]
     Evicted {
         /// The limit.
         cause: Cause,
     },
-    /// It counts no more, and lives on: it was upgraded, or its caller detached it. The last that is said of it.
+    /// The connection left the agent, and stays open: it was upgraded, or its caller detached it. No event follows.
     Detached,
-    /// Its transport is gone, or its connect is over without one. The last that is said of it.
+    /// The transport is gone, or the connect ended without one. No event follows.
+    #[non_exhaustive]
     Closed {
         /// Why.
         cause: Cause,
-        /// How old it was; zero where it was never connected.
+        /// How old the connection was; zero if it was never connected.
         age: Duration,
     },
 }

@@ -316,7 +316,7 @@ impl<C: Poolable> Host<C> {
         if !limits.keep_alive || open.one_shot {
             return Err(Cause::Final);
         }
-        if let Some(cause) = conn.lifespan().is_over(now) {
+        if let Some(cause) = conn.lifespan().close_reason(now) {
             return Err(cause);
         }
         let deadline = conn.lifespan().deadline(since);

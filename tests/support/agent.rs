@@ -223,6 +223,6 @@ pub fn paused_clock() -> Clock {
     Clock::new(move || {
         let mono = Instant::now();
         let wall = start.wall + mono.duration_since(start.mono);
-        Moment { mono, wall }
+        Moment::new(mono, wall)
     })
 }

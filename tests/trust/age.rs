@@ -153,10 +153,10 @@ impl Hands {
         Clock::new(move || {
             let start = *start.lock().unwrap();
             let mono = Instant::now();
-            Moment {
-                mono: stopped.lock().unwrap().unwrap_or(mono),
-                wall: start.wall + mono.duration_since(start.mono),
-            }
+            Moment::new(
+                stopped.lock().unwrap().unwrap_or(mono),
+                start.wall + mono.duration_since(start.mono),
+            )
         })
     }
 
