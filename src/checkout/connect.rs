@@ -13,6 +13,7 @@ use tower_service::Service;
 
 use crate::cause::Cause;
 use crate::checkout::watch::Watch;
+use crate::connect_deadline;
 use crate::error::{CheckoutError, Denied};
 use crate::pool::{Berth, HostPool, Slot};
 use crate::poolable::Poolable;
@@ -47,6 +48,7 @@ impl<C: Poolable, E: Send + 'static> Connect<C, E> {
             maker.call(target).await
         };
         let future = Box::pin(async move {
+            let make = connect_deadline::until(begun.checked_add(limit), make);
             match tokio::time::timeout(limit, make).await {
                 Ok(made) => made.map_err(CheckoutError::Connect),
                 Err(_) => Err(CheckoutError::Denied(Denied::ConnectTimeout(limit))),

@@ -16,12 +16,14 @@
 //! # sends(client);
 //! ```
 
-mod family;
+mod dial;
 #[cfg(feature = "proxy")]
 mod hop;
+mod options;
 mod probe;
 #[cfg(feature = "proxy")]
 mod proxied;
+mod resolve;
 mod socket;
 #[cfg(feature = "proxy")]
 mod socks;

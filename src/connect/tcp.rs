@@ -6,8 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::Uri;
-use hyper_util::client::legacy::connect::HttpConnector;
+use http::uri::Scheme;
 use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use socket2::SockRef;
 use tokio::net::TcpStream;
@@ -16,17 +15,25 @@ use tower_service::Service;
 
 use crate::bond::Addresses;
 use crate::connect::Socket;
-use crate::connect::family::OneFamily;
+use crate::connect::dial::{LEAST_DELAY, Pace, dial, in_order};
+use crate::connect::options::{Options, in_probes, in_seconds};
+use crate::connect::resolve::{literal, resolve};
 use crate::connect::socket::Halves;
+use crate::connect_deadline;
+use crate::connect_error::{ConnectError, FailedAddresses};
 use crate::error::{BoxError, Error, Kind, TargetError};
+use crate::lookup::Lookup;
 use crate::route::{Family, Route};
 use crate::target::Destination;
 
-/// TCP, by hyper-util's [`HttpConnector`]: name resolution, and happy eyeballs (RFC 8305) over what it finds.
+/// TCP: name resolution, and a connection with the first address of a name that answers (happy eyeballs, RFC 8305).
 ///
 /// TCP_NODELAY is on, and TCP keep-alive probes begin after 1 s (Node: `keepAliveMsecs`; not to be confused with HTTP
 /// keep-alive). Only `http` URIs are connected to. A [`Route`](crate::Route)'s local address and family stand instead of
 /// the connector's own.
+///
+/// If the URI has no port of its own, a port that the resolver gives is connected to, under TLS too; otherwise the default
+/// of the scheme.
 ///
 /// ```
 /// use std::time::Duration;
@@ -39,12 +46,15 @@ use crate::target::Destination;
 ///     .family(Some(Family::V4));
 /// # let _ = connector;
 /// ```
+///
+/// # Errors
+///
+/// A name that cannot be resolved or has no address that will do; otherwise each address that was tried, with what came of
+/// it. The error's source is the resolver's error, or the system's for the first address.
 #[derive(Clone, Debug)]
 pub struct TcpConnector<R = GaiResolver> {
     resolver: R,
-    keepalive: Option<Duration>,
-    nodelay: bool,
-    local_address: Option<IpAddr>,
+    options: Options,
     family: Option<Family>,
     happy_eyeballs_timeout: Option<Duration>,
 }
@@ -64,26 +74,55 @@ impl Default for TcpConnector {
 }
 
 impl<R> TcpConnector<R> {
-    /// With a resolver of your own: a `Service<Name>` that gives socket addresses, as for `HttpConnector`.
+    /// With a resolver of your own: a `Service<Name>` that gives socket addresses, as for hyper-util's `HttpConnector`. A
+    /// port of 0 says that the resolver knows of none.
     #[must_use]
     pub fn with_resolver(resolver: R) -> Self {
         Self {
             resolver,
-            keepalive: Some(Duration::from_secs(1)),
-            nodelay: true,
-            local_address: None,
+            options: Options::default(),
             family: None,
-            happy_eyeballs_timeout: Some(Duration::from_millis(300)),
+            happy_eyeballs_timeout: Some(Duration::from_millis(250)),
         }
     }
 
-    /// The silence after which TCP begins to probe, whatever HTTP does, in whole seconds and 1 s at least; `None` for
+    /// The silence after which TCP begins to probe, whatever HTTP does, in whole seconds from 1 to 32,767; `None` for
     /// never. Default: 1 s.
+    ///
+    /// A peer that is gone is noticed after this time and [`keepalive_interval`](Self::keepalive_interval) as often as
+    /// [`keepalive_retries`](Self::keepalive_retries) says: after 11 s by default.
     #[doc(alias = "keepAliveMsecs")]
     #[must_use]
     pub fn keepalive(mut self, delay: Option<Duration>) -> Self {
-        // Systems count in seconds: what comes to none is refused, and the system's own two hours stay.
-        self.keepalive = delay.map(|delay| delay.max(Duration::from_secs(1)));
+        self.options.keepalive = delay.map(in_seconds);
+        self
+    }
+
+    /// The time between two probes that are not answered, in whole seconds from 1 to 32,767; `None` for the system's own
+    /// (Linux: 75 s). Default: 1 s, as in Node. Some systems cannot set it.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_keep_alive::connect::TcpConnector;
+    ///
+    /// // A peer that is gone is noticed after 30 + 3 × 5 s.
+    /// let connector = TcpConnector::new()
+    ///     .keepalive(Some(Duration::from_secs(30)))
+    ///     .keepalive_interval(Some(Duration::from_secs(5)))
+    ///     .keepalive_retries(Some(3));
+    /// # let _ = connector;
+    /// ```
+    #[must_use]
+    pub fn keepalive_interval(mut self, interval: Option<Duration>) -> Self {
+        self.options.keepalive_interval = interval.map(in_seconds);
+        self
+    }
+
+    /// How many probes that are not answered end the connection, from 1 to 127; `None` for the system's own (Linux: 9).
+    /// Default: 10, as in Node. Some systems cannot set it. See [`keepalive_interval`](Self::keepalive_interval).
+    #[must_use]
+    pub fn keepalive_retries(mut self, retries: Option<u32>) -> Self {
+        self.options.keepalive_retries = retries.map(in_probes);
         self
     }
 
@@ -91,7 +130,7 @@ impl<R> TcpConnector<R> {
     #[doc(alias = "noDelay")]
     #[must_use]
     pub fn nodelay(mut self, nodelay: bool) -> Self {
-        self.nodelay = nodelay;
+        self.options.nodelay = nodelay;
         self
     }
 
@@ -99,7 +138,7 @@ impl<R> TcpConnector<R> {
     #[doc(alias = "localAddress")]
     #[must_use]
     pub fn local_address(mut self, address: Option<IpAddr>) -> Self {
-        self.local_address = address;
+        self.options.local_address = address;
         self
     }
 
@@ -111,25 +150,41 @@ impl<R> TcpConnector<R> {
         self
     }
 
-    /// How long the preferred address family is tried alone; `None` tries all addresses one after the other. Default:
-    /// 300 ms.
+    /// How long an attempt to connect to one of a name's addresses is alone before the next begins beside it; 10 ms at
+    /// least. `None` makes the attempts one after the other. Default: 250 ms (RFC 8305, section 5: "Connection Attempt
+    /// Delay"; Node: `autoSelectFamilyAttemptTimeout`).
+    ///
+    /// The addresses are tried in the resolver's order, but that IPv6 and IPv4 take turns, beginning with the family of the
+    /// first. When an attempt fails, the next begins at once. The first connection that is there is used, and the other
+    /// attempts are given up.
+    ///
+    /// No address uses up the connect timeout of the pool: the delay is shorter where otherwise not every address would be
+    /// tried within it, and with `None` each address has an equal part of the time that is left. A connector that is used
+    /// without a pool knows no such timeout; attempts one after the other then end when the system gives them up, which
+    /// takes about two minutes.
+    #[doc(alias = "autoSelectFamily")]
+    #[doc(alias = "autoSelectFamilyAttemptTimeout")]
     #[must_use]
     pub fn happy_eyeballs_timeout(mut self, delay: Option<Duration>) -> Self {
-        self.happy_eyeballs_timeout = delay;
+        self.happy_eyeballs_timeout = delay.map(|delay| delay.max(LEAST_DELAY));
         self
     }
 
     /// As the connector says, but for what the route does.
     fn connect(
         &mut self,
-        destination: Destination,
-    ) -> Result<impl Future<Output = Result<Tcp, BoxError>> + Send + 'static, BoxError>
+        destination: &Destination,
+    ) -> Result<impl Future<Output = Result<Tcp, BoxError>> + Send + use<R>, BoxError>
     where
         R: Service<Name> + Clone + Send + Sync + 'static,
         R::Response: Iterator<Item = SocketAddr>,
         R::Error: Into<BoxError>,
         R::Future: Send + 'static,
     {
+        if *destination.scheme() != Scheme::HTTP && !destination.is_secured() {
+            let why = "connect: the scheme is not http, and without TLS that is all there is";
+            return Err(ConnectError::new(why).into());
+        }
         let route = destination.route();
         if route.is_some_and(|route| route.unix_path().is_some()) {
             let why = "the route names a Unix socket, and the connector makes TCP connections";
@@ -139,37 +194,55 @@ impl<R> TcpConnector<R> {
             let why = "the route names a proxy, and the connector knows none: see ProxiedLayer";
             return Err(Error::new(Kind::Target(TargetError::Route(why))).into());
         }
-        let local = route.and_then(Route::local_address).or(self.local_address);
+        let local = route
+            .and_then(Route::local_address)
+            .or(self.options.local_address);
         let asked = route.and_then(Route::family).or(self.family);
         // Of the other family no connection comes from there.
         let family = local.map(Family::of).or(asked);
-        if asked.is_some_and(|asked| family != Some(asked)) {
-            return Err("the local address is not of the address family that is asked for".into());
-        }
-        let uri = Uri::from(destination);
-        if let (Some(family), Some(address)) = (family, literal(&uri))
-            && Family::of(address) != family
+        if let (Some(asked), Some(local)) = (asked, local)
+            && family != Some(asked)
         {
-            return Err(format!("{address} is no {family} address").into());
+            let why = format!("connect: the local address {local} is no {asked} address");
+            return Err(ConnectError::new(why).into());
         }
+        let lookup = Lookup::of(destination, family);
+        #[cfg(feature = "proxy")]
+        let side = destination.side_lookup().map(|side| {
+            let mut lookup = side.lookup().clone();
+            lookup.family = lookup.family.or(self.family);
+            (side.clone(), lookup)
+        });
         // The one that is ready.
         let clone = self.resolver.clone();
-        let resolver = mem::replace(&mut self.resolver, clone);
-        let mut http = HttpConnector::new_with_resolver(OneFamily { resolver, family });
-        http.set_nodelay(self.nodelay);
-        http.set_keepalive(self.keepalive);
-        http.set_local_address(local);
-        http.set_happy_eyeballs_timeout(self.happy_eyeballs_timeout);
-        let connecting = http.call(uri);
-        Ok(async move { Ok(Tcp::new(connecting.await?.into_inner())) })
+        let mut resolver = mem::replace(&mut self.resolver, clone);
+        let options = self.options.with_local_address(local);
+        let delay = self.happy_eyeballs_timeout;
+        Ok(async move {
+            #[cfg(feature = "proxy")]
+            if let Some((side, lookup)) = side {
+                side.answer(resolve(&mut resolver, &lookup).await?);
+            }
+            let addresses = resolve(&mut resolver, &lookup).await?;
+            let pace = Pace {
+                delay,
+                deadline: connect_deadline::current(),
+            };
+            let connect = |address| options.connect(address);
+            match dial(in_order(addresses), pace, connect).await {
+                Ok(stream) => Ok(Tcp::new(stream)),
+                Err(failed) => {
+                    let name = literal(&lookup).is_none().then_some(lookup.host);
+                    Err(ConnectError::Addresses(FailedAddresses {
+                        name,
+                        from: local,
+                        failed,
+                    })
+                    .into())
+                }
+            }
+        })
     }
-}
-
-/// The host of a URI, where it is an address.
-fn literal(uri: &Uri) -> Option<IpAddr> {
-    let host = uri.host()?;
-    let inner = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
-    inner.unwrap_or(host).parse().ok()
 }
 
 impl<T, R> Service<T> for TcpConnector<R>
@@ -191,7 +264,7 @@ where
 
     fn call(&mut self, target: T) -> TcpConnecting {
         let connecting = match target.try_into() {
-            Ok(destination) => self.connect(destination),
+            Ok(destination) => self.connect(&destination),
             Err(error) => Err(error.into()),
         };
         TcpConnecting(match connecting {
@@ -201,7 +274,7 @@ where
     }
 }
 
-/// Resolves to a TCP transport. Boxed: hyper-util gives its future no name, and connecting is rare.
+/// Resolves to a TCP transport. Boxed: its future has no name, and connecting is rare.
 ///
 /// # Cancel safety
 ///
@@ -270,7 +343,7 @@ mod tests {
     #[tokio::test]
     async fn ak_08_small_writes_are_sent_at_once_unless_told_otherwise() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let uri: Uri = format!("http://{}/", listener.local_addr().unwrap())
+        let uri: http::Uri = format!("http://{}/", listener.local_addr().unwrap())
             .parse()
             .unwrap();
         for (mut connector, nodelay) in [
@@ -281,5 +354,52 @@ mod tests {
             let tcp = connector.call(uri.clone()).await.unwrap();
             assert_eq!(tcp.stream().nodelay().unwrap(), nodelay);
         }
+    }
+
+    #[cfg(feature = "proxy")]
+    #[tokio::test]
+    async fn a_second_host_is_looked_up_by_the_connectors_resolver_and_family() {
+        use std::net::Ipv6Addr;
+
+        use crate::lookup::SideLookup;
+
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let proxy = listener.local_addr().unwrap();
+        let resolver = tower::service_fn(move |name: Name| {
+            let found = match name.as_str() {
+                "proxy.test" => Ok(vec![proxy]),
+                "origin.test" => Ok(vec![
+                    (Ipv6Addr::LOCALHOST, 0).into(),
+                    ([192, 0, 2, 7], 0).into(),
+                ]),
+                other => Err(format!("{other} is unknown")),
+            };
+            ready(found.map(Vec::into_iter))
+        });
+        let mut connector = TcpConnector::with_resolver(resolver);
+        let mut connect = |family, host: &str| {
+            let parse = |uri: &str| Destination::try_from(uri.parse::<http::Uri>().unwrap());
+            let origin = Lookup::of(&parse(&format!("https://{host}/")).unwrap(), family);
+            let side = SideLookup::new(origin);
+            let mut hop = parse("http://proxy.test/").unwrap();
+            hop.set_side_lookup(side.clone());
+            let connecting = connector.call(hop);
+            async move { connecting.await.map(|_| side.found().unwrap().to_vec()) }
+        };
+        let v6 = "[::1]:443".parse().unwrap();
+        let v4 = "192.0.2.7:443".parse().unwrap();
+        for (family, found) in [
+            (None, vec![v6, v4]),
+            (Some(Family::V4), vec![v4]),
+            (Some(Family::V6), vec![v6]),
+        ] {
+            assert_eq!(connect(family, "origin.test").await.unwrap(), found);
+        }
+        let error = connect(None, "nobody.test").await.unwrap_err();
+        assert_eq!(error.to_string(), "resolve nobody.test");
+        assert_eq!(
+            error.source().unwrap().to_string(),
+            "nobody.test is unknown"
+        );
     }
 }

@@ -1,0 +1,188 @@
+//! Why a connector made no connection.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::error::BoxError;
+
+/// Why a connector made no connection. The text begins with what was tried (`connect to …`, `resolve …`), so that it can
+/// follow the word `cannot`.
+#[derive(Debug)]
+pub(crate) enum ConnectError {
+    /// No address could be connected to.
+    Addresses(FailedAddresses),
+    /// Anything else: what was tried, and the cause if it is an error of its own.
+    Other(Cow<'static, str>, Option<BoxError>),
+}
+
+/// The addresses that were tried, each with what came of it, in the order of the failures.
+#[derive(Debug)]
+pub(crate) struct FailedAddresses {
+    /// The name that the addresses are of; `None` if the host is an address itself.
+    pub(crate) name: Option<String>,
+    /// The local address that the connector was told to use.
+    pub(crate) from: Option<IpAddr>,
+    pub(crate) failed: Vec<(SocketAddr, io::Error)>,
+}
+
+impl ConnectError {
+    pub(crate) fn new(tried: impl Into<Cow<'static, str>>) -> Self {
+        Self::Other(tried.into(), None)
+    }
+
+    pub(crate) fn caused_by(
+        tried: impl Into<Cow<'static, str>>,
+        cause: impl Into<BoxError>,
+    ) -> Self {
+        Self::Other(tried.into(), Some(cause.into()))
+    }
+}
+
+impl FailedAddresses {
+    /// The error that says most: the first, unless it says only that this machine has no way to addresses of that family.
+    fn cause(&self) -> Option<&io::Error> {
+        let says_little = |kind| {
+            matches!(
+                kind,
+                io::ErrorKind::NetworkUnreachable | io::ErrorKind::AddrNotAvailable
+            )
+        };
+        let mut errors = self.failed.iter().map(|(_, error)| error);
+        let first = errors.next()?;
+        if !says_little(first.kind()) {
+            return Some(first);
+        }
+        errors
+            .find(|error| !says_little(error.kind()))
+            .or(Some(first))
+    }
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Addresses(addresses) => addresses.fmt(f),
+            Self::Other(tried, _) => f.write_str(tried),
+        }
+    }
+}
+
+impl fmt::Display for FailedAddresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("connect ")?;
+        if let Some(from) = self.from {
+            write!(f, "from {from} ")?;
+        }
+        for (at, (address, error)) in self.failed.iter().enumerate() {
+            let comma = if at == 0 { "" } else { ", " };
+            write!(f, "{comma}to {address}: {}", reason(error))?;
+        }
+        match &self.name {
+            Some(name) => write!(f, " ({name})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl StdError for ConnectError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::Addresses(addresses) => addresses.cause().map(|error| error as _),
+            Self::Other(_, cause) => cause.as_ref().map(|error| &**error as _),
+        }
+    }
+}
+
+/// The kind of an error in words; its own words where there is no kind for it. The number of a system's error is left to
+/// the source.
+pub(crate) fn reason(error: &io::Error) -> String {
+    let kind = error.kind().to_string();
+    match (error.kind(), kind.as_str()) {
+        // The latter is what std has no stable name for.
+        (io::ErrorKind::Other, _) | (_, "uncategorized error") => {}
+        _ => return kind,
+    }
+    let text = error.to_string();
+    let number = error
+        .raw_os_error()
+        .map(|code| format!(" (os error {code})"));
+    match number.and_then(|number| text.strip_suffix(&number)) {
+        Some(words) => words.to_owned(),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(errors: &[(&str, io::ErrorKind)]) -> FailedAddresses {
+        let failed = errors.iter().map(|&(address, kind)| {
+            let address = address.parse().unwrap();
+            (address, kind.into())
+        });
+        FailedAddresses {
+            name: None,
+            from: None,
+            failed: failed.collect(),
+        }
+    }
+
+    #[test]
+    fn every_address_is_named_with_its_reason() {
+        use io::ErrorKind::{ConnectionRefused, NetworkUnreachable};
+        let one = failed(&[("192.0.2.7:443", ConnectionRefused)]);
+        let one = ConnectError::Addresses(one);
+        assert_eq!(
+            one.to_string(),
+            "connect to 192.0.2.7:443: connection refused"
+        );
+        let two = FailedAddresses {
+            name: Some("host.test".to_owned()),
+            from: Some([192, 0, 2, 1].into()),
+            ..failed(&[
+                ("[2001:db8::7]:443", NetworkUnreachable),
+                ("192.0.2.7:443", ConnectionRefused),
+            ])
+        };
+        assert_eq!(
+            two.to_string(),
+            "connect from 192.0.2.1 to [2001:db8::7]:443: network unreachable, \
+             to 192.0.2.7:443: connection refused (host.test)"
+        );
+    }
+
+    #[test]
+    fn the_source_is_the_first_error_that_is_the_peers() {
+        use io::ErrorKind::{AddrNotAvailable, ConnectionRefused, NetworkUnreachable, TimedOut};
+        for (kinds, expected) in [
+            (vec![ConnectionRefused], ConnectionRefused),
+            (vec![TimedOut, ConnectionRefused], TimedOut),
+            (vec![NetworkUnreachable, TimedOut], TimedOut),
+            (
+                vec![NetworkUnreachable, AddrNotAvailable],
+                NetworkUnreachable,
+            ),
+        ] {
+            let errors: Vec<_> = kinds.iter().map(|&kind| ("192.0.2.7:1", kind)).collect();
+            let error = ConnectError::Addresses(failed(&errors));
+            let source = error.source().and_then(|it| it.downcast_ref::<io::Error>());
+            assert_eq!(source.map(io::Error::kind), Some(expected), "{kinds:?}");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_reason_is_in_words_and_never_the_text_of_its_error() {
+        // EMFILE, ECONNREFUSED
+        for (code, words) in [(24, "Too many open files"), (111, "connection refused")] {
+            let error = io::Error::from_raw_os_error(code);
+            assert_eq!(reason(&error), words);
+            assert_ne!(error.to_string(), words);
+        }
+        assert_eq!(reason(&io::Error::other("own words")), "own words");
+    }
+}

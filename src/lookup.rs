@@ -1,0 +1,79 @@
+//! What a connector is to look up.
+
+#[cfg(feature = "proxy")]
+use std::fmt;
+#[cfg(feature = "proxy")]
+use std::net::SocketAddr;
+#[cfg(feature = "proxy")]
+use std::sync::{Arc, OnceLock};
+
+use crate::route::Family;
+use crate::target::Destination;
+
+/// A host whose addresses are wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Lookup {
+    /// A name, or a literal address without its brackets.
+    pub(crate) host: String,
+    /// The URI's port, or the default of its scheme.
+    pub(crate) port: u16,
+    /// Whether the URI names the port. If so, the resolver's own port does not count.
+    pub(crate) has_port: bool,
+    /// The only addresses that will do.
+    pub(crate) family: Option<Family>,
+}
+
+impl Lookup {
+    pub(crate) fn of(destination: &Destination, family: Option<Family>) -> Self {
+        Self {
+            host: destination.host().to_owned(),
+            port: destination.port(),
+            has_port: destination.has_port(),
+            family,
+        }
+    }
+}
+
+/// A second host, which a connector looks up by its own resolver before it connects to the first: the origin, where the
+/// connection is to a SOCKS proxy that has to be given an address.
+///
+/// Clones share the answer.
+#[cfg(feature = "proxy")]
+#[derive(Clone)]
+pub(crate) struct SideLookup(Arc<Side>);
+
+#[cfg(feature = "proxy")]
+struct Side {
+    lookup: Lookup,
+    found: OnceLock<Vec<SocketAddr>>,
+}
+
+#[cfg(feature = "proxy")]
+#[allow(dead_code, reason = "SOCKS does not ask for it yet")]
+impl SideLookup {
+    pub(crate) fn new(lookup: Lookup) -> Self {
+        let found = OnceLock::new();
+        Self(Arc::new(Side { lookup, found }))
+    }
+
+    pub(crate) fn lookup(&self) -> &Lookup {
+        &self.0.lookup
+    }
+
+    /// The first answer stays.
+    pub(crate) fn answer(&self, found: Vec<SocketAddr>) {
+        self.0.found.get_or_init(|| found);
+    }
+
+    /// The addresses, in the order to try them. `None`: the connector has no resolver, or does not know of this request.
+    pub(crate) fn found(&self) -> Option<&[SocketAddr]> {
+        self.0.found.get().map(Vec::as_slice)
+    }
+}
+
+#[cfg(feature = "proxy")]
+impl fmt::Debug for SideLookup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SideLookup").field(self.lookup()).finish()
+    }
+}
