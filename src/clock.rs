@@ -56,6 +56,14 @@ impl Moment {
         })
     }
 
+    /// The moment `by` before, or this one where a clock does not go back that far.
+    pub(crate) fn earlier(self, by: Duration) -> Self {
+        Self {
+            mono: self.mono.checked_sub(by).unwrap_or(self.mono),
+            wall: self.wall.checked_sub(by).unwrap_or(self.wall),
+        }
+    }
+
     /// Whether this moment has come by `now`, on either clock.
     #[must_use]
     #[inline]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::Uri;
 use http::uri::{Authority, PathAndQuery, Scheme};
+use tokio::time::Instant;
 
 use crate::error::{Error, Kind, TargetError};
 use crate::extensions::Partition;
@@ -50,6 +51,13 @@ pub trait Target {
     #[inline]
     fn is_returning(&self) -> bool {
         false
+    }
+
+    /// When this caller began to wait, if it has waited before: its whole wait is measured by one clock, and
+    /// [`Limits::checkout_timeout`](crate::Limits::checkout_timeout) limits all of it.
+    #[inline]
+    fn waiting_since(&self) -> Option<Instant> {
+        None
     }
 }
 
@@ -165,6 +173,7 @@ struct Terms {
     implied_port: bool,
     #[cfg(feature = "proxy")]
     side_lookup: Option<SideLookup>,
+    waiting_since: Option<Instant>,
 }
 
 /// The path and query of a secured destination's URI whose port is only the default of `https`. Such a URI is `http` and has
@@ -217,6 +226,15 @@ impl Destination {
     #[inline]
     pub(crate) fn return_to_line(&mut self) {
         self.returning = true;
+    }
+
+    /// A caller waits in line for it, from now on at the latest.
+    #[cold]
+    pub(crate) fn begin_to_wait(&mut self) {
+        let since = &mut self.terms().waiting_since;
+        if since.is_none() {
+            *since = Some(Instant::now());
+        }
     }
 
     /// The same origin, connected to in this way.
@@ -335,6 +353,11 @@ impl Target for Destination {
     #[inline]
     fn is_returning(&self) -> bool {
         self.returning
+    }
+
+    #[inline]
+    fn waiting_since(&self) -> Option<Instant> {
+        self.terms.as_ref()?.waiting_since
     }
 }
 

@@ -36,11 +36,20 @@ where
 }
 
 enum State<C: Poolable, E: Send + 'static, T> {
-    /// Not in line, but that something was given to it there that it has no use for. The target stays until it is needed.
-    Start(Option<T>, Option<Spoiled<C>>),
+    /// Not in line.
+    Start(Start<C, E, T>),
     /// Everything but an idle connection that is found open at once.
     Slow(Box<Slow<C, E, T>>),
     Done,
+}
+
+struct Start<C: Poolable, E: Send + 'static, T> {
+    /// Here until it is needed.
+    target: Option<T>,
+    /// A connection that this caller was given and has no use for.
+    spoiled: Option<Spoiled<C>>,
+    /// Its wait so far, where it has waited: one clock measures all of a wait.
+    before: Option<Box<Slow<C, E, T>>>,
 }
 
 struct Slow<C: Poolable, E: Send + 'static, T> {
@@ -74,9 +83,10 @@ impl<C: Poolable, E: Send + 'static, T: Target> State<C, E, T> {
     #[cold]
     fn after(doubtful: Option<(Box<Berth<C>>, Liveness)>, target: T, now: Moment) -> Self {
         match doubtful {
-            None => Self::Start(Some(target), None),
+            None => Self::Start(Start::new(target, None)),
             Some((berth, Liveness::Dead)) => {
-                Self::Start(Some(target), Some(Spoiled::new(berth, Cause::Stale)))
+                let spoiled = Spoiled::new(berth, Cause::Stale);
+                Self::Start(Start::new(target, Some(spoiled)))
             }
             Some((berth, _)) => {
                 let mut slow = Slow::new(&target, now);
@@ -84,6 +94,17 @@ impl<C: Poolable, E: Send + 'static, T: Target> State<C, E, T> {
                 slow.target = Some(target);
                 Self::Slow(Box::new(slow))
             }
+        }
+    }
+}
+
+impl<C: Poolable, E: Send + 'static, T> Start<C, E, T> {
+    #[inline]
+    fn new(target: T, spoiled: Option<Spoiled<C>>) -> Self {
+        Self {
+            target: Some(target),
+            spoiled,
+            before: None,
         }
     }
 }
@@ -99,7 +120,7 @@ where
         Self {
             watch: Watch::begin(&target),
             parts,
-            state: State::Start(Some(target), None),
+            state: State::Start(Start::new(target, None)),
         }
     }
 }
@@ -148,31 +169,33 @@ where
     /// An idle connection that is found open at once, or else the state to go on in.
     #[inline]
     fn start(&mut self) -> Result<Option<C>, Denied> {
-        let State::Start(target, spoiled) = &mut self.state else {
+        let State::Start(start) = &mut self.state else {
             return Ok(None);
         };
-        let wanted = target.as_ref().expect("kept until it is needed");
+        let wanted = start.target.as_ref().expect("kept until it is needed");
         let pool = &self.parts.pool;
         let mut ask = Ask::of(wanted);
-        ask.returning |= spoiled.is_some();
+        ask.returning |= start.spoiled.is_some();
         loop {
             let now = pool.limits().clock.now();
-            match pool.checkout(&wanted.key(), ask, spoiled.take(), now) {
+            match pool.checkout(&wanted.key(), ask, start.spoiled.take(), now) {
                 Verdict::Take(mut berth) => match berth.connection().probe() {
-                    Liveness::Open => return Ok(Some(self.served(berth, now, None))),
+                    Liveness::Open => {
+                        let before = start.before.as_ref();
+                        let waited = before.map(|slow| now.since(slow.since));
+                        return Ok(Some(self.served(berth, now, waited)));
+                    }
                     Liveness::Dead => {
-                        *spoiled = Some(Spoiled::new(berth, Cause::Stale));
+                        start.spoiled = Some(Spoiled::new(berth, Cause::Stale));
                         ask.returning = true;
                     }
                     Liveness::Unknown => {
-                        let target = target.take();
-                        self.go_slow(target, Verdict::Take(berth), now)?;
+                        self.go_slow(Verdict::Take(berth), now)?;
                         return Ok(None);
                     }
                 },
                 verdict => {
-                    let target = target.take();
-                    self.go_slow(target, verdict, now)?;
+                    self.go_slow(verdict, now)?;
                     return Ok(None);
                 }
             }
@@ -180,20 +203,25 @@ where
     }
 
     #[cold]
-    fn go_slow(
-        &mut self,
-        target: Option<T>,
-        verdict: Verdict<C>,
-        now: Moment,
-    ) -> Result<(), Denied> {
-        let target = target.expect("kept until it is needed");
-        let mut slow = Slow::new(&target, now);
+    fn go_slow(&mut self, verdict: Verdict<C>, now: Moment) -> Result<(), Denied> {
+        let State::Start(start) = mem::replace(&mut self.state, State::Done) else {
+            unreachable!("it has just asked");
+        };
+        let target = start.target.expect("kept until it is needed");
+        let mut slow = match start.before {
+            Some(mut before) => {
+                before.waited = Some(now.since(before.since));
+                before
+            }
+            None => Box::new(Slow::new(&target, now)),
+        };
         match verdict {
             Verdict::Take(berth) => {
                 slow.vetting = Some(Vetting::new(berth));
                 slow.target = Some(target);
             }
             Verdict::Make(slot, waiter) => {
+                slow.patience = None;
                 slow.waiter = Some(waiter);
                 slow.connect = Some(self.connect(slot, target));
             }
@@ -201,14 +229,16 @@ where
                 slow.waiter = Some(waiter);
                 slow.target = Some(target);
                 let limit = self.parts.pool.limits().checkout_timeout;
-                if limit != Duration::MAX {
-                    slow.patience = Some((limit, Box::pin(tokio::time::sleep(limit))));
+                if limit != Duration::MAX && slow.patience.is_none() {
+                    let spent = now.mono.saturating_duration_since(slow.since.mono);
+                    let sleep = tokio::time::sleep(limit.saturating_sub(spent));
+                    slow.patience = Some((limit, Box::pin(sleep)));
                 }
             }
             Verdict::QueueFull(limit) => return Err(Denied::QueueFull(limit)),
             Verdict::ShutDown => return Err(Denied::ShutDown),
         }
-        self.state = State::Slow(Box::new(slow));
+        self.state = State::Slow(slow);
         Ok(())
     }
 
@@ -271,7 +301,7 @@ where
     fn poll_within(&mut self, cx: &mut Context<'_>) -> Poll<Result<C, CheckoutError<E>>> {
         let this = self;
         loop {
-            if matches!(this.state, State::Start(..)) {
+            if matches!(this.state, State::Start(_)) {
                 match this.start() {
                     Ok(None) => {}
                     Ok(Some(conn)) => {
@@ -308,8 +338,11 @@ where
                     this.state = State::Slow(slow);
                 }
                 Step::Again(spoiled) => {
-                    let target = slow.target.take().expect("kept until a connect begins");
-                    this.state = State::Start(Some(target), Some(spoiled));
+                    this.state = State::Start(Start {
+                        target: slow.target.take(),
+                        spoiled: Some(spoiled),
+                        before: Some(slow),
+                    });
                 }
                 Step::Failed(error) => return Poll::Ready(Err(error)),
                 Step::Pending => {
@@ -345,7 +378,10 @@ impl<C: Poolable, E: Send + 'static, T> Slow<C, E, T> {
             waiter: None,
             connect: None,
             vetting: None,
-            since: now,
+            since: match target.waiting_since() {
+                Some(since) => now.earlier(since.elapsed()),
+                None => now,
+            },
             waited: None,
             handed_over: false,
             patience: None,

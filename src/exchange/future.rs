@@ -162,7 +162,12 @@ where
         }
         let conn = loop {
             if let StateProjection::Checkout { future } = this.state.as_mut().project() {
-                break ready!(future.poll(cx)).map_err(refused)?;
+                let Poll::Ready(checked_out) = future.poll(cx) else {
+                    let destination = this.destination.as_mut();
+                    destination.expect("read from the request").begin_to_wait();
+                    return Poll::Pending;
+                };
+                break checked_out.map_err(refused)?;
             }
             ready!(this.given.service.poll_ready(cx)).map_err(refused)?;
             let destination = this.destination.as_ref();

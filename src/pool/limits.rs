@@ -117,7 +117,8 @@ impl Limits {
         self
     }
 
-    /// The longest time that a caller waits in line; making a connection has a time of its own. Default: no limit.
+    /// The longest time that a caller waits in line, in all: a connection that it was handed and could not use does not begin
+    /// the time anew. Making a connection has a time of its own. Default: no limit.
     pub fn checkout_timeout(mut self, max: Duration) -> Self {
         self.checkout_timeout = max;
         self
