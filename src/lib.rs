@@ -127,7 +127,7 @@ mod target;
 mod tls_config;
 
 pub use agent::{
-    AgentHandle, ConnectionState, ConnectionStatus, Drained, Event, EventKind, Status,
+    AgentHandle, ConnectionState, ConnectionStatus, Drained, Event, EventKind, PrewarmError, Status,
 };
 pub use bond::{CloseHook, TransportGuard};
 pub use cause::Cause;

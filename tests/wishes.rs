@@ -9,6 +9,7 @@ use http::Request;
 use http_body_util::Full;
 use support::agent::{agent, agent_over, agent_paused, at_rest, fetch, get, post, read, send};
 use support::{CountingConnector, Gate, RefusingPort, Server, Sockets, eventually, script};
+use tower::Layer;
 use tower_keep_alive::{Cause, ConnectionState, Destination, KeepAliveLayer};
 
 fn target(url: &str) -> Destination {
@@ -89,11 +90,39 @@ async fn prewarming_tells_of_the_connect_that_failed_and_keeps_nothing_of_it() {
     let port = RefusingPort::new();
     let (_client, handle) = agent(KeepAliveLayer::new());
     let error = handle.prewarm(target(&port.url("/")), 2).await.unwrap_err();
-    assert!(error.is_connect(), "{error:?}");
-    assert_eq!(handle.status().create_errors, 2);
+    assert!(error.error().is_connect(), "{error:?}");
+    assert_eq!((error.made(), handle.status().create_errors), (0, 2));
     handle.drain().await;
     let error = handle.prewarm(target(&port.url("/")), 2).await.unwrap_err();
-    assert!(error.is_shut_down(), "{error:?}");
+    assert!(error.error().is_shut_down(), "{error:?}");
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn prewarming_goes_on_where_one_service_fails_and_counts_what_the_others_made() {
+    let server = Server::ok().await;
+    let gate = Gate::new();
+    let works = CountingConnector::new(Sockets).gate(&gate);
+    let fails = CountingConnector::new(Sockets);
+    fails.fail_next(4);
+    let layer = KeepAliveLayer::<Full<bytes::Bytes>>::new();
+    let handle = layer.handle();
+    let services = [&fails, &works, &fails, &works].map(|it| layer.layer(it.clone()));
+    let warming = handle.prewarm(target(&server.url("/")), 2);
+    let steps = async {
+        // No service waits for another.
+        eventually("all wait", || gate.waiting() == 4 && fails.made() == 4).await;
+        gate.open(9);
+    };
+    let (warmed, ()) = tokio::join!(warming, steps);
+    let error = warmed.unwrap_err();
+    assert_eq!(error.made(), 4);
+    assert_eq!(error.to_string(), "prewarming failed after 4 connections");
+    assert!(tower_keep_alive::Error::from(error).is_connect());
+    let status = handle.status();
+    assert_eq!((status.created, status.create_errors), (8, 4));
+    assert_eq!(status.idle.values().sum::<usize>(), 4);
+    drop(services);
     at_rest(&handle).await;
 }
 

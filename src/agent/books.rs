@@ -8,10 +8,9 @@ use std::sync::{Arc, PoisonError, Weak};
 use tokio::sync::Notify;
 
 use crate::agent::event::Listeners;
-use crate::agent::{ConnectionStatus, Status};
+use crate::agent::{ConnectionStatus, Status, Warmed};
 use crate::bond::Bond;
 use crate::cause::Cause;
-use crate::error::Error;
 use crate::key::Key;
 use crate::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard};
@@ -49,8 +48,8 @@ pub(crate) trait Warm: Send + Sync {
     fn warm(self: Arc<Self>, target: Destination, count: usize) -> Warming;
 }
 
-/// Resolves to the number of connections that were made.
-pub(crate) type Warming = Pin<Box<dyn Future<Output = Result<usize, Error>> + Send>>;
+/// Resolves when the last connect of one service is over.
+pub(crate) type Warming = Pin<Box<dyn Future<Output = Warmed> + Send>>;
 
 /// The present of one host pool.
 #[derive(Clone, Copy, Debug)]

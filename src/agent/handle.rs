@@ -5,8 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::agent::{Books, ConnectionStatus, Event, Mode, Status};
-use crate::error::Error;
+use crate::agent::{Books, ConnectionStatus, Event, Mode, PrewarmError, Status, prewarm};
 use crate::key::Key;
 use crate::target::Destination;
 
@@ -123,13 +122,14 @@ impl AgentHandle {
     /// limits, and not while callers wait in line for one. Resolves, when the last connect is over, to the number that
     /// were made; the first request on each finds it [reused](crate::ConnectionInfo::is_reused).
     ///
-    /// They are made by the services of a [`KeepAliveLayer`](crate::KeepAliveLayer), each its own; a handle of a
-    /// [`CheckoutLayer`](crate::CheckoutLayer) has none.
+    /// They are made by the services of a [`KeepAliveLayer`](crate::KeepAliveLayer), all at the same time and each its
+    /// own; a handle of a [`CheckoutLayer`](crate::CheckoutLayer) has none.
     ///
     /// # Errors
     ///
     /// The first connect that failed, as a request would see it, or that the agent is
-    /// [shut down](Error::is_shut_down). The connections that could be made are kept.
+    /// [shut down](crate::Error::is_shut_down). The other connects, of this service and of all others, go on all the
+    /// same: what they make is kept, and [counted](PrewarmError::made).
     ///
     /// # Cancel safety
     ///
@@ -144,12 +144,10 @@ impl AgentHandle {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn prewarm(&self, target: Destination, count: usize) -> Result<usize, Error> {
-        let mut made = 0;
-        for maker in self.books.makers() {
-            made += maker.warm(target.clone(), count).await?;
-        }
-        Ok(made)
+    pub async fn prewarm(&self, target: Destination, count: usize) -> Result<usize, PrewarmError> {
+        let makers = self.books.makers().into_iter();
+        let warming = makers.map(|maker| maker.warm(target.clone(), count));
+        prewarm::all(warming.collect()).await
     }
 
     /// Closes the connections that are idle now. Requests go on, and new ones open connections again.

@@ -6,6 +6,7 @@ mod event;
 mod handle;
 #[cfg(feature = "metrics")]
 mod meters;
+mod prewarm;
 mod status;
 #[cfg(feature = "tracing")]
 mod trace;
@@ -16,6 +17,8 @@ pub use event::{Event, EventKind};
 pub use handle::{AgentHandle, Drained};
 #[cfg(feature = "metrics")]
 pub(crate) use meters::{OpenConnections, waited};
+pub use prewarm::PrewarmError;
+pub(crate) use prewarm::Warmed;
 pub use status::Status;
 #[cfg(feature = "tracing")]
 pub(crate) use trace::TARGET;

@@ -6,7 +6,7 @@ use std::task::Poll;
 
 use tower_service::Service;
 
-use crate::agent::{Warm, Warming};
+use crate::agent::{Warm, Warmed, Warming};
 use crate::checkout::connect::Connect;
 use crate::checkout::service::Parts;
 use crate::checkout::watch::Watch;
@@ -24,10 +24,15 @@ where
     fn warm(self: Arc<Self>, target: Destination, count: usize) -> Warming {
         Box::pin(async move {
             let limit = self.pool.limits().connect_timeout;
-            let slots = self
-                .pool
-                .warm(&target.key(), count)
-                .map_err(refused::<M::Error>)?;
+            let slots = match self.pool.warm(&target.key(), count) {
+                Ok(slots) => slots,
+                Err(denied) => {
+                    return Warmed {
+                        made: 0,
+                        failed: Some(refused::<M::Error>(denied)),
+                    };
+                }
+            };
             let mut connects: Vec<_> = slots
                 .into_iter()
                 .map(|slot| {
@@ -57,10 +62,8 @@ where
                 }
             })
             .await;
-            match failed {
-                Some(error) => Err(Error::from_checkout(error.into())),
-                None => Ok(made),
-            }
+            let failed = failed.map(|error| Error::from_checkout(error.into()));
+            Warmed { made, failed }
         })
     }
 }

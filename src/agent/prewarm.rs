@@ -1,0 +1,86 @@
+//! Connections that are made before they are asked for, by all services of an agent.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::poll_fn;
+use std::task::Poll;
+
+use crate::agent::Warming;
+use crate::error::Error;
+
+/// Why not all connections could be made ahead of their requests: the first connect that failed, and how many others did
+/// not.
+///
+/// It turns into the [`Error`] of that connect by `?`, and names it as its source.
+#[derive(Debug)]
+pub struct PrewarmError {
+    made: usize,
+    error: Error,
+}
+
+impl PrewarmError {
+    /// How many connections were made, and are idle now.
+    #[must_use]
+    pub fn made(&self) -> usize {
+        self.made
+    }
+
+    /// The first connect that failed, as a request would see it.
+    #[must_use]
+    pub fn error(&self) -> &Error {
+        &self.error
+    }
+}
+
+impl fmt::Display for PrewarmError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "prewarming failed after {} connections", self.made)
+    }
+}
+
+impl StdError for PrewarmError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&self.error)
+    }
+}
+
+impl From<PrewarmError> for Error {
+    fn from(failed: PrewarmError) -> Self {
+        failed.error
+    }
+}
+
+/// What the services have made, and the first connect that failed.
+#[derive(Debug, Default)]
+pub(crate) struct Warmed {
+    pub(crate) made: usize,
+    pub(crate) failed: Option<Error>,
+}
+
+/// Waits for all services at once.
+pub(super) async fn all(mut warming: Vec<Warming>) -> Result<usize, PrewarmError> {
+    let mut all = Warmed::default();
+    poll_fn(|cx| {
+        warming.retain_mut(|service| match service.as_mut().poll(cx) {
+            Poll::Pending => true,
+            Poll::Ready(warmed) => {
+                all.made += warmed.made;
+                all.failed = all.failed.take().or(warmed.failed);
+                false
+            }
+        });
+        if warming.is_empty() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
+    match all.failed {
+        Some(error) => Err(PrewarmError {
+            made: all.made,
+            error,
+        }),
+        None => Ok(all.made),
+    }
+}
