@@ -12,8 +12,9 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(crate) struct Activity {
     moved: AtomicBool,
-    /// No head of a response has been seen in this use.
-    awaits_head: AtomicBool,
+    /// The number of the latest exchange times two, and one more when the head of its response has been seen. A use is
+    /// one exchange, unless its owner sends more requests by hand.
+    exchange: AtomicU32,
     caller_waits: AtomicBool,
     read_waits: AtomicBool,
     write_waits: AtomicBool,
@@ -28,6 +29,8 @@ pub(crate) struct Activity {
 /// As the place of a limit: none.
 const NEVER: u32 = u32::MAX;
 const NOT_SET: u32 = u32::MAX - 1;
+/// Beside the number of an exchange.
+const HEAD_SEEN: u32 = 1;
 /// Beside the number of a use, which never gets that far.
 const OVER: u64 = 1 << 63;
 
@@ -35,7 +38,7 @@ impl Activity {
     pub(crate) fn new() -> Self {
         Self {
             moved: AtomicBool::new(true),
-            awaits_head: AtomicBool::new(true),
+            exchange: AtomicU32::new(0),
             caller_waits: AtomicBool::new(true),
             read_waits: AtomicBool::new(false),
             write_waits: AtomicBool::new(false),
@@ -59,7 +62,7 @@ impl Activity {
     pub(crate) fn begin_use(&self, number: u64) {
         self.moved.store(true, Ordering::Relaxed);
         self.limit_now.store(NOT_SET, Ordering::Relaxed);
-        self.awaits_head.store(true, Ordering::Relaxed);
+        self.begin_exchange();
         self.caller_waits.store(true, Ordering::Relaxed);
         self.uses.store(number, Ordering::Relaxed);
     }
@@ -70,17 +73,34 @@ impl Activity {
         self.uses.load(Ordering::Relaxed) & !OVER
     }
 
+    /// A request is sent in the use that has begun. The first one of a use has begun with it.
+    #[inline]
+    pub(crate) fn request(&self) {
+        if self.exchange_without_head().is_none() {
+            self.begin_exchange();
+        }
+    }
+
+    /// Said by whoever has the connection, as what follows: by one at a time.
+    #[inline]
+    fn begin_exchange(&self) {
+        let latest = self.exchange.load(Ordering::Relaxed);
+        self.exchange
+            .store((latest | HEAD_SEEN).wrapping_add(1), Ordering::Relaxed);
+    }
+
     /// The head of the response is here.
     #[inline]
     pub(crate) fn answered(&self) {
-        self.awaits_head.store(false, Ordering::Relaxed);
+        let latest = self.exchange.load(Ordering::Relaxed);
+        self.exchange.store(latest | HEAD_SEEN, Ordering::Relaxed);
     }
 
-    /// The use under way, if the head of its response has not been seen.
+    /// What tells the exchange under way from the one before, if the head of its response has not been seen.
     #[inline]
-    pub(crate) fn use_without_head(&self) -> Option<u64> {
-        let awaits = self.awaits_head.load(Ordering::Relaxed);
-        awaits.then(|| self.uses.load(Ordering::Relaxed))
+    pub(crate) fn exchange_without_head(&self) -> Option<u32> {
+        let latest = self.exchange.load(Ordering::Relaxed);
+        (latest & HEAD_SEEN == 0).then_some(latest)
     }
 
     /// Said, as that it begins, by whoever has the connection: by one at a time.
@@ -214,6 +234,25 @@ mod tests {
             assert_eq!(in_millis(Duration::from_millis(too_long)), NEVER);
         }
         assert_eq!(in_millis(Duration::MAX), NEVER);
+    }
+
+    #[test]
+    fn each_request_of_a_use_awaits_a_head_of_its_own() {
+        let activity = Activity::new();
+        let mut exchanges = std::collections::BTreeSet::new();
+        for number in 1..=3 {
+            activity.begin_use(number);
+            for _ in 0..3 {
+                activity.request();
+                let exchange = activity.exchange_without_head().unwrap();
+                assert!(exchanges.insert(exchange));
+                activity.answered();
+                assert_eq!(activity.exchange_without_head(), None);
+            }
+        }
+        activity.begin_use(4);
+        activity.begin_use(5);
+        assert!(exchanges.insert(activity.exchange_without_head().unwrap()));
     }
 
     #[test]

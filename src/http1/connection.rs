@@ -128,6 +128,7 @@ where
                 bond,
             };
         };
+        bond.activity().request();
         upload::begin(request.body(), &bond);
         // Nothing in here can fail, and so it is moved once.
         let (head, body) = request.into_parts();

@@ -250,7 +250,7 @@ mod tests {
         ] {
             let (here, mut there) = tokio::io::duplex(1 << 20);
             let bond = Arc::new(Bond::new());
-            let transport = Transport::new(here, TransportGuard::new(bond.clone()));
+            let transport = Transport::new(here, TransportGuard::new(bond.clone()), 0);
             let (mut sender, connection) = handshake(TokioIo::new(transport)).await.unwrap();
             tokio::spawn(Driver::new(connection.with_upgrades(), bond.clone()));
             let length = piece * count;

@@ -1,68 +1,92 @@
-//! How much may come before the head of a response.
+//! How much a server may send before the head of its response.
 
 use std::io;
 
-/// The most interim responses (1xx) to one request. The JDK's client has the same limit; RFC 9110 §15.2 allows any
-/// number.
-const MOST: u8 = 8;
+/// The most interim responses (1xx) to one request, unless a layer says otherwise. RFC 9110 §15.2 allows any number; the
+/// JDK's client accepts 8, which a proxy that passes on hints exceeds.
+pub(super) const DEFAULT_MAX: usize = 100;
 
-/// The most bytes until hyper has a response's head. hyper limits a head to less; this limits what comes before it, in
-/// however small pieces.
-const MOST_BYTES: usize = 1 << 20;
+/// The most bytes of interim responses to one request, however many they are. hyper limits each head; this limits their
+/// sum.
+const MAX_BYTES: u32 = 1 << 20;
 
-/// Counts what comes in before the head of a response, in whatever pieces. hyper skips interim responses without limit;
-/// its callback for them would cost every request an extension.
-#[derive(Debug, Default)]
+/// As [`Interim::max`]: no limit but that of bytes, which more responses than this would exceed by far.
+const ANY: u16 = u16::MAX;
+
+/// Counts the interim responses to one request, and their bytes, as they are read beneath hyper, in whatever pieces.
+///
+/// hyper skips interim responses without limit. Its callback for them would cost each request an extension, and so an
+/// allocation; here a request whose response comes at once costs one look at its first bytes.
+///
+/// A parser beneath a parser must be as lenient: whatever hyper (httparse) reads as the head of an interim response is
+/// read as one here. A status line may follow any number of empty lines; a line ends with LF, with or without CR before
+/// it; a line that begins with a space is a line like any other. What hyper refuses may be counted either way.
+#[derive(Debug)]
 pub(super) struct Interim {
-    /// The use that this is about.
-    number: u64,
-    /// Up to [`MOST_BYTES`].
+    /// What tells the exchange that this is about from others.
+    exchange: u32,
+    /// Of empty lines and interim responses. At most one more than `MAX_BYTES`.
     bytes: u32,
-    responses: u8,
-    head: Head,
+    responses: u16,
+    max: u16,
+    position: Position,
 }
 
-/// What the bytes that were read last are a part of.
-#[derive(Clone, Copy, Debug)]
-enum Head {
-    /// A head that has just begun: so many bytes of it were as an interim response's are.
-    Beginning(u8),
-    /// An interim response's: so many bytes of its end were the last.
-    Interim(u8),
-    /// The response's own, which hyper reads.
-    Last,
+/// What the next byte is a part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Position {
+    /// A status line, of which so many bytes were read, or an empty line before one.
+    StatusLine(u8),
+    /// A status code that begins with 1, and so many digits more.
+    Code(u8),
+    /// An interim response, at the beginning of a line: an empty one is its end.
+    Line,
+    /// An interim response, in the middle of a line.
+    InLine,
+    /// The response itself, which hyper reads and limits.
+    Response,
 }
 
-impl Default for Head {
-    fn default() -> Self {
-        Self::Beginning(0)
-    }
+impl Position {
+    const START: Self = Self::StatusLine(0);
 }
 
-/// How the head of an interim response begins; the minor version is any.
-const BEGINNING: &[u8] = b"HTTP/1.? 1";
-const END: &[u8] = b"\r\n\r\n";
+/// How a status line begins; the minor version is any.
+const VERSION: &[u8] = b"HTTP/1.? ";
 
 impl Interim {
-    /// Bytes that came in while no head had been seen in the use of this number.
+    /// With room for `max` interim responses to each request.
+    pub(super) fn new(max: usize) -> Self {
+        Self {
+            exchange: 0,
+            bytes: 0,
+            responses: 0,
+            max: u16::try_from(max).unwrap_or(ANY),
+            position: Position::START,
+        }
+    }
+
+    /// Takes note of bytes that came in before the caller of this exchange had a response's head.
+    ///
+    /// # Errors
+    ///
+    /// That the server has sent too much before its response.
     #[inline]
-    pub(super) fn read(&mut self, number: u64, bytes: &[u8]) -> io::Result<()> {
-        if self.number != number {
+    pub(super) fn read(&mut self, exchange: u32, bytes: &[u8]) -> io::Result<()> {
+        if self.exchange != exchange {
             *self = Self {
-                number,
-                ..Self::default()
+                exchange,
+                bytes: 0,
+                responses: 0,
+                max: self.max,
+                position: Position::START,
             };
         }
-        let so_far = self.bytes as usize + bytes.len();
-        if so_far > MOST_BYTES {
-            return Err(too_much("the head of the response has no end"));
-        }
-        self.bytes = so_far as u32;
-        match self.head {
-            Head::Last => Ok(()),
-            // Almost always the response's own, and whole.
-            Head::Beginning(0) if bytes.get(9).is_some_and(|it| *it != b'1') => {
-                self.head = Head::Last;
+        match (self.position, bytes) {
+            (Position::Response, _) => Ok(()),
+            // Almost always: `HTTP/1.1 2`.
+            (Position::START, [b'H', _, _, _, _, _, _, _, _, b'2'..=b'9', ..]) => {
+                self.position = Position::Response;
                 Ok(())
             }
             _ => self.count(bytes),
@@ -71,41 +95,63 @@ impl Interim {
 
     #[cold]
     fn count(&mut self, bytes: &[u8]) -> io::Result<()> {
-        for byte in bytes {
-            self.head = match self.head {
-                // hyper skips empty lines before a head.
-                Head::Beginning(0) if matches!(byte, b'\r' | b'\n') => Head::Beginning(0),
-                Head::Beginning(at) if !fits(BEGINNING, at, *byte) => Head::Last,
-                Head::Beginning(at) if !is_last(BEGINNING, at) => Head::Beginning(at + 1),
-                Head::Beginning(_) => {
-                    self.responses += 1;
-                    if self.responses > MOST {
-                        return Err(too_much("there are too many interim responses"));
-                    }
-                    Head::Interim(0)
+        for &byte in bytes {
+            self.position = self.position.after(byte);
+            if self.position == Position::Response {
+                return Ok(());
+            }
+            if self.position == Position::COUNTED {
+                self.position = Position::InLine;
+                self.responses = self.responses.saturating_add(1);
+                if self.responses > self.max && self.max != ANY {
+                    let max = self.max;
+                    return Err(too_much(format!(
+                        "the server sent more than {max} interim (1xx) responses"
+                    )));
                 }
-                Head::Interim(at) if !fits(END, at, *byte) => {
-                    Head::Interim(u8::from(*byte == END[0]))
-                }
-                Head::Interim(at) if !is_last(END, at) => Head::Interim(at + 1),
-                Head::Interim(_) => Head::Beginning(0),
-                Head::Last => return Ok(()),
-            };
+            }
+            self.bytes += 1;
+            if self.bytes > MAX_BYTES {
+                return Err(too_much(format!(
+                    "the server sent more than {MAX_BYTES} bytes of interim (1xx) responses"
+                )));
+            }
         }
         Ok(())
     }
 }
 
-fn fits(pattern: &[u8], at: u8, byte: u8) -> bool {
-    let expected = pattern[usize::from(at)];
-    expected == byte || expected == b'?'
+impl Position {
+    /// An interim response, at the end of its status code.
+    const COUNTED: Self = Self::Code(2);
+
+    fn after(self, byte: u8) -> Self {
+        match (self, byte) {
+            (Self::START, b'\r' | b'\n') => Self::START,
+            (Self::StatusLine(read), _) if usize::from(read) < VERSION.len() => {
+                match VERSION[usize::from(read)] {
+                    b'?' => Self::StatusLine(read + 1),
+                    expected if expected == byte => Self::StatusLine(read + 1),
+                    _ => Self::Response,
+                }
+            }
+            (Self::StatusLine(read), b' ') => Self::StatusLine(read),
+            (Self::StatusLine(_), b'1') => Self::Code(0),
+            (Self::StatusLine(_), _) => Self::Response,
+            (Self::Code(0), b'0') => Self::Code(1),
+            // 101: it switches protocols, and nothing of HTTP follows it.
+            (Self::Code(1), b'1') => Self::Response,
+            (Self::Code(_), _) => Self::COUNTED,
+            (Self::Line, b'\n') => Self::START,
+            (Self::Line, b'\r') => Self::Line,
+            (Self::InLine, b'\n') => Self::Line,
+            (Self::Line | Self::InLine, _) => Self::InLine,
+            (Self::Response, _) => Self::Response,
+        }
+    }
 }
 
-fn is_last(pattern: &[u8], at: u8) -> bool {
-    usize::from(at) + 1 == pattern.len()
-}
-
-fn too_much(what: &'static str) -> io::Error {
+fn too_much(what: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
@@ -116,47 +162,97 @@ mod tests {
     const HINTS: &[u8] = b"HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n";
     const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
+    /// Interim responses as hyper accepts them.
+    const LENIENT: [&[u8]; 10] = [
+        HINTS,
+        b"\nHTTP/1.1 103 Early Hints\r\n\r\n",
+        b"\r\n\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n",
+        b"\n\r\n\nHTTP/1.1 102 Processing\n\n",
+        b"HTTP/1.0 100 Continue\r\n\r\n",
+        b"HTTP/1.1 199\n\r\n",
+        b"HTTP/1.1 110 \r\n\n",
+        b"HTTP/1.1 103 \xff\nlink: a\nlink: b\n\n",
+        b"HTTP/1.1 103 x\r\nlink: a\r\n b\r\n \r\n\tc:\r\n\r\n",
+        b"HTTP/1.1 100 HTTP/1.1 200\r\nHTTP/1.1: 200\r\n\r\n",
+    ];
+
+    fn interim() -> Interim {
+        Interim::new(DEFAULT_MAX)
+    }
+
+    fn read_in_pieces(interim: &mut Interim, bytes: &[u8], size: usize) -> io::Result<()> {
+        let mut pieces = bytes.chunks(size);
+        pieces.try_for_each(|piece| interim.read(1, piece))
+    }
+
     #[test]
-    fn eight_are_borne_in_whatever_pieces() {
-        let mut together = HINTS.repeat(8);
-        together.extend(OK);
-        Interim::default().read(1, &together).unwrap();
-        let mut one_by_one = Interim::default();
-        for _ in 0..8 {
-            one_by_one.read(1, HINTS).unwrap();
+    fn as_many_as_the_limit_pass_and_one_more_does_not_in_every_form_and_any_pieces() {
+        for form in LENIENT {
+            for size in [1, 2, 3, 7, 16, 1000, usize::MAX] {
+                let bytes = |count| [&form.repeat(count), OK].concat();
+                for max in [0, 1, 8, DEFAULT_MAX] {
+                    let name = format!("{max} of {:?} by {size}", form.escape_ascii().to_string());
+                    let mut interim = Interim::new(max);
+                    read_in_pieces(&mut interim, &bytes(max), size).expect(&name);
+                    assert_eq!(interim.position, Position::Response, "{name}");
+                    let error = read_in_pieces(&mut Interim::new(max), &bytes(max + 1), size);
+                    assert_eq!(
+                        error.expect_err(&name).to_string(),
+                        format!("the server sent more than {max} interim (1xx) responses")
+                    );
+                }
+            }
         }
-        one_by_one.read(1, OK).unwrap();
-        // Another request begins anew.
-        one_by_one.read(2, &together).unwrap();
     }
 
     #[test]
-    fn a_ninth_is_not() {
-        let error = Interim::default().read(1, &HINTS.repeat(9)).unwrap_err();
-        assert!(error.to_string().contains("interim"), "{error}");
-        let mut one_by_one = Interim::default();
-        let read = (0..9).map(|_| one_by_one.read(1, HINTS));
-        assert!(read.last().unwrap().is_err());
+    fn each_request_has_its_own() {
+        let mut interim = interim();
+        for exchange in 1..=3 {
+            interim.read(exchange, &HINTS.repeat(DEFAULT_MAX)).unwrap();
+        }
+        interim.read(3, HINTS).unwrap_err();
     }
 
     #[test]
-    fn they_are_counted_byte_by_byte() {
-        let all = |count: usize| {
-            let mut interim = Interim::default();
-            let bytes = [b"\r\n".to_vec(), HINTS.repeat(count), OK.to_vec()].concat();
-            bytes
-                .iter()
-                .try_for_each(|byte| interim.read(1, std::slice::from_ref(byte)))
-        };
-        all(8).unwrap();
-        let error = all(9).unwrap_err();
-        assert!(error.to_string().contains("interim"), "{error}");
+    fn an_upgrade_is_a_response_and_what_follows_is_not_looked_at() {
+        let upgrade = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
+        for response in [&upgrade[..], b"HTTP/1.1 404\r\n\r\n", b"HTTP/0.9", b"\n200"] {
+            for size in [1, usize::MAX] {
+                let mut interim = Interim::new(1);
+                let bytes = [HINTS, response, &HINTS.repeat(9)].concat();
+                read_in_pieces(&mut interim, &bytes, size).unwrap();
+            }
+        }
     }
 
     #[test]
-    fn a_head_without_end_ends() {
-        let mut interim = Interim::default();
-        let endless = (0..).map(|_| interim.read(1, &[b'x'; 1024]));
-        assert_eq!(endless.take_while(Result::is_ok).count(), 1024);
+    fn bytes_before_the_response_are_limited_and_the_response_is_not() {
+        let body = vec![b'x'; 4 << 20];
+        for hints in [0, 9] {
+            let bytes = [&HINTS.repeat(hints), OK, &body].concat();
+            for size in [1000, usize::MAX] {
+                read_in_pieces(&mut interim(), &bytes, size).unwrap();
+            }
+        }
+        let long = [b"HTTP/1.1 103 Early Hints\r\nlink: ".to_vec(), body].concat();
+        for size in [1000, usize::MAX] {
+            let error = read_in_pieces(&mut interim(), &long, size).unwrap_err();
+            assert!(error.to_string().contains("1048576 bytes"), "{error}");
+        }
+        let read = long[..MAX_BYTES as usize].chunks(1000);
+        let mut interim = interim();
+        assert!(read.map(|it| interim.read(1, it)).all(|it| it.is_ok()));
+        interim.read(1, b"x").unwrap_err();
+    }
+
+    #[test]
+    fn a_limit_too_large_to_count_is_none() {
+        let short = b"HTTP/1.1 100\n\n";
+        let most = MAX_BYTES as usize / short.len();
+        assert!(most > ANY.into());
+        let mut interim = Interim::new(most);
+        interim.read(1, &short.repeat(most)).unwrap();
+        interim.read(1, short).unwrap_err();
     }
 }

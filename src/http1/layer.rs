@@ -7,7 +7,7 @@ use hyper::client::conn::http1::Builder;
 use tower_layer::Layer;
 
 use crate::connect::Probe;
-use crate::http1::Handshake;
+use crate::http1::{Handshake, interim};
 
 /// Makes [`Handshake`] services.
 ///
@@ -29,9 +29,17 @@ use crate::http1::Handshake;
 /// # connects(connections);
 /// ```
 pub struct HandshakeLayer<B> {
-    http1: Builder,
-    probe: Look,
+    settings: Settings,
     body: PhantomData<fn(B)>,
+}
+
+/// What every connection of one layer is made with. Apart from the layer, so that its clones are derived and forget
+/// nothing.
+#[derive(Clone)]
+pub(super) struct Settings {
+    pub(super) http1: Builder,
+    pub(super) probe: Look,
+    pub(super) max_interim_responses: usize,
 }
 
 /// How a transport is looked at; nothing for one that is not known.
@@ -41,17 +49,46 @@ impl<B> HandshakeLayer<B> {
     /// HTTP/1 with hyper's defaults.
     #[must_use]
     pub fn new() -> Self {
-        Self {
+        Self::with(Settings {
             http1: Builder::new(),
             probe: Arc::new(Probe::find),
+            max_interim_responses: interim::DEFAULT_MAX,
+        })
+    }
+
+    fn with(settings: Settings) -> Self {
+        Self {
+            settings,
             body: PhantomData,
         }
+    }
+
+    /// With the same settings, for request bodies of another type.
+    pub(crate) fn for_bodies<Other>(&self) -> HandshakeLayer<Other> {
+        HandshakeLayer::with(self.settings.clone())
     }
 
     /// HTTP/1 as hyper's builder says.
     #[must_use]
     pub fn http1(mut self, http1: Builder) -> Self {
-        self.http1 = http1;
+        self.settings.http1 = http1;
+        self
+    }
+
+    /// The most interim responses (status 1xx other than 101) that a server may send before the response to one request;
+    /// with one more the request fails, and its connection is closed. Whatever the number, they may not take more than
+    /// 1 MiB together, and only that holds where `max` is more than 65,534. The size of each is limited by
+    /// [`max_header_size`](Builder::max_header_size) and [`max_buf_size`](Builder::max_buf_size). Default: 100.
+    ///
+    /// ```
+    /// use tower_keep_alive::HandshakeLayer;
+    ///
+    /// let layer = HandshakeLayer::<http_body_util::Empty<bytes::Bytes>>::new().max_interim_responses(8);
+    /// # let _ = layer;
+    /// ```
+    #[must_use]
+    pub fn max_interim_responses(mut self, max: usize) -> Self {
+        self.settings.max_interim_responses = max;
         self
     }
 
@@ -81,8 +118,8 @@ impl<B> HandshakeLayer<B> {
         mut self,
         probe: impl Fn(&IO) -> Probe + Send + Sync + 'static,
     ) -> Self {
-        let before = self.probe;
-        self.probe = Arc::new(move |transport| match transport.downcast_ref() {
+        let before = self.settings.probe;
+        self.settings.probe = Arc::new(move |transport| match transport.downcast_ref() {
             Some(transport) => Some(probe(transport)),
             None => before(transport),
         });
@@ -94,17 +131,13 @@ impl<M, B> Layer<M> for HandshakeLayer<B> {
     type Service = Handshake<M, B>;
 
     fn layer(&self, inner: M) -> Handshake<M, B> {
-        Handshake::new(inner, self.http1.clone(), self.probe.clone())
+        Handshake::new(inner, self.settings.clone())
     }
 }
 
 impl<B> Clone for HandshakeLayer<B> {
     fn clone(&self) -> Self {
-        Self {
-            http1: self.http1.clone(),
-            probe: self.probe.clone(),
-            body: PhantomData,
-        }
+        Self::with(self.settings.clone())
     }
 }
 
@@ -117,7 +150,11 @@ impl<B> Default for HandshakeLayer<B> {
 impl<B> fmt::Debug for HandshakeLayer<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HandshakeLayer")
-            .field("http1", &self.http1)
+            .field("http1", &self.settings.http1)
+            .field(
+                "max_interim_responses",
+                &self.settings.max_interim_responses,
+            )
             .finish_non_exhaustive()
     }
 }

@@ -6,7 +6,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use http_body::Body;
-use hyper::client::conn::http1::Builder;
 use hyper_util::rt::TokioIo;
 use tower::make::MakeConnection;
 use tower_service::Service;
@@ -15,7 +14,7 @@ use crate::connect;
 use crate::error::BoxError;
 use crate::http1::Http1Connection;
 use crate::http1::driver::Driver;
-use crate::http1::layer::Look;
+use crate::http1::layer::Settings;
 use crate::http1::transport::Transport;
 use crate::lifespan::Lifespan;
 
@@ -25,17 +24,15 @@ use crate::lifespan::Lifespan;
 /// once.
 pub struct Handshake<M, B> {
     inner: M,
-    http1: Builder,
-    probe: Look,
+    settings: Settings,
     body: PhantomData<fn(B)>,
 }
 
 impl<M, B> Handshake<M, B> {
-    pub(super) fn new(inner: M, http1: Builder, probe: Look) -> Self {
+    pub(super) fn new(inner: M, settings: Settings) -> Self {
         Self {
             inner,
-            http1,
-            probe,
+            settings,
             body: PhantomData,
         }
     }
@@ -76,8 +73,11 @@ where
 
     fn call(&mut self, target: T) -> HandshakeFuture<B> {
         let connecting = self.inner.make_connection(target);
-        let http1 = self.http1.clone();
-        let look = self.probe.clone();
+        let Settings {
+            http1,
+            probe: look,
+            max_interim_responses,
+        } = self.settings.clone();
         HandshakeFuture(Box::pin(async move {
             let transport = connecting.await.map_err(Into::into)?;
             let probe = look(&transport as &dyn Any);
@@ -88,7 +88,7 @@ where
             let guard = lifespan
                 .transport_guard()
                 .expect("a new lifespan has its guard");
-            let transport = Transport::new(transport, guard);
+            let transport = Transport::new(transport, guard, max_interim_responses);
             let (sender, connection) = http1.handshake(TokioIo::new(transport)).await?;
             let bond = lifespan.bond().clone();
             let task = tokio::spawn(Driver::new(connection.with_upgrades(), bond));
@@ -100,7 +100,7 @@ where
 
 impl<M: Clone, B> Clone for Handshake<M, B> {
     fn clone(&self) -> Self {
-        Self::new(self.inner.clone(), self.http1.clone(), self.probe.clone())
+        Self::new(self.inner.clone(), self.settings.clone())
     }
 }
 

@@ -61,10 +61,10 @@ impl<IO> Unwritable<IO> {
 }
 
 impl<IO: Unpin> Transport<IO> {
-    pub(super) fn new(io: IO, guard: TransportGuard) -> Self {
+    pub(super) fn new(io: IO, guard: TransportGuard, max_interim_responses: usize) -> Self {
         Self {
             io: State::Open(io),
-            interim: Interim::default(),
+            interim: Interim::new(max_interim_responses),
             guard,
         }
     }
@@ -125,8 +125,8 @@ impl<IO: Unpin> Transport<IO> {
         if bytes.is_empty() && buf.remaining() > 0 {
             self.has_ended()?;
         }
-        match self.guard.bond().activity().use_without_head() {
-            Some(number) => self.interim.read(number, bytes),
+        match self.guard.bond().activity().exchange_without_head() {
+            Some(exchange) => self.interim.read(exchange, bytes),
             None => Ok(()),
         }
     }

@@ -53,6 +53,15 @@ use crate::target::Destination;
 /// ```
 #[must_use]
 pub struct KeepAliveLayer<B, T = Uri> {
+    settings: Settings,
+    body: PhantomData<fn(B)>,
+    target: PhantomData<fn() -> T>,
+}
+
+/// All that there is to set. Apart from the layer and its type parameters, so that `Clone` is derived and
+/// [`routed`](KeepAliveLayer::routed) moves it whole: neither can forget a setting.
+#[derive(Clone, Debug)]
+struct Settings {
     exchange: ExchangeLayer,
     limits: Limits,
     idle_timeout: Duration,
@@ -61,15 +70,14 @@ pub struct KeepAliveLayer<B, T = Uri> {
     ttl: Duration,
     ttl_jitter: f64,
     uses: MaxUsesLayer,
-    handshake: HandshakeLayer<B>,
+    handshake: HandshakeLayer<()>,
     books: Arc<Books>,
-    target: PhantomData<fn() -> T>,
 }
 
 impl<B> KeepAliveLayer<B> {
     /// agentkeepalive's defaults: connections are kept for 4 s, 256 for each host at most, without limit in use.
     pub fn new() -> Self {
-        Self {
+        Self::with(Settings {
             exchange: ExchangeLayer::new().routed(false),
             limits: Limits::new(),
             idle_timeout: Duration::from_secs(4),
@@ -80,8 +88,7 @@ impl<B> KeepAliveLayer<B> {
             uses: MaxUsesLayer::new(u64::MAX),
             handshake: HandshakeLayer::new(),
             books: Arc::new(Books::new()),
-            target: PhantomData,
-        }
+        })
     }
 
     /// Lets requests say how their connections are made ([`Route`](crate::Route)): the connector is one of
@@ -99,36 +106,33 @@ impl<B> KeepAliveLayer<B> {
     ///     .service(TcpConnector::new());
     /// # let _ = client;
     /// ```
-    pub fn routed(self) -> KeepAliveLayer<B, Destination> {
-        KeepAliveLayer {
-            exchange: self.exchange.routed(true),
-            limits: self.limits,
-            idle_timeout: self.idle_timeout,
-            active_timeout: self.active_timeout,
-            connect_timeout: self.connect_timeout,
-            ttl: self.ttl,
-            ttl_jitter: self.ttl_jitter,
-            uses: self.uses,
-            handshake: self.handshake,
-            books: self.books,
-            target: PhantomData,
-        }
+    pub fn routed(mut self) -> KeepAliveLayer<B, Destination> {
+        self.settings.exchange = self.settings.exchange.routed(true);
+        KeepAliveLayer::with(self.settings)
     }
 }
 
 impl<B, T> KeepAliveLayer<B, T> {
+    fn with(settings: Settings) -> Self {
+        Self {
+            settings,
+            body: PhantomData,
+            target: PhantomData,
+        }
+    }
+
     /// Status and control of all services that this layer and its clones make.
     #[must_use]
     pub fn handle(&self) -> AgentHandle {
-        AgentHandle::new(self.books.clone())
+        AgentHandle::new(self.settings.books.clone())
     }
 
     /// Whether connections are kept (Node: `keepAlive`). If not, every request goes on a connection of its own and says
     /// `Connection: close`. Default: true.
     #[doc(alias = "keepAlive")]
     pub fn keep_alive(mut self, keep: bool) -> Self {
-        self.exchange = self.exchange.keep_alive(keep);
-        self.limits = self.limits.keep_alive(keep);
+        self.settings.exchange = self.settings.exchange.keep_alive(keep);
+        self.settings.limits = self.settings.limits.keep_alive(keep);
         self
     }
 
@@ -136,7 +140,7 @@ impl<B, T> KeepAliveLayer<B, T> {
     /// 5 s after which Node servers close.
     #[doc(alias = "freeSocketTimeout")]
     pub fn idle_timeout(mut self, max: Duration) -> Self {
-        self.idle_timeout = max;
+        self.settings.idle_timeout = max;
         self
     }
 
@@ -149,20 +153,20 @@ impl<B, T> KeepAliveLayer<B, T> {
     #[doc(alias = "timeout")]
     pub fn active_timeout(mut self, max: Duration) -> Self {
         let _ = ActiveTimeoutLayer::new(max);
-        self.active_timeout = Some(max);
+        self.settings.active_timeout = Some(max);
         self
     }
 
     /// The longest time for a connect, DNS and TLS included. Default: the active timeout.
     pub fn connect_timeout(mut self, max: Duration) -> Self {
-        self.connect_timeout = Some(max);
+        self.settings.connect_timeout = Some(max);
         self
     }
 
     /// The oldest that a connection gets (agentkeepalive: `socketActiveTTL`); see [`TtlLayer`]. Default: no limit.
     #[doc(alias = "socketActiveTTL")]
     pub fn ttl(mut self, max: Duration) -> Self {
-        self.ttl = max;
+        self.settings.ttl = max;
         self
     }
 
@@ -172,8 +176,8 @@ impl<B, T> KeepAliveLayer<B, T> {
     ///
     /// If `part` is not between 0 and 1.
     pub fn ttl_jitter(mut self, part: f64) -> Self {
-        let _ = TtlLayer::new(self.ttl).jitter(part);
-        self.ttl_jitter = part;
+        let _ = TtlLayer::new(self.settings.ttl).jitter(part);
+        self.settings.ttl_jitter = part;
         self
     }
 
@@ -183,7 +187,7 @@ impl<B, T> KeepAliveLayer<B, T> {
     ///
     /// If `max` is 0.
     pub fn max_uses(mut self, max: u64) -> Self {
-        self.uses = MaxUsesLayer::new(max);
+        self.settings.uses = MaxUsesLayer::new(max);
         self
     }
 
@@ -195,7 +199,7 @@ impl<B, T> KeepAliveLayer<B, T> {
     /// If `max` is 0.
     #[doc(alias = "maxSockets")]
     pub fn max_connections_per_host(mut self, max: usize) -> Self {
-        self.limits = self.limits.max_connections_per_host(max);
+        self.settings.limits = self.settings.limits.max_connections_per_host(max);
         self
     }
 
@@ -207,7 +211,7 @@ impl<B, T> KeepAliveLayer<B, T> {
     /// If `max` is 0.
     #[doc(alias = "maxTotalSockets")]
     pub fn max_connections(mut self, max: usize) -> Self {
-        self.limits = self.limits.max_connections(max);
+        self.settings.limits = self.settings.limits.max_connections(max);
         self
     }
 
@@ -215,31 +219,31 @@ impl<B, T> KeepAliveLayer<B, T> {
     /// 256.
     #[doc(alias = "maxFreeSockets")]
     pub fn max_idle_per_host(mut self, max: usize) -> Self {
-        self.limits = self.limits.max_idle_per_host(max);
+        self.settings.limits = self.settings.limits.max_idle_per_host(max);
         self
     }
 
     /// The most idle connections for all hosts; see [`Limits::max_idle`]. Default: no limit.
     pub fn max_idle(mut self, max: usize) -> Self {
-        self.limits = self.limits.max_idle(max);
+        self.settings.limits = self.settings.limits.max_idle(max);
         self
     }
 
     /// The most callers in line for one host; see [`Limits::max_pending_per_host`]. Default: no limit.
     pub fn max_pending_per_host(mut self, max: usize) -> Self {
-        self.limits = self.limits.max_pending_per_host(max);
+        self.settings.limits = self.settings.limits.max_pending_per_host(max);
         self
     }
 
     /// The longest time in line; see [`Limits::checkout_timeout`]. Default: no limit.
     pub fn checkout_timeout(mut self, max: Duration) -> Self {
-        self.limits = self.limits.checkout_timeout(max);
+        self.settings.limits = self.settings.limits.checkout_timeout(max);
         self
     }
 
     /// Which idle connection is taken (Node: `scheduling`). Default: the one used last.
     pub fn scheduling(mut self, scheduling: Scheduling) -> Self {
-        self.limits = self.limits.scheduling(scheduling);
+        self.settings.limits = self.settings.limits.scheduling(scheduling);
         self
     }
 
@@ -247,34 +251,41 @@ impl<B, T> KeepAliveLayer<B, T> {
     /// [`ExchangeLayer::server_hint_margin`]. Default: 1 s.
     #[doc(alias = "agentKeepAliveTimeoutBuffer")]
     pub fn server_hint_margin(mut self, margin: Duration) -> Self {
-        self.exchange = self.exchange.server_hint_margin(margin);
+        self.settings.exchange = self.settings.exchange.server_hint_margin(margin);
         self
     }
 
     /// Whether every response has its connection in its extensions; see [`ExchangeLayer::info_in_extensions`].
     /// Default: true.
     pub fn info_in_extensions(mut self, insert: bool) -> Self {
-        self.exchange = self.exchange.info_in_extensions(insert);
+        self.settings.exchange = self.settings.exchange.info_in_extensions(insert);
         self
     }
 
     /// Whether a request that is not safe to send twice always gets a new connection; see
     /// [`ExchangeLayer::fresh_for_non_idempotent`]. Default: false.
     pub fn fresh_for_non_idempotent(mut self, fresh: bool) -> Self {
-        self.exchange = self.exchange.fresh_for_non_idempotent(fresh);
+        self.settings.exchange = self.settings.exchange.fresh_for_non_idempotent(fresh);
         self
     }
 
     /// Reads on, up to so many bytes and for so long, where a caller drops a response body before its end; see
     /// [`ExchangeLayer::drain_unread`]. Default: off.
     pub fn drain_unread(mut self, bytes: u64, time: Duration) -> Self {
-        self.exchange = self.exchange.drain_unread(bytes, time);
+        self.settings.exchange = self.settings.exchange.drain_unread(bytes, time);
         self
     }
 
     /// HTTP/1 as hyper's builder says. Default: hyper's defaults.
     pub fn http1(mut self, http1: Builder) -> Self {
-        self.handshake = self.handshake.http1(http1);
+        self.settings.handshake = self.settings.handshake.http1(http1);
+        self
+    }
+
+    /// The most interim responses (1xx) before the response to one request, which may not take more than 1 MiB together;
+    /// see [`HandshakeLayer::max_interim_responses`]. Default: 100.
+    pub fn max_interim_responses(mut self, max: usize) -> Self {
+        self.settings.handshake = self.settings.handshake.max_interim_responses(max);
         self
     }
 
@@ -284,13 +295,13 @@ impl<B, T> KeepAliveLayer<B, T> {
         mut self,
         probe: impl Fn(&IO) -> Probe + Send + Sync + 'static,
     ) -> Self {
-        self.handshake = self.handshake.probe_with(probe);
+        self.settings.handshake = self.settings.handshake.probe_with(probe);
         self
     }
 
     /// Another clock, for tests of your own.
     pub fn clock(mut self, clock: Clock) -> Self {
-        self.limits = self.limits.clock(clock);
+        self.settings.limits = self.settings.limits.clock(clock);
         self
     }
 }
@@ -309,40 +320,30 @@ where
     type Service = KeepAlive<M, B, T>;
 
     fn layer(&self, connector: M) -> KeepAlive<M, B, T> {
-        let active = self.active_timeout.unwrap_or_else(|| {
-            let twice = self.idle_timeout.saturating_mul(2);
+        let settings = &self.settings;
+        let active = settings.active_timeout.unwrap_or_else(|| {
+            let twice = settings.idle_timeout.saturating_mul(2);
             twice.max(Duration::from_secs(8))
         });
-        let connect = self.connect_timeout.unwrap_or(active);
-        let limits = self.limits.clone().connect_timeout(connect);
-        let checkout = CheckoutLayer::with_books(limits, self.books.clone());
-        let idle = IdleEvictionLayer::new(self.idle_timeout);
-        let ttl = TtlLayer::new(self.ttl).jitter(self.ttl_jitter);
+        let connect = settings.connect_timeout.unwrap_or(active);
+        let limits = settings.limits.clone().connect_timeout(connect);
+        let checkout = CheckoutLayer::with_books(limits, settings.books.clone());
+        let idle = IdleEvictionLayer::new(settings.idle_timeout);
+        let ttl = TtlLayer::new(settings.ttl).jitter(settings.ttl_jitter);
         let connector = MapRequestLayer::new(T::from as _).layer(connector);
-        let connections = ActiveTimeoutLayer::new(active).layer(self.handshake.layer(connector));
-        let limited = idle.layer(ttl.layer(self.uses.layer(connections)));
+        let handshake = settings.handshake.for_bodies();
+        let connections = ActiveTimeoutLayer::new(active).layer(handshake.layer(connector));
+        let limited = idle.layer(ttl.layer(settings.uses.layer(connections)));
         let connections = checkout.layer(limited);
         connections.register();
         let leases = CheckinLayer::new().layer(connections);
-        KeepAlive::new(self.exchange.layer(leases))
+        KeepAlive::new(settings.exchange.layer(leases))
     }
 }
 
 impl<B, T> Clone for KeepAliveLayer<B, T> {
     fn clone(&self) -> Self {
-        Self {
-            exchange: self.exchange,
-            limits: self.limits.clone(),
-            idle_timeout: self.idle_timeout,
-            active_timeout: self.active_timeout,
-            connect_timeout: self.connect_timeout,
-            ttl: self.ttl,
-            ttl_jitter: self.ttl_jitter,
-            uses: self.uses,
-            handshake: self.handshake.clone(),
-            books: self.books.clone(),
-            target: PhantomData,
-        }
+        Self::with(self.settings.clone())
     }
 }
 
@@ -354,15 +355,87 @@ impl<B> Default for KeepAliveLayer<B> {
 
 impl<B, T> fmt::Debug for KeepAliveLayer<B, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeepAliveLayer")
-            .field("exchange", &self.exchange)
-            .field("limits", &self.limits)
-            .field("idle_timeout", &self.idle_timeout)
-            .field("active_timeout", &self.active_timeout)
-            .field("connect_timeout", &self.connect_timeout)
-            .field("ttl", &self.ttl)
-            .field("ttl_jitter", &self.ttl_jitter)
-            .field("uses", &self.uses)
-            .finish_non_exhaustive()
+        f.debug_tuple("KeepAliveLayer")
+            .field(&self.settings)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Plain = KeepAliveLayer<()>;
+
+    /// Every setting, by its name, with another value than the default.
+    fn settings() -> Vec<(&'static str, Plain)> {
+        const SECOND: Duration = Duration::from_secs(1);
+        let mut http1 = Builder::new();
+        http1.title_case_headers(true);
+        let new = Plain::new;
+        let later = || Clock::new(crate::clock::Moment::now);
+        vec![
+            ("keep_alive", new().keep_alive(false)),
+            ("idle_timeout", new().idle_timeout(SECOND)),
+            ("active_timeout", new().active_timeout(SECOND)),
+            ("connect_timeout", new().connect_timeout(SECOND)),
+            ("ttl", new().ttl(SECOND)),
+            ("ttl_jitter", new().ttl_jitter(0.5)),
+            ("max_uses", new().max_uses(7)),
+            (
+                "max_connections_per_host",
+                new().max_connections_per_host(7),
+            ),
+            ("max_connections", new().max_connections(7)),
+            ("max_idle_per_host", new().max_idle_per_host(7)),
+            ("max_idle", new().max_idle(7)),
+            ("max_pending_per_host", new().max_pending_per_host(7)),
+            ("checkout_timeout", new().checkout_timeout(SECOND)),
+            ("scheduling", new().scheduling(Scheduling::Fifo)),
+            ("server_hint_margin", new().server_hint_margin(SECOND * 7)),
+            ("info_in_extensions", new().info_in_extensions(false)),
+            (
+                "fresh_for_non_idempotent",
+                new().fresh_for_non_idempotent(true),
+            ),
+            ("drain_unread", new().drain_unread(7, SECOND)),
+            ("http1", new().http1(http1)),
+            ("max_interim_responses", new().max_interim_responses(7)),
+            ("clock", new().clock(later())),
+        ]
+    }
+
+    fn print<B, T>(layer: &KeepAliveLayer<B, T>) -> String {
+        format!("{layer:?}")
+    }
+
+    /// That nothing is missing here: each setting is one of these methods.
+    #[test]
+    fn every_setting_is_in_the_list() {
+        let source = include_str!("layer.rs");
+        let methods = source.split("pub fn ").skip(1).filter_map(|method| {
+            let name = method.split(['(', '<']).next()?;
+            let sets = method.contains("(mut self") || method.contains("mut self,");
+            let ends = method.find('{')?;
+            (sets && method[..ends].contains("-> Self")).then_some(name)
+        });
+        let listed: Vec<_> = settings().into_iter().map(|(name, _)| name).collect();
+        // What looks at a transport cannot be printed: tests/layers/clones.rs uses it.
+        let missing: Vec<_> = methods
+            .filter(|name| !listed.contains(name) && *name != "probe_with")
+            .collect();
+        assert!(missing.is_empty(), "{missing:?}");
+    }
+
+    #[test]
+    fn a_clone_and_a_routed_layer_keep_each_setting() {
+        let default = print(&Plain::new());
+        for (name, layer) in settings() {
+            let set = print(&layer);
+            assert_ne!(set, default, "{name} shows");
+            assert_eq!(print(&layer.clone()), set, "{name} is kept by a clone");
+            let routed = set.replacen("routed: false", "routed: true", 1);
+            assert_eq!(print(&layer.routed()), routed, "{name} is kept when routed");
+        }
     }
 }

@@ -6,6 +6,7 @@ mod support;
 
 mod alone;
 mod bodies;
+mod clones;
 mod extensions;
 mod line;
 mod lines;

@@ -94,7 +94,7 @@ fn trust_19_the_next_request_succeeds_after_any_interim_answers() {
                 // More than the buffers have room for: who does not read it can be told from who does.
                 (expecting(server.url("/final-unread/0"), 16 << 20), 417),
             ];
-            for count in 0..=8 {
+            for count in [0, 1, 2, 3, 8, 100] {
                 requests.push((get(server.url(&format!("/one-by-one/{count}"))), 200));
                 requests.push((get(server.url(&format!("/at-once/{count}"))), 200));
                 requests.push((post(server.url(&format!("/at-once/{count}")), "x"), 200));
@@ -115,14 +115,14 @@ fn trust_19_the_next_request_succeeds_after_any_interim_answers() {
             }
         }
         for how in ["one-by-one", "at-once"] {
-            let answer = fetch(&client, server.url(&format!("/{how}/9"))).await;
-            let error = answer.expect_err("a ninth interim answer is one too many");
+            let answer = fetch(&client, server.url(&format!("/{how}/101"))).await;
+            let error = answer.expect_err("101 interim answers are one too many");
             assert!(!error.is_reset() && !error.is_timeout(), "{error:?}");
             let answer = fetch(&client, server.url("/next/9")).await;
             assert_eq!(answer.expect("on another connection").body, "/next/9");
         }
         println!(
-            "trust 19: 0 of {cases} next requests failed after 0 to 8 interim answers, a late 100, a final answer to Expect"
+            "trust 19: 0 of {cases} next requests failed after 0 to 100 interim answers, a late 100, a final answer to Expect"
         );
         at_rest(&handle).await;
         closes_all(client, &handle).await;
