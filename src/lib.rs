@@ -2,8 +2,8 @@
 //! each host, reused, queued for, limited, aged, evicted and counted, and never trusted blindly.
 //!
 //! Where you come from: [Node](guides::from_agentkeepalive), [hyper-util](guides::from_hyper_util),
-//! [reqwest](guides::from_reqwest), [axum](guides::recipes#in-an-axum-service). With tower's layers around it:
-//! [recipes](guides::recipes). When the compiler objects:
+//! [reqwest](guides::from_reqwest), [axum](guides::recipes#in-an-axum-service). A reverse proxy: [`forward`]. With tower's
+//! layers around it: [recipes](guides::recipes). When the compiler objects:
 //! [what it means](guides::when_a_stack_does_not_compile).
 //!
 //! # Quick start
@@ -101,6 +101,7 @@ mod error;
 mod exchange;
 mod expiry;
 mod extensions;
+pub mod forward;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -53,6 +53,7 @@ fn public_names() -> BTreeSet<String> {
     for (file, module) in [
         ("src/lib.rs", ""),
         ("src/connect/mod.rs", "connect::"),
+        ("src/forward/mod.rs", "forward::"),
         ("src/retry.rs", "retry::"),
         ("src/reqwest/mod.rs", "reqwest::"),
     ] {

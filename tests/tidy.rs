@@ -10,7 +10,7 @@ const FLOORS: &[&[&str]] = &[
     &["keep_alive", "fuzzing"],
     // The layers. Never one by another.
     &[
-        "checkout", "checkin", "expiry", "exchange", "http1", "observe", "retry",
+        "checkout", "checkin", "expiry", "exchange", "http1", "observe", "retry", "forward",
     ],
     &["connect"],
     &["pool"],

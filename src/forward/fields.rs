@@ -1,0 +1,114 @@
+//! The fields that belong to one connection, and lists of tokens.
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+};
+
+/// RFC 9110 §7.6.1, with what Go's `httputil.ReverseProxy` removes; without `Trailer`, which is announced end to end.
+const HOP_BY_HOP: [HeaderName; 10] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    // RFC 9110 §11.7.3: for the next client alone.
+    HeaderName::from_static("proxy-authentication-info"),
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    // RFC 7540 §3.2.1.
+    HeaderName::from_static("http2-settings"),
+];
+
+/// Removes what is between two neighbours alone, and what `Connection` says is.
+pub(super) fn remove_hop_by_hop(fields: &mut HeaderMap) {
+    let named: Vec<_> = tokens(fields, &CONNECTION)
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
+        // Who is asked, and where the body ends, is for everybody on the way.
+        .filter(|name| *name != HOST && *name != CONTENT_LENGTH)
+        .collect();
+    for name in named {
+        fields.remove(name);
+    }
+    let coding = coding_that_stays(fields);
+    if fields.contains_key(TRANSFER_ENCODING) {
+        // RFC 9112 §6.3: beside it a length says nothing, and must not go on.
+        fields.remove(CONTENT_LENGTH);
+    }
+    for name in HOP_BY_HOP {
+        fields.remove(name);
+    }
+    if let Some(coding) = coding {
+        set(fields, TRANSFER_ENCODING, coding);
+    }
+}
+
+/// A transfer coding that nobody here has undone: the body is still in it, and whoever gets it has to know.
+fn coding_that_stays(fields: &HeaderMap) -> Option<HeaderValue> {
+    let is_undone =
+        |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked") || is(coding, "identity");
+    if tokens(fields, &TRANSFER_ENCODING).all(is_undone) {
+        return None;
+    }
+    joined(fields, &TRANSFER_ENCODING, b", ")
+}
+
+/// The tokens in all fields of this name. Each is looked at by itself: beside one with odd bytes the others count.
+pub(super) fn tokens<'a>(
+    fields: &'a HeaderMap,
+    name: &HeaderName,
+) -> impl Iterator<Item = &'a [u8]> {
+    fields
+        .get_all(name)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|token| !token.is_empty())
+}
+
+/// Whether one of the tokens in the fields of this name is `token`, in any case.
+pub(super) fn has_token(fields: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    tokens(fields, name).any(|it| is(it, token))
+}
+
+pub(super) fn is(token: &[u8], name: &str) -> bool {
+    token.eq_ignore_ascii_case(name.as_bytes())
+}
+
+/// The values of all fields of this name as one; none where there is no such field.
+pub(super) fn joined(
+    fields: &HeaderMap,
+    name: &HeaderName,
+    separator: &[u8],
+) -> Option<HeaderValue> {
+    let mut values = fields.get_all(name).iter();
+    let first = values.next()?;
+    let mut is_sensitive = first.is_sensitive();
+    let mut bytes = first.as_bytes().to_vec();
+    for value in values {
+        bytes.extend_from_slice(separator);
+        bytes.extend_from_slice(value.as_bytes());
+        is_sensitive |= value.is_sensitive();
+    }
+    let mut whole = HeaderValue::from_maybe_shared(bytes::Bytes::from(bytes)).ok()?;
+    whole.set_sensitive(is_sensitive);
+    Some(whole)
+}
+
+/// Sets a field. A map that has no room for another field (there are 24,576 in it then) stays without.
+pub(super) fn set(fields: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
+    fields.try_insert(name, value).ok();
+}
+
+/// Adds `value` behind what fields of this name say, as one list.
+pub(super) fn add_to_list(fields: &mut HeaderMap, name: HeaderName, value: &[u8]) {
+    let before = joined(fields, &name, b", ");
+    let whole = match &before {
+        Some(before) => [before.as_bytes(), b", ", value].concat(),
+        None => value.to_vec(),
+    };
+    if let Ok(whole) = HeaderValue::from_maybe_shared(bytes::Bytes::from(whole)) {
+        set(fields, name, whole);
+    }
+}
