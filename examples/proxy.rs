@@ -4,8 +4,9 @@
 //!
 //! `GET /agent/status` answers with the status of the agent as JSON; everything else is for the upstream. Bodies are
 //! streamed both ways, but for small ones of requests: those are kept, so that an idempotent request can be sent again
-//! where the upstream closed a reused connection on it. It does not add `Via` or `X-Forwarded-For`, and upgrades and
-//! `CONNECT` are not passed on.
+//! where the upstream closed a reused connection on it. What a proxy has to change in requests and responses is
+//! `ForwardLayer`'s part, which passes upgrades on too; it does not add `Via` or `X-Forwarded-For` here, as it is not asked
+//! to.
 
 use std::error::Error as _;
 use std::net::SocketAddr;
@@ -19,22 +20,18 @@ use axum::handler::Handler;
 use axum::response::{IntoResponse, Json};
 use bytes::Bytes;
 use clap::Parser;
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-};
-use http::uri::{Authority, Scheme};
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::{BodyExt, Full};
 use tokio::net::TcpListener;
 use tower::retry::{Retry, RetryLayer};
 use tower::util::{MapRequest, MapRequestLayer};
-use tower::{ServiceBuilder, ServiceExt};
+use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_keep_alive::connect::rustls::RootCertStore;
 use tower_keep_alive::connect::rustls::pki_types::CertificateDer;
 use tower_keep_alive::connect::rustls::pki_types::pem::PemObject;
 use tower_keep_alive::connect::{TcpConnector, Tls, TlsLayer};
+use tower_keep_alive::forward::{Forward, ForwardLayer, Upstream};
 use tower_keep_alive::retry::ReusedReset;
 use tower_keep_alive::{AgentHandle, Error, KeepAlive, KeepAliveLayer};
 
@@ -50,7 +47,7 @@ struct Arguments {
     listen: SocketAddr,
 
     /// Where requests go, by http or https; a path in it is put before theirs
-    #[arg(long, value_name = "URL", value_parser = Upstream::parse)]
+    #[arg(long, value_name = "URL", value_parser = |url: &str| Upstream::try_from(url))]
     upstream: Upstream,
 
     /// Certificates to trust, as PEM, for an upstream of https [default: those that the platform trusts]
@@ -99,10 +96,9 @@ type RetryingClient =
 /// What every request needs; axum clones it for each.
 #[derive(Clone)]
 struct Proxy {
-    client: Client,
-    retrying: Option<RetryingClient>,
+    client: Forward<Client>,
+    retrying: Option<Forward<RetryingClient>>,
     agent: AgentHandle,
-    upstream: Upstream,
 }
 
 #[tokio::main]
@@ -124,15 +120,17 @@ async fn run(arguments: Arguments) -> Result<(), String> {
         .layer(layer)
         .layer(arguments.tls()?)
         .service(TcpConnector::new());
+    // An `Upstream` was looked at when it was parsed.
+    let Ok(forward) = ForwardLayer::to(arguments.upstream);
     let retrying = ServiceBuilder::new()
+        .layer(&forward)
         .layer(RetryLayer::new(ReusedReset::new()))
         .layer(MapRequestLayer::new(streamed as _))
         .service(client.clone());
     let proxy = Proxy {
-        client,
+        client: forward.layer(client),
         retrying: (!arguments.no_retry).then_some(retrying),
         agent: agent.clone(),
-        upstream: arguments.upstream,
     };
 
     let listener = TcpListener::bind(arguments.listen)
@@ -214,10 +212,6 @@ async fn serve(State(proxy): State<Proxy>, request: Request<Body>) -> Response<B
 }
 
 async fn forward(proxy: &Proxy, request: Request<Body>) -> Response<Body> {
-    let Some(uri) = proxy.upstream.uri(request.uri()) else {
-        return refusal(StatusCode::BAD_REQUEST, "the path cannot be passed on");
-    };
-    let request = outbound(uri, request);
     let answer = match (&proxy.retrying, request.body().size_hint().exact()) {
         (Some(client), Some(..=SMALL)) => {
             let (head, body) = request.into_parts();
@@ -227,77 +221,17 @@ async fn forward(proxy: &Proxy, request: Request<Body>) -> Response<Body> {
             let request = Request::from_parts(head, Full::new(body.to_bytes()));
             client.clone().oneshot(request).await
         }
-        _ => proxy.client.request(request).await,
+        _ => proxy.client.clone().oneshot(request).await,
     };
     match answer {
-        Ok(response) => inbound(response),
+        Ok(response) => response.map(Body::new),
         Err(error) if error.is_timeout() => refusal(StatusCode::GATEWAY_TIMEOUT, &reason(&error)),
         Err(error) => refusal(StatusCode::BAD_GATEWAY, &reason(&error)),
     }
 }
 
-/// The request as the upstream gets it. The agent sets `Host`.
-fn outbound(uri: Uri, request: Request<Body>) -> Request<Body> {
-    let (head, body) = request.into_parts();
-    let mut request = Request::new(body);
-    *request.method_mut() = head.method;
-    *request.uri_mut() = uri;
-    *request.headers_mut() = head.headers;
-    strip(request.headers_mut());
-    request.headers_mut().remove(HOST);
-    // hyper sends no body of unknown length with a GET unless it is told to.
-    if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
-        let chunked = HeaderValue::from_static("chunked");
-        request.headers_mut().insert(TRANSFER_ENCODING, chunked);
-    }
-    request
-}
-
 fn streamed(request: Request<Full<Bytes>>) -> Request<Body> {
     request.map(Body::new)
-}
-
-/// The response as the caller gets it.
-fn inbound(response: Response<tower_keep_alive::Body>) -> Response<Body> {
-    let (head, body) = response.into_parts();
-    if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        return refusal(StatusCode::BAD_GATEWAY, "an upgrade that was not asked for");
-    }
-    let mut response = Response::new(Body::new(body));
-    *response.status_mut() = head.status;
-    *response.headers_mut() = head.headers;
-    strip(response.headers_mut());
-    response
-}
-
-/// Takes off what is between two neighbours only (RFC 9110 §7.6.1).
-fn strip(fields: &mut HeaderMap) {
-    let named: Vec<HeaderName> = fields
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-        .collect();
-    for name in named {
-        fields.remove(name);
-    }
-    // RFC 9112 §6.3: beside a Transfer-Encoding a Content-Length says nothing, and must not go on.
-    if fields.contains_key(TRANSFER_ENCODING) {
-        fields.remove(CONTENT_LENGTH);
-    }
-    for name in [
-        CONNECTION,
-        HeaderName::from_static("keep-alive"),
-        HeaderName::from_static("proxy-connection"),
-        PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION,
-        TE,
-        TRAILER,
-        TRANSFER_ENCODING,
-        UPGRADE,
-    ] {
-        fields.remove(name);
-    }
 }
 
 /// An answer of the proxy itself: one line of text.
@@ -314,50 +248,6 @@ fn reason(error: &Error) -> String {
         source = error.source();
     }
     line.replace(['\r', '\n'], " ")
-}
-
-/// `http://host:port` or `https://host:port`, and the path that goes before those of requests.
-#[derive(Clone)]
-struct Upstream {
-    scheme: Scheme,
-    authority: Authority,
-    path: String,
-}
-
-impl Upstream {
-    fn parse(url: &str) -> Result<Self, String> {
-        let uri: Uri = url.parse().map_err(|error| format!("{error}"))?;
-        let (Some("http" | "https"), Some(scheme), Some(authority)) =
-            (uri.scheme_str(), uri.scheme(), uri.authority())
-        else {
-            return Err("it must begin with http:// or https:// and a host".into());
-        };
-        if authority.host().is_empty() || authority.as_str().contains('@') {
-            return Err("a host, and perhaps a port, must come after the scheme".into());
-        }
-        if uri.query().is_some() {
-            return Err("it must not have a query".into());
-        }
-        Ok(Self {
-            scheme: scheme.clone(),
-            authority: authority.clone(),
-            path: uri.path().trim_end_matches('/').to_owned(),
-        })
-    }
-
-    /// Where a request to the proxy goes.
-    fn uri(&self, asked: &Uri) -> Option<Uri> {
-        let asked = asked.path_and_query()?;
-        let path = match asked.as_str() {
-            // OPTIONS for the server itself (RFC 9110 §9.3.7).
-            "*" => "*".to_owned(),
-            _ => format!("{}{asked}", self.path),
-        };
-        let uri = Uri::builder()
-            .scheme(self.scheme.clone())
-            .authority(self.authority.clone());
-        uri.path_and_query(path).build().ok()
-    }
 }
 
 fn longer_than_nothing(time: &str) -> Result<Duration, String> {

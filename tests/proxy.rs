@@ -262,14 +262,17 @@ async fn hop_by_hop_fields_stay_between_neighbours() {
 
     // `Connection: close` is the proxy's own answer to its caller.
     let (names, body) = parts(&response);
-    assert_eq!(names, ["connection", "content-length", "date", "x-end"]);
+    let expected = ["connection", "content-length", "date", "trailer", "x-end"];
+    assert_eq!(names, expected);
     assert!(response.contains("connection: close\r\n"), "{response}");
     assert_eq!(body, "answer");
 
     let head = &upstream.heads()[0];
     let mut names: Vec<_> = head.headers.iter().map(|(name, _)| &**name).collect();
     names.sort_unstable();
-    assert_eq!(names, ["host", "x-end"]);
+    // Trailers pass, and whether they are wanted.
+    assert_eq!(names, ["connection", "host", "te", "trailer", "x-end"]);
+    assert_eq!(head.header("connection"), Some("te"));
     assert_eq!(head.header("host"), Some(&*upstream.addr().to_string()));
 
     // The caller's `close` was not the upstream's.
