@@ -8,9 +8,10 @@
 use std::error::Error;
 
 use axum::body::Body;
+use axum::error_handling::HandleErrorLayer;
 use axum::extract::{Path, State};
-use axum::http::header::{CONTENT_TYPE, HOST};
-use axum::http::{Request, Response, StatusCode, Uri};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{Request, Response, StatusCode};
 use axum::response::{IntoResponse, Json};
 use axum::routing::{get, post};
 use axum::{Router, serve};
@@ -19,6 +20,7 @@ use http_body_util::BodyExt;
 use tokio::net::TcpListener;
 use tower::ServiceBuilder;
 use tower_keep_alive::connect::TcpConnector;
+use tower_keep_alive::forward::{ConfigError, ForwardLayer};
 use tower_keep_alive::{AgentHandle, KeepAlive, KeepAliveLayer, Status};
 
 /// The agent for axum's bodies. It is cheap to clone, and its clones share their connections.
@@ -44,7 +46,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         upstream,
     };
     let agent = app.agent.clone();
-    let url = start(service(app)).await?;
+    let url = start(service(app)?).await?;
 
     let me = KeepAliveLayer::new();
     let me = ServiceBuilder::new().layer(me).service(TcpConnector::new());
@@ -68,13 +70,17 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// The service that calls another.
-fn service(app: App) -> Router {
-    Router::new()
+fn service(app: App) -> Result<Router, ConfigError> {
+    // Everything else is the other one's: over the same connections.
+    let other = ServiceBuilder::new()
+        .layer(HandleErrorLayer::new(async |error| Failure::from(error)))
+        .layer(ForwardLayer::to(&app.upstream)?)
+        .service(app.client.clone());
+    Ok(Router::new()
         .route("/hello/{name}", get(hello))
         .route("/status", get(status))
-        // Everything else is the other one's.
-        .fallback(pass_on)
-        .with_state(app)
+        .fallback_service(other)
+        .with_state(app))
 }
 
 /// Asks the other service for something, and makes an answer of its own of it.
@@ -84,20 +90,6 @@ async fn hello(State(app): State<App>, Path(name): Path<String>) -> Result<Strin
     // To its end: that is where the connection goes back.
     let shouted = response.into_body().collect().await?.to_bytes();
     Ok(format!("Hello, {}", String::from_utf8_lossy(&shouted)))
-}
-
-/// Passes a request on as it is, and its response back. What a proxy has to do beside that is in `examples/proxy.rs`.
-async fn pass_on(
-    State(app): State<App>,
-    mut request: Request<Body>,
-) -> Result<Response<Body>, Failure> {
-    let path = request.uri().path_and_query();
-    let uri = format!("{}{}", app.upstream, path.map_or("/", |path| path.as_str()));
-    *request.uri_mut() = uri.parse::<Uri>()?;
-    // The agent sets that of the new URI.
-    request.headers_mut().remove(HOST);
-    let response = app.client.request(request).await?;
-    Ok(response.map(Body::new))
 }
 
 /// agentkeepalive's `getCurrentStatus()`, as JSON.
