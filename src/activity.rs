@@ -1,23 +1,26 @@
 //! Whether something moves on a transport.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// A flag that each read and write raises, and that a slow timer lowers: no clock is read and no timer is touched for a
 /// request.
 ///
-/// Silence counts only while a connection is in use, and only while both a caller waits for it and a read or a write of
-/// ours waits for the other end: a caller who reads slowly is not punished for it, nor one who leaves a body unread that
-/// is here already.
+/// Silence counts only while a connection is in use, and only while it is the server that is waited for: while a write is
+/// pending, or while a read is pending, the caller waits for it, and nothing is awaited of the caller. A caller who reads
+/// slowly is not punished for it, nor one who leaves a body unread that is here already, nor one who is slow with the body
+/// of its own request.
 #[derive(Debug)]
 pub(crate) struct Activity {
     moved: AtomicBool,
-    /// The number of the latest exchange times two, and one more when the head of its response has been seen. A use is
-    /// one exchange, unless its owner sends more requests by hand.
-    exchange: AtomicU32,
+    /// The last bits of the number of the latest exchange, times two, and one more when the head of its response has been
+    /// seen. A use is one exchange, unless its owner sends more requests by hand.
+    exchange: AtomicU8,
     caller_waits: AtomicBool,
     read_waits: AtomicBool,
     write_waits: AtomicBool,
+    /// hyper waits for the next frame of the request's body.
+    upload_waits: AtomicBool,
     /// The number of the latest use; with `OVER` when it is no longer under way.
     uses: AtomicU64,
     /// The longest silence, in milliseconds; `NEVER` without a limit.
@@ -30,7 +33,7 @@ pub(crate) struct Activity {
 const NEVER: u32 = u32::MAX;
 const NOT_SET: u32 = u32::MAX - 1;
 /// Beside the number of an exchange.
-const HEAD_SEEN: u32 = 1;
+const HEAD_SEEN: u8 = 1;
 /// Beside the number of a use, which never gets that far.
 const OVER: u64 = 1 << 63;
 
@@ -38,10 +41,11 @@ impl Activity {
     pub(crate) fn new() -> Self {
         Self {
             moved: AtomicBool::new(true),
-            exchange: AtomicU32::new(0),
+            exchange: AtomicU8::new(0),
             caller_waits: AtomicBool::new(true),
             read_waits: AtomicBool::new(false),
             write_waits: AtomicBool::new(false),
+            upload_waits: AtomicBool::new(false),
             uses: AtomicU64::new(0),
             limit: AtomicU32::new(NEVER),
             limit_now: AtomicU32::new(NOT_SET),
@@ -98,7 +102,7 @@ impl Activity {
 
     /// What tells the exchange under way from the one before, if the head of its response has not been seen.
     #[inline]
-    pub(crate) fn exchange_without_head(&self) -> Option<u32> {
+    pub(crate) fn exchange_without_head(&self) -> Option<u8> {
         let latest = self.exchange.load(Ordering::Relaxed);
         (latest & HEAD_SEEN == 0).then_some(latest)
     }
@@ -139,8 +143,12 @@ impl Activity {
     /// Whether the other end has been waited for ever since this was asked last, and nothing has moved.
     pub(crate) fn is_silent(&self) -> bool {
         let moved = self.moved.swap(false, Ordering::Relaxed);
-        let waits = self.write_waits.load(Ordering::Relaxed)
-            || self.read_waits.load(Ordering::Relaxed) && self.caller_waits.load(Ordering::Relaxed);
+        let answer_waits = || {
+            self.read_waits.load(Ordering::Relaxed)
+                && self.caller_waits.load(Ordering::Relaxed)
+                && !self.upload_waits.load(Ordering::Relaxed)
+        };
+        let waits = self.write_waits.load(Ordering::Relaxed) || answer_waits();
         waits && !moved
     }
 
@@ -151,6 +159,15 @@ impl Activity {
             self.moved.store(true, Ordering::Relaxed);
         }
         self.caller_waits.store(waits, Ordering::Relaxed);
+    }
+
+    /// Whether hyper waits for the caller to go on with the body of its request. What was silent before it goes on does
+    /// not count.
+    pub(crate) fn set_upload_waits(&self, waits: bool) {
+        if self.upload_waits.load(Ordering::Relaxed) != waits {
+            self.upload_waits.store(waits, Ordering::Relaxed);
+            self.moved_unless(waits);
+        }
     }
 
     #[inline]
@@ -221,7 +238,14 @@ mod tests {
         activity.set_caller_waits(true);
         assert!(!activity.is_silent(), "somebody has just asked for more");
         assert!(activity.is_silent());
+        activity.set_upload_waits(true);
+        assert!(!activity.is_silent(), "the caller is slow with its upload");
+        activity.set_upload_waits(false);
+        assert!(!activity.is_silent(), "the upload has just gone on");
+        activity.set_upload_waits(false);
+        assert!(activity.is_silent(), "the server does not answer");
         activity.set_caller_waits(false);
+        activity.set_upload_waits(true);
         activity.written(true);
         assert!(activity.is_silent(), "the upload does not move");
     }

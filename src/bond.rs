@@ -210,8 +210,12 @@ impl Bond {
         self.unfinished.store(unfinished, Ordering::Relaxed);
     }
 
+    /// Whether hyper does not have all of the request's body yet. Said where the body begins and where it ends.
     pub(crate) fn set_uploading(&self, uploading: bool) {
-        self.uploading.store(uploading, Ordering::Release);
+        if uploading != self.is_uploading() {
+            self.activity.set_upload_waits(false);
+            self.uploading.store(uploading, Ordering::Release);
+        }
     }
 
     #[inline]

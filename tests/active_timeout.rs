@@ -4,11 +4,15 @@ mod support;
 
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full};
+use bytes::Bytes;
+use http::Request;
+use http_body_util::channel::Sender;
+use http_body_util::{BodyExt, Channel, Full};
 use support::agent::{agent_over, at_rest, fetch, get, send};
 use support::{Conn, Server};
 use tokio::time::Instant;
-use tower_keep_alive::{InactivityTimeout, KeepAliveLayer, TimeoutKind};
+use tower::{Layer, ServiceExt};
+use tower_keep_alive::{AgentHandle, Body, Error, InactivityTimeout, KeepAliveLayer, TimeoutKind};
 
 const T: Duration = Duration::from_millis(100);
 
@@ -197,5 +201,106 @@ async fn an_idle_connection_is_not_in_use() {
         tokio::time::sleep(T * 5).await;
     }
     assert_eq!(server.accepted(), 1);
+    at_rest(&handle).await;
+}
+
+type Upload = Channel<Bytes>;
+
+/// A request whose body the test gives, and what becomes of it.
+fn upload(
+    server: &Server,
+    length: Option<usize>,
+    within: Option<Duration>,
+) -> (
+    Sender<Bytes>,
+    AgentHandle,
+    impl Future<Output = Result<String, Error>>,
+) {
+    let layer = match within {
+        None => KeepAliveLayer::<Upload>::new().active_timeout(T),
+        Some(_) => KeepAliveLayer::new(),
+    };
+    let handle = layer.handle();
+    let client = layer.layer(server.connector());
+    let (sender, body) = Upload::new(1);
+    let mut request = Request::post(server.url("/"));
+    if let Some(length) = length {
+        request = request.header("content-length", length);
+    }
+    let mut request = request.body(body).unwrap();
+    if let Some(max) = within {
+        request.extensions_mut().insert(InactivityTimeout(max));
+    }
+    let answer = async move {
+        let response: http::Response<Body> = client.oneshot(request).await?;
+        let body = response.into_body().collect().await?.to_bytes();
+        Ok(String::from_utf8(body.into()).unwrap())
+    };
+    (sender, handle, answer)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_who_is_slow_with_its_upload_is_not_the_servers_silence() {
+    let server = Server::in_memory(|mut conn| async move {
+        while let Some(head) = conn.request().await {
+            conn.respond(&String::from_utf8(head.body).unwrap()).await;
+        }
+    });
+    for length in [None, Some(15)] {
+        for within in [None, Some(T)] {
+            let (mut sender, handle, answer) = upload(&server, length, within);
+            let give = async move {
+                for part in ["slow ", "but ", "steady"] {
+                    tokio::time::sleep(T * 3).await;
+                    sender.send_data(part.into()).await.unwrap();
+                }
+                // It has ended by its length, and may not say so itself for long.
+                tokio::time::sleep(T * 3).await;
+            };
+            let (answer, ()) = tokio::join!(answer, give);
+            assert_eq!(answer.expect("it was waited for"), "slow but steady");
+            at_rest(&handle).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_counts_anew_when_an_upload_has_gone_on() {
+    // Reads all, and never answers.
+    let server = Server::in_memory(silent);
+    for within in [None, Some(T)] {
+        let (mut sender, handle, answer) = upload(&server, None, within);
+        let begun = Instant::now();
+        let give = async move {
+            sender.send_data("begun".into()).await.unwrap();
+            tokio::time::sleep(T * 3).await;
+        };
+        let (answer, ()) = tokio::join!(answer, give);
+        let error = answer.expect_err("the server is silent after the upload");
+        assert_eq!(error.timeout_kind(), Some(TimeoutKind::Inactivity));
+        let took = begun.elapsed();
+        assert!((T * 4..T * 4 + T / 4).contains(&took), "{took:?}");
+        at_rest(&handle).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_does_not_read_an_upload_is_silent() {
+    let server = Server::in_memory(|mut conn| async move {
+        conn.head().await;
+        conn.stall().await;
+    });
+    let (mut sender, handle, answer) = upload(&server, None, None);
+    let begun = Instant::now();
+    let give = async {
+        // More than the transport has room for; the rest is the caller's to give, and is not given.
+        sender.send_data(vec![b'x'; 1 << 20].into()).await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(answer, give);
+    let error = answer.expect_err("the server does not read");
+    assert_eq!(error.timeout_kind(), Some(TimeoutKind::Inactivity));
+    let took = begun.elapsed();
+    assert!((T..T + T / 4).contains(&took), "{took:?}");
+    drop(sender);
     at_rest(&handle).await;
 }

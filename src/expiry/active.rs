@@ -5,9 +5,10 @@ use crate::expiry::future::Limit;
 
 /// Connections in use are not silent for longer than this (agentkeepalive: `timeout`).
 ///
-/// What ends it is silence, not duration: every byte in either direction begins it anew, and it counts only while a read
-/// or a write of ours waits for the server, so that a caller who reads slowly is not punished. A connection that has
-/// been silent for too long is closed, and its exchange fails with an error that
+/// What ends it is silence, not duration: every byte in either direction begins it anew, and it counts only while we wait
+/// for the server. It does not count while a caller does not ask for more of the response, nor while a caller owes the
+/// next part of its own request body; once the upload goes on, it counts from there. A server that takes nothing of an
+/// upload, or does not answer after its end, is silent. A connection that has been silent for too long is closed, and its exchange fails with an error that
 /// [`is_timeout`](crate::Error::is_timeout). [`InactivityTimeout`](crate::InactivityTimeout) sets another value for one
 /// request.
 ///

@@ -24,7 +24,7 @@ const ANY: u16 = u16::MAX;
 #[derive(Debug)]
 pub(super) struct Interim {
     /// What tells the exchange that this is about from others.
-    exchange: u32,
+    exchange: u8,
     /// Of empty lines and interim responses. At most one more than `MAX_BYTES`.
     bytes: u32,
     responses: u16,
@@ -72,7 +72,7 @@ impl Interim {
     ///
     /// That the server has sent too much before its response.
     #[inline]
-    pub(super) fn read(&mut self, exchange: u32, bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn read(&mut self, exchange: u8, bytes: &[u8]) -> io::Result<()> {
         if self.exchange != exchange {
             *self = Self {
                 exchange,

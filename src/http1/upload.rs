@@ -57,7 +57,14 @@ impl<B: Body> Body for Upload<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         // The caller's code runs in here, and may drop requests of its own.
-        driven_by(&mut None, || self.project().body.poll_frame(cx))
+        let polled = driven_by(&mut None, || self.project().body.poll_frame(cx));
+        // Of the caller's body alone: whatever else holds an upload back is not the caller's slowness.
+        let bond = exchange(None);
+        if let Some(bond) = &bond {
+            bond.activity().set_upload_waits(polled.is_pending());
+        }
+        exchange(bond);
+        polled
     }
 
     #[inline]
