@@ -133,6 +133,17 @@ impl Proxy {
             .map(|field| (&field.name, &field.value))
     }
 
+    /// Whether what is asked for goes through a tunnel. If not, the proxy reads the requests.
+    pub(crate) fn tunnels(&self, https: bool) -> bool {
+        https || !self.protocol.is_http()
+    }
+
+    /// The same proxy, told to let in another one.
+    pub(crate) fn with_authorization(mut self, value: HeaderValue) -> Self {
+        self.fields.set(PROXY_AUTHORIZATION, value);
+        self
+    }
+
     pub(crate) fn login(&self) -> Option<&(String, String)> {
         self.login.as_ref()
     }

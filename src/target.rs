@@ -150,7 +150,8 @@ impl Origin {
             Some("http") => false,
             Some("https") => true,
             Some(other) => return Err(TargetError::Scheme(other.to_owned())),
-            None if connects => port == Some(443),
+            // It is for the proxy that is connected to, whatever is behind that.
+            None if connects => false,
             None => return Err(TargetError::NoScheme),
         };
         // The parser of URIs takes no more than 65,534 bytes.
@@ -304,6 +305,12 @@ impl Destination {
     #[inline]
     pub(crate) fn is_https(&self) -> bool {
         self.https
+    }
+
+    /// What is connected to is spoken with in the clear, whatever the URI's scheme says.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn set_plain(&mut self) {
+        self.https = false;
     }
 
     /// The authority of the request's URI, as the caller wrote it.

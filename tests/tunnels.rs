@@ -6,9 +6,12 @@ use std::error::Error as _;
 
 use bytes::Bytes;
 use http::StatusCode;
+use http::header::{HeaderValue, PROXY_AUTHORIZATION};
 use http_body_util::Full;
+use hyper_util::rt::TokioIo;
 use support::agent::{Req, at_rest, get, send};
 use support::{Conn, Server, proxies};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::util::MapRequest;
 use tower::{Layer, ServiceExt};
 use tower_keep_alive::connect::{Proxied, ProxiedLayer, Proxy, TcpConnector};
@@ -24,6 +27,16 @@ fn agent() -> (Client, AgentHandle) {
     let connector = ProxiedLayer::new().layer(TcpConnector::new());
     let connector = connector.map_request(Destination::secured as _);
     (layer.layer(connector), handle)
+}
+
+fn agent_without_tls() -> (
+    KeepAlive<Proxied<TcpConnector>, Full<Bytes>, Destination>,
+    AgentHandle,
+) {
+    let layer = KeepAliveLayer::new().routed();
+    let handle = layer.handle();
+    let client = layer.layer(ProxiedLayer::new().layer(TcpConnector::new()));
+    (client, handle)
 }
 
 fn proxy(login: &str, server: &Server) -> Proxy {
@@ -142,9 +155,7 @@ async fn what_a_proxy_says_to_a_request_that_it_reads_is_a_response() {
         }
     })
     .await;
-    let layer = KeepAliveLayer::<Full<Bytes>>::new().routed();
-    let handle = layer.handle();
-    let client = layer.layer(ProxiedLayer::new().layer(TcpConnector::new()));
+    let (client, handle) = agent_without_tls();
     let request = through(&proxy("", &server), "http://origin.test/");
     let answer = send(&client, request).await.unwrap();
     assert_eq!((answer.status.as_u16(), &*answer.body), (407, "who?"));
@@ -273,5 +284,190 @@ async fn an_origin_that_the_proxy_cannot_reach_is_the_proxys_502() {
     let request = through(&proxy("", &server), "https://127.0.0.1:1/");
     let error = send(&client, request).await.unwrap_err();
     assert_eq!(error.proxy_status(), Some(StatusCode::BAD_GATEWAY));
+    at_rest(&handle).await;
+}
+
+fn authorized(mut request: Req, value: &'static str) -> Req {
+    let value = HeaderValue::from_static(value);
+    request.headers_mut().append(PROXY_AUTHORIZATION, value);
+    request
+}
+
+#[tokio::test]
+async fn proxy_authorization_goes_on_the_connect_and_never_past_it() {
+    let origin = Server::ok().await;
+    let server = Server::start(proxies::connect).await;
+    let (client, handle) = agent();
+    let url = format!("https://{}/", origin.addr());
+    // The proxy's own login does not stand before the caller's.
+    for login in ["", "me:secret@"] {
+        let proxy = proxy(login, &server);
+        for value in ["Bearer one", "Bearer two"] {
+            for reused in [false, true] {
+                let request = authorized(through(&proxy, &url), value);
+                let answer = send(&client, request).await.unwrap();
+                // What differs in it shares no tunnel; logins that come to the same field are one.
+                assert_eq!(answer.info.is_reused(), reused || !login.is_empty());
+            }
+        }
+    }
+    let asked = server.heads();
+    let sent: Vec<_> = asked
+        .iter()
+        .map(|head| head.header("proxy-authorization"))
+        .collect();
+    assert_eq!(sent, [Some("Bearer one"), Some("Bearer two")]);
+    assert_eq!(asked[0].headers.len(), 2, "{asked:?}");
+    assert_eq!((server.accepted(), origin.accepted()), (2, 2));
+    assert_eq!(origin.requests(), 8);
+    for head in origin.heads() {
+        assert_eq!(head.header("proxy-authorization"), None);
+    }
+    // Nor is it shown.
+    let told = format!("{:?} {}", handle.status(), handle.status());
+    assert!(!told.contains("Bearer"), "{told}");
+    handle.close_idle();
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn proxy_authorization_goes_not_through_a_proxy_of_socks() {
+    let origin = Server::ok().await;
+    let server = Server::start(|conn| proxies::socks5(conn, false)).await;
+    let (client, handle) = agent();
+    let proxy: Proxy = format!("socks5h://{}", server.addr()).parse().unwrap();
+    for scheme in ["http", "https"] {
+        let url = format!("{scheme}://{}/", origin.addr());
+        for value in ["Basic one", "Basic two"] {
+            let request = authorized(through(&proxy, &url), value);
+            send(&client, request).await.unwrap();
+        }
+    }
+    assert_eq!((origin.accepted(), origin.requests()), (2, 4));
+    for head in origin.heads() {
+        assert_eq!(head.header("proxy-authorization"), None);
+    }
+    handle.close_idle();
+    at_rest(&handle).await;
+}
+
+/// The proxy reads it with each request: no connection has it for all.
+#[tokio::test]
+async fn proxy_authorization_of_a_request_that_the_proxy_reads_goes_with_it() {
+    let server = Server::ok().await;
+    let (client, handle) = agent_without_tls();
+    let proxy = proxy("", &server);
+    for (value, reused) in [("Basic one", false), ("Basic two", true)] {
+        let request = authorized(through(&proxy, "http://origin.test/"), value);
+        let answer = send(&client, request).await.unwrap();
+        assert_eq!(answer.info.is_reused(), reused);
+        let heads = server.heads();
+        let sent = heads.last().unwrap().header("proxy-authorization");
+        assert_eq!(sent, Some(value));
+    }
+    at_rest(&handle).await;
+}
+
+/// Without a proxy in its route it is sent where the caller sends it: the connector may lead to a proxy by itself.
+#[tokio::test]
+async fn proxy_authorization_of_a_request_without_a_proxy_stays() {
+    let server = Server::ok().await;
+    let (client, handle) = agent_without_tls();
+    let request = authorized(get(server.url("/")), "Basic one");
+    send(&client, request).await.unwrap();
+    let heads = server.heads();
+    assert_eq!(heads[0].header("proxy-authorization"), Some("Basic one"));
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn two_proxy_authorizations_for_one_tunnel_are_an_error() {
+    let server = Server::ok().await;
+    let (client, handle) = agent();
+    let request = through(&proxy("", &server), "https://origin.test/");
+    let request = authorized(authorized(request, "Basic one"), "Basic two");
+    let error = send(&client, request).await.unwrap_err();
+    assert!(error.is_target(), "{error:?}");
+    assert!(error.to_string().contains("proxy-authorization"), "{error}");
+    assert_eq!(server.accepted(), 0);
+    at_rest(&handle).await;
+}
+
+fn own_connect(proxy: &Proxy, target: &str) -> Req {
+    let request = http::Request::connect(target);
+    let request = request.extension(Route::new().with_proxy(proxy.clone()));
+    request.body(Full::default()).unwrap()
+}
+
+/// RFC 9110 §9.3.6: whatever the port is, nothing but the CONNECT is sent to the proxy, and in the clear.
+#[tokio::test]
+async fn the_callers_own_connect_is_for_the_proxy_itself() {
+    for (uri, target) in [
+        ("origin.test:80", "origin.test:80"),
+        ("origin.test:443", "origin.test:443"),
+        ("origin.test:8443", "origin.test:8443"),
+        ("http://origin.test:80/", "origin.test:80"),
+        ("https://origin.test:443/", "origin.test:443"),
+        ("[::1]:443", "[::1]:443"),
+    ] {
+        let server = Server::start(|mut conn: Conn| async move {
+            conn.request().await;
+            conn.send("HTTP/1.1 200 OK\r\n\r\n").await;
+            assert_eq!(conn.read().await, b"hello");
+            conn.send("HELLO").await;
+            conn.closed().await;
+        })
+        .await;
+        let proxy = proxy("me:secret@", &server);
+        // A connector that put TLS on what is https would fail.
+        let (client, handle) = agent_without_tls();
+        let response = client.request(own_connect(&proxy, uri)).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        let mut tunnel = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+        tunnel.write_all(b"hello").await.unwrap();
+        let mut answer = [0; 5];
+        tunnel.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HELLO");
+        let head = &server.heads()[0];
+        assert_eq!((&*head.method, &*head.target), ("CONNECT", target));
+        let fields: Vec<_> = head
+            .headers
+            .iter()
+            .map(|(name, value)| (&**name, &**value))
+            .collect();
+        assert!(fields.contains(&("host", target)), "{fields:?}");
+        let login = ("proxy-authorization", "Basic bWU6c2VjcmV0");
+        assert!(fields.contains(&login), "{fields:?}");
+        assert_eq!(fields.len(), 2);
+        drop(tunnel);
+        assert_eq!((server.accepted(), server.requests()), (1, 1));
+        at_rest(&handle).await;
+    }
+}
+
+/// It is an answer, and the connection to the proxy is as good as before.
+#[tokio::test]
+async fn a_connect_of_the_callers_own_that_is_refused_leaves_its_connection() {
+    let server = Server::start(|mut conn: Conn| async move {
+        while let Some(head) = conn.request().await {
+            match head.method.as_str() {
+                "CONNECT" => conn.respond_with("HTTP/1.1 407 Who?", "who?").await,
+                _ => conn.respond("ok").await,
+            }
+        }
+    })
+    .await;
+    let proxy = proxy("", &server);
+    let (client, handle) = agent_without_tls();
+    for (request, status, reused) in [
+        (own_connect(&proxy, "origin.test:443"), 407, false),
+        (own_connect(&proxy, "origin.test:443"), 407, true),
+        // To the proxy as well, and on the same terms.
+        (through(&proxy, "http://origin.test:443/"), 200, true),
+    ] {
+        let answer = send(&client, request).await.unwrap();
+        assert_eq!(answer.status.as_u16(), status);
+        assert_eq!(answer.info.is_reused(), reused);
+    }
     at_rest(&handle).await;
 }

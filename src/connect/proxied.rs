@@ -68,6 +68,15 @@ impl<M> Layer<M> for ProxiedLayer {
 ///   `Proxy-Authorization`; for `https` it is asked for a tunnel (`CONNECT`).
 /// - A proxy of SOCKS makes a tunnel for both.
 ///
+/// A request's own `Proxy-Authorization` is for the proxy, and stands instead of the login in the proxy's URI. Where a
+/// tunnel is made it goes on the `CONNECT` and never past it, and only requests that say the same share that tunnel; where
+/// the proxy reads the request it goes with it, and has no part in which connection is used. A proxy of SOCKS is told
+/// nothing of it. A request whose route names no proxy is sent as it is, this field included, as by curl.
+///
+/// A request of the caller's own by the method `CONNECT` goes to a proxy of HTTP itself, in the clear or as the proxy's own
+/// scheme says, with the proxy's login; the answer is the caller's, and after a 2xx so is the connection
+/// (`hyper::upgrade::on`).
+///
 /// The connect timeout counts for all of it. Any answer of 2xx to `CONNECT` makes a tunnel, whatever interim responses
 /// (1xx) come before it (RFC 9110 §9.3.6); the answer may be 64 KiB long.
 ///
@@ -152,9 +161,10 @@ impl Way {
             return Err("the scheme is not http, and without TLS that is all there is".into());
         }
         let hop = proxy.destination()?.with_route(route.to_proxy());
-        let reads = is_plain && proxy.protocol().is_http();
         // With its port, which tunnels take for 443 where there is none.
-        let tunnel = (!reads).then(|| Uri::from(destination.secured()));
+        let tunnel = proxy
+            .tunnels(!is_plain)
+            .then(|| Uri::from(destination.secured()));
         let through = Some(Through { proxy, tunnel });
         Ok(Self { hop, through })
     }

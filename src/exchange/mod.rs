@@ -6,6 +6,7 @@ mod hint;
 mod layer;
 mod request;
 mod service;
+mod to_proxy;
 
 pub use body::Body;
 pub(crate) use future::Asked;

@@ -9,6 +9,7 @@ use http_body::Body;
 
 use crate::error::TargetError;
 use crate::exchange::layer::Settings;
+use crate::exchange::to_proxy;
 use crate::extensions::{InactivityTimeout, OnFreshConnection, OneShot, Partition, is_repeatable};
 use crate::key::Key;
 use crate::route::Route;
@@ -36,14 +37,16 @@ pub(super) fn aim<B: Body>(
     let form = path.map_or_else(Uri::default, Uri::from);
     let asked = mem::replace(request.uri_mut(), form);
     let destination = destination.insert(Destination::new(asked, origin));
+    let mut is_read_by_proxy = false;
     if let Some(route) = route {
         destination.set_route(route);
+        is_read_by_proxy = to_proxy::prepare(request.headers_mut(), destination, connects)?;
     }
     if connects {
-        *request.uri_mut() = Uri::from(without_user(destination.authority()));
-    } else if !destination.is_https()
-        && (is_read_by_proxy(request.headers_mut(), destination) || settings.absolute_form)
-    {
+        let target = without_user(destination.authority());
+        name_target(request.headers_mut(), &target);
+        *request.uri_mut() = Uri::from(target);
+    } else if !destination.is_https() && (is_read_by_proxy || settings.absolute_form) {
         *request.uri_mut() = absolute_form(destination, request.uri().path_and_query());
     }
     if !matches!(request.version(), Version::HTTP_11 | Version::HTTP_10) {
@@ -82,21 +85,12 @@ fn route_of(said: &mut Extensions, settings: &Settings) -> Result<Option<Route>,
     Ok(route)
 }
 
-/// Whether the request is for the proxy that its route names, which is told who asks.
-fn is_read_by_proxy(headers: &mut HeaderMap, destination: &Destination) -> bool {
-    #[cfg(feature = "proxy")]
-    if let Some(proxy) = destination.route().and_then(Route::proxy)
-        && proxy.protocol().is_http()
-    {
-        for (name, value) in proxy.fields() {
-            // The caller's own stands.
-            headers.entry(name).or_insert_with(|| value.clone());
-        }
-        return true;
+/// `Host` of a CONNECT is its target, which always names a port (RFC 9110 §9.3.6, RFC 9112 §3.2).
+#[cold]
+fn name_target(headers: &mut HeaderMap, target: &Authority) {
+    if let Ok(host) = HeaderValue::try_from(target.as_str()) {
+        headers.entry(HOST).or_insert(host);
     }
-    #[cfg(not(feature = "proxy"))]
-    let _ = (headers, destination);
-    false
 }
 
 /// A path on a Unix socket needs no origin: without one it is `http://localhost`.
@@ -236,6 +230,24 @@ mod tests {
             ("CONNECT", "http://u@h:8080/", plain, "h:8080"),
         ] {
             assert_eq!(aimed(method, uri, layer).unwrap(), sent, "{method} {uri}");
+        }
+    }
+
+    #[test]
+    fn a_connect_is_sent_in_the_clear_unless_its_uri_says_https() {
+        for (uri, host, key) in [
+            ("h:443", "h:443", "h:443:"),
+            ("h:80", "h:80", "h:80:"),
+            ("me:secret@[::1]:443", "[::1]:443", "::1:443:"),
+            ("http://h:443/", "h:443", "h:443:"),
+            ("https://h:443/", "h:443", "https:h:443:"),
+        ] {
+            let mut request = Request::connect(uri).body(Empty::<Bytes>::new()).unwrap();
+            let mut destination = None;
+            let settings = settings(ExchangeLayer::new());
+            aim(&mut request, &settings, &mut destination).unwrap();
+            assert_eq!(request.headers()[HOST], host, "{uri}");
+            assert_eq!(Key::from(destination.unwrap().key()).to_string(), key);
         }
     }
 

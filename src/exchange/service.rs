@@ -15,7 +15,8 @@ use crate::target::Destination;
 /// Sends each request on a connection of `M`, and holds the connection until the response body has ended.
 ///
 /// The request's URI must be absolute. It goes out in origin form (authority form for `CONNECT`), with a `Host` field
-/// where the caller set none. A request that a reused connection did not take, because it was just closing, is sent on
+/// where the caller set none. A `CONNECT` is sent to the authority that it names, which needs a port, or to the proxy of its
+/// route; in the clear, unless its URI says `https`. A request that a reused connection did not take, because it was just closing, is sent on
 /// another one, whatever its method: none of it was written.
 ///
 /// # Clone
