@@ -4,7 +4,10 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
-use http::header::{HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
+    PROXY_AUTHORIZATION, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
 use http::uri::Authority;
 use http::{StatusCode, Uri};
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
@@ -57,6 +60,8 @@ pub struct Proxy {
     fields: Fields,
     /// What a proxy of SOCKS is told.
     login: Option<(String, String)>,
+    /// Also for what a proxy of HTTP would read.
+    always_tunnels: bool,
 }
 
 /// Fields in the order of their names, each there once.
@@ -120,7 +125,96 @@ impl Protocol {
     }
 }
 
+/// Fields that are not the caller's to set: what they say of a message or of its connection would be wrong.
+const NOT_TO_BE_SET: [HeaderName; 7] = [
+    HOST,
+    CONNECTION,
+    CONTENT_LENGTH,
+    TRANSFER_ENCODING,
+    TRAILER,
+    UPGRADE,
+    EXPECT,
+];
+
 impl Proxy {
+    /// Sends this field to the proxy: on each `CONNECT`, and never past it; and with each request that the proxy reads,
+    /// unless the request has a field of that name. Another value for the same name stands instead of the first, and
+    /// `Proxy-Authorization` instead of the login in the proxy's URI. The value is taken for a secret and never shown; two
+    /// proxies that differ in it are two. curl: `--proxy-header`.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use http::header::{HeaderValue, PROXY_AUTHORIZATION};
+    /// use tower_keep_alive::connect::Proxy;
+    ///
+    /// let proxy = "https://proxy.test".parse::<Proxy>()?;
+    /// let proxy = proxy.with_header(PROXY_AUTHORIZATION, HeaderValue::from_static("Bearer token"));
+    /// assert_eq!(format!("{proxy:?}"), "Proxy(https://proxy.test:443)");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// A proxy of SOCKS has no fields: a request through one that has some fails
+    /// ([`is_target`](crate::Error::is_target)).
+    ///
+    /// # Panics
+    ///
+    /// If the field says how a message is framed or what becomes of its connection: `Host`, `Connection`,
+    /// `Content-Length`, `Transfer-Encoding`, `Trailer`, `Upgrade`, `Expect`.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        assert!(
+            !NOT_TO_BE_SET.contains(&name),
+            "the field {name} is not one to send to a proxy by Proxy::with_header"
+        );
+        self.fields.set(name, value);
+        self
+    }
+
+    /// Has requests for `http` go through a tunnel too, instead of being read by the proxy: what a WebSocket needs, whose
+    /// upgrade few proxies pass on (RFC 6455 §4.1). Many proxies make tunnels to port 443 alone. Default: a tunnel for
+    /// `https` only. curl: `--proxytunnel`.
+    ///
+    /// What goes through the tunnel has a pool of its own. A proxy of SOCKS makes tunnels in any case.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use http::header::{CONNECTION, UPGRADE};
+    /// use tower_keep_alive::Route;
+    /// use tower_keep_alive::connect::Proxy;
+    ///
+    /// let proxy = "http://proxy.test:3128".parse::<Proxy>()?.with_tunnel();
+    /// let request = http::Request::get("http://origin.test/socket")
+    ///     .header(CONNECTION, "Upgrade")
+    ///     .header(UPGRADE, "websocket")
+    ///     .extension(Route::new().with_proxy(proxy))
+    ///     .body(())?;
+    /// # assert!(request.extensions().get::<Route>().is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[doc(alias = "proxytunnel")]
+    #[must_use]
+    pub fn with_tunnel(mut self) -> Self {
+        self.always_tunnels = true;
+        self
+    }
+
+    /// The same proxy, as it is itself connected to.
+    pub(crate) fn without_tunnel(mut self) -> Self {
+        self.always_tunnels = false;
+        self
+    }
+
+    pub(crate) fn always_tunnels(&self) -> bool {
+        self.always_tunnels
+    }
+
+    /// Whether there is something to say to it that it has no words for.
+    pub(crate) fn has_idle_fields(&self) -> bool {
+        !self.protocol.is_http() && !self.fields.0.is_empty()
+    }
+
     pub(crate) fn protocol(&self) -> Protocol {
         self.protocol
     }
@@ -135,7 +229,7 @@ impl Proxy {
 
     /// Whether what is asked for goes through a tunnel. If not, the proxy reads the requests.
     pub(crate) fn tunnels(&self, https: bool) -> bool {
-        https || !self.protocol.is_http()
+        https || self.always_tunnels || !self.protocol.is_http()
     }
 
     /// The same proxy, told to let in another one.
@@ -196,6 +290,7 @@ impl From<Intercept> for Proxy {
             authority: format!("{host}:{port}").into(),
             fields,
             login: intercept.raw_auth().map(own),
+            always_tunnels: false,
         }
     }
 }
@@ -290,8 +385,55 @@ mod tests {
         assert_ne!(parse("socks5://a:b@p:1"), parse("socks5://a:c@p:1"));
         assert_ne!(parse("socks5://p:1"), parse("socks5h://p:1"));
         assert_eq!(parse("http://a:b@P:1"), parse("http://a:b@p:1/"));
+        assert_ne!(parse("http://p:1"), parse("http://p:1").with_tunnel());
         for wrong in ["", "ftp://p:1", "/relative", "http://"] {
             assert!(wrong.parse::<Proxy>().unwrap_err().is_target(), "{wrong}");
+        }
+    }
+    #[test]
+    fn headers_count_by_name_and_value_and_are_not_shown() {
+        let proxy: Proxy = "http://me:secret@p:1".parse().unwrap();
+        let with = |proxy: &Proxy, name: &'static str, value: &'static str| {
+            let name = HeaderName::from_static(name);
+            proxy
+                .clone()
+                .with_header(name, HeaderValue::from_static(value))
+        };
+        let one = with(&with(&proxy, "x-a", "hidden"), "x-b", "2");
+        // In any order, and the last value of a name.
+        assert_eq!(one, with(&with(&proxy, "x-b", "2"), "x-a", "hidden"));
+        assert_eq!(one, with(&with(&one, "x-a", "3"), "x-a", "hidden"));
+        assert_ne!(one, with(&one, "x-a", "3"));
+        assert_ne!(one, proxy);
+        for shown in [
+            one.to_string(),
+            format!("{one:?}"),
+            format!("{:?}", one.fields.0[0].value),
+        ] {
+            assert!(!shown.contains("hidden"), "{shown}");
+        }
+        let token = with(&proxy, "proxy-authorization", "Bearer token");
+        let sent: Vec<_> = token.fields().collect();
+        assert_eq!(
+            sent,
+            [(
+                &PROXY_AUTHORIZATION,
+                &HeaderValue::from_static("Bearer token")
+            )]
+        );
+    }
+
+    #[test]
+    fn no_header_says_how_a_message_is_framed() {
+        let set = |name: HeaderName| {
+            let proxy: Proxy = "http://p:1".parse().unwrap();
+            proxy.with_header(name, HeaderValue::from_static("1"))
+        };
+        for name in NOT_TO_BE_SET {
+            let text = name.to_string();
+            let panic = std::panic::catch_unwind(|| set(name)).unwrap_err();
+            let said = panic.downcast_ref::<String>().unwrap();
+            assert!(said.contains(&text), "{said}");
         }
     }
 }

@@ -239,7 +239,7 @@ impl Route {
 }
 
 /// What comes behind the port in Node's names of pools: `localAddress[:family][:socketPath]`; and then
-/// `[:proxy][:servername=…][:tls=number]`. Nothing secret.
+/// `[:proxy[:tunnel]][:servername=…][:tls=number]`. Nothing secret.
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(address) = self.local_address() {
@@ -256,6 +256,9 @@ impl fmt::Display for Route {
         #[cfg(feature = "proxy")]
         if let Some(proxy) = self.proxy() {
             write!(f, ":{proxy}")?;
+            if proxy.always_tunnels() {
+                f.write_str(":tunnel")?;
+            }
         }
         #[cfg(feature = "tls")]
         if let Some(name) = self.server_name() {

@@ -6,7 +6,7 @@ use std::error::Error as _;
 
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::{HeaderValue, PROXY_AUTHORIZATION};
+use http::header::{HeaderName, HeaderValue, PROXY_AUTHORIZATION};
 use http_body_util::Full;
 use hyper_util::rt::TokioIo;
 use support::agent::{Req, at_rest, get, send};
@@ -15,7 +15,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::util::MapRequest;
 use tower::{Layer, ServiceExt};
 use tower_keep_alive::connect::{Proxied, ProxiedLayer, Proxy, TcpConnector};
-use tower_keep_alive::{AgentHandle, Cause, Destination, Error, KeepAlive, KeepAliveLayer, Route};
+use tower_keep_alive::{
+    AgentHandle, Cause, Destination, Error, KeepAlive, KeepAliveLayer, Key, Route,
+};
 
 /// Where TLS would be: what is asked for as `https` goes through a tunnel, and is plain there.
 type Secured = MapRequest<Proxied<TcpConnector>, fn(Destination) -> Destination>;
@@ -468,6 +470,162 @@ async fn a_connect_of_the_callers_own_that_is_refused_leaves_its_connection() {
         let answer = send(&client, request).await.unwrap();
         assert_eq!(answer.status.as_u16(), status);
         assert_eq!(answer.info.is_reused(), reused);
+    }
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn headers_of_a_proxy_go_on_the_connect_and_never_past_it() {
+    let origin = Server::ok().await;
+    let server = Server::start(proxies::connect).await;
+    let (client, handle) = agent();
+    let named = |value: &'static str| {
+        let value = HeaderValue::from_static(value);
+        let proxy = proxy("me:secret@", &server);
+        proxy.with_header(PROXY_AUTHORIZATION, value).with_header(
+            HeaderName::from_static("x-team"),
+            HeaderValue::from_static("hidden"),
+        )
+    };
+    let url = format!("https://{}/", origin.addr());
+    for value in ["Bearer one", "Bearer two"] {
+        for reused in [false, true] {
+            let answer = send(&client, through(&named(value), &url)).await.unwrap();
+            assert_eq!(answer.info.is_reused(), reused);
+        }
+    }
+    for (head, value) in server.heads().iter().zip(["Bearer one", "Bearer two"]) {
+        assert_eq!(head.header("proxy-authorization"), Some(value));
+        assert_eq!(head.header("x-team"), Some("hidden"));
+    }
+    assert_eq!((server.accepted(), origin.requests()), (2, 4));
+    for head in origin.heads() {
+        let names: Vec<_> = head.headers.iter().map(|(name, _)| &**name).collect();
+        assert_eq!(names, ["host"]);
+    }
+    let told = format!("{:?} {}", handle.status(), handle.status());
+    assert!(
+        !told.contains("Bearer") && !told.contains("hidden"),
+        "{told}"
+    );
+    handle.close_idle();
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn headers_of_a_proxy_go_with_each_request_that_it_reads() {
+    let server = Server::ok().await;
+    let (client, handle) = agent_without_tls();
+    let proxy = proxy("", &server)
+        .with_header(
+            PROXY_AUTHORIZATION,
+            HeaderValue::from_static("Bearer token"),
+        )
+        .with_header(
+            HeaderName::from_static("x-team"),
+            HeaderValue::from_static("blue"),
+        );
+    let plain = through(&proxy, "http://origin.test/");
+    let own = authorized(through(&proxy, "http://origin.test/"), "Basic own");
+    for (request, login) in [(plain, "Bearer token"), (own, "Basic own")] {
+        send(&client, request).await.unwrap();
+        let heads = server.heads();
+        let head = heads.last().unwrap();
+        assert_eq!(head.header("proxy-authorization"), Some(login));
+        assert_eq!(head.header("x-team"), Some("blue"));
+    }
+    assert_eq!(server.accepted(), 1);
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn headers_for_a_proxy_of_socks_are_an_error() {
+    let server = Server::start(|mut conn: Conn| async move {
+        assert!(conn.read().await.is_empty(), "it is asked for nothing");
+    })
+    .await;
+    let (client, handle) = agent_without_tls();
+    let proxy: Proxy = format!("socks5://{}", server.addr()).parse().unwrap();
+    let value = HeaderValue::from_static("Bearer token");
+    let proxy = proxy.with_header(PROXY_AUTHORIZATION, value);
+    let request = through(&proxy, "http://origin.test/");
+    let error = send(&client, request).await.unwrap_err();
+    assert!(error.is_target() && error.is_unsent(), "{error:?}");
+    assert!(error.to_string().contains("SOCKS"), "{error}");
+    assert_eq!(server.accepted(), 0);
+    at_rest(&handle).await;
+}
+
+/// RFC 6455 §4.1: what the proxy would not pass on, an upgrade here, goes through a tunnel, and plain requests with it.
+#[tokio::test]
+async fn http_goes_through_a_tunnel_on_request() {
+    let origin = Server::start(|mut conn: Conn| async move {
+        while let Some(head) = conn.request().await {
+            if head.header("upgrade").is_none() {
+                conn.respond("ok").await;
+                continue;
+            }
+            conn.send(
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: raw\r\n\r\n",
+            )
+            .await;
+            assert_eq!(conn.read().await, b"hello");
+            return conn.send("HELLO").await;
+        }
+    })
+    .await;
+    let server = Server::start(proxies::connect).await;
+    let (client, handle) = agent_without_tls();
+    let tunnelled = proxy("me:secret@", &server).with_tunnel();
+    let url = format!("http://{}/path", origin.addr());
+    for reused in [false, true] {
+        let answer = send(&client, through(&tunnelled, &url)).await.unwrap();
+        assert_eq!(answer.info.is_reused(), reused);
+    }
+    let name = format!("{}::{}:tunnel", origin.addr(), proxy("", &server));
+    let names: Vec<_> = handle.status().idle.keys().map(Key::to_string).collect();
+    assert_eq!(names, [name]);
+    let mut request = authorized(through(&tunnelled, &url), "Basic bWU6c2VjcmV0");
+    let fields = request.headers_mut();
+    fields.insert("connection", HeaderValue::from_static("upgrade"));
+    fields.insert("upgrade", HeaderValue::from_static("raw"));
+    let response = client.request(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
+    let mut socket = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+    socket.write_all(b"hello").await.unwrap();
+    let mut answer = [0; 5];
+    socket.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HELLO");
+    drop(socket);
+    assert_eq!((server.accepted(), origin.accepted()), (1, 1));
+    let asked = &server.heads()[0];
+    assert_eq!(asked.target, origin.addr().to_string());
+    assert!(asked.header("proxy-authorization").is_some());
+    for head in origin.heads() {
+        assert_eq!(head.target, "/path");
+        assert_eq!(head.header("proxy-authorization"), None);
+    }
+    at_rest(&handle).await;
+}
+
+/// And not inside a tunnel to its own target.
+#[tokio::test]
+async fn the_callers_own_connect_is_for_the_proxy_where_everything_else_is_tunnelled() {
+    let server = Server::start(|mut conn: Conn| async move {
+        while conn.request().await.is_some() {
+            conn.respond_with("HTTP/1.1 403 Forbidden", "no").await;
+        }
+    })
+    .await;
+    let (client, handle) = agent_without_tls();
+    let proxy = proxy("", &server).with_tunnel();
+    for reused in [false, true] {
+        let request = own_connect(&proxy, "origin.test:443");
+        let answer = send(&client, request).await.unwrap();
+        assert_eq!(
+            (answer.status.as_u16(), answer.info.is_reused()),
+            (403, reused)
+        );
     }
     at_rest(&handle).await;
 }

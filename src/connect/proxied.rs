@@ -65,7 +65,8 @@ impl<M> Layer<M> for ProxiedLayer {
 /// Connects through the proxy that a request's [`Route`](crate::Route) names, where it names one.
 ///
 /// - A proxy of HTTP gets requests for `http` as they are, in absolute form (RFC 9112 §3.2.2), with its
-///   `Proxy-Authorization`; for `https` it is asked for a tunnel (`CONNECT`).
+///   `Proxy-Authorization`; for `https` it is asked for a tunnel (`CONNECT`), and for `http` too with
+///   [`Proxy::with_tunnel`].
 /// - A proxy of SOCKS makes a tunnel for both.
 ///
 /// A request's own `Proxy-Authorization` is for the proxy, and stands instead of the login in the proxy's URI. Where a
@@ -154,6 +155,10 @@ impl Way {
         };
         if route.unix_path().is_some() {
             let why = "the route names a proxy and a Unix socket";
+            return Err(Error::new(Kind::Target(TargetError::Route(why))).into());
+        }
+        if proxy.has_idle_fields() {
+            let why = "the route's proxy is one of SOCKS, and has no use for the fields of Proxy::with_header";
             return Err(Error::new(Kind::Target(TargetError::Route(why))).into());
         }
         let is_plain = *destination.scheme() == Scheme::HTTP;

@@ -25,6 +25,10 @@ pub(super) fn prepare(
     if asks_proxy {
         // A CONNECT of the caller's is for the proxy itself, whatever its target is (RFC 9110 §9.3.6).
         destination.set_plain();
+        if proxy.always_tunnels() {
+            let route = destination.route().cloned().unwrap_or_default();
+            destination.set_route(route.with_proxy(proxy.clone().without_tunnel()));
+        }
     }
     if asks_proxy || !proxy.tunnels(destination.is_https()) {
         for (name, value) in proxy.fields() {
