@@ -15,12 +15,14 @@ use tower::retry::RetryLayer;
 use tower::timeout::error::Elapsed;
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_http::decompression::DecompressionLayer;
+use tower_http::follow_redirect::policy::{FilterCredentials, Limited, PolicyExt};
 use tower_http::follow_redirect::{FollowRedirectLayer, RequestUri};
 use tower_keep_alive::connect::TcpConnector;
 use tower_keep_alive::reqwest::{Reqwest, ReqwestLayer};
 use tower_keep_alive::retry::ReusedReset;
 use tower_keep_alive::{
     AgentHandle, BoxError, ConnectionInfo, Error, KeepAlive, KeepAliveLayer, OneShot, Partition,
+    Route,
 };
 
 type Client = Reqwest<KeepAlive<TcpConnector, Body>>;
@@ -318,6 +320,62 @@ async fn tower_http_gives_back_what_a_client_of_reqwests_does() {
     assert_eq!(server.heads()[1].header("accept-encoding"), Some("gzip"));
     assert_eq!(server.accepted(), 1);
     at_rest(&handle).await;
+}
+
+/// What a request says of its connection does not outlive a redirect to another origin, and the layer's own route does.
+#[tokio::test]
+#[cfg(target_os = "linux")]
+async fn a_redirect_to_another_origin_leaves_by_the_layers_route() {
+    let there = Server::ok().await;
+    let location = there.url("/");
+    let here = Server::start(move |mut conn: Conn| {
+        let found = format!("HTTP/1.1 302 Found\r\nLocation: {location}");
+        async move {
+            while conn.request().await.is_some() {
+                conn.respond_with(&found, "").await;
+            }
+        }
+    })
+    .await;
+    let from = |last| Route::new().with_local_address([127, 0, 0, last].into());
+    let filter = FilterCredentials::new().allow_extension::<Partition>();
+    for (layers, own, expected) in [
+        // The request's alone: lost.
+        (None, Some(from(2)), "127.0.0.1"),
+        (Some(from(3)), Some(from(2)), "127.0.0.3"),
+        (Some(from(3)), None, "127.0.0.3"),
+    ] {
+        let layer = KeepAliveLayer::new().routed();
+        let layer = match layers {
+            Some(route) => layer.route(route),
+            None => layer,
+        };
+        let handle = layer.handle();
+        let policy = Limited::default().and::<_, Full<Bytes>, Error>(filter.clone());
+        let client = ServiceBuilder::new()
+            .layer(FollowRedirectLayer::with_policy(policy))
+            .layer(layer)
+            .service(TcpConnector::new());
+        let mut request = http::Request::get(here.url("/"))
+            .header("authorization", "Bearer hidden")
+            .extension(Partition::new("blue"));
+        if let Some(route) = own.clone() {
+            request = request.extension(route);
+        }
+        let request = request.body(Full::<Bytes>::default()).unwrap();
+        let response = client.clone().oneshot(request).await.unwrap();
+        let info = response.body().connection().clone();
+        assert_eq!(info.remote_addr(), Some(there.addr()));
+        assert_eq!(info.local_addr().unwrap().ip().to_string(), expected);
+        // The policy lets it pass.
+        assert_eq!(info.key().unwrap().partition(), Some("blue"));
+        let heads = there.heads();
+        assert_eq!(heads.last().unwrap().header("authorization"), None);
+        let heads = here.heads();
+        assert!(heads.last().unwrap().header("authorization").is_some());
+        drop(response);
+        at_rest(&handle).await;
+    }
 }
 
 /// `printf hello | gzip -n`

@@ -4,15 +4,17 @@ use tower_layer::Layer;
 
 use crate::clock::Limit;
 use crate::exchange::Exchange;
+use crate::route::Route;
 
 /// Makes [`Exchange`] services.
 ///
 /// # Order
 ///
 /// Above [`CheckinLayer`](crate::CheckinLayer), or above a service that makes connections for one exchange each.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ExchangeLayer {
     settings: Settings,
+    route: Option<Route>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +60,7 @@ impl ExchangeLayer {
                 fresh_for_non_idempotent: false,
                 drain_unread: Drain::NONE,
             },
+            route: None,
         }
     }
 
@@ -103,6 +106,26 @@ impl ExchangeLayer {
         self
     }
 
+    /// The [`Route`] of every request that has none of its own. A request with an empty route (`Route::new()`) goes without
+    /// one. Default: none.
+    ///
+    /// It holds for what a layer above sends by itself, too: the request after a redirect may have lost the extensions of
+    /// the first one.
+    ///
+    /// ```
+    /// use std::net::Ipv4Addr;
+    /// use tower_keep_alive::{ExchangeLayer, Route};
+    ///
+    /// let route = Route::new().with_local_address(Ipv4Addr::LOCALHOST.into());
+    /// let layer = ExchangeLayer::new().route(route);
+    /// # let _ = layer;
+    /// ```
+    #[must_use]
+    pub fn route(mut self, route: Route) -> Self {
+        self.route = Some(route);
+        self
+    }
+
     /// Whether what is below sees the routes of requests; if not, a request that has one fails. Default: true.
     pub(crate) const fn routed(mut self, routed: bool) -> Self {
         self.settings.routed = routed;
@@ -122,7 +145,7 @@ impl ExchangeLayer {
     }
 
     #[cfg(test)]
-    pub(super) const fn settings(self) -> Settings {
+    pub(super) const fn settings(&self) -> Settings {
         self.settings
     }
 }
@@ -137,6 +160,6 @@ impl<M> Layer<M> for ExchangeLayer {
     type Service = Exchange<M>;
 
     fn layer(&self, inner: M) -> Exchange<M> {
-        Exchange::new(inner, self.settings)
+        Exchange::new(inner, self.settings, self.route.clone())
     }
 }

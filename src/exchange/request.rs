@@ -205,20 +205,20 @@ mod tests {
         layer.settings()
     }
 
-    fn aimed(method: &str, uri: &str, layer: ExchangeLayer) -> Result<String, TargetError> {
+    fn aimed(method: &str, uri: &str, settings: Settings) -> Result<String, TargetError> {
         let mut request = Request::builder()
             .method(method)
             .uri(uri)
             .body(Empty::<Bytes>::new())
             .unwrap();
-        aim(&mut request, &settings(layer), &mut None)?;
+        aim(&mut request, &settings, &mut None)?;
         Ok(request.uri().to_string())
     }
 
     #[test]
     fn the_target_goes_out_in_its_form() {
-        let plain = ExchangeLayer::new();
-        let proxied = ExchangeLayer::new().absolute_form(true);
+        let plain = settings(ExchangeLayer::new());
+        let proxied = settings(ExchangeLayer::new().absolute_form(true));
         for (method, uri, layer, sent) in [
             ("GET", "http://h", plain, "/"),
             ("GET", "http://h/", plain, "/"),
@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_sent_is_named() {
-        let plain = ExchangeLayer::new();
+        let plain = settings(ExchangeLayer::new());
         for (method, uri, why) in [
             ("GET", "/relative", "absolute"),
             ("GET", "h:80", "absolute"),

@@ -1,7 +1,7 @@
 use std::mem;
 use std::task::{Context, Poll};
 
-use http::{Request, Response};
+use http::{Extensions, Request, Response};
 use http_body::Body as HttpBody;
 use tower_service::Service;
 
@@ -10,6 +10,7 @@ use crate::exchange::future::{AskFor, Asked};
 use crate::exchange::layer::Settings;
 use crate::exchange::{Body, ExchangeFuture};
 use crate::poolable::Poolable;
+use crate::route::Route;
 use crate::target::Destination;
 
 /// Sends each request on a connection of `M`, and holds the connection until the response body has ended.
@@ -26,11 +27,25 @@ use crate::target::Destination;
 pub struct Exchange<M> {
     inner: M,
     settings: Settings,
+    /// Of requests that have none of their own.
+    route: Option<Route>,
 }
 
 impl<M> Exchange<M> {
-    pub(super) fn new(inner: M, settings: Settings) -> Self {
-        Self { inner, settings }
+    pub(super) fn new(inner: M, settings: Settings, route: Option<Route>) -> Self {
+        Self {
+            inner,
+            settings,
+            route,
+        }
+    }
+
+    /// Gives the request the default route, unless it has one of its own.
+    #[inline]
+    fn set_route<B>(&self, request: &mut Request<B>) {
+        if let Some(route) = &self.route {
+            insert_route(request.extensions_mut(), route);
+        }
     }
 
     /// Where `M` is always ready, and `ask` knows more of it than to call it.
@@ -38,13 +53,14 @@ impl<M> Exchange<M> {
     pub(crate) fn exchange<C, B>(
         &self,
         ask: AskFor<M, C, M::Future>,
-        request: Request<B>,
+        mut request: Request<B>,
     ) -> ExchangeFuture<M, M::Future, C, C::Future, B>
     where
         M: Service<Destination, Response = C> + Clone,
         C: Poolable + Service<Request<B>>,
         B: HttpBody,
     {
+        self.set_route(&mut request);
         ExchangeFuture::new(self.inner.clone(), ask, request, self.settings)
     }
 
@@ -61,6 +77,13 @@ impl<M> Exchange<M> {
     /// The service that gives the connections.
     pub fn into_inner(self) -> M {
         self.inner
+    }
+}
+
+#[cold]
+fn insert_route(said: &mut Extensions, route: &Route) {
+    if said.get::<Route>().is_none() {
+        said.insert(route.clone());
     }
 }
 
@@ -84,7 +107,8 @@ where
     }
 
     #[inline]
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        self.set_route(&mut request);
         let clone = self.inner.clone();
         let ready = mem::replace(&mut self.inner, clone);
         let ask: AskFor<M, C, M::Future> =

@@ -22,6 +22,7 @@ use crate::expiry::{ActiveTimeoutLayer, IdleEvictionLayer, MaxUsesLayer, TtlLaye
 use crate::http1::HandshakeLayer;
 use crate::keep_alive::KeepAlive;
 use crate::pool::{Limits, Scheduling};
+use crate::route::Route;
 use crate::target::Destination;
 
 /// Node's `http.Agent` with what agentkeepalive adds, over any
@@ -109,6 +110,32 @@ impl<B> KeepAliveLayer<B> {
     pub fn routed(mut self) -> KeepAliveLayer<B, Destination> {
         self.settings.exchange = self.settings.exchange.routed(true);
         KeepAliveLayer::with(self.settings)
+    }
+}
+
+impl<B> KeepAliveLayer<B, Destination> {
+    /// The [`Route`] of every request that has none of its own; see [`ExchangeLayer::route`]. Default: none.
+    ///
+    /// Use it instead of an extension where a layer above sends requests by itself, as after a redirect; see
+    /// [the recipe](crate::guides::recipes#redirects). [`AgentHandle::prewarm`] is given the route with its target
+    /// ([`Destination::with_route`]).
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use http_body_util::Empty;
+    /// use tower::ServiceBuilder;
+    /// use tower_keep_alive::connect::TcpConnector;
+    /// use tower_keep_alive::{Destination, Family, KeepAlive, KeepAliveLayer, Route};
+    ///
+    /// let route = Route::new().with_family(Family::V4);
+    /// let client: KeepAlive<TcpConnector, Empty<Bytes>, Destination> = ServiceBuilder::new()
+    ///     .layer(KeepAliveLayer::new().routed().route(route))
+    ///     .service(TcpConnector::new());
+    /// # let _ = client;
+    /// ```
+    pub fn route(mut self, route: Route) -> Self {
+        self.settings.exchange = self.settings.exchange.route(route);
+        self
     }
 }
 
