@@ -16,7 +16,7 @@ use tower::{Layer, Service};
 use tower_keep_alive::connect::{TcpConnector, Tls, TlsConfig};
 use tower_keep_alive::{
     AgentHandle, CheckinLayer, CheckoutLayer, Destination, Error, ExchangeLayer, HandshakeLayer,
-    KeepAlive, KeepAliveLayer, Key, Limits, Partition, Route,
+    KeepAlive, KeepAliveLayer, Key, KeyRef, Limits, Partition, Route,
 };
 
 type Layers = KeepAliveLayer<Full<Bytes>, Destination>;
@@ -44,6 +44,33 @@ fn names(handle: &AgentHandle) -> Vec<String> {
     let mut names: Vec<_> = handle.status().idle.keys().map(Key::to_string).collect();
     names.sort();
     names
+}
+
+#[test]
+fn keys_are_equal_only_if_partition_and_route_both_are() {
+    let routes = [None, Some(from([127, 0, 0, 1])), Some(from([127, 0, 0, 2]))];
+    let partitions = [None, Some("blue"), Some("green")];
+    let mut keys = Vec::new();
+    for route in &routes {
+        for partition in partitions {
+            let mut key = KeyRef::new("http", "origin.test", None);
+            if let Some(route) = route {
+                key = key.route(route);
+            }
+            if let Some(name) = partition {
+                key = key.partition(name);
+            }
+            keys.push(key);
+        }
+    }
+    let kept: Vec<_> = keys.iter().map(|key| Key::from(*key)).collect();
+    for (at, one) in kept.iter().enumerate() {
+        for (other_at, other) in kept.iter().enumerate() {
+            let is_same = at == other_at;
+            assert_eq!(*one == keys[other_at], is_same, "{one} {other}");
+            assert_eq!(one == other, is_same, "{one} {other}");
+        }
+    }
 }
 
 /// Tenants that leave by the same route are still two.
