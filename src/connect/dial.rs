@@ -177,3 +177,202 @@ where
         };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::rc::Rc;
+
+    use super::*;
+
+    /// What becomes of an attempt, and after how many milliseconds.
+    #[derive(Clone, Copy)]
+    enum Fate {
+        Connects(u64),
+        Fails(u64),
+        Hangs,
+    }
+    use Fate::{Connects, Fails, Hangs};
+
+    /// A dial over addresses with these fates: the number of the address that is connected to, or the numbers of those that
+    /// failed; when it was over; and when which attempt began, in milliseconds.
+    struct Run {
+        result: Result<usize, Vec<(usize, io::ErrorKind)>>,
+        took: u64,
+        begun: Vec<(usize, u64)>,
+    }
+
+    async fn run(fates: &[Fate], delay: Option<u64>, limit: Option<u64>) -> Run {
+        let start = Instant::now();
+        let since = || u64::try_from(start.elapsed().as_millis()).unwrap();
+        let address = |at| SocketAddr::from(([192, 0, 2, 1], u16::try_from(at).unwrap()));
+        let begun = RefCell::new(Vec::new());
+        let alive = Rc::new(Cell::new(0));
+        let pace = Pace {
+            delay: delay.map(Duration::from_millis),
+            deadline: limit.map(|limit| start + Duration::from_millis(limit)),
+        };
+        let addresses = (0..fates.len()).map(address).collect();
+        let connect = |address: SocketAddr| {
+            let at = usize::from(address.port());
+            begun.borrow_mut().push((at, since()));
+            let fate = fates[at];
+            let held = Held::new(&alive);
+            async move {
+                let _held = held;
+                let (after, result) = match fate {
+                    Connects(after) => (after, Ok(at)),
+                    Fails(after) => (after, Err(io::ErrorKind::ConnectionRefused.into())),
+                    Hangs => std::future::pending().await,
+                };
+                tokio::time::sleep(Duration::from_millis(after)).await;
+                result
+            }
+        };
+        let result = dial(addresses, pace, connect).await;
+        assert_eq!(alive.get(), 0, "no attempt outlives the dial");
+        let result = result.map_err(|failed| {
+            let told = |(address, error): &(SocketAddr, io::Error)| {
+                (usize::from(address.port()), error.kind())
+            };
+            failed.iter().map(told).collect()
+        });
+        Run {
+            result,
+            took: since(),
+            begun: begun.take(),
+        }
+    }
+
+    /// Counts the attempts that are there.
+    struct Held(Rc<Cell<usize>>);
+
+    impl Held {
+        fn new(alive: &Rc<Cell<usize>>) -> Self {
+            alive.set(alive.get() + 1);
+            Self(alive.clone())
+        }
+    }
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            self.0.set(self.0.get() - 1);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_does_not_answer_holds_nobody_up() {
+        let run = run(&[Hangs, Connects(20)], Some(250), Some(2000)).await;
+        assert_eq!(run.result, Ok(1));
+        assert_eq!((run.begun, run.took), (vec![(0, 0), (1, 250)], 270));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_attempt_begins_when_one_fails() {
+        let fates = [Hangs, Fails(300), Fails(0), Connects(1)];
+        let run = run(&fates, Some(250), None).await;
+        assert_eq!(run.result, Ok(3));
+        assert_eq!(run.begun, [(0, 0), (1, 250), (2, 500), (3, 500)]);
+        assert_eq!(run.took, 501);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_begins_one_attempt_and_a_new_delay() {
+        let run = run(&[Fails(100), Hangs, Connects(1)], Some(250), None).await;
+        assert_eq!(run.begun, [(0, 0), (1, 100), (2, 350)]);
+        assert_eq!((run.result, run.took), (Ok(2), 351));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_connection_is_used_whichever_attempt_it_is_of() {
+        for (fates, first, took) in [
+            ([Connects(400), Connects(200)], 0, 400),
+            ([Connects(600), Connects(200)], 1, 450),
+            ([Connects(200), Connects(0)], 0, 200),
+        ] {
+            let run = run(&fates, Some(250), Some(2000)).await;
+            assert_eq!((run.result, run.took), (Ok(first), took));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_error_is_kept() {
+        let refused = io::ErrorKind::ConnectionRefused;
+        let run = run(&[Fails(300), Fails(0), Fails(100)], Some(250), None).await;
+        assert_eq!(
+            run.result,
+            Err(vec![(1, refused), (0, refused), (2, refused)])
+        );
+        assert_eq!(run.took, 350);
+        assert!(
+            self::run(&[], Some(250), None)
+                .await
+                .result
+                .unwrap_err()
+                .is_empty()
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_address_has_its_turn_within_a_short_limit() {
+        let fates = [Hangs, Hangs, Hangs, Connects(1)];
+        let run = run(&fates, Some(250), Some(400)).await;
+        assert_eq!(run.result, Ok(3));
+        assert_eq!(run.begun, [(0, 0), (1, 100), (2, 200), (3, 300)]);
+        // RFC 8305, section 5: "MUST NOT be less than 10 ms".
+        let run = self::run(&fates, Some(250), Some(4)).await;
+        assert_eq!(run.begun, [(0, 0), (1, 10), (2, 20), (3, 30)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_after_the_other_each_address_has_an_equal_part_of_the_time() {
+        let fates = [Hangs, Fails(100), Connects(500)];
+        let run = run(&fates, None, Some(3000)).await;
+        assert_eq!(run.result, Ok(2));
+        assert_eq!(run.begun, [(0, 0), (1, 1000), (2, 1100)]);
+        assert_eq!(run.took, 1600);
+        // The first had been given up.
+        let fates = [Connects(1500), Connects(100)];
+        let run = self::run(&fates, None, Some(2000)).await;
+        assert_eq!((run.result, run.took), (Ok(1), 1100));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_was_given_up_is_told_as_timed_out() {
+        let run = run(&[Hangs, Fails(0)], None, Some(2000)).await;
+        let kinds = [io::ErrorKind::TimedOut, io::ErrorKind::ConnectionRefused];
+        assert_eq!(run.result, Err(vec![(0, kinds[0]), (1, kinds[1])]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_limit_only_a_failure_ends_an_attempt_that_is_alone() {
+        let run = run(&[Fails(120_000), Connects(1)], None, None).await;
+        assert_eq!((run.result, run.took), (Ok(1), 120_001));
+    }
+
+    #[test]
+    fn families_take_turns_beginning_with_the_resolvers_first() {
+        let order = |given: &str| -> String {
+            let address = |(at, family)| match family {
+                '4' => ([192, 0, 2, 1], at).into(),
+                _ => ([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1], at).into(),
+            };
+            let addresses: Vec<SocketAddr> = (0..).zip(given.chars()).map(address).collect();
+            let ports = in_order(addresses);
+            ports.iter().map(|it| it.port().to_string()).collect()
+        };
+        for (given, expected) in [
+            ("", ""),
+            ("4", "0"),
+            ("44", "01"),
+            ("64", "01"),
+            ("6644", "0213"),
+            ("4446", "0312"),
+            ("466", "012"),
+            ("46466", "01234"),
+            ("6444", "0123"),
+        ] {
+            assert_eq!(order(given), expected, "{given}");
+        }
+    }
+}

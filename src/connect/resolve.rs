@@ -74,3 +74,73 @@ where
 pub(super) fn literal(lookup: &Lookup) -> Option<IpAddr> {
     lookup.host.parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::future::ready;
+
+    use super::*;
+
+    /// What is found for a host that the resolver says has these addresses.
+    async fn found(lookup: Lookup, given: &[&str]) -> Result<Vec<String>, String> {
+        let given: Vec<SocketAddr> = given.iter().map(|it| it.parse().unwrap()).collect();
+        let mut resolver = tower::service_fn(|name: Name| {
+            assert_eq!(name.as_str(), "host.test");
+            ready(Ok::<_, Infallible>(given.clone().into_iter()))
+        });
+        let found = resolve(&mut resolver, &lookup).await;
+        let found = found.map_err(|error| error.to_string())?;
+        Ok(found.iter().map(SocketAddr::to_string).collect())
+    }
+
+    fn lookup(host: &str, has_port: bool, family: Option<Family>) -> Lookup {
+        Lookup {
+            host: host.to_owned(),
+            port: 81,
+            has_port,
+            family,
+        }
+    }
+
+    #[tokio::test]
+    async fn the_uris_port_goes_before_the_resolvers_and_that_before_the_default() {
+        let given = ["192.0.2.7:0", "[2001:db8::7]:82"];
+        for (has_port, expected) in [
+            (true, ["192.0.2.7:81", "[2001:db8::7]:81"]),
+            (false, ["192.0.2.7:81", "[2001:db8::7]:82"]),
+        ] {
+            let lookup = lookup("host.test", has_port, None);
+            assert_eq!(found(lookup, &given).await.unwrap(), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_host_that_is_an_address_is_not_asked_for() {
+        for (host, address) in [("192.0.2.7", "192.0.2.7:81"), ("::1", "[::1]:81")] {
+            assert_eq!(
+                found(lookup(host, false, None), &[]).await.unwrap(),
+                [address]
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn addresses_of_another_family_are_left_out() {
+        let given = ["[2001:db8::7]:0", "192.0.2.7:0", "192.0.2.8:0"];
+        let v4 = Some(Family::V4);
+        let lookup = |host| lookup(host, false, v4);
+        let left = found(lookup("host.test"), &given).await.unwrap();
+        assert_eq!(left, ["192.0.2.7:81", "192.0.2.8:81"]);
+        for (host, given, told) in [
+            (
+                "host.test",
+                &given[..1],
+                "connect: host.test has no IPv4 address",
+            ),
+            ("::1", &[], "connect: ::1 is no IPv4 address"),
+        ] {
+            assert_eq!(found(lookup(host), given).await.unwrap_err(), told);
+        }
+    }
+}

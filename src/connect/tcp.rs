@@ -356,6 +356,63 @@ mod tests {
         }
     }
 
+    /// TCP_KEEPIDLE, TCP_KEEPINTVL and TCP_KEEPCNT, where SO_KEEPALIVE is on.
+    #[cfg(target_os = "linux")]
+    fn keepalive_of(tcp: &Tcp) -> Option<[u64; 3]> {
+        let socket = SockRef::from(tcp.stream());
+        socket.keepalive().unwrap().then(|| {
+            [
+                socket.tcp_keepalive_time().unwrap().as_secs(),
+                socket.tcp_keepalive_interval().unwrap().as_secs(),
+                socket.tcp_keepalive_retries().unwrap().into(),
+            ]
+        })
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn node_10_tcp_probes_as_in_node_unless_told_otherwise() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri: http::Uri = format!("http://{}/", listener.local_addr().unwrap())
+            .parse()
+            .unwrap();
+        let systems = {
+            let none = TcpConnector::new()
+                .keepalive_interval(None)
+                .keepalive_retries(None);
+            keepalive_of(&none.clone().call(uri.clone()).await.unwrap()).unwrap()
+        };
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        let new = TcpConnector::new;
+        for (mut connector, expected) in [
+            (new(), Some([1, 1, 10])),
+            (new().keepalive(seconds(60)), Some([60, 1, 10])),
+            (new().keepalive_interval(seconds(5)), Some([1, 5, 10])),
+            (new().keepalive_retries(Some(3)), Some([1, 1, 3])),
+            (new().keepalive_interval(None), Some([1, systems[1], 10])),
+            (new().keepalive_retries(None), Some([1, 1, systems[2]])),
+            (new().keepalive(None), None),
+            // What the system would refuse.
+            (
+                new()
+                    .keepalive(Some(Duration::from_millis(300)))
+                    .keepalive_interval(Some(Duration::ZERO))
+                    .keepalive_retries(Some(0)),
+                Some([1, 1, 1]),
+            ),
+            (
+                new()
+                    .keepalive(Some(Duration::MAX))
+                    .keepalive_interval(Some(Duration::MAX))
+                    .keepalive_retries(Some(u32::MAX)),
+                Some([32_767, 32_767, 127]),
+            ),
+        ] {
+            let tcp = connector.call(uri.clone()).await.unwrap();
+            assert_eq!(keepalive_of(&tcp), expected, "{connector:?}");
+        }
+    }
+
     #[cfg(feature = "proxy")]
     #[tokio::test]
     async fn a_second_host_is_looked_up_by_the_connectors_resolver_and_family() {

@@ -40,6 +40,8 @@ mod refusing;
 pub mod script;
 mod server;
 mod stream;
+#[cfg(target_os = "linux")]
+mod swallowing;
 mod tally;
 mod tiny;
 pub mod tls;
@@ -60,6 +62,8 @@ pub use process::alive_tasks;
 pub use process::fd_count;
 pub use refusing::RefusingPort;
 pub use server::Server;
+#[cfg(target_os = "linux")]
+pub use swallowing::SwallowingPort;
 pub use tiny::{Tiny, not_tiny};
 pub use trap::{Fault, TrapConnector};
 pub use wait::{eventually, settle};

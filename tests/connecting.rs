@@ -1,0 +1,215 @@
+//! TCP: which of a name's addresses are connected to, when, and on which port; and what is said where none can be.
+
+mod support;
+
+use std::convert::Infallible;
+use std::error::Error as StdError;
+use std::future::ready;
+use std::io;
+use std::iter;
+use std::net::SocketAddr;
+use std::time::Duration;
+use std::vec;
+
+use futures_util::future::join_all;
+use hyper_util::client::legacy::connect::dns::Name;
+use support::agent::{agent_over, at_rest, fetch};
+use support::{RefusingPort, Server, script};
+use tower::{Layer, Service};
+use tower_keep_alive::connect::TcpConnector;
+use tower_keep_alive::{BoxError, Error, KeepAliveLayer};
+
+#[cfg(target_os = "linux")]
+use support::SwallowingPort;
+
+/// For which every name has these addresses.
+fn connector(
+    addresses: Vec<SocketAddr>,
+) -> TcpConnector<
+    impl Service<Name, Response = vec::IntoIter<SocketAddr>, Error = Infallible, Future: Send + 'static>
+    + Clone
+    + Send
+    + Sync
+    + 'static,
+> {
+    TcpConnector::with_resolver(tower::service_fn(move |_: Name| {
+        ready(Ok(addresses.clone().into_iter()))
+    }))
+}
+
+/// What an error says, and what each error behind it says.
+fn texts(error: &Error) -> Vec<String> {
+    let first: &(dyn StdError + 'static) = error;
+    let chain = iter::successors(Some(first), |&error| error.source());
+    chain.map(ToString::to_string).collect()
+}
+
+/// The system's error in the chain.
+fn system(error: &Error) -> Option<&io::Error> {
+    iter::successors(error.source(), |&error| error.source()).find_map(|error| error.downcast_ref())
+}
+
+/// The text of no error is in that of the error before it.
+fn says_nothing_twice(texts: &[String]) -> bool {
+    texts.windows(2).all(|pair| !pair[0].contains(&pair[1]))
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn addresses_that_swallow_syns_fail_no_request() {
+    let hole = SwallowingPort::new().await;
+    let server = Server::ok().await;
+    let second = [hole.addr(), server.addr()].to_vec();
+    let fourth = [hole.addr(), hole.addr(), hole.addr(), server.addr()].to_vec();
+    let ways = [
+        (&second, Some(250), 20_000),
+        (&fourth, Some(250), 20_000),
+        // Longer than the limit.
+        (&second, Some(60_000), 4000),
+        (&second, None, 4000),
+        (&fourth, None, 6000),
+    ];
+    let all = ways.map(async |(addresses, delay, limit)| {
+        let connector =
+            connector(addresses.clone()).happy_eyeballs_timeout(delay.map(Duration::from_millis));
+        let layer = KeepAliveLayer::new().connect_timeout(Duration::from_millis(limit));
+        let (client, handle) = agent_over(layer, connector);
+        let answer = fetch(&client, "http://host.test/").await.unwrap();
+        assert_eq!(answer.info.remote_addr(), Some(server.addr()));
+        assert_eq!(handle.status().created, 1);
+        handle
+    });
+    for handle in join_all(all).await {
+        at_rest(&handle).await;
+    }
+    assert_eq!(server.accepted(), 5);
+}
+
+#[tokio::test]
+async fn an_address_that_refuses_is_passed_over_at_once() {
+    let nobody = RefusingPort::new();
+    let server = Server::ok().await;
+    for delay in [Some(Duration::from_secs(3600)), None] {
+        let addresses = vec![nobody.addr(), nobody.addr(), server.addr()];
+        let connector = connector(addresses).happy_eyeballs_timeout(delay);
+        let (client, handle) = agent_over(KeepAliveLayer::new(), connector);
+        let answer = fetch(&client, "http://host.test/").await.unwrap();
+        assert_eq!(answer.info.remote_addr(), Some(server.addr()));
+        at_rest(&handle).await;
+    }
+}
+
+#[tokio::test]
+async fn a_port_of_the_resolver_stands_where_the_uri_has_none() {
+    let server = Server::ok().await;
+    let nobody = RefusingPort::new();
+    let (client, handle) = agent_over(KeepAliveLayer::new(), connector(vec![server.addr()]));
+    fetch(&client, "http://host.test/").await.unwrap();
+    let port = nobody.addr().port();
+    let error = fetch(&client, format!("http://host.test:{port}/")).await;
+    let told = texts(&error.unwrap_err()).join(": ");
+    assert!(told.contains(&nobody.addr().to_string()), "{told}");
+    assert_eq!(server.accepted(), 1);
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn a_port_of_the_resolver_stands_under_tls_too() {
+    let identity = support::tls::CA.issue(&["host.test"]);
+    let server = Server::start_tls(identity.server(), script::ok).await;
+    let nobody = RefusingPort::new();
+    let tls = |addr| support::tls::CA.trusted().layer(connector(vec![addr]));
+    // Over a connector of URIs, and over one of destinations.
+    let of_uris = agent_over(KeepAliveLayer::new(), tls(server.addr()));
+    let routed = agent_over(KeepAliveLayer::new().routed(), tls(server.addr()));
+    fetch(&of_uris.0, "https://host.test/").await.unwrap();
+    fetch(&routed.0, "https://host.test/").await.unwrap();
+    let port = nobody.addr().port();
+    let url = format!("https://host.test:{port}/");
+    for answer in [fetch(&of_uris.0, &url).await, fetch(&routed.0, &url).await] {
+        let told = texts(&answer.unwrap_err()).join(": ");
+        assert!(told.contains(&nobody.addr().to_string()), "{told}");
+    }
+    assert_eq!(server.accepted(), 2);
+    at_rest(&of_uris.1).await;
+    at_rest(&routed.1).await;
+}
+
+#[tokio::test]
+async fn a_name_without_addresses_is_told_by_its_name() {
+    let (client, handle) = agent_over(KeepAliveLayer::new(), connector(Vec::new()));
+    let error = fetch(&client, "http://host.test/").await.unwrap_err();
+    assert!(error.is_connect() && error.is_unsent(), "{error:?}");
+    let told = texts(&error);
+    assert!(
+        told.join(": ").contains("host.test has no address"),
+        "{told:?}"
+    );
+    assert!(says_nothing_twice(&told), "{told:?}");
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn a_name_that_cannot_be_resolved_is_told_with_the_resolvers_error() {
+    let resolver = tower::service_fn(|name: Name| {
+        let why: BoxError = format!("the resolver knows no {}", name.as_str().len()).into();
+        ready(Err::<vec::IntoIter<SocketAddr>, _>(why))
+    });
+    let connector = TcpConnector::with_resolver(resolver);
+    let (client, handle) = agent_over(KeepAliveLayer::new(), connector);
+    let error = fetch(&client, "http://host.test/").await.unwrap_err();
+    assert!(error.is_connect() && error.is_unsent(), "{error:?}");
+    let told = texts(&error);
+    assert!(
+        told.join(": ")
+            .contains("resolve host.test: the resolver knows no 9"),
+        "{told:?}"
+    );
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn a_connect_error_names_the_address_and_keeps_the_systems_error() {
+    let nobody = RefusingPort::new();
+    let (client, handle) = agent_over(KeepAliveLayer::new(), TcpConnector::new());
+    let error = fetch(&client, nobody.url("/")).await.unwrap_err();
+    assert!(error.is_connect() && error.is_unsent(), "{error:?}");
+    let told = texts(&error);
+    let expected = format!("connect to {}: connection refused", nobody.addr());
+    assert!(told.join(": ").contains(&expected), "{told:?}");
+    assert!(says_nothing_twice(&told), "{told:?}");
+    let system = system(&error).expect("the system's error");
+    assert_eq!(system.kind(), io::ErrorKind::ConnectionRefused);
+    assert!(system.raw_os_error().is_some());
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn a_connect_error_names_every_address_that_was_tried_and_the_name() {
+    let nobody = [RefusingPort::new(), RefusingPort::new()];
+    let addresses = nobody.each_ref().map(RefusingPort::addr);
+    let (client, handle) = agent_over(KeepAliveLayer::new(), connector(addresses.to_vec()));
+    let error = fetch(&client, "http://host.test/").await.unwrap_err();
+    let told = texts(&error);
+    let expected = format!(
+        "connect to {}: connection refused, to {}: connection refused (host.test)",
+        addresses[0], addresses[1]
+    );
+    assert!(told.join(": ").contains(&expected), "{told:?}");
+    assert!(says_nothing_twice(&told), "{told:?}");
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn a_local_address_that_cannot_be_bound_is_named() {
+    let nobody = RefusingPort::new();
+    // TEST-NET-1 of RFC 5737: nobody's address.
+    let connector = TcpConnector::new().local_address(Some([192, 0, 2, 1].into()));
+    let (client, handle) = agent_over(KeepAliveLayer::new(), connector);
+    let error = fetch(&client, nobody.url("/")).await.unwrap_err();
+    let told = texts(&error);
+    let expected = format!("connect from 192.0.2.1 to {}: ", nobody.addr());
+    assert!(told.join(": ").contains(&expected), "{told:?}");
+    assert!(says_nothing_twice(&told), "{told:?}");
+    at_rest(&handle).await;
+}
