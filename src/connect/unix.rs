@@ -15,6 +15,7 @@ use tower_service::Service;
 
 use crate::connect::Socket;
 use crate::connect::socket::Halves;
+use crate::connect_error::{ConnectError, reason};
 use crate::error::{BoxError, Error, Kind, TargetError};
 use crate::target::Destination;
 
@@ -45,8 +46,8 @@ use crate::target::Destination;
 /// # Errors
 ///
 /// A request whose route names no socket, where the connector has none either, is
-/// [refused](crate::Error::is_target). No such file, nobody who listens, no permission: the system's own error, with the
-/// path. Where the server's backlog is full it is tried again, for as long as the pool's connect timeout lets it.
+/// [refused](crate::Error::is_target). No such file, nobody who listens, no permission: the text names the path, and the
+/// source is the system's own error. Where the server's backlog is full it is tried again, for as long as the pool's connect timeout lets it.
 #[derive(Clone, Debug, Default)]
 pub struct UnixConnector {
     path: Option<Arc<Path>>,
@@ -70,7 +71,8 @@ impl UnixConnector {
     fn path(&self, destination: &Destination) -> Result<Arc<Path>, BoxError> {
         let refuse = |why| Err(Error::new(Kind::Target(TargetError::Route(why))).into());
         if *destination.scheme() != Scheme::HTTP && !destination.is_secured() {
-            return Err("the scheme is not http, and without TLS that is all there is".into());
+            let why = "connect: the scheme is not http, and without TLS that is all there is";
+            return Err(ConnectError::new(why).into());
         }
         let route = destination.route();
         if route.is_some_and(|it| it.local_address().is_some() || it.family().is_some()) {
@@ -110,8 +112,8 @@ where
             match connect(&path).await {
                 Ok(stream) => Ok(Unix::new(stream)),
                 Err(error) => {
-                    let with_path = format!("{}: {error}", path.display());
-                    Err(io::Error::new(error.kind(), with_path).into())
+                    let tried = format!("connect to {}: {}", path.display(), reason(&error));
+                    Err(ConnectError::caused_by(tried, error).into())
                 }
             }
         }))

@@ -405,7 +405,8 @@ mod unix {
             let (error, handle) = fails(route()).await;
             assert!(error.is_connect() && !error.is_target(), "{error:?}");
             assert_eq!(io_error(&error).kind(), kind);
-            let text = io_error(&error).to_string();
+            assert!(io_error(&error).raw_os_error().is_some());
+            let text = error.to_string();
             assert!(text.contains(path.to_str().unwrap()), "{text}");
             assert_eq!(handle.status().closes[&Cause::Connect], 1);
         }

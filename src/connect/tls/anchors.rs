@@ -1,4 +1,3 @@
-use std::io;
 use std::sync::Arc;
 
 use rustls_platform_verifier::Verifier;
@@ -7,7 +6,7 @@ use tokio_rustls::rustls::client::{ResolvesClientCert, Resumption};
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
-use crate::connect::tls::error::TlsError;
+use crate::connect::tls::error;
 use crate::error::BoxError;
 use crate::tls_config::for_http_1;
 
@@ -94,10 +93,10 @@ impl Configuration {
             let made = match self.settings.anchors {
                 Anchors::Platform => tokio::task::spawn_blocking(|| settings.config())
                     .await
-                    .map_err(io::Error::other)?,
+                    .map_err(error::unread_anchors)?,
                 Anchors::Roots(_) | Anchors::Given(_) => settings.config(),
             };
-            Ok(Arc::new(made.map_err(TlsError::Anchors)?))
+            Ok(Arc::new(made.map_err(error::no_anchors)?))
         };
         self.made.get_or_try_init(make).await.cloned()
     }

@@ -13,8 +13,9 @@ use tower_service::Service;
 
 use crate::connect::MaybeTls;
 use crate::connect::tls::anchors::Configuration;
-use crate::connect::tls::error::TlsError;
+use crate::connect::tls::error;
 use crate::connect::tls::records::Records;
+use crate::connect_error::ConnectError;
 use crate::error::BoxError;
 use crate::target::Destination;
 
@@ -89,21 +90,21 @@ where
             let handshake = TlsConnector::from(config).connect(name, Records::new(transport));
             match handshake.await {
                 Ok(stream) => Ok(MaybeTls::tls(stream)),
-                Err(error) => Err(TlsError::handshake(&host, error).into()),
+                Err(failure) => Err(error::handshake(&host, failure).into()),
             }
         }))
     }
 }
 
 /// The name in the server's certificate; an IP address is one without SNI.
-fn server_name(host: &str) -> Result<ServerName<'static>, TlsError> {
+fn server_name(host: &str) -> Result<ServerName<'static>, ConnectError> {
     let name = match host.strip_prefix('[') {
         Some(rest) => (rest.strip_suffix(']'))
             .and_then(|literal| literal.parse::<IpAddr>().ok())
             .map(ServerName::from),
         None => ServerName::try_from(host.to_owned()).ok(),
     };
-    name.ok_or_else(|| TlsError::Name(host.to_owned()))
+    name.ok_or_else(|| error::no_name(host))
 }
 
 impl<M: fmt::Debug> fmt::Debug for Tls<M> {
