@@ -119,6 +119,11 @@ impl Protocol {
         ("socks5h", Self::Socks5h, 1080),
     ];
 
+    /// A proxy that is given addresses: names are resolved here.
+    pub(crate) fn takes_addresses(self) -> bool {
+        matches!(self, Self::Socks4 | Self::Socks5)
+    }
+
     /// A proxy that reads requests for `http` itself.
     pub(crate) fn is_http(self) -> bool {
         matches!(self, Self::Http | Self::Https)

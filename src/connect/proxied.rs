@@ -1,19 +1,25 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::{Future, ready};
+use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::Uri;
 use http::uri::Scheme;
+use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower::make::MakeConnection;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::connect::hop::Hop;
+use crate::connect::resolve::resolve;
 use crate::connect::{socks, tunnel};
+use crate::connect_error::ConnectError;
 use crate::error::{BoxError, Error, Kind, TargetError};
+use crate::lookup::{Lookup, SideLookup};
 use crate::proxy::Proxy;
 use crate::target::Destination;
 
@@ -43,14 +49,59 @@ use crate::target::Destination;
 ///
 /// One more `TlsLayer`, below, is for proxies that are themselves spoken with under TLS (`https`); what goes to an origin
 /// passes it.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ProxiedLayer(());
+#[derive(Clone, Debug, Default)]
+pub struct ProxiedLayer {
+    resolver: Resolver,
+}
 
 impl ProxiedLayer {
     /// Connects through the proxies that requests name.
     #[must_use]
     pub const fn new() -> Self {
-        Self(())
+        Self {
+            resolver: Resolver(None),
+        }
+    }
+
+    /// Resolves the names of origins, for proxies of `socks4` and `socks5`, which are given addresses. Default: the resolver
+    /// of the [`TcpConnector`](crate::connect::TcpConnector) below, which heeds its
+    /// [`family`](crate::connect::TcpConnector::family) too; the system's where the connector below is another one.
+    ///
+    /// ```
+    /// use hyper_util::client::legacy::connect::dns::GaiResolver;
+    /// use tower_keep_alive::connect::ProxiedLayer;
+    ///
+    /// let layer = ProxiedLayer::new().resolver(GaiResolver::new());
+    /// # let _ = layer;
+    /// ```
+    #[must_use]
+    pub fn resolver<R>(mut self, resolver: R) -> Self
+    where
+        R: Service<Name> + Clone + Send + Sync + 'static,
+        R::Response: Iterator<Item = SocketAddr>,
+        R::Error: Into<BoxError>,
+        R::Future: Send + 'static,
+    {
+        self.resolver = Resolver(Some(Arc::new(move |lookup| {
+            let mut resolver = resolver.clone();
+            Box::pin(async move { resolve(&mut resolver, &lookup).await })
+        })));
+        self
+    }
+}
+
+/// How names are resolved. `None`: as the connector below does, or else as the system does.
+#[derive(Clone, Default)]
+struct Resolver(Option<Arc<dyn Fn(Lookup) -> Resolving + Send + Sync>>);
+
+type Resolving = Pin<Box<dyn Future<Output = Result<Vec<SocketAddr>, ConnectError>> + Send>>;
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Some(_) => "of its own",
+            None => "the connector's",
+        })
     }
 }
 
@@ -58,7 +109,10 @@ impl<M> Layer<M> for ProxiedLayer {
     type Service = Proxied<M>;
 
     fn layer(&self, inner: M) -> Proxied<M> {
-        Proxied { inner }
+        Proxied {
+            inner,
+            resolver: self.resolver.clone(),
+        }
     }
 }
 
@@ -67,7 +121,9 @@ impl<M> Layer<M> for ProxiedLayer {
 /// - A proxy of HTTP gets requests for `http` as they are, in absolute form (RFC 9112 §3.2.2), with its
 ///   `Proxy-Authorization`; for `https` it is asked for a tunnel (`CONNECT`), and for `http` too with
 ///   [`Proxy::with_tunnel`].
-/// - A proxy of SOCKS makes a tunnel for both.
+/// - A proxy of SOCKS makes a tunnel for both. One of `socks4` and `socks5` is given an address of the origin, by the
+///   resolver and the family of the connector below ([`ProxiedLayer::resolver`]), and of the route's family where it names
+///   one.
 ///
 /// A request's own `Proxy-Authorization` is for the proxy, and stands instead of the login in the proxy's URI. Where a
 /// tunnel is made it goes on the `CONNECT` and never past it, and only requests that say the same share that tunnel; where
@@ -89,6 +145,7 @@ impl<M> Layer<M> for ProxiedLayer {
 #[derive(Clone, Debug)]
 pub struct Proxied<M> {
     inner: M,
+    resolver: Resolver,
 }
 
 impl<M, T> Service<T> for Proxied<M>
@@ -109,7 +166,8 @@ where
     }
 
     fn call(&mut self, target: T) -> Self::Future {
-        let way = target.try_into().map_err(Into::into).and_then(Way::of);
+        let destination = target.try_into().map_err(Into::into);
+        let way = destination.and_then(|it| Way::of(it, &self.resolver));
         ProxiedConnecting(match way {
             Err(error) => Box::pin(ready(Err(error))),
             Ok(Way { hop, through }) => {
@@ -136,11 +194,21 @@ struct Way {
 struct Through {
     proxy: Proxy,
     /// Nothing where the proxy reads the requests.
-    tunnel: Option<Uri>,
+    tunnel: Option<Tunnel>,
+}
+
+/// Where a tunnel leads to, and by what the proxy is told.
+enum Tunnel {
+    /// By its name, or as the request has it. With its port, which tunnels take for 443 where there is none.
+    Named(Uri),
+    /// By an address, which the connector is asked for with the transport to the proxy.
+    Asked(SideLookup),
+    /// By an address of this host, which the layer's own resolver is asked for.
+    Resolved(String, Resolving),
 }
 
 impl Way {
-    fn of(destination: Destination) -> Result<Self, BoxError> {
+    fn of(destination: Destination, resolver: &Resolver) -> Result<Self, BoxError> {
         let Some(route) = destination.route() else {
             return Ok(Self {
                 hop: destination,
@@ -165,11 +233,22 @@ impl Way {
         if !is_plain && !destination.is_secured() {
             return Err("the scheme is not http, and without TLS that is all there is".into());
         }
-        let hop = proxy.destination()?.with_route(route.to_proxy());
-        // With its port, which tunnels take for 443 where there is none.
-        let tunnel = proxy
-            .tunnels(!is_plain)
-            .then(|| Uri::from(destination.secured()));
+        let mut hop = proxy.destination()?.with_route(route.to_proxy());
+        let tunnel = if !proxy.tunnels(!is_plain) {
+            None
+        } else if !proxy.protocol().takes_addresses() {
+            Some(Tunnel::Named(Uri::from(destination.secured())))
+        } else {
+            let lookup = Lookup::of(&destination, route.family());
+            Some(match &resolver.0 {
+                Some(resolve) => Tunnel::Resolved(lookup.host.clone(), resolve(lookup)),
+                None => {
+                    let lookup = SideLookup::new(lookup);
+                    hop.set_side_lookup(lookup.clone());
+                    Tunnel::Asked(lookup)
+                }
+            })
+        };
         let through = Some(Through { proxy, tunnel });
         Ok(Self { hop, through })
     }
@@ -181,10 +260,9 @@ impl Through {
         C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Self { proxy, tunnel } = self;
-        // Before it is handed to those that make tunnels: whatever fails here keeps its cause.
-        let connected = match (hop.await, tunnel) {
-            (Ok(hop), Some(origin)) => tunnel_to(origin, &proxy, Hop::new(hop)).await,
-            (connected, _) => connected,
+        let connected = match tunnel {
+            Some(tunnel) => tunnel.through(&proxy, hop).await,
+            None => hop.await,
         };
         connected.map_err(|source| match source.is::<Error>() {
             // A refusal says which proxy it is of.
@@ -194,15 +272,45 @@ impl Through {
     }
 }
 
-async fn tunnel_to<C>(origin: Uri, proxy: &Proxy, hop: Hop<C>) -> Result<C, BoxError>
-where
-    C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    if !proxy.protocol().is_http() {
-        return socks::tunnel(hop, proxy, origin).await;
+impl Tunnel {
+    async fn through<C>(
+        self,
+        proxy: &Proxy,
+        hop: impl Future<Output = Result<C, BoxError>>,
+    ) -> Result<C, BoxError>
+    where
+        C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        // The transport is made before it is handed to those that make tunnels: whatever fails here keeps its cause.
+        let (origin, transport) = match self {
+            Self::Named(origin) => (origin, hop.await?),
+            Self::Asked(side) => {
+                let transport = hop.await?;
+                (asked(proxy, &side).await?, transport)
+            }
+            Self::Resolved(host, resolving) => {
+                // A name that has no address needs no connection to the proxy.
+                let origin = socks::by_address(proxy, &host, &resolving.await?)?;
+                (origin, hop.await?)
+            }
+        };
+        let hop = Hop::new(transport);
+        if !proxy.protocol().is_http() {
+            return socks::tunnel(hop, proxy, origin).await;
+        }
+        let target = origin.into_parts().authority;
+        tunnel::tunnel(hop, proxy, target.expect("an origin has a host")).await
     }
-    let target = origin.into_parts().authority;
-    tunnel::tunnel(hop, proxy, target.expect("an origin has a host")).await
+}
+
+/// The origin by its address: as the connector found it, or as the system does where the connector looked up nothing.
+async fn asked(proxy: &Proxy, side: &SideLookup) -> Result<Uri, BoxError> {
+    let host = &side.lookup().host;
+    if let Some(found) = side.found() {
+        return socks::by_address(proxy, host, found);
+    }
+    let found = resolve(&mut GaiResolver::new(), side.lookup()).await?;
+    socks::by_address(proxy, host, &found)
 }
 
 /// Which proxy it was.

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::ready;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
 use http::Uri;
 use hyper_util::client::legacy::connect::proxy::{SocksV4, SocksV5};
@@ -14,17 +14,12 @@ use crate::connect::hop::Hop;
 use crate::error::BoxError;
 use crate::proxy::{Protocol, Proxy};
 
-/// Asks the proxy at the other end of `hop` for a tunnel to `origin`, and gives the transport back.
+/// Asks the proxy at the other end of `hop` for a tunnel to `origin`, a name or an address, and gives the transport back.
 pub(super) async fn tunnel<C>(hop: Hop<C>, proxy: &Proxy, origin: Uri) -> Result<C, BoxError>
 where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let failure = hop.failure();
-    let origin = match proxy.protocol() {
-        Protocol::Socks4 => resolved(origin, IpAddr::is_ipv4).await?,
-        Protocol::Socks5 => resolved(origin, |_| true).await?,
-        _ => origin,
-    };
     let mut hop = Some(TokioIo::new(hop));
     // hyper-util asks for the transport to the proxy, once; where that proxy is has been said to the connector.
     let hop = tower::service_fn(move |_: Uri| {
@@ -51,18 +46,16 @@ where
     }
 }
 
-/// An origin by its address: hyper-util's own resolution would hold the runtime's thread up.
-async fn resolved(origin: Uri, will_do: impl Fn(&IpAddr) -> bool) -> Result<Uri, BoxError> {
-    let host = origin.host().unwrap_or_default();
-    let port = origin.port_u16().unwrap_or_default();
-    let found = tokio::net::lookup_host(format!("{host}:{port}")).await?;
-    let address = found.map(|found| found.ip()).find(|found| will_do(found));
+/// The origin by the first of its addresses that the proxy takes.
+///
+/// # Errors
+///
+/// It has none.
+pub(super) fn by_address(proxy: &Proxy, host: &str, found: &[SocketAddr]) -> Result<Uri, BoxError> {
+    let takes_all = proxy.protocol() != Protocol::Socks4;
+    let address = found.iter().find(|it| takes_all || it.is_ipv4());
     let Some(address) = address else {
         return Err(format!("{host} has no address that the proxy could be given").into());
     };
-    let host = match address {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("[{address}]"),
-    };
-    Ok(format!("http://{host}:{port}/").parse::<Uri>()?)
+    Ok(format!("http://{address}/").parse::<Uri>()?)
 }

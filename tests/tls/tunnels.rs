@@ -61,9 +61,9 @@ fn through(proxy: &Proxy, url: impl AsRef<str>) -> Req {
 async fn node_101_tls_through_a_tunnel_is_with_the_origin_and_pooled() {
     for (scheme, host) in [
         ("http", "origin.test"),
-        ("socks4", "localhost"),
+        ("socks4", "origin.test"),
         ("socks4a", "origin.test"),
-        ("socks5", "localhost"),
+        ("socks5", "origin.test"),
         ("socks5h", "origin.test"),
     ] {
         // It speaks for no proxy.
