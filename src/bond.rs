@@ -31,7 +31,7 @@ pub(crate) struct Bond {
     /// `WINDS_DOWN` and `LET_GO`: one look tells a driver that there is more for it to do than to wait.
     parting: AtomicU8,
     activity: Activity,
-    /// `KILLED`, `DETACHED`, `UPGRADED`, `POISONED` and `GONE`: one look tells a transport that it is none of these.
+    /// `KILLED`, `DETACHED`, `UPGRADED`, `POISONED`, `OMITS` and `GONE`: one look tells a transport that it is none of these.
     state: AtomicU8,
     key: OnceLock<Key>,
     born: OnceLock<Moment>,
@@ -57,6 +57,8 @@ const UPGRADED: u8 = 4;
 const POISONED: u8 = 8;
 /// Written under the lock of `ends`.
 const GONE: u8 = 16;
+/// A byte of the request is not to be written; which one is in `More`.
+const OMITS: u8 = 32;
 
 /// What happens when the transport goes, and what makes it go.
 struct Ends {
@@ -75,6 +77,8 @@ struct More {
     attached: Vec<Box<dyn Any + Send + Sync>>,
     /// Who waits on a detached transport.
     wakers: Vec<Waker>,
+    /// How many bytes are to be written before the one that is left out.
+    omitted: usize,
 }
 
 impl Ends {
@@ -254,7 +258,7 @@ impl Bond {
         self.state.load(Ordering::Acquire) & DETACHED != 0
     }
 
-    /// Nothing is to be looked at: neither killed nor detached, nor poisoned, upgraded or gone.
+    /// Nothing is to be looked at: neither killed nor detached, nor poisoned, upgraded or gone; nor is a byte left out.
     #[inline]
     pub(crate) fn is_at_home(&self) -> bool {
         self.state.load(Ordering::Acquire) == 0
@@ -280,6 +284,23 @@ impl Bond {
         if !self.activity.is_in_use() {
             self.kill(Cause::Poisoned);
         }
+    }
+
+    /// Leaves out the byte that comes after the next `at` that are written.
+    pub(crate) fn omit_byte_at(&self, at: usize) {
+        self.ends().more().omitted = at;
+        self.state.fetch_or(OMITS, Ordering::AcqRel);
+    }
+
+    /// How many bytes are to be written before one that is left out, if one is.
+    pub(crate) fn omitted(&self) -> Option<usize> {
+        let omits = self.state.load(Ordering::Acquire) & OMITS != 0;
+        omits.then(|| self.ends().more().omitted)
+    }
+
+    /// The byte has been left out.
+    pub(crate) fn has_omitted(&self) {
+        self.state.fetch_and(!OMITS, Ordering::AcqRel);
     }
 
     pub(crate) fn activity(&self) -> &Activity {

@@ -309,11 +309,14 @@ impl StdError for Error {
 pub(crate) enum TargetError {
     NoScheme,
     NoHost,
+    TooLong,
     Scheme(String),
     Port(String),
     Method(&'static str),
     Header(&'static str, &'static str),
     Route(&'static str),
+    /// Of the user information of a URI, which the text does not show.
+    User(&'static str),
     #[cfg(feature = "reqwest")]
     Url,
 }
@@ -323,9 +326,10 @@ impl fmt::Display for TargetError {
         match self {
             Self::NoScheme => f.write_str("the URI has no scheme: it must be absolute"),
             Self::NoHost => f.write_str("the URI has no host"),
+            Self::TooLong => f.write_str("the URI is too long"),
             Self::Scheme(scheme) => write!(f, "the scheme {scheme:?} is neither http nor https"),
             Self::Port(port) => write!(f, "{port:?} is no port"),
-            Self::Method(why) | Self::Route(why) => f.write_str(why),
+            Self::Method(why) | Self::Route(why) | Self::User(why) => f.write_str(why),
             Self::Header(name, why) => write!(f, "the field {name} cannot be sent: {why}"),
             #[cfg(feature = "reqwest")]
             Self::Url => f.write_str("the URL is no URI"),

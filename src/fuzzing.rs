@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Response;
+use http_body_util::Empty;
 
 use crate::clock::Limit;
 use crate::exchange;
@@ -20,7 +22,10 @@ pub struct Said {
 
 /// Reads `Keep-Alive` and `Connection`.
 pub fn said<R>(response: &Response<R>, margin: Duration) -> Said {
-    let (word, is_last) = exchange::said(response, margin);
+    let mut head = Response::new(Empty::<Bytes>::new());
+    *head.version_mut() = response.version();
+    head.headers_mut().clone_from(response.headers());
+    let (word, is_last) = exchange::said(&head, margin);
     Said {
         idle: (word.idle != Limit::NONE).then(|| word.idle.time()),
         uses: (word.uses != u64::MAX).then_some(word.uses),

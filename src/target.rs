@@ -149,6 +149,9 @@ impl Origin {
         let https = match uri.scheme_str() {
             Some("http") => false,
             Some("https") => true,
+            // `http::Uri` writes a scheme in lower case only where it has read one URI.
+            Some(other) if other.eq_ignore_ascii_case("http") => false,
+            Some(other) if other.eq_ignore_ascii_case("https") => true,
             Some(other) => return Err(TargetError::Scheme(other.to_owned())),
             // It is for the proxy that is connected to, whatever is behind that.
             None if connects => false,
@@ -161,6 +164,14 @@ impl Origin {
             port: port.unwrap_or(if https { 443 } else { 80 }),
             https,
         })
+    }
+}
+
+impl Origin {
+    /// Whether something stands before the host: user information, or the bracket of an IPv6 literal.
+    #[inline]
+    pub(crate) fn may_have_user(&self) -> bool {
+        self.host.start > 0
     }
 }
 

@@ -12,7 +12,7 @@ use crate::cause::Cause;
 use crate::error::{BoxError, Error, Kind, SendError};
 use crate::exchange::hint::{self, Hint};
 use crate::exchange::layer::Settings;
-use crate::exchange::{Body, request};
+use crate::exchange::{Body, fields, request};
 use crate::info::ConnectionInfo;
 use crate::poolable::{Poolable, Use};
 use crate::target::{Destination, Target};
@@ -151,7 +151,6 @@ where
         let mut this = self.project();
         if this.destination.is_none() {
             let request = this.given.request.as_mut().expect("kept until sent");
-            *this.is_last = hint::says_close(request.headers());
             *this.connects = request.method() == Method::CONNECT;
             let aimed = request::aim(request, &this.given.settings, this.destination);
             if let Err(fault) = aimed {
@@ -159,6 +158,7 @@ where
                 this.given.request = None;
                 return Poll::Ready(Err(Error::new(Kind::Target(fault))));
             }
+            *this.is_last = !this.given.settings.keep_alive || hint::says_close(request.headers());
         }
         let conn = loop {
             if let StateProjection::Checkout { future } = this.state.as_mut().project() {
@@ -199,7 +199,11 @@ where
             if let Poll::Ready(Ok(response)) = &mut answer {
                 // Looked at where it lies, and moved once: it is large.
                 let conn = conn.0.take().expect("not polled after it is ready");
-                let (held, info) = answered(conn, response, &this.given.settings, *this.connects);
+                let asked = Asks {
+                    connects: *this.connects,
+                    is_last: *this.is_last,
+                };
+                let (held, info) = answered(conn, response, &this.given.settings, asked);
                 let drain = this.given.settings.drain_unread;
                 if let Poll::Ready(Ok(response)) = answer {
                     return Poll::Ready(Ok(response.map(|it| Body::new(it, held, info, drain))));
@@ -234,10 +238,11 @@ fn send<F, C, B>(
 ) -> State<F, C, C::Future>
 where
     C: Poolable + Service<Request<B>>,
+    B: HttpBody,
 {
     let bond = conn.lifespan().bond();
     if let Some(request) = request {
-        request::add_host(request, bond.key(), destination);
+        fields::complete(request, bond.key(), destination);
     }
     if let Some(max) = destination.connect_timeout() {
         bond.activity().limit_this_use(max);
@@ -257,6 +262,15 @@ fn refused(error: impl Into<BoxError>) -> Error {
     Error::from_checkout(error.into())
 }
 
+/// What a request asks of its connection.
+#[derive(Clone, Copy)]
+struct Asks {
+    /// A tunnel.
+    connects: bool,
+    /// To be closed after it.
+    is_last: bool,
+}
+
 /// The head of a response is here, and what it says of its connection is heeded. The use goes on with the body; it is over
 /// where there is none.
 #[inline]
@@ -264,20 +278,22 @@ fn answered<C, R>(
     mut conn: C,
     response: &mut Response<R>,
     settings: &Settings,
-    connects: bool,
+    asked: Asks,
 ) -> (Option<Box<dyn Use>>, ConnectionInfo)
 where
     C: Poolable,
     R: HttpBody,
 {
     let lifespan = conn.lifespan_mut();
-    let Hint { word, is_last } = hint::read(response, settings.server_hint_margin);
-    lifespan.hear(word);
-    if is_last {
+    let Hint { mut word, is_last } = hint::read(response, settings.server_hint_margin);
+    if is_last || asked.is_last {
         lifespan.bond().note(Cause::Final);
+        // hyper ends the connection for most of the reasons, and not for all.
+        word.uses = 0;
     }
+    lifespan.hear(word);
     let status = response.status();
-    if status == StatusCode::SWITCHING_PROTOCOLS || connects && status.is_success() {
+    if status == StatusCode::SWITCHING_PROTOCOLS || asked.connects && status.is_success() {
         lifespan.bond().upgrade();
     }
     lifespan.bond().activity().set_caller_waits(false);

@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
-use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
+};
 use http::{Response, Version};
+use http_body::Body;
 
 use crate::clock::Limit;
+use crate::exchange::tokens::{has, is_option, tokens};
 use crate::lifespan::Word;
 
 /// RFC 2068 §19.7.1.1; its parameters are from draft-thomson-hybi-http-timeout.
@@ -21,7 +25,7 @@ pub(super) struct Hint {
 
 /// Looks at each field once: two look-ups cost more than that in a response of the usual size.
 #[inline]
-pub(super) fn read<R>(response: &Response<R>, margin: Limit) -> Hint {
+pub(super) fn read<R: Body>(response: &Response<R>, margin: Limit) -> Hint {
     let mut word = Word::NONE;
     let (mut close, mut keep_alive) = (false, false);
     for (name, value) in response.headers() {
@@ -33,71 +37,72 @@ pub(super) fn read<R>(response: &Response<R>, margin: Limit) -> Hint {
         }
     }
     let is_10 = response.version() == Version::HTTP_10;
+    // A body of a known length came by `Content-Length`: hyper heeds `Transfer-Encoding` first.
+    let has_length = response.body().size_hint().exact().is_some_and(|it| it > 0);
     Hint {
         word,
-        is_last: close || is_10 && !keep_alive,
+        is_last: close
+            || is_10 && !keep_alive
+            || !has_length && is_framed_twice(response.headers()),
     }
+}
+
+/// Whether it says two lengths: the next server on the way may have believed the other one (RFC 9112 §6.3).
+#[inline(never)]
+fn is_framed_twice(fields: &HeaderMap) -> bool {
+    fields.contains_key(TRANSFER_ENCODING) && fields.contains_key(CONTENT_LENGTH)
 }
 
 /// Whether a request is to be the last on its connection.
 #[inline]
 pub(super) fn says_close(fields: &HeaderMap) -> bool {
-    if fields.is_empty() {
-        return false;
-    }
-    let mut values = fields.get_all(CONNECTION).iter();
-    values.any(|value| has(value, "close"))
-}
-
-fn has(value: &HeaderValue, token: &str) -> bool {
-    let value = value.to_str().unwrap_or("");
-    value
-        .split(',')
-        .any(|it| it.trim().eq_ignore_ascii_case(token))
+    !fields.is_empty() && is_option(fields, "close")
 }
 
 /// `Keep-Alive: timeout=N, max=M`, the margin taken off the timeout. What is not understood says nothing; where a
 /// parameter is there more than once the least counts.
 fn tighten(word: &mut Word, value: &HeaderValue, margin: Limit) {
-    if let Ok(value) = value.to_str() {
-        for parameter in value.split(',') {
-            let Some((name, value)) = parameter.split_once('=') else {
-                continue;
-            };
-            let Some(number) = number(value.trim()) else {
-                continue;
-            };
-            let name = name.trim();
-            if name.eq_ignore_ascii_case("timeout") {
-                let idle = Limit::of(Duration::from_secs(number)).saturating_sub(margin);
-                word.idle = word.idle.min(idle);
-            } else if name.eq_ignore_ascii_case("max") {
-                word.uses = word.uses.min(number);
-            }
+    for parameter in tokens(value) {
+        let Some(at) = parameter.iter().position(|byte| *byte == b'=') else {
+            continue;
+        };
+        let (name, value) = (parameter[..at].trim_ascii(), &parameter[at + 1..]);
+        let Some(number) = number(value.trim_ascii()) else {
+            continue;
+        };
+        if name.eq_ignore_ascii_case(b"timeout") {
+            let idle = Limit::of(Duration::from_secs(number)).saturating_sub(margin);
+            word.idle = word.idle.min(idle);
+        } else if name.eq_ignore_ascii_case(b"max") {
+            word.uses = word.uses.min(number);
         }
     }
 }
 
 /// Digits, bare or quoted. A number too large for us is one too large to matter.
-fn number(value: &str) -> Option<u64> {
-    let digits = value
-        .strip_prefix('"')
-        .and_then(|rest| rest.strip_suffix('"'))
-        .unwrap_or(value);
-    let all_digits = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    all_digits.then(|| digits.parse().unwrap_or(u64::MAX))
+fn number(value: &[u8]) -> Option<u64> {
+    let digits = match value {
+        [b'"', digits @ .., b'"'] => digits,
+        bare => bare,
+    };
+    let all_digits = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    let digits = std::str::from_utf8(digits).ok().filter(|_| all_digits)?;
+    Some(digits.parse().unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use http_body_util::Empty;
+
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
 
     fn said(values: &[&str]) -> (Option<u64>, Option<u64>) {
-        let mut response = Response::new(());
+        let mut response = Response::new(Empty::<Bytes>::new());
         for value in values {
-            let value = HeaderValue::from_str(value).unwrap();
+            let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
             response.headers_mut().append(KEEP_ALIVE, value);
         }
         let word = read(&response, SECOND.into()).word;
@@ -135,6 +140,8 @@ mod tests {
             ("foo, timeout=5", (Some(4), None)),
             ("foo=\"a\", timeout=5", (Some(4), None)),
             (",,timeout=5,,", (Some(4), None)),
+            ("timeout=5, é", (Some(4), None)),
+            ("é=1, max=2, timeout=é", (None, Some(2))),
             // Not understood, and so unsaid.
             ("", (None, None)),
             ("timeout", (None, None)),
@@ -172,7 +179,11 @@ mod tests {
             if let Some(value) = connection {
                 response = response.header(CONNECTION, value);
             }
-            read(&response.body(()).unwrap(), SECOND.into()).is_last
+            read(
+                &response.body(Empty::<Bytes>::new()).unwrap(),
+                SECOND.into(),
+            )
+            .is_last
         };
         for (connection, in_11, in_10) in [
             (None, false, true),

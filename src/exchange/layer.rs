@@ -64,7 +64,8 @@ impl ExchangeLayer {
         }
     }
 
-    /// Whether connections are kept; if not, every request says `Connection: close`. Default: true.
+    /// Whether connections are kept; if not, every request that asks for no upgrade says `Connection: close`, beside the
+    /// caller's own options. Default: true.
     #[doc(alias = "keepAlive")]
     #[must_use]
     pub const fn keep_alive(mut self, keep: bool) -> Self {

@@ -1,12 +1,17 @@
 //! One request and its response, to the body's end, on one connection.
 
 mod body;
+mod credentials;
+mod fields;
 mod future;
 mod hint;
 mod layer;
 mod request;
 mod service;
+#[cfg(test)]
+mod target_tests;
 mod to_proxy;
+mod tokens;
 
 pub use body::Body;
 pub(crate) use future::Asked;
@@ -16,7 +21,7 @@ pub use service::Exchange;
 
 /// What a response says about its connection, and whether it is its last.
 #[cfg(fuzzing)]
-pub(crate) fn said<R>(
+pub(crate) fn said<R: http_body::Body>(
     response: &http::Response<R>,
     margin: std::time::Duration,
 ) -> (crate::lifespan::Word, bool) {

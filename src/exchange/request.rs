@@ -2,16 +2,15 @@
 
 use std::mem;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue};
+use http::header::{CONTENT_LENGTH, HOST, HeaderValue};
 use http::uri::{Authority, Parts, PathAndQuery, Scheme};
 use http::{Extensions, HeaderMap, Method, Request, Uri, Version};
 use http_body::Body;
 
 use crate::error::TargetError;
 use crate::exchange::layer::Settings;
-use crate::exchange::to_proxy;
+use crate::exchange::{credentials, fields, to_proxy};
 use crate::extensions::{InactivityTimeout, OnFreshConnection, OneShot, Partition, is_repeatable};
-use crate::key::Key;
 use crate::route::Route;
 use crate::target::{Destination, Origin, Reuse, Target};
 
@@ -23,6 +22,9 @@ pub(super) fn aim<B: Body>(
     destination: &mut Option<Destination>,
 ) -> Result<(), TargetError> {
     check_fields(request)?;
+    if !request.headers().is_empty() {
+        fields::name_te(request.headers_mut());
+    }
     let connects = request.method() == Method::CONNECT;
     let speaks = !request.extensions().is_empty();
     let route = match speaks {
@@ -32,9 +34,16 @@ pub(super) fn aim<B: Body>(
     if let Some(route) = &route {
         aim_at_localhost(request.uri_mut(), route);
     }
-    let origin = Origin::of(request.uri(), connects)?;
+    let mut origin = Origin::of(request.uri(), connects)?;
+    if origin.may_have_user() {
+        credentials::take(request)?;
+        origin = Origin::of(request.uri(), connects)?;
+    }
     let path = request.uri().path_and_query().cloned();
-    let form = path.map_or_else(Uri::default, Uri::from);
+    let mut form = path.map_or_else(Uri::default, Uri::from);
+    if !is_origin_form(&form) && !connects {
+        form = repaired(form, request.method())?;
+    }
     let asked = mem::replace(request.uri_mut(), form);
     let destination = destination.insert(Destination::new(asked, origin));
     let mut is_read_by_proxy = false;
@@ -43,7 +52,7 @@ pub(super) fn aim<B: Body>(
         is_read_by_proxy = to_proxy::prepare(request.headers_mut(), destination, connects)?;
     }
     if connects {
-        let target = without_user(destination.authority());
+        let target = destination.authority().clone();
         name_target(request.headers_mut(), &target);
         *request.uri_mut() = Uri::from(target);
     } else if !destination.is_https() && (is_read_by_proxy || settings.absolute_form) {
@@ -59,6 +68,37 @@ pub(super) fn aim<B: Body>(
     Ok(())
 }
 
+/// RFC 9112 §3.2.1: a path, which begins with a slash, and a query. http takes any UTF-8 for these, and a path that is
+/// empty.
+#[inline]
+fn is_origin_form(form: &Uri) -> bool {
+    form.path().starts_with('/')
+        && form
+            .path_and_query()
+            .is_none_or(|it| it.as_str().is_ascii())
+}
+
+/// Of what is no origin form: `*` is a form of its own, and the others are written as RFC 3986 writes them.
+#[cold]
+fn repaired(form: Uri, method: &Method) -> Result<Uri, TargetError> {
+    let path = form.path();
+    if path == "*" {
+        let why = "the target * is for the method OPTIONS alone";
+        return match *method {
+            Method::OPTIONS => Ok(form),
+            _ => Err(TargetError::Method(why)),
+        };
+    }
+    if path.is_empty() {
+        return Ok(Uri::default());
+    }
+    let query = form.query().map(|it| format!("?{it}")).unwrap_or_default();
+    let whole = format!("{path}{query}");
+    let encoded = percent_encoding::utf8_percent_encode(&whole, percent_encoding::CONTROLS);
+    let encoded = PathAndQuery::try_from(encoded.to_string());
+    encoded.map(Uri::from).map_err(|_| TargetError::TooLong)
+}
+
 /// What this request and these settings say about its connection.
 #[cold]
 fn set_terms<B>(request: &mut Request<B>, settings: &Settings, destination: &mut Destination) {
@@ -70,8 +110,7 @@ fn set_terms<B>(request: &mut Request<B>, settings: &Settings, destination: &mut
         destination.set_reuse(Reuse::Fresh);
     }
     if destination.reuse() == Reuse::Never || !settings.keep_alive {
-        let close = HeaderValue::from_static("close");
-        request.headers_mut().insert(CONNECTION, close);
+        fields::say_close(request.headers_mut());
     }
 }
 
@@ -122,24 +161,6 @@ fn heed(said: &mut Extensions, destination: &mut Destination) {
     }
 }
 
-/// `Host`, where the caller set none.
-#[inline]
-pub(super) fn add_host<B>(request: &mut Request<B>, key: Option<&Key>, destination: &Destination) {
-    let fields = request.headers();
-    if !fields.is_empty() && fields.contains_key(HOST) {
-        return;
-    }
-    let host = match key {
-        Some(key) => key.host_header().cloned(),
-        // No pool below, and so nothing kept.
-        None => Key::from(destination.key()).host_header().cloned(),
-    };
-    if let Some(host) = host {
-        // There is none, and nothing to be given back.
-        request.headers_mut().append(HOST, host);
-    }
-}
-
 /// What would leave the server waiting for bytes that do not come, or guessing whom it speaks for.
 #[inline]
 fn check_fields<B: Body>(request: &Request<B>) -> Result<(), TargetError> {
@@ -179,18 +200,10 @@ fn is_digits(text: &str) -> bool {
 fn absolute_form(destination: &Destination, path: Option<&PathAndQuery>) -> Uri {
     let mut form = Parts::default();
     form.scheme = Some(destination.scheme().clone());
-    form.authority = Some(without_user(destination.authority()));
+    form.authority = Some(destination.authority().clone());
     let root = || PathAndQuery::from_static("/");
     form.path_and_query = Some(path.cloned().unwrap_or_else(root));
     Uri::from_parts(form).expect("a scheme, an authority and a path make a URI")
-}
-
-/// User information is for the one who connects, not for the wire.
-fn without_user(authority: &Authority) -> Authority {
-    match authority.as_str().rsplit_once('@') {
-        Some((_, rest)) => rest.parse().expect("the rest of an authority"),
-        None => authority.clone(),
-    }
 }
 
 #[cfg(test)]
@@ -200,6 +213,7 @@ mod tests {
 
     use super::*;
     use crate::exchange::ExchangeLayer;
+    use crate::key::Key;
 
     fn settings(layer: ExchangeLayer) -> Settings {
         layer.settings()
@@ -257,7 +271,6 @@ mod tests {
             (Uri::builder().build().unwrap(), "/"),
             (Uri::default(), "/"),
             (Uri::from_static("/here?x=1"), "/here?x=1"),
-            (Uri::from_static("*"), "*"),
         ] {
             let mut request = Request::new(Empty::<Bytes>::new());
             *request.uri_mut() = uri;

@@ -15,10 +15,21 @@ use crate::target::Destination;
 
 /// Sends each request on a connection of `M`, and holds the connection until the response body has ended.
 ///
-/// The request's URI must be absolute. It goes out in origin form (authority form for `CONNECT`), with a `Host` field
-/// where the caller set none. A `CONNECT` is sent to the authority that it names, which needs a port, or to the proxy of its
-/// route; in the clear, unless its URI says `https`. A request that a reused connection did not take, because it was just closing, is sent on
+/// The request's URI must be absolute. It goes out in origin form (authority form for `CONNECT`, `*` for `OPTIONS` alone).
+/// A `CONNECT` is sent to the authority that it names, which needs a port, or to the proxy of its route; in the clear,
+/// unless its URI says `https`. A request that a reused connection did not take, because it was just closing, is sent on
 /// another one, whatever its method: none of it was written.
+///
+/// # Fields
+///
+/// What the caller sets is sent. Beside it a request gets
+///
+/// - `Host`, which is sent first (RFC 9112 §3.2);
+/// - `Content-Length: 0` for POST, PUT and PATCH without a body (RFC 9110 §8.6);
+/// - `Authorization: Basic` where the URI has `user:password@`, percent-encoded where need be, and the caller set no
+///   `Authorization`. Neither keys nor errors nor connectors show it;
+/// - the option `close` in `Connection` where the connection is not kept, but not in a request for an upgrade, and the
+///   option `te` where there is a `TE` (RFC 9110 §7.8, §10.1.4).
 ///
 /// # Clone
 ///

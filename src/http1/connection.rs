@@ -17,6 +17,7 @@ use crate::bond::Bond;
 use crate::cause::Cause;
 use crate::connect::Probe;
 use crate::error::SendError;
+use crate::http1::asterisk;
 use crate::http1::upload::{self, Upload};
 use crate::lifespan::Lifespan;
 use crate::poolable::{Liveness, Poolable};
@@ -130,6 +131,7 @@ where
         };
         bond.activity().request();
         upload::begin(request.body(), &bond);
+        asterisk::begin(&request, &bond);
         // Nothing in here can fail, and so it is moved once.
         let (head, body) = request.into_parts();
         let request = Request::from_parts(head, Upload::new(body));

@@ -1,5 +1,6 @@
 //! HTTP/1 on a transport.
 
+mod asterisk;
 mod connection;
 mod driver;
 mod interim;

@@ -162,6 +162,28 @@ impl<IO: Unpin> Transport<IO> {
         self.heed(read, cx)
     }
 
+    /// Of a transport that is ending, or not its pool's any more, or that leaves a byte out.
+    #[cold]
+    fn poll_write_with_care(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>>
+    where
+        IO: AsyncWrite,
+    {
+        let omitted = self.bond().omitted();
+        let io = ready!(self.poll_writable())?;
+        match omitted {
+            None => io.poll_write(cx, buf),
+            Some(0) if !buf.is_empty() => {
+                self.bond().has_omitted();
+                Poll::Ready(Ok(1))
+            }
+            Some(at) => {
+                let written = ready!(io.poll_write(cx, &buf[..buf.len().min(at)]))?;
+                self.bond().omit_byte_at(at - written);
+                Poll::Ready(Ok(written))
+            }
+        }
+    }
+
     /// Nothing is there to be read.
     #[cold]
     fn poll_unwritable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -308,7 +330,7 @@ where
         let this = &mut *self;
         let written = match this.open() {
             Some(io) => io.poll_write(cx, buf),
-            None => ready!(this.poll_writable())?.poll_write(cx, buf),
+            None => this.poll_write_with_care(cx, buf),
         };
         this.wrote(written, cx)
     }
@@ -322,7 +344,10 @@ where
         let this = &mut *self;
         let written = match this.open() {
             Some(io) => io.poll_write_vectored(cx, bufs),
-            None => ready!(this.poll_writable())?.poll_write_vectored(cx, bufs),
+            None => {
+                let first = bufs.iter().find(|it| !it.is_empty());
+                this.poll_write_with_care(cx, first.map_or(&[], |it| it))
+            }
         };
         this.wrote(written, cx)
     }
