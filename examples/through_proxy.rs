@@ -31,7 +31,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .build();
     let matcher = Arc::new(matcher);
 
-    let layer = KeepAliveLayer::new().routed();
+    let layer = KeepAliveLayer::new();
     let agent = layer.handle();
     let client = ServiceBuilder::new()
         .map_request(move |mut request: http::Request<Empty<Bytes>>| {

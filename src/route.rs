@@ -16,10 +16,10 @@ use crate::tls_config::TlsConfig;
 /// A request extension: how the connection for this request is made, where the connector is not to choose. Connections
 /// are shared only between requests of equal routes, and the names of pools show it.
 ///
-/// It reaches connectors of [`Destination`](crate::Destination)s: those of an agent made with
-/// [`KeepAliveLayer::routed`](crate::KeepAliveLayer::routed), or of a stack by hand. Where no connector would see it, a
-/// request with a route fails ([`Error::is_target`](crate::Error::is_target)), and so it does where a connector of
-/// [`connect`](crate::connect) cannot do what the route asks for: it never goes elsewhere.
+/// A route reaches the connector in the [`Destination`](crate::Destination). A connector of [`connect`](crate::connect) that
+/// cannot do what the route asks for refuses the request ([`Error::is_target`](crate::Error::is_target)), and so does a
+/// [`UriConnector`](crate::connect::UriConnector), whose connector would not see the route: a request never goes elsewhere.
+/// A connector of your own does the same: look at [`Destination::route`](crate::Destination::route).
 ///
 /// ```
 /// use tower_keep_alive::Route;

@@ -15,8 +15,8 @@ use support::agent::{Req, agent, agent_paused, at_rest, fetch, get, post, read, 
 use support::{Conn, Gate, Server, not_over_tls, script};
 use tokio::time::{Instant, sleep};
 use tower_keep_alive::{
-    Error, ExchangeLayer, IdleEvictionLayer, KeepAliveLayer, Limits, MaxUsesLayer, Route,
-    TimeoutKind, TtlLayer,
+    Error, ExchangeLayer, IdleEvictionLayer, KeepAliveLayer, Limits, MaxUsesLayer, TimeoutKind,
+    TtlLayer,
 };
 
 /// A request as it is given, however wrong.
@@ -87,16 +87,15 @@ async fn what_cannot_be_sent_is_named_and_opens_nothing() {
     at_rest(&handle).await;
 }
 
-/// Such an agent would not hear the route, and a second look at the request would not find it any more.
+/// What was taken off the request at the first poll, its route or its partition, would not be found at the second.
 #[tokio::test]
 async fn what_was_refused_is_not_sent_when_it_is_polled_again() {
     let server = Server::ok().await;
     let (client, handle) = agent(KeepAliveLayer::new());
-    let mut request = request("GET", &server.url("/"), &[]);
-    let route = Route::new().with_unix_path("/run/app.sock");
-    request.extensions_mut().insert(route);
+    let twice = [("host", "a"), ("host", "b")];
+    let request = request("GET", &server.url("/"), &twice);
     let mut refused = pin!(client.request(request));
-    let error = refused.as_mut().await.expect_err("no connector for it");
+    let error = refused.as_mut().await.expect_err("two hosts");
     assert!(error.is_target(), "{error:?}");
     let mut cx = Context::from_waker(Waker::noop());
     let again = catch_unwind(AssertUnwindSafe(|| refused.poll(&mut cx)));

@@ -16,7 +16,7 @@ use hyper_util::client::legacy::connect::dns::Name;
 use support::agent::{agent_over, at_rest, fetch};
 use support::{RefusingPort, Server, script};
 use tower::{Layer, Service};
-use tower_keep_alive::connect::TcpConnector;
+use tower_keep_alive::connect::{TcpConnector, UriConnector};
 use tower_keep_alive::{BoxError, Error, KeepAliveLayer};
 
 #[cfg(target_os = "linux")]
@@ -120,19 +120,25 @@ async fn a_port_of_the_resolver_stands_under_tls_too() {
     let nobody = RefusingPort::new();
     let tls = |addr| support::tls::CA.trusted().layer(connector(vec![addr]));
     // Over a connector of URIs, and over one of destinations.
-    let of_uris = agent_over(KeepAliveLayer::new(), tls(server.addr()));
-    let routed = agent_over(KeepAliveLayer::new().routed(), tls(server.addr()));
+    let of_uris = UriConnector::new(tls(server.addr()));
+    let of_uris = agent_over(KeepAliveLayer::new(), of_uris);
+    let of_destinations = agent_over(KeepAliveLayer::new(), tls(server.addr()));
     fetch(&of_uris.0, "https://host.test/").await.unwrap();
-    fetch(&routed.0, "https://host.test/").await.unwrap();
+    fetch(&of_destinations.0, "https://host.test/")
+        .await
+        .unwrap();
     let port = nobody.addr().port();
     let url = format!("https://host.test:{port}/");
-    for answer in [fetch(&of_uris.0, &url).await, fetch(&routed.0, &url).await] {
+    for answer in [
+        fetch(&of_uris.0, &url).await,
+        fetch(&of_destinations.0, &url).await,
+    ] {
         let told = texts(&answer.unwrap_err()).join(": ");
         assert!(told.contains(&nobody.addr().to_string()), "{told}");
     }
     assert_eq!(server.accepted(), 2);
     at_rest(&of_uris.1).await;
-    at_rest(&routed.1).await;
+    at_rest(&of_destinations.1).await;
 }
 
 #[tokio::test]

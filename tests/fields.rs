@@ -458,6 +458,7 @@ async fn no_connector_sees_user_information() {
         sees.lock().unwrap().push(uri.to_string());
         uri
     });
+    let connector = tower_keep_alive::connect::UriConnector::new(connector);
     let (client, handle) = agent_over(KeepAliveLayer::new(), connector);
     fetch(&client, "http://me:secret@h.test/").await.unwrap();
     assert_eq!(*seen.lock().unwrap(), ["http://h.test/"]);

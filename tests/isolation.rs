@@ -15,12 +15,12 @@ use tokio_rustls::rustls::{self, CertificateError};
 use tower::{Layer, Service};
 use tower_keep_alive::connect::{TcpConnector, Tls, TlsConfig};
 use tower_keep_alive::{
-    AgentHandle, CheckinLayer, CheckoutLayer, Destination, Error, ExchangeLayer, HandshakeLayer,
-    KeepAlive, KeepAliveLayer, Key, KeyRef, Limits, Partition, Route,
+    AgentHandle, CheckinLayer, CheckoutLayer, Error, ExchangeLayer, HandshakeLayer, KeepAlive,
+    KeepAliveLayer, Key, KeyRef, Limits, Partition, Route,
 };
 
-type Layers = KeepAliveLayer<Full<Bytes>, Destination>;
-type Client = KeepAlive<TcpConnector, Full<Bytes>, Destination>;
+type Layers = KeepAliveLayer<Full<Bytes>>;
+type Client = KeepAlive<TcpConnector, Full<Bytes>>;
 
 fn agent(layer: Layers) -> (Client, AgentHandle) {
     agent_over(layer, TcpConnector::new())
@@ -77,7 +77,7 @@ fn keys_are_equal_only_if_partition_and_route_both_are() {
 #[tokio::test]
 async fn a_partition_counts_beside_a_route() {
     let server = Server::start_tcp(script::ok).await;
-    let (client, handle) = agent(KeepAliveLayer::new().routed());
+    let (client, handle) = agent(KeepAliveLayer::new());
     let url = format!("http://{}/", server.addr());
     let local = from([127, 0, 0, 1]);
     let unrouted = Route::new();
@@ -104,12 +104,9 @@ async fn a_partition_counts_beside_a_route() {
     at_rest(&handle).await;
 }
 
-fn secure_agent() -> (
-    KeepAlive<Tls<TcpConnector>, Full<Bytes>, Destination>,
-    AgentHandle,
-) {
+fn secure_agent() -> (KeepAlive<Tls<TcpConnector>, Full<Bytes>>, AgentHandle) {
     let connector = CA.trusted().layer(TcpConnector::new());
-    agent_over(KeepAliveLayer::new().routed(), connector)
+    agent_over(KeepAliveLayer::new(), connector)
 }
 
 fn not_trusted(error: &Error) -> bool {
@@ -165,7 +162,7 @@ async fn left_from(client: &Client, request: Req) -> String {
 async fn the_layers_route_is_that_of_every_request_that_has_none() {
     let server = Server::start_tcp(script::ok).await;
     let url = format!("http://{}/", server.addr());
-    let layer = KeepAliveLayer::new().routed().route(from([127, 0, 0, 2]));
+    let layer = KeepAliveLayer::new().route(from([127, 0, 0, 2]));
     // A clone keeps it.
     for layer in [layer.clone(), layer] {
         let (client, handle) = agent(layer);
@@ -226,7 +223,7 @@ where
 async fn a_request_that_a_layer_made_anew_leaves_by_the_layers_route() {
     let server = Server::start_tcp(script::ok).await;
     let url = format!("http://{}/", server.addr());
-    let (client, handle) = agent(KeepAliveLayer::new().routed().route(from([127, 0, 0, 2])));
+    let (client, handle) = agent(KeepAliveLayer::new().route(from([127, 0, 0, 2])));
     let answer = send(&Again(client.clone()), get(&url)).await.unwrap();
     assert_eq!(
         answer.info.local_addr().unwrap().ip(),

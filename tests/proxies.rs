@@ -18,10 +18,10 @@ use tower_keep_alive::connect::{Proxied, ProxiedLayer, Proxy, TcpConnector};
 use tower_keep_alive::{AgentHandle, Cause, Destination, KeepAlive, KeepAliveLayer, Key, Route};
 
 type Body = Full<bytes::Bytes>;
-type Client<M = Proxied<TcpConnector>> = KeepAlive<M, Body, Destination>;
+type Client<M = Proxied<TcpConnector>> = KeepAlive<M, Body>;
 
 fn agent() -> (Client, AgentHandle) {
-    let layer = KeepAliveLayer::new().routed();
+    let layer = KeepAliveLayer::new();
     let handle = layer.handle();
     (
         layer.layer(ProxiedLayer::new().layer(TcpConnector::new())),
@@ -33,7 +33,7 @@ fn agent() -> (Client, AgentHandle) {
 type Secured = MapRequest<Proxied<TcpConnector>, fn(Destination) -> Destination>;
 
 fn agent_through_tunnels() -> (Client<Secured>, AgentHandle) {
-    let layer = KeepAliveLayer::new().routed();
+    let layer = KeepAliveLayer::new();
     let handle = layer.handle();
     let connector = ProxiedLayer::new().layer(TcpConnector::new());
     let connector = connector.map_request(Destination::secured as _);
@@ -351,12 +351,10 @@ async fn a_proxy_of_socks_that_makes_no_tunnel_is_a_connect_error() {
 async fn a_proxy_that_does_not_answer_is_given_up_with_the_connect_timeout() {
     let server = Server::start(script::stall).await;
     let proxy = proxy("http", "", &server);
-    let layer = KeepAliveLayer::new()
-        .connect_timeout(std::time::Duration::from_millis(50))
-        .routed();
+    let layer = KeepAliveLayer::new().connect_timeout(std::time::Duration::from_millis(50));
     let handle = layer.handle();
     let connector = ProxiedLayer::new().layer(TcpConnector::new());
-    let client: KeepAlive<_, Body, _> = layer.layer(connector.map_request(Destination::secured));
+    let client: KeepAlive<_, Body> = layer.layer(connector.map_request(Destination::secured));
     let error = send(&client, through(&proxy, "https://127.0.0.1:1/")).await;
     let error = error.unwrap_err();
     assert!(error.is_connect() && error.is_timeout(), "{error:?}");
@@ -435,9 +433,9 @@ async fn what_cannot_go_through_the_proxy_goes_nowhere() {
     assert!(send(&client, request).await.unwrap_err().is_target());
     at_rest(&handle).await;
     // The connector knows no proxies.
-    let layer = KeepAliveLayer::new().routed();
+    let layer = KeepAliveLayer::new();
     let handle = layer.handle();
-    let client: KeepAlive<_, Body, _> = layer.layer(TcpConnector::new());
+    let client: KeepAlive<_, Body> = layer.layer(TcpConnector::new());
     let error = send(&client, through(&proxy, server.url("/"))).await;
     assert!(error.unwrap_err().is_target());
     assert_eq!(server.accepted(), 0);

@@ -105,7 +105,7 @@ fn through(route: Route, url: &str) -> Req {
 
 async fn fails(layer: ProxiedLayer, connector: TcpConnector<Known>, request: Req) -> Error {
     let connector = layer.layer(connector);
-    let (client, handle) = agent_over(KeepAliveLayer::new().routed(), connector);
+    let (client, handle) = agent_over(KeepAliveLayer::new(), connector);
     let error = send(&client, request).await.unwrap_err();
     assert!(error.is_connect() && error.is_unsent(), "{error:?}");
     at_rest(&handle).await;
@@ -246,7 +246,7 @@ async fn a_resolver_of_the_layer_is_for_connectors_that_have_none() {
         TcpStream::connect(addr).await.map_err(BoxError::from)
     });
     let connector = ProxiedLayer::new().resolver(known.clone()).layer(connector);
-    let layer: KeepAliveLayer<Full<Bytes>, Destination> = KeepAliveLayer::new().routed();
+    let layer: KeepAliveLayer<Full<Bytes>> = KeepAliveLayer::new();
     let (client, handle) = agent_over(layer, connector);
     let route = Route::new()
         .with_proxy(proxy.named("socks5"))
@@ -259,7 +259,7 @@ async fn a_resolver_of_the_layer_is_for_connectors_that_have_none() {
     let connector = tower::service_fn(move |_: Destination| async move {
         TcpStream::connect(addr).await.map_err(BoxError::from)
     });
-    let layer: KeepAliveLayer<Full<Bytes>, Destination> = KeepAliveLayer::new().routed();
+    let layer: KeepAliveLayer<Full<Bytes>> = KeepAliveLayer::new();
     let (client, other) = agent_over(layer, ProxiedLayer::new().layer(connector));
     let route = Route::new()
         .with_proxy(proxy.named("socks5"))

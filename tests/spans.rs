@@ -6,9 +6,8 @@ mod support;
 use std::sync::{Arc, Mutex};
 
 use futures_util::future::join_all;
-use http::Uri;
 use tower::ServiceExt;
-use tower_keep_alive::KeepAliveLayer;
+use tower_keep_alive::{Destination, KeepAliveLayer};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::set_default;
@@ -130,7 +129,7 @@ async fn node_34_a_connect_is_in_its_callers_span_also_when_another_is_served_by
     let gate = Gate::new();
     let spans = Arc::new(Mutex::new(Vec::new()));
     let (gated, list) = (gate.clone(), spans.clone());
-    let connector = tower::service_fn(move |uri: Uri| {
+    let connector = tower::service_fn(move |destination: Destination| {
         let (gate, list) = (gated.clone(), list.clone());
         async move {
             let name = || tracing::Span::current().id();
@@ -139,7 +138,7 @@ async fn node_34_a_connect_is_in_its_callers_span_also_when_another_is_served_by
             // The same all along, be it in a task of its own by now.
             list.lock().unwrap().push((before.clone(), name()));
             assert_eq!(before, name());
-            Sockets.oneshot(uri).await
+            Sockets.oneshot(destination).await
         }
     });
     let (client, handle) = agent_over(KeepAliveLayer::new(), connector);

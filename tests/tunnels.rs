@@ -21,21 +21,18 @@ use tower_keep_alive::{
 
 /// Where TLS would be: what is asked for as `https` goes through a tunnel, and is plain there.
 type Secured = MapRequest<Proxied<TcpConnector>, fn(Destination) -> Destination>;
-type Client = KeepAlive<Secured, Full<Bytes>, Destination>;
+type Client = KeepAlive<Secured, Full<Bytes>>;
 
 fn agent() -> (Client, AgentHandle) {
-    let layer = KeepAliveLayer::new().routed();
+    let layer = KeepAliveLayer::new();
     let handle = layer.handle();
     let connector = ProxiedLayer::new().layer(TcpConnector::new());
     let connector = connector.map_request(Destination::secured as _);
     (layer.layer(connector), handle)
 }
 
-fn agent_without_tls() -> (
-    KeepAlive<Proxied<TcpConnector>, Full<Bytes>, Destination>,
-    AgentHandle,
-) {
-    let layer = KeepAliveLayer::new().routed();
+fn agent_without_tls() -> (KeepAlive<Proxied<TcpConnector>, Full<Bytes>>, AgentHandle) {
+    let layer = KeepAliveLayer::new();
     let handle = layer.handle();
     let client = layer.layer(ProxiedLayer::new().layer(TcpConnector::new()));
     (client, handle)

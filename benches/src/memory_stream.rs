@@ -5,7 +5,6 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use http::Uri;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::sync::mpsc::UnboundedSender;
@@ -25,7 +24,7 @@ impl InMemory {
     }
 }
 
-impl Service<Uri> for InMemory {
+impl<T> Service<T> for InMemory {
     type Response = MemoryStream;
     type Error = io::Error;
     type Future = Ready<io::Result<MemoryStream>>;
@@ -34,7 +33,7 @@ impl Service<Uri> for InMemory {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, _: Uri) -> Self::Future {
+    fn call(&mut self, _: T) -> Self::Future {
         let (here, there) = tokio::io::duplex(BUFFER);
         let sent = self.0.send(there);
         ready(match sent {

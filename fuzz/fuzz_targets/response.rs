@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::TRANSFER_ENCODING;
-use http::{Method, Request, Uri};
+use http::{Method, Request};
 use http_body::Frame;
 use http_body_util::{BodyExt, Limited};
 use libfuzzer_sys::fuzz_target;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tower::service_fn;
-use tower_keep_alive::{KeepAlive, KeepAliveLayer};
+use tower_keep_alive::{Destination, KeepAlive, KeepAliveLayer};
 
 /// On paused time: whoever waits for longer than this waits for ever.
 const FOR_EVER: Duration = Duration::from_secs(3600);
@@ -203,7 +203,7 @@ async fn run(script: Script<'_>) {
     let layer = KeepAliveLayer::new();
     let agent = layer.handle();
     let counts = came.clone();
-    let connector = service_fn(move |_: Uri| {
+    let connector = service_fn(move |_: Destination| {
         let (here, there) = tokio::io::duplex(1 << 16);
         let mut counts = counts.lock().expect("nobody panics with it");
         let count = Arc::new(AtomicUsize::new(0));

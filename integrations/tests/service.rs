@@ -345,7 +345,7 @@ async fn a_redirect_to_another_origin_leaves_by_the_layers_route() {
         (Some(from(3)), Some(from(2)), "127.0.0.3"),
         (Some(from(3)), None, "127.0.0.3"),
     ] {
-        let layer = KeepAliveLayer::new().routed();
+        let layer = KeepAliveLayer::new();
         let layer = match layers {
             Some(route) => layer.route(route),
             None => layer,

@@ -17,9 +17,9 @@ use http::Uri;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tower::{Layer, Service, ServiceExt, service_fn};
-use tower_keep_alive::BoxError;
 use tower_keep_alive::connect::rustls::ClientConfig;
 use tower_keep_alive::connect::{MaybeTls, Probe, Tcp, TlsLayer};
+use tower_keep_alive::{BoxError, Destination};
 
 use crate::ledger::lock;
 
@@ -75,7 +75,7 @@ pub(crate) struct Connector {
     pub(crate) config: Arc<ClientConfig>,
 }
 
-impl Service<Uri> for Connector {
+impl Service<Destination> for Connector {
     type Response = Wire;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Wire, BoxError>> + Send>>;
@@ -84,7 +84,8 @@ impl Service<Uri> for Connector {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, uri: Uri) -> Self::Future {
+    fn call(&mut self, destination: Destination) -> Self::Future {
+        let uri = Uri::from(destination.clone());
         let Self { wires, config, .. } = self.clone();
         let port = uri.port_u16().unwrap_or(80);
         let host = uri.authority().map(ToString::to_string);
@@ -97,11 +98,11 @@ impl Service<Uri> for Connector {
             lock(&wires.0).insert(ends, looked.clone());
             let listed = Listed { wires, ends };
             let mut tcp = Some(Tcp::new(tcp));
-            let tcp = service_fn(move |_: Uri| {
+            let tcp = service_fn(move |_: Destination| {
                 ready(tcp.take().ok_or_else(|| io::Error::other("once only")))
             });
             let inner = TlsLayer::with_config(config).layer(tcp);
-            let inner = inner.oneshot(uri).await?;
+            let inner = inner.oneshot(destination).await?;
             Ok(Wire {
                 inner,
                 looked,

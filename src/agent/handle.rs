@@ -107,7 +107,7 @@ impl AgentHandle {
     /// let evicted = Arc::new(AtomicU64::new(0));
     /// let count = evicted.clone();
     /// layer.handle().on_event(move |_agent, event| {
-    ///     if let EventKind::Evicted { cause } = event.kind {
+    ///     if let EventKind::Evicted { cause, .. } = event.kind {
     ///         eprintln!("{}: {cause:?}", event.key);
     ///         count.fetch_add(1, Ordering::Relaxed);
     ///     }

@@ -1,20 +1,7 @@
 //! Transports: what a connection is made on.
 //!
-//! Any [`MakeConnection`](tower::make::MakeConnection) will do. hyper-util's own connectors become one by
-//! `tower::ServiceExt::map_response`:
-//!
-//! ```
-//! use hyper_util::client::legacy::connect::HttpConnector;
-//! use hyper_util::rt::TokioIo;
-//! use tower::{ServiceBuilder, ServiceExt};
-//! use tower_keep_alive::KeepAliveLayer;
-//!
-//! let client = ServiceBuilder::new()
-//!     .layer(KeepAliveLayer::<http_body_util::Empty<bytes::Bytes>>::new())
-//!     .service(HttpConnector::new().map_response(TokioIo::new));
-//! # fn sends<S: tower::Service<http::Request<http_body_util::Empty<bytes::Bytes>>>>(_: S) {}
-//! # sends(client);
-//! ```
+//! Any [`MakeConnection`](tower::make::MakeConnection) of [`Destination`](crate::Destination)s will do. A connector of URIs,
+//! such as those of hyper-util, becomes one in a [`UriConnector`].
 
 mod dial;
 #[cfg(feature = "proxy")]
@@ -34,6 +21,7 @@ mod tls;
 mod tunnel;
 #[cfg(unix)]
 mod unix;
+mod uri;
 
 use std::any::Any;
 
@@ -58,6 +46,7 @@ pub use tls::{MaybeTls, Tls, TlsConnecting, TlsConnection, TlsLayer};
 pub use tokio_rustls::rustls;
 #[cfg(unix)]
 pub use unix::{Unix, UnixConnecting, UnixConnector};
+pub use uri::{HyperConnecting, HyperIo, UriConnecting, UriConnector};
 
 /// The two ends of a transport, where it tells them.
 pub(crate) fn addresses(transport: &dyn Any) -> Addresses {

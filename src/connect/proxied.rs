@@ -39,8 +39,8 @@ use crate::target::Destination;
 ///
 /// type Connector = Tls<Proxied<TcpConnector>>;
 ///
-/// let client: KeepAlive<Connector, Empty<Bytes>, Destination> = ServiceBuilder::new()
-///     .layer(KeepAliveLayer::new().routed())
+/// let client: KeepAlive<Connector, Empty<Bytes>> = ServiceBuilder::new()
+///     .layer(KeepAliveLayer::new())
 ///     .layer(TlsLayer::new())
 ///     .layer(ProxiedLayer::new())
 ///     .service(TcpConnector::new());

@@ -37,8 +37,8 @@ use crate::target::Destination;
 ///     .service(UnixConnector::at("/run/docker.sock"));
 ///
 /// // Each request names its own, by a `Route`:
-/// let any: KeepAlive<UnixConnector, Empty<Bytes>, Destination> = ServiceBuilder::new()
-///     .layer(KeepAliveLayer::new().routed())
+/// let any: KeepAlive<UnixConnector, Empty<Bytes>> = ServiceBuilder::new()
+///     .layer(KeepAliveLayer::new())
 ///     .service(UnixConnector::new());
 /// # let _ = (docker, any);
 /// ```

@@ -23,7 +23,6 @@ pub(super) struct Settings {
     pub(super) server_hint_margin: Limit,
     pub(super) info_in_extensions: bool,
     pub(super) absolute_form: bool,
-    pub(super) routed: bool,
     pub(super) fresh_for_non_idempotent: bool,
     pub(super) drain_unread: Drain,
 }
@@ -56,7 +55,6 @@ impl ExchangeLayer {
                 server_hint_margin: Limit::of(Duration::from_secs(1)),
                 info_in_extensions: true,
                 absolute_form: false,
-                routed: true,
                 fresh_for_non_idempotent: false,
                 drain_unread: Drain::NONE,
             },
@@ -124,12 +122,6 @@ impl ExchangeLayer {
     #[must_use]
     pub fn route(mut self, route: Route) -> Self {
         self.route = Some(route);
-        self
-    }
-
-    /// Whether what is below sees the routes of requests; if not, a request that has one fails. Default: true.
-    pub(crate) const fn routed(mut self, routed: bool) -> Self {
-        self.settings.routed = routed;
         self
     }
 

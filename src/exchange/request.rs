@@ -28,7 +28,7 @@ pub(super) fn aim<B: Body>(
     let connects = request.method() == Method::CONNECT;
     let speaks = !request.extensions().is_empty();
     let route = match speaks {
-        true => route_of(request.extensions_mut(), settings)?,
+        true => request.extensions_mut().remove::<Route>(),
         false => None,
     };
     if let Some(route) = &route {
@@ -112,16 +112,6 @@ fn set_terms<B>(request: &mut Request<B>, settings: &Settings, destination: &mut
     if destination.reuse() == Reuse::Never || !settings.keep_alive {
         fields::say_close(request.headers_mut());
     }
-}
-
-/// The route, if what is below would see it.
-fn route_of(said: &mut Extensions, settings: &Settings) -> Result<Option<Route>, TargetError> {
-    let route = said.remove::<Route>();
-    if route.is_some() && !settings.routed {
-        let why = "the request has a route, and its agent's connector would not see it: see KeepAliveLayer::routed";
-        return Err(TargetError::Route(why));
-    }
-    Ok(route)
 }
 
 /// `Host` of a CONNECT is its target, which always names a port (RFC 9110 §9.3.6, RFC 9112 §3.2).

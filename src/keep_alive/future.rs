@@ -18,11 +18,11 @@ use crate::keep_alive::service::{Connections, Leases};
 use crate::target::Destination;
 
 /// Gives a lease of a connection.
-type Leasing<M, B, T> =
-    CheckinFuture<CheckoutFuture<Connections<M, B, T>, Destination, Http1Connection<B>, BoxError>>;
+type Leasing<M, B> =
+    CheckinFuture<CheckoutFuture<Connections<M, B>, Destination, Http1Connection<B>, BoxError>>;
 
-type Exchanging<M, B, T> =
-    ExchangeFuture<Leases<M, B, T>, Leasing<M, B, T>, Lease<Http1Connection<B>>, Http1Future<B>, B>;
+type Exchanging<M, B> =
+    ExchangeFuture<Leases<M, B>, Leasing<M, B>, Lease<Http1Connection<B>>, Http1Future<B>, B>;
 
 pin_project! {
     /// Resolves to the response of one request.
@@ -31,36 +31,35 @@ pin_project! {
     ///
     /// Dropping the future before it is ready gives up the request: a place in line is lost, and a connection that has
     /// begun to send is closed. Whether the server acts on the request cannot be known then.
-    pub struct KeepAliveFuture<M, B, T>
+    pub struct KeepAliveFuture<M, B>
     where
         B: Send,
         B: 'static,
     {
         #[pin]
-        exchange: Exchanging<M, B, T>,
+        exchange: Exchanging<M, B>,
     }
 }
 
-impl<M, B, T> KeepAliveFuture<M, B, T>
+impl<M, B> KeepAliveFuture<M, B>
 where
     B: Send + 'static,
 {
     #[inline]
-    pub(super) fn new(exchange: Exchanging<M, B, T>) -> Self {
+    pub(super) fn new(exchange: Exchanging<M, B>) -> Self {
         Self { exchange }
     }
 }
 
-impl<M, B, T> Future for KeepAliveFuture<M, B, T>
+impl<M, B> Future for KeepAliveFuture<M, B>
 where
-    M: Service<T> + Clone + Send + Sync + 'static,
+    M: Service<Destination> + Clone + Send + Sync + 'static,
     M::Response: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     M::Future: Send + 'static,
     M::Error: Into<BoxError>,
     B: HttpBody + Send + 'static,
     B::Data: Send,
     B::Error: Into<BoxError>,
-    T: From<Destination> + 'static,
 {
     type Output = Result<Response<Body>, Error>;
 
@@ -70,7 +69,7 @@ where
     }
 }
 
-impl<M, B, T> fmt::Debug for KeepAliveFuture<M, B, T>
+impl<M, B> fmt::Debug for KeepAliveFuture<M, B>
 where
     B: Send + 'static,
 {

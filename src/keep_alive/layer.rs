@@ -3,11 +3,9 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Uri;
 use http_body::Body as HttpBody;
 use hyper::client::conn::http1::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tower::util::MapRequestLayer;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -25,11 +23,11 @@ use crate::pool::{Limits, Scheduling};
 use crate::route::Route;
 use crate::target::Destination;
 
-/// Node's `http.Agent` with what agentkeepalive adds, over any
-/// [`MakeConnection<Uri>`](tower::make::MakeConnection): the whole stack with agentkeepalive's defaults.
+/// Node's `http.Agent` with what agentkeepalive adds, over any connector of [`Destination`]s
+/// ([`MakeConnection<Destination>`](tower::make::MakeConnection)): the whole stack with agentkeepalive's defaults.
 ///
-/// `B` is the type of the request bodies; it is inferred. `T` is what the connector is asked for: a [`Uri`], or after
-/// [`routed`](Self::routed) a [`Destination`].
+/// `B` is the type of the request bodies; it is inferred. A connector that takes URIs goes into a
+/// [`UriConnector`](crate::connect::UriConnector).
 ///
 /// # Clone
 ///
@@ -53,14 +51,13 @@ use crate::target::Destination;
 /// # let _ = (client, agent);
 /// ```
 #[must_use]
-pub struct KeepAliveLayer<B, T = Uri> {
+pub struct KeepAliveLayer<B> {
     settings: Settings,
     body: PhantomData<fn(B)>,
-    target: PhantomData<fn() -> T>,
 }
 
-/// All that there is to set. Apart from the layer and its type parameters, so that `Clone` is derived and
-/// [`routed`](KeepAliveLayer::routed) moves it whole: neither can forget a setting.
+/// All that there is to set. Apart from the layer and its type parameter, so that `Clone` is derived and cannot forget a
+/// setting.
 #[derive(Clone, Debug)]
 struct Settings {
     exchange: ExchangeLayer,
@@ -79,7 +76,7 @@ impl<B> KeepAliveLayer<B> {
     /// agentkeepalive's defaults: connections are kept for 4 s, 256 for each host at most, without limit in use.
     pub fn new() -> Self {
         Self::with(Settings {
-            exchange: ExchangeLayer::new().routed(false),
+            exchange: ExchangeLayer::new(),
             limits: Limits::new(),
             idle_timeout: Duration::from_secs(4),
             active_timeout: None,
@@ -92,28 +89,6 @@ impl<B> KeepAliveLayer<B> {
         })
     }
 
-    /// Lets requests say how their connections are made ([`Route`](crate::Route)): the connector is one of
-    /// [`Destination`]s then, as [`connect`](crate::connect)'s are.
-    ///
-    /// ```
-    /// use bytes::Bytes;
-    /// use http_body_util::Empty;
-    /// use tower::ServiceBuilder;
-    /// use tower_keep_alive::connect::TcpConnector;
-    /// use tower_keep_alive::{Destination, KeepAlive, KeepAliveLayer};
-    ///
-    /// let client: KeepAlive<TcpConnector, Empty<Bytes>, Destination> = ServiceBuilder::new()
-    ///     .layer(KeepAliveLayer::new().routed())
-    ///     .service(TcpConnector::new());
-    /// # let _ = client;
-    /// ```
-    pub fn routed(mut self) -> KeepAliveLayer<B, Destination> {
-        self.settings.exchange = self.settings.exchange.routed(true);
-        KeepAliveLayer::with(self.settings)
-    }
-}
-
-impl<B> KeepAliveLayer<B, Destination> {
     /// The [`Route`] of every request that has none of its own; see [`ExchangeLayer::route`]. Default: none.
     ///
     /// Use it instead of an extension where a layer above sends requests by itself, as after a redirect; see
@@ -125,11 +100,11 @@ impl<B> KeepAliveLayer<B, Destination> {
     /// use http_body_util::Empty;
     /// use tower::ServiceBuilder;
     /// use tower_keep_alive::connect::TcpConnector;
-    /// use tower_keep_alive::{Destination, Family, KeepAlive, KeepAliveLayer, Route};
+    /// use tower_keep_alive::{Family, KeepAlive, KeepAliveLayer, Route};
     ///
     /// let route = Route::new().with_family(Family::V4);
-    /// let client: KeepAlive<TcpConnector, Empty<Bytes>, Destination> = ServiceBuilder::new()
-    ///     .layer(KeepAliveLayer::new().routed().route(route))
+    /// let client: KeepAlive<TcpConnector, Empty<Bytes>> = ServiceBuilder::new()
+    ///     .layer(KeepAliveLayer::new().route(route))
     ///     .service(TcpConnector::new());
     /// # let _ = client;
     /// ```
@@ -137,14 +112,11 @@ impl<B> KeepAliveLayer<B, Destination> {
         self.settings.exchange = self.settings.exchange.route(route);
         self
     }
-}
 
-impl<B, T> KeepAliveLayer<B, T> {
     fn with(settings: Settings) -> Self {
         Self {
             settings,
             body: PhantomData,
-            target: PhantomData,
         }
     }
 
@@ -333,20 +305,19 @@ impl<B, T> KeepAliveLayer<B, T> {
     }
 }
 
-impl<M, B, T> Layer<M> for KeepAliveLayer<B, T>
+impl<M, B> Layer<M> for KeepAliveLayer<B>
 where
-    M: Service<T> + Clone + Send + Sync + 'static,
+    M: Service<Destination> + Clone + Send + Sync + 'static,
     M::Response: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     M::Future: Send + 'static,
     M::Error: Into<BoxError>,
     B: HttpBody + Send + 'static,
     B::Data: Send,
     B::Error: Into<BoxError>,
-    T: From<Destination> + 'static,
 {
-    type Service = KeepAlive<M, B, T>;
+    type Service = KeepAlive<M, B>;
 
-    fn layer(&self, connector: M) -> KeepAlive<M, B, T> {
+    fn layer(&self, connector: M) -> KeepAlive<M, B> {
         let settings = &self.settings;
         let active = settings.active_timeout.unwrap_or_else(|| {
             let twice = settings.idle_timeout.saturating_mul(2);
@@ -357,7 +328,6 @@ where
         let checkout = CheckoutLayer::with_books(limits, settings.books.clone());
         let idle = IdleEvictionLayer::new(settings.idle_timeout);
         let ttl = TtlLayer::new(settings.ttl).jitter(settings.ttl_jitter);
-        let connector = MapRequestLayer::new(T::from as _).layer(connector);
         let handshake = settings.handshake.for_bodies();
         let connections = ActiveTimeoutLayer::new(active).layer(handshake.layer(connector));
         let limited = idle.layer(ttl.layer(settings.uses.layer(connections)));
@@ -368,7 +338,7 @@ where
     }
 }
 
-impl<B, T> Clone for KeepAliveLayer<B, T> {
+impl<B> Clone for KeepAliveLayer<B> {
     fn clone(&self) -> Self {
         Self::with(self.settings.clone())
     }
@@ -380,7 +350,7 @@ impl<B> Default for KeepAliveLayer<B> {
     }
 }
 
-impl<B, T> fmt::Debug for KeepAliveLayer<B, T> {
+impl<B> fmt::Debug for KeepAliveLayer<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("KeepAliveLayer")
             .field(&self.settings)
@@ -432,7 +402,7 @@ mod tests {
         ]
     }
 
-    fn print<B, T>(layer: &KeepAliveLayer<B, T>) -> String {
+    fn print<B>(layer: &KeepAliveLayer<B>) -> String {
         format!("{layer:?}")
     }
 
@@ -455,14 +425,12 @@ mod tests {
     }
 
     #[test]
-    fn a_clone_and_a_routed_layer_keep_each_setting() {
+    fn a_clone_keeps_each_setting() {
         let default = print(&Plain::new());
         for (name, layer) in settings() {
             let set = print(&layer);
             assert_ne!(set, default, "{name} shows");
             assert_eq!(print(&layer.clone()), set, "{name} is kept by a clone");
-            let routed = set.replacen("routed: false", "routed: true", 1);
-            assert_eq!(print(&layer.routed()), routed, "{name} is kept when routed");
         }
     }
 }

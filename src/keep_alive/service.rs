@@ -1,10 +1,9 @@
 use std::fmt;
 use std::task::{Context, Poll};
 
-use http::{Request, Response, Uri};
+use http::{Request, Response};
 use http_body::Body as HttpBody;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tower::util::MapRequest;
 use tower_service::Service;
 
 use crate::checkin::{Checkin, CheckinFuture, Lease};
@@ -17,8 +16,8 @@ use crate::keep_alive::KeepAliveFuture;
 use crate::target::Destination;
 
 pub(super) type Limited<M> = IdleEviction<Ttl<MaxUses<ActiveTimeout<M>>>>;
-pub(super) type Connections<M, B, T> = Limited<Handshake<MapRequest<M, fn(Destination) -> T>, B>>;
-pub(super) type Leases<M, B, T> = Checkin<Checkout<Connections<M, B, T>, Http1Connection<B>>>;
+pub(super) type Connections<M, B> = Limited<Handshake<M, B>>;
+pub(super) type Leases<M, B> = Checkin<Checkout<Connections<M, B>, Http1Connection<B>>>;
 
 /// The service that [`KeepAliveLayer`](crate::KeepAliveLayer) makes: requests in, responses out.
 ///
@@ -38,32 +37,31 @@ pub(super) type Leases<M, B, T> = Checkin<Checkout<Connections<M, B, T>, Http1Co
 /// # Cancel safety
 ///
 /// A future of it that is dropped gives up its request; see [`KeepAliveFuture`].
-pub struct KeepAlive<M, B, T = Uri>
+pub struct KeepAlive<M, B>
 where
     B: Send + 'static,
 {
-    stack: Exchange<Leases<M, B, T>>,
+    stack: Exchange<Leases<M, B>>,
 }
 
-impl<M, B, T> KeepAlive<M, B, T>
+impl<M, B> KeepAlive<M, B>
 where
     B: Send + 'static,
 {
-    pub(super) fn new(stack: Exchange<Leases<M, B, T>>) -> Self {
+    pub(super) fn new(stack: Exchange<Leases<M, B>>) -> Self {
         Self { stack }
     }
 }
 
-impl<M, B, T> KeepAlive<M, B, T>
+impl<M, B> KeepAlive<M, B>
 where
-    M: Service<T> + Clone + Send + Sync + 'static,
+    M: Service<Destination> + Clone + Send + Sync + 'static,
     M::Response: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     M::Future: Send + 'static,
     M::Error: Into<BoxError>,
     B: HttpBody + Send + 'static,
     B::Data: Send,
     B::Error: Into<BoxError>,
-    T: From<Destination> + 'static,
 {
     /// Sends a request: what `call` does, for callers without a tower stack.
     ///
@@ -96,7 +94,7 @@ where
     ///
     /// See [`Error`].
     #[inline]
-    pub fn request(&self, request: Request<B>) -> KeepAliveFuture<M, B, T> {
+    pub fn request(&self, request: Request<B>) -> KeepAliveFuture<M, B> {
         KeepAliveFuture::new(self.stack.exchange(
             |leases, destination| match leases.get_ref().at_once(destination) {
                 Ok(berth) => Asked::AtOnce(Lease::of(berth)),
@@ -107,20 +105,19 @@ where
     }
 }
 
-impl<M, B, T> Service<Request<B>> for KeepAlive<M, B, T>
+impl<M, B> Service<Request<B>> for KeepAlive<M, B>
 where
-    M: Service<T> + Clone + Send + Sync + 'static,
+    M: Service<Destination> + Clone + Send + Sync + 'static,
     M::Response: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     M::Future: Send + 'static,
     M::Error: Into<BoxError>,
     B: HttpBody + Send + 'static,
     B::Data: Send,
     B::Error: Into<BoxError>,
-    T: From<Destination> + 'static,
 {
     type Response = Response<Body>;
     type Error = Error;
-    type Future = KeepAliveFuture<M, B, T>;
+    type Future = KeepAliveFuture<M, B>;
 
     #[inline]
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
@@ -133,7 +130,7 @@ where
     }
 }
 
-impl<M, B: Send + 'static, T> Clone for KeepAlive<M, B, T> {
+impl<M, B: Send + 'static> Clone for KeepAlive<M, B> {
     fn clone(&self) -> Self {
         Self {
             stack: self.stack.clone(),
@@ -141,7 +138,7 @@ impl<M, B: Send + 'static, T> Clone for KeepAlive<M, B, T> {
     }
 }
 
-impl<M, B: Send + 'static, T> fmt::Debug for KeepAlive<M, B, T> {
+impl<M, B: Send + 'static> fmt::Debug for KeepAlive<M, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeepAlive").finish_non_exhaustive()
     }

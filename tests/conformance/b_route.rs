@@ -7,13 +7,11 @@ use std::{iter, vec};
 
 use http_body_util::Full;
 use hyper_util::client::legacy::connect::dns::Name;
-use tower_keep_alive::connect::TcpConnector;
-use tower_keep_alive::{
-    AgentHandle, Destination, Family, KeepAlive, KeepAliveLayer, Key, KeyRef, Route,
-};
+use tower_keep_alive::connect::{TcpConnector, UriConnector};
+use tower_keep_alive::{AgentHandle, Family, KeepAlive, KeepAliveLayer, Key, KeyRef, Route};
 
-use crate::support::agent::{Req, agent, agent_over, at_rest, fetch, get, send};
-use crate::support::{Server, only_over_tcp, script};
+use crate::support::agent::{Req, agent_over, at_rest, fetch, get, send};
+use crate::support::{CountingConnector, Server, Sockets, only_over_tcp, script};
 
 const LOCAL: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(1, 1, 1, 1));
 
@@ -68,10 +66,9 @@ fn node_14_a_family_is_in_the_key_where_one_is_asked_for() {
 #[tokio::test]
 async fn node_17_an_empty_route_is_not_in_the_key() {
     let server = Server::in_memory(script::ok);
-    let layer = KeepAliveLayer::new().routed();
+    let layer = KeepAliveLayer::new();
     let handle = layer.handle();
-    let client: KeepAlive<_, Full<_>, Destination> =
-        tower_layer::Layer::layer(&layer, server.connector());
+    let client: KeepAlive<_, Full<_>> = tower_layer::Layer::layer(&layer, server.connector());
     for request in [
         get("http://localhost/"),
         routed("http://localhost/", Route::new()),
@@ -87,23 +84,26 @@ async fn node_17_an_empty_route_is_not_in_the_key() {
 #[tokio::test]
 async fn node_15_a_route_that_nobody_would_follow_is_refused() {
     let server = Server::ok().await;
-    let (client, handle) = agent(KeepAliveLayer::new());
-    for route in [Route::new().with_unix_path("/path.sock"), Route::new()] {
-        let request = routed(server.url("/"), route);
-        let error = send(&client, request).await.unwrap_err();
-        assert!(error.is_target() && error.is_unsent(), "{error:?}");
-        assert!(error.to_string().contains("routed"), "{error}");
-    }
-    assert_eq!((server.accepted(), handle.status().created), (0, 0));
-    // The request after it is none the worse.
+    let connector = CountingConnector::new(Sockets);
+    let uris = UriConnector::new(connector.clone());
+    let (client, handle) = agent_over(KeepAliveLayer::new(), uris);
+    let request = routed(server.url("/"), Route::new().with_unix_path("/path.sock"));
+    let error = send(&client, request).await.unwrap_err();
+    assert!(error.is_target() && error.is_unsent(), "{error:?}");
+    assert!(error.to_string().contains("takes URIs"), "{error}");
+    assert_eq!((server.accepted(), connector.made()), (0, 0));
+    // A route that says nothing is as none, and the request after a refused one is none the worse.
+    let request = routed(server.url("/"), Route::new());
+    send(&client, request).await.unwrap();
     fetch(&client, server.url("/")).await.unwrap();
+    assert_eq!(connector.made(), 1);
     at_rest(&handle).await;
 }
 
 #[tokio::test]
 async fn node_15_a_connector_of_tcp_refuses_a_unix_socket() {
     let server = Server::ok().await;
-    let layer = KeepAliveLayer::new().routed();
+    let layer = KeepAliveLayer::new();
     let (client, handle) = agent_over(layer, TcpConnector::new());
     let request = routed(server.url("/"), Route::new().with_unix_path("/path.sock"));
     let error = send(&client, request).await.unwrap_err();
@@ -151,7 +151,7 @@ async fn node_14_only_addresses_of_the_family_are_connected_to() {
         (Some(Family::V6), Some(Family::V4), 1),
     ] {
         let connector = of_two(&servers).family(connectors);
-        let (client, handle) = agent_over(KeepAliveLayer::new().routed(), connector);
+        let (client, handle) = agent_over(KeepAliveLayer::new(), connector);
         let route = routes.map_or_else(Route::new, |family| Route::new().with_family(family));
         for _ in 0..2 {
             let answer = send(&client, routed("http://host.test/", route.clone())).await;
@@ -181,7 +181,7 @@ async fn node_14_no_address_of_the_family_is_a_connect_error() {
         tower::service_fn(move |_: Name| ready(Ok::<_, Infallible>(iter::once(addr))))
     };
     let connector = TcpConnector::with_resolver(resolver);
-    let (client, handle) = agent_over(KeepAliveLayer::new().routed(), connector);
+    let (client, handle) = agent_over(KeepAliveLayer::new(), connector);
     let v6 = || Route::new().with_family(Family::V6);
     for (url, route, why) in [
         (
@@ -216,7 +216,7 @@ async fn node_16_two_local_addresses_are_two_pools() {
     let server = Server::ok().await;
     // As a route's address is nearer, the connector's is never used.
     let connector = TcpConnector::new().local_address(Some([127, 0, 0, 4].into()));
-    let (client, handle) = agent_over(KeepAliveLayer::new().routed(), connector);
+    let (client, handle) = agent_over(KeepAliveLayer::new(), connector);
     for reused in [false, true] {
         for last in [5, 6] {
             let ours = [127, 0, 0, last].into();
@@ -238,7 +238,7 @@ async fn node_16_a_routes_address_that_cannot_be_bound_is_an_error() {
         return;
     }
     let server = Server::ok().await;
-    let (client, handle) = agent_over(KeepAliveLayer::new().routed(), TcpConnector::new());
+    let (client, handle) = agent_over(KeepAliveLayer::new(), TcpConnector::new());
     // TEST-NET-1 of RFC 5737: nobody's address.
     let route = Route::new().with_local_address([192, 0, 2, 1].into());
     let error = send(&client, routed(server.url("/"), route))
@@ -267,9 +267,7 @@ mod unix {
     use http::Uri;
     use http_body_util::Full;
     use tower_keep_alive::connect::UnixConnector;
-    use tower_keep_alive::{
-        AgentHandle, Cause, Destination, Error, KeepAlive, KeepAliveLayer, Route,
-    };
+    use tower_keep_alive::{AgentHandle, Cause, Error, KeepAlive, KeepAliveLayer, Route};
 
     use tower_service::Service;
 
@@ -277,10 +275,10 @@ mod unix {
     use crate::support::agent::{Req, agent_over, at_rest, fetch, send};
     use crate::support::{Server, eventually, script};
 
-    type Client = KeepAlive<UnixConnector, Full<bytes::Bytes>, Destination>;
+    type Client = KeepAlive<UnixConnector, Full<bytes::Bytes>>;
 
     fn agent(layer: KeepAliveLayer<Full<bytes::Bytes>>) -> (Client, AgentHandle) {
-        agent_over(layer.routed(), UnixConnector::new())
+        agent_over(layer, UnixConnector::new())
     }
 
     fn to(path: &Path, url: &str) -> Req {
@@ -357,7 +355,7 @@ mod unix {
             Server::start_unix(script::ok).await,
         ];
         let connector = UnixConnector::at(own.unix_path());
-        let (client, handle) = agent_over(KeepAliveLayer::new().routed(), connector.clone());
+        let (client, handle) = agent_over(KeepAliveLayer::new(), connector.clone());
         fetch(&client, "http://localhost/").await.unwrap();
         assert_eq!(names(&handle), ["localhost:80:"]);
         let request = to(other.unix_path(), "http://localhost/");

@@ -16,6 +16,7 @@ use tokio::task::yield_now;
 use tokio::time::Instant;
 use tower::util::MapResponseLayer;
 use tower::{Service, ServiceBuilder};
+use tower_keep_alive::connect::UriConnector;
 use tower_keep_alive::{
     AgentHandle, Body, Cause, CheckinLayer, CheckoutLayer, Error, ExchangeLayer, HandshakeLayer,
     Http1Connection, KeepAliveLayer, Limits, Scheduling, TimeoutKind,
@@ -282,10 +283,10 @@ async fn node_26_both_limits_are_kept_to() {
         let each = [0, 1].map(|_| CountingConnector::new(Sockets));
         let [to_here, to_there] = each.clone();
         let port = here.addr().port();
-        let both = tower::service_fn(move |uri: Uri| match uri.port_u16() {
+        let both = UriConnector::new(tower::service_fn(move |uri: Uri| match uri.port_u16() {
             Some(to) if to == port => to_here.clone().call(uri),
             _ => to_there.clone().call(uri),
-        });
+        }));
         let connector = CountingConnector::new(both);
         let layer = KeepAliveLayer::new()
             .max_connections_per_host(per_host)

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use http::Uri;
 use tower::service_fn;
+use tower_keep_alive::connect::UriConnector;
 use tower_keep_alive::{AgentHandle, Cause, KeepAliveLayer};
 
 use crate::support::agent::{Client, agent, agent_over, agent_paused, at_rest, fetch, get};
@@ -176,7 +177,7 @@ async fn node_106_a_connector_is_any_function_to_any_stream_called_once_a_connec
         let calls = Arc::new(AtomicUsize::new(0));
         let connector = {
             let calls = calls.clone();
-            service_fn(move |uri: Uri| {
+            UriConnector::new(service_fn(move |uri: Uri| {
                 let call = calls.fetch_add(1, Ordering::SeqCst);
                 async move {
                     assert_eq!(uri.host(), Some("in-memory.test"));
@@ -190,7 +191,7 @@ async fn node_106_a_connector_is_any_function_to_any_stream_called_once_a_connec
                     tokio::spawn(answer(theirs));
                     Ok(ours)
                 }
-            })
+            }))
         };
         let layer = KeepAliveLayer::new().max_connections_per_host(2);
         let (client, handle) = agent_paused(layer, connector);

@@ -62,18 +62,6 @@ async fn a_clone_of_the_bundle_keeps_http1_settings_and_the_look_at_transports()
         assert_eq!(looks.load(Ordering::SeqCst), times);
     }
     at_rest(&handle).await;
-    // It is one of `Uri`s; what `routed` makes of it asks for `Destination`s.
-    let routed = layer.clone().routed().clone();
-    let connector = tower::service_fn(|to: tower_keep_alive::Destination| {
-        Service::<Uri>::call(&mut Sockets, to.into())
-    });
-    let (client, handle) = agent_over(routed, connector);
-    for times in 1..3 {
-        let answer = fetch(&client, server.url("/")).await.unwrap();
-        assert!(answer.body.contains("Host: "), "{}", answer.body);
-        assert_eq!(looks.load(Ordering::SeqCst), times);
-    }
-    at_rest(&handle).await;
 }
 
 #[tokio::test]

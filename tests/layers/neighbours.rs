@@ -14,7 +14,6 @@ use futures_util::future::join_all;
 use http::{HeaderValue, Uri};
 use http_body_util::Full;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tower::buffer::Buffer;
 use tower::limit::ConcurrencyLimitLayer;
@@ -23,6 +22,7 @@ use tower::timeout::TimeoutLayer;
 use tower::timeout::error::Elapsed;
 use tower::util::{BoxCloneSyncService, MapResponse};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
+use tower_keep_alive::connect::UriConnector;
 use tower_keep_alive::{
     BoxError, Cause, CheckinLayer, CheckoutError, CheckoutLayer, Destination, ExchangeLayer,
     HandshakeLayer, KeepAliveLayer, Limits,
@@ -216,7 +216,7 @@ async fn hyper_utils_connector_is_one_of_ours() {
     let server = Server::ok().await;
     let (client, handle) = agent_over(
         KeepAliveLayer::new(),
-        HttpConnector::new().map_response(TokioIo::new),
+        UriConnector::hyper(HttpConnector::new()),
     );
     let first = fetch(&client, server.url("/")).await.unwrap();
     assert_eq!(first.info.remote_addr(), Some(server.addr()));
@@ -243,7 +243,7 @@ async fn hyper_utils_connector_is_not_trusted_blindly() {
     .await;
     let (client, handle) = agent_over(
         KeepAliveLayer::new(),
-        HttpConnector::new().map_response(TokioIo::new),
+        UriConnector::hyper(HttpConnector::new()),
     );
     for _ in 0..5 {
         fetch(&client, server.url("/")).await.unwrap();
@@ -261,18 +261,18 @@ struct NotSync {
     connector: Connector,
 }
 
-impl Service<Uri> for NotSync {
+impl Service<Destination> for NotSync {
     type Response = Transport;
     type Error = BoxError;
-    type Future = <Connector as Service<Uri>>::Future;
+    type Future = <Connector as Service<Destination>>::Future;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Service::<Uri>::poll_ready(&mut self.connector, cx)
+        Service::<Destination>::poll_ready(&mut self.connector, cx)
     }
 
-    fn call(&mut self, uri: Uri) -> Self::Future {
+    fn call(&mut self, destination: Destination) -> Self::Future {
         self.calls.set(self.calls.get() + 1);
-        self.connector.call(uri)
+        self.connector.call(destination)
     }
 }
 
@@ -296,7 +296,7 @@ async fn a_connector_that_is_not_sync_is_buffered() {
 #[tokio::test]
 async fn a_connector_can_be_boxed() {
     let server = Server::ok().await;
-    let connector: BoxCloneSyncService<Uri, Transport, BoxError> =
+    let connector: BoxCloneSyncService<Destination, Transport, BoxError> =
         BoxCloneSyncService::new(Connector);
     let (client, handle) = agent_over(KeepAliveLayer::new(), connector);
     for _ in 0..2 {

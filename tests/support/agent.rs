@@ -104,12 +104,12 @@ pub fn agent(layer: KeepAliveLayer<Full<Bytes>>) -> (Client, AgentHandle) {
 }
 
 /// An agent over a connector of the test's own, and its handle.
-pub fn agent_over<M, T>(
-    layer: KeepAliveLayer<Full<Bytes>, T>,
+pub fn agent_over<M>(
+    layer: KeepAliveLayer<Full<Bytes>>,
     connector: M,
-) -> (KeepAlive<M, Full<Bytes>, T>, AgentHandle)
+) -> (KeepAlive<M, Full<Bytes>>, AgentHandle)
 where
-    KeepAliveLayer<Full<Bytes>, T>: Layer<M, Service = KeepAlive<M, Full<Bytes>, T>>,
+    KeepAliveLayer<Full<Bytes>>: Layer<M, Service = KeepAlive<M, Full<Bytes>>>,
 {
     let handle = layer.handle();
     belongs_here(&handle);

@@ -6,7 +6,7 @@ use rcgen::date_time_ymd;
 use tokio_rustls::rustls::{self, CertificateError, HandshakeKind, ServerConfig};
 use tower::Layer;
 use tower_keep_alive::connect::{Proxied, ProxiedLayer, Proxy, TcpConnector, Tls};
-use tower_keep_alive::{AgentHandle, Cause, Destination, KeepAlive, KeepAliveLayer, Key, Route};
+use tower_keep_alive::{AgentHandle, Cause, KeepAlive, KeepAliveLayer, Key, Route};
 
 use crate::support::agent::{Req, agent_over, at_rest, get, send};
 use crate::support::tls::{Authority, CA, Identity};
@@ -14,11 +14,11 @@ use crate::support::{Conn, Server, eventually, proxies, script};
 use crate::{Loopback, idle, in_chain, text};
 
 type Tunnels = Proxied<TcpConnector<Loopback>>;
-type Client<M = Tunnels> = KeepAlive<Tls<M>, Full<Bytes>, Destination>;
+type Client<M = Tunnels> = KeepAlive<Tls<M>, Full<Bytes>>;
 
 fn agent() -> (Client, AgentHandle) {
     let tunnels = ProxiedLayer::new().layer(TcpConnector::with_resolver(Loopback));
-    agent_over(KeepAliveLayer::new().routed(), CA.trusted().layer(tunnels))
+    agent_over(KeepAliveLayer::new(), CA.trusted().layer(tunnels))
 }
 
 /// A proxy of this protocol, and how it is named.

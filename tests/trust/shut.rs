@@ -26,8 +26,7 @@ use crate::support::agent::{
     Answer, Client, agent, agent_over, agent_paused, at_rest, fetch, get, read,
 };
 use crate::support::{
-    Conn, CountingConnector, Gate, InMemory, MemoryStream, Server, Sockets, eventually, script,
-    settle,
+    Conn, CountingConnector, Gate, MemoryStream, Server, Sockets, eventually, script, settle,
 };
 
 /// Answers with half a body at once and the rest when told; upgrades are echoed.
@@ -228,8 +227,8 @@ fn trust_24_a_slow_close_blocks_nobody() {
     in_paused_time(|| async {
         let server = Server::in_memory(script::echo);
         let connector = server.connector();
-        let connector = tower::service_fn(move |uri: Uri| {
-            let connecting = <InMemory as tower::Service<Uri>>::call(&mut connector.clone(), uri);
+        let connector = tower::service_fn(move |to: Destination| {
+            let connecting = tower::Service::call(&mut connector.clone(), to);
             async move {
                 let inner = connecting.await?;
                 io::Result::Ok(SlowToClose {

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Parser;
-use http::{Request, Uri};
+use http::Request;
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
@@ -249,7 +249,7 @@ fn request(url: &str) -> Request<Empty<Bytes>> {
 #[derive(Clone, Debug)]
 struct Answering;
 
-impl Service<Uri> for Answering {
+impl<T> Service<T> for Answering {
     type Response = AnsweringStream;
     type Error = io::Error;
     type Future = Ready<io::Result<AnsweringStream>>;
@@ -258,7 +258,7 @@ impl Service<Uri> for Answering {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, _: Uri) -> Self::Future {
+    fn call(&mut self, _: T) -> Self::Future {
         ready(Ok(AnsweringStream::default()))
     }
 }

@@ -1,9 +1,9 @@
-use http::{Request, Uri};
+use http::Request;
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower::{Layer, Service};
 use tower_keep_alive::connect::TcpConnector;
-use tower_keep_alive::{BoxError, KeepAlive, KeepAliveLayer};
+use tower_keep_alive::{BoxError, Destination, KeepAlive, KeepAliveLayer};
 
 use super::{Peer, length};
 
@@ -16,7 +16,7 @@ pub struct AgentOf<M, B: Send + 'static>(KeepAlive<M, B>);
 
 impl<M, B> AgentOf<M, B>
 where
-    M: Service<Uri> + Clone + Send + Sync + 'static,
+    M: Service<Destination> + Clone + Send + Sync + 'static,
     M::Response: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     M::Future: Send + 'static,
     M::Error: Into<BoxError>,
@@ -31,7 +31,7 @@ where
 
 impl<M, B> Peer<B> for AgentOf<M, B>
 where
-    M: Service<Uri> + Clone + Send + Sync + 'static,
+    M: Service<Destination> + Clone + Send + Sync + 'static,
     M::Response: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     M::Future: Send + 'static,
     M::Error: Into<BoxError>,

@@ -39,7 +39,10 @@ where
     B::Data: Send,
 {
     pub fn in_memory(connector: InMemory) -> Self {
-        Self::over(connector.map_response(TokioIo::new as _))
+        Self::over(ServiceExt::<Uri>::map_response(
+            connector,
+            TokioIo::new as _,
+        ))
     }
 }
 

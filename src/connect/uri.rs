@@ -1,0 +1,199 @@
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use http::Uri;
+use hyper::rt::{Read, Write};
+use hyper_util::rt::TokioIo;
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use crate::error::{BoxError, Error, Kind, TargetError};
+use crate::target::Destination;
+
+/// Lets a connector that takes a [`Uri`] stand below [`KeepAliveLayer`](crate::KeepAliveLayer), which asks connectors for a
+/// [`Destination`].
+///
+/// The connector gets the origin's URI, with the path `/`. A URI has no place for a [`Route`](crate::Route): a request that has one fails
+/// with an error that [`is_target`](Error::is_target), and the connector is not called.
+///
+/// A connector whose transports speak tokio's I/O traits goes into [`new`](Self::new), one of hyper-util, whose transports
+/// speak hyper's, into [`hyper`](Self::hyper):
+///
+/// ```
+/// use bytes::Bytes;
+/// use http::Uri;
+/// use http_body_util::Full;
+/// use hyper_util::client::legacy::connect::HttpConnector;
+/// use tokio::net::TcpStream;
+/// use tower::{ServiceBuilder, service_fn};
+/// use tower_keep_alive::KeepAliveLayer;
+/// use tower_keep_alive::connect::UriConnector;
+///
+/// let of_hyper_util = ServiceBuilder::new()
+///     .layer(KeepAliveLayer::<Full<Bytes>>::new())
+///     .service(UriConnector::hyper(HttpConnector::new()));
+///
+/// let of_your_own = ServiceBuilder::new()
+///     .layer(KeepAliveLayer::<Full<Bytes>>::new())
+///     .service(UriConnector::new(service_fn(|uri: Uri| async move {
+///         let host = uri.host().unwrap_or_default().to_owned();
+///         TcpStream::connect((host, uri.port_u16().unwrap_or(80))).await
+///     })));
+/// # fn sends<S: tower::Service<http::Request<Full<Bytes>>>>(_: S) {}
+/// # sends(of_hyper_util);
+/// # sends(of_your_own);
+/// ```
+///
+/// # Errors
+///
+/// Those of the connector, and that of a request with a route.
+#[derive(Clone, Debug)]
+pub struct UriConnector<M> {
+    inner: M,
+}
+
+impl<M> UriConnector<M> {
+    /// Over a connector whose transports implement tokio's [`AsyncRead`](tokio::io::AsyncRead) and
+    /// [`AsyncWrite`](tokio::io::AsyncWrite).
+    #[must_use]
+    pub const fn new(connector: M) -> Self {
+        Self { inner: connector }
+    }
+
+    /// The connector.
+    pub const fn get_ref(&self) -> &M {
+        &self.inner
+    }
+
+    /// The connector.
+    pub fn into_inner(self) -> M {
+        self.inner
+    }
+}
+
+impl<M> UriConnector<HyperIo<M>> {
+    /// Over a connector whose transports implement hyper's [`Read`] and [`Write`], as those of hyper-util do.
+    #[must_use]
+    pub const fn hyper(connector: M) -> Self {
+        Self::new(HyperIo(connector))
+    }
+}
+
+impl<M> Service<Destination> for UriConnector<M>
+where
+    M: Service<Uri>,
+    M::Error: Into<BoxError>,
+{
+    type Response = M::Response;
+    type Error = BoxError;
+    type Future = UriConnecting<M::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, destination: Destination) -> Self::Future {
+        UriConnecting {
+            connecting: match destination.route() {
+                Some(_) => None,
+                None => Some(self.inner.call(destination.into())),
+            },
+        }
+    }
+}
+
+pin_project! {
+    /// Resolves to a transport of a connector of URIs.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the connect.
+    pub struct UriConnecting<F> {
+        // None where the destination has a route.
+        #[pin]
+        connecting: Option<F>,
+    }
+}
+
+impl<F, C, E> Future for UriConnecting<F>
+where
+    F: Future<Output = Result<C, E>>,
+    E: Into<BoxError>,
+{
+    type Output = Result<C, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().connecting.as_pin_mut() {
+            Some(connecting) => connecting.poll(cx).map_err(Into::into),
+            None => Poll::Ready(Err(refused().into())),
+        }
+    }
+}
+
+#[cold]
+fn refused() -> Error {
+    let why = "the request has a route, and its agent's connector takes URIs, which have no place for one: use a connector of Destinations, as TcpConnector is";
+    Error::new(Kind::Target(TargetError::Route(why)))
+}
+
+impl<F> fmt::Debug for UriConnecting<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UriConnecting")
+    }
+}
+
+/// A connector of hyper-util's, whose transports speak tokio's I/O traits from here on; see [`UriConnector::hyper`].
+#[derive(Clone, Debug)]
+pub struct HyperIo<M>(M);
+
+impl<M> Service<Uri> for HyperIo<M>
+where
+    M: Service<Uri>,
+    M::Response: Read + Write,
+{
+    type Response = TokioIo<M::Response>;
+    type Error = M::Error;
+    type Future = HyperConnecting<M::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), M::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        HyperConnecting {
+            connecting: self.0.call(uri),
+        }
+    }
+}
+
+pin_project! {
+    /// Resolves to a transport of hyper-util's connector.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the connect.
+    pub struct HyperConnecting<F> {
+        #[pin]
+        connecting: F,
+    }
+}
+
+impl<F, C, E> Future for HyperConnecting<F>
+where
+    F: Future<Output = Result<C, E>>,
+{
+    type Output = Result<TokioIo<C>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let transport = ready!(self.project().connecting.poll(cx))?;
+        Poll::Ready(Ok(TokioIo::new(transport)))
+    }
+}
+
+impl<F> fmt::Debug for HyperConnecting<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HyperConnecting")
+    }
+}
