@@ -16,6 +16,8 @@ pub(crate) struct Activity {
     /// The last bits of the number of the latest exchange, times two, and one more when the head of its response has been
     /// seen. A use is one exchange, unless its owner sends more requests by hand.
     exchange: AtomicU8,
+    /// The transport may have taken something of the latest request.
+    written: AtomicBool,
     caller_waits: AtomicBool,
     read_waits: AtomicBool,
     write_waits: AtomicBool,
@@ -42,6 +44,7 @@ impl Activity {
         Self {
             moved: AtomicBool::new(true),
             exchange: AtomicU8::new(0),
+            written: AtomicBool::new(false),
             caller_waits: AtomicBool::new(true),
             read_waits: AtomicBool::new(false),
             write_waits: AtomicBool::new(false),
@@ -80,6 +83,7 @@ impl Activity {
     /// A request is sent in the use that has begun. The first one of a use has begun with it.
     #[inline]
     pub(crate) fn request(&self) {
+        self.written.store(false, Ordering::Relaxed);
         if self.exchange_without_head().is_none() {
             self.begin_exchange();
         }
@@ -91,6 +95,18 @@ impl Activity {
         let latest = self.exchange.load(Ordering::Relaxed);
         self.exchange
             .store((latest | HEAD_SEEN).wrapping_add(1), Ordering::Relaxed);
+    }
+
+    /// The transport may have taken something of the request.
+    #[inline]
+    pub(crate) fn took(&self) {
+        self.written.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the transport may have taken something of the latest request.
+    #[inline]
+    pub(crate) fn has_written(&self) -> bool {
+        self.written.load(Ordering::Relaxed)
     }
 
     /// The head of the response is here.

@@ -2,17 +2,20 @@
 
 use std::any::Any;
 use std::fmt;
+use std::future::Future;
 use std::iter;
 use std::mem;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock, PoisonError};
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
 
 use tokio::task::AbortHandle;
 
 use crate::activity::Activity;
 use crate::cause::Cause;
 use crate::clock::Moment;
+use crate::error::RequestBodyError;
 use crate::key::Key;
 use crate::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use crate::sync::{Mutex, MutexGuard};
@@ -28,7 +31,10 @@ pub(crate) struct Bond {
     unfinished: AtomicBool,
     /// hyper does not have all of the request's body yet.
     uploading: AtomicBool,
-    /// `WINDS_DOWN` and `LET_GO`: one look tells a driver that there is more for it to do than to wait.
+    /// The server has answered in HTTP/1.0, and so hyper speaks it too from then on.
+    http10: AtomicBool,
+    /// `WINDS_DOWN`, `LET_GO`, `RESTS` and `BODY_FAILED`: one look tells a driver that there is more for it to do than to
+    /// wait.
     parting: AtomicU8,
     activity: Activity,
     /// `KILLED`, `DETACHED`, `UPGRADED`, `POISONED`, `OMITS` and `GONE`: one look tells a transport that it is none of these.
@@ -50,6 +56,10 @@ pub(crate) struct Addresses {
 const WINDS_DOWN: u8 = 1;
 /// Nobody has the connection any more: what is left for its driver is to close.
 const LET_GO: u8 = 2;
+/// hyper has all of a request's body that is announced, and its end is awaited.
+const RESTS: u8 = 4;
+/// The request's own body has failed.
+const BODY_FAILED: u8 = 8;
 
 const KILLED: u8 = 1;
 const DETACHED: u8 = 2;
@@ -79,6 +89,28 @@ struct More {
     wakers: Vec<Waker>,
     /// How many bytes are to be written before the one that is left out.
     omitted: usize,
+    rest: Option<Rest>,
+    body_error: Option<RequestBodyError>,
+    /// The head of a request of which nothing was written, as hyper wanted to write it, and which exchange it is of.
+    unwritten: Option<(u8, Vec<u8>)>,
+}
+
+/// What may come of a request's body after hyper has all that is announced.
+pub(crate) type Rest = Pin<Box<dyn Future<Output = Result<(), RequestBodyError>> + Send>>;
+
+impl More {
+    /// What the request that ended with the transport is still to hear.
+    #[cold]
+    fn leave_for_request(&mut self) -> Option<Box<Self>> {
+        let (body_error, unwritten) = (self.body_error.take(), self.unwritten.take());
+        (body_error.is_some() || unwritten.is_some()).then(|| {
+            Box::new(Self {
+                body_error,
+                unwritten,
+                ..Self::default()
+            })
+        })
+    }
 }
 
 impl Ends {
@@ -130,6 +162,7 @@ impl Bond {
             peer_closed: AtomicBool::new(false),
             unfinished: AtomicBool::new(false),
             uploading: AtomicBool::new(false),
+            http10: AtomicBool::new(false),
             parting: AtomicU8::new(0),
             activity: Activity::new(),
             state: AtomicU8::new(0),
@@ -225,6 +258,83 @@ impl Bond {
     #[inline]
     pub(crate) fn is_uploading(&self) -> bool {
         self.uploading.load(Ordering::Acquire)
+    }
+
+    #[cold]
+    pub(crate) fn set_http10(&self) {
+        self.http10.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_http10(&self) -> bool {
+        self.http10.load(Ordering::Relaxed)
+    }
+
+    /// Awaits the end of a request's body, of which hyper has all that is announced.
+    #[cold]
+    pub(crate) fn watch_rest(&self, rest: Rest) {
+        // Of an earlier request, if there is one: dropped after the lock.
+        let _earlier = self.ends().more().rest.replace(rest);
+        self.parting.fetch_or(RESTS, Ordering::AcqRel);
+    }
+
+    /// Looks whether a request's body ends where it should. Not polled under the lock: it is the caller's code.
+    #[cold]
+    pub(crate) fn poll_rest(&self, cx: &mut Context<'_>) {
+        let Some(mut rest) = self.take_rest() else {
+            return;
+        };
+        match rest.as_mut().poll(cx) {
+            Poll::Pending => self.watch_rest(rest),
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => self.fail_body(error),
+        }
+    }
+
+    fn take_rest(&self) -> Option<Rest> {
+        self.parting.fetch_and(!RESTS, Ordering::AcqRel);
+        self.ends().more.as_mut()?.rest.take()
+    }
+
+    #[inline]
+    pub(crate) fn has_rest(&self) -> bool {
+        self.parting.load(Ordering::Acquire) & RESTS != 0
+    }
+
+    /// The request's own body has failed, which ends the connection.
+    #[cold]
+    pub(crate) fn fail_body(&self, error: RequestBodyError) {
+        self.note(Cause::Abandoned);
+        self.ends().more().body_error = Some(error);
+        self.parting.fetch_or(BODY_FAILED, Ordering::AcqRel);
+    }
+
+    pub(crate) fn has_failed_body(&self) -> bool {
+        self.parting.load(Ordering::Acquire) & BODY_FAILED != 0
+    }
+
+    /// Why the request's body failed, if it did. What is awaited of it is not awaited any longer.
+    #[cold]
+    pub(crate) fn end_body(&self) -> Option<RequestBodyError> {
+        if self.has_rest() {
+            self.poll_rest(&mut Context::from_waker(Waker::noop()));
+            drop(self.take_rest());
+        }
+        self.ends().more.as_mut()?.body_error.take()
+    }
+
+    /// Nothing was written of the request under way, and this is its head.
+    #[cold]
+    pub(crate) fn keep_unwritten(&self, head: Vec<u8>) {
+        if let Some(exchange) = self.activity.exchange_without_head() {
+            self.ends().more().unwritten = Some((exchange, head));
+        }
+    }
+
+    /// The head of the request under way, if nothing was written of it.
+    pub(crate) fn take_unwritten(&self) -> Option<Vec<u8>> {
+        let (exchange, head) = self.ends().more.as_mut()?.unwritten.take()?;
+        let is_it = self.activity.exchange_without_head() == Some(exchange);
+        (is_it && !self.activity.has_written()).then_some(head)
     }
 
     pub(crate) fn set_winds_down(&self, winds_down: bool) {
@@ -396,7 +506,10 @@ impl Bond {
         let (hooks, _rest) = {
             let mut ends = self.ends();
             self.state.fetch_or(GONE, Ordering::AcqRel);
-            (ends.take_hooks(), mem::replace(&mut *ends, Ends::NONE))
+            let hooks = ends.take_hooks();
+            let mut rest = mem::replace(&mut *ends, Ends::NONE);
+            ends.more = rest.more.as_mut().and_then(|more| more.leave_for_request());
+            (hooks, rest)
         };
         for hook in hooks {
             hook.run(self.cause().unwrap_or(Cause::Dropped));

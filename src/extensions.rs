@@ -66,10 +66,14 @@ pub struct InactivityTimeout(pub Duration);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OnFreshConnection;
 
-/// draft-ietf-httpapi-idempotency-key-header.
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// draft-ietf-httpapi-idempotency-key-header; and the older name, which Go's `http.Request` heeds too.
+const IDEMPOTENCY_KEYS: [HeaderName; 2] = [
+    HeaderName::from_static("idempotency-key"),
+    HeaderName::from_static("x-idempotency-key"),
+];
 
 /// Whether it does no harm to send this twice.
 pub(crate) fn is_repeatable<B>(request: &Request<B>) -> bool {
-    request.method().is_idempotent() || request.headers().contains_key(IDEMPOTENCY_KEY)
+    let is_there = |name: &HeaderName| request.headers().contains_key(name);
+    request.method().is_idempotent() || IDEMPOTENCY_KEYS.iter().any(is_there)
 }

@@ -16,17 +16,19 @@ use crate::extensions::{OnFreshConnection, is_repeatable};
 /// A [`tower::retry::Policy`] for the race of HTTP/1: a server may close an idle connection just when a request is sent
 /// on it.
 ///
-/// A request is sent once more, on a brand-new connection, when all of this is true:
+/// A request is sent once more, on a brand-new connection, when its connection was [reused](Error::is_reused) and either
 ///
-/// - its connection was [reused](Error::is_reused),
-/// - it was [closed or reset](Error::is_reset) before the head of a response,
-/// - and sending it twice is harmless: its method is idempotent (RFC 9110 §9.2.2), or it has an `Idempotency-Key`, or
+/// - nothing of it was written ([`is_unsent`](Error::is_unsent)), whatever its method,
+/// - or the connection was [closed or lost](Error::is_reset) before the head of a response, and sending it twice is
+///   harmless: its method is idempotent (RFC 9110 §9.2.2), or it has an `Idempotency-Key` or `X-Idempotency-Key`, or
 ///   [`retry_if`](Self::retry_if) says so.
 ///
-/// What fails on the new connection is not tried again (RFC 9110: a failed automatic retry is not retried). What was
-/// never sent at all is not this policy's concern: the agent sends it again by itself, whatever its method.
+/// What fails on the new connection is not tried again (RFC 9110: a failed automatic retry is not retried). Nor is what
+/// fails by [its own body](Error::is_request_body). Most of what was not written never comes here: the agent sends it
+/// again by itself.
 ///
-/// The request's body has to be `Clone`. It finds the agent's error in the boxes of layers between.
+/// The request's body has to be `Clone`; each request is cloned before it is sent. The policy finds the agent's error in
+/// the boxes of layers between.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -48,6 +50,8 @@ use crate::extensions::{OnFreshConnection, is_repeatable};
 pub struct ReusedReset {
     retry_if: Option<Arc<dyn Fn(&Request<()>) -> bool + Send + Sync>>,
     budget: Option<Arc<dyn Budget + Send + Sync>>,
+    /// This request may be sent twice.
+    harmless: bool,
     /// This request is on its second try.
     retried: bool,
 }
@@ -87,28 +91,33 @@ impl ReusedReset {
         self
     }
 
-    /// Whether a request is to be kept for a second try.
-    pub(crate) fn wants<B>(&self, request: &Request<B>) -> bool {
+    /// Whether a request is to be kept for a second try: once. Whether it may be sent twice is known from here on.
+    pub(crate) fn wants<B>(&mut self, request: &Request<B>) -> bool {
+        if self.retried {
+            return false;
+        }
         let allowed = |harmless: &Arc<dyn Fn(&Request<()>) -> bool + Send + Sync>| {
             harmless(&without_body(request))
         };
-        !self.retried && (is_repeatable(request) || self.retry_if.as_ref().is_some_and(allowed))
+        self.harmless = is_repeatable(request) || self.retry_if.as_ref().is_some_and(allowed);
+        true
     }
 
     /// Whether this is to be followed by a second try, which is so once.
     pub(crate) fn follows<R, E: 'static>(&mut self, result: &Result<R, E>) -> bool {
         let error = match result {
             Ok(_) => {
-                if let Some(budget) = &self.budget {
+                if let Some(budget) = self.budget.as_ref().filter(|_| self.harmless) {
                     budget.deposit();
                 }
                 return false;
             }
             Err(error) => agent_error(error),
         };
-        let again = error.is_some_and(|error| error.is_reused() && error.is_reset())
-            && !self.retried
-            && self.may_withdraw();
+        let may_follow = |error: &Error| {
+            error.is_reused() && (error.is_unsent() || self.harmless && error.is_reset())
+        };
+        let again = error.is_some_and(may_follow) && !self.retried && self.may_withdraw();
         self.retried |= again;
         again
     }
@@ -136,7 +145,6 @@ where
         })
     }
 
-    /// Only what may be sent again: a clone has its price.
     fn clone_request(&mut self, request: &Request<B>) -> Option<Request<B>> {
         self.wants(request).then(|| request.clone())
     }

@@ -14,21 +14,21 @@ use tower_service::Service;
 use crate::cause::Cause;
 use crate::checkout::watch::Watch;
 use crate::connect_deadline;
-use crate::error::{CheckoutError, Denied};
+use crate::error::{BoxError, CheckoutError, Denied};
 use crate::pool::{Berth, HostPool, Slot};
 use crate::poolable::Poolable;
 
 /// A connect under way, and the slot that it is for. Its caller polls it; if the caller finds something better, it goes
 /// on in a task of its own.
-pub(super) struct Connect<C: Poolable, E> {
+pub(super) struct Connect<C: Poolable> {
     /// Before the slot, so that a transport is gone when its slot passes on. Boxed, because it may change tasks.
-    future: Pin<Box<dyn Future<Output = Result<C, CheckoutError<E>>> + Send>>,
+    future: Pin<Box<dyn Future<Output = Result<C, CheckoutError>> + Send>>,
     slot: Option<Slot<C>>,
     begun: Instant,
     watch: Watch,
 }
 
-impl<C: Poolable, E: Send + 'static> Connect<C, E> {
+impl<C: Poolable> Connect<C> {
     /// Counts from here. `limit` is the time for all of it, with the wait until `maker` is ready.
     pub(super) fn begin<M, T>(
         mut slot: Slot<C>,
@@ -38,8 +38,9 @@ impl<C: Poolable, E: Send + 'static> Connect<C, E> {
         watch: Watch,
     ) -> Self
     where
-        M: Service<T, Response = C, Error = E> + Send + 'static,
+        M: Service<T, Response = C> + Send + 'static,
         M::Future: Send,
+        M::Error: Into<BoxError>,
         T: Send + 'static,
     {
         let begun = slot.begin();
@@ -50,7 +51,7 @@ impl<C: Poolable, E: Send + 'static> Connect<C, E> {
         let future = Box::pin(async move {
             let make = connect_deadline::until(begun.checked_add(limit), make);
             match tokio::time::timeout(limit, make).await {
-                Ok(made) => made.map_err(CheckoutError::Connect),
+                Ok(made) => made.map_err(|error: M::Error| CheckoutError::Connect(error.into())),
                 Err(_) => Err(CheckoutError::Denied(Denied::ConnectTimeout(limit))),
             }
         });
@@ -65,7 +66,7 @@ impl<C: Poolable, E: Send + 'static> Connect<C, E> {
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Box<Berth<C>>, CheckoutError<E>>> {
+    ) -> Poll<Result<Box<Berth<C>>, CheckoutError>> {
         let made = ready!(self.future.as_mut().poll(cx));
         let slot = self.slot.take().expect("not polled after it is ready");
         Poll::Ready(match made {

@@ -14,7 +14,7 @@ use crate::checkout::connect::Connect;
 use crate::checkout::service::Parts;
 use crate::checkout::watch::Watch;
 use crate::clock::{Clock, Moment};
-use crate::error::{CheckoutError, Denied};
+use crate::error::{BoxError, CheckoutError, Denied};
 use crate::pool::{Ask, Berth, Slot, Spoiled, Turn, Verdict, Waiter};
 use crate::poolable::{Liveness, Poolable};
 use crate::target::{Reuse, Target};
@@ -25,41 +25,40 @@ use crate::target::{Reuse, Target};
 ///
 /// Dropping it loses the place in line, and nothing else: what was given to it in the meantime passes to the next, and
 /// a connect under way goes on if somebody waits whom it would serve.
-pub struct CheckoutFuture<M, T, C, E>
+pub struct CheckoutFuture<M, T, C>
 where
     C: Poolable,
-    E: Send + 'static,
 {
     parts: Arc<Parts<M, C>>,
-    state: State<C, E, T>,
+    state: State<C, T>,
     watch: Watch,
 }
 
-enum State<C: Poolable, E: Send + 'static, T> {
+enum State<C: Poolable, T> {
     /// Not in line.
-    Start(Start<C, E, T>),
+    Start(Start<C, T>),
     /// Everything but an idle connection that is found open at once.
-    Slow(Box<Slow<C, E, T>>),
+    Slow(Box<Slow<C, T>>),
     Done,
 }
 
-struct Start<C: Poolable, E: Send + 'static, T> {
+struct Start<C: Poolable, T> {
     /// Here until it is needed.
     target: Option<T>,
     /// A connection that this caller was given and has no use for.
     spoiled: Option<Spoiled<C>>,
     /// Its wait so far, where it has waited: one clock measures all of a wait.
-    before: Option<Box<Slow<C, E, T>>>,
+    before: Option<Box<Slow<C, T>>>,
 }
 
-struct Slow<C: Poolable, E: Send + 'static, T> {
+struct Slow<C: Poolable, T> {
     /// Here until a connect begins.
     target: Option<T>,
     /// Whether somebody else could use the connection that it makes.
     shared: bool,
     /// Before the connect: it leaves the line before its slot passes on.
     waiter: Option<Waiter<C>>,
-    connect: Option<Connect<C, E>>,
+    connect: Option<Connect<C>>,
     vetting: Option<Vetting<C>>,
     /// It began to wait then.
     since: Moment,
@@ -78,7 +77,7 @@ struct Vetting<C> {
     turns: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
-impl<C: Poolable, E: Send + 'static, T: Target> State<C, E, T> {
+impl<C: Poolable, T: Target> State<C, T> {
     /// The first, or that after an idle connection which is not known to be open.
     #[cold]
     fn after(doubtful: Option<(Box<Berth<C>>, Liveness)>, target: T, now: Moment) -> Self {
@@ -98,7 +97,7 @@ impl<C: Poolable, E: Send + 'static, T: Target> State<C, E, T> {
     }
 }
 
-impl<C: Poolable, E: Send + 'static, T> Start<C, E, T> {
+impl<C: Poolable, T> Start<C, T> {
     #[inline]
     fn new(target: T, spoiled: Option<Spoiled<C>>) -> Self {
         Self {
@@ -109,11 +108,10 @@ impl<C: Poolable, E: Send + 'static, T> Start<C, E, T> {
     }
 }
 
-impl<M, T, C, E> CheckoutFuture<M, T, C, E>
+impl<M, T, C> CheckoutFuture<M, T, C>
 where
     T: Target,
     C: Poolable,
-    E: Send + 'static,
 {
     #[inline]
     pub(super) fn new(parts: Arc<Parts<M, C>>, target: T) -> Self {
@@ -125,11 +123,11 @@ where
     }
 }
 
-impl<M, T, C, E> CheckoutFuture<M, T, C, E>
+impl<M, T, C> CheckoutFuture<M, T, C>
 where
-    M: Service<T, Response = C, Error = E> + Clone + Send + Sync + 'static,
+    M: Service<T, Response = C> + Clone + Send + Sync + 'static,
     M::Future: Send + 'static,
-    E: Send + 'static,
+    M::Error: Into<BoxError>,
     T: Target + Send + 'static,
     C: Poolable,
 {
@@ -242,7 +240,7 @@ where
         Ok(())
     }
 
-    fn connect(&self, slot: Slot<C>, target: T) -> Connect<C, E> {
+    fn connect(&self, slot: Slot<C>, target: T) -> Connect<C> {
         let limits = self.parts.pool.limits();
         let limit = target.connect_timeout().unwrap_or(limits.connect_timeout);
         Connect::begin(
@@ -271,15 +269,15 @@ where
     }
 }
 
-impl<M, T, C, E> Future for CheckoutFuture<M, T, C, E>
+impl<M, T, C> Future for CheckoutFuture<M, T, C>
 where
-    M: Service<T, Response = C, Error = E> + Clone + Send + Sync + 'static,
+    M: Service<T, Response = C> + Clone + Send + Sync + 'static,
     M::Future: Send + 'static,
-    E: Send + 'static,
+    M::Error: Into<BoxError>,
     T: Target + Send + 'static,
     C: Poolable,
 {
-    type Output = Result<C, CheckoutError<E>>;
+    type Output = Result<C, CheckoutError>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -289,16 +287,16 @@ where
     }
 }
 
-impl<M, T, C, E> CheckoutFuture<M, T, C, E>
+impl<M, T, C> CheckoutFuture<M, T, C>
 where
-    M: Service<T, Response = C, Error = E> + Clone + Send + Sync + 'static,
+    M: Service<T, Response = C> + Clone + Send + Sync + 'static,
     M::Future: Send + 'static,
-    E: Send + 'static,
+    M::Error: Into<BoxError>,
     T: Target + Send + 'static,
     C: Poolable,
 {
     #[inline]
-    fn poll_within(&mut self, cx: &mut Context<'_>) -> Poll<Result<C, CheckoutError<E>>> {
+    fn poll_within(&mut self, cx: &mut Context<'_>) -> Poll<Result<C, CheckoutError>> {
         let this = self;
         loop {
             if matches!(this.state, State::Start(_)) {
@@ -355,7 +353,7 @@ where
 }
 
 /// What one poll of the slow way came to.
-enum Step<C: Poolable, E> {
+enum Step<C: Poolable> {
     Pending,
     /// Somebody else's.
     Connection(Box<Berth<C>>),
@@ -364,10 +362,10 @@ enum Step<C: Poolable, E> {
     Make(Slot<C>),
     /// It has no use for what it was given: from the start, at the head of the line.
     Again(Spoiled<C>),
-    Failed(CheckoutError<E>),
+    Failed(CheckoutError),
 }
 
-impl<C: Poolable, E: Send + 'static, T> Slow<C, E, T> {
+impl<C: Poolable, T> Slow<C, T> {
     fn new(target: &T, now: Moment) -> Self
     where
         T: Target,
@@ -389,7 +387,7 @@ impl<C: Poolable, E: Send + 'static, T> Slow<C, E, T> {
     }
 
     #[inline]
-    fn poll(&mut self, clock: &Clock, cx: &mut Context<'_>) -> Step<C, E> {
+    fn poll(&mut self, clock: &Clock, cx: &mut Context<'_>) -> Step<C> {
         loop {
             if let Some(vetting) = &mut self.vetting {
                 if vetting.turns.as_mut().poll(cx).is_pending() {
@@ -457,9 +455,9 @@ impl<C: Poolable, E: Send + 'static, T> Slow<C, E, T> {
     }
 }
 
-impl<C: Poolable, E: Send + 'static, T> Slow<C, E, T> {
+impl<C: Poolable, T> Slow<C, T> {
     /// It has no use for what it was given. Its own connect goes on, back in line; without one it starts again.
-    fn without(&mut self, spoiled: Spoiled<C>) -> Option<Step<C, E>> {
+    fn without(&mut self, spoiled: Spoiled<C>) -> Option<Step<C>> {
         let Some(connect) = &self.connect else {
             return Some(Step::Again(spoiled));
         };
@@ -475,7 +473,7 @@ impl<C: Poolable, E: Send + 'static, T> Slow<C, E, T> {
     }
 }
 
-impl<C: Poolable, E: Send + 'static, T> Drop for Slow<C, E, T> {
+impl<C: Poolable, T> Drop for Slow<C, T> {
     fn drop(&mut self) {
         // Out of line first, so as not to be counted among those whom the connect would serve.
         self.waiter = None;
@@ -506,17 +504,11 @@ impl<C> Vetting<C> {
 }
 
 /// Nothing in it is pinned in place.
-impl<M, T, C, E> Unpin for CheckoutFuture<M, T, C, E>
-where
-    C: Poolable,
-    E: Send + 'static,
-{
-}
+impl<M, T, C> Unpin for CheckoutFuture<M, T, C> where C: Poolable {}
 
-impl<M, T, C, E> fmt::Debug for CheckoutFuture<M, T, C, E>
+impl<M, T, C> fmt::Debug for CheckoutFuture<M, T, C>
 where
     C: Poolable,
-    E: Send + 'static,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("CheckoutFuture")

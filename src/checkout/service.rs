@@ -6,7 +6,7 @@ use tower_service::Service;
 
 use crate::agent::Warm;
 use crate::checkout::CheckoutFuture;
-use crate::error::CheckoutError;
+use crate::error::{BoxError, CheckoutError};
 use crate::pool::{Berth, Pool};
 use crate::poolable::Poolable;
 use crate::target::Target;
@@ -51,14 +51,11 @@ impl<M, C: Poolable> Checkout<M, C> {
 
     /// An idle connection, if one is found open at once: without a future in between.
     #[inline]
-    pub(crate) fn at_once<T>(
-        &self,
-        target: &T,
-    ) -> Result<Box<Berth<C>>, CheckoutFuture<M, T, C, M::Error>>
+    pub(crate) fn at_once<T>(&self, target: &T) -> Result<Box<Berth<C>>, CheckoutFuture<M, T, C>>
     where
         M: Service<T, Response = C> + Clone + Send + Sync + 'static,
         M::Future: Send + 'static,
-        M::Error: Send + 'static,
+        M::Error: Into<BoxError>,
         T: Target + Clone + Send + 'static,
     {
         CheckoutFuture::at_once(&self.0, target)
@@ -74,13 +71,13 @@ impl<M, T, C> Service<T> for Checkout<M, C>
 where
     M: Service<T, Response = C> + Clone + Send + Sync + 'static,
     M::Future: Send + 'static,
-    M::Error: Send + 'static,
+    M::Error: Into<BoxError>,
     T: Target + Send + 'static,
     C: Poolable,
 {
     type Response = C;
-    type Error = CheckoutError<M::Error>;
-    type Future = CheckoutFuture<M, T, C, M::Error>;
+    type Error = CheckoutError;
+    type Future = CheckoutFuture<M, T, C>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         Poll::Ready(Ok(()))

@@ -18,7 +18,7 @@ impl<M, C> Warm for Parts<M, C>
 where
     M: Service<Destination, Response = C> + Clone + Send + Sync + 'static,
     M::Future: Send + 'static,
-    M::Error: Into<BoxError> + Send + 'static,
+    M::Error: Into<BoxError>,
     C: Poolable,
 {
     fn warm(self: Arc<Self>, target: Destination, count: usize) -> Warming {
@@ -27,9 +27,10 @@ where
             let slots = match self.pool.warm(&target.key(), count) {
                 Ok(slots) => slots,
                 Err(denied) => {
+                    let denied = CheckoutError::from(denied);
                     return Warmed {
                         made: 0,
-                        failed: Some(refused::<M::Error>(denied)),
+                        failed: Some(Error::from_checkout(denied.into())),
                     };
                 }
             };
@@ -66,8 +67,4 @@ where
             Warmed { made, failed }
         })
     }
-}
-
-fn refused<E: Into<BoxError>>(denied: crate::error::Denied) -> Error {
-    Error::from_checkout(CheckoutError::<E>::Denied(denied).into())
 }

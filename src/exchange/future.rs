@@ -9,7 +9,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use crate::cause::Cause;
-use crate::error::{BoxError, Error, Kind, SendError};
+use crate::error::{BoxError, Error, SendError};
 use crate::exchange::hint::{self, Hint};
 use crate::exchange::layer::Settings;
 use crate::exchange::{Body, fields, request};
@@ -156,7 +156,7 @@ where
             if let Err(fault) = aimed {
                 // It is not tried a second time: what it said of its route may be gone.
                 this.given.request = None;
-                return Poll::Ready(Err(Error::new(Kind::Target(fault))));
+                return Poll::Ready(Err(Error::target(fault)));
             }
             *this.is_last = !this.given.settings.keep_alive || hint::says_close(request.headers());
         }
@@ -210,11 +210,16 @@ where
                 }
                 unreachable!("it is an answer");
             }
-            let Err(SendError { error, unsent }) = ready!(answer) else {
+            let Err(failed) = ready!(answer) else {
                 unreachable!("it is no answer");
             };
             let conn = conn.0.take().expect("not polled after it is ready");
-            let error = unanswered(conn, error, unsent.is_some());
+            let SendError {
+                error,
+                unsent,
+                nothing_written,
+            } = failed;
+            let error = unanswered(conn, error, nothing_written || unsent.is_some());
             let (Some(destination), Some(request), true) =
                 (&mut *this.destination, unsent, error.is_reused())
             else {
@@ -312,16 +317,17 @@ where
 /// There will be no response. The connection is of no use any more.
 fn unanswered<C: Poolable>(mut conn: C, error: BoxError, unsent: bool) -> Error {
     let lifespan = conn.lifespan_mut();
-    let mut failed = Error::new(Kind::Exchange).caused_by(error);
-    if unsent {
-        failed = failed.unsent();
-    }
-    lifespan.end(if failed.is_reset() {
+    let failed = Error::from_send(error, unsent);
+    let is_request_body = failed.is_request_body();
+    let failed = failed.on(ConnectionInfo::of(lifespan));
+    lifespan.end(if is_request_body {
+        Cause::Abandoned
+    } else if failed.is_reset() {
         Cause::Peer
     } else {
         Cause::Error
     });
-    failed.on(ConnectionInfo::of(lifespan))
+    failed
 }
 
 impl<M, F, C, S, B> fmt::Debug for ExchangeFuture<M, F, C, S, B>

@@ -97,7 +97,7 @@ impl ExchangeLayer {
     }
 
     /// Whether a request that is not safe to send twice always gets a new connection: one with a method that is not
-    /// idempotent (RFC 9110 §9.2.2) and without an `Idempotency-Key`. It then never meets a connection that the server
+    /// idempotent (RFC 9110 §9.2.2) and without an `Idempotency-Key` or `X-Idempotency-Key`. It then never meets a connection that the server
     /// is just closing, at the price of a connect. Default: false.
     #[must_use]
     pub const fn fresh_for_non_idempotent(mut self, fresh: bool) -> Self {

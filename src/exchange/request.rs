@@ -58,9 +58,11 @@ pub(super) fn aim<B: Body>(
     } else if !destination.is_https() && (is_read_by_proxy || settings.absolute_form) {
         *request.uri_mut() = absolute_form(destination, request.uri().path_and_query());
     }
-    if !matches!(request.version(), Version::HTTP_11 | Version::HTTP_10) {
+    match request.version() {
+        Version::HTTP_11 => {}
+        Version::HTTP_10 => check_http10(request)?,
         // Whatever it came in by, this is what it goes out by.
-        *request.version_mut() = Version::HTTP_11;
+        _ => *request.version_mut() = Version::HTTP_11,
     }
     if speaks || settings.fresh_for_non_idempotent || !settings.keep_alive {
         set_terms(request, settings, destination);
@@ -168,12 +170,7 @@ fn check_fields<B: Body>(request: &Request<B>) -> Result<(), TargetError> {
         if lengths.any(|other| other != first) {
             return wrong("it is there more than once, and says different things");
         }
-        if request
-            .body()
-            .size_hint()
-            .exact()
-            .is_some_and(|it| it != length)
-        {
+        if length_of(request.body()).is_some_and(|it| it != length) {
             return wrong("the body has another length");
         }
     }
@@ -181,6 +178,33 @@ fn check_fields<B: Body>(request: &Request<B>) -> Result<(), TargetError> {
         return Err(TargetError::Header("host", "it is there more than once"));
     }
     Ok(())
+}
+
+/// HTTP/1.0 has no chunks: a body goes with its length, or not at all (RFC 9112 §6.3). With GET, HEAD and CONNECT a body
+/// of unknown length is taken for none, as in HTTP/1.1.
+#[cold]
+fn check_http10<B: Body>(request: &Request<B>) -> Result<(), TargetError> {
+    let takes_none = matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::CONNECT
+    );
+    if takes_none
+        || length_of(request.body()).is_some()
+        || request.headers().contains_key(CONTENT_LENGTH)
+    {
+        return Ok(());
+    }
+    Err(TargetError::Body(
+        "HTTP/1.0 cannot carry one of unknown length: set Content-Length, or send the request as HTTP/1.1",
+    ))
+}
+
+/// The length of a body, where it is known.
+fn length_of<B: Body>(body: &B) -> Option<u64> {
+    match body.is_end_stream() {
+        true => Some(0),
+        false => body.size_hint().exact(),
+    }
 }
 
 fn is_digits(text: &str) -> bool {

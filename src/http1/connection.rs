@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::task::{Context, Poll, Waker};
 
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -16,9 +16,10 @@ use tower_service::Service;
 use crate::bond::Bond;
 use crate::cause::Cause;
 use crate::connect::Probe;
-use crate::error::SendError;
+use crate::error::{BoxError, SendError};
 use crate::http1::asterisk;
-use crate::http1::upload::{self, Upload};
+use crate::http1::unwritten;
+use crate::http1::upload::{Framing, Upload};
 use crate::lifespan::Lifespan;
 use crate::poolable::{Liveness, Poolable};
 
@@ -108,6 +109,7 @@ where
 impl<B> Service<Request<B>> for Http1Connection<B>
 where
     B: Body + Send + 'static,
+    B::Error: Into<BoxError>,
 {
     type Response = Response<Incoming>;
     type Error = SendError<B>;
@@ -124,17 +126,33 @@ where
         let parts = &mut *self.0;
         let bond = parts.lifespan.bond().clone();
         let Some(sender) = &mut parts.sender else {
-            return Http1Future {
-                sent: Err(Some(Box::new(request))),
-                bond,
-            };
+            return Http1Future::refused(request, bond, io::ErrorKind::ConnectionAborted.into());
         };
+        let content = match request.body().is_end_stream() {
+            true => None,
+            false => Some(Framing::of(&request, bond.is_http10())),
+        };
+        if content == Some(Framing::Impossible) {
+            bond.note(Cause::Final);
+            let why = io::Error::new(io::ErrorKind::InvalidInput, NO_CHUNKS);
+            return Http1Future::refused(request, bond, why);
+        }
         bond.activity().request();
-        upload::begin(request.body(), &bond);
         asterisk::begin(&request, &bond);
         // Nothing in here can fail, and so it is moved once.
         let (head, body) = request.into_parts();
-        let request = Request::from_parts(head, Upload::new(body));
+        let (upload, kept) = match content {
+            None => {
+                let kept = Kept {
+                    body,
+                    version: head.version,
+                    is_all: head.extensions.is_empty(),
+                };
+                (Upload::NONE, Some(kept))
+            }
+            Some(framing) => (Upload::begin(body, framing, &bond), None),
+        };
+        let request = Request::from_parts(head, upload);
         let sent = Box::pin(sender.try_send_request(request));
         // A request that is sent just when hyper's connection ends can arrive in a channel that has been emptied for the
         // last time: it would lie there, and its caller wait, for as long as there is a sender. Without one it comes back.
@@ -145,10 +163,13 @@ where
         }
         Http1Future {
             sent: Ok(sent),
+            kept,
             bond,
         }
     }
 }
+
+const NO_CHUNKS: &str = "the server speaks HTTP/1.0, which cannot carry a body of unknown length";
 
 impl<B> Drop for Http1Connection<B> {
     fn drop(&mut self) {
@@ -179,21 +200,73 @@ impl<B> fmt::Debug for Http1Connection<B> {
 ///
 /// Dropping it before it is ready closes the connection: HTTP/1 has no other way to give up a request.
 pub struct Http1Future<B> {
-    sent: Result<Pin<Box<dyn Future<Output = Sent<B>> + Send>>, Unsent<B>>,
+    /// Or why the connection did not take the request, until that is told.
+    sent: Result<Pin<Box<dyn Future<Output = Sent<B>> + Send>>, Option<Box<SendError<B>>>>,
+    /// The body of a request without content.
+    kept: Option<Kept<B>>,
     bond: Arc<Bond>,
 }
 
 type Sent<B> = Result<Response<Incoming>, TrySendError<Request<Upload<B>>>>;
 
-/// Until it is given back.
-type Unsent<B> = Option<Box<Request<B>>>;
+/// What a request without content has beside its head. hyper has no use for it.
+struct Kept<B> {
+    body: B,
+    version: Version,
+    /// The request has no extensions. They go with the head, and do not come back.
+    is_all: bool,
+}
 
-#[cold]
-fn give_back<B>(mut failed: TrySendError<Request<Upload<B>>>) -> SendError<B> {
-    let unsent = failed.take_message();
-    SendError {
-        unsent: unsent.map(|request| Box::new(request.map(Upload::into_inner))),
-        error: failed.into_error().into(),
+impl<B> Http1Future<B> {
+    #[cold]
+    fn refused(request: Request<B>, bond: Arc<Bond>, why: io::Error) -> Self {
+        let error = SendError::unsent(why, Some(Box::new(request)));
+        Self {
+            sent: Err(Some(Box::new(error))),
+            kept: None,
+            bond,
+        }
+    }
+
+    #[cold]
+    fn failed(&mut self, mut failed: TrySendError<Request<Upload<B>>>) -> SendError<B> {
+        if let Some(request) = failed.take_message() {
+            let (head, upload) = request.into_parts();
+            let body = self.kept.take().map(|kept| kept.body);
+            let body = body.or_else(|| upload.take());
+            // A request comes back only if hyper has not begun with it.
+            let unsent = body.map(|body| Box::new(Request::from_parts(head, body)));
+            return SendError::unsent(failed.into_error(), unsent);
+        }
+        if let Some(error) = self.bond.end_body() {
+            return SendError::new(error);
+        }
+        let error = failed.into_error();
+        if self.bond.activity().has_written() {
+            return SendError::new(error);
+        }
+        SendError::unsent(error, self.unwritten())
+    }
+
+    /// The request as it was, if there is enough of it left.
+    fn unwritten(&mut self) -> Option<Box<Request<B>>> {
+        let head = self.bond.take_unwritten()?;
+        let kept = self.kept.take().filter(|kept| kept.is_all)?;
+        let mut request = unwritten::read(&head)?;
+        *request.version_mut() = kept.version;
+        Some(Box::new(request.map(|()| kept.body)))
+    }
+
+    /// An answer to a request with content is none if the body failed meanwhile: the server may have seen only a part.
+    #[cold]
+    fn answered(&self, response: Response<Incoming>) -> Result<Response<Incoming>, SendError<B>> {
+        match self.bond.end_body() {
+            Some(error) => {
+                self.bond.kill(Cause::Abandoned);
+                Err(SendError::new(error))
+            }
+            None => Ok(response),
+        }
     }
 }
 
@@ -206,22 +279,31 @@ impl<B> Future for Http1Future<B> {
         match &mut this.sent {
             Ok(sent) => {
                 let polled = sent.as_mut().poll(cx);
-                if let Poll::Ready(Ok(_)) = &polled {
+                if let Poll::Ready(Ok(response)) = &polled {
                     this.bond.activity().answered();
+                    if response.version() == Version::HTTP_10 {
+                        this.bond.set_http10();
+                    }
                 }
                 match polled {
-                    Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
-                    Poll::Ready(Err(failed)) => Poll::Ready(Err(give_back(failed))),
+                    Poll::Ready(Ok(response)) if this.kept.is_some() || this.bond.is_held() => {
+                        Poll::Ready(Ok(response))
+                    }
+                    Poll::Ready(Ok(response)) => Poll::Ready(this.answered(response)),
+                    Poll::Ready(Err(failed)) => Poll::Ready(Err(this.failed(failed))),
                     Poll::Pending => Poll::Pending,
                 }
             }
-            Err(unsent) => Poll::Ready(Err(SendError {
-                unsent: unsent.take(),
-                error: io::Error::from(io::ErrorKind::ConnectionAborted).into(),
-            })),
+            Err(refused) => {
+                let error = refused.take().expect("not polled after it is ready");
+                Poll::Ready(Err(*error))
+            }
         }
     }
 }
+
+/// Nothing in it is pinned in place: a body that is kept is never polled.
+impl<B> Unpin for Http1Future<B> {}
 
 impl<B> fmt::Debug for Http1Future<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

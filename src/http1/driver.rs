@@ -13,7 +13,6 @@ use crate::activity::Activity;
 use crate::bond::Bond;
 use crate::cause::Cause;
 use crate::error;
-use crate::http1::upload;
 
 pin_project! {
     /// Runs a connection until it has closed or is handed on to an upgrade, until it has been silent for too long, or
@@ -24,8 +23,7 @@ pin_project! {
         // hyper's connection, which it gives no name.
         #[pin]
         connection: F,
-        // With the thread while hyper is polled.
-        bond: Option<Arc<Bond>>,
+        bond: Arc<Bond>,
         timer: Timer,
     }
 }
@@ -42,7 +40,7 @@ impl<F> Driver<F> {
     pub(super) fn new(connection: F, bond: Arc<Bond>) -> Self {
         Self {
             connection,
-            bond: Some(bond),
+            bond,
             timer: Timer::default(),
         }
     }
@@ -57,12 +55,8 @@ where
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let mut this = self.as_mut().project();
-        let polled = upload::driven_by(this.bond, || this.connection.as_mut().poll(cx));
-        if polled.is_pending()
-            && let Some(bond) = this.bond
-            && bond.is_held()
-            && this.timer.is_set(bond.activity())
-        {
+        let polled = this.connection.as_mut().poll(cx);
+        if polled.is_pending() && this.bond.is_held() && this.timer.is_set(this.bond.activity()) {
             return Poll::Pending;
         }
         self.poll_on(polled, cx)
@@ -81,11 +75,14 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<()> {
         let this = self.project();
-        if polled.is_pending() && this.bond.as_ref().is_some_and(|bond| bond.winds_down()) {
+        let bond = this.bond;
+        if polled.is_pending() && bond.winds_down() {
             // hyper writes out the end of an upload, and does not look again whether it is free now.
-            polled = upload::driven_by(this.bond, || this.connection.poll(cx));
+            polled = this.connection.poll(cx);
         }
-        let bond = this.bond.as_deref().expect("it is back");
+        if polled.is_pending() && bond.has_rest() {
+            bond.poll_rest(cx);
+        }
         let cause = match polled {
             Poll::Ready(Ok(())) => bond.clean_end(),
             Poll::Ready(Err(error)) if error.is_incomplete_message() || error.is_canceled() => {
@@ -93,6 +90,8 @@ where
             }
             Poll::Ready(Err(error)) if error::is_end_of_stream(&error) => Cause::Peer,
             Poll::Ready(Err(_)) => Cause::Error,
+            // It was given all that is announced, and more came after that.
+            Poll::Pending if bond.has_failed_body() => Cause::Abandoned,
             Poll::Pending if bond.is_let_go() && !bond.is_detached() => {
                 ready!(this.timer.poll_goodbye(cx));
                 Cause::Dropped
@@ -212,7 +211,7 @@ mod tests {
     use super::*;
     use crate::bond::TransportGuard;
     use crate::http1::transport::Transport;
-    use crate::http1::upload::Upload;
+    use crate::http1::upload::{Framing, Upload};
 
     /// Not there at first, and then all of it; it does not say that it is at its end before it is asked.
     struct Late {
@@ -267,8 +266,8 @@ mod tests {
             });
             let pieces = vec![Bytes::from(vec![b'x'; piece]); count];
             let body = Late { waits, pieces };
-            upload::begin(&body, &bond);
-            let upload = Upload::new(body);
+            let framing = Framing::Length(length as u64);
+            let upload = Upload::begin(body, framing, &bond);
             let request = Request::post("/").header("content-length", length);
             let sent = sender.send_request(request.body(upload).unwrap());
             assert!(bond.is_uploading());

@@ -7,6 +7,7 @@ mod interim;
 mod layer;
 mod service;
 mod transport;
+mod unwritten;
 mod upload;
 
 pub use connection::{Http1Connection, Http1Future};

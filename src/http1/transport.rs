@@ -1,7 +1,7 @@
 //! What the driver has of a transport.
 
 use std::future::Future;
-use std::io;
+use std::io::{self, IoSlice};
 use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -12,7 +12,9 @@ use tokio::time::Sleep;
 
 use crate::bond::{Bond, TransportGuard};
 use crate::cause::Cause;
+use crate::error::{self, PartlyWritten};
 use crate::http1::interim::Interim;
+use crate::http1::unwritten;
 
 /// A transport that says what happens on it: when something moved, when something is waited for, and how it ended. hyper
 /// ends in the same way whether it reads the end of a stream, fails to read while somebody waits for a response, or
@@ -46,6 +48,9 @@ struct Unwritable<IO> {
     /// A transport whose reads do not end with its writes is not waited for longer.
     patience: Pin<Box<Sleep>>,
 }
+
+/// The most that a record of TLS holds (RFC 8446 §5.1). A write of no more than that which fails was not read by anybody.
+const ONE_RECORD: usize = 1 << 14;
 
 /// What came before the error is there to be read as soon as the runtime has looked; a busy one looks late.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -219,30 +224,62 @@ impl<IO: Unpin> Transport<IO> {
     }
 
     #[inline]
-    fn wrote<T>(&mut self, written: Poll<io::Result<T>>, cx: &Context<'_>) -> Poll<io::Result<T>> {
+    fn wrote(
+        &mut self,
+        written: Poll<io::Result<usize>>,
+        bufs: &[IoSlice<'_>],
+        cx: &Context<'_>,
+    ) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(_)) = written {
-            self.bond().activity().written(false);
+            let activity = self.bond().activity();
+            activity.took();
+            activity.written(false);
             return written;
         }
-        self.wrote_nothing(written, cx)
+        self.wrote_nothing(written, bufs, cx)
     }
 
     #[cold]
-    fn wrote_nothing<T>(
+    fn wrote_nothing(
         &mut self,
-        written: Poll<io::Result<T>>,
+        written: Poll<io::Result<usize>>,
+        bufs: &[IoSlice<'_>],
         cx: &Context<'_>,
-    ) -> Poll<io::Result<T>> {
+    ) -> Poll<io::Result<usize>> {
+        if !self.bond().activity().has_written() {
+            self.keep_unwritten(&written, bufs);
+        }
         let told = self.tell(written, cx);
         self.bond().activity().written(told.is_pending());
         told
+    }
+
+    /// The first write of a request took nothing of it. If the connection fails now, it can be sent again from its head.
+    fn keep_unwritten(&self, written: &Poll<io::Result<usize>>, bufs: &[IoSlice<'_>]) {
+        let head = bufs.iter().find(|buf| !buf.is_empty());
+        let Some(head) = head.map(|buf| &buf[..unwritten::head_length(buf)]) else {
+            return;
+        };
+        let all: usize = bufs.iter().map(|buf| buf.len()).sum();
+        if let Poll::Ready(Err(error)) = written
+            && (PartlyWritten::is(error) || all > head.len().max(ONE_RECORD))
+        {
+            // A transport that encrypts may have sent a part of it before it failed.
+            self.bond().activity().took();
+            return;
+        }
+        self.bond().keep_unwritten(head.to_vec());
     }
 
     /// What hyper hears of a write: of one that failed because the other end has gone, not before all is read.
     #[inline]
     fn tell<T>(&mut self, written: Poll<io::Result<T>>, cx: &Context<'_>) -> Poll<io::Result<T>> {
         match self.heed(written, cx) {
-            Poll::Ready(Err(error)) if is_reset(&error) && !self.bond().is_detached() => {
+            Poll::Ready(Err(error))
+                if error::is_gone(error.kind(), true)
+                    && !self.bond().is_detached()
+                    && !self.answers_nothing() =>
+            {
                 self.set_unwritable(error);
                 self.bond().set_uploading(true);
                 cx.waker().wake_by_ref();
@@ -250,6 +287,13 @@ impl<IO: Unpin> Transport<IO> {
             }
             heeded => heeded,
         }
+    }
+
+    /// Whatever there is to be read, it does not answer the request: nothing of that was written, and an earlier request
+    /// was answered.
+    fn answers_nothing(&self) -> bool {
+        let activity = self.bond().activity();
+        activity.uses() > 1 && !activity.has_written()
     }
 
     #[inline]
@@ -277,16 +321,6 @@ impl<IO: Unpin> Transport<IO> {
 #[cold]
 fn destroyed() -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionAborted, "the agent was destroyed")
-}
-
-/// Whether the other end has gone.
-fn is_reset(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::BrokenPipe
-    )
 }
 
 impl<IO> AsyncRead for Transport<IO>
@@ -332,14 +366,14 @@ where
             Some(io) => io.poll_write(cx, buf),
             None => this.poll_write_with_care(cx, buf),
         };
-        this.wrote(written, cx)
+        this.wrote(written, &[IoSlice::new(buf)], cx)
     }
 
     #[inline]
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
+        bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         let written = match this.open() {
@@ -349,7 +383,7 @@ where
                 this.poll_write_with_care(cx, first.map_or(&[], |it| it))
             }
         };
-        this.wrote(written, cx)
+        this.wrote(written, bufs, cx)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,210 +1,490 @@
 //! The body of a request, watched to its end.
 
-use std::cell::Cell;
-use std::mem::{self, ManuallyDrop};
+use std::fmt;
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
+use bytes::Buf;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{Method, Request, Version};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use crate::bond::Bond;
+use crate::error::{BodyFault, BoxError, RequestBodyError};
+
+/// The request body that hyper is given.
+///
+/// It tells its connection when hyper has all of the body. A server may answer before that; then the connection is of no
+/// use any more, and hyper would go on with the upload (hyper#4176). It also compares what the body gives with the length
+/// that the head of the request announces: hyper cuts a body that is longer without a word.
+///
+/// One pointer, because each connection of hyper has room for 32 requests. A request without content has nothing here:
+/// its body stays with the [`Http1Future`](crate::http1::Http1Future).
+pub(super) struct Upload<B>(Option<Pin<Box<Content<B>>>>);
 
 pin_project! {
-    /// A request body that tells its connection when hyper has all of it. A server may answer before that; then the
-    /// connection is of no use any more, and hyper would go on with the upload (hyper#4176).
-    ///
-    /// It is no larger than the body: each connection of hyper has room for 32 requests, so that a pointer here would be
-    /// 256 bytes there. Whose it is, is known without: hyper drops a body when it has all of it, while the connection's
-    /// driver is polled, and the driver has left its bond with the thread.
-    pub(super) struct Upload<B> {
+    /// A body with content, on its way.
+    struct Content<B> {
+        // Until hyper asks for the first frame. Not pinned: a request that was not sent gives it back.
+        fresh: Option<B>,
         #[pin]
-        body: B,
-        end: End,
+        begun: Option<B>,
+        // Absent once hyper has all of the body and only its end is still awaited.
+        bond: Option<Arc<Bond>>,
+        // What the head of the request announces; `None` if the body is sent in chunks.
+        announced: Option<u64>,
+        given: u64,
     }
 }
 
-/// Says that this body is on its way from here on.
-#[inline]
-pub(super) fn begin(body: &impl Body, bond: &Bond) {
-    // Nothing is to be uploaded of a body without content.
-    if !body.is_end_stream() {
-        bond.set_uploading(true);
+/// How hyper will send a body with content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// With a `Content-Length`: the caller's, or else what the body says of itself.
+    Length(u64),
+    Chunked,
+    /// Not at all: GET, HEAD and CONNECT with a body of unknown length, which almost always is none.
+    Omitted,
+    /// HTTP/1.0 has no chunks. hyper would send the request without its body.
+    Impossible,
+}
+
+impl Framing {
+    /// As hyper's `Client::set_length` decides it.
+    pub(super) fn of<B: Body>(request: &Request<B>, peer_is_http10: bool) -> Self {
+        let is_http10 = peer_is_http10 || request.version() == Version::HTTP_10;
+        let fields = request.headers();
+        if !is_http10 && fields.contains_key(TRANSFER_ENCODING) {
+            return Self::Chunked;
+        }
+        let length = fields.get(CONTENT_LENGTH);
+        let length = length.and_then(|it| it.to_str().ok()?.parse().ok());
+        match length.or_else(|| request.body().size_hint().exact()) {
+            Some(length) => Self::Length(length),
+            None if matches!(
+                *request.method(),
+                Method::GET | Method::HEAD | Method::CONNECT
+            ) =>
+            {
+                Self::Omitted
+            }
+            None if is_http10 => Self::Impossible,
+            None => Self::Chunked,
+        }
+    }
+
+    fn announced(self) -> Option<u64> {
+        match self {
+            Self::Length(length) => Some(length),
+            _ => None,
+        }
     }
 }
 
 impl<B> Upload<B> {
-    #[inline]
-    pub(super) fn new(body: B) -> Self {
-        Self { body, end: End }
+    /// Of a request without content.
+    pub(super) const NONE: Self = Self(None);
+
+    /// A body with content. It is on its way from here on.
+    pub(super) fn begin(body: B, framing: Framing, bond: &Arc<Bond>) -> Self
+    where
+        B: Body + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let mut content = Content {
+            fresh: Some(body),
+            begun: None,
+            bond: None,
+            announced: framing.announced(),
+            given: 0,
+        };
+        if framing == Framing::Length(0) {
+            // hyper will not ask for any of it.
+            bond.watch_rest(Box::pin(Rest(Box::pin(content))));
+            return Self::NONE;
+        }
+        bond.set_uploading(true);
+        content.bond = Some(bond.clone());
+        Self(Some(Box::pin(content)))
     }
 
-    /// Of a request that was not sent: nothing of it has ended.
-    pub(super) fn into_inner(self) -> B {
-        mem::forget(self.end);
-        self.body
+    /// The body of a request that was not sent, if it has content.
+    pub(super) fn take(mut self) -> Option<B> {
+        self.0.take()?.as_mut().project().fresh.take()
     }
 }
 
-impl<B: Body> Body for Upload<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
+impl<B> Drop for Upload<B> {
     #[inline]
+    fn drop(&mut self) {
+        if let Some(content) = &self.0
+            && let Some(bond) = &content.bond
+        {
+            bond.set_uploading(false);
+        }
+    }
+}
+
+/// What hyper hears when a request's body fails. Why it failed is left with the bond, and goes to the caller from there:
+/// hyper does not give away the errors that it holds.
+#[derive(Debug)]
+pub(super) struct Failed;
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the body of the request failed")
+    }
+}
+
+impl std::error::Error for Failed {}
+
+impl<B> Body for Upload<B>
+where
+    B: Body + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Data = B::Data;
+    type Error = Failed;
+
     fn poll_frame(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        // The caller's code runs in here, and may drop requests of its own.
-        let polled = driven_by(&mut None, || self.project().body.poll_frame(cx));
-        // Of the caller's body alone: whatever else holds an upload back is not the caller's slowness.
-        let bond = exchange(None);
-        if let Some(bond) = &bond {
+    ) -> Poll<Option<Result<Frame<B::Data>, Failed>>> {
+        let Some(content) = &mut self.0 else {
+            return Poll::Ready(None);
+        };
+        let polled = content.as_mut().poll_frame(cx);
+        if let Some(bond) = &content.bond {
+            // Whatever else holds an upload back is not the caller's slowness.
             bond.activity().set_upload_waits(polled.is_pending());
         }
-        exchange(bond);
-        polled
+        let polled = match ready!(polled) {
+            // The last of it, if it is as long as it should be. hyper asks for nothing after this frame.
+            Some(Ok(frame)) if content.is_complete() => match content.as_mut().poll_end(cx) {
+                Poll::Ready(Ok(())) => Some(Ok(frame)),
+                Poll::Ready(Err(error)) => Some(Err(error)),
+                Poll::Pending => {
+                    if let Some(mut content) = self.0.take()
+                        && let Some(bond) = content.as_mut().project().bond.take()
+                    {
+                        bond.set_uploading(false);
+                        bond.watch_rest(Box::pin(Rest(content)));
+                    }
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+            },
+            polled => polled,
+        };
+        Poll::Ready(polled.map(|polled| {
+            polled.map_err(|error| {
+                if let Some(bond) = &content.bond {
+                    bond.fail_body(error);
+                }
+                Failed
+            })
+        }))
     }
 
     #[inline]
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        let content = self.0.as_ref().and_then(|it| it.body());
+        content.is_none_or(Body::is_end_stream)
     }
 
     #[inline]
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let content = self.0.as_ref().and_then(|it| it.body());
+        content.map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }
 
-thread_local! {
-    /// The connection that hyper drives on this thread at this moment. Not dropped with the thread, which would have to see
-    /// to that at every look: nothing is here but during a poll, and one bond at the most after a poll that panicked.
-    static DRIVEN: Cell<ManuallyDrop<Option<Arc<Bond>>>> =
-        const { Cell::new(ManuallyDrop::new(None)) };
+impl<B> Content<B> {
+    fn body(&self) -> Option<&B> {
+        self.fresh.as_ref().or(self.begun.as_ref())
+    }
+
+    fn is_complete(&self) -> bool {
+        self.announced == Some(self.given)
+    }
 }
 
-/// What was there before.
-#[inline]
-fn exchange(bond: Option<Arc<Bond>>) -> Option<Arc<Bond>> {
-    ManuallyDrop::into_inner(DRIVEN.replace(ManuallyDrop::new(bond)))
-}
-
-/// With a body until its end.
-struct End;
-
-impl Drop for End {
-    #[inline]
-    fn drop(&mut self) {
-        let bond = exchange(None);
-        if let Some(bond) = &bond {
-            bond.set_uploading(false);
+impl<B> Content<B>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    /// As the body gives it, and never more than what is announced, nor an end before that.
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, RequestBodyError>>> {
+        let mut this = self.project();
+        if let Some(body) = this.fresh.take() {
+            this.begun.set(Some(body));
         }
-        exchange(bond);
+        let Some(mut body) = this.begun.as_mut().as_pin_mut() else {
+            return Poll::Ready(None);
+        };
+        let frame = match ready!(body.as_mut().poll_frame(cx)) {
+            Some(Ok(frame)) => Some(frame),
+            Some(Err(error)) => return Poll::Ready(Some(Err(RequestBodyError::failed(error)))),
+            None => None,
+        };
+        let Some(announced) = *this.announced else {
+            return Poll::Ready(frame.map(Ok));
+        };
+        let data = frame.as_ref().and_then(Frame::data_ref);
+        *this.given += data.map_or(0, |data| data.remaining() as u64);
+        let given = *this.given;
+        let is_over = match &frame {
+            Some(frame) => frame.is_trailers() || body.is_end_stream(),
+            None => true,
+        };
+        let fault = if given > announced {
+            BodyFault::Longer { announced }
+        } else if given < announced && is_over {
+            BodyFault::Shorter { announced, given }
+        } else {
+            return Poll::Ready(frame.map(Ok));
+        };
+        Poll::Ready(Some(Err(fault.into())))
+    }
+
+    /// Of a body that has given all that is announced: ready when it ends there, and when it does not.
+    fn poll_end(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), RequestBodyError>> {
+        loop {
+            if self.body().is_none_or(Body::is_end_stream) {
+                return Poll::Ready(Ok(()));
+            }
+            match ready!(self.as_mut().poll_frame(cx)) {
+                None => return Poll::Ready(Ok(())),
+                Some(Err(error)) => return Poll::Ready(Err(error)),
+                // A length has no trailers after it; an empty frame is none.
+                Some(Ok(_)) => {}
+            }
+        }
     }
 }
 
-/// Runs `poll`, in which a body that ends is that of the connection whose bond this is. The bond is back after it. After a
-/// panic it is not, and the thread has it until the next one: its connection is gone then, and it means nothing to others.
-#[inline]
-pub(super) fn driven_by<R>(bond: &mut Option<Arc<Bond>>, poll: impl FnOnce() -> R) -> R {
-    let outer = exchange(bond.take());
-    let polled = poll();
-    *bond = exchange(outer);
-    polled
+/// What may come of a body after hyper has all that is announced. Resolves when the body ends there, and when it does not.
+struct Rest<B>(Pin<Box<Content<B>>>);
+
+impl<B> Future for Rest<B>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    type Output = Result<(), RequestBodyError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll_end(cx)
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+    use std::convert::Infallible;
+
     use bytes::Bytes;
+    use http::HeaderMap;
     use http_body_util::{Empty, Full};
 
     use super::*;
 
-    fn content(bond: &Bond) -> Upload<Full<Bytes>> {
-        let body = Full::new(Bytes::from("content"));
-        begin(&body, bond);
-        assert!(bond.is_uploading());
-        Upload::new(body)
+    #[test]
+    fn it_is_one_pointer() {
+        assert_eq!(size_of::<Upload<Empty<Bytes>>>(), size_of::<usize>());
+        assert_eq!(size_of::<Upload<Full<Bytes>>>(), size_of::<usize>());
     }
 
     #[test]
-    fn it_takes_no_room() {
-        assert_eq!(size_of::<Upload<Empty<Bytes>>>(), 0);
-        assert_eq!(size_of::<Upload<Full<Bytes>>>(), size_of::<Full<Bytes>>());
+    fn its_end_is_heard_of_by_its_own_connection() {
+        let bonds = [(); 2].map(|()| Arc::new(Bond::new()));
+        let begin = |bond| {
+            let body = Full::new(Bytes::from("content"));
+            Upload::begin(body, Framing::Length(7), bond)
+        };
+        let [first, second] = bonds.each_ref().map(begin);
+        assert!(bonds.iter().all(|bond| bond.is_uploading()));
+        drop(second);
+        assert!(bonds[0].is_uploading() && !bonds[1].is_uploading());
+        drop(first);
+        assert!(!bonds[0].is_uploading());
     }
 
     #[test]
-    fn its_end_is_heard_of_by_the_connection_that_is_driven() {
-        let [outer, inner] = [(); 2].map(|()| Arc::new(Bond::new()));
-        let (mut of_outer, mut of_inner) = (Some(outer.clone()), Some(inner.clone()));
-        let uploads = [content(&outer), content(&inner)];
-        let [upload_of_outer, upload_of_inner] = uploads;
-        driven_by(&mut of_outer, || {
-            driven_by(&mut of_inner, || drop(upload_of_inner));
-            assert!(outer.is_uploading() && !inner.is_uploading());
-            drop(upload_of_outer);
-            assert!(!outer.is_uploading());
-        });
-        assert!(Arc::ptr_eq(&of_outer.unwrap(), &outer));
-        assert!(Arc::ptr_eq(&of_inner.unwrap(), &inner));
-    }
-
-    /// It may have come back while another connection is driven, whose upload asks for something itself.
-    #[test]
-    fn one_that_was_not_sent_has_no_end() {
+    fn one_that_was_not_sent_is_given_back() {
         let bond = Arc::new(Bond::new());
-        let upload = content(&bond);
-        driven_by(&mut Some(bond.clone()), || upload.into_inner());
-        assert!(bond.is_uploading());
+        let body = Full::new(Bytes::from("content"));
+        let upload = Upload::begin(body, Framing::Chunked, &bond);
+        let body = upload.take().expect("nobody asked for a frame");
+        assert_eq!(body.size_hint().exact(), Some(7));
     }
 
-    /// A body that gives up a request of its own when it is asked for more.
-    struct Gives(Option<Upload<Full<Bytes>>>);
+    /// What a body gives when it is asked.
+    enum Step {
+        Data(&'static str),
+        Trailers,
+        Wait,
+        Error,
+    }
 
-    impl Body for Gives {
+    struct Steps(VecDeque<Step>);
+
+    impl Body for Steps {
         type Data = Bytes;
-        type Error = std::convert::Infallible;
+        type Error = &'static str;
 
         fn poll_frame(
             mut self: Pin<&mut Self>,
             _: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-            self.0 = None;
-            Poll::Pending
+        ) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
+            Poll::Ready(match self.0.pop_front() {
+                None => None,
+                Some(Step::Data(data)) => Some(Ok(Frame::data(data.into()))),
+                Some(Step::Trailers) => Some(Ok(Frame::trailers(HeaderMap::new()))),
+                Some(Step::Wait) => return Poll::Pending,
+                Some(Step::Error) => Some(Err("its own")),
+            })
+        }
+    }
+
+    /// What hyper gets of it, for as long as it asks, and what is wrong with it.
+    fn given(framing: Framing, steps: Vec<Step>) -> (String, Option<RequestBodyError>) {
+        let bond = Arc::new(Bond::new());
+        let mut upload = Upload::begin(Steps(steps.into()), framing, &bond);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut given = String::new();
+        while let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut upload).poll_frame(&mut cx) {
+            let data = frame.into_data().unwrap_or_default();
+            given.push_str(std::str::from_utf8(&data).unwrap());
+            if framing == Framing::Length(given.len() as u64) {
+                break;
+            }
+        }
+        drop(upload);
+        assert!(!bond.is_uploading());
+        let error = bond.end_body();
+        let is_failed = bond.has_failed_body();
+        assert_eq!(error.is_some(), is_failed);
+        (given, error)
+    }
+
+    #[test]
+    fn what_is_announced_is_given_and_nothing_else() {
+        use Step::{Data, Error, Trailers, Wait};
+        let announced = Framing::Length(4);
+        let longer = Some(BodyFault::Longer { announced: 4 });
+        let shorter = |given| {
+            Some(BodyFault::Shorter {
+                announced: 4,
+                given,
+            })
+        };
+        let failed = Some(BodyFault::Failed);
+        for (framing, steps, expected, fault) in [
+            (announced, vec![Data("ab"), Data("cd")], "abcd", None),
+            (
+                announced,
+                vec![Data("abcd"), Data(""), Trailers],
+                "abcd",
+                None,
+            ),
+            (announced, vec![Data("abcd"), Wait], "abcd", None),
+            // The server does not get the end of what is wrong.
+            (announced, vec![Data("abcde")], "", longer),
+            (announced, vec![Data("ab"), Data("cde")], "ab", longer),
+            (
+                announced,
+                vec![Data("ab"), Data("cd"), Data("e")],
+                "ab",
+                longer,
+            ),
+            (
+                announced,
+                vec![Data("abcd"), Data(""), Data("e")],
+                "",
+                longer,
+            ),
+            // Unless it comes when hyper has all of it.
+            (
+                announced,
+                vec![Data("abcd"), Wait, Data("e")],
+                "abcd",
+                longer,
+            ),
+            (announced, vec![], "", shorter(0)),
+            (announced, vec![Data("abc")], "abc", shorter(3)),
+            (announced, vec![Data("abc"), Trailers], "abc", shorter(3)),
+            (announced, vec![Data("ab"), Error], "ab", failed),
+            (announced, vec![Data("abcd"), Error], "", failed),
+            (announced, vec![Data("abcd"), Wait, Error], "abcd", failed),
+            (Framing::Length(0), vec![], "", None),
+            (
+                Framing::Length(0),
+                vec![Data("a")],
+                "",
+                Some(BodyFault::Longer { announced: 0 }),
+            ),
+            (
+                Framing::Chunked,
+                vec![Data("ab"), Data("cd"), Data("e")],
+                "abcde",
+                None,
+            ),
+            (Framing::Chunked, vec![Data("ab"), Error], "ab", failed),
+        ] {
+            let (given, error) = given(framing, steps);
+            assert_eq!(given, expected);
+            assert_eq!(error.map(|it| it.fault), fault, "{given}");
         }
     }
 
     #[test]
-    fn what_a_body_gives_up_is_not_the_end_of_its_own_upload() {
-        let bond = Arc::new(Bond::new());
-        let given_up = content(&Bond::new());
-        let body = Gives(Some(given_up));
-        begin(&body, &bond);
-        let mut upload = Upload::new(body);
-        let mut cx = Context::from_waker(std::task::Waker::noop());
-        driven_by(&mut Some(bond.clone()), || {
-            let polled = Pin::new(&mut upload).poll_frame(&mut cx);
-            assert!(polled.is_pending());
-            assert!(bond.is_uploading());
-            drop(upload);
-            assert!(!bond.is_uploading());
-        });
-    }
-
-    #[test]
-    fn after_a_panic_the_next_connection_hears_of_its_own() {
-        let [first, second] = [(); 2].map(|()| Arc::new(Bond::new()));
-        let uploads = [content(&first), content(&second)];
-        let [upload_of_first, upload_of_second] = uploads;
-        let poll = || driven_by(&mut Some(first.clone()), || panic!("a body's"));
-        let caught: std::thread::Result<()> =
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(poll));
-        assert!(caught.is_err());
-        driven_by(&mut Some(second.clone()), || drop(upload_of_second));
-        assert!(first.is_uploading() && !second.is_uploading());
-        drop(upload_of_first);
-        assert!(!second.is_uploading());
+    fn the_framing_is_what_hyper_makes_of_it() {
+        let framing = |method, version, fields: &[(&str, &str)], length: Option<u64>| {
+            let mut request = Request::builder().method(method).version(version);
+            for (name, value) in fields {
+                request = request.header(*name, *value);
+            }
+            let body = match length {
+                Some(length) => Full::new(Bytes::from(vec![0; length as usize])).boxed(),
+                None => Steps(VecDeque::new())
+                    .map_err(|_| -> Infallible { unreachable!() })
+                    .boxed(),
+            };
+            Framing::of(&request.body(body).unwrap(), false)
+        };
+        use http_body_util::BodyExt;
+        let (old, new) = (Version::HTTP_10, Version::HTTP_11);
+        let length: &[_] = &[("content-length", "5")];
+        let chunked: &[_] = &[("transfer-encoding", "chunked")];
+        for (method, version, fields, known, expected) in [
+            ("POST", new, &[][..], None, Framing::Chunked),
+            ("POST", new, &[], Some(3), Framing::Length(3)),
+            ("POST", new, length, None, Framing::Length(5)),
+            ("GET", new, length, None, Framing::Length(5)),
+            ("GET", new, &[], None, Framing::Omitted),
+            ("GET", new, &[], Some(3), Framing::Length(3)),
+            ("GET", new, chunked, None, Framing::Chunked),
+            ("POST", new, chunked, Some(3), Framing::Chunked),
+            ("POST", old, &[], None, Framing::Impossible),
+            ("POST", old, chunked, None, Framing::Impossible),
+            ("POST", old, chunked, Some(3), Framing::Length(3)),
+            ("POST", old, length, None, Framing::Length(5)),
+            ("HEAD", old, &[], None, Framing::Omitted),
+        ] {
+            let found = framing(method, version, fields, known);
+            assert_eq!(found, expected, "{method} {version:?} {fields:?} {known:?}");
+        }
+        let unknown = Request::post("/").body(Steps(VecDeque::new())).unwrap();
+        assert_eq!(Framing::of(&unknown, true), Framing::Impossible);
     }
 }

@@ -19,7 +19,7 @@ use crate::target::Destination;
 
 /// Gives a lease of a connection.
 type Leasing<M, B> =
-    CheckinFuture<CheckoutFuture<Connections<M, B>, Destination, Http1Connection<B>, BoxError>>;
+    CheckinFuture<CheckoutFuture<Connections<M, B>, Destination, Http1Connection<B>>>;
 
 type Exchanging<M, B> =
     ExchangeFuture<Leases<M, B>, Leasing<M, B>, Lease<Http1Connection<B>>, Http1Future<B>, B>;

@@ -139,7 +139,7 @@ fn unanswered(
             extensions.insert(info.clone());
         }
         // RFC 9110 §9.2.2: who tries again does so on a connection that cannot be closed for the same reason.
-        if error.is_reused() && error.is_reset() {
+        if error.is_reused() && (error.is_reset() || error.is_unsent()) {
             extensions.insert(OnFreshConnection);
         }
     }

@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 use reqwest::{ResponseBuilderExt, Url};
 use tower_service::Service;
 
-use crate::error::{BoxError, Error, Kind, TargetError};
+use crate::error::{BoxError, Error, TargetError};
 
 /// The service that [`ReqwestLayer`](crate::reqwest::ReqwestLayer) makes.
 ///
@@ -109,7 +109,7 @@ impl<F, E> fmt::Debug for ReqwestFuture<F, E> {
 
 pub(super) fn outbound(request: reqwest::Request) -> Result<http::Request<reqwest::Body>, Error> {
     http::Request::try_from(request)
-        .map_err(|error| Error::new(Kind::Target(TargetError::Url)).caused_by(error))
+        .map_err(|error| Error::target(TargetError::Url).caused_by(error))
 }
 
 pub(super) fn inbound<R>(mut response: http::Response<R>, url: Url) -> reqwest::Response

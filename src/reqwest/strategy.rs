@@ -13,10 +13,10 @@ use crate::reqwest::middleware::Sent;
 /// | nothing was sent: no connection, a full line, a connection that was closing | again | again |
 /// | no response: the connection was closed, or silent for too long | again | not again |
 /// | 5xx, 408, 429 | again | not again |
-/// | another response, a request that cannot be sent, an agent that is shut down | not again | not again |
+/// | another response, a request that cannot be sent or whose own body failed, an agent that is shut down | not again | not again |
 ///
-/// A request may be sent twice if its method is idempotent (RFC 9110 §9.2.2) or it has an `Idempotency-Key`. Where a
-/// reused connection was closed, the next try has a new one. reqwest-retry's own strategy takes every error of a
+/// A request may be sent twice if its method is idempotent (RFC 9110 §9.2.2) or it has an `Idempotency-Key` or
+/// `X-Idempotency-Key`. Where a reused connection was closed, the next try has a new one. reqwest-retry's own strategy takes every error of a
 /// middleware for fatal, and over a `reqwest::Client` sends a POST again that may have been executed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AgentStrategy;

@@ -150,7 +150,7 @@ async fn map_request_and_map_err_stand_anywhere() {
         .map_request(|destination: Destination| Uri::from(destination))
         .map_err(|error: BoxError| io::Error::other(error))
         .layer(CheckinLayer::new())
-        .map_err(|error: CheckoutError<BoxError>| BoxError::from(error))
+        .map_err(|error: CheckoutError| BoxError::from(error))
         .layer(checkout)
         .map_err(|error: BoxError| -> BoxError { format!("mapped: {error}").into() })
         .layer(HandshakeLayer::<B>::new())

@@ -44,12 +44,12 @@ fn every_public_type_is_debug() {
     debug::<CheckinLayer>();
     debug::<Lease<Http1Connection<B>>>();
     debug::<Pooled>();
-    debug::<CheckoutFuture<Conns, Uri, Http1Connection<B>, BoxError>>();
+    debug::<CheckoutFuture<Conns, Uri, Http1Connection<B>>>();
     debug::<CheckoutLayer<Http1Connection<B>>>();
     debug::<Clock>();
     debug::<Moment>();
     debug::<BoxError>();
-    debug::<CheckoutError<BoxError>>();
+    debug::<CheckoutError>();
     debug::<Denied>();
     debug::<Error>();
     debug::<SendError<B>>();
@@ -133,12 +133,12 @@ fn bodies_and_errors_go_everywhere() {
     unpin::<Body>();
     error::<Error>();
     error::<Denied>();
+    error::<CheckoutError>();
     error::<SendError<B>>();
     fn is_body<T: http_body::Body<Data = Bytes, Error = Error>>() {}
     is_body::<Body>();
     fn boxes<E: Into<BoxError>>() {}
-    boxes::<CheckoutError<BoxError>>();
-    boxes::<CheckoutError<std::io::Error>>();
+    boxes::<CheckoutError>();
 }
 
 /// In a struct field, without a turbofish anywhere.

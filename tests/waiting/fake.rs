@@ -90,6 +90,7 @@ impl Service<Request<Full<Bytes>>> for Fake {
             Err(SendError {
                 error: io::Error::from(io::ErrorKind::ConnectionReset).into(),
                 unsent: Some(Box::new(request)),
+                nothing_written: true,
             })
         } else {
             Ok(Response::new(Full::new(Bytes::from_static(b"answer"))))

@@ -1,14 +1,17 @@
 use std::io::{self, Read};
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A transport below TLS that knows whether what was read from it ends with a whole record. Half of one is in no buffer
-/// that can be asked for: neither on the socket any more, nor decrypted.
+/// that can be asked for: neither on the socket any more, nor decrypted. It also knows whether a write of TLS's came as
+/// far as the transport.
 pub(super) struct Records<IO> {
     transport: IO,
     framing: Framing,
+    has_written: bool,
 }
 
 /// Where in a record the reader is: type, version and length in five bytes, and then so many more.
@@ -55,7 +58,14 @@ impl<IO> Records<IO> {
         Self {
             transport,
             framing: Framing::default(),
+            has_written: false,
         }
+    }
+
+    /// Whether the transport has taken anything since this was asked last.
+    #[inline]
+    pub(super) fn take_has_written(&mut self) -> bool {
+        mem::take(&mut self.has_written)
     }
 
     pub(super) fn get_ref(&self) -> &IO {
@@ -120,7 +130,9 @@ where
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.transport).poll_write(cx, buf)
+        let written = Pin::new(&mut self.transport).poll_write(cx, buf);
+        self.has_written |= matches!(written, Poll::Ready(Ok(_)));
+        written
     }
 
     fn poll_write_vectored(
@@ -128,7 +140,9 @@ where
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.transport).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.transport).poll_write_vectored(cx, bufs);
+        self.has_written |= matches!(written, Poll::Ready(Ok(_)));
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -13,6 +13,7 @@ use crate::bond::Addresses;
 use crate::connect::socket::Halves;
 use crate::connect::tls::records::Records;
 use crate::connect::{Probe, Socket, Tcp};
+use crate::error::PartlyWritten;
 use crate::poolable::Liveness;
 
 /// A transport with TLS on it, or without.
@@ -138,6 +139,21 @@ fn lock<IO>(stream: &Mutex<Stream<IO>>) -> MutexGuard<'_, Stream<IO>> {
     stream.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A write that may fail between two records: then it is not as if nothing had been written.
+#[inline]
+fn write<IO: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut Stream<IO>,
+    write: impl FnOnce(Pin<&mut Stream<IO>>) -> Poll<io::Result<usize>>,
+) -> Poll<io::Result<usize>> {
+    stream.get_mut().0.take_has_written();
+    match write(Pin::new(stream)) {
+        Poll::Ready(Err(error)) if stream.get_mut().0.take_has_written() => {
+            Poll::Ready(Err(PartlyWritten::wrap(error)))
+        }
+        written => written,
+    }
+}
+
 /// The same call, on whichever it is.
 macro_rules! either {
     ($maybe:expr, $it:ident => $call:expr) => {
@@ -173,7 +189,10 @@ where
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        either!(self, it => Pin::new(it).poll_write(cx, buf))
+        match &mut self.0 {
+            Inner::Plain(transport) => Pin::new(transport).poll_write(cx, buf),
+            Inner::Tls(stream) => write(&mut lock(stream), |it| it.poll_write(cx, buf)),
+        }
     }
 
     fn poll_write_vectored(
@@ -181,7 +200,10 @@ where
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        either!(self, it => Pin::new(it).poll_write_vectored(cx, bufs))
+        match &mut self.0 {
+            Inner::Plain(transport) => Pin::new(transport).poll_write_vectored(cx, bufs),
+            Inner::Tls(stream) => write(&mut lock(stream), |it| it.poll_write_vectored(cx, bufs)),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,11 +1,14 @@
 //! Errors that say what a caller can decide on.
 
+mod chain;
+mod checkout;
+mod send;
+
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use http::Request;
 #[cfg(feature = "proxy")]
 use http::{HeaderMap, StatusCode};
 
@@ -14,18 +17,38 @@ use crate::info::ConnectionInfo;
 #[cfg(feature = "proxy")]
 use crate::proxy::Refusal;
 
+pub(crate) use chain::{find, is_end_of_stream, is_gone};
+pub use checkout::{CheckoutError, Denied};
+pub use send::SendError;
+pub(crate) use send::{BodyFault, PartlyWritten, RequestBodyError};
+
 /// Any error, boxed.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// Why a request has no answer, or a response no end.
 ///
 /// Ask its predicates; neither the text nor the types of [`source`](StdError::source) are promised. [`find`](Self::find)
-/// finds it through the boxes of layers above.
+/// finds it through the boxes of layers above. The system's own error, where there is one, is in the chain of sources,
+/// and not always at the same depth: [`io_error`](Self::io_error) gives it.
+///
+/// | predicate | what happened | what to do |
+/// |---|---|---|
+/// | [`is_target`](Self::is_target) | the request cannot be sent as it is | correct the request |
+/// | [`is_request_body`](Self::is_request_body) | the request's own body failed, or has not the length that was announced | see to the body: its error is the source |
+/// | [`is_connect`](Self::is_connect) | no connection could be made | try again later, or elsewhere |
+/// | [`is_timeout`](Self::is_timeout) | something took too long; [`timeout_kind`](Self::timeout_kind) says what | as for what it says |
+/// | [`is_queue_full`](Self::is_queue_full) | too many callers wait already | shed the load |
+/// | [`is_shut_down`](Self::is_shut_down) | the agent was drained or destroyed | stop |
+/// | [`is_reset`](Self::is_reset) | the connection was closed or lost before the head of a response | with [`is_reused`](Self::is_reused), send again what is idempotent: [`ReusedReset`](crate::retry::ReusedReset) does |
+/// | [`is_unsent`](Self::is_unsent), beside any of these | the server has seen nothing of the request | send it again, whatever its method, unless it [`is_target`](Self::is_target) |
+/// | none of these | no response, or one without an end | what is idempotent may be sent again |
 pub struct Error(Box<Inner>);
 
 struct Inner {
     kind: Kind,
     unsent: bool,
+    /// An agent says it of its own request. If not, a connector says it of the target that it was given.
+    by_agent: bool,
     source: Option<BoxError>,
     connection: Option<ConnectionInfo>,
 }
@@ -34,13 +57,18 @@ struct Inner {
 pub(crate) enum Kind {
     /// The request names nothing that can be connected to, or cannot be sent.
     Target(TargetError),
-    Connect,
+    /// No connection could be made; `timed_out` if something below said that it took too long.
+    Connect {
+        timed_out: bool,
+    },
     /// A proxy did not make the tunnel that it was asked for.
     #[cfg(feature = "proxy")]
     Refused(Box<Refusal>),
     Timeout(TimeoutKind, Duration),
     QueueFull(usize),
     ShutDown,
+    /// The request's own body failed.
+    RequestBody(BodyFault),
     /// The connection failed before the head of a response.
     Exchange,
     /// The connection failed after the head of a response.
@@ -64,6 +92,7 @@ impl Error {
         Self(Box::new(Inner {
             kind,
             unsent: false,
+            by_agent: false,
             source: None,
             connection: None,
         }))
@@ -93,24 +122,80 @@ impl Error {
         self
     }
 
+    /// A request that cannot be sent, said by an agent.
+    pub(crate) fn target(fault: TargetError) -> Self {
+        let mut error = Self::new(Kind::Target(fault));
+        error.0.by_agent = true;
+        error
+    }
+
     /// What the services below said when asked for a connection.
     pub(crate) fn from_checkout(error: BoxError) -> Self {
-        let kind = match find::<Denied>(&*error) {
-            Some(Denied::CheckoutTimeout(after)) => Kind::Timeout(TimeoutKind::Checkout, *after),
-            Some(Denied::ConnectTimeout(after)) => Kind::Timeout(TimeoutKind::Connect, *after),
-            Some(Denied::QueueFull(limit)) => Kind::QueueFull(*limit),
-            Some(Denied::ShutDown) => Kind::ShutDown,
-            None => match find::<Self>(&*error).map(|error| &error.0.kind) {
-                // A connector's own: it cannot go where the request wants to go.
-                Some(Kind::Target(fault)) => return Self::new(Kind::Target(fault.clone())),
-                #[cfg(feature = "proxy")]
-                Some(Kind::Refused(refusal)) => {
-                    return Self::new(Kind::Refused(refusal.clone())).unsent();
-                }
-                _ => Kind::Connect,
+        let error = match error.downcast::<CheckoutError>() {
+            Ok(error) => match *error {
+                CheckoutError::Denied(denied) => return Self::denied(denied),
+                CheckoutError::Connect(error) => return Self::not_connected(error),
             },
+            Err(error) => error,
         };
-        Self::new(kind).unsent().caused_by(error)
+        if let Some(denied) = error.downcast_ref::<Denied>() {
+            return Self::denied(*denied);
+        }
+        // In what layers between have made of it.
+        match chain::denied(&*error) {
+            // Some layers say nothing of their own.
+            Some(denied) if error.to_string() == denied.to_string() => Self::denied(denied),
+            Some(denied) => Self::denied(denied).caused_by(error),
+            None => Self::not_connected(error),
+        }
+    }
+
+    fn denied(denied: Denied) -> Self {
+        let kind = match denied {
+            Denied::CheckoutTimeout(after) => Kind::Timeout(TimeoutKind::Checkout, after),
+            Denied::ConnectTimeout(after) => Kind::Timeout(TimeoutKind::Connect, after),
+            Denied::QueueFull(limit) => Kind::QueueFull(limit),
+            Denied::ShutDown => Kind::ShutDown,
+        };
+        Self::new(kind).unsent()
+    }
+
+    /// What a connector said.
+    fn not_connected(source: BoxError) -> Self {
+        let said = find::<Self>(&*source).filter(|error| !error.0.by_agent);
+        match said.map(|error| &error.0.kind) {
+            // It cannot go where the request wants to go.
+            Some(Kind::Target(fault)) => return Self::target(fault.clone()),
+            #[cfg(feature = "proxy")]
+            Some(Kind::Refused(refusal)) => {
+                let mut error = Self::new(Kind::Refused(refusal.clone())).unsent();
+                error.0.by_agent = true;
+                return error;
+            }
+            _ => {}
+        }
+        let timed_out = chain::has_timed_out(&*source);
+        let error = Self::new(Kind::Connect { timed_out });
+        error.unsent().caused_by(source)
+    }
+
+    /// What a connection said of a request that it has no response to.
+    pub(crate) fn from_send(error: BoxError, unsent: bool) -> Self {
+        let error = match error.downcast::<RequestBodyError>() {
+            Ok(error) => {
+                let RequestBodyError { fault, source } = *error;
+                let mut error = Self::new(Kind::RequestBody(fault));
+                error.0.source = source;
+                return error;
+            }
+            Err(error) => error,
+        };
+        if chain::is_of_body(&*error) {
+            return Self::new(Kind::RequestBody(BodyFault::Failed)).caused_by(error);
+        }
+        let mut failed = Self::new(Kind::Exchange).caused_by(error);
+        failed.0.unsent = unsent;
+        failed
     }
 
     /// The agent's error in what others have made of it: in the boxes of layers above, in the `reqwest::Error` of a
@@ -138,7 +223,7 @@ impl Error {
         }
         matches!(
             self.0.kind,
-            Kind::Connect | Kind::Timeout(TimeoutKind::Connect, _)
+            Kind::Connect { .. } | Kind::Timeout(TimeoutKind::Connect, _)
         )
     }
 
@@ -179,6 +264,9 @@ impl Error {
     }
 
     /// Something took longer than it may; [`timeout_kind`](Self::timeout_kind) says what.
+    ///
+    /// It is the agent's own limit, or, for a connect, one below: the system's (`ETIMEDOUT`), or that of a
+    /// `tower::timeout` or a `tokio::time::timeout` in the connector.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         self.timeout_kind().is_some()
@@ -189,11 +277,13 @@ impl Error {
     pub fn timeout_kind(&self) -> Option<TimeoutKind> {
         match self.0.kind {
             Kind::Timeout(kind, _) => Some(kind),
+            Kind::Connect { timed_out: true } => Some(TimeoutKind::Connect),
             _ => None,
         }
     }
 
-    /// How long it took, where [`is_timeout`](Self::is_timeout).
+    /// How long it took, where [`is_timeout`](Self::is_timeout) and the limit is the agent's own. Nothing if a limit below
+    /// was over first: nobody says how long that was.
     #[must_use]
     pub fn timeout(&self) -> Option<Duration> {
         match self.0.kind {
@@ -202,11 +292,28 @@ impl Error {
         }
     }
 
+    /// The request's own body failed, or is longer or shorter than its `Content-Length`. The connection is closed; the
+    /// server may have seen a part of the request. The body's error is the [`source`](StdError::source), as it was.
+    ///
+    /// Whatever it says, it is neither a reset of the connection nor a timeout of the agent's, and nothing here sends the
+    /// request again.
+    #[must_use]
+    pub fn is_request_body(&self) -> bool {
+        matches!(self.0.kind, Kind::RequestBody(_))
+    }
+
     /// The connection was closed or reset before the head of a response. With [`is_reused`](Self::is_reused) this is
     /// what a server's closing of an idle connection looks like.
+    ///
+    /// On a reused connection that is also how a path that broke meanwhile looks, as in Go: `ETIMEDOUT`, `EHOSTUNREACH`,
+    /// `ENETUNREACH`, `ENETDOWN`. Only what the transport said counts: an error of the request's own body or of a layer is
+    /// none, whatever it came from.
     #[must_use]
     pub fn is_reset(&self) -> bool {
-        matches!(self.0.kind, Kind::Exchange) && self.source().is_some_and(is_reset)
+        matches!(self.0.kind, Kind::Exchange)
+            && self
+                .source()
+                .is_some_and(|error| chain::is_reset(error, self.is_reused()))
     }
 
     /// The connection had not been made for this request; see [`ConnectionInfo::is_reused`].
@@ -218,7 +325,16 @@ impl Error {
             .is_some_and(ConnectionInfo::is_reused)
     }
 
-    /// No byte of the request was written: it is safe to send again, whatever its method.
+    /// The server has seen nothing of the request: it is safe to send again, whatever its method.
+    ///
+    /// That is so if there was no connection, if the connection ended before it took the request, and if its first write
+    /// failed before a byte was taken. (A first write of more than 16 KiB is taken for one that was in part: a transport
+    /// that encrypts may have sent a record of it.)
+    ///
+    /// On a reused connection the agent sends such a request again by itself, on another one, and the caller hears of
+    /// nothing. It cannot where a write was tried and the request had a body with content, or extensions that are not this
+    /// crate's: these are not to be had back. Then the caller gets this error, and
+    /// [`ReusedReset`](crate::retry::ReusedReset) sends a clone of the request.
     #[must_use]
     pub fn is_unsent(&self) -> bool {
         self.0.unsent || matches!(self.0.kind, Kind::Target(_))
@@ -237,10 +353,46 @@ impl Error {
     }
 
     /// The request cannot be sent as it is: no host, a scheme that is not HTTP, contradictory fields, a
-    /// [`Route`](crate::Route) that the connector cannot follow. The text says which. No connection was touched.
+    /// [`Route`](crate::Route) that the connector cannot follow, a body that HTTP/1.0 cannot carry. The text says which. No
+    /// connection was touched.
     #[must_use]
     pub fn is_target(&self) -> bool {
         matches!(self.0.kind, Kind::Target(_))
+    }
+
+    /// The system's error: what the connect, a read or a write failed with. Nothing if the system did not fail, and nothing
+    /// of the request's own body.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_keep_alive::BoxError> {
+    /// use std::io::ErrorKind;
+    ///
+    /// use bytes::Bytes;
+    /// use http_body_util::Empty;
+    /// use tower::{ServiceBuilder, ServiceExt};
+    /// use tower_keep_alive::KeepAliveLayer;
+    /// use tower_keep_alive::connect::TcpConnector;
+    ///
+    /// let client = ServiceBuilder::new()
+    ///     .layer(KeepAliveLayer::<Empty<Bytes>>::new())
+    ///     .service(TcpConnector::new());
+    /// # let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    /// let request = http::Request::get(format!("http://127.0.0.1:{port}/")).body(Empty::new())?;
+    /// let error = client.oneshot(request).await.unwrap_err();
+    /// assert!(error.is_connect());
+    /// let io = error.io_error().expect("the system refused");
+    /// assert_eq!(io.kind(), ErrorKind::ConnectionRefused);
+    /// assert!(io.raw_os_error().is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn io_error(&self) -> Option<&io::Error> {
+        if self.is_request_body() {
+            return None;
+        }
+        chain::io_error(self.source()?)
     }
 
     /// The connection that failed, where there was one.
@@ -265,7 +417,8 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0.kind {
             Kind::Target(fault) => return fault.fmt(f),
-            Kind::Connect => f.write_str("cannot connect")?,
+            Kind::RequestBody(fault) => return fault.fmt(f),
+            Kind::Connect { .. } => f.write_str("cannot connect")?,
             #[cfg(feature = "proxy")]
             Kind::Refused(refusal) => refusal.fmt(f)?,
             Kind::Timeout(TimeoutKind::Connect, after) => {
@@ -283,7 +436,7 @@ impl fmt::Display for Error {
             Kind::ShutDown => f.write_str("the agent is shut down")?,
             Kind::Exchange if self.0.unsent => f.write_str("the request could not be sent")?,
             Kind::Exchange if self.is_reset() => {
-                f.write_str("the connection was closed before a response")?;
+                f.write_str("the connection was closed or lost before a response")?;
             }
             Kind::Exchange => f.write_str("no response")?,
             Kind::Body => f.write_str("the response has no end")?,
@@ -314,6 +467,7 @@ pub(crate) enum TargetError {
     Port(String),
     Method(&'static str),
     Header(&'static str, &'static str),
+    Body(&'static str),
     Route(&'static str),
     /// Of the user information of a URI, which the text does not show.
     User(&'static str),
@@ -330,157 +484,10 @@ impl fmt::Display for TargetError {
             Self::Scheme(scheme) => write!(f, "the scheme {scheme:?} is neither http nor https"),
             Self::Port(port) => write!(f, "{port:?} is no port"),
             Self::Method(why) | Self::Route(why) | Self::User(why) => f.write_str(why),
+            Self::Body(why) => write!(f, "the body cannot be sent: {why}"),
             Self::Header(name, why) => write!(f, "the field {name} cannot be sent: {why}"),
             #[cfg(feature = "reqwest")]
             Self::Url => f.write_str("the URL is no URI"),
         }
     }
-}
-
-/// Why `Checkout` has no connection.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum CheckoutError<E> {
-    /// The connector's own error.
-    Connect(E),
-    /// The pool's.
-    Denied(Denied),
-}
-
-/// Why a pool gives no connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Denied {
-    /// The connect took longer than this.
-    ConnectTimeout(Duration),
-    /// No connection came free for this long.
-    CheckoutTimeout(Duration),
-    /// So many callers were waiting for this key already, and no more may.
-    QueueFull(usize),
-    /// The agent was drained or destroyed.
-    ShutDown,
-}
-
-impl fmt::Display for Denied {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::ConnectTimeout(after) => write!(f, "no connection within {after:?}"),
-            Self::CheckoutTimeout(after) => write!(f, "no connection came free within {after:?}"),
-            Self::QueueFull(limit) => write!(f, "{limit} callers are waiting already"),
-            Self::ShutDown => f.write_str("the agent is shut down"),
-        }
-    }
-}
-
-impl StdError for Denied {}
-
-impl<E: fmt::Debug> fmt::Debug for CheckoutError<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Connect(error) => f.debug_tuple("Connect").field(error).finish(),
-            Self::Denied(denied) => denied.fmt(f),
-        }
-    }
-}
-
-impl<E: fmt::Display> fmt::Display for CheckoutError<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Connect(error) => error.fmt(f),
-            Self::Denied(denied) => denied.fmt(f),
-        }
-    }
-}
-
-// Not an `Error` itself: connectors' errors are often boxed, and a box is none. Boxing it gives what it holds.
-impl<E: Into<Self>> From<CheckoutError<E>> for BoxError {
-    fn from(error: CheckoutError<E>) -> Self {
-        match error {
-            CheckoutError::Connect(error) => error.into(),
-            CheckoutError::Denied(denied) => denied.into(),
-        }
-    }
-}
-
-impl<E: Into<BoxError>> From<CheckoutError<E>> for Box<dyn StdError> {
-    fn from(error: CheckoutError<E>) -> Self {
-        BoxError::from(error)
-    }
-}
-
-/// Why a connection has no response, with the request where none of it was written.
-pub struct SendError<B> {
-    /// What happened.
-    pub error: BoxError,
-    /// The request, whole: it was never sent. Boxed: what is seldom there is not to be moved with every answer.
-    pub unsent: Option<Box<Request<B>>>,
-}
-
-impl<B> fmt::Debug for SendError<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SendError")
-            .field("error", &self.error)
-            .field("unsent", &self.unsent.is_some())
-            .finish()
-    }
-}
-
-impl<B> fmt::Display for SendError<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.unsent.is_some() {
-            "the request was not sent"
-        } else {
-            "the request has no response"
-        })
-    }
-}
-
-impl<B> StdError for SendError<B> {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        Some(&*self.error)
-    }
-}
-
-/// An error, and what it came from.
-fn chain<'a>(
-    error: &'a (dyn StdError + 'static),
-) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |&error| {
-        // An I/O error that holds another one passes over it: its source is that one's.
-        let io = error.downcast_ref::<io::Error>();
-        match io.and_then(io::Error::get_ref) {
-            Some(held) => Some(held),
-            None => error.source(),
-        }
-    })
-}
-
-pub(crate) fn find<'a, E: StdError + 'static>(
-    error: &'a (dyn StdError + 'static),
-) -> Option<&'a E> {
-    chain(error).find_map(|error| error.downcast_ref())
-}
-
-/// Every form that the end of a connection takes. hyper has no one predicate for them: IncompleteMessage is a kind of
-/// its own, a reset comes as an I/O error or as a failed write of a body that a GET does not have.
-fn is_reset(error: &(dyn StdError + 'static)) -> bool {
-    chain(error).any(|error| {
-        if let Some(error) = error.downcast_ref::<hyper::Error>() {
-            return error.is_incomplete_message() || error.is_canceled() || error.is_closed();
-        }
-        error.downcast_ref::<io::Error>().is_some_and(|error| {
-            matches!(
-                error.kind(),
-                io::ErrorKind::ConnectionReset
-                    | io::ErrorKind::ConnectionAborted
-                    | io::ErrorKind::BrokenPipe
-                    | io::ErrorKind::UnexpectedEof
-            )
-        })
-    })
-}
-
-/// Whether a stream just ended, if too early: no failure of the network.
-pub(crate) fn is_end_of_stream(error: &(dyn StdError + 'static)) -> bool {
-    find::<io::Error>(error).is_some_and(|error| error.kind() == io::ErrorKind::UnexpectedEof)
 }

@@ -1,0 +1,130 @@
+//! What the errors say that an error came from.
+
+use std::error::Error as StdError;
+use std::io::{self, ErrorKind};
+
+use crate::error::{CheckoutError, Denied, Error, RequestBodyError};
+
+type Any = dyn StdError + 'static;
+
+/// An error, and what it came from.
+fn chain(error: &Any) -> impl Iterator<Item = &Any> {
+    std::iter::successors(Some(error), |&error| {
+        // An I/O error that holds another one passes over it: its source is that one's.
+        let io = error.downcast_ref::<io::Error>();
+        match io.and_then(io::Error::get_ref) {
+            Some(held) => Some(held),
+            None => error.source(),
+        }
+    })
+}
+
+pub(crate) fn find<E: StdError + 'static>(error: &Any) -> Option<&E> {
+    chain(error).find_map(|error| error.downcast_ref())
+}
+
+/// What the pool below said, through what layers between have made of it. Not what the pool of another agent said: a
+/// connector may ask one.
+pub(super) fn denied(error: &Any) -> Option<Denied> {
+    for error in chain(error) {
+        if let Some(error) = error.downcast_ref::<CheckoutError>() {
+            return match error {
+                CheckoutError::Denied(denied) => Some(*denied),
+                CheckoutError::Connect(_) => None,
+            };
+        }
+        if let Some(denied) = error.downcast_ref::<Denied>() {
+            return Some(*denied);
+        }
+        if error.is::<Error>() {
+            return None;
+        }
+    }
+    None
+}
+
+/// Whether a connector, or what it asks, took too long.
+pub(super) fn has_timed_out(error: &Any) -> bool {
+    for error in chain(error) {
+        if let Some(agent) = error.downcast_ref::<Error>() {
+            return agent.is_timeout();
+        }
+        let io = error.downcast_ref::<io::Error>();
+        if io.is_some_and(|error| error.kind() == ErrorKind::TimedOut)
+            || error.is::<tower::timeout::error::Elapsed>()
+            || error.is::<tokio::time::error::Elapsed>()
+        {
+            return true;
+        }
+    }
+    false
+}
+
+/// Every form that the end of a connection takes. hyper has no one predicate for them: IncompleteMessage is a kind of
+/// its own, a reset comes as an I/O error or as a failed write of a body that a GET does not have.
+///
+/// Only what hyper or the transport itself says counts. What begins with another error is a layer's own.
+pub(super) fn is_reset(error: &Any, reused: bool) -> bool {
+    if !error.is::<hyper::Error>() && !error.is::<io::Error>() {
+        return false;
+    }
+    for error in chain(error) {
+        if let Some(error) = error.downcast_ref::<hyper::Error>() {
+            // The caller's: its body, or what it did with the connection.
+            if error.is_user() {
+                return false;
+            }
+            if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
+                return true;
+            }
+        } else if let Some(error) = error.downcast_ref::<io::Error>() {
+            let kind = error.kind();
+            if kind == ErrorKind::UnexpectedEof || is_gone(kind, reused) {
+                return true;
+            }
+        } else if error.is::<Error>() || error.is::<RequestBodyError>() {
+            return false;
+        }
+    }
+    false
+}
+
+/// Whether the other end has gone, or, on a connection that was `reused`, the way there.
+pub(crate) fn is_gone(kind: ErrorKind, reused: bool) -> bool {
+    match kind {
+        ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => true,
+        ErrorKind::TimedOut
+        | ErrorKind::HostUnreachable
+        | ErrorKind::NetworkUnreachable
+        | ErrorKind::NetworkDown => reused,
+        _ => false,
+    }
+}
+
+/// Whether hyper says that the request's own body failed. It calls what ended with its runtime the caller's too.
+pub(super) fn is_of_body(error: &Any) -> bool {
+    let error = error.downcast_ref::<hyper::Error>();
+    error.is_some_and(|error| error.is_user() && error.source().is_some())
+}
+
+/// Whether a stream just ended, if too early: no failure of the network.
+pub(crate) fn is_end_of_stream(error: &Any) -> bool {
+    find::<io::Error>(error).is_some_and(|error| error.kind() == ErrorKind::UnexpectedEof)
+}
+
+/// The one that has a number of the system's, or else the last.
+pub(super) fn io_error(error: &Any) -> Option<&io::Error> {
+    let mut last = None;
+    for error in chain(error) {
+        if error.is::<RequestBodyError>() {
+            break;
+        }
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            if error.raw_os_error().is_some() {
+                return Some(error);
+            }
+            last = Some(error);
+        }
+    }
+    last
+}

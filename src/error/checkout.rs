@@ -1,0 +1,77 @@
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+use crate::error::BoxError;
+
+/// Why `Checkout` has no connection.
+///
+/// ```
+/// use tower_keep_alive::{BoxError, CheckoutError, Denied};
+///
+/// fn is_full(error: &BoxError) -> bool {
+///     let error = error.downcast_ref::<CheckoutError>();
+///     matches!(error, Some(CheckoutError::Denied(Denied::QueueFull(_))))
+/// }
+/// assert!(is_full(&CheckoutError::Denied(Denied::QueueFull(9)).into()));
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum CheckoutError {
+    /// The connector failed. Its own error is the [`source`](StdError::source).
+    Connect(BoxError),
+    /// The pool gives no connection.
+    Denied(Denied),
+}
+
+/// Why a pool gives no connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Denied {
+    /// The connect took longer than this.
+    ConnectTimeout(Duration),
+    /// No connection came free for this long.
+    CheckoutTimeout(Duration),
+    /// So many callers were waiting for this key already, and no more may.
+    QueueFull(usize),
+    /// The agent was drained or destroyed.
+    ShutDown,
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ConnectTimeout(after) => write!(f, "no connection within {after:?}"),
+            Self::CheckoutTimeout(after) => write!(f, "no connection came free within {after:?}"),
+            Self::QueueFull(limit) => write!(f, "{limit} callers are waiting already"),
+            Self::ShutDown => f.write_str("the agent is shut down"),
+        }
+    }
+}
+
+impl StdError for Denied {}
+
+impl fmt::Display for CheckoutError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(_) => f.write_str("no connection could be made"),
+            Self::Denied(denied) => denied.fmt(f),
+        }
+    }
+}
+
+impl StdError for CheckoutError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::Connect(error) => Some(&**error),
+            // Its text is this one's.
+            Self::Denied(_) => None,
+        }
+    }
+}
+
+impl From<Denied> for CheckoutError {
+    fn from(denied: Denied) -> Self {
+        Self::Denied(denied)
+    }
+}

@@ -1,0 +1,155 @@
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+
+use http::Request;
+
+use crate::error::BoxError;
+
+/// Why a connection has no response, with the request where none of it was written.
+pub struct SendError<B> {
+    /// What happened. What the transport said is hyper's error or an [`io::Error`], and is judged by
+    /// [`Error::is_reset`](crate::Error::is_reset); any other error is taken for a layer's own.
+    pub error: BoxError,
+    /// The request, whole: it was never sent. Boxed: what is seldom there is not to be moved with every answer.
+    pub unsent: Option<Box<Request<B>>>,
+    /// Nothing of the request was written. So it is where the request is given back; it may be so where it cannot be.
+    pub nothing_written: bool,
+}
+
+impl<B> SendError<B> {
+    pub(crate) fn new(error: impl Into<BoxError>) -> Self {
+        Self {
+            error: error.into(),
+            unsent: None,
+            nothing_written: false,
+        }
+    }
+
+    /// Nothing was written; the request, if it can be had back.
+    pub(crate) fn unsent(error: impl Into<BoxError>, request: Option<Box<Request<B>>>) -> Self {
+        Self {
+            error: error.into(),
+            unsent: request,
+            nothing_written: true,
+        }
+    }
+}
+
+impl<B> fmt::Debug for SendError<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendError")
+            .field("error", &self.error)
+            .field("unsent", &self.unsent.is_some())
+            .field("nothing_written", &self.nothing_written)
+            .finish()
+    }
+}
+
+impl<B> fmt::Display for SendError<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.unsent.is_some() || self.nothing_written {
+            "the request was not sent"
+        } else {
+            "the request has no response"
+        })
+    }
+}
+
+impl<B> StdError for SendError<B> {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&*self.error)
+    }
+}
+
+/// The request's own body failed: the caller's side, not the transport's.
+#[derive(Debug)]
+pub(crate) struct RequestBodyError {
+    pub(crate) fault: BodyFault,
+    /// The body's error, where it has one.
+    pub(crate) source: Option<BoxError>,
+}
+
+/// What is wrong with the body of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BodyFault {
+    Failed,
+    Longer { announced: u64 },
+    Shorter { announced: u64, given: u64 },
+}
+
+impl RequestBodyError {
+    pub(crate) fn failed(source: impl Into<BoxError>) -> Self {
+        Self {
+            fault: BodyFault::Failed,
+            source: Some(source.into()),
+        }
+    }
+}
+
+impl From<BodyFault> for RequestBodyError {
+    fn from(fault: BodyFault) -> Self {
+        Self {
+            fault,
+            source: None,
+        }
+    }
+}
+
+impl fmt::Display for BodyFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed => f.write_str("the request's own body failed"),
+            Self::Longer { announced } => write!(
+                f,
+                "the request's own body gives more than the {announced} bytes of its Content-Length"
+            ),
+            Self::Shorter { announced, given } => write!(
+                f,
+                "the request's own body ends after {given} of the {announced} bytes of its Content-Length"
+            ),
+        }
+    }
+}
+
+impl fmt::Display for RequestBodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.fault.fmt(f)
+    }
+}
+
+impl StdError for RequestBodyError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match &self.source {
+            Some(source) => Some(&**source),
+            None => None,
+        }
+    }
+}
+
+/// What a transport that encrypts failed with after it had written a part of what it was given. tokio-rustls gives the
+/// plain error then, as if nothing had been written.
+#[derive(Debug)]
+pub(crate) struct PartlyWritten(io::Error);
+
+impl PartlyWritten {
+    pub(crate) fn wrap(error: io::Error) -> io::Error {
+        io::Error::new(error.kind(), Self(error))
+    }
+
+    pub(crate) fn is(error: &io::Error) -> bool {
+        error.get_ref().is_some_and(|held| held.is::<Self>())
+    }
+}
+
+impl fmt::Display for PartlyWritten {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the write failed in its middle")
+    }
+}
+
+impl StdError for PartlyWritten {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&self.0)
+    }
+}
