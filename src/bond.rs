@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use tokio::task::AbortHandle;
 
@@ -16,6 +17,7 @@ use crate::activity::Activity;
 use crate::cause::Cause;
 use crate::clock::Moment;
 use crate::error::RequestBodyError;
+use crate::expectation::Expectation;
 use crate::key::Key;
 use crate::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use crate::sync::{Mutex, MutexGuard};
@@ -37,6 +39,7 @@ pub(crate) struct Bond {
     /// wait.
     parting: AtomicU8,
     activity: Activity,
+    expectation: Expectation,
     /// `KILLED`, `DETACHED`, `UPGRADED`, `POISONED`, `OMITS` and `GONE`: one look tells a transport that it is none of these.
     state: AtomicU8,
     key: OnceLock<Key>,
@@ -89,6 +92,8 @@ struct More {
     wakers: Vec<Waker>,
     /// How many bytes are to be written before the one that is left out.
     omitted: usize,
+    /// How long the body of the latest request waits for a 100.
+    continue_timeout: Duration,
     rest: Option<Rest>,
     body_error: Option<RequestBodyError>,
     /// The head of a request of which nothing was written, as hyper wanted to write it, and which exchange it is of.
@@ -165,6 +170,7 @@ impl Bond {
             http10: AtomicBool::new(false),
             parting: AtomicU8::new(0),
             activity: Activity::new(),
+            expectation: Expectation::default(),
             state: AtomicU8::new(0),
             key: OnceLock::new(),
             born: OnceLock::new(),
@@ -411,6 +417,24 @@ impl Bond {
     /// The byte has been left out.
     pub(crate) fn has_omitted(&self) {
         self.state.fetch_and(!OMITS, Ordering::AcqRel);
+    }
+
+    /// The body of the next request waits until the server says that it wants it, and no longer than this.
+    #[cold]
+    pub(crate) fn expect_continue(&self, timeout: Duration) {
+        self.ends().more().continue_timeout = timeout;
+        self.expectation.begin();
+    }
+
+    /// How long the body of the request that begins waits for a 100, if it waits.
+    pub(crate) fn continue_timeout(&self) -> Option<Duration> {
+        let waits = self.expectation.waits();
+        waits.then(|| self.ends().more().continue_timeout)
+    }
+
+    #[inline]
+    pub(crate) fn expectation(&self) -> &Expectation {
+        &self.expectation
     }
 
     pub(crate) fn activity(&self) -> &Activity {

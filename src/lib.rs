@@ -99,6 +99,7 @@ mod connect_deadline;
 mod connect_error;
 mod error;
 mod exchange;
+mod expectation;
 mod expiry;
 mod extensions;
 pub mod forward;

@@ -32,6 +32,7 @@ const FLOORS: &[&[&str]] = &[
         "clock",
         "cause",
         "bond",
+        "expectation",
         "activity",
         "sync",
     ],

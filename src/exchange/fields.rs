@@ -2,8 +2,8 @@
 
 use std::mem;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, TE, UPGRADE};
-use http::{Method, Request};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderValue, TE, UPGRADE};
+use http::{Method, Request, Version};
 use http_body::Body;
 
 use crate::exchange::tokens;
@@ -84,6 +84,20 @@ pub(super) fn name_te(fields: &mut HeaderMap) {
     if fields.contains_key(TE) {
         add_option(fields, "te");
     }
+}
+
+/// Whether the body waits until the server says that it wants it (RFC 9110 §10.1.1). HTTP/1.0 cannot say so. A request
+/// without content must not expect it, and loses the field.
+pub(super) fn expects_continue<B: Body>(request: &mut Request<B>) -> bool {
+    let expectation = request.headers().get(EXPECT);
+    if !expectation.is_some_and(|it| tokens::has(it, "100-continue")) {
+        return false;
+    }
+    if request.body().is_end_stream() {
+        request.headers_mut().remove(EXPECT);
+        return false;
+    }
+    request.version() != Version::HTTP_10
 }
 
 /// The other options stay, in one field; but `close` and `keep-alive` contradict each other.

@@ -37,6 +37,8 @@ pin_project! {
         connects: bool,
         // The connection is not to be used after it.
         is_last: bool,
+        // Its body waits for a 100.
+        expects_continue: bool,
         #[pin]
         state: State<F, C, S>,
     }
@@ -107,6 +109,7 @@ where
             destination: None,
             connects: false,
             is_last: false,
+            expects_continue: false,
             state: State::Ask,
         }
     }
@@ -159,6 +162,9 @@ where
                 return Poll::Ready(Err(Error::target(fault)));
             }
             *this.is_last = !this.given.settings.keep_alive || hint::says_close(request.headers());
+            if !request.headers().is_empty() {
+                *this.expects_continue = fields::expects_continue(request);
+            }
         }
         let conn = loop {
             if let StateProjection::Checkout { future } = this.state.as_mut().project() {
@@ -179,6 +185,10 @@ where
         };
         let destination = this.destination.as_ref();
         let destination = destination.expect("read from the request");
+        let timeout = this.given.settings.expect_continue_timeout;
+        if *this.expects_continue && !timeout.is_zero() {
+            conn.lifespan().bond().expect_continue(timeout);
+        }
         let exchange = send(conn, &mut this.given.request, destination, *this.is_last);
         this.state.set(exchange);
         Poll::Ready(Ok(()))

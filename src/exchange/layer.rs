@@ -25,6 +25,7 @@ pub(super) struct Settings {
     pub(super) absolute_form: bool,
     pub(super) fresh_for_non_idempotent: bool,
     pub(super) drain_unread: Drain,
+    pub(super) expect_continue_timeout: Duration,
 }
 
 /// How much of a body nobody reads is read to save its connection, and for how long.
@@ -57,6 +58,7 @@ impl ExchangeLayer {
                 absolute_form: false,
                 fresh_for_non_idempotent: false,
                 drain_unread: Drain::NONE,
+                expect_continue_timeout: Duration::from_secs(1),
             },
             route: None,
         }
@@ -122,6 +124,25 @@ impl ExchangeLayer {
     #[must_use]
     pub fn route(mut self, route: Route) -> Self {
         self.route = Some(route);
+        self
+    }
+
+    /// How long the body of a request with `Expect: 100-continue` waits for the server to say 100, if the server says
+    /// nothing; the body is sent then (RFC 9110 §10.1.1; Go: `ExpectContinueTimeout`, curl: `--expect100-timeout`). Where
+    /// the server answers instead, the body is not sent, and the connection is closed after the response. A server that
+    /// cannot meet the expectation answers 417: send the request again without the field. Zero does not wait. Default: 1 s.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_keep_alive::ExchangeLayer;
+    ///
+    /// let layer = ExchangeLayer::new().expect_continue_timeout(Duration::from_secs(3));
+    /// # let _ = layer;
+    /// ```
+    #[doc(alias = "ExpectContinueTimeout")]
+    #[must_use]
+    pub const fn expect_continue_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.expect_continue_timeout = timeout;
         self
     }
 

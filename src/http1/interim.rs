@@ -30,6 +30,8 @@ pub(super) struct Interim {
     responses: u16,
     max: u16,
     position: Position,
+    /// A 100 was among them, or a 101, which is to come only after it.
+    continues: bool,
 }
 
 /// What the next byte is a part of.
@@ -63,6 +65,7 @@ impl Interim {
             responses: 0,
             max: u16::try_from(max).unwrap_or(ANY),
             position: Position::START,
+            continues: false,
         }
     }
 
@@ -80,6 +83,7 @@ impl Interim {
                 responses: 0,
                 max: self.max,
                 position: Position::START,
+                continues: false,
             };
         }
         match (self.position, bytes) {
@@ -93,9 +97,21 @@ impl Interim {
         }
     }
 
+    /// Whether the server wants the body of a request that says `Expect: 100-continue`; `None` while it has not said.
+    pub(super) fn wants_body(&self) -> Option<bool> {
+        match self.position {
+            _ if self.continues => Some(true),
+            Position::Response => Some(false),
+            _ => None,
+        }
+    }
+
     #[cold]
     fn count(&mut self, bytes: &[u8]) -> io::Result<()> {
         for &byte in bytes {
+            if let (Position::Code(1), b'0' | b'1') = (self.position, byte) {
+                self.continues = true;
+            }
             self.position = self.position.after(byte);
             if self.position == Position::Response {
                 return Ok(());

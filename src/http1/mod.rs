@@ -3,6 +3,7 @@
 mod asterisk;
 mod connection;
 mod driver;
+mod gate;
 mod interim;
 mod layer;
 mod service;

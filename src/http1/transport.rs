@@ -130,9 +130,23 @@ impl<IO: Unpin> Transport<IO> {
         if bytes.is_empty() && buf.remaining() > 0 {
             self.has_ended()?;
         }
-        match self.guard.bond().activity().exchange_without_head() {
-            Some(exchange) => self.interim.read(exchange, bytes),
+        let bond = self.guard.bond();
+        match bond.activity().exchange_without_head() {
+            Some(exchange) => {
+                let read = self.interim.read(exchange, bytes);
+                if bond.expectation().waits() {
+                    self.settle_expectation();
+                }
+                read
+            }
             None => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn settle_expectation(&self) {
+        if let Some(wants_body) = self.interim.wants_body() {
+            self.bond().expectation().settle(wants_body);
         }
     }
 

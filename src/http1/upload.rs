@@ -14,6 +14,7 @@ use pin_project_lite::pin_project;
 
 use crate::bond::Bond;
 use crate::error::{BodyFault, BoxError, RequestBodyError};
+use crate::http1::gate::Gate;
 
 /// The request body that hyper is given.
 ///
@@ -34,6 +35,8 @@ pin_project! {
         begun: Option<B>,
         // Absent once hyper has all of the body and only its end is still awaited.
         bond: Option<Arc<Bond>>,
+        // Of a request with `Expect: 100-continue`, until its body may be sent.
+        gate: Option<Gate>,
         // What the head of the request announces; `None` if the body is sent in chunks.
         announced: Option<u64>,
         given: u64,
@@ -98,6 +101,7 @@ impl<B> Upload<B> {
             fresh: Some(body),
             begun: None,
             bond: None,
+            gate: None,
             announced: framing.announced(),
             given: 0,
         };
@@ -108,6 +112,10 @@ impl<B> Upload<B> {
         }
         bond.set_uploading(true);
         content.bond = Some(bond.clone());
+        // HTTP/1.0 has no 100.
+        if !bond.is_http10() {
+            content.gate = bond.continue_timeout().map(Gate::new);
+        }
         Self(Some(Box::pin(content)))
     }
 
@@ -156,6 +164,7 @@ where
         let Some(content) = &mut self.0 else {
             return Poll::Ready(None);
         };
+        ready!(content.as_mut().poll_gate(cx));
         let polled = content.as_mut().poll_frame(cx);
         if let Some(bond) = &content.bond {
             // Whatever else holds an upload back is not the caller's slowness.
@@ -202,6 +211,17 @@ where
 }
 
 impl<B> Content<B> {
+    /// Ready when the body may be sent.
+    #[inline]
+    fn poll_gate(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        if let (Some(gate), Some(bond)) = (&mut *this.gate, &*this.bond) {
+            ready!(gate.poll_open(bond, cx));
+            *this.gate = None;
+        }
+        Poll::Ready(())
+    }
+
     fn body(&self) -> Option<&B> {
         self.fresh.as_ref().or(self.begun.as_ref())
     }

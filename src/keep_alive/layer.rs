@@ -275,6 +275,23 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
+    /// How long the body of a request with `Expect: 100-continue` waits for the server to say 100; see
+    /// [`ExchangeLayer::expect_continue_timeout`]. Default: 1 s.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_keep_alive::KeepAliveLayer;
+    ///
+    /// let layer = KeepAliveLayer::<http_body_util::Full<bytes::Bytes>>::new()
+    ///     .expect_continue_timeout(Duration::from_secs(3));
+    /// # let _ = layer;
+    /// ```
+    #[doc(alias = "ExpectContinueTimeout")]
+    pub fn expect_continue_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.exchange = self.settings.exchange.expect_continue_timeout(timeout);
+        self
+    }
+
     /// HTTP/1 as hyper's builder says. Default: hyper's defaults.
     pub fn http1(mut self, http1: Builder) -> Self {
         self.settings.handshake = self.settings.handshake.http1(http1);
@@ -396,6 +413,10 @@ mod tests {
                 new().fresh_for_non_idempotent(true),
             ),
             ("drain_unread", new().drain_unread(7, SECOND)),
+            (
+                "expect_continue_timeout",
+                new().expect_continue_timeout(7 * SECOND),
+            ),
             ("http1", new().http1(http1)),
             ("max_interim_responses", new().max_interim_responses(7)),
             ("clock", new().clock(later())),
