@@ -77,3 +77,24 @@ pub(crate) fn is_repeatable<B>(request: &Request<B>) -> bool {
     let is_there = |name: &HeaderName| request.headers().contains_key(name);
     request.method().is_idempotent() || IDEMPOTENCY_KEYS.iter().any(is_there)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_makes_a_request_repeatable_by_either_name() {
+        for (method, name, expected) in [
+            ("GET", "x-other", true),
+            ("PUT", "x-other", true),
+            ("POST", "x-other", false),
+            ("POST", "Idempotency-Key", true),
+            ("POST", "X-Idempotency-Key", true),
+            ("PATCH", "X-Idempotency-Key", true),
+        ] {
+            let request = Request::builder().method(method).header(name, "1");
+            let request = request.body(()).unwrap();
+            assert_eq!(is_repeatable(&request), expected, "{method} {name}");
+        }
+    }
+}

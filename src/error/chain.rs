@@ -128,3 +128,91 @@ pub(super) fn io_error(error: &Any) -> Option<&io::Error> {
     }
     last
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt;
+
+    use super::*;
+    use crate::error::BoxError;
+
+    /// An error of a layer's own.
+    #[derive(Debug)]
+    struct Own(BoxError);
+
+    impl fmt::Display for Own {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a layer's own")
+        }
+    }
+
+    impl StdError for Own {
+        fn source(&self) -> Option<&Any> {
+            Some(&*self.0)
+        }
+    }
+
+    fn io(kind: ErrorKind) -> io::Error {
+        kind.into()
+    }
+
+    #[test]
+    fn only_what_the_transport_says_is_a_reset() {
+        for (kind, fresh, reused) in [
+            (ErrorKind::ConnectionReset, true, true),
+            (ErrorKind::ConnectionAborted, true, true),
+            (ErrorKind::BrokenPipe, true, true),
+            (ErrorKind::UnexpectedEof, true, true),
+            (ErrorKind::TimedOut, false, true),
+            (ErrorKind::HostUnreachable, false, true),
+            (ErrorKind::NetworkUnreachable, false, true),
+            (ErrorKind::NetworkDown, false, true),
+            (ErrorKind::InvalidData, false, false),
+        ] {
+            for (is_reused, expected) in [(false, fresh), (true, reused)] {
+                assert_eq!(is_reset(&io(kind), is_reused), expected, "{kind}");
+                // As a transport wraps it: TLS, and whatever is around that.
+                let held = io::Error::other(Own(io(kind).into()));
+                assert_eq!(is_reset(&held, is_reused), expected, "{kind}");
+                // As a layer does.
+                assert!(!is_reset(&Own(io(kind).into()), is_reused), "{kind}");
+                let of_body = RequestBodyError::failed(io(kind));
+                assert!(!is_reset(&io::Error::other(of_body), is_reused), "{kind}");
+                let of_agent = Error::from_send(io(kind).into(), false);
+                assert!(!is_reset(&io::Error::other(of_agent), is_reused), "{kind}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_pool_denies_is_found_in_layers_and_not_below_a_connector() {
+        let full = || CheckoutError::from(Denied::QueueFull(1));
+        for (error, expected) in [
+            (BoxError::from(full()), true),
+            (Denied::QueueFull(1).into(), true),
+            (Own(full().into()).into(), true),
+            (io::Error::other(Own(full().into())).into(), true),
+            (CheckoutError::Connect(full().into()).into(), false),
+            (
+                Own(CheckoutError::Connect(full().into()).into()).into(),
+                false,
+            ),
+            (Error::from_checkout(full().into()).into(), false),
+        ] {
+            let found = denied(&*error);
+            assert_eq!(found.is_some(), expected, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn the_system_error_is_the_one_with_a_number() {
+        let system = io::Error::from_raw_os_error(1);
+        let error = io::Error::other(Own(io::Error::other(Own(system.into())).into()));
+        assert_eq!(io_error(&error).unwrap().raw_os_error(), Some(1));
+        let without = io::Error::other(Own(io(ErrorKind::TimedOut).into()));
+        assert_eq!(io_error(&without).unwrap().kind(), ErrorKind::TimedOut);
+        assert!(io_error(&Own("text".into())).is_none());
+        let of_body = Own(RequestBodyError::failed(io(ErrorKind::TimedOut)).into());
+        assert!(io_error(&of_body).is_none());
+    }
+}

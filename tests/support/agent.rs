@@ -130,11 +130,21 @@ pub fn post(url: impl AsRef<str>, body: impl Into<Bytes>) -> Req {
         .expect("a valid request")
 }
 
+/// No error in a chain of sources has the text of the one above it.
+pub fn says_nothing_twice(error: &Error) {
+    let mut above: &dyn std::error::Error = error;
+    while let Some(source) = above.source() {
+        assert_ne!(above.to_string(), source.to_string(), "{error:?}");
+        above = source;
+    }
+}
+
 /// Reads a response to its end.
 pub async fn read(response: Response<Body>) -> Result<Answer, Error> {
     let status = response.status();
     let info = response.body().connection().clone();
-    let body = response.into_body().collect().await?.to_bytes();
+    let body = response.into_body().collect().await;
+    let body = body.inspect_err(says_nothing_twice)?.to_bytes();
     Ok(Answer {
         status,
         body: String::from_utf8_lossy(&body).into_owned(),
@@ -147,7 +157,8 @@ pub async fn send<S>(client: &S, request: Req) -> Result<Answer, Error>
 where
     S: Service<Req, Response = Response<Body>, Error = Error> + Clone,
 {
-    read(client.clone().oneshot(request).await?).await
+    let response = client.clone().oneshot(request).await;
+    read(response.inspect_err(says_nothing_twice)?).await
 }
 
 /// GETs, and reads to the end.

@@ -1,16 +1,19 @@
 //! How connections end: what was cut off is told from what was all, and we say goodbye.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
+use tower::Layer;
 use tower_keep_alive::KeepAliveLayer;
+use tower_keep_alive::connect::TcpConnector;
 
-use crate::support::agent::{at_rest, fetch};
+use crate::support::agent::{agent_over, at_rest, fetch, post, send};
 use crate::support::tls::{CA, localhost};
-use crate::support::{Conn, Server, eventually, script};
+use crate::support::{Conn, Fault, Server, TrapConnector, eventually, script};
 use crate::{agent, agent_with, idle, text};
 
 /// How a server ends a connection.
@@ -170,6 +173,29 @@ async fn a_healthy_connection_is_used_for_ever() {
         let status = handle.status();
         assert_eq!((status.created, status.requests), (1, 500));
         assert_eq!((server.accepted(), server.requests()), (1, 500));
+        at_rest(&handle).await;
+    }
+}
+
+/// rustls gives the plain error of the transport, whatever it had written before.
+#[tokio::test]
+async fn a_write_that_fails_inside_a_record_is_not_taken_for_none() {
+    for (accepts, is_unsent) in [(0, true), (9, false)] {
+        let server = Server::start_tls(localhost().server(), script::ok).await;
+        let trap = TrapConnector::new(TcpConnector::new());
+        let connector = CA.trusted().layer(trap.clone());
+        let (client, handle) = agent_over(KeepAliveLayer::new(), connector);
+        fetch(&client, server.url("/")).await.unwrap();
+        trap.set(Fault {
+            accepts,
+            write: Some(ErrorKind::BrokenPipe),
+            read: None,
+        });
+        let error = send(&client, post(server.url("/"), "content")).await;
+        let error = error.expect_err("it breaks");
+        assert!(error.is_reset() && error.is_reused(), "{error:?}");
+        assert_eq!(error.is_unsent(), is_unsent, "{accepts}: {error:?}");
+        assert_eq!(error.io_error().unwrap().kind(), ErrorKind::BrokenPipe);
         at_rest(&handle).await;
     }
 }
