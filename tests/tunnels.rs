@@ -253,7 +253,10 @@ async fn connect_names_the_target_as_host_and_nothing_more() {
             async move {
                 let mut bytes = Vec::new();
                 while !bytes.ends_with(b"\r\n\r\n") {
-                    bytes.extend(conn.read().await);
+                    match conn.read().await {
+                        more if more.is_empty() => break,
+                        more => bytes.extend(more),
+                    }
                 }
                 asked.send(bytes).unwrap();
             }

@@ -24,7 +24,9 @@ pub enum Over {
 pub fn over() -> Over {
     static OVER: OnceLock<Over> = OnceLock::new();
     // A process of its own, which connects over TCP alone; and tests that say themselves where proxies are, and TLS.
-    if let "connecting" | "proxy" | "proxies" | "tls" = env!("CARGO_CRATE_NAME") {
+    if let "connecting" | "isolation" | "proxies" | "proxy" | "socks_names" | "tls" | "tunnels" =
+        env!("CARGO_CRATE_NAME")
+    {
         return Over::Tcp;
     }
     *OVER.get_or_init(|| match std::env::var("TEST_OVER").as_deref() {
