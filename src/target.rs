@@ -116,6 +116,7 @@ pub struct Destination {
     /// `https`, and not `http`.
     https: bool,
     secured: bool,
+    read_by_proxy: bool,
     reuse: Reuse,
     returning: bool,
     /// In a box: most requests say nothing, and every one is moved.
@@ -206,6 +207,7 @@ impl Destination {
             port: origin.port,
             https: origin.https,
             secured: false,
+            read_by_proxy: false,
             reuse: Reuse::Any,
             returning: false,
             terms: None,
@@ -316,6 +318,16 @@ impl Destination {
     #[inline]
     pub(crate) fn is_https(&self) -> bool {
         self.https
+    }
+
+    /// A proxy reads the request and answers it: no tunnel is made.
+    pub(crate) fn set_read_by_proxy(&mut self) {
+        self.read_by_proxy = true;
+    }
+
+    #[inline]
+    pub(crate) fn is_read_by_proxy(&self) -> bool {
+        self.read_by_proxy
     }
 
     /// What is connected to is spoken with in the clear, whatever the URI's scheme says.

@@ -9,8 +9,8 @@ use http::StatusCode;
 use http::header::{HeaderName, HeaderValue, PROXY_AUTHORIZATION};
 use http_body_util::Full;
 use hyper_util::rt::TokioIo;
-use support::agent::{Req, at_rest, get, send};
-use support::{Conn, Server, proxies};
+use support::agent::{Req, agent_over, at_rest, get, send};
+use support::{Conn, Server, eventually, proxies};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::util::MapRequest;
 use tower::{Layer, ServiceExt};
@@ -24,18 +24,14 @@ type Secured = MapRequest<Proxied<TcpConnector>, fn(Destination) -> Destination>
 type Client = KeepAlive<Secured, Full<Bytes>>;
 
 fn agent() -> (Client, AgentHandle) {
-    let layer = KeepAliveLayer::new();
-    let handle = layer.handle();
     let connector = ProxiedLayer::new().layer(TcpConnector::new());
     let connector = connector.map_request(Destination::secured as _);
-    (layer.layer(connector), handle)
+    agent_over(KeepAliveLayer::new(), connector)
 }
 
 fn agent_without_tls() -> (KeepAlive<Proxied<TcpConnector>, Full<Bytes>>, AgentHandle) {
-    let layer = KeepAliveLayer::new();
-    let handle = layer.handle();
-    let client = layer.layer(ProxiedLayer::new().layer(TcpConnector::new()));
-    (client, handle)
+    let connector = ProxiedLayer::new().layer(TcpConnector::new());
+    agent_over(KeepAliveLayer::new(), connector)
 }
 
 fn proxy(login: &str, server: &Server) -> Proxy {
@@ -271,7 +267,7 @@ async fn connect_names_the_target_as_host_and_nothing_more() {
         };
         let expected = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{login}\r\n");
         assert_eq!(
-            String::from_utf8(seen.recv().await.unwrap()).unwrap(),
+            String::from_utf8(seen.try_recv().unwrap()).unwrap(),
             expected
         );
         at_rest(&handle).await;
@@ -628,4 +624,50 @@ async fn the_callers_own_connect_is_for_the_proxy_where_everything_else_is_tunne
         );
     }
     at_rest(&handle).await;
+}
+
+/// It is the proxy's word about the connection to it, beside `Connection`; from an origin it says nothing.
+#[tokio::test]
+async fn proxy_connection_close_is_heeded_from_a_proxy_that_reads_the_request() {
+    let said = |value: &'static str| {
+        Server::start(move |mut conn: Conn| async move {
+            while let Some(head) = conn.request().await {
+                let status = match head.method.as_str() {
+                    "CONNECT" => "407 Who?",
+                    _ => "200 OK",
+                };
+                let head = format!("HTTP/1.1 {status}\r\nProxy-Connection: {value}");
+                conn.respond_with(&head, "ok").await;
+            }
+        })
+    };
+    for (value, is_last) in [("close", true), ("x, CLOSE", true), ("keep-alive", false)] {
+        let server = said(value).await;
+        let (client, handle) = agent_without_tls();
+        let proxy = proxy("", &server);
+        let asking: [fn(&Proxy) -> Req; 2] = [
+            |proxy| through(proxy, "http://origin.test/"),
+            |proxy| own_connect(proxy, "origin.test:443"),
+        ];
+        for asking in asking {
+            for round in 0..2 {
+                let answer = send(&client, asking(&proxy)).await.unwrap();
+                assert_eq!(answer.info.is_reused(), round == 1 && !is_last, "{value}");
+            }
+        }
+        at_rest(&handle).await;
+        // One for each target.
+        let open = if is_last { 0 } else { 2 };
+        eventually("what is closed is gone", || handle.status().open() == open).await;
+        let finals = handle.status().closes.get(&Cause::Final).copied();
+        assert_eq!(finals, is_last.then_some(4), "{value}");
+
+        // Asked directly, it is an origin. (What an agent's connector leads to may be a proxy: `absolute_form` says so.)
+        let (client, handle) = agent_without_tls();
+        for reused in [false, true] {
+            let answer = send(&client, get(server.url("/"))).await.unwrap();
+            assert_eq!(answer.info.is_reused(), reused, "{value}");
+        }
+        at_rest(&handle).await;
+    }
 }

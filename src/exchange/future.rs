@@ -12,7 +12,7 @@ use crate::cause::Cause;
 use crate::error::{BoxError, Error, SendError};
 use crate::exchange::hint::{self, Hint};
 use crate::exchange::layer::Settings;
-use crate::exchange::{Body, fields, request};
+use crate::exchange::{Body, fields, request, to_proxy};
 use crate::info::ConnectionInfo;
 use crate::poolable::{Poolable, Use};
 use crate::target::{Destination, Target};
@@ -212,6 +212,10 @@ where
                 let asked = Asks {
                     connects: *this.connects,
                     is_last: *this.is_last,
+                    of_proxy: this
+                        .destination
+                        .as_ref()
+                        .is_some_and(Destination::is_read_by_proxy),
                 };
                 let (held, info) = answered(conn, response, &this.given.settings, asked);
                 let drain = this.given.settings.drain_unread;
@@ -284,6 +288,8 @@ struct Asks {
     connects: bool,
     /// To be closed after it.
     is_last: bool,
+    /// It is a proxy that reads it, and answers.
+    of_proxy: bool,
 }
 
 /// The head of a response is here, and what it says of its connection is heeded. The use goes on with the body; it is over
@@ -301,7 +307,8 @@ where
 {
     let lifespan = conn.lifespan_mut();
     let Hint { mut word, is_last } = hint::read(response, settings.server_hint_margin);
-    if is_last || asked.is_last {
+    let is_last = is_last || asked.is_last;
+    if is_last || asked.of_proxy && to_proxy::says_close(response.headers()) {
         lifespan.bond().note(Cause::Final);
         // hyper ends the connection for most of the reasons, and not for all.
         word.uses = 0;

@@ -46,16 +46,17 @@ pub(super) fn aim<B: Body>(
     }
     let asked = mem::replace(request.uri_mut(), form);
     let destination = destination.insert(Destination::new(asked, origin));
-    let mut is_read_by_proxy = false;
     if let Some(route) = route {
         destination.set_route(route);
-        is_read_by_proxy = to_proxy::prepare(request.headers_mut(), destination, connects)?;
+        to_proxy::prepare(request.headers_mut(), destination, connects)?;
     }
     if connects {
         let target = destination.authority().clone();
         name_target(request.headers_mut(), &target);
         *request.uri_mut() = Uri::from(target);
-    } else if !destination.is_https() && (is_read_by_proxy || settings.absolute_form) {
+    } else if !destination.is_https() && (destination.is_read_by_proxy() || settings.absolute_form)
+    {
+        destination.set_read_by_proxy();
         *request.uri_mut() = absolute_form(destination, request.uri().path_and_query());
     }
     match request.version() {

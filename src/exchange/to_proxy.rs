@@ -1,25 +1,28 @@
 //! What a route through a proxy changes about a request.
 
-use http::HeaderMap;
 #[cfg(feature = "proxy")]
 use http::header::PROXY_AUTHORIZATION;
+use http::header::{HeaderMap, HeaderName};
 
 use crate::error::TargetError;
+use crate::exchange::tokens;
 #[cfg(feature = "proxy")]
 use crate::route::Route;
 use crate::target::Destination;
 
-/// Gives the proxy of the request's route its fields, and says whether it is the proxy that reads the request. If not, the
-/// request goes through a tunnel to the origin, which never sees what is the proxy's.
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Gives the proxy of the request's route its fields. Unless it is the proxy that reads the request, which the destination
+/// is told then, the request goes through a tunnel to the origin, which never sees what is the proxy's.
 #[cfg(feature = "proxy")]
 #[cold]
 pub(super) fn prepare(
     headers: &mut HeaderMap,
     destination: &mut Destination,
     connects: bool,
-) -> Result<bool, TargetError> {
+) -> Result<(), TargetError> {
     let Some(proxy) = destination.route().and_then(Route::proxy).cloned() else {
-        return Ok(false);
+        return Ok(());
     };
     let asks_proxy = connects && proxy.protocol().is_http();
     if asks_proxy {
@@ -35,7 +38,8 @@ pub(super) fn prepare(
             // The caller's own stands.
             headers.entry(name).or_insert_with(|| value.clone());
         }
-        return Ok(true);
+        destination.set_read_by_proxy();
+        return Ok(());
     }
     if headers.get_all(PROXY_AUTHORIZATION).iter().nth(1).is_some() {
         let why = "it is there more than once";
@@ -49,15 +53,19 @@ pub(super) fn prepare(
         let proxy = proxy.with_authorization(own);
         destination.set_route(route.with_proxy(proxy));
     }
-    Ok(false)
+    Ok(())
+}
+
+/// Whether a proxy says that it closes the connection after this response, in the field that proxies use for it beside
+/// `Connection` (no RFC has it; curl and browsers heed it).
+#[cold]
+pub(super) fn says_close(fields: &HeaderMap) -> bool {
+    let mut values = fields.get_all(PROXY_CONNECTION).iter();
+    values.any(|value| tokens::has(value, "close"))
 }
 
 /// Without the feature `proxy` no route names one.
 #[cfg(not(feature = "proxy"))]
-pub(super) fn prepare(
-    _: &mut HeaderMap,
-    _: &mut Destination,
-    _: bool,
-) -> Result<bool, TargetError> {
-    Ok(false)
+pub(super) fn prepare(_: &mut HeaderMap, _: &mut Destination, _: bool) -> Result<(), TargetError> {
+    Ok(())
 }
