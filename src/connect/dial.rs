@@ -229,7 +229,9 @@ mod tests {
                 result
             }
         };
-        let result = dial(addresses, pace, connect).await;
+        let dial = dial(addresses, pace, connect);
+        let result = tokio::time::timeout(Duration::from_secs(3600), dial).await;
+        let result = result.expect("every dial comes to an end");
         assert_eq!(alive.get(), 0, "no attempt outlives the dial");
         let result = result.map_err(|failed| {
             let told = |(address, error): &(SocketAddr, io::Error)| {
