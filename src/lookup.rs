@@ -49,7 +49,6 @@ struct Side {
 }
 
 #[cfg(feature = "proxy")]
-#[allow(dead_code, reason = "SOCKS does not ask for it yet")]
 impl SideLookup {
     pub(crate) fn new(lookup: Lookup) -> Self {
         let found = OnceLock::new();

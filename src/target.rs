@@ -182,17 +182,10 @@ struct Terms {
     partition: Option<Partition>,
     route: Option<Route>,
     connect_timeout: Option<Duration>,
-    /// The URI has a port that its caller did not write: see [`IMPLIED_PORT`].
-    implied_port: bool,
     #[cfg(feature = "proxy")]
     side_lookup: Option<SideLookup>,
     waiting_since: Option<Instant>,
 }
-
-/// The path and query of a secured destination's URI whose port is only the default of `https`. Such a URI is `http` and has
-/// to name port 443, and without this mark a connector of URIs could not tell that a port from its resolver may stand
-/// instead. Nobody else looks at this part of a URI that is connected to.
-const IMPLIED_PORT: &str = "/?implied-port";
 
 /// To be referred to.
 static HTTP: Scheme = Scheme::HTTP;
@@ -298,13 +291,11 @@ impl Destination {
 
     /// Whether the caller wrote a port into the URI.
     pub(crate) fn has_port(&self) -> bool {
-        let is_implied = self.terms.as_ref().is_some_and(|terms| terms.implied_port);
-        !is_implied && matches!(Place::of(self.authority().as_str()).port, Ok(Some(_)))
+        matches!(Place::of(self.authority().as_str()).port, Ok(Some(_)))
     }
 
     /// Has the connector look up a second host before it connects to this one.
     #[cfg(feature = "proxy")]
-    #[allow(dead_code, reason = "SOCKS does not ask for it yet")]
     pub(crate) fn set_side_lookup(&mut self, lookup: SideLookup) {
         self.terms().side_lookup = Some(lookup);
     }
@@ -398,26 +389,16 @@ impl TryFrom<Uri> for Destination {
 
     fn try_from(uri: Uri) -> Result<Self, Error> {
         let origin = Origin::of(&uri, false).map_err(|fault| Error::new(Kind::Target(fault)))?;
-        let is_implied = uri.path_and_query().is_some_and(|it| it == IMPLIED_PORT);
-        let mut destination = Self::new(uri, origin);
-        if is_implied {
-            destination.terms().implied_port = true;
-        }
-        Ok(destination)
+        Ok(Self::new(uri, origin))
     }
 }
 
 /// Without the route: for connectors that cannot follow one. One that is [`secured`](Destination::secured) is `http`, with
-/// its port written out; if the caller did not write that port, the URI has a query that says so to connectors of
-/// [`connect`](crate::connect).
+/// its port written out, and so no longer tells whether the caller wrote that port.
 impl From<Destination> for Uri {
     fn from(destination: Destination) -> Self {
         let mut parts = http::uri::Parts::default();
-        let mut path = "/";
         if destination.secured {
-            if !destination.has_port() {
-                path = IMPLIED_PORT;
-            }
             let host = destination.authority().host();
             let authority = Authority::try_from(format!("{host}:{}", destination.port));
             parts.scheme = Some(Scheme::HTTP);
@@ -426,7 +407,7 @@ impl From<Destination> for Uri {
             parts.scheme = Some(destination.scheme().clone());
             parts.authority = destination.uri.into_parts().authority;
         }
-        parts.path_and_query = Some(PathAndQuery::from_static(path));
+        parts.path_and_query = Some(PathAndQuery::from_static("/"));
         Self::from_parts(parts).expect("a scheme, an authority and a path make a URI")
     }
 }
@@ -448,21 +429,17 @@ mod tests {
     #[test]
     fn below_tls_it_is_http_with_its_port() {
         for (asked, below) in [
-            ("https://h/", "http://h:443/?implied-port"),
-            ("https://me:secret@h/", "http://h:443/?implied-port"),
-            ("https://h:/", "http://h:443/?implied-port"),
+            ("https://h/", "http://h:443/"),
+            ("https://me:secret@h/", "http://h:443/"),
+            ("https://h:/", "http://h:443/"),
             ("https://h:443/", "http://h:443/"),
             ("https://h:8443/path?query", "http://h:8443/"),
-            ("https://[::1]/", "http://[::1]:443/?implied-port"),
+            ("https://[::1]/", "http://[::1]:443/"),
             ("https://[::1]:8443/", "http://[::1]:8443/"),
         ] {
             let destination = Destination::try_from(asked.parse::<Uri>().unwrap()).unwrap();
             assert_eq!(*destination.scheme(), Scheme::HTTPS);
-            let has_port = destination.has_port();
-            let uri = Uri::from(destination.secured());
-            assert_eq!(uri, below, "{asked}");
-            let again = Destination::try_from(uri).unwrap();
-            assert_eq!(again.has_port(), has_port, "{asked}");
+            assert_eq!(Uri::from(destination.secured()), below, "{asked}");
         }
     }
 

@@ -13,11 +13,11 @@ use std::vec;
 
 use futures_util::future::join_all;
 use hyper_util::client::legacy::connect::dns::Name;
-use support::agent::{agent_over, at_rest, fetch};
+use support::agent::{agent_over, at_rest, fetch, get, send};
 use support::{RefusingPort, Server, script};
 use tower::{Layer, Service};
-use tower_keep_alive::connect::{TcpConnector, UriConnector};
-use tower_keep_alive::{BoxError, Error, KeepAliveLayer};
+use tower_keep_alive::connect::{ProxiedLayer, Proxy, TcpConnector};
+use tower_keep_alive::{BoxError, Error, KeepAliveLayer, Route};
 
 #[cfg(target_os = "linux")]
 use support::SwallowingPort;
@@ -42,11 +42,6 @@ fn texts(error: &Error) -> Vec<String> {
     let first: &(dyn StdError + 'static) = error;
     let chain = iter::successors(Some(first), |&error| error.source());
     chain.map(ToString::to_string).collect()
-}
-
-/// The system's error in the chain.
-fn system(error: &Error) -> Option<&io::Error> {
-    iter::successors(error.source(), |&error| error.source()).find_map(|error| error.downcast_ref())
 }
 
 /// The text of no error is in that of the error before it.
@@ -119,26 +114,14 @@ async fn a_port_of_the_resolver_stands_under_tls_too() {
     let server = Server::start_tls(identity.server(), script::ok).await;
     let nobody = RefusingPort::new();
     let tls = |addr| support::tls::CA.trusted().layer(connector(vec![addr]));
-    // Over a connector of URIs, and over one of destinations.
-    let of_uris = UriConnector::new(tls(server.addr()));
-    let of_uris = agent_over(KeepAliveLayer::new(), of_uris);
-    let of_destinations = agent_over(KeepAliveLayer::new(), tls(server.addr()));
-    fetch(&of_uris.0, "https://host.test/").await.unwrap();
-    fetch(&of_destinations.0, "https://host.test/")
-        .await
-        .unwrap();
+    let (client, handle) = agent_over(KeepAliveLayer::new(), tls(server.addr()));
+    fetch(&client, "https://host.test/").await.unwrap();
     let port = nobody.addr().port();
-    let url = format!("https://host.test:{port}/");
-    for answer in [
-        fetch(&of_uris.0, &url).await,
-        fetch(&of_destinations.0, &url).await,
-    ] {
-        let told = texts(&answer.unwrap_err()).join(": ");
-        assert!(told.contains(&nobody.addr().to_string()), "{told}");
-    }
-    assert_eq!(server.accepted(), 2);
-    at_rest(&of_uris.1).await;
-    at_rest(&of_destinations.1).await;
+    let answer = fetch(&client, format!("https://host.test:{port}/")).await;
+    let told = texts(&answer.unwrap_err()).join(": ");
+    assert!(told.contains(&nobody.addr().to_string()), "{told}");
+    assert_eq!(server.accepted(), 1);
+    at_rest(&handle).await;
 }
 
 #[tokio::test]
@@ -146,12 +129,7 @@ async fn a_name_without_addresses_is_told_by_its_name() {
     let (client, handle) = agent_over(KeepAliveLayer::new(), connector(Vec::new()));
     let error = fetch(&client, "http://host.test/").await.unwrap_err();
     assert!(error.is_connect() && error.is_unsent(), "{error:?}");
-    let told = texts(&error);
-    assert!(
-        told.join(": ").contains("host.test has no address"),
-        "{told:?}"
-    );
-    assert!(says_nothing_twice(&told), "{told:?}");
+    assert_eq!(texts(&error), ["cannot connect: host.test has no address"]);
     at_rest(&handle).await;
 }
 
@@ -165,12 +143,8 @@ async fn a_name_that_cannot_be_resolved_is_told_with_the_resolvers_error() {
     let (client, handle) = agent_over(KeepAliveLayer::new(), connector);
     let error = fetch(&client, "http://host.test/").await.unwrap_err();
     assert!(error.is_connect() && error.is_unsent(), "{error:?}");
-    let told = texts(&error);
-    assert!(
-        told.join(": ")
-            .contains("resolve host.test: the resolver knows no 9"),
-        "{told:?}"
-    );
+    let told = ["cannot resolve host.test", "the resolver knows no 9"];
+    assert_eq!(texts(&error), told);
     at_rest(&handle).await;
 }
 
@@ -181,10 +155,10 @@ async fn a_connect_error_names_the_address_and_keeps_the_systems_error() {
     let error = fetch(&client, nobody.url("/")).await.unwrap_err();
     assert!(error.is_connect() && error.is_unsent(), "{error:?}");
     let told = texts(&error);
-    let expected = format!("connect to {}: connection refused", nobody.addr());
-    assert!(told.join(": ").contains(&expected), "{told:?}");
+    let expected = format!("cannot connect to {}: connection refused", nobody.addr());
+    assert_eq!(told[0], expected);
     assert!(says_nothing_twice(&told), "{told:?}");
-    let system = system(&error).expect("the system's error");
+    let system = error.io_error().expect("the system's error");
     assert_eq!(system.kind(), io::ErrorKind::ConnectionRefused);
     assert!(system.raw_os_error().is_some());
     at_rest(&handle).await;
@@ -198,10 +172,10 @@ async fn a_connect_error_names_every_address_that_was_tried_and_the_name() {
     let error = fetch(&client, "http://host.test/").await.unwrap_err();
     let told = texts(&error);
     let expected = format!(
-        "connect to {}: connection refused, to {}: connection refused (host.test)",
+        "cannot connect to {}: connection refused, to {}: connection refused (host.test)",
         addresses[0], addresses[1]
     );
-    assert!(told.join(": ").contains(&expected), "{told:?}");
+    assert_eq!(told[0], expected);
     assert!(says_nothing_twice(&told), "{told:?}");
     at_rest(&handle).await;
 }
@@ -214,8 +188,47 @@ async fn a_local_address_that_cannot_be_bound_is_named() {
     let (client, handle) = agent_over(KeepAliveLayer::new(), connector);
     let error = fetch(&client, nobody.url("/")).await.unwrap_err();
     let told = texts(&error);
-    let expected = format!("connect from 192.0.2.1 to {}: ", nobody.addr());
-    assert!(told.join(": ").contains(&expected), "{told:?}");
+    let expected = format!("cannot connect from 192.0.2.1 to {}: ", nobody.addr());
+    assert!(told[0].starts_with(&expected), "{told:?}");
+    assert!(says_nothing_twice(&told), "{told:?}");
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn a_proxy_that_cannot_be_connected_to_is_told_with_its_address() {
+    let nobody = RefusingPort::new();
+    let connector = ProxiedLayer::new().layer(TcpConnector::new());
+    let (client, handle) = agent_over(KeepAliveLayer::new(), connector);
+    let proxy: Proxy = nobody.url("").parse().unwrap();
+    let mut request = get("http://origin.test/");
+    let route = Route::new().with_proxy(proxy.clone());
+    request.extensions_mut().insert(route);
+    let error = send(&client, request).await.unwrap_err();
+    assert!(error.is_connect() && error.is_unsent(), "{error:?}");
+    let told = texts(&error);
+    assert_eq!(told[0], format!("cannot connect through {proxy}"));
+    let hop = format!("connect to {}: connection refused", nobody.addr());
+    assert_eq!(told[1], hop);
+    assert!(told.len() == 3 && says_nothing_twice(&told), "{told:?}");
+    let system = error.io_error().expect("the system's error");
+    assert_eq!(system.kind(), io::ErrorKind::ConnectionRefused);
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn a_handshake_that_fails_is_told_in_words_with_the_server() {
+    let server = Server::start(|mut conn| async move {
+        conn.respond("not TLS").await;
+    })
+    .await;
+    let tls = support::tls::CA.trusted().layer(TcpConnector::new());
+    let (client, handle) = agent_over(KeepAliveLayer::new(), tls);
+    let url = server.url("/").replacen("http", "https", 1);
+    let error = fetch(&client, url).await.unwrap_err();
+    assert!(error.is_connect() && error.is_unsent(), "{error:?}");
+    let told = texts(&error);
+    let words = "cannot agree on TLS with 127.0.0.1: what the server speaks is not TLS";
+    assert_eq!(told[0], words);
     assert!(says_nothing_twice(&told), "{told:?}");
     at_rest(&handle).await;
 }

@@ -243,8 +243,7 @@ async fn an_origin_of_ipv6_is_a_connect_error_through_a_proxy_of_socks4() {
         let request = through(&proxy, "http://[::1]:9/");
         let error = send(&client, request).await.unwrap_err();
         assert!(error.is_connect() && error.is_unsent(), "{error:?}");
-        let source = error.source().and_then(std::error::Error::source);
-        let said = source.expect("why").to_string();
+        let said = error.source().expect("why").to_string();
         assert!(said.contains(why), "{said}");
         assert_eq!(handle.status().create_errors, 1);
         assert!(handle.status().idle.is_empty());
@@ -306,10 +305,9 @@ where
     assert_eq!(status.closes[&Cause::Connect], 1);
     assert!(status.idle.is_empty());
     at_rest(&handle).await;
-    let source = error.source().expect("which proxy");
-    assert!(source.to_string().contains(&proxy.to_string()), "{source}");
+    assert_eq!(error.to_string(), format!("cannot connect through {proxy}"));
     assert!(!format!("{error:?}").contains("secret"), "{error:?}");
-    source.source().expect("what it did").to_string()
+    error.source().expect("what it did").to_string()
 }
 
 #[tokio::test]
@@ -382,8 +380,7 @@ async fn a_proxy_that_cannot_be_connected_to_keeps_its_cause() {
             kinds(&error).contains(&io::ErrorKind::ConnectionRefused),
             "{scheme}: {error:?}"
         );
-        let source = error.source().expect("which proxy").to_string();
-        assert!(source.contains(&proxy.to_string()), "{source}");
+        assert_eq!(error.to_string(), format!("cannot connect through {proxy}"));
         assert_eq!(handle.status().create_errors, 1);
         at_rest(&handle).await;
     }

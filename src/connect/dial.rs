@@ -334,7 +334,7 @@ mod tests {
         assert_eq!(run.begun, [(0, 0), (1, 1000), (2, 1100)]);
         assert_eq!(run.took, 1600);
         // The first had been given up.
-        let fates = [Connects(1500), Connects(100)];
+        let fates = [Connects(1050), Connects(100)];
         let run = self::run(&fates, None, Some(2000)).await;
         assert_eq!((run.result, run.took), (Ok(1), 1100));
     }

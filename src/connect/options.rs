@@ -65,8 +65,23 @@ impl Options {
 
     fn tcp_keepalive(self) -> Option<TcpKeepalive> {
         let keepalive = TcpKeepalive::new().with_time(self.keepalive?);
-        // OpenBSD and Solaris have the switch and nothing to set.
-        #[cfg(not(any(target_os = "openbsd", target_os = "solaris", target_os = "haiku")))]
+        // Those of which socket2 knows how. The others (OpenBSD, Solaris) have their own two numbers.
+        #[cfg(any(
+            target_os = "android",
+            target_os = "cygwin",
+            target_os = "dragonfly",
+            target_os = "freebsd",
+            target_os = "fuchsia",
+            target_os = "illumos",
+            target_os = "ios",
+            target_os = "linux",
+            target_os = "macos",
+            target_os = "netbsd",
+            target_os = "tvos",
+            target_os = "visionos",
+            target_os = "watchos",
+            target_os = "windows",
+        ))]
         let keepalive = {
             let keepalive = match self.keepalive_interval {
                 Some(interval) => keepalive.with_interval(interval),

@@ -1,4 +1,3 @@
-use std::error::Error as StdError;
 use std::fmt;
 use std::future::{Future, ready};
 use std::net::SocketAddr;
@@ -231,7 +230,8 @@ impl Way {
         }
         let is_plain = *destination.scheme() == Scheme::HTTP;
         if !is_plain && !destination.is_secured() {
-            return Err("the scheme is not http, and without TLS that is all there is".into());
+            let why = "connect: the scheme is not http, and without TLS that is all there is";
+            return Err(ConnectError::new(why).into());
         }
         let mut hop = proxy.destination()?.with_route(route.to_proxy());
         let tunnel = if !proxy.tunnels(!is_plain) {
@@ -267,7 +267,7 @@ impl Through {
         connected.map_err(|source| match source.is::<Error>() {
             // A refusal says which proxy it is of.
             true => source,
-            false => ProxyError { proxy, source }.into(),
+            false => ConnectError::caused_by(format!("connect through {proxy}"), source).into(),
         })
     }
 }
@@ -311,25 +311,6 @@ async fn asked(proxy: &Proxy, side: &SideLookup) -> Result<Uri, BoxError> {
     }
     let found = resolve(&mut GaiResolver::new(), side.lookup()).await?;
     socks::by_address(proxy, host, &found)
-}
-
-/// Which proxy it was.
-#[derive(Debug)]
-struct ProxyError {
-    proxy: Proxy,
-    source: BoxError,
-}
-
-impl fmt::Display for ProxyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no connection through {}", self.proxy)
-    }
-}
-
-impl StdError for ProxyError {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        Some(&*self.source)
-    }
 }
 
 /// Resolves to a transport that leads through a proxy. Boxed: connecting is rare.

@@ -13,6 +13,7 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 
 use crate::cause::Cause;
+use crate::connect_error::ConnectError;
 use crate::info::ConnectionInfo;
 #[cfg(feature = "proxy")]
 use crate::proxy::Refusal;
@@ -215,6 +216,10 @@ impl Error {
     }
 
     /// No connection could be made. Nothing was sent.
+    ///
+    /// Where a connector of [`connect`](crate::connect) failed, the text names what could not be connected to and why:
+    /// each address that was tried, the name that has none, the path of a Unix socket, the proxy, the server of a
+    /// handshake.
     #[must_use]
     pub fn is_connect(&self) -> bool {
         #[cfg(feature = "proxy")]
@@ -395,6 +400,14 @@ impl Error {
         chain::io_error(self.source()?)
     }
 
+    /// What a connector of ours said, whose text this error has as its own.
+    fn connect_error(&self) -> Option<&ConnectError> {
+        match self.0.kind {
+            Kind::Connect { .. } => self.0.source.as_ref()?.downcast_ref(),
+            _ => None,
+        }
+    }
+
     /// The connection that failed, where there was one.
     #[must_use]
     pub fn connection(&self) -> Option<&ConnectionInfo> {
@@ -418,7 +431,10 @@ impl fmt::Display for Error {
         match &self.0.kind {
             Kind::Target(fault) => return fault.fmt(f),
             Kind::RequestBody(fault) => return fault.fmt(f),
-            Kind::Connect { .. } => f.write_str("cannot connect")?,
+            Kind::Connect { .. } => match self.connect_error() {
+                Some(error) => write!(f, "cannot {error}")?,
+                None => f.write_str("cannot connect")?,
+            },
             #[cfg(feature = "proxy")]
             Kind::Refused(refusal) => refusal.fmt(f)?,
             Kind::Timeout(TimeoutKind::Connect, after) => {
@@ -450,9 +466,11 @@ impl fmt::Display for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        match &self.0.source {
-            Some(source) => Some(&**source),
-            None => None,
+        match (self.connect_error(), &self.0.source) {
+            // Its text has been said.
+            (Some(error), _) => error.source(),
+            (None, Some(source)) => Some(&**source),
+            (None, None) => None,
         }
     }
 }
