@@ -123,3 +123,72 @@ async fn sweep<C: Poolable>(watch: Watch, pool: Weak<Shared<C>>) {
         rest = Duration::from_millis(1).max(Duration::from_nanos(400 * looked_at as u64));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cause::Cause;
+    use crate::pool::tests::{at_rest, made};
+    use crate::pool::{Limits, Pool};
+
+    /// Far above what the wall clock, which is not paused, moves in a test.
+    const STEP: Duration = Duration::from_secs(10);
+
+    const HOSTS: [&str; 6] = [
+        "http://a/",
+        "http://b/",
+        "http://c/",
+        "http://d/",
+        "http://e/",
+        "http://f/",
+    ];
+
+    /// Connections to these hosts, given back in this order, each of which may be idle for so many steps.
+    async fn each_closes_in_its_time(idle: &[(&'static str, u32)]) {
+        let pool = Pool::new(Limits::new());
+        let conns: Vec<_> = idle.iter().map(|&(host, _)| made(&pool, host)).collect();
+        for (mut conn, &(_, steps)) in conns.into_iter().zip(idle) {
+            conn.connection().lifespan_mut().limit_idle(STEP * steps);
+            conn.give_back();
+        }
+        tokio::time::sleep(STEP / 2).await;
+        let last = idle.iter().map(|&(_, steps)| steps).max().unwrap();
+        for step in 1..=last {
+            tokio::time::sleep(STEP).await;
+            let expected = idle.iter().filter(|&&(_, steps)| steps > step).count();
+            let open = pool.handle().status().open();
+            assert_eq!(open, expected, "after {step} steps: {idle:?}");
+        }
+        assert_eq!(
+            pool.handle().status().closes[&Cause::Idle],
+            idle.len() as u64
+        );
+        at_rest(pool);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_idle_connection_of_a_host_closes_in_its_time() {
+        for order in [
+            [1, 2, 3],
+            [1, 3, 2],
+            [2, 1, 3],
+            [2, 3, 1],
+            [3, 1, 2],
+            [3, 2, 1],
+        ] {
+            each_closes_in_its_time(&order.map(|steps| (HOSTS[0], steps))).await;
+        }
+    }
+
+    /// The order in which hosts are looked at is the table's, and another in every run.
+    #[tokio::test(start_paused = true)]
+    async fn each_idle_connection_of_many_hosts_closes_in_its_time() {
+        for first in 0..HOSTS.len() {
+            let turn = |(index, host): (usize, &&'static str)| {
+                (*host, ((index + first) % HOSTS.len()) as u32 + 1)
+            };
+            let idle: Vec<_> = HOSTS.iter().enumerate().map(turn).collect();
+            each_closes_in_its_time(&idle).await;
+        }
+    }
+}
