@@ -638,6 +638,42 @@ mod tests {
         fn wake(self: Arc<Self>) {}
     }
 
+    /// The server said that this exchange is the last one. Where the connection ends as it was to, that is the reason.
+    #[test]
+    fn a_last_exchange_that_ends_badly_says_how() {
+        let bad = [
+            Cause::Error,
+            Cause::Silence,
+            Cause::Connect,
+            Cause::ConnectTimeout,
+            Cause::Abandoned,
+            Cause::Shutdown,
+        ];
+        for cause in Cause::ALL {
+            let bond = Bond::new();
+            bond.note(Cause::Final);
+            bond.note(cause);
+            let noted = if bad.contains(&cause) {
+                cause
+            } else {
+                Cause::Final
+            };
+            assert_eq!(bond.cause(), Some(noted), "after {cause:?}");
+        }
+    }
+
+    #[test]
+    fn any_other_first_word_stands() {
+        for first in Cause::ALL.into_iter().filter(|&it| it != Cause::Final) {
+            for second in Cause::ALL {
+                let bond = Bond::new();
+                bond.note(first);
+                bond.note(second);
+                assert_eq!(bond.cause(), Some(first), "after {second:?}");
+            }
+        }
+    }
+
     #[test]
     fn a_waker_may_end_the_transport_when_it_is_dropped() {
         let bond = Arc::new(Bond::new());

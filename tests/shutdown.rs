@@ -504,6 +504,26 @@ fn destroy_is_heard_on_a_last_exchange() {
 }
 
 #[test]
+fn destroy_is_heard_in_the_body_of_a_last_answer() {
+    alone_on_runtime(|| async {
+        let server = Server::start(|mut conn: Conn| async move {
+            conn.request().await;
+            conn.send("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 4\r\n\r\nha")
+                .await;
+            conn.gone().await;
+        })
+        .await;
+        let (client, handle) = agent(Layers::new());
+        let response = client.request(get(server.url("/"))).await.unwrap();
+        handle.destroy();
+        let error = read(response).await.unwrap_err();
+        assert!(error.is_shut_down(), "{error:?}");
+        at_rest(&handle).await;
+        assert_eq!(handle.status().closes, [(Cause::Shutdown, 1)].into());
+    });
+}
+
+#[test]
 fn destroy_is_heard_in_the_middle_of_an_upload() {
     alone_on_runtime(|| async {
         let server = Server::start(|mut conn: Conn| async move {
