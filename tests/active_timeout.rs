@@ -9,10 +9,12 @@ use http::Request;
 use http_body_util::channel::Sender;
 use http_body_util::{BodyExt, Channel, Full};
 use support::agent::{agent_over, at_rest, fetch, get, send};
-use support::{Conn, Server};
+use support::{Conn, Gate, Server, eventually};
 use tokio::time::Instant;
 use tower::{Layer, ServiceExt};
-use tower_keep_alive::{AgentHandle, Body, Error, InactivityTimeout, KeepAliveLayer, TimeoutKind};
+use tower_keep_alive::{
+    AgentHandle, Body, Cause, Error, InactivityTimeout, KeepAliveLayer, TimeoutKind,
+};
 
 const T: Duration = Duration::from_millis(100);
 
@@ -131,6 +133,52 @@ async fn silence_in_the_middle_of_a_body_fails_the_body() {
     let error = response.into_body().collect().await.unwrap_err();
     assert_eq!(error.timeout_kind(), Some(TimeoutKind::Inactivity));
     at_rest(&handle).await;
+}
+
+/// While our own runtime is held up nothing can be read: only what is waited for counts, a step at a time.
+#[tokio::test(start_paused = true)]
+async fn a_stall_of_our_own_is_not_the_servers_silence() {
+    let stalled = Gate::new();
+    let server = Server::in_memory({
+        let stalled = stalled.clone();
+        move |mut conn| {
+            let stalled = stalled.clone();
+            async move {
+                conn.request().await;
+                stalled.pass().await;
+                // Less than the limit is left for.
+                tokio::time::sleep(T / 2).await;
+                conn.respond("late").await;
+                conn.closed().await;
+            }
+        }
+    });
+    let (client, handle) = agent_over(layer(), server.connector());
+    let url = server.url("/");
+    let fetched = tokio::spawn(async move { fetch(&client, url).await });
+    eventually("it waits for the answer", || server.requests() == 1).await;
+    tokio::time::advance(T * 20).await;
+    stalled.open(1);
+    assert_eq!(fetched.await.unwrap().unwrap().body, "late");
+    at_rest(&handle).await;
+}
+
+/// `Connection: close` says when the connection ends if all goes well.
+#[tokio::test(start_paused = true)]
+async fn silence_in_a_last_answer_is_its_cause() {
+    let server = Server::in_memory(|mut conn| async move {
+        conn.request().await;
+        conn.send("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 6\r\n\r\nhalf")
+            .await;
+        conn.closed().await;
+    });
+    let (client, handle) = agent_over(layer(), server.connector());
+    let error = fetch(&client, server.url("/")).await.unwrap_err();
+    assert_eq!(error.timeout_kind(), Some(TimeoutKind::Inactivity));
+    at_rest(&handle).await;
+    let status = handle.status();
+    assert_eq!(status.closes, [(Cause::Silence, 1)].into());
+    assert_eq!((status.timeouts, status.errors), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
