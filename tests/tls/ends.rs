@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tower::Layer;
-use tower_keep_alive::KeepAliveLayer;
 use tower_keep_alive::connect::TcpConnector;
+use tower_keep_alive::{Cause, KeepAliveLayer};
 
 use crate::support::agent::{agent_over, at_rest, fetch, post, send};
 use crate::support::tls::{CA, localhost};
@@ -95,6 +95,32 @@ async fn a_body_that_may_have_been_cut_off_is_an_error() {
         assert_eq!((handle.status().created, idle(&handle)), (1, 0));
         assert_eq!(server.accepted(), 1);
         at_rest(&handle).await;
+    }
+}
+
+/// With a goodbye or without, an end is told as the server's, whenever it comes, and counted as no failure.
+#[tokio::test]
+async fn an_end_is_the_servers_with_a_goodbye_and_without() {
+    // Before the head is whole, in a body, where a body ends, and with nothing under way.
+    let paths = [
+        "/head-cut",
+        "/length-cut",
+        "/chunked-cut",
+        "/closed",
+        "/length",
+    ];
+    for how in [End::Good, End::Cut] {
+        for path in paths {
+            let server = answering(how).await;
+            let (client, handle) = agent(CA.trusted());
+            // Whether it fails is the matter of the test above.
+            let _ = fetch(&client, server.url(path)).await;
+            eventually("it is closed", || handle.status().closed == 1).await;
+            let status = handle.status();
+            assert_eq!(status.closes, [(Cause::Peer, 1)].into(), "{path}, {how:?}");
+            assert_eq!((status.created, status.errors), (1, 0), "{path}, {how:?}");
+            at_rest(&handle).await;
+        }
     }
 }
 
