@@ -120,6 +120,23 @@ impl Scene {
         }
     }
 
+    /// The same for one who wants a connection that nobody has used, and comes before all others for it.
+    fn serve_anew(&self, host: &'static str) -> Box<Berth<Conn>> {
+        let ask = Ask {
+            reuse: Reuse::Fresh,
+            runtime: None,
+            returning: false,
+        };
+        let key = Uri::from_static(host);
+        match self.pool.checkout(&key.key(), ask, None, Moment::now()) {
+            Verdict::Make(slot, _waiter) => self.connect(slot),
+            Verdict::Wait(waiter) => self.turn(waiter).expect("nobody is refused"),
+            Verdict::Take(_) => panic!("was used before"),
+            Verdict::QueueFull(_) => panic!("the line has no limit"),
+            Verdict::ShutDown => panic!("it is open"),
+        }
+    }
+
     /// What a caller in line gets, made for it or not; nothing if it is refused.
     fn turn(&self, waiter: Waiter<Conn>) -> Option<Box<Berth<Conn>>> {
         match wait_for(std::future::poll_fn(|cx| waiter.poll_turn(cx))) {

@@ -62,6 +62,28 @@ fn a_slot_set_aside_is_not_overtaken() {
     });
 }
 
+/// Between a slot's being set aside for a caller and its arrival, one who need not stand in line may have taken the last
+/// place of their host.
+#[test]
+fn a_slot_set_aside_does_not_exceed_the_hosts_limit() {
+    explore("a slot set aside, and one who is urgent", 2, || {
+        let limits = Limits::new().max_connections(2).max_connections_per_host(1);
+        let scene = Scene::new(limits);
+        let conn = scene.serve(A);
+        let waiting = scene.waits(A);
+        let close = spawn(move || drop(conn));
+        let urgent = {
+            let scene = scene.clone();
+            // Who is given a slot or a connection gives it back, and so the other is served.
+            spawn(move || drop(scene.serve_anew(A)))
+        };
+        drop(scene.turn(waiting).expect("not refused"));
+        close.join().expect("closed");
+        urgent.join().expect("served");
+        scene.at_rest();
+    });
+}
+
 #[test]
 fn a_slot_set_aside_for_one_who_leaves_comes_back() {
     explore(
