@@ -68,6 +68,7 @@ where
     type Error = C::Error;
     type Future = C::Future;
 
+    /// Ready when the connection is. An HTTP/1 connection is ready when no request is under way on it.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), C::Error>> {
         (**self).poll_ready(cx)
     }

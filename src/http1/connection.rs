@@ -115,10 +115,10 @@ where
     type Error = SendError<B>;
     type Future = Http1Future<B>;
 
-    /// Always: a new connection takes a request before its driver has run, and a used one is taken from its pool only
-    /// when it is free.
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), SendError<B>>> {
-        Poll::Ready(Ok(()))
+    /// Ready when no request is under way: after the call of one, not before the body of its response has ended. Ready as
+    /// well once the connection has closed; a request is given back unsent then.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError<B>>> {
+        self.0.poll_sender(cx).map(Ok)
     }
 
     #[inline]

@@ -15,7 +15,7 @@ use tower_keep_alive::{
 
 use crate::line::{Shard, answer, maker};
 use crate::support::agent::{Connector, agent_over, at_rest, fetch, get};
-use crate::support::{Server, eventually};
+use crate::support::{Gate, Server, eventually};
 
 type B = Full<Bytes>;
 
@@ -40,6 +40,96 @@ async fn handshake_gives_connections_for_one_request_at_a_time() {
     assert_eq!(server.accepted(), 1);
     drop(conn);
     eventually("it closes with the connection", || server.open() == 0).await;
+}
+
+/// It takes one request at a time, and says so: from its call to the end of its answer there is no place for another.
+#[tokio::test]
+async fn a_lease_is_ready_when_no_request_is_under_way() {
+    let gate = Gate::new();
+    let server = Server::start({
+        let gate = gate.clone();
+        move |mut conn| {
+            let gate = gate.clone();
+            async move {
+                while conn.request().await.is_some() {
+                    gate.pass().await;
+                    conn.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nha")
+                        .await;
+                    gate.pass().await;
+                    conn.send("lf").await;
+                }
+            }
+        }
+    })
+    .await;
+    let checkout = CheckoutLayer::new(Limits::new());
+    let handle = checkout.handle();
+    let leases = ServiceBuilder::new()
+        .layer(CheckinLayer::new())
+        .layer(checkout)
+        .layer(HandshakeLayer::<B>::new())
+        .service(Connector);
+    let uri: Uri = server.url("/").parse().unwrap();
+    // One that is new, and one that was used: both are free when they are given out.
+    for requests in [2, 4] {
+        let mut lease = leases.clone().oneshot(uri.clone()).await.unwrap();
+        for _ in 0..2 {
+            let request = Request::get("/").header(HOST, "h");
+            let request = request.body(B::default()).unwrap();
+            let answer = lease.ready().await.unwrap().call(request);
+            assert!(poll_immediate(lease.ready()).await.is_none(), "just sent");
+            gate.open(1);
+            let answer = answer.await.unwrap();
+            assert!(
+                poll_immediate(lease.ready()).await.is_none(),
+                "a body to come"
+            );
+            gate.open(1);
+            assert_eq!(
+                answer.into_body().collect().await.unwrap().to_bytes(),
+                "half"
+            );
+            lease.ready().await.unwrap();
+        }
+        drop(lease);
+        assert_eq!((server.accepted(), server.requests()), (1, requests));
+    }
+    drop(leases);
+    eventually("it closes with its pool", || handle.status().closed == 1).await;
+    at_rest(&handle).await;
+}
+
+/// Nothing is under way on it, and nothing ever will be: who asks is told, and has its request back.
+#[tokio::test]
+async fn a_lease_that_has_closed_is_ready_and_gives_the_request_back() {
+    let server = Server::start(|mut conn| async move {
+        conn.request().await;
+        conn.fin().await;
+    })
+    .await;
+    let leases = ServiceBuilder::new()
+        .layer(CheckinLayer::new())
+        .layer(HandshakeLayer::<B>::new())
+        .service(Connector);
+    let uri: Uri = server.url("/").parse().unwrap();
+    let mut lease = leases.oneshot(uri).await.unwrap();
+    let request = || {
+        let request = Request::get("/").header(HOST, "h");
+        request.body(B::from("mine")).unwrap()
+    };
+    let failed = lease.ready().await.unwrap().call(request()).await;
+    assert!(
+        failed.unwrap_err().unsent.is_none(),
+        "it may have been read"
+    );
+    let failed = lease.ready().await.unwrap().call(request()).await;
+    let unsent = failed.unwrap_err().unsent.expect("it was not sent");
+    assert_eq!(
+        unsent.into_body().collect().await.unwrap().to_bytes(),
+        "mine"
+    );
+    drop(lease);
+    eventually("it is closed", || server.open() == 0).await;
 }
 
 #[tokio::test]
