@@ -5,3 +5,4 @@ mod support;
 
 mod hooks;
 mod metrics;
+mod observed;
