@@ -7,47 +7,34 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use bytes::Bytes;
 use futures_util::future::try_join_all;
-use http::Request;
-use http_body_util::{BodyExt, Empty};
-use tower::ServiceBuilder;
-use tower_keep_alive::connect::TcpConnector;
-use tower_keep_alive::{KeepAlive, KeepAliveLayer};
+use tower_keep_alive::KeepAlive;
+use tower_keep_alive::http_body_util::BodyExt;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let url = start_server().await?;
 
-    let layer = KeepAliveLayer::new().max_connections_per_host(2);
-    let agent = layer.handle();
-    let client = ServiceBuilder::new()
-        .layer(layer)
-        .service(TcpConnector::new());
+    let agent: KeepAlive = KeepAlive::builder().max_connections_per_host(2).build();
 
     println!("One after the other:");
     for name in ["a", "b", "c"] {
-        fetch(&client, &url, name).await?;
+        fetch(&agent, &url, name).await?;
     }
 
     println!("Six at once:");
-    let burst = ["d", "e", "f", "g", "h", "i"].map(|name| fetch(&client, &url, name));
-    let look = async { println!("  meanwhile: {}", agent.status()) };
+    let burst = ["d", "e", "f", "g", "h", "i"].map(|name| fetch(&agent, &url, name));
+    let look = async { println!("  meanwhile: {}", agent.handle().status()) };
     let (answers, ()) = tokio::join!(biased; try_join_all(burst), look);
     answers?;
 
-    println!("At the end: {}", agent.status());
+    println!("At the end: {}", agent.handle().status());
     Ok(())
 }
 
 /// Sends one request, reads its response to the end, and says which connection it came on.
-async fn fetch(
-    client: &KeepAlive<TcpConnector, Empty<Bytes>>,
-    url: &str,
-    name: &str,
-) -> Result<(), Box<dyn Error>> {
-    let request = Request::get(format!("{url}/{name}")).body(Empty::new())?;
-    let response = client.request(request).await?;
+async fn fetch(agent: &KeepAlive, url: &str, name: &str) -> Result<(), Box<dyn Error>> {
+    let response = agent.get(format!("{url}/{name}")).await?;
     let connection = response.body().connection().clone();
     let text = response.into_body().collect().await?.to_bytes();
     println!(

@@ -9,12 +9,8 @@
 //! # Quick start
 //!
 //! ```
-//! use bytes::Bytes;
-//! use http::Request;
-//! use http_body_util::{BodyExt, Empty};
-//! use tower::{ServiceBuilder, ServiceExt};
-//! use tower_keep_alive::connect::TcpConnector;
-//! use tower_keep_alive::{ConnectionInfo, KeepAliveLayer};
+//! use tower_keep_alive::KeepAlive;
+//! use tower_keep_alive::http_body_util::BodyExt;
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), tower_keep_alive::BoxError> {
@@ -22,22 +18,22 @@
 //! # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
 //! # let url = format!("http://{}/", listener.local_addr()?);
 //! # tokio::spawn(async { axum::serve(listener, app).await });
-//! let layer = KeepAliveLayer::new(); // agentkeepalive's defaults
-//! let agent = layer.handle();
-//! let client = ServiceBuilder::new().layer(layer).service(TcpConnector::new());
+//! let agent = KeepAlive::new(); // http and https, agentkeepalive's defaults
 //!
 //! for expected in [false, true] {
-//!     let request = Request::get(&url).body(Empty::<Bytes>::new())?;
-//!     let response = client.clone().oneshot(request).await?;
-//!     let info = response.extensions().get::<ConnectionInfo>().expect("on every response");
-//!     assert_eq!(info.is_reused(), expected);
+//!     let response = agent.get(url.as_str()).await?;
+//!     assert_eq!(response.body().connection().is_reused(), expected);
+//!     // The end of the body gives the connection back.
 //!     let body = response.into_body().collect().await?.to_bytes();
 //!     assert_eq!(body, "hello");
 //! }
-//! assert_eq!(agent.status().created, 1);
+//! assert_eq!(agent.handle().status().created, 1);
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! [`KeepAlive::builder`] has the settings. [`KeepAliveLayer`] is the same stack as a tower layer, over any connector and for
+//! request bodies of any type.
 //!
 //! # The stack
 //!
@@ -128,6 +124,14 @@ mod target;
 #[cfg(feature = "tls")]
 mod tls_config;
 
+// What requests and responses are made of: one dependency beside tokio is enough to begin.
+#[doc(no_inline)]
+pub use bytes;
+#[doc(no_inline)]
+pub use http;
+#[doc(no_inline)]
+pub use http_body_util;
+
 pub use agent::{
     AgentHandle, ConnectionState, ConnectionStatus, Drained, Event, EventKind, PrewarmError, Status,
 };
@@ -145,7 +149,7 @@ pub use expiry::{
 pub use extensions::{InactivityTimeout, OneShot, Partition};
 pub use http1::{Handshake, HandshakeFuture, HandshakeLayer, Http1Connection, Http1Future};
 pub use info::ConnectionInfo;
-pub use keep_alive::{KeepAlive, KeepAliveFuture, KeepAliveLayer};
+pub use keep_alive::{KeepAlive, KeepAliveFuture, KeepAliveLayer, RequestBody};
 pub use key::{Key, KeyRef};
 pub use lifespan::{Deadline, Lifespan};
 pub use observe::{Connects, Observe, ObserveFuture, ObserveLayer};

@@ -3,6 +3,7 @@
 //! Any [`MakeConnection`](tower::make::MakeConnection) of [`Destination`](crate::Destination)s will do. A connector of URIs,
 //! such as those of hyper-util, becomes one in a [`UriConnector`].
 
+mod default;
 mod dial;
 #[cfg(feature = "proxy")]
 mod hop;
@@ -34,6 +35,7 @@ use crate::bond::Addresses;
 pub use crate::proxy::Proxy;
 #[cfg(feature = "tls")]
 pub use crate::tls_config::TlsConfig;
+pub use default::{DefaultConnecting, DefaultConnector};
 pub use probe::Probe;
 #[cfg(feature = "proxy")]
 pub use proxied::{Proxied, ProxiedConnecting, ProxiedLayer};

@@ -491,6 +491,8 @@ pub(crate) enum TargetError {
     User(&'static str),
     #[cfg(feature = "reqwest")]
     Url,
+    /// With what is wrong.
+    Uri(String),
 }
 
 impl fmt::Display for TargetError {
@@ -500,6 +502,7 @@ impl fmt::Display for TargetError {
             Self::NoHost => f.write_str("the URI has no host"),
             Self::TooLong => f.write_str("the URI is too long"),
             Self::Scheme(scheme) => write!(f, "the scheme {scheme:?} is neither http nor https"),
+            Self::Uri(why) => f.write_str(why),
             Self::Port(port) => write!(f, "{port:?} is no port"),
             Self::Method(why) | Self::Route(why) | Self::User(why) => f.write_str(why),
             Self::Body(why) => write!(f, "the body cannot be sent: {why}"),

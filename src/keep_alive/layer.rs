@@ -351,7 +351,7 @@ where
         let connections = checkout.layer(limited);
         connections.register();
         let leases = CheckinLayer::new().layer(connections);
-        KeepAlive::new(settings.exchange.layer(leases))
+        KeepAlive::from_stack(settings.exchange.layer(leases))
     }
 }
 

@@ -6,13 +6,15 @@ use http_body::Body as HttpBody;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower_service::Service;
 
+use crate::agent::AgentHandle;
 use crate::checkin::{Checkin, CheckinFuture, Lease};
 use crate::checkout::Checkout;
+use crate::connect::DefaultConnector;
 use crate::error::{BoxError, Error};
 use crate::exchange::{Asked, Body, Exchange};
 use crate::expiry::{ActiveTimeout, IdleEviction, MaxUses, Ttl};
 use crate::http1::{Handshake, Http1Connection};
-use crate::keep_alive::KeepAliveFuture;
+use crate::keep_alive::{KeepAliveFuture, RequestBody};
 use crate::target::Destination;
 
 pub(super) type Limited<M> = IdleEviction<Ttl<MaxUses<ActiveTimeout<M>>>>;
@@ -37,7 +39,7 @@ pub(super) type Leases<M, B> = Checkin<Checkout<Connections<M, B>, Http1Connecti
 /// # Cancel safety
 ///
 /// A future of it that is dropped gives up its request; see [`KeepAliveFuture`].
-pub struct KeepAlive<M, B>
+pub struct KeepAlive<M = DefaultConnector, B = RequestBody>
 where
     B: Send + 'static,
 {
@@ -48,8 +50,14 @@ impl<M, B> KeepAlive<M, B>
 where
     B: Send + 'static,
 {
-    pub(super) fn new(stack: Exchange<Leases<M, B>>) -> Self {
+    pub(super) fn from_stack(stack: Exchange<Leases<M, B>>) -> Self {
         Self { stack }
+    }
+
+    /// Status and control of this service and of all others that its layer has made.
+    #[must_use]
+    pub fn handle(&self) -> AgentHandle {
+        self.stack.get_ref().get_ref().pool().handle()
     }
 }
 

@@ -1,0 +1,150 @@
+use std::fmt;
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
+
+use crate::error::BoxError;
+
+/// The body of a request, whatever it is made of: the default body type of [`KeepAlive`](crate::KeepAlive).
+///
+/// It comes from `()`, which is no body, from bytes and strings, which are sent with their `Content-Length`, and from any
+/// [`http_body::Body`]:
+///
+/// ```
+/// use bytes::Bytes;
+/// use http_body::Body;
+/// use http_body_util::StreamBody;
+/// use tower_keep_alive::RequestBody;
+///
+/// assert!(RequestBody::from(()).is_end_stream());
+/// assert_eq!(RequestBody::from("name=value").size_hint().exact(), Some(10));
+/// assert_eq!(RequestBody::from(vec![1, 2, 3]).size_hint().exact(), Some(3));
+///
+/// let pieces = futures_util::stream::iter(["one ", "two"].map(|piece| {
+///     Ok::<_, std::io::Error>(http_body::Frame::data(Bytes::from(piece)))
+/// }));
+/// let streamed = RequestBody::new(StreamBody::new(pieces));
+/// assert_eq!(streamed.size_hint().exact(), None);
+/// ```
+pub struct RequestBody(Inner);
+
+enum Inner {
+    /// Empty once it was read.
+    Bytes(Bytes),
+    Boxed(UnsyncBoxBody<Bytes, BoxError>),
+}
+
+impl RequestBody {
+    /// No body.
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self(Inner::Bytes(Bytes::new()))
+    }
+
+    /// A body of another type, in a box. One whose size is not known is sent in chunks.
+    #[must_use]
+    pub fn new<B>(body: B) -> Self
+    where
+        B: HttpBody + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let body =
+            body.map_frame(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())));
+        Self(Inner::Boxed(body.map_err(Into::into).boxed_unsync()))
+    }
+
+    /// The same body once more, if it is of bytes: a stream can be read only once.
+    #[must_use]
+    pub fn try_clone(&self) -> Option<Self> {
+        match &self.0 {
+            Inner::Bytes(bytes) => Some(bytes.clone().into()),
+            Inner::Boxed(_) => None,
+        }
+    }
+}
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut self.0 {
+            Inner::Bytes(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Inner::Bytes(bytes) => Poll::Ready(Some(Ok(Frame::data(mem::take(bytes))))),
+            Inner::Boxed(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Inner::Bytes(bytes) => bytes.is_empty(),
+            Inner::Boxed(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Inner::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Inner::Boxed(body) => body.size_hint(),
+        }
+    }
+}
+
+impl Default for RequestBody {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
+impl From<()> for RequestBody {
+    fn from((): ()) -> Self {
+        Self::empty()
+    }
+}
+
+impl From<Bytes> for RequestBody {
+    fn from(bytes: Bytes) -> Self {
+        Self(Inner::Bytes(bytes))
+    }
+}
+
+impl From<Vec<u8>> for RequestBody {
+    fn from(bytes: Vec<u8>) -> Self {
+        Bytes::from(bytes).into()
+    }
+}
+
+impl From<&'static [u8]> for RequestBody {
+    fn from(bytes: &'static [u8]) -> Self {
+        Bytes::from_static(bytes).into()
+    }
+}
+
+impl From<String> for RequestBody {
+    fn from(text: String) -> Self {
+        Bytes::from(text).into()
+    }
+}
+
+impl From<&'static str> for RequestBody {
+    fn from(text: &'static str) -> Self {
+        Bytes::from_static(text.as_bytes()).into()
+    }
+}
+
+/// How long it is, and nothing of what it says.
+impl fmt::Debug for RequestBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestBody")
+            .field("size", &self.size_hint().exact())
+            .finish_non_exhaustive()
+    }
+}

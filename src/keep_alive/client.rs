@@ -1,0 +1,206 @@
+//! One call to start with: the whole stack with a connector and a body type of its own.
+
+use std::fmt;
+use std::future::Future;
+
+use http::{Method, Request, Response, Uri};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tower_service::Service;
+
+use crate::connect::DefaultConnector;
+use crate::error::{BoxError, Error, Kind, TargetError};
+use crate::exchange::Body;
+use crate::keep_alive::{KeepAlive, KeepAliveFuture, KeepAliveLayer, RequestBody};
+use crate::target::Destination;
+
+impl KeepAlive {
+    /// A client for `http` and `https` with agentkeepalive's defaults, whose server certificates are checked against the
+    /// platform's trust store (see [`DefaultConnector`]).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_keep_alive::Error> {
+    /// # let app = axum::Router::new().route("/", axum::routing::get(|| async { "hello" }));
+    /// # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    /// # let url = format!("http://{}/", listener.local_addr().unwrap());
+    /// # tokio::spawn(async { axum::serve(listener, app).await });
+    /// use tower_keep_alive::KeepAlive;
+    ///
+    /// let agent = KeepAlive::new();
+    /// let response = agent.get(url.as_str()).await?;
+    /// println!("{} {}", response.status(), response.body().connection().is_reused());
+    /// println!("{}", agent.handle().status());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn new() -> Self {
+        Self::builder().build()
+    }
+
+    /// The settings of a client: those of the layer, with [`build`](KeepAliveLayer::build) at the end.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_keep_alive::KeepAlive;
+    ///
+    /// let agent: KeepAlive = KeepAlive::builder()
+    ///     .max_connections_per_host(10)
+    ///     .ttl(Duration::from_secs(600))
+    ///     .build();
+    /// # let _ = agent;
+    /// ```
+    pub fn builder() -> KeepAliveLayer<RequestBody> {
+        KeepAliveLayer::new()
+    }
+}
+
+impl Default for KeepAlive {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl KeepAliveLayer<RequestBody> {
+    /// The client with these settings, over [`DefaultConnector`]. For another connector or another type of bodies, use
+    /// the layer as one: [`Layer::layer`](tower_layer::Layer::layer), or tower's `ServiceBuilder`.
+    #[must_use]
+    pub fn build(&self) -> KeepAlive {
+        tower_layer::Layer::layer(self, DefaultConnector::new())
+    }
+}
+
+impl<M> KeepAlive<M, RequestBody>
+where
+    M: Service<Destination> + Clone + Send + Sync + 'static,
+    M::Response: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    M::Future: Send + 'static,
+    M::Error: Into<BoxError>,
+{
+    /// Sends a GET. The response's head is here when the future resolves; its body gives the connection back at its end.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`]. Where `uri` is none, the error [`is_target`](Error::is_target), and nothing is sent.
+    pub fn get<U>(
+        &self,
+        uri: U,
+    ) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<M, U>
+    where
+        U: TryInto<Uri>,
+        U::Error: fmt::Display,
+    {
+        resolve(self.start(Method::GET, uri, RequestBody::empty()))
+    }
+
+    /// Sends a HEAD; see [`get`](Self::get).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`get`](Self::get).
+    pub fn head<U>(
+        &self,
+        uri: U,
+    ) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<M, U>
+    where
+        U: TryInto<Uri>,
+        U::Error: fmt::Display,
+    {
+        resolve(self.start(Method::HEAD, uri, RequestBody::empty()))
+    }
+
+    /// Sends a POST with a body, and with no `Content-Type`: for fields of your own, [`send`](Self::send) a request.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_keep_alive::Error> {
+    /// # let app = axum::Router::new().route("/", axum::routing::post(|body: String| async { body }));
+    /// # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    /// # let url = format!("http://{}/", listener.local_addr().unwrap());
+    /// # tokio::spawn(async { axum::serve(listener, app).await });
+    /// let agent = tower_keep_alive::KeepAlive::new();
+    /// let response = agent.post(&url, "a text").await?;
+    /// assert!(response.status().is_success());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`get`](Self::get).
+    pub fn post<U, T>(
+        &self,
+        uri: U,
+        body: T,
+    ) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<M, U, T>
+    where
+        U: TryInto<Uri>,
+        U::Error: fmt::Display,
+        T: Into<RequestBody>,
+    {
+        resolve(self.start(Method::POST, uri, body.into()))
+    }
+
+    /// Sends a request whose body is anything that a [`RequestBody`] comes from.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let app = axum::Router::new().route("/", axum::routing::put(|body: String| async { body }));
+    /// # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    /// # let url = format!("http://{}/", listener.local_addr().unwrap());
+    /// # tokio::spawn(async { axum::serve(listener, app).await });
+    /// use tower_keep_alive::http::Request;
+    ///
+    /// let agent = tower_keep_alive::KeepAlive::new();
+    /// let request = Request::put(&url)
+    ///     .header("content-type", "application/json")
+    ///     .body(r#"{"name": "value"}"#)?;
+    /// let response = agent.send(request).await?;
+    /// assert!(response.status().is_success());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`].
+    pub fn send<T>(&self, request: Request<T>) -> KeepAliveFuture<M, RequestBody>
+    where
+        T: Into<RequestBody>,
+    {
+        self.request(request.map(Into::into))
+    }
+
+    fn start<U>(
+        &self,
+        method: Method,
+        uri: U,
+        body: RequestBody,
+    ) -> Result<KeepAliveFuture<M, RequestBody>, Error>
+    where
+        U: TryInto<Uri>,
+        U::Error: fmt::Display,
+    {
+        let uri = uri.try_into().map_err(|error| {
+            let why = format!("the URI cannot be parsed: {error}");
+            Error::new(Kind::Target(TargetError::Uri(why)))
+        })?;
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        Ok(self.request(request))
+    }
+}
+
+async fn resolve<M>(
+    started: Result<KeepAliveFuture<M, RequestBody>, Error>,
+) -> Result<Response<Body>, Error>
+where
+    M: Service<Destination> + Clone + Send + Sync + 'static,
+    M::Response: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    M::Future: Send + 'static,
+    M::Error: Into<BoxError>,
+{
+    started?.await
+}

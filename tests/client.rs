@@ -1,0 +1,181 @@
+//! One call to start: `KeepAlive::new`, its methods, and the bodies that they take.
+
+mod support;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, StatusCode, Uri};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody};
+use support::agent::{at_rest, belongs_here, read};
+use support::{Conn, RefusingPort, Server, not_over_tls, only_over_tcp, script};
+use tower_keep_alive::{KeepAlive, RequestBody};
+
+/// Over plain TCP, which is what `KeepAlive::new` makes for `http`.
+fn agent() -> KeepAlive {
+    let agent = KeepAlive::new();
+    belongs_here(&agent.handle());
+    agent
+}
+
+#[tokio::test]
+async fn one_call_makes_a_client_that_reuses_its_connections() {
+    if only_over_tcp("the default connector is TCP's") {
+        return;
+    }
+    let server = Server::ok().await;
+    let agent = agent();
+    for reused in [false, true] {
+        let answer = read(agent.get(server.url("/")).await.unwrap());
+        assert_eq!(answer.await.unwrap().info.is_reused(), reused);
+    }
+    let head = agent.head(server.url("/")).await.unwrap();
+    assert_eq!(head.status(), StatusCode::OK);
+    drop(head);
+    let status = agent.handle().status();
+    assert_eq!((status.created, status.reused), (1, 2));
+    assert_eq!(server.heads()[2].method, "HEAD");
+    at_rest(&agent.handle()).await;
+}
+
+#[tokio::test]
+async fn whatever_a_body_is_made_of_is_sent_whole() {
+    if only_over_tcp("the default connector is TCP's") {
+        return;
+    }
+    let server = Server::ok().await;
+    let agent = agent();
+    let url: Uri = server.url("/").parse().unwrap();
+    let streamed = || {
+        let pieces =
+            ["pi", "ec", "es"].map(|it| Ok::<_, std::io::Error>(Frame::data(Bytes::from(it))));
+        RequestBody::new(StreamBody::new(futures_util::stream::iter(pieces)))
+    };
+    for (body, sent) in [
+        (RequestBody::from(()), ""),
+        (RequestBody::from("a text"), "a text"),
+        (RequestBody::from(String::from("a string")), "a string"),
+        (RequestBody::from(Bytes::from("bytes")), "bytes"),
+        (RequestBody::from(vec![b'v'; 3]), "vvv"),
+        (RequestBody::from(&b"slice"[..]), "slice"),
+        (RequestBody::new(Full::new(Bytes::from("boxed"))), "boxed"),
+        (streamed(), "pieces"),
+    ] {
+        let again = body.try_clone();
+        read(agent.post(url.clone(), body).await.unwrap())
+            .await
+            .unwrap();
+        let came = server.heads().pop().unwrap();
+        assert_eq!(String::from_utf8_lossy(&came.body), sent);
+        if let Some(again) = again {
+            let again = again.collect().await.unwrap().to_bytes();
+            assert_eq!(again, sent);
+        }
+    }
+    assert!(streamed().try_clone().is_none());
+    at_rest(&agent.handle()).await;
+}
+
+#[tokio::test]
+async fn a_request_with_fields_of_its_own_is_sent_as_it_is() {
+    if only_over_tcp("the default connector is TCP's") {
+        return;
+    }
+    let server = Server::ok().await;
+    let agent = agent();
+    let request = Request::put(server.url("/here"))
+        .header("x-own", "yes")
+        .body("text")
+        .unwrap();
+    read(agent.send(request).await.unwrap()).await.unwrap();
+    let head = &server.heads()[0];
+    assert_eq!(
+        (head.method.as_str(), head.body.as_slice()),
+        ("PUT", &b"text"[..])
+    );
+    at_rest(&agent.handle()).await;
+}
+
+#[tokio::test]
+async fn what_is_no_uri_is_named_and_nothing_is_sent() {
+    let agent = agent();
+    for (uri, why) in [
+        ("http://h/ space", "parsed"),
+        ("", "parsed"),
+        ("/relative", "absolute"),
+        ("ftp://h/", "ftp"),
+    ] {
+        let error = agent.get(uri).await.unwrap_err();
+        assert!(error.is_target() && error.is_unsent(), "{uri}: {error:?}");
+        assert!(error.to_string().contains(why), "{uri}: {error}");
+        let error = agent.post(uri, "body").await.unwrap_err();
+        assert!(error.is_target(), "{uri}: {error:?}");
+    }
+    assert_eq!(agent.handle().status().created, 0);
+    at_rest(&agent.handle()).await;
+}
+
+#[tokio::test]
+async fn a_client_has_the_settings_of_its_builder() {
+    if only_over_tcp("the default connector is TCP's") {
+        return;
+    }
+    let server = Server::start(|mut conn: Conn| async move {
+        conn.request().await;
+        conn.respond("ok").await;
+        conn.request().await;
+    })
+    .await;
+    let agent: KeepAlive = KeepAlive::builder().max_uses(1).build();
+    belongs_here(&agent.handle());
+    for _ in 0..2 {
+        read(agent.get(server.url("/")).await.unwrap())
+            .await
+            .unwrap();
+    }
+    assert_eq!(server.accepted(), 2);
+    at_rest(&agent.handle()).await;
+}
+
+#[tokio::test]
+async fn a_client_is_sent_to_a_task_and_shared_between_tasks() {
+    if only_over_tcp("the default connector is TCP's") {
+        return;
+    }
+    let server = Server::ok().await;
+    let agent = agent();
+    let urls = [server.url("/a"), server.url("/b")];
+    let tasks = urls.map(|url| {
+        let agent = agent.clone();
+        tokio::spawn(async move {
+            let answer = read(agent.post(url, "text").await.unwrap()).await;
+            answer.unwrap().status
+        })
+    });
+    for task in tasks {
+        assert_eq!(task.await.unwrap(), StatusCode::OK);
+    }
+    at_rest(&agent.handle()).await;
+}
+
+/// `https` is spoken, or refused by a server that does not speak it: never sent in the clear.
+#[tokio::test]
+async fn https_is_never_sent_in_the_clear() {
+    if not_over_tls("it is about a server without TLS") || only_over_tcp("it is about TCP") {
+        return;
+    }
+    let server = Server::start(script::stall).await;
+    let agent: KeepAlive = KeepAlive::builder()
+        .connect_timeout(Duration::from_millis(50))
+        .build();
+    belongs_here(&agent.handle());
+    let url = format!("https://{}/", server.addr());
+    let error = agent.get(url).await.unwrap_err();
+    assert!(error.is_connect() && error.is_unsent(), "{error:?}");
+    let refusing = RefusingPort::new();
+    let error = agent.get(refusing.url("/")).await.unwrap_err();
+    assert!(error.is_connect(), "{error:?}");
+    assert!(server.heads().is_empty());
+    at_rest(&agent.handle()).await;
+}
