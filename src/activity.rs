@@ -192,6 +192,11 @@ impl Activity {
         self.moved_unless(waits);
     }
 
+    /// Whether the transport has no room for what is to be written.
+    pub(crate) fn write_waits(&self) -> bool {
+        self.write_waits.load(Ordering::Relaxed)
+    }
+
     #[inline]
     pub(crate) fn written(&self, waits: bool) {
         self.write_waits.store(waits, Ordering::Relaxed);

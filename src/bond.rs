@@ -249,16 +249,22 @@ impl Bond {
         }
     }
 
+    /// Whether it is known that it ends: why was noted, the other end has closed, or it is not its pool's any more.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.cause().is_some() || self.peer_closed.load(Ordering::Relaxed) || !self.is_at_home()
+    }
+
     pub(crate) fn set_unfinished(&self, unfinished: bool) {
         self.unfinished.store(unfinished, Ordering::Relaxed);
     }
 
     /// Whether hyper does not have all of the request's body yet. Said where the body begins and where it ends.
     pub(crate) fn set_uploading(&self, uploading: bool) {
-        if uploading != self.is_uploading() {
-            self.activity.set_upload_waits(false);
-            self.uploading.store(uploading, Ordering::Release);
+        if uploading == self.is_uploading() {
+            return;
         }
+        self.activity.set_upload_waits(false);
+        self.uploading.store(uploading, Ordering::Release);
     }
 
     #[inline]

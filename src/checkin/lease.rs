@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tower_service::Service;
 
 use crate::bond::CloseHook;
@@ -90,6 +90,10 @@ impl<C: Poolable> Poolable for Lease<C> {
         (**self).poll_free(cx)
     }
 
+    fn is_almost_free(&self) -> bool {
+        (**self).is_almost_free()
+    }
+
     #[inline]
     fn probe(&mut self) -> Liveness {
         (**self).probe()
@@ -139,22 +143,54 @@ impl<C: Poolable> Use for Berth<C> {
     }
 
     #[inline]
-    fn release(mut self: Box<Self>) {
-        let conn = self.connection();
-        if conn.lifespan().has_ended() {
-            // The cause was said by whoever ended it.
-            return self.close(Cause::Dropped);
+    fn release(self: Box<Self>) {
+        if let Some(busy) = end(self, &mut Context::from_waker(Waker::noop())) {
+            leave_behind(busy);
         }
-        let free = conn.poll_free(&mut Context::from_waker(Waker::noop()));
-        if free.is_ready() {
-            return check_in(self);
+    }
+
+    #[inline]
+    fn release_if_free(self: Box<Self>, cx: &mut Context<'_>) -> Option<Box<dyn Use>> {
+        wait_or_leave_behind(end(self, cx)?)
+    }
+}
+
+/// Ends a use that is over; gives back one whose connection is not free.
+#[inline]
+fn end<C: Poolable>(mut berth: Box<Berth<C>>, cx: &mut Context<'_>) -> Option<Box<Berth<C>>> {
+    let conn = berth.connection();
+    if conn.lifespan().has_ended() {
+        // The cause was said by whoever ended it.
+        berth.close(Cause::Dropped);
+    } else if conn.poll_free(cx).is_ready() {
+        check_in(berth);
+    } else {
+        return Some(berth);
+    }
+    None
+}
+
+/// Gives back what is worth waiting for: a driver that needs no more than its turn, and has a thread for it.
+#[cold]
+fn wait_or_leave_behind<C: Poolable>(mut berth: Box<Berth<C>>) -> Option<Box<dyn Use>> {
+    // Only the threads of a runtime like this go on whoever waits, and its timers with them.
+    let has_thread = Handle::try_current().is_ok_and(|runtime| {
+        runtime.runtime_flavor() == RuntimeFlavor::MultiThread && berth.lives_in(runtime.id())
+    });
+    if has_thread && berth.connection().is_almost_free() {
+        return Some(berth);
+    }
+    leave_behind(berth);
+    None
+}
+
+#[cold]
+fn leave_behind<C: Poolable>(berth: Box<Berth<C>>) {
+    match Handle::try_current() {
+        Ok(runtime) => {
+            runtime.spawn(wind_down(berth));
         }
-        match Handle::try_current() {
-            Ok(runtime) => {
-                runtime.spawn(wind_down(self));
-            }
-            Err(_) => self.close(Cause::Abandoned),
-        }
+        Err(_) => berth.close(Cause::Abandoned),
     }
 }
 

@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 
 use crate::cause::Cause;
 use crate::error::{BoxError, Error, Kind};
+use crate::exchange::hold::Hold;
 use crate::exchange::layer::Drain;
 use crate::info::ConnectionInfo;
 use crate::poolable::Use;
@@ -21,6 +22,8 @@ use crate::poolable::Use;
 /// The body of a response. It holds the connection that it comes on, and gives it back where it ends.
 ///
 /// The end is the last frame, not the drop: a caller who has read everything may keep the body for as long as it likes.
+/// On a runtime of several threads the last frame may come a moment later than it could, when the connection is free: the
+/// caller's next request finds it idle.
 /// A body that is dropped before its end closes its connection, unless the rest of it had arrived already.
 ///
 /// # Errors
@@ -37,6 +40,15 @@ pub struct Body {
 enum Inner {
     Http1(Incoming),
     Other(BoxBody<Bytes, BoxError>),
+    /// At its end, which is held back.
+    Held(Box<End>),
+}
+
+/// The end of a body whose connection will be free in a moment.
+struct End {
+    /// The last frame, if the end came with one.
+    frame: Option<Frame<Bytes>>,
+    hold: Hold,
 }
 
 impl Body {
@@ -79,28 +91,47 @@ impl Body {
         &self.info
     }
 
+    /// The use that is to be waited for, if its connection is not free yet.
     #[inline]
-    fn ended(&mut self) {
-        if let Some(held) = self.held.take() {
-            held.release();
-        }
+    fn ended(&mut self, cx: &mut Context<'_>) -> Option<Box<dyn Use>> {
+        self.held.take()?.release_if_free(cx)
     }
 
     /// What the end of the body, or that there is none yet, means for the connection.
     #[inline]
-    fn heed<E>(&mut self, polled: &Poll<Option<Result<Frame<Bytes>, E>>>) {
-        if self.held.is_none() {
-            // After its end the connection is somebody else's.
-            return;
-        }
+    fn heed<E>(
+        &mut self,
+        polled: &Poll<Option<Result<Frame<Bytes>, E>>>,
+        cx: &mut Context<'_>,
+    ) -> Option<Box<dyn Use>> {
+        // After its end the connection is somebody else's.
+        self.held.as_ref()?;
         let activity = self.info.bond().activity();
         activity.set_caller_waits(polled.is_pending());
         match polled {
             // A caller who knows the length does not ask for more.
-            Poll::Ready(Some(Ok(_))) if self.inner.is_end_stream() => self.ended(),
-            Poll::Ready(None) => self.ended(),
-            _ => {}
+            Poll::Ready(Some(Ok(_))) if self.inner.is_end_stream() => self.ended(cx),
+            Poll::Ready(None) => self.ended(cx),
+            _ => None,
         }
+    }
+
+    /// Keeps the end of the body until this use is released.
+    #[cold]
+    fn hold_back<E: Into<BoxError>>(
+        &mut self,
+        end: Poll<Option<Result<Frame<Bytes>, E>>>,
+        held: Box<dyn Use>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let frame = match end {
+            Poll::Ready(Some(Ok(frame))) => Some(frame),
+            _ => None,
+        };
+        let hold = Hold::new(held);
+        self.inner = Inner::Held(Box::new(End { frame, hold }));
+        let polled = self.inner.poll_frame(cx);
+        self.told(polled)
     }
 
     /// With our own error in the place of the body's.
@@ -141,12 +172,20 @@ impl HttpBody for Body {
         match &mut self.inner {
             Inner::Http1(body) => {
                 let polled = Pin::new(body).poll_frame(cx);
-                self.heed(&polled);
-                self.told(polled)
+                match self.heed(&polled, cx) {
+                    None => self.told(polled),
+                    Some(held) => self.hold_back(polled, held, cx),
+                }
             }
             Inner::Other(body) => {
                 let polled = Pin::new(body).poll_frame(cx);
-                self.heed(&polled);
+                match self.heed(&polled, cx) {
+                    None => self.told(polled),
+                    Some(held) => self.hold_back(polled, held, cx),
+                }
+            }
+            Inner::Held(_) => {
+                let polled = self.inner.poll_frame(cx);
                 self.told(polled)
             }
         }
@@ -170,6 +209,12 @@ impl Inner {
                 .poll_frame(cx)
                 .map(|frame| frame.map(|frame| frame.map_err(Into::into))),
             Self::Other(body) => Pin::new(body).poll_frame(cx),
+            Self::Held(end) => {
+                ready!(end.hold.poll(cx));
+                let frame = end.frame.take();
+                *self = Self::Other(BoxBody::default());
+                Poll::Ready(frame.map(Ok))
+            }
         }
     }
 
@@ -177,6 +222,10 @@ impl Inner {
         match self {
             Self::Http1(body) => body.size_hint(),
             Self::Other(body) => body.size_hint(),
+            Self::Held(end) => {
+                let data = end.frame.as_ref().and_then(Frame::data_ref);
+                SizeHint::with_exact(data.map_or(0, |data| data.len() as u64))
+            }
         }
     }
 
@@ -185,6 +234,7 @@ impl Inner {
         match self {
             Self::Http1(body) => body.is_end_stream(),
             Self::Other(body) => body.is_end_stream(),
+            Self::Held(_) => false,
         }
     }
 }

@@ -11,6 +11,7 @@ use tower_service::Service;
 use crate::cause::Cause;
 use crate::error::{BoxError, Error, SendError};
 use crate::exchange::hint::{self, Hint};
+use crate::exchange::hold::Hold;
 use crate::exchange::layer::Settings;
 use crate::exchange::{Body, fields, request, to_proxy};
 use crate::info::ConnectionInfo;
@@ -55,7 +56,16 @@ pin_project! {
         Checkout { #[pin] future: F },
         // Without its connection once it is answered.
         Exchange { conn: InUse<C>, #[pin] future: S },
+        // Answered without a body; its connection will be free in a moment.
+        Held { answer: Box<Answer> },
     }
+}
+
+/// A response that is held back.
+struct Answer {
+    /// Until it is given to the caller.
+    response: Option<Response<Body>>,
+    hold: Hold,
 }
 
 /// What it is made with. In one place, so that it is moved without the room for what is not there yet.
@@ -130,6 +140,9 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if !matches!(self.state, State::Exchange { .. }) {
+            if matches!(self.state, State::Held { .. }) {
+                return self.poll_held(cx);
+            }
             ready!(self.as_mut().poll_send(cx))?;
         }
         self.poll_answer(cx)
@@ -218,9 +231,18 @@ where
                         .is_some_and(Destination::is_read_by_proxy),
                 };
                 let (held, info) = answered(conn, response, &this.given.settings, asked);
+                // The use goes on with the body, and is over where there is none.
+                let (held, busy) = match response.body().is_end_stream() {
+                    true => (None, held.release_if_free(cx)),
+                    false => (Some(held), None),
+                };
                 let drain = this.given.settings.drain_unread;
                 if let Poll::Ready(Ok(response)) = answer {
-                    return Poll::Ready(Ok(response.map(|it| Body::new(it, held, info, drain))));
+                    let response = response.map(|it| Body::new(it, held, info, drain));
+                    return match busy {
+                        None => Poll::Ready(Ok(response)),
+                        Some(held) => self.hold_back(response, held, cx),
+                    };
                 }
                 unreachable!("it is an answer");
             }
@@ -244,6 +266,40 @@ where
             this.state.set(State::Ask);
             ready!(self.as_mut().poll_send(cx))?;
         }
+    }
+}
+
+impl<M, F, C, S, B> ExchangeFuture<M, F, C, S, B>
+where
+    C: Poolable,
+{
+    /// Keeps a response without a body until this use is released.
+    #[cold]
+    fn hold_back(
+        mut self: Pin<&mut Self>,
+        response: Response<Body>,
+        held: Box<dyn Use>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<Body>, Error>> {
+        let answer = Box::new(Answer {
+            response: Some(response),
+            hold: Hold::new(held),
+        });
+        self.as_mut().project().state.set(State::Held { answer });
+        self.poll_held(cx)
+    }
+
+    #[cold]
+    fn poll_held(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<Body>, Error>> {
+        let StateProjection::Held { answer } = self.project().state.project() else {
+            unreachable!("it is held back");
+        };
+        ready!(answer.hold.poll(cx));
+        let response = answer.response.take();
+        Poll::Ready(Ok(response.expect("not polled after it is ready")))
     }
 }
 
@@ -292,15 +348,14 @@ struct Asks {
     of_proxy: bool,
 }
 
-/// The head of a response is here, and what it says of its connection is heeded. The use goes on with the body; it is over
-/// where there is none.
+/// The head of a response is here, and what it says of its connection is heeded.
 #[inline]
 fn answered<C, R>(
     mut conn: C,
     response: &mut Response<R>,
     settings: &Settings,
     asked: Asks,
-) -> (Option<Box<dyn Use>>, ConnectionInfo)
+) -> (Box<dyn Use>, ConnectionInfo)
 where
     C: Poolable,
     R: HttpBody,
@@ -323,12 +378,7 @@ where
     if settings.info_in_extensions {
         response.extensions_mut().insert(info.clone());
     }
-    let held = conn.into_use();
-    if response.body().is_end_stream() {
-        held.release();
-        return (None, info);
-    }
-    (Some(held), info)
+    (conn.into_use(), info)
 }
 
 /// There will be no response. The connection is of no use any more.

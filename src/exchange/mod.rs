@@ -5,6 +5,7 @@ mod credentials;
 mod fields;
 mod future;
 mod hint;
+mod hold;
 mod layer;
 mod request;
 mod service;

@@ -90,6 +90,13 @@ where
         Poll::Pending
     }
 
+    /// Not where it waits for the other end to take the end of an upload, nor where it is to close.
+    #[cold]
+    fn is_almost_free(&self) -> bool {
+        let bond = self.0.lifespan.bond();
+        !bond.is_uploading() && !bond.activity().write_waits() && !bond.is_ending()
+    }
+
     #[inline]
     fn probe(&mut self) -> Liveness {
         self.0.probe.as_ref().map_or(Liveness::Unknown, Probe::look)

@@ -71,6 +71,11 @@ impl<C: Poolable> Berth<C> {
         self.runtime
     }
 
+    /// Whether its driver lives in this runtime.
+    pub(crate) fn lives_in(&self, runtime: Id) -> bool {
+        self.runtime == Some(runtime)
+    }
+
     /// In the pool that made it.
     #[inline]
     pub(super) fn slot(&self) -> Option<usize> {

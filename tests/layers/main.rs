@@ -8,6 +8,7 @@ mod alone;
 mod bodies;
 mod clones;
 mod extensions;
+mod held;
 mod line;
 mod lines;
 mod mistakes;

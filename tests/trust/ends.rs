@@ -15,7 +15,7 @@ use crate::house::{
 use crate::support::agent::{
     Client, agent, agent_paused, at_rest, fetch, get, paused_clock, post, read, send,
 };
-use crate::support::{Conn, CountingConnector, Server, eventually, not_over_unix, not_tiny};
+use crate::support::{Conn, CountingConnector, Server, eventually, not_over_unix};
 
 /// More than the buffers of a loopback socket have room for.
 const UPLOAD: usize = 8 << 20;
@@ -100,17 +100,14 @@ fn trust_13_an_early_answer_is_delivered() {
     }
 }
 
-/// An upload that has ended by then is no reason to close.
+/// An upload that has ended by then is no reason to close: a server that answers what it has read to the end was given all
+/// of it, and the answer comes when its connection is free.
 #[test]
 fn trust_13_an_upload_that_ended_is_reused() {
-    if not_tiny("an upload in pieces has not ended by the end of its answer") {
-        return;
-    }
     let times = runs(100, 1000);
     let (lost, reused) = on_threads(|| early_answers("reads", 200, 1 << 16, times));
     println!("trust 13: {reused} of {times} reused after an upload that ended");
-    assert_eq!(lost, 0);
-    assert!(reused > times / 2, "{reused}");
+    assert_eq!((lost, reused), (0, times));
 }
 
 /// The server would read on, and the caller has more to send: nobody knows whether either ever comes to its end.
