@@ -420,6 +420,10 @@ mod tests {
             ("http1", new().http1(http1)),
             ("max_interim_responses", new().max_interim_responses(7)),
             ("clock", new().clock(later())),
+            (
+                "route",
+                new().route(crate::Route::new().with_unix_path("/s")),
+            ),
         ]
     }
 
@@ -442,7 +446,7 @@ mod tests {
         let missing: Vec<_> = methods
             .filter(|name| !listed.contains(name) && *name != "probe_with")
             .collect();
-        assert!(missing.is_empty(), "{missing:?}");
+        assert!(missing.is_empty(), "add to `settings`: {missing:?}");
     }
 
     #[test]
