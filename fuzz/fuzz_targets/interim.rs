@@ -9,14 +9,14 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, StatusCode, Uri};
+use http::{Request, StatusCode};
 use http_body_util::Empty;
 use hyper::client::conn::http1::Builder;
 use hyper_util::rt::TokioIo;
 use libfuzzer_sys::fuzz_target;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tower::{Layer, ServiceExt, service_fn};
-use tower_keep_alive::KeepAliveLayer;
+use tower_keep_alive::{Destination, KeepAliveLayer};
 
 /// On paused time: whoever waits for longer than this waits for ever.
 const FOR_EVER: Duration = Duration::from_secs(3600);
@@ -97,7 +97,7 @@ async fn run(script: Script) {
         .max_interim_responses(script.max);
     let handle = layer.handle();
     let max = script.max;
-    let connector = service_fn(move |_: Uri| ready(Ok::<_, io::Error>(script.connect())));
+    let connector = service_fn(move |_: Destination| ready(Ok::<_, io::Error>(script.connect())));
     let client = layer.layer(connector);
     let response = tokio::time::timeout(FOR_EVER, client.oneshot(request())).await;
     let response = response.expect("the request does not end");
