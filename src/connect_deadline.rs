@@ -21,3 +21,20 @@ pub(crate) fn until<F: Future>(
 pub(crate) fn current() -> Option<Instant> {
     DEADLINE.try_with(|deadline| *deadline).ok().flatten()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_is_seen_by_what_is_polled_in_its_connect_and_by_nothing_else() {
+        let deadline = Some(Instant::now());
+        assert_eq!(current(), None);
+        let seen = until(deadline, async {
+            let other = tokio::spawn(async { current() }).await.unwrap();
+            (current(), other, until(None, async { current() }).await)
+        });
+        assert_eq!(seen.await, (deadline, None, None));
+        assert_eq!(current(), None);
+    }
+}

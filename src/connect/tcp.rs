@@ -50,7 +50,7 @@ use crate::target::Destination;
 /// # Errors
 ///
 /// A name that cannot be resolved or has no address that will do; otherwise each address that was tried, with what came of
-/// it. The error's source is the resolver's error, or the system's for the first address.
+/// it. The error's source is the resolver's error, or the system's for the first address to which there is a way.
 #[derive(Clone, Debug)]
 pub struct TcpConnector<R = GaiResolver> {
     resolver: R,
@@ -170,7 +170,7 @@ impl<R> TcpConnector<R> {
         self
     }
 
-    /// As the connector says, but for what the route does.
+    /// With the connector's settings, and those of the route in place of them.
     fn connect(
         &mut self,
         destination: &Destination,
