@@ -377,4 +377,16 @@ mod tests {
             assert_eq!(key(uri).host_header().unwrap(), host, "{uri}");
         }
     }
+
+    #[test]
+    fn keys_have_one_order_that_agrees_with_their_equality() {
+        let keys = ["http://a/", "http://a:81/", "http://b/", "https://a/"].map(key);
+        for a in &keys {
+            for b in &keys {
+                assert_eq!(a.partial_cmp(b), Some(a.cmp(b)));
+                assert_eq!(a.cmp(b), b.cmp(a).reverse());
+                assert_eq!(a.cmp(b).is_eq(), a == b);
+            }
+        }
+    }
 }

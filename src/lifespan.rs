@@ -432,4 +432,15 @@ mod tests {
         steps.dedup();
         assert!(steps.len() > 40, "{lots:?}");
     }
+
+    #[test]
+    fn the_time_idle_is_the_one_before_this_use() {
+        let mut lifespan = Lifespan::new();
+        assert_eq!(lifespan.idle_for(), Duration::ZERO);
+        let now = Instant::now();
+        lifespan.check_out(Some((now, now + 4 * SECOND)));
+        assert_eq!(lifespan.idle_for(), 4 * SECOND);
+        lifespan.check_out(Some((now + 4 * SECOND, now + 4 * SECOND)));
+        assert_eq!(lifespan.idle_for(), Duration::ZERO);
+    }
 }

@@ -141,6 +141,36 @@ fn plain_values_are_printed_with_their_names() {
     is_named("Route", &Route::new());
 }
 
+/// Each names its connections, and a list of them is in an order.
+#[test]
+fn routes_and_what_is_in_them_have_one_order_that_agrees_with_their_equality() {
+    let config = || TlsConfig::new(CA.client_config());
+    let proxy = |uri: &str| uri.parse::<Proxy>().unwrap();
+    let one = config();
+    let routes = [
+        Route::new(),
+        Route::new().with_family(Family::V4),
+        Route::new().with_family(Family::V6),
+        Route::new().with_proxy(proxy("http://a.test")),
+        Route::new().with_proxy(proxy("http://b.test")),
+        Route::new().with_proxy(proxy("http://me:one@b.test")),
+        Route::new().with_proxy(proxy("http://me:two@b.test")),
+        Route::new().with_tls(one.clone()),
+        Route::new().with_tls(config()),
+    ];
+    let keys = routes.iter().enumerate();
+    for (at, a) in keys.clone() {
+        for (place, b) in keys.clone() {
+            assert_eq!(a == b, at == place, "{a:?}, {b:?}");
+            assert_eq!(a.cmp(b).is_eq(), a == b, "{a:?}, {b:?}");
+            assert_eq!(a.partial_cmp(b), Some(a.cmp(b)), "{a:?}, {b:?}");
+            assert_eq!(a.cmp(b), b.cmp(a).reverse(), "{a:?}, {b:?}");
+        }
+    }
+    assert_eq!(one, one.clone());
+    assert_ne!(one, config());
+}
+
 #[test]
 fn errors_are_printed_with_what_they_are() {
     let denied = CheckoutError::Denied(Denied::QueueFull(3));
@@ -162,6 +192,7 @@ fn errors_are_printed_with_what_they_are() {
         };
         is_named("SendError", &error);
         assert_eq!(error.to_string(), said);
+        assert_eq!(error.source().unwrap().to_string(), "why");
     }
     for (denied, said) in [
         (

@@ -14,5 +14,6 @@ mod lines;
 mod mistakes;
 mod neighbours;
 mod promises;
+mod readiness;
 mod stacked;
 mod ttl;

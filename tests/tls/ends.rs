@@ -5,11 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use http::Uri;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
-use tower::Layer;
+use tower::{Layer, ServiceExt};
 use tower_keep_alive::connect::TcpConnector;
-use tower_keep_alive::{Cause, KeepAliveLayer};
+use tower_keep_alive::{Cause, Destination, KeepAliveLayer};
 
 use crate::support::agent::{agent_over, at_rest, fetch, post, send};
 use crate::support::tls::{CA, localhost};
@@ -224,4 +228,28 @@ async fn a_write_that_fails_inside_a_record_is_not_taken_for_none() {
         assert_eq!(error.io_error().unwrap().kind(), ErrorKind::BrokenPipe);
         at_rest(&handle).await;
     }
+}
+
+/// Who shuts down the stream and reads on, as after an upgrade, has said goodbye in TLS and in TCP.
+#[tokio::test]
+async fn a_stream_that_is_shut_down_ends_with_a_goodbye_and_a_fin() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}/", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move {
+        let (tcp, _) = listener.accept().await.unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(localhost().server()));
+        let mut tls = acceptor.accept(tcp).await.unwrap();
+        let goodbye = tls.read(&mut [0]).await.unwrap();
+        let (mut tcp, _) = tls.into_inner();
+        let fin = tcp.read(&mut [0]).await.unwrap();
+        assert_eq!((goodbye, fin), (0, 0));
+    });
+    let target: Destination = url.parse::<Uri>().unwrap().try_into().unwrap();
+    let connector = CA.trusted().layer(TcpConnector::new());
+    let connecting = connector.oneshot(target);
+    let mut stream = connecting.await.unwrap();
+    stream.shutdown().await.unwrap();
+    // The stream is still here.
+    server.await.unwrap();
+    drop(stream);
 }

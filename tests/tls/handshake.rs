@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use http::Uri;
 use tokio::time::Instant;
 use tokio_rustls::rustls::{self, AlertDescription};
-use tower_keep_alive::{KeepAliveLayer, TimeoutKind};
+use tower::{Layer, ServiceExt};
+use tower_keep_alive::connect::{TcpConnector, UnixConnector};
+use tower_keep_alive::{Destination, KeepAliveLayer, TimeoutKind};
 
-use crate::support::agent::{at_rest, fetch};
+use crate::support::agent::{agent_over, at_rest, fetch};
 use crate::support::tls::{CA, localhost};
 use crate::support::{Server, eventually, script};
 use crate::{agent, agent_with, idle, in_chain, text};
@@ -176,4 +179,37 @@ async fn a_host_with_an_underscore_is_one() {
     let url = server.url_of("a_b.example", "/");
     assert_eq!(fetch(&client, url).await.unwrap().status, 200);
     at_rest(&handle).await;
+}
+
+/// Neither is a route to the other: without TLS nothing of `https` is sent, over a Unix socket as little as over TCP.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_unix_socket_without_tls_is_no_way_to_https() {
+    let server = Server::start_unix(script::ok).await;
+    let connector = UnixConnector::at(server.unix_path());
+    let (client, handle) = agent_over(KeepAliveLayer::new(), connector);
+    fetch(&client, "http://app.test/").await.unwrap();
+    let error = fetch(&client, "https://app.test/").await.unwrap_err();
+    assert!(text(&error).contains("without TLS"), "{}", text(&error));
+    assert_eq!((server.accepted(), server.requests()), (1, 1));
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn who_connects_sees_what_was_agreed_on() {
+    let server = Server::start_tls(localhost().server(), script::ok).await;
+    let connector = CA.trusted().layer(TcpConnector::new());
+    for (url, is_tls) in [
+        (server.url("/"), true),
+        (server.url("/").replace("https:", "http:"), false),
+    ] {
+        let target: Destination = url.parse::<Uri>().unwrap().try_into().unwrap();
+        let transport = connector.clone().oneshot(target).await.unwrap();
+        let agreed = transport.tls_connection();
+        assert_eq!(agreed.is_some(), is_tls, "{url}");
+        if let Some(tls) = agreed {
+            assert_eq!(tls.alpn_protocol(), Some(&b"http/1.1"[..]));
+            assert!(tls.peer_certificates().is_some());
+        }
+    }
 }

@@ -94,6 +94,7 @@ mod tests {
         let of_rustls = |error: rustls::Error| io::Error::new(io::ErrorKind::InvalidData, error);
         let of_certificate = |error| of_rustls(rustls::Error::InvalidCertificate(error));
         let alert = rustls::AlertDescription::HandshakeFailure;
+        let incompatible = rustls::PeerIncompatible::NoCipherSuitesInCommon;
         for (error, why, is_rustls) in [
             (
                 of_certificate(CertificateError::UnknownIssuer),
@@ -108,6 +109,41 @@ mod tests {
             (
                 of_certificate(CertificateError::Expired),
                 "the server's certificate has expired",
+                true,
+            ),
+            (
+                of_certificate(CertificateError::NotValidYet),
+                "the server's certificate is not valid yet",
+                true,
+            ),
+            (
+                of_certificate(CertificateError::Revoked),
+                "the server's certificate has been revoked",
+                true,
+            ),
+            (
+                of_certificate(CertificateError::BadEncoding),
+                "the server's certificate is not accepted",
+                true,
+            ),
+            (
+                of_rustls(rustls::Error::NoCertificatesPresented),
+                "the server has no certificate",
+                true,
+            ),
+            (
+                of_rustls(incompatible.into()),
+                "the server has no version of TLS, or nothing else, in common with us",
+                true,
+            ),
+            (
+                of_rustls(rustls::Error::NoApplicationProtocol),
+                "the server does not speak HTTP/1.1",
+                true,
+            ),
+            (
+                of_rustls(rustls::Error::DecryptError),
+                "the handshake failed",
                 true,
             ),
             (
