@@ -163,6 +163,25 @@ async fn a_stall_of_our_own_is_not_the_servers_silence() {
     at_rest(&handle).await;
 }
 
+/// A step that is noticed late does not put off the next one.
+#[tokio::test(start_paused = true)]
+async fn delays_of_our_own_do_not_add_up_in_a_silence() {
+    let server = Server::in_memory(silent);
+    let (client, handle) = agent_over(layer(), server.connector());
+    let url = server.url("/");
+    let fetched = tokio::spawn(async move { fetch(&client, url).await });
+    eventually("it waits for the answer", || server.requests() == 1).await;
+    let start = Instant::now();
+    while !fetched.is_finished() {
+        // Three quarters of a step, so that most steps are noticed late.
+        tokio::time::advance(T * 3 / 32).await;
+        support::settle().await;
+    }
+    assert!(start.elapsed() < T * 5 / 4, "{:?}", start.elapsed());
+    assert!(fetched.await.unwrap().unwrap_err().is_timeout());
+    at_rest(&handle).await;
+}
+
 /// `Connection: close` says when the connection ends if all goes well.
 #[tokio::test(start_paused = true)]
 async fn silence_in_a_last_answer_is_its_cause() {

@@ -1,5 +1,6 @@
 //! Each layer, with as little around it as there can be.
 
+use std::sync::mpsc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,10 +8,10 @@ use futures_util::future::poll_immediate;
 use http::header::HOST;
 use http::{Request, Uri};
 use http_body_util::{BodyExt, Full};
-use tower::{Service, ServiceBuilder, ServiceExt};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_keep_alive::{
-    Cause, CheckinLayer, CheckoutLayer, ExchangeLayer, HandshakeLayer, IdleEvictionLayer,
-    KeepAliveLayer, Limits, MaxUsesLayer, Moment, Poolable, TtlLayer,
+    BoxError, Cause, CheckinLayer, CheckoutLayer, Destination, ExchangeLayer, HandshakeLayer,
+    IdleEvictionLayer, KeepAliveLayer, Limits, MaxUsesLayer, Moment, Poolable, Target, TtlLayer,
 };
 
 use crate::line::{Shard, answer, maker};
@@ -130,6 +131,57 @@ async fn a_lease_that_has_closed_is_ready_and_gives_the_request_back() {
     );
     drop(lease);
     eventually("it is closed", || server.open() == 0).await;
+}
+
+/// Between its checkout and its request the connection has closed: who was not served stands before those who came later.
+#[tokio::test]
+async fn a_request_that_was_not_sent_says_that_it_comes_back() {
+    let ends = Gate::new();
+    let server = Server::start({
+        let ends = ends.clone();
+        move |mut conn| {
+            let ends = ends.clone();
+            async move {
+                while conn.request().await.is_some() {
+                    conn.respond("ok").await;
+                    if conn.index == 0 {
+                        ends.pass().await;
+                        return conn.fin().await;
+                    }
+                }
+            }
+        }
+    })
+    .await;
+    let checkout = CheckoutLayer::new(Limits::new());
+    let handle = checkout.handle();
+    let leases = ServiceBuilder::new()
+        .layer(CheckinLayer::new())
+        .layer(checkout)
+        .layer(HandshakeLayer::<B>::new())
+        .service(Connector);
+    let (asked, told) = mpsc::channel();
+    let client = ExchangeLayer::new().layer(service_fn(move |target: Destination| {
+        asked.send(target.is_returning()).unwrap();
+        let (leases, ends) = (leases.clone(), ends.clone());
+        async move {
+            let lease = leases.oneshot(target).await?;
+            if lease.lifespan().uses() == 2 && ends.waiting() == 1 {
+                ends.open(1);
+                while lease.is_open() {
+                    tokio::task::yield_now().await;
+                }
+            }
+            Ok::<_, BoxError>(lease)
+        }
+    }));
+    for _ in 0..2 {
+        assert_eq!(fetch(&client, server.url("/")).await.unwrap().body, "ok");
+    }
+    drop(client);
+    assert_eq!(told.iter().collect::<Vec<_>>(), [false, false, true]);
+    assert_eq!((server.accepted(), server.requests()), (2, 2));
+    at_rest(&handle).await;
 }
 
 #[tokio::test]
