@@ -9,7 +9,6 @@ use axum::Router;
 use axum::routing::get;
 use futures_util::future::try_join_all;
 use tower_keep_alive::KeepAlive;
-use tower_keep_alive::http_body_util::BodyExt;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -36,10 +35,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
 async fn fetch(agent: &KeepAlive, url: &str, name: &str) -> Result<(), Box<dyn Error>> {
     let response = agent.get(format!("{url}/{name}")).await?;
     let connection = response.body().connection().clone();
-    let text = response.into_body().collect().await?.to_bytes();
+    let text = response.into_body().text(1024).await?;
     println!(
-        "  {} on connection {}, {}",
-        String::from_utf8_lossy(&text),
+        "  {text} on connection {}, {}",
         connection.id(),
         match connection.is_reused() {
             true => "reused",

@@ -10,7 +10,6 @@
 //!
 //! ```
 //! use tower_keep_alive::KeepAlive;
-//! use tower_keep_alive::http_body_util::BodyExt;
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), tower_keep_alive::BoxError> {
@@ -23,9 +22,9 @@
 //! for expected in [false, true] {
 //!     let response = agent.get(url.as_str()).await?;
 //!     assert_eq!(response.body().connection().is_reused(), expected);
-//!     // The end of the body gives the connection back.
-//!     let body = response.into_body().collect().await?.to_bytes();
-//!     assert_eq!(body, "hello");
+//!     // The end of the body gives the connection back. This one may have a mebibyte at most.
+//!     let text = response.into_body().text(1024 * 1024).await?;
+//!     assert_eq!(text, "hello");
 //! }
 //! assert_eq!(agent.handle().status().created, 1);
 //! # Ok(())
@@ -76,6 +75,7 @@
 //! |---|---|
 //! | `tls`, on by default | `https`, by [`connect::TlsLayer`]; needs a C compiler |
 //! | `serde` | [`Status`], [`Key`] and [`Cause`] serialize; a status to agentkeepalive's object |
+//! | `json` | [`Body::json`]: a response body as JSON |
 //! | `proxy` | [`connect::ProxiedLayer`], requests through proxies of HTTP and of SOCKS |
 //! | `tracing` | a span for each checkout, and an event for whatever happens to a connection |
 //! | `metrics` | counters, gauges and histograms through the `metrics` facade |

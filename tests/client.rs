@@ -179,3 +179,95 @@ async fn https_is_never_sent_in_the_clear() {
     assert!(server.heads().is_empty());
     at_rest(&agent.handle()).await;
 }
+
+/// Answers each request with this body, of a known length or in chunks.
+async fn answers(body: &'static str, chunked: bool) -> Server {
+    Server::start(move |mut conn: Conn| async move {
+        while conn.request().await.is_some() {
+            let (first, second) = body.split_at(body.len() / 2);
+            let answer = match chunked {
+                false => format!(
+                    "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}",
+                    body.len()
+                ),
+                true => format!(
+                    "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{first}\r\n{:x}\r\n{second}\r\n0\r\n\r\n",
+                    first.len(),
+                    second.len()
+                ),
+            };
+            conn.send(answer).await;
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_body_is_read_whole_up_to_its_limit() {
+    if only_over_tcp("the default connector is TCP's") {
+        return;
+    }
+    for chunked in [false, true] {
+        let server = answers("[1, 22, 3]", chunked).await;
+        let agent = agent();
+        let body = async || agent.get(server.url("/")).await.unwrap().into_body();
+        assert_eq!(body().await.bytes(10).await.unwrap(), "[1, 22, 3]");
+        assert_eq!(body().await.text(10).await.unwrap(), "[1, 22, 3]");
+        let numbers: Vec<u32> = body().await.json(usize::MAX).await.unwrap();
+        assert_eq!(numbers, [1, 22, 3]);
+        // What was read to its end was reused.
+        assert_eq!(server.accepted(), 1);
+        for limit in [9, 0] {
+            let error = body().await.bytes(limit).await.unwrap_err();
+            assert!(error.is_too_large() && !error.is_decode(), "{error:?}");
+            assert!(error.connection().is_some(), "{error:?}");
+            assert!(
+                error.to_string().contains(&format!("{limit} bytes")),
+                "{error}"
+            );
+        }
+        let error = body().await.json::<Vec<String>>(10).await.unwrap_err();
+        assert!(error.is_decode() && !error.is_too_large(), "{error:?}");
+        assert_eq!(error.to_string(), "the body of the response is not JSON");
+        assert!(std::error::Error::source(&error).is_some());
+        at_rest(&agent.handle()).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_utf_8_is_no_text() {
+    if only_over_tcp("the default connector is TCP's") {
+        return;
+    }
+    let server = Server::start(|mut conn: Conn| async move {
+        while conn.request().await.is_some() {
+            conn.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n\xff\xfe")
+                .await;
+        }
+    })
+    .await;
+    let agent = agent();
+    let body = agent.get(server.url("/")).await.unwrap().into_body();
+    let error = body.text(2).await.unwrap_err();
+    assert!(error.is_decode(), "{error:?}");
+    assert_eq!(error.to_string(), "the body of the response is not UTF-8");
+    at_rest(&agent.handle()).await;
+}
+
+#[tokio::test]
+async fn a_body_that_is_cut_off_is_the_connections_error() {
+    if only_over_tcp("the default connector is TCP's") {
+        return;
+    }
+    let server = Server::start(|mut conn: Conn| async move {
+        conn.request().await;
+        conn.send(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\ncut")
+            .await;
+    })
+    .await;
+    let agent = agent();
+    let body = agent.get(server.url("/")).await.unwrap().into_body();
+    let error = body.text(100).await.unwrap_err();
+    assert!(!error.is_decode() && !error.is_too_large(), "{error:?}");
+    at_rest(&agent.handle()).await;
+}

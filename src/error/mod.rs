@@ -42,6 +42,7 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 /// | [`is_shut_down`](Self::is_shut_down) | the agent was drained or destroyed | stop |
 /// | [`is_reset`](Self::is_reset) | the connection was closed or lost before the head of a response | with [`is_reused`](Self::is_reused), send again what is idempotent: [`ReusedReset`](crate::retry::ReusedReset) does |
 /// | [`is_unsent`](Self::is_unsent), beside any of these | the server has seen nothing of the request | send it again, whatever its method, unless it [`is_target`](Self::is_target) |
+/// | [`is_too_large`](Self::is_too_large), [`is_decode`](Self::is_decode) | the body of the response is longer than the limit, or not what was asked for | raise the limit, look at the response |
 /// | none of these | no response, or one without an end | what is idempotent may be sent again |
 pub struct Error(Box<Inner>);
 
@@ -74,6 +75,10 @@ pub(crate) enum Kind {
     Exchange,
     /// The connection failed after the head of a response.
     Body,
+    /// The body of a response is longer than the caller's limit.
+    TooLarge(usize),
+    /// The body of a response is here, and is not what the caller took it for.
+    Decode(&'static str),
 }
 
 /// What took too long.
@@ -114,6 +119,11 @@ impl Error {
             }
             _ => {}
         }
+        self.with_connection(connection)
+    }
+
+    /// Of a response that came on this connection, whatever became of that since.
+    pub(crate) fn with_connection(mut self, connection: ConnectionInfo) -> Self {
         self.0.connection = Some(connection);
         self
     }
@@ -365,6 +375,20 @@ impl Error {
         matches!(self.0.kind, Kind::Target(_))
     }
 
+    /// The body of the response is longer than the limit that [`Body::bytes`](crate::Body::bytes), or one of its
+    /// neighbours, was given.
+    #[must_use]
+    pub fn is_too_large(&self) -> bool {
+        matches!(self.0.kind, Kind::TooLarge(_))
+    }
+
+    /// The body of the response came whole, and is not the text or the JSON that the caller asked for; the source says
+    /// where.
+    #[must_use]
+    pub fn is_decode(&self) -> bool {
+        matches!(self.0.kind, Kind::Decode(_))
+    }
+
     /// The system's error: what the connect, a read or a write failed with. Nothing if the system did not fail, and nothing
     /// of the request's own body.
     ///
@@ -456,6 +480,10 @@ impl fmt::Display for Error {
             }
             Kind::Exchange => f.write_str("no response")?,
             Kind::Body => f.write_str("the response has no end")?,
+            Kind::TooLarge(limit) => {
+                return write!(f, "the body of the response is longer than {limit} bytes");
+            }
+            Kind::Decode(what) => return write!(f, "the body of the response is not {what}"),
         }
         if self.is_reused() {
             f.write_str(" (reused connection)")?;

@@ -1,6 +1,7 @@
 //! One request and its response, to the body's end, on one connection.
 
 mod body;
+mod collect;
 mod credentials;
 mod fields;
 mod future;
