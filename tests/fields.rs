@@ -14,7 +14,7 @@ use http::uri::{Authority, Parts, PathAndQuery, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::{Empty, Full};
 use support::agent::{Req, agent, agent_over, at_rest, fetch, get, post, read, send};
-use support::{Conn, Head, Server, eventually, script};
+use support::{Conn, Fault, Head, Server, TrapConnector, eventually, script};
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_keep_alive::{
     AgentHandle, Body, Cause, CheckinLayer, CheckoutLayer, Error, ExchangeLayer, HandshakeLayer,
@@ -382,6 +382,36 @@ fn exchange(
         .layer(checkout)
         .layer(HandshakeLayer::<Full<Bytes>>::new());
     (stack.service(server.connector()), handle)
+}
+
+/// None of it was written, and so it goes on another connection by itself: as it was.
+#[tokio::test]
+async fn an_asterisk_for_a_proxy_stays_one_where_it_is_sent_again() {
+    let server = Server::in_memory(script::ok);
+    let checkout = CheckoutLayer::new(Limits::new());
+    let handle = checkout.handle();
+    let trap = TrapConnector::new(server.connector());
+    let client = ServiceBuilder::new()
+        .layer(ExchangeLayer::new().absolute_form(true))
+        .layer(CheckinLayer::new())
+        .layer(checkout)
+        .layer(HandshakeLayer::<Full<Bytes>>::new())
+        .service(trap.clone());
+    for first in [true, false] {
+        let request = asking(Method::OPTIONS, built("h.test:81", "*"));
+        let answer = send(&client, request).await.unwrap();
+        assert!(!answer.info.is_reused(), "{first}");
+        trap.set(Fault {
+            accepts: 0,
+            write: Some(std::io::ErrorKind::BrokenPipe),
+            read: None,
+        });
+    }
+    let targets = server.heads().into_iter().map(|head| head.target);
+    let expected = "http://h.test:81";
+    assert_eq!(targets.collect::<Vec<_>>(), [expected, expected]);
+    assert_eq!(trap.made(), 2);
+    at_rest(&handle).await;
 }
 
 #[tokio::test]

@@ -56,6 +56,25 @@ fn names(handle: &AgentHandle) -> Vec<String> {
     handle.status().idle.keys().map(Key::to_string).collect()
 }
 
+/// RFC 9112 §3.2.4: for the proxy the target is that of an empty path, and the last proxy makes an asterisk of it.
+#[tokio::test]
+async fn a_question_about_the_server_itself_reaches_it_through_a_proxy() {
+    let server = Server::echo().await;
+    let (client, handle) = agent();
+    let proxy = proxy("http", "", &server);
+    for _ in 0..2 {
+        let mut request = through(&proxy, "http://origin.test:81/");
+        *request.method_mut() = http::Method::OPTIONS;
+        let mut parts = request.uri().clone().into_parts();
+        parts.path_and_query = Some(http::uri::PathAndQuery::from_static("*"));
+        *request.uri_mut() = http::Uri::from_parts(parts).unwrap();
+        let answer = send(&client, request).await.unwrap();
+        assert_eq!(answer.body, "http://origin.test:81");
+    }
+    assert_eq!(server.accepted(), 1);
+    at_rest(&handle).await;
+}
+
 #[tokio::test]
 async fn node_101_a_proxy_of_http_gets_requests_in_absolute_form() {
     let server = Server::echo().await;

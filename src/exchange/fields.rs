@@ -27,10 +27,14 @@ pub(super) fn complete<B: Body>(
         put_host_first(fields, key, destination);
     }
     if let Method::POST | Method::PUT | Method::PATCH = *request.method()
-        && request.body().is_end_stream()
+        && is_empty(request.body())
     {
         say_length_zero(request.headers_mut());
     }
+}
+
+fn is_empty(body: &impl Body) -> bool {
+    body.is_end_stream() || body.size_hint().exact() == Some(0)
 }
 
 fn host(key: Option<&Key>, destination: &Destination) -> Option<HeaderValue> {
@@ -122,7 +126,11 @@ fn add_option(fields: &mut HeaderMap, option: &'static str) {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
     use bytes::Bytes;
+    use http_body::{Frame, SizeHint};
     use http_body_util::{Empty, Full};
 
     use super::*;
@@ -205,6 +213,33 @@ mod tests {
             let lengths: Vec<_> = lengths.iter().map(|it| it.to_str().unwrap()).collect();
             assert_eq!(lengths, Vec::from_iter(length), "{method} {content:?}");
         }
+    }
+
+    /// It does not say that it is at its end before it is asked.
+    struct Nothing;
+
+    impl Body for Nothing {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            Poll::Ready(None)
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::with_exact(0)
+        }
+    }
+
+    #[test]
+    fn a_body_of_the_length_zero_is_no_content() {
+        let destination = Destination::try_from(http::Uri::from_static("http://h/")).unwrap();
+        let mut request = Request::post("/").body(Nothing).unwrap();
+        complete(&mut request, None, &destination);
+        assert_eq!(request.headers()[CONTENT_LENGTH], "0");
     }
 
     #[test]

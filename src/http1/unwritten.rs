@@ -4,6 +4,7 @@
 //! a million needs.
 
 use http::header::{AUTHORIZATION, COOKIE, HeaderName, HeaderValue, PROXY_AUTHORIZATION};
+use http::uri::PathAndQuery;
 use http::{Method, Request, Uri};
 
 const END_OF_LINE: &[u8] = b"\r\n";
@@ -20,7 +21,7 @@ pub(super) fn read(head: &[u8]) -> Option<Request<()>> {
     let mut request = Request::new(());
     let mut first = line(&mut rest)?.splitn(3, |byte| *byte == b' ');
     *request.method_mut() = Method::from_bytes(first.next()?).ok()?;
-    *request.uri_mut() = Uri::try_from(first.next()?).ok()?;
+    *request.uri_mut() = target(first.next()?)?;
     first.next()?.strip_prefix(b"HTTP/1.")?;
     while !rest.is_empty() {
         let field = line(&mut rest)?;
@@ -31,6 +32,17 @@ pub(super) fn read(head: &[u8]) -> Option<Request<()>> {
         request.headers_mut().append(name, value);
     }
     Some(request)
+}
+
+/// What `http::Uri` prints and does not read: an absolute URI with the path `*` (see [`asterisk`](super::asterisk)).
+fn target(text: &[u8]) -> Option<Uri> {
+    let uri = Uri::try_from(text).ok()?;
+    if uri.scheme().is_none() || !uri.authority()?.as_str().ends_with('*') {
+        return Some(uri);
+    }
+    let mut parts = Uri::try_from(text.strip_suffix(b"*")?).ok()?.into_parts();
+    parts.path_and_query = Some(PathAndQuery::from_static("*"));
+    Uri::from_parts(parts).ok()
 }
 
 /// The next line, without its end.
@@ -75,9 +87,21 @@ mod tests {
 
     #[test]
     fn every_form_of_a_target_is_read_back() {
-        for target in ["/", "*", "h:443", "http://h:1/a?b"] {
+        for target in [
+            "/",
+            "*",
+            "h:443",
+            "http://h:1/a?b",
+            "http://h:1*",
+            "http://h*",
+            "http://[::1]*",
+            "http://h:1/*",
+        ] {
             let head = format!("OPTIONS {target} HTTP/1.0\r\n\r\n");
-            assert_eq!(*read(head.as_bytes()).unwrap().uri(), target);
+            let uri = read(head.as_bytes()).unwrap().uri().clone();
+            assert_eq!(uri.to_string(), target);
+            let is_asterisk = target.ends_with('*') && !target.ends_with("/*");
+            assert_eq!(uri.path() == "*", is_asterisk, "{target}");
         }
     }
 
