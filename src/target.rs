@@ -327,7 +327,8 @@ impl Destination {
         self.https = false;
     }
 
-    /// The authority of the request's URI, as the caller wrote it.
+    /// The authority of the URI, as the caller wrote it; that of a request without its user information, which becomes
+    /// `Authorization`.
     #[must_use]
     #[inline]
     pub fn authority(&self) -> &Authority {

@@ -63,6 +63,42 @@ async fn a_request_goes_over_the_agent_and_its_url_is_kept() {
     assert_eq!(handle.status().requests, 2);
 }
 
+/// reqwest's builder takes it out of the URL, the agent out of the URI of a request that was made without one.
+#[tokio::test]
+async fn user_information_is_the_same_authorization_as_reqwests_builder_makes_of_it() {
+    let server = Server::ok().await;
+    let (client, handle) = client(KeepAliveLayer::new());
+    for user in [
+        "me:secret",
+        "me",
+        ":secret",
+        "m%40e:s%3Ac%2F%C3%A9",
+        "me:100%",
+        ":",
+        "",
+    ] {
+        let url = format!("http://{user}@{}/", server.addr());
+        let built = reqwest::Client::new().get(&url).build().unwrap();
+        for request in [built, get(&url)] {
+            client
+                .clone()
+                .oneshot(request)
+                .await
+                .unwrap()
+                .text()
+                .await
+                .unwrap();
+        }
+        let heads = server.heads();
+        let [by_reqwest, by_agent] = heads.last_chunk().unwrap();
+        let sent = |head: &support::Head| head.header("authorization").map(str::to_owned);
+        assert_eq!(sent(by_reqwest), sent(by_agent), "{user}");
+        assert_eq!(sent(by_agent).is_some(), user.len() > 1, "{user}");
+    }
+    assert_eq!(server.accepted(), 1);
+    at_rest(&handle).await;
+}
+
 #[tokio::test]
 async fn what_a_request_builder_of_reqwest_makes_is_sent() {
     let server = Server::start(|mut conn| async move {

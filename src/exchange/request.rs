@@ -282,12 +282,14 @@ mod tests {
 
     #[test]
     fn a_route_to_a_socket_needs_no_origin() {
-        for (uri, sent) in [
-            (Uri::builder().build().unwrap(), "/"),
-            (Uri::default(), "/"),
-            (Uri::from_static("/here?x=1"), "/here?x=1"),
+        for (method, uri, sent) in [
+            (Method::GET, Uri::builder().build().unwrap(), "/"),
+            (Method::GET, Uri::default(), "/"),
+            (Method::GET, Uri::from_static("/here?x=1"), "/here?x=1"),
+            (Method::OPTIONS, Uri::from_static("*"), "*"),
         ] {
             let mut request = Request::new(Empty::<Bytes>::new());
+            *request.method_mut() = method;
             *request.uri_mut() = uri;
             let route = Route::new().with_unix_path("/run/app.sock");
             request.extensions_mut().insert(route);
