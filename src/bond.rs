@@ -1,5 +1,7 @@
 //! What a connection's lifespan, driver, slot and infos share.
 
+mod hooks;
+
 use std::any::Any;
 use std::fmt;
 use std::future::Future;
@@ -21,6 +23,8 @@ use crate::expectation::Expectation;
 use crate::key::Key;
 use crate::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use crate::sync::{Mutex, MutexGuard};
+
+pub use hooks::{CloseHook, TransportGuard};
 
 /// One a connection. An exchange that goes well reads the id and the key, and counts in `activity`; an upload says when it
 /// begins and ends.
@@ -55,6 +59,9 @@ pub(crate) struct Addresses {
     pub(crate) remote: Option<SocketAddr>,
 }
 
+/// How long a connection may take to finish a use after its lease is gone.
+pub(crate) const WIND_DOWN: Duration = Duration::from_secs(1);
+
 /// The response is over and the connection is not free yet.
 const WINDS_DOWN: u8 = 1;
 /// Nobody has the connection any more: what is left for its driver is to close.
@@ -63,6 +70,9 @@ const LET_GO: u8 = 2;
 const RESTS: u8 = 4;
 /// The request's own body has failed.
 const BODY_FAILED: u8 = 8;
+/// For how long it may be read on; 0 while it is not.
+const READS_ON: u8 = 0xf0;
+const READS_ON_AT: u8 = 4;
 
 const KILLED: u8 = 1;
 const DETACHED: u8 = 2;
@@ -73,11 +83,19 @@ const GONE: u8 = 16;
 /// A byte of the request is not to be written; which one is in `More`.
 const OMITS: u8 = 32;
 
+/// A transport that can be closed by whoever wants it closed, while its driver has it.
+pub(crate) trait Close: Send + Sync {
+    /// Closes it now, without a goodbye. `false`: there is no way to.
+    fn close(&self) -> bool;
+}
+
 /// What happens when the transport goes, and what makes it go.
 struct Ends {
     /// Of the pool that keeps it, if one does.
     hook: CloseHook,
     driver: Option<AbortHandle>,
+    /// What closes the transport from outside of its driver.
+    closer: Option<Arc<dyn Close>>,
     /// Where there is any of it.
     more: Option<Box<More>>,
 }
@@ -122,6 +140,7 @@ impl Ends {
     const NONE: Self = Self {
         hook: CloseHook::NONE,
         driver: None,
+        closer: None,
         more: None,
     };
 
@@ -155,7 +174,7 @@ impl Ends {
     target_pointer_width = "64",
     not(tower_keep_alive_loom)
 ))]
-const _: () = assert!(size_of::<Bond>() <= 152);
+const _: () = assert!(size_of::<Bond>() <= 168);
 
 impl Bond {
     pub(crate) fn new() -> Self {
@@ -375,6 +394,35 @@ impl Bond {
         self.parting.load(Ordering::Acquire) == 0
     }
 
+    /// Somebody reads what is left of a response, for so long at the most: rounded up to a power of two of eighths of a
+    /// second.
+    pub(crate) fn set_reads_on(&self, max: Duration) {
+        let eighths = max.as_millis().div_ceil(125).next_power_of_two();
+        let place = (eighths.trailing_zeros() as u8 + 1).min(READS_ON >> READS_ON_AT);
+        self.parting
+            .fetch_or(place << READS_ON_AT, Ordering::AcqRel);
+    }
+
+    /// It has come to the end of the response.
+    pub(crate) fn has_read_on(&self) {
+        self.parting.fetch_and(!READS_ON, Ordering::AcqRel);
+    }
+
+    /// How long it may take from now on until it is closed or can be used again, where that is under way. `goodbye`: how
+    /// long a transport may take to close that nobody has any more.
+    pub(crate) fn time_to_close(&self, goodbye: Duration) -> Option<Duration> {
+        if self.is_killed() || self.is_let_go() {
+            return Some(goodbye);
+        }
+        if self.winds_down() {
+            return Some(WIND_DOWN + goodbye);
+        }
+        match (self.parting.load(Ordering::Acquire) & READS_ON) >> READS_ON_AT {
+            0 => None,
+            place => Some(Duration::from_millis(125 << (place - 1)) + goodbye),
+        }
+    }
+
     #[inline]
     pub(crate) fn is_detached(&self) -> bool {
         self.state.load(Ordering::Acquire) & DETACHED != 0
@@ -511,6 +559,27 @@ impl Bond {
         wakers.into_iter().for_each(Waker::wake);
     }
 
+    /// How to close the transport from outside of its driver.
+    pub(crate) fn set_closer(&self, closer: Arc<dyn Close>) {
+        let mut ends = self.ends();
+        if !self.is_gone() {
+            ends.closer = Some(closer);
+        }
+        // Otherwise it is dropped here, after the lock.
+    }
+
+    /// Closes the transport from here, whether or not its driver is polled, and passes its slot on. `false`: there is no way
+    /// to.
+    pub(crate) fn force(&self) -> bool {
+        let closer = self.ends().closer.clone();
+        if !closer.is_some_and(|it| it.close()) {
+            return self.is_gone();
+        }
+        self.kill(Cause::Abandoned);
+        self.transport_gone();
+        true
+    }
+
     /// Gives up the slot while the transport lives on.
     pub(crate) fn detach(&self) {
         let hooks = {
@@ -562,72 +631,6 @@ impl fmt::Debug for Bond {
             .field("id", &self.id)
             .field("cause", &self.cause())
             .finish_non_exhaustive()
-    }
-}
-
-/// What stands for a connection's transport: kept beside it, and dropped after it.
-///
-/// A connection whose transport lives in a task of its own takes this from its
-/// [`Lifespan`](crate::Lifespan::transport_guard) and moves it into that task. When it is dropped, by whatever way the
-/// task ends, the connection leaves its pool and its slot passes on.
-#[derive(Debug)]
-#[must_use = "dropping it says that the transport is gone"]
-pub struct TransportGuard(Arc<Bond>);
-
-impl TransportGuard {
-    pub(crate) fn new(bond: Arc<Bond>) -> Self {
-        Self(bond)
-    }
-
-    #[inline]
-    pub(crate) fn bond(&self) -> &Bond {
-        &self.0
-    }
-
-    /// Says why the transport ends. The first word stands, whoever says it.
-    pub fn note(&self, cause: Cause) {
-        self.0.note(cause);
-    }
-}
-
-impl Drop for TransportGuard {
-    fn drop(&mut self) {
-        self.0.transport_gone();
-    }
-}
-
-/// What is to be done when a connection's transport is gone. Dropping it does it.
-#[must_use = "dropping it says that the transport is gone"]
-pub struct CloseHook(Option<Box<dyn FnOnce(Cause) + Send + Sync>>);
-
-impl CloseHook {
-    /// Nothing is to be done.
-    const NONE: Self = Self(None);
-
-    /// Does `hook`, with the reason.
-    pub fn new(hook: impl FnOnce(Cause) + Send + Sync + 'static) -> Self {
-        Self(Some(Box::new(hook)))
-    }
-
-    /// Does it now: the transport is gone, and this is why.
-    pub fn run(mut self, cause: Cause) {
-        if let Some(hook) = self.0.take() {
-            hook(cause);
-        }
-    }
-}
-
-impl Drop for CloseHook {
-    fn drop(&mut self) {
-        if let Some(hook) = self.0.take() {
-            hook(Cause::Dropped);
-        }
-    }
-}
-
-impl fmt::Debug for CloseHook {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("CloseHook")
     }
 }
 

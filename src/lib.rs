@@ -59,11 +59,51 @@
 //! Every future here may be dropped at any time; nothing of the pool is lost by it.
 //!
 //! - In line: the place is lost. What had been given to the caller in that moment passes to the next.
-//! - While connecting: the connect goes on if somebody waits whom it would serve, and is given up otherwise.
+//! - While connecting: the connect, which has a task of its own, goes on if somebody waits whom it would serve, and is given up otherwise.
 //! - Between sending and the head of the response: the connection is closed, as HTTP/1 has no other way to give up a
 //!   request. Whether the server has acted on it cannot be known.
 //! - In the middle of the response body: the connection is closed, unless the rest of the body had arrived already.
 //! - After the body's last frame: nothing. The connection went back with that frame.
+//!
+//! # A future that is not polled
+//!
+//! A future does something only while it is polled. One that waits in line, or connects, and is not polled for a while is
+//! an easy mistake to make: an arm of a `select!` whose other arm runs its handler, what is left in a `buffered` stream or a
+//! `FuturesUnordered` while its consumer does something else, a `join_all` behind a future that blocks its thread, a runtime
+//! that is kept and not driven.
+//!
+//! Nobody else waits for such a future:
+//!
+//! - A connection, or the right to make one, that it was given and does not come for goes to the next in line after 5 ms
+//!   ([`Limits::hand_over_timeout`]). If nobody waits, the connection is idle, and ages.
+//! - A connect that has begun goes on in a task of its own. What it makes is left for the future, and then for others.
+//! - A connection whose place is needed is closed from where it is needed, if its own runtime does not close it within
+//!   50 ms. The same goes for a connect whose time is up.
+//!
+//! The future keeps its place: as soon as it is polled it is the first in line again, and nothing is lost. It does wait
+//! longer, though, and a response that it has begun to read keeps its connection for as long as it is not read. So spawn what
+//! has to go on by itself, or read each response to its end before something else is awaited:
+//!
+//! ```
+//! # use bytes::Bytes;
+//! # use http::Request;
+//! # use http_body_util::{BodyExt, Empty};
+//! # use tower::ServiceExt;
+//! # use tower_keep_alive::{BoxError, KeepAlive, connect::TcpConnector};
+//! # async fn both<C>(client: KeepAlive<C, Empty<Bytes>>, url: String) -> Result<(), BoxError>
+//! # where
+//! #     KeepAlive<C, Empty<Bytes>>: tower::Service<Request<Empty<Bytes>>, Response = http::Response<tower_keep_alive::Body>, Error = tower_keep_alive::Error, Future: Send> + Clone + Send + 'static,
+//! # {
+//! let fetch = tokio::spawn(async move {
+//!     let response = client.oneshot(Request::get(url).body(Empty::new())?).await?;
+//!     Ok::<_, BoxError>(response.into_body().collect().await?.to_bytes())
+//! });
+//! // Whatever happens here, the request goes on.
+//! let bytes = fetch.await??;
+//! # let _ = bytes;
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # What is needed
 //!

@@ -318,6 +318,7 @@ impl Default for Lifespan {
 
 impl Drop for Lifespan {
     fn drop(&mut self) {
+        self.bond.let_go();
         drop(self.transport_guard());
     }
 }

@@ -41,6 +41,8 @@ pub(crate) trait Control: Send + Sync {
     /// Closes everything and fails whoever waits.
     fn destroy(&self);
     fn is_quiet(&self) -> bool;
+    /// Takes from others what they had for too long.
+    fn look(&self);
 }
 
 /// Who makes connections for a pool, its type forgotten.
@@ -151,6 +153,7 @@ impl Books {
         let detached = std::mem::take(&mut *lock(&self.detached));
         for bond in detached.iter().filter_map(Weak::upgrade) {
             bond.kill(Cause::Shutdown);
+            bond.force();
         }
     }
 

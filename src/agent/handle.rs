@@ -4,6 +4,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
 
 use crate::agent::{Books, ConnectionStatus, Event, Mode, PrewarmError, Status, prewarm};
 use crate::key::Key;
@@ -176,7 +179,12 @@ impl AgentHandle {
                 if all {
                     return;
                 }
-                quiet.await;
+                if Handle::try_current().is_err() {
+                    quiet.await;
+                } else if tokio::time::timeout(LOOK, quiet).await.is_err() {
+                    // What goes slowly may be in a runtime that nobody drives; this one is driven.
+                    books.each_pool(|pool| pool.look());
+                }
             }
         }))
     }
@@ -190,6 +198,9 @@ impl AgentHandle {
         self.books.kill_detached();
     }
 }
+
+/// How often a drain looks for what is overdue.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Resolves when an agent that refuses new requests has closed its last connection; see [`AgentHandle::drain`].
 #[must_use = "it resolves when the last connection is closed"]

@@ -3,19 +3,15 @@ use std::future::poll_fn;
 use std::mem;
 use std::ops::{Deref, DerefMut};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tower_service::Service;
 
-use crate::bond::CloseHook;
+use crate::bond::{CloseHook, WIND_DOWN};
 use crate::cause::Cause;
 use crate::lifespan::Lifespan;
 use crate::pool::Berth;
 use crate::poolable::{Liveness, Poolable, Use};
-
-/// How long a connection may take to finish a use after its lease is gone.
-const WIND_DOWN: Duration = Duration::from_secs(1);
 
 /// The use of one connection. It is the connection (by `Deref`, and as a `Service` where that is one) and gives it back
 /// when it is dropped.
@@ -185,9 +181,11 @@ fn wait_or_leave_behind<C: Poolable>(mut berth: Box<Berth<C>>) -> Option<Box<dyn
 }
 
 #[cold]
-fn leave_behind<C: Poolable>(berth: Box<Berth<C>>) {
+fn leave_behind<C: Poolable>(mut berth: Box<Berth<C>>) {
     match Handle::try_current() {
         Ok(runtime) => {
+            // Before the task is polled: others who wait look at this, and the task may never be.
+            berth.connection().lifespan().bond().set_winds_down(true);
             runtime.spawn(wind_down(berth));
         }
         Err(_) => berth.close(Cause::Abandoned),
@@ -208,7 +206,6 @@ fn check_in<C: Poolable>(mut berth: Box<Berth<C>>) {
 
 /// Waits for the end of a use that nobody else waits for. Ends when it has come, or after a second.
 async fn wind_down<C: Poolable>(mut berth: Box<Berth<C>>) {
-    berth.connection().lifespan().bond().set_winds_down(true);
     let free = poll_fn(|cx| berth.connection().poll_free(cx));
     match tokio::time::timeout(WIND_DOWN, free).await {
         Ok(()) => {

@@ -1,13 +1,15 @@
 //! A connect under way.
 
 use std::future::{Future, poll_fn};
+use std::panic;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
 use tower_service::Service;
 
@@ -15,23 +17,60 @@ use crate::cause::Cause;
 use crate::checkout::watch::Watch;
 use crate::connect_deadline;
 use crate::error::{BoxError, CheckoutError, Denied};
-use crate::pool::{Berth, HostPool, Slot};
+use crate::pool::{Berth, HostPool, Slot, Stop, Whom};
 use crate::poolable::Poolable;
 
-/// A connect under way, and the slot that it is for. Its caller polls it; if the caller finds something better, it goes
-/// on in a task of its own.
+/// A connect under way, and the slot that it is for. Its caller polls it once, which is enough for a connect that need not
+/// wait; then it has a task of its own, so that it goes on when its caller is not polled, and what it makes is left in the
+/// line for that caller.
+///
+/// Dropping it gives up the connect.
 pub(super) struct Connect<C: Poolable> {
-    /// Before the slot, so that a transport is gone when its slot passes on. Boxed, because it may change tasks.
-    future: Pin<Box<dyn Future<Output = Result<C, CheckoutError>> + Send>>,
-    slot: Option<Slot<C>>,
-    begun: Instant,
+    job: Arc<Job<C>>,
+    home: Arc<HostPool<C>>,
+    place: usize,
+    /// The caller that it is for. Nobody: it is for the pool.
+    whom: Option<Whom>,
+    limit: Duration,
+    /// As soon as it has one. Resolves to why there is no connection, if there is none.
+    task: Option<JoinHandle<Option<CheckoutError>>>,
     watch: Watch,
+    /// It goes on without this.
+    is_left: bool,
 }
+
+/// What a connect came to.
+pub(super) enum Ended<C: Poolable> {
+    /// The caller has it.
+    Made(Box<Berth<C>>),
+    /// It was left in the line for its caller, or in the pool.
+    Delivered,
+    Failed(CheckoutError),
+}
+
+/// What has to be done, by whoever polls it: in a task that the pool can take it from, polled or not.
+struct Job<C: Poolable> {
+    work: Mutex<Option<Work<C>>>,
+    is_stopped: AtomicBool,
+    /// Ends with the work, whoever ends that.
+    task: OnceLock<AbortHandle>,
+}
+
+struct Work<C: Poolable> {
+    /// Before the slot, so that a transport is gone when its slot passes on.
+    future: Pin<Box<dyn Future<Output = Result<C, CheckoutError>> + Send>>,
+    slot: Slot<C>,
+    begun: Instant,
+}
+
+/// How much later the pool gives up a connect whose own timer does not run.
+const GRACE: Duration = Duration::from_millis(50);
 
 impl<C: Poolable> Connect<C> {
     /// Counts from here. `limit` is the time for all of it, with the wait until `maker` is ready.
     pub(super) fn begin<M, T>(
         mut slot: Slot<C>,
+        whom: Option<Whom>,
         mut maker: M,
         target: T,
         limit: Duration,
@@ -48,29 +87,139 @@ impl<C: Poolable> Connect<C> {
             poll_fn(|cx| maker.poll_ready(cx)).await?;
             maker.call(target).await
         };
+        let make = connect_deadline::until(begun.checked_add(limit), make);
         let future = Box::pin(async move {
-            let make = connect_deadline::until(begun.checked_add(limit), make);
             match tokio::time::timeout(limit, make).await {
                 Ok(made) => made.map_err(|error: M::Error| CheckoutError::Connect(error.into())),
                 Err(_) => Err(CheckoutError::Denied(Denied::ConnectTimeout(limit))),
             }
         });
         Self {
-            future,
-            slot: Some(slot),
-            begun,
+            home: slot.home().clone(),
+            place: slot.place(),
+            job: Arc::new(Job {
+                work: Mutex::new(Some(Work {
+                    future,
+                    slot,
+                    begun,
+                })),
+                is_stopped: AtomicBool::new(false),
+                task: OnceLock::new(),
+            }),
+            whom,
+            limit,
+            task: None,
             watch,
+            is_left: false,
         }
     }
 
-    pub(super) fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Box<Berth<C>>, CheckoutError>> {
-        let made = ready!(self.future.as_mut().poll(cx));
-        let slot = self.slot.take().expect("not polled after it is ready");
-        Poll::Ready(match made {
-            Ok(conn) => Ok(slot.fill(conn, self.begun)),
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended<C>> {
+        if let Some(task) = &mut self.task {
+            return Poll::Ready(match ready!(Pin::new(task).poll(cx)) {
+                Ok(None) => Ended::Delivered,
+                Ok(Some(error)) => Ended::Failed(error),
+                Err(failed) => match failed.try_into_panic() {
+                    Ok(panic) => panic::resume_unwind(panic),
+                    // The pool has given it up, or its runtime is gone.
+                    Err(_) => Ended::Failed(Denied::ConnectTimeout(self.limit).into()),
+                },
+            });
+        }
+        if let Poll::Ready(made) = self.job.poll(cx) {
+            return Poll::Ready(match made {
+                Some(Ok(berth)) => Ended::Made(berth),
+                Some(Err(error)) => Ended::Failed(error),
+                None => Ended::Failed(Denied::ConnectTimeout(self.limit).into()),
+            });
+        }
+        let Ok(runtime) = Handle::try_current() else {
+            return Poll::Pending;
+        };
+        self.spawn(&runtime);
+        // It hears from its task from now on.
+        self.poll(cx)
+    }
+
+    /// The task ends with the connect, which is bounded by the connect timeout, or with the pool.
+    fn spawn(&mut self, runtime: &Handle) {
+        let stop: Weak<dyn Stop> = Arc::downgrade(&(self.job.clone() as Arc<dyn Stop>));
+        let due = self.limit.checked_add(GRACE);
+        let due = due.and_then(|it| Instant::now().checked_add(it));
+        self.home.set_connecting(self.place, stop, due);
+        let (job, home, whom) = (self.job.clone(), self.home.clone(), self.whom);
+        // Still within the span of the caller who began it, and of nobody who is served by it.
+        let watch = self.watch.clone();
+        let task = runtime.spawn(async move {
+            let made = poll_fn(|cx| watch.within(|| job.poll(cx))).await;
+            // A connect that was given up has no result, and nobody asks for one.
+            match made? {
+                Ok(berth) => {
+                    match whom {
+                        Some(whom) => home.deliver(whom, berth),
+                        None => berth.give_back(),
+                    }
+                    None
+                }
+                // A failure is in the counters; without its caller it is nobody's.
+                Err(error) => Some(error),
+            }
+        });
+        let _ = self.job.task.set(task.abort_handle());
+        self.task = Some(task);
+    }
+
+    /// Goes on without its caller, for the next in line or for the pool; given up where there is no runtime to go on in.
+    pub(super) fn leave_behind(mut self) {
+        if self.task.is_none() {
+            let Ok(runtime) = Handle::try_current() else {
+                return;
+            };
+            self.spawn(&runtime);
+        }
+        self.is_left = self.home.leave_connecting(self.place);
+    }
+
+    pub(super) fn home(&self) -> &Arc<HostPool<C>> {
+        &self.home
+    }
+}
+
+impl<C: Poolable> Drop for Connect<C> {
+    fn drop(&mut self) {
+        if !self.is_left {
+            self.job.stop(Cause::Cancelled);
+        }
+    }
+}
+
+impl<C: Poolable> Job<C> {
+    /// `None`: it was given up.
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Box<Berth<C>>, CheckoutError>>> {
+        let mut held = self.work.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(work) = &mut *held else {
+            return Poll::Ready(None);
+        };
+        let Poll::Ready(made) = work.future.as_mut().poll(cx) else {
+            drop(held);
+            // Whoever wanted to stop it in the meantime could not.
+            if self.is_stopped.load(Ordering::SeqCst) {
+                self.take(Cause::Cancelled);
+                return Poll::Ready(None);
+            }
+            return Poll::Pending;
+        };
+        let work = held.take();
+        // What follows may end up here again.
+        drop(held);
+        let Work {
+            future,
+            slot,
+            begun,
+        } = work.expect("polled above");
+        drop(future);
+        Poll::Ready(Some(match made {
+            Ok(conn) => Ok(slot.fill(conn, begun)),
             Err(error) => {
                 slot.fail(match error {
                     CheckoutError::Connect(_) => Cause::Connect,
@@ -78,35 +227,32 @@ impl<C: Poolable> Connect<C> {
                 });
                 Err(error)
             }
-        })
+        }))
     }
 
-    pub(super) fn home(&self) -> &Arc<HostPool<C>> {
-        self.slot.as_ref().expect("not ready yet").home()
-    }
-
-    /// Goes on without its caller, for the next in line or for the pool; given up where there is no runtime to go on in.
-    /// The task ends with the connect, which is bounded by the connect timeout, or with the pool.
-    pub(super) fn leave_behind(mut self) {
-        let Ok(runtime) = Handle::try_current() else {
-            return;
+    /// Gives it up, unless it is being polled.
+    fn take(&self, cause: Cause) {
+        let work = match self.work.try_lock() {
+            Ok(mut held) => held.take(),
+            Err(TryLockError::Poisoned(held)) => held.into_inner().take(),
+            Err(TryLockError::WouldBlock) => None,
         };
-        let (cancel, mut cancelled) = oneshot::channel();
-        let place = self.slot.as_ref().expect("not ready yet").place();
-        if !self.home().to_background(place, cancel) {
-            return;
-        }
-        // Still within the span of the caller who began it, and of nobody who is served by it.
-        let watch = self.watch.clone();
-        runtime.spawn(async move {
-            let made = poll_fn(|cx| match watch.within(|| self.poll(cx)) {
-                Poll::Ready(made) => Poll::Ready(made.ok()),
-                Poll::Pending => Pin::new(&mut cancelled).poll(cx).map(|_| None),
-            });
-            // A failure is in the counters, and nobody's.
-            if let Some(berth) = made.await {
-                berth.give_back();
+        if let Some(Work { future, slot, .. }) = work {
+            if let Some(task) = self.task.get() {
+                task.abort();
             }
-        });
+            drop(future);
+            slot.fail(cause);
+        }
+    }
+}
+
+impl<C: Poolable> Stop for Job<C> {
+    fn stop(&self, cause: Cause) {
+        // A connect whose time is up at last and that is polled at this moment is not stuck.
+        if cause == Cause::Cancelled {
+            self.is_stopped.store(true, Ordering::SeqCst);
+        }
+        self.take(cause);
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::Sleep;
 use tower_service::Service;
 
 use crate::cause::Cause;
-use crate::checkout::connect::Connect;
+use crate::checkout::connect::{Connect, Ended};
 use crate::checkout::service::Parts;
 use crate::checkout::watch::Watch;
 use crate::clock::{Clock, Moment};
@@ -220,8 +220,8 @@ where
             }
             Verdict::Make(slot, waiter) => {
                 slow.patience = None;
+                slow.connect = Some(self.connect(slot, &waiter, target));
                 slow.waiter = Some(waiter);
-                slow.connect = Some(self.connect(slot, target));
             }
             Verdict::Wait(waiter) => {
                 slow.waiter = Some(waiter);
@@ -240,11 +240,12 @@ where
         Ok(())
     }
 
-    fn connect(&self, slot: Slot<C>, target: T) -> Connect<C> {
+    fn connect(&self, slot: Slot<C>, waiter: &Waiter<C>, target: T) -> Connect<C> {
         let limits = self.parts.pool.limits();
         let limit = target.connect_timeout().unwrap_or(limits.connect_timeout);
         Connect::begin(
             slot,
+            Some(waiter.whom()),
             self.parts.maker.clone(),
             target,
             limit,
@@ -318,6 +319,7 @@ where
             let clock = &this.parts.pool.limits().clock;
             match slow.poll(clock, cx) {
                 Step::Connection(berth) => {
+                    slow.waiter = None;
                     slow.leave_connect_behind();
                     let now = clock.now();
                     let waited = slow.handed_over.then(|| now.since(slow.since));
@@ -332,7 +334,8 @@ where
                     slow.waited = Some(now.since(slow.since));
                     let target = slow.target.take().expect("kept until a connect begins");
                     slow.patience = None;
-                    slow.connect = Some(this.connect(slot, target));
+                    let waiter = slow.waiter.as_ref().expect("it was its turn");
+                    slow.connect = Some(this.connect(slot, waiter, target));
                     this.state = State::Slow(slow);
                 }
                 Step::Again(spoiled) => {
@@ -403,9 +406,13 @@ impl<C: Poolable, T> Slow<C, T> {
                     return again;
                 }
             }
-            match self.waiter.as_ref().map(|waiter| waiter.poll_turn(cx)) {
-                Some(Poll::Ready(Turn::Connection(mut berth))) => {
+            match self.waiter.as_mut().map(|waiter| waiter.poll_turn(cx)) {
+                Some(Poll::Ready(Turn::Made(berth))) => {
                     self.waiter = None;
+                    self.connect = None;
+                    return Step::Made(berth);
+                }
+                Some(Poll::Ready(Turn::Connection(mut berth))) => {
                     self.handed_over = true;
                     // It may have lain there for long: a caller comes for it when its runtime has time.
                     let cause = match berth.is_over(clock.now()) {
@@ -426,21 +433,24 @@ impl<C: Poolable, T> Slow<C, T> {
                 }
                 Some(Poll::Ready(Turn::Make(slot))) => return Step::Make(slot),
                 Some(Poll::Ready(Turn::Refused)) => {
-                    return Step::Failed(CheckoutError::Denied(Denied::ShutDown));
+                    return Step::Failed(Denied::ShutDown.into());
+                }
+                Some(Poll::Ready(Turn::Lost)) => {
+                    return Step::Failed(Denied::NotPolled.into());
                 }
                 Some(Poll::Pending) | None => {}
             }
             if let Some(connect) = &mut self.connect {
-                return match connect.poll(cx) {
-                    Poll::Ready(made) => {
-                        self.connect = None;
-                        match made {
-                            Ok(berth) => Step::Made(berth),
-                            Err(error) => Step::Failed(error),
-                        }
-                    }
-                    Poll::Pending => Step::Pending,
+                let Poll::Ready(ended) = connect.poll(cx) else {
+                    return Step::Pending;
                 };
+                self.connect = None;
+                match ended {
+                    Ended::Made(berth) => return Step::Made(berth),
+                    // To be found in the line.
+                    Ended::Delivered => continue,
+                    Ended::Failed(error) => return Step::Failed(error),
+                }
             }
             if let Some((limit, patience)) = &mut self.patience
                 && patience.as_mut().poll(cx).is_ready()
@@ -458,11 +468,16 @@ impl<C: Poolable, T> Slow<C, T> {
 impl<C: Poolable, T> Slow<C, T> {
     /// It has no use for what it was given. Its own connect goes on, back in line; without one it starts again.
     fn without(&mut self, spoiled: Spoiled<C>) -> Option<Step<C>> {
-        let Some(connect) = &self.connect else {
-            return Some(Step::Again(spoiled));
-        };
-        self.waiter = Some(connect.home().wait_making(spoiled));
-        None
+        match &mut self.waiter {
+            Some(waiter) if self.connect.is_some() => {
+                waiter.line_up_again(spoiled);
+                None
+            }
+            _ => {
+                self.waiter = None;
+                Some(Step::Again(spoiled))
+            }
+        }
     }
 
     /// It found something better than what it is making: that is for the pool.

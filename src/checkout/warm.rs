@@ -7,7 +7,7 @@ use std::task::Poll;
 use tower_service::Service;
 
 use crate::agent::{Warm, Warmed, Warming};
-use crate::checkout::connect::Connect;
+use crate::checkout::connect::{Connect, Ended};
 use crate::checkout::service::Parts;
 use crate::checkout::watch::Watch;
 use crate::error::{BoxError, CheckoutError, Error};
@@ -38,7 +38,7 @@ where
                 .into_iter()
                 .map(|slot| {
                     let watch = Watch::begin(&target);
-                    Connect::begin(slot, self.maker.clone(), target.clone(), limit, watch)
+                    Connect::begin(slot, None, self.maker.clone(), target.clone(), limit, watch)
                 })
                 .collect();
             let mut made = 0;
@@ -46,12 +46,16 @@ where
             poll_fn(|cx| {
                 connects.retain_mut(|connect| match connect.poll(cx) {
                     Poll::Pending => true,
-                    Poll::Ready(Ok(berth)) => {
+                    Poll::Ready(Ended::Made(berth)) => {
                         made += 1;
                         berth.give_back();
                         false
                     }
-                    Poll::Ready(Err(error)) => {
+                    Poll::Ready(Ended::Delivered) => {
+                        made += 1;
+                        false
+                    }
+                    Poll::Ready(Ended::Failed(error)) => {
                         failed.get_or_insert(error);
                         false
                     }

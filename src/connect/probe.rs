@@ -2,6 +2,7 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::bond::Close;
 #[cfg(feature = "tls")]
 use crate::connect::MaybeTls;
 use crate::connect::Tcp;
@@ -14,20 +15,83 @@ use crate::poolable::Liveness;
 /// tokio remembers what it last heard about a socket, and a busy runtime hears late. So a connection that a server has
 /// closed, or has sent a stray response on, can look open for as long as the runtime's threads have other things to do.
 /// A look asks the socket itself, and takes nothing from it.
+///
+/// It may also close the transport: a pool asks for that where a caller waits for a connection's place and the runtime that
+/// has the transport does not run. A transport without a way to is kept behind a lock, and dropped then.
 #[derive(Clone)]
-pub struct Probe(Arc<dyn Fn() -> Liveness + Send + Sync>);
+pub struct Probe {
+    look: Arc<dyn Look>,
+    closes: bool,
+}
+
+/// A transport that others have.
+pub(super) trait Look: Close {
+    fn look(&self) -> Liveness;
+}
+
+/// By two functions.
+struct Functions<L, C> {
+    look: L,
+    close: C,
+}
 
 impl Probe {
     /// A probe that looks by `look`, which must not block.
     pub fn new(look: impl Fn() -> Liveness + Send + Sync + 'static) -> Self {
-        Self(Arc::new(look))
+        let close = || false;
+        Self {
+            look: Arc::new(Functions { look, close }),
+            closes: false,
+        }
+    }
+
+    /// The same, and `close` closes the transport for both directions, at once and from whatever thread: as
+    /// [`shutdown`](std::net::TcpStream::shutdown) does it for a socket. It must not block.
+    ///
+    /// ```
+    /// use std::net::{Shutdown, TcpStream};
+    /// use std::sync::Arc;
+    /// use tower_keep_alive::Liveness;
+    /// use tower_keep_alive::connect::Probe;
+    ///
+    /// fn probe(socket: Arc<TcpStream>) -> Probe {
+    ///     let shared = socket.clone();
+    ///     let look = move || match shared.peek(&mut [0]) {
+    ///         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Liveness::Open,
+    ///         _ => Liveness::Dead,
+    ///     };
+    ///     Probe::new(look).with_close(move || drop(socket.shutdown(Shutdown::Both)))
+    /// }
+    /// # let _ = probe;
+    /// ```
+    #[must_use]
+    pub fn with_close(self, close: impl Fn() + Send + Sync + 'static) -> Self {
+        let look = move || self.look();
+        let close = move || {
+            close();
+            true
+        };
+        Self::of(Functions { look, close })
+    }
+
+    /// Of what can be closed.
+    pub(super) fn of(look: impl Look + 'static) -> Self {
+        Self {
+            look: Arc::new(look),
+            closes: true,
+        }
+    }
+
+    /// What closes the transport, if there is a way to.
+    pub(crate) fn closer(&self) -> Option<Arc<dyn Close>> {
+        self.closes.then(|| self.look.clone() as Arc<dyn Close>)
     }
 
     /// Looks now.
     #[must_use]
     #[inline]
     pub fn look(&self) -> Liveness {
-        (self.0)()
+        self.look.look()
     }
 
     /// The probe of a transport that is known here.
@@ -50,6 +114,26 @@ impl Probe {
             return Some(tls.probe());
         }
         transport.downcast_ref::<Tcp>().map(Tcp::probe)
+    }
+}
+
+impl<L, C> Look for Functions<L, C>
+where
+    L: Fn() -> Liveness + Send + Sync,
+    C: Fn() -> bool + Send + Sync,
+{
+    fn look(&self) -> Liveness {
+        (self.look)()
+    }
+}
+
+impl<L, C> Close for Functions<L, C>
+where
+    L: Send + Sync,
+    C: Fn() -> bool + Send + Sync,
+{
+    fn close(&self) -> bool {
+        (self.close)()
     }
 }
 

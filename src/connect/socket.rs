@@ -1,6 +1,7 @@
 use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
+use std::net::Shutdown;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -8,7 +9,9 @@ use std::task::{Context, Poll};
 use socket2::{SockRef, Socket as Socket2};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::bond::Close;
 use crate::connect::Probe;
+use crate::connect::probe::Look;
 use crate::poolable::Liveness;
 
 /// A stream of tokio's that can be had in two halves, of which each has the socket.
@@ -55,11 +58,7 @@ impl<S: Halves> Socket<S> {
     /// socket is inside of a transport of your own.
     #[must_use]
     pub fn probe(&self) -> Probe {
-        let writer = self.writer.clone();
-        Probe::new(move || match &*lock::<S>(&writer) {
-            Some(writer) => look(&writer.as_ref().socket()),
-            None => Liveness::Dead,
-        })
+        Probe::of(Looks::<S>(self.writer.clone()))
     }
 
     #[cfg(feature = "tls")]
@@ -88,6 +87,33 @@ impl<S: Halves> Socket<S> {
             None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
+}
+
+/// The socket, for whoever looks at it.
+struct Looks<S: Halves>(Shared<S>);
+
+impl<S: Halves> Look for Looks<S> {
+    #[inline]
+    fn look(&self) -> Liveness {
+        match &*lock::<S>(&self.0) {
+            Some(writer) => look(&writer.as_ref().socket()),
+            None => Liveness::Dead,
+        }
+    }
+}
+
+impl<S: Halves> Close for Looks<S> {
+    fn close(&self) -> bool {
+        if let Some(writer) = &*lock::<S>(&self.0) {
+            shut(&writer.as_ref().socket());
+        }
+        true
+    }
+}
+
+/// Ends the connection in the network, whoever has the socket. One that cannot be shut down has no connection any more.
+pub(super) fn shut(socket: &Socket2) {
+    let _ = socket.shutdown(Shutdown::Both);
 }
 
 /// `recv` with `MSG_PEEK` on a socket that does not block: nothing to read is what an idle connection should say.

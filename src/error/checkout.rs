@@ -36,6 +36,10 @@ pub enum Denied {
     QueueFull(usize),
     /// The agent was drained or destroyed.
     ShutDown,
+    /// The connection that was made for this caller went to another one, because the caller's future was not polled for
+    /// longer than [`Limits::hand_over_timeout`](crate::Limits::hand_over_timeout). Ask again: [`Exchange`](crate::Exchange)
+    /// does.
+    NotPolled,
 }
 
 impl fmt::Display for Denied {
@@ -45,6 +49,9 @@ impl fmt::Display for Denied {
             Self::CheckoutTimeout(after) => write!(f, "no connection came free within {after:?}"),
             Self::QueueFull(limit) => write!(f, "{limit} callers are waiting already"),
             Self::ShutDown => f.write_str("the agent is shut down"),
+            Self::NotPolled => f.write_str(
+                "the connection made for this caller went to another one, because the caller's future was not polled",
+            ),
         }
     }
 }

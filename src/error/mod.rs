@@ -167,8 +167,19 @@ impl Error {
             Denied::ConnectTimeout(after) => Kind::Timeout(TimeoutKind::Connect, after),
             Denied::QueueFull(limit) => Kind::QueueFull(limit),
             Denied::ShutDown => Kind::ShutDown,
+            Denied::NotPolled => {
+                let error = Self::new(Kind::Connect { timed_out: false });
+                return error.unsent().caused_by(denied);
+            }
         };
         Self::new(kind).unsent()
+    }
+
+    /// The caller lost the connection that was made for it, and may ask again.
+    pub(crate) fn is_of_not_polled(&self) -> bool {
+        let source = self.0.source.as_ref();
+        let denied = source.and_then(|it| it.downcast_ref::<Denied>());
+        denied == Some(&Denied::NotPolled)
     }
 
     /// What a connector said.

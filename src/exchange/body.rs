@@ -259,6 +259,7 @@ impl Body {
             && rest.size_hint().lower() <= drain.bytes
             && let Ok(runtime) = Handle::try_current()
         {
+            held.lifespan_mut().bond().set_reads_on(drain.time.time());
             runtime.spawn(read_on(rest, held, drain));
             return;
         }
@@ -291,8 +292,9 @@ async fn read_on(mut rest: Inner, held: Box<dyn Use>, drain: Drain) {
     });
     let ended = tokio::time::timeout(drain.time.time(), to_the_end).await;
     if ended == Ok(true)
-        && let Some(held) = held.0.take()
+        && let Some(mut held) = held.0.take()
     {
+        held.lifespan_mut().bond().has_read_on();
         held.release();
     }
 }

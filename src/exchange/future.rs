@@ -186,7 +186,14 @@ where
                     destination.expect("read from the request").begin_to_wait();
                     return Poll::Pending;
                 };
-                break checked_out.map_err(refused)?;
+                match checked_out {
+                    Ok(conn) => break conn,
+                    Err(error) => {
+                        let destination = this.destination.as_mut();
+                        again(error.into(), destination.expect("read from the request"))?;
+                        this.state.set(State::Ask);
+                    }
+                }
             }
             ready!(this.given.service.poll_ready(cx)).map_err(refused)?;
             let destination = this.destination.as_ref();
@@ -301,6 +308,17 @@ where
         let response = answer.response.take();
         Poll::Ready(Ok(response.expect("not polled after it is ready")))
     }
+}
+
+/// A caller that lost the connection made for it is first in line, and asks again.
+#[cold]
+fn again(error: BoxError, destination: &mut Destination) -> Result<(), Error> {
+    let error = Error::from_checkout(error);
+    if !error.is_of_not_polled() {
+        return Err(error);
+    }
+    destination.return_to_line();
+    Ok(())
 }
 
 /// On its way, on this connection.

@@ -5,6 +5,7 @@ mod connection;
 mod driver;
 mod gate;
 mod interim;
+mod io;
 mod layer;
 mod service;
 mod transport;

@@ -234,6 +234,13 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
+    /// The longest time that a connection is kept for a caller in line whose future is not polled; see
+    /// [`Limits::hand_over_timeout`]. Default: 5 ms.
+    pub fn hand_over_timeout(mut self, max: Duration) -> Self {
+        self.settings.limits = self.settings.limits.hand_over_timeout(max);
+        self
+    }
+
     /// The longest time in line; see [`Limits::checkout_timeout`]. Default: no limit.
     pub fn checkout_timeout(mut self, max: Duration) -> Self {
         self.settings.limits = self.settings.limits.checkout_timeout(max);
@@ -405,6 +412,7 @@ mod tests {
             ("max_idle", new().max_idle(7)),
             ("max_pending_per_host", new().max_pending_per_host(7)),
             ("checkout_timeout", new().checkout_timeout(SECOND)),
+            ("hand_over_timeout", new().hand_over_timeout(SECOND)),
             ("scheduling", new().scheduling(Scheduling::Fifo)),
             ("server_hint_margin", new().server_hint_margin(SECOND * 7)),
             ("info_in_extensions", new().info_in_extensions(false)),

@@ -1,9 +1,7 @@
 //! What follows from a step of a host, and may not be done under its lock.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::Waker;
-
-use tokio::sync::oneshot;
 
 use crate::agent::EventKind;
 use crate::bond::Bond;
@@ -12,8 +10,11 @@ use crate::pool::berth::Berth;
 use crate::pool::host_pool::HostPool;
 use crate::poolable::Poolable;
 
-/// Ends a connect that goes on without its caller, when it is dropped.
-pub(crate) type Cancel = oneshot::Sender<()>;
+/// A connect under way, as the pool knows it.
+pub(crate) trait Stop: Send + Sync {
+    /// Gives up the connect, if it is not being polled at this moment. Never under a lock.
+    fn stop(&self, cause: Cause);
+}
 
 /// What is to be done when no lock is held. Almost always nothing.
 #[must_use]
@@ -33,7 +34,10 @@ fn told_of(cause: Cause) -> Option<EventKind> {
 enum Act<C> {
     Close(Box<Berth<C>>, Cause),
     Kill(Arc<Bond>),
-    Cancel(Cancel),
+    Stop(Weak<dyn Stop>, Cause),
+    /// To be closed from here: whoever should have done it has not, for too long.
+    Force(Arc<Bond>),
+    Alert,
     Wake(Waker),
     /// A waker that is not needed any more. Its drop may be a task's, and so anything's.
     Forget(#[expect(dead_code, reason = "it is here to be dropped")] Waker),
@@ -58,8 +62,17 @@ impl<C: Poolable> After<C> {
         self.0.extend(waker.map(Act::Forget));
     }
 
-    pub(super) fn cancel(&mut self, cancel: Option<Cancel>) {
-        self.0.extend(cancel.map(Act::Cancel));
+    pub(super) fn stop(&mut self, connect: Weak<dyn Stop>, cause: Cause) {
+        self.0.push(Act::Stop(connect, cause));
+    }
+
+    pub(super) fn force(&mut self, bond: Arc<Bond>) {
+        self.0.push(Act::Force(bond));
+    }
+
+    /// Something was left for somebody to come for.
+    pub(super) fn alert(&mut self) {
+        self.0.push(Act::Alert);
     }
 
     pub(super) fn kill(&mut self, bond: Option<Arc<Bond>>) {
@@ -87,8 +100,19 @@ impl<C: Poolable> After<C> {
                     }
                     berth.close(cause);
                 }
-                Act::Kill(bond) => bond.kill(Cause::Shutdown),
-                Act::Cancel(cancel) => drop(cancel),
+                Act::Kill(bond) => {
+                    bond.kill(Cause::Shutdown);
+                    bond.force();
+                }
+                Act::Stop(connect, cause) => {
+                    if let Some(connect) = connect.upgrade() {
+                        connect.stop(cause);
+                    }
+                }
+                Act::Force(bond) => {
+                    bond.force();
+                }
+                Act::Alert => home.alert(),
                 Act::Wake(waker) => waker.wake(),
                 Act::Forget(_) | Act::Drop(_) => {}
             }

@@ -3,8 +3,10 @@
 //! A connection is in `open` from before its connect begins until its transport is gone. A caller without a connection
 //! is in the [`Line`].
 
+mod unclaimed;
+
 use std::mem;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -18,7 +20,7 @@ use crate::cause::Cause;
 use crate::clock::Moment;
 use crate::lifespan::Deadline;
 use crate::pool::admission::Admission;
-use crate::pool::after::{After, Cancel};
+use crate::pool::after::{After, Stop};
 use crate::pool::berth::{Berth, Spoiled};
 use crate::pool::host_pool::HostPool;
 use crate::pool::limits::{Limits, Scheduling};
@@ -53,6 +55,8 @@ struct Open<C> {
     dies: bool,
     /// Closed for a caller blocked by the total.
     makes_room: bool,
+    /// When it was first seen to be closing, in milliseconds since the pool began, and one more; 0 while it is not.
+    closing: u32,
 }
 
 // Each connection has one, and a slab has room for twice as many.
@@ -60,9 +64,17 @@ struct Open<C> {
 const _: () = assert!(size_of::<Open<Box<()>>>() <= 40);
 
 enum Stage {
-    /// With how to stop it, where it goes on without its caller.
-    Connecting(Option<Cancel>),
+    /// Boxed, where it is in a task of its own.
+    Connecting(Option<Box<Connecting>>),
     Connected(Arc<Bond>),
+}
+
+struct Connecting {
+    connect: Weak<dyn Stop>,
+    /// When it is given up, if its own runtime has not done so.
+    due: Option<Instant>,
+    /// It goes on without its caller.
+    is_left: bool,
 }
 
 impl<C> Linked for Open<C> {
@@ -82,6 +94,15 @@ pub(super) enum Taken<C> {
     },
     Wait(usize),
     QueueFull(usize),
+}
+
+/// When a look is taken at what is overdue.
+pub(super) struct Look {
+    pub(super) now: Instant,
+    /// Since the pool began, and one more.
+    pub(super) millis: u32,
+    /// How long a connection may take to close while somebody waits for its slot.
+    pub(super) goodbye: Duration,
 }
 
 /// What every step of a host needs beside the host.
@@ -199,7 +220,7 @@ impl<C: Poolable> Host<C> {
         } else {
             !self.idle.is_empty()
         };
-        if !urgent && !room && blocked >= around.limits.max_pending_per_host {
+        if !urgent && !room && self.line.pending() >= around.limits.max_pending_per_host {
             return Taken::QueueFull(around.limits.max_pending_per_host);
         }
         // What is idle is of no use to this caller, but its slot is.
@@ -210,27 +231,6 @@ impl<C: Poolable> Host<C> {
         let waiter = self.line.join(ticket, ask, Place::Blocked);
         self.settle(around);
         Taken::Wait(waiter)
-    }
-
-    /// A place in line for a caller whose own connect is under way, and who wants what comes first.
-    pub(super) fn join_making(
-        &mut self,
-        runtime: Option<Id>,
-        mode: Mode,
-        around: &mut Around<'_, C>,
-    ) -> usize {
-        let ticket = around.ticket(true);
-        let ask = Ask {
-            reuse: Reuse::Any,
-            runtime,
-            returning: true,
-        };
-        let waiter = self.line.join(ticket, ask, Place::Making);
-        if mode == Mode::Destroyed {
-            // It was not in line when the others were told.
-            self.line.refuse(waiter, around.after);
-        }
-        waiter
     }
 
     /// A connection whose use is over: to the next in line, or idle, or closed. Says when the sweeper has to come to
@@ -354,10 +354,6 @@ impl<C: Poolable> Host<C> {
         self.open[slot].stage = Stage::Connected(bond.clone());
     }
 
-    pub(super) fn set_background(&mut self, slot: usize, cancel: Cancel) {
-        self.open[slot].stage = Stage::Connecting(Some(cancel));
-    }
-
     /// The transport is gone: the slot passes on.
     pub(super) fn release(&mut self, slot: usize, around: &mut Around<'_, C>) {
         let idle = self.unpark(slot, around);
@@ -397,6 +393,9 @@ impl<C: Poolable> Host<C> {
             return false;
         };
         self.open[slot].makes_room = for_room;
+        if for_room {
+            around.after.alert();
+        }
         let cause = if for_room {
             Cause::Room
         } else {
@@ -434,33 +433,28 @@ impl<C: Poolable> Host<C> {
         }
     }
 
-    /// Stops the connects that nobody waits for.
-    pub(super) fn abort_background(&mut self, around: &mut Around<'_, C>) {
-        for (_, open) in &mut self.open {
-            if let Stage::Connecting(cancel) = &mut open.stage {
-                around.after.cancel(cancel.take());
-            }
-        }
-    }
-
     /// Ends everything, in use or not.
     pub(super) fn destroy(&mut self, around: &mut Around<'_, C>) {
         self.close_idle(around);
-        self.abort_background(around);
+        self.stop_connects(true, around);
         for (_, open) in &self.open {
             around.after.kill(open.bond().cloned());
         }
         self.line.refuse_all(around.after);
     }
 
-    /// What there is for a waiter, or its waker kept.
+    /// What there is for a waiter, or its waker kept, and whether it may not begin a connect.
     pub(super) fn collect(
         &mut self,
         waiter: usize,
         waker: &Waker,
         around: &mut Around<'_, C>,
-    ) -> Option<Gift<C>> {
-        self.line.collect(waiter, waker, around.after)
+    ) -> Result<Gift<C>, bool> {
+        if let Some(missing) = self.line.comes(waiter) {
+            self.serve_who_comes(waiter, missing, around);
+        }
+        let gift = self.line.collect(waiter, waker, around.after);
+        gift.ok_or_else(|| self.line.is_blocked(waiter))
     }
 
     /// The waiter is gone; what it had not come for is the caller's to pass on.
@@ -562,6 +556,7 @@ impl<C: Poolable> Host<C> {
             one_shot,
             dies: false,
             makes_room: false,
+            closing: 0,
         })
     }
 
@@ -582,6 +577,7 @@ impl<C: Poolable> Host<C> {
         if let Some((slot, open)) = self.find(&berth) {
             self.dying += usize::from(!open.dies);
             self.open[slot].dies = true;
+            around.after.alert();
         }
         around.after.close(berth, cause);
     }

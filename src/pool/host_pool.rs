@@ -1,7 +1,7 @@
 //! One key's pool: a [`Host`] behind its lock, and what is done once the lock is free.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use crate::clock::Moment;
 use crate::error::Denied;
 use crate::key::Key;
 use crate::lifespan::Lifespan;
-use crate::pool::after::{After, Cancel};
-use crate::pool::berth::{Berth, Spoiled, current_runtime};
+use crate::pool::after::{After, Stop};
+use crate::pool::berth::{Berth, Spoiled};
 use crate::pool::gauges::{Counts, Gauges};
 use crate::pool::host::{Around, Host, Taken};
-use crate::pool::line::{Ask, Gift};
+use crate::pool::line::{Ask, Gift, Whom};
 use crate::pool::shared::Shared;
 use crate::pool::slot::Slot;
 use crate::pool::waiter::Waiter;
@@ -143,14 +143,63 @@ impl<C: Poolable> HostPool<C> {
         Ok(slots.map(|places| places.into_iter().map(slot).collect()))
     }
 
-    /// A place in line for a caller whose own connect is under way, and who had been given what it has no use for.
-    pub(crate) fn wait_making(self: &Arc<Self>, spoiled: Spoiled<C>) -> Waiter<C> {
-        let runtime = current_runtime();
-        let place = self.with(|host, around| {
+    /// A caller whose own connect is under way has no use for what it was given, and stands in line again.
+    pub(super) fn line_up_again(self: &Arc<Self>, waiter: usize, spoiled: Spoiled<C>) {
+        self.with(|host, around| {
             host.discard(spoiled, around);
-            host.join_making(runtime, self.pool.mode(), around)
+            host.line_up_again(waiter, self.pool.mode(), around);
         });
-        Waiter::new(self.clone(), place)
+    }
+
+    pub(super) fn whom(&self, waiter: usize) -> Whom {
+        self.lock().line().whom(waiter)
+    }
+
+    /// What was made for a caller, who may be gone, and for others then.
+    pub(crate) fn deliver(self: &Arc<Self>, whom: Whom, mut berth: Box<Berth<C>>) {
+        let now = self.pool.limits.clock.now();
+        drop(berth.take_home());
+        let watch = self.with(|host, around| {
+            let mode = self.pool.mode();
+            host.deliver(whom, berth, mode, now, around)
+        });
+        if let Some(at) = watch {
+            self.pool.watch(at);
+        }
+    }
+
+    /// Whether somebody has something that others may be in need of, and still has time for it.
+    pub(super) fn look(self: &Arc<Self>, all: bool) -> bool {
+        let now = Instant::now();
+        if let Some(given_by) = now.checked_sub(self.pool.limits.hand_over_timeout) {
+            self.take_back(given_by);
+        }
+        let look = all.then(|| self.pool.at(now));
+        self.with(|host, around| {
+            let is_stuck = look.is_some_and(|it| host.look(&it, around));
+            host.is_unclaimed() || is_stuck
+        })
+    }
+
+    /// What callers were given by then and have not come for.
+    pub(super) fn take_back(self: &Arc<Self>, given_by: Instant) {
+        let pool = &*self.pool;
+        let now = pool.limits.clock.now();
+        let take_back = |host: &mut Host<C>, around: &mut Around<'_, C>| {
+            host.take_back(given_by, pool.mode(), now, around)
+        };
+        if let Some(at) = self.with(take_back) {
+            pool.watch(at);
+        }
+    }
+
+    #[cold]
+    pub(super) fn alert(&self) {
+        self.pool.alert();
+    }
+
+    pub(super) fn pool(&self) -> &Shared<C> {
+        &self.pool
     }
 
     /// Its use is over, or it was not used.
@@ -211,13 +260,22 @@ impl<C: Poolable> HostPool<C> {
         }
     }
 
-    /// A connect is to go on without its caller, until `cancel` is dropped. `false`: it need not, nobody will ask for
-    /// its connection.
-    pub(crate) fn to_background(self: &Arc<Self>, slot: usize, cancel: Cancel) -> bool {
+    /// A connect is in a task of its own, and given up by the pool at `due`, whether or not that task is polled.
+    pub(crate) fn set_connecting(
+        self: &Arc<Self>,
+        slot: usize,
+        connect: Weak<dyn Stop>,
+        due: Option<Instant>,
+    ) {
+        self.with(|host, _| host.set_connecting(slot, connect, due));
+    }
+
+    /// A connect is to go on without its caller. `false`: it need not, nobody will ask for its connection.
+    pub(crate) fn leave_connecting(self: &Arc<Self>, slot: usize) -> bool {
         self.with(|host, _| {
             let wanted = !self.pool.is_orphaned() && self.pool.mode() != Mode::Destroyed;
             if wanted {
-                host.set_background(slot, cancel);
+                host.leave_connecting(slot);
             }
             wanted
         })
@@ -228,7 +286,8 @@ impl<C: Poolable> HostPool<C> {
         self.with(|host, _| host.line().has_takers())
     }
 
-    pub(super) fn collect(self: &Arc<Self>, waiter: usize, waker: &Waker) -> Option<Gift<C>> {
+    /// `Err`: nothing yet, and whether the caller may not begin a connect.
+    pub(super) fn collect(self: &Arc<Self>, waiter: usize, waker: &Waker) -> Result<Gift<C>, bool> {
         self.with(|host, around| host.collect(waiter, waker, around))
     }
 
@@ -290,7 +349,7 @@ impl<C: Poolable> HostPool<C> {
     pub(super) fn abandon_all(self: &Arc<Self>) {
         self.with(|host, around| {
             host.close_idle(around);
-            host.abort_background(around);
+            host.stop_connects(false, around);
         });
     }
 
@@ -303,7 +362,7 @@ impl<C: Poolable> HostPool<C> {
         Census {
             idle: host.idle_len(),
             active: host.open_len() - host.idle_len(),
-            pending: host.line().blocked(),
+            pending: host.line().pending(),
         }
     }
 

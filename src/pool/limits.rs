@@ -30,6 +30,7 @@ pub struct Limits {
     pub(crate) max_pending_per_host: usize,
     pub(crate) checkout_timeout: Duration,
     pub(crate) connect_timeout: Duration,
+    pub(crate) hand_over_timeout: Duration,
     pub(crate) scheduling: Scheduling,
     pub(crate) clock: Clock,
 }
@@ -57,6 +58,7 @@ impl Limits {
             max_pending_per_host: usize::MAX,
             checkout_timeout: Duration::MAX,
             connect_timeout: Duration::from_secs(8),
+            hand_over_timeout: Duration::from_millis(5),
             scheduling: Scheduling::default(),
             clock: Clock::default(),
         }
@@ -127,6 +129,17 @@ impl Limits {
     /// The longest time from having the right to connect to having a usable connection: DNS, TCP, TLS. Default: 8 s.
     pub fn connect_timeout(mut self, max: Duration) -> Self {
         self.connect_timeout = max;
+        self
+    }
+
+    /// The longest time that a connection, or the right to make one, is kept for a caller in line whose future is not polled,
+    /// while others wait: then it goes to the next in line. The caller keeps its place, and is the first again when it is
+    /// polled. A caller who comes at once costs no timer. [`Duration::MAX`] keeps everything for whoever it was given to.
+    /// Default: 5 ms.
+    ///
+    /// See ["A future that is not polled"](crate#a-future-that-is-not-polled).
+    pub fn hand_over_timeout(mut self, max: Duration) -> Self {
+        self.hand_over_timeout = max;
         self
     }
 

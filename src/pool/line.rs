@@ -3,12 +3,17 @@
 //! A caller is *making* while a connect of its own is under way (it will take whatever comes first), and *blocked* while
 //! it may not begin one. Both are in the order of arrival. What a caller is given is left in its place until it comes
 //! for it; a caller who is gone instead leaves it to the next.
+//!
+//! A caller who does not come for what it was given, because its future is not polled, loses it to the next in line. It
+//! *misses* turns from then on, until it is polled: then it stands where it stood.
 
+use std::collections::VecDeque;
 use std::mem;
 use std::task::Waker;
 
 use slab::Slab;
 use tokio::runtime::Id;
+use tokio::time::Instant;
 
 use crate::pool::after::After;
 use crate::pool::berth::{Berth, current_runtime};
@@ -45,17 +50,41 @@ pub(super) struct Line<C> {
     waiters: Slab<Waiting<C>>,
     making: Queue,
     blocked: Queue,
+    /// Who was given something, and when: the earliest first. Those who have come for it, or are gone, stay in it until they
+    /// are come upon.
+    given: VecDeque<(Whom, Instant)>,
+    /// How many of those who miss turns may not begin a connect.
+    missing_blocked: usize,
+    next_id: u64,
+}
+
+/// A caller in line. Its place may be another's when it is gone, its number never.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Whom {
+    pub(super) place: usize,
+    id: u64,
 }
 
 struct Waiting<C> {
     links: Links,
     ticket: u64,
+    id: u64,
     /// Does not take a used connection.
     fresh: bool,
     runtime: Option<Id>,
     place: Place,
+    /// What it was given was taken back, and it has not been polled since: then it stands here.
+    misses: Option<Missing>,
     waker: Option<Waker>,
     gift: Gift<C>,
+}
+
+/// Where a caller stands who has missed its turn, as soon as it is polled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Missing {
+    Place(Place),
+    /// It has made its connection, and that went to another.
+    Made,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +108,14 @@ pub(super) struct Gift<C> {
     /// The right to make one.
     pub(super) slot: Option<usize>,
     pub(super) refused: bool,
+    /// The connection is the one that was made for it.
+    pub(super) made: bool,
+    /// The connection that was made for it went to another, and there is none in its stead.
+    pub(super) lost: bool,
+    /// Where it stood when it was given the connection.
+    stood: Place,
+    /// Since when the first of these is here.
+    since: Option<Instant>,
 }
 
 /// Whose turn it is when a connection is given back.
@@ -95,6 +132,9 @@ impl<C: Poolable> Line<C> {
             waiters: Slab::new(),
             making: Queue::new(),
             blocked: Queue::new(),
+            given: VecDeque::new(),
+            missing_blocked: 0,
+            next_id: 0,
         }
     }
 
@@ -103,9 +143,14 @@ impl<C: Poolable> Line<C> {
         self.waiters.is_empty()
     }
 
-    /// How many may not begin a connect.
+    /// How many may not begin a connect, and come for what they are given.
     pub(super) fn blocked(&self) -> usize {
         self.blocked.list.len()
+    }
+
+    /// How many may not begin a connect.
+    pub(super) fn pending(&self) -> usize {
+        self.blocked() + self.missing_blocked
     }
 
     /// Whether somebody waits whom a connection made for nobody would serve.
@@ -120,17 +165,35 @@ impl<C: Poolable> Line<C> {
     }
 
     pub(super) fn join(&mut self, ticket: u64, ask: Ask, place: Place) -> usize {
+        let id = self.next_id;
+        self.next_id += 1;
         let waiter = self.waiters.insert(Waiting {
             links: Links::default(),
             ticket,
+            id,
             fresh: ask.reuse != Reuse::Any,
             runtime: ask.runtime,
             place: Place::Left,
+            misses: None,
             waker: None,
             gift: Gift::EMPTY,
         });
         self.line_up(waiter, place);
         waiter
+    }
+
+    pub(super) fn whom(&self, waiter: usize) -> Whom {
+        Whom {
+            place: waiter,
+            id: self.waiters[waiter].id,
+        }
+    }
+
+    /// A caller whose own connect is under way has no use for what it was given, and stands in line again.
+    pub(super) fn line_up_again(&mut self, waiter: usize, ticket: u64) {
+        self.leave(waiter);
+        self.waiters[waiter].ticket = ticket;
+        self.line_up(waiter, Place::Making);
     }
 
     /// The oldest caller who has a use for a connection of this runtime that is given back: to take it, or, if it cannot
@@ -172,10 +235,11 @@ impl<C: Poolable> Line<C> {
         berth: Box<Berth<C>>,
         after: &mut After<C>,
     ) {
-        self.leave(waiter);
+        let stood = self.leave(waiter);
         let waiting = &mut self.waiters[waiter];
         waiting.gift.connection = Some(berth);
-        after.wake(waiting.waker.take());
+        waiting.gift.stood = stood;
+        self.given_to(waiter, after);
     }
 
     /// From now on it is one of those who are making.
@@ -183,10 +247,130 @@ impl<C: Poolable> Line<C> {
         self.leave(waiter);
         let waiting = &mut self.waiters[waiter];
         waiting.gift.slot = Some(slot);
-        after.wake(waiting.waker.take());
         if !waiting.fresh {
             self.line_up(waiter, Place::Making);
         }
+        self.given_to(waiter, after);
+    }
+
+    /// Whether this caller is still here for the connection that is made for it.
+    pub(super) fn awaits(&self, whom: Whom) -> bool {
+        let waiting = self.waiters.get(whom.place).filter(|it| it.id == whom.id);
+        waiting.is_some_and(|it| !it.gift.refused)
+    }
+
+    /// The connection that was made for it, in the stead of one that it has not come for. `is_shared`: others could use it,
+    /// if it does not come.
+    pub(super) fn give_made(
+        &mut self,
+        waiter: usize,
+        berth: Box<Berth<C>>,
+        is_shared: bool,
+        after: &mut After<C>,
+    ) -> Option<Box<Berth<C>>> {
+        self.comes(waiter);
+        self.leave(waiter);
+        let waiting = &mut self.waiters[waiter];
+        let other = waiting.gift.connection.replace(berth);
+        waiting.gift.made = true;
+        if is_shared {
+            self.given_to(waiter, after);
+        } else {
+            after.wake(waiting.waker.take());
+        }
+        other
+    }
+
+    fn given_to(&mut self, waiter: usize, after: &mut After<C>) {
+        let waiting = &mut self.waiters[waiter];
+        after.wake(waiting.waker.take());
+        if waiting.gift.since.is_some() {
+            return;
+        }
+        let now = Instant::now();
+        waiting.gift.since = Some(now);
+        self.forget_those_who_came();
+        // As a rule only those who have not come are left. One who does not come keeps those behind it.
+        if self.given.len() > 2 * self.waiters.len() + 8 {
+            let waiters = &self.waiters;
+            self.given.retain(|(whom, _)| has_unclaimed(waiters, *whom));
+        }
+        self.given.push_back((self.whom(waiter), now));
+        after.alert();
+    }
+
+    fn forget_those_who_came(&mut self) {
+        while let Some((whom, _)) = self.given.front()
+            && !has_unclaimed(&self.waiters, *whom)
+        {
+            self.given.pop_front();
+        }
+    }
+
+    /// Whether somebody was given something and has not come for it.
+    pub(super) fn is_unclaimed(&mut self) -> bool {
+        self.forget_those_who_came();
+        !self.given.is_empty()
+    }
+
+    /// Takes from somebody what was given to it by then, if there is such a one; it misses turns from now on.
+    pub(super) fn take_back(&mut self, given_by: Instant) -> Option<Gift<C>> {
+        self.forget_those_who_came();
+        let &(whom, since) = self.given.front()?;
+        if since > given_by {
+            return None;
+        }
+        self.given.pop_front();
+        let waiter = whom.place;
+        self.leave(waiter);
+        let waiting = &mut self.waiters[waiter];
+        let gift = mem::replace(&mut waiting.gift, Gift::EMPTY);
+        let misses = if gift.made {
+            Missing::Made
+        } else if gift.slot.is_some() {
+            Missing::Place(Place::Blocked)
+        } else {
+            Missing::Place(gift.stood)
+        };
+        waiting.misses = Some(misses);
+        self.missing_blocked += usize::from(misses == Missing::Place(Place::Blocked));
+        Some(gift)
+    }
+
+    /// One who has missed turns is polled: where it stands from now on.
+    pub(super) fn comes(&mut self, waiter: usize) -> Option<Missing> {
+        let misses = self.waiters[waiter].misses.take()?;
+        if let Missing::Place(place) = misses {
+            self.missing_blocked -= usize::from(place == Place::Blocked);
+            self.line_up(waiter, place);
+        }
+        Some(misses)
+    }
+
+    /// What it takes when it is polled: a connection of its runtime, or none if it wants a new one.
+    pub(super) fn takes(&self, waiter: usize) -> Option<Option<Id>> {
+        let waiting = &self.waiters[waiter];
+        (!waiting.fresh).then_some(waiting.runtime)
+    }
+
+    /// Somebody polls it now, and it takes what is there.
+    pub(super) fn hand(&mut self, waiter: usize, berth: Box<Berth<C>>) {
+        self.leave(waiter);
+        self.waiters[waiter].gift.connection = Some(berth);
+    }
+
+    /// The connection that was made for it is another's.
+    pub(super) fn lose(&mut self, waiter: usize) {
+        self.waiters[waiter].gift.lost = true;
+    }
+
+    #[cfg(test)]
+    pub(super) fn misses(&self, waiter: usize) -> bool {
+        self.waiters[waiter].misses.is_some()
+    }
+
+    pub(super) fn is_blocked(&self, waiter: usize) -> bool {
+        self.waiters[waiter].place == Place::Blocked
     }
 
     pub(super) fn refuse(&mut self, waiter: usize, after: &mut After<C>) {
@@ -222,7 +406,13 @@ impl<C: Poolable> Line<C> {
     /// The waiter is gone; what it had not come for is the caller's to pass on.
     pub(super) fn abandon(&mut self, waiter: usize, after: &mut After<C>) -> Gift<C> {
         self.leave(waiter);
-        let Waiting { gift, waker, .. } = self.waiters.remove(waiter);
+        let Waiting {
+            gift,
+            waker,
+            misses,
+            ..
+        } = self.waiters.remove(waiter);
+        self.missing_blocked -= usize::from(misses == Some(Missing::Place(Place::Blocked)));
         after.forget(waker);
         gift
     }
@@ -236,12 +426,15 @@ impl<C: Poolable> Line<C> {
         }
     }
 
-    fn leave(&mut self, waiter: usize) {
-        match mem::replace(&mut self.waiters[waiter].place, Place::Left) {
+    /// Says where it stood.
+    fn leave(&mut self, waiter: usize) -> Place {
+        let stood = mem::replace(&mut self.waiters[waiter].place, Place::Left);
+        match stood {
             Place::Making => self.making.remove(&mut self.waiters, waiter),
             Place::Blocked => self.blocked.remove(&mut self.waiters, waiter),
             Place::Left => {}
         }
+        stood
     }
 
     /// How many neighbours those who left have touched.
@@ -269,6 +462,14 @@ impl Queue {
             self.list.tail()
         };
         let last = before;
+        // Who has missed its turn is older than all others, as a rule.
+        if self
+            .list
+            .head()
+            .is_some_and(|head| waiters[head].ticket > ticket)
+        {
+            before = None;
+        }
         while let Some(key) = before.filter(|&key| waiters[key].ticket > ticket) {
             before = List::prev(waiters, key);
         }
@@ -292,11 +493,21 @@ impl<C> Gift<C> {
         connection: None,
         slot: None,
         refused: false,
+        made: false,
+        lost: false,
+        stood: Place::Left,
+        since: None,
     };
 
     fn is_empty(&self) -> bool {
-        self.connection.is_none() && self.slot.is_none() && !self.refused
+        self.connection.is_none() && self.slot.is_none() && !self.refused && !self.lost
     }
+}
+
+/// Whether it is still here, and has not come for what it was given.
+fn has_unclaimed<C>(waiters: &Slab<Waiting<C>>, whom: Whom) -> bool {
+    let waiting = waiters.get(whom.place).filter(|it| it.id == whom.id);
+    waiting.is_some_and(|it| it.gift.since.is_some() && !it.gift.refused)
 }
 
 impl<C> Waiting<C> {

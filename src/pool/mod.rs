@@ -17,6 +17,7 @@ mod locks_tests;
 mod model_tests;
 #[cfg(test)]
 mod orders_tests;
+mod overdue;
 mod shared;
 mod slot;
 mod sweep;
@@ -34,10 +35,11 @@ use crate::error::Denied;
 use crate::key::KeyRef;
 use crate::poolable::Poolable;
 
+pub(crate) use after::Stop;
 pub(crate) use berth::{Berth, Spoiled};
 pub(crate) use host_pool::{HostPool, Verdict};
 pub use limits::{Limits, Scheduling};
-pub(crate) use line::Ask;
+pub(crate) use line::{Ask, Whom};
 use shared::Shared;
 pub(crate) use slot::Slot;
 pub(crate) use waiter::{Turn, Waiter};

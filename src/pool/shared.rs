@@ -2,6 +2,10 @@
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::runtime::Id;
+use tokio::time::Instant;
 
 use crate::agent::{Books, Census, ConnectionStatus, Control, Mode};
 use crate::clock::Moment;
@@ -10,15 +14,21 @@ use crate::key::Key;
 use crate::key::KeyRef;
 use crate::pool::admission::{Admission, Step};
 use crate::pool::berth::{Berth, Spoiled};
+use crate::pool::host::Look;
 use crate::pool::host_pool::{HostPool, Verdict};
 use crate::pool::limits::Limits;
 use crate::pool::line::Ask;
+use crate::pool::overdue::Overdue;
 use crate::pool::slot::Slot;
 use crate::pool::sweep::Sweeper;
 use crate::pool::table::Table;
 use crate::poolable::Poolable;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard};
+
+/// How long a connection may take to close while somebody waits for its slot; it is closed from there then. Less, where that
+/// caller's time is short.
+const GOODBYE: Duration = Duration::from_millis(50);
 
 /// Held by the pool's owners, and by each host pool: so that status stays true for as long as a connection lives.
 pub(crate) struct Shared<C> {
@@ -28,6 +38,8 @@ pub(crate) struct Shared<C> {
     pub(super) tickets: AtomicU64,
     total: Option<Mutex<Admission<C>>>,
     sweeper: Sweeper,
+    pub(super) overdue: Overdue,
+    began: Instant,
     orphaned: AtomicBool,
     me: Weak<Self>,
 }
@@ -38,6 +50,8 @@ impl<C: Poolable> Shared<C> {
             total: limits
                 .are_total()
                 .then(|| Mutex::new(Admission::new(&limits))),
+            overdue: Overdue::new(limits.hand_over_timeout),
+            began: Instant::now(),
             limits,
             table: Table::new(),
             tickets: AtomicU64::new(0),
@@ -136,6 +150,32 @@ impl<C: Poolable> Shared<C> {
         self.sweeper.watch(at, &self.me);
     }
 
+    /// The runtime that we are in looks for what is overdue, as long as a caller is blocked in it.
+    pub(super) fn look_from_here(&self) -> Option<Id> {
+        self.overdue.join(&self.me)
+    }
+
+    /// Something was left for somebody to come for. One comparison, if that is known already.
+    #[inline]
+    pub(super) fn alert(&self) {
+        self.overdue.alert(&self.me);
+    }
+
+    pub(super) fn look_no_more(&self, runtime: Id) {
+        self.overdue.leave(runtime);
+    }
+
+    /// What a look that is taken now goes by.
+    pub(super) fn at(&self, now: Instant) -> Look {
+        let since = now.saturating_duration_since(self.began).as_millis();
+        let goodbye = GOODBYE.min(self.limits.checkout_timeout / 4);
+        Look {
+            now,
+            millis: u32::try_from(since).map_or(u32::MAX, |it| it.saturating_add(1)),
+            goodbye,
+        }
+    }
+
     /// Closes what has been idle for too long; says when the next one's time is up, and how many were looked at.
     pub(super) fn sweep(&self) -> (Option<Moment>, usize) {
         let now = self.limits.clock.now();
@@ -217,6 +257,10 @@ impl<C: Poolable> Control for Shared<C> {
 
     fn is_quiet(&self) -> bool {
         self.table.is_empty()
+    }
+
+    fn look(&self) {
+        Self::look(self, true);
     }
 }
 

@@ -100,6 +100,7 @@ fn handed_over(waiter: &Waiter<Conn>) -> Box<Berth<Conn>> {
     match turn(waiter) {
         Some(Turn::Connection(berth)) => berth,
         Some(Turn::Make(_)) => panic!("may make one"),
+        Some(Turn::Made(_) | Turn::Lost) => panic!("nothing was made for it"),
         Some(Turn::Refused) => panic!("refused"),
         None => panic!("still waits"),
     }
@@ -109,6 +110,7 @@ fn may_make(waiter: &Waiter<Conn>) -> Slot<Conn> {
     match turn(waiter) {
         Some(Turn::Make(slot)) => slot,
         Some(Turn::Connection(..)) => panic!("was handed a connection"),
+        Some(Turn::Made(_) | Turn::Lost) => panic!("nothing was made for it"),
         Some(Turn::Refused) => panic!("refused"),
         None => panic!("still waits"),
     }
@@ -302,10 +304,11 @@ fn who_comes_back_to_a_destroyed_agent_is_refused() {
     slot.begin();
     busy.give_back();
     let stale = handed_over(&waiter);
-    drop(waiter);
-    // Nobody is in line at that moment.
+    // It is not in line at that moment.
     pool.handle().destroy();
-    let waiter = slot.home().wait_making(Spoiled::new(stale, Cause::Stale));
+    let refused = matches!(turn(&waiter), Some(Turn::Refused));
+    waiter.line_up_again(Spoiled::new(stale, Cause::Stale));
+    assert!(refused);
     assert!(matches!(turn(&waiter), Some(Turn::Refused)));
     drop((waiter, slot));
     at_rest(pool);

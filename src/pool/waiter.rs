@@ -1,10 +1,13 @@
 //! A place in line.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use crate::pool::berth::Berth;
+use tokio::runtime::Id;
+
+use crate::pool::berth::{Berth, Spoiled};
 use crate::pool::host_pool::HostPool;
+use crate::pool::line::Whom;
 use crate::pool::slot::Slot;
 use crate::poolable::Poolable;
 
@@ -12,27 +15,46 @@ use crate::poolable::Poolable;
 pub(crate) struct Waiter<C: Poolable> {
     home: Arc<HostPool<C>>,
     place: usize,
+    /// The runtime that looks for what is overdue, while this caller is blocked.
+    looks: Mutex<Option<Id>>,
 }
 
 /// What a waiter is given.
 pub(crate) enum Turn<C: Poolable> {
     /// A connection that another caller gave back.
     Connection(Box<Berth<C>>),
+    /// The connection that was made for it.
+    Made(Box<Berth<C>>),
     /// The right to make one.
     Make(Slot<C>),
     /// The agent is destroyed.
     Refused,
+    /// The connection that was made for it went to another, since it did not come for it.
+    Lost,
 }
 
 impl<C: Poolable> Waiter<C> {
     pub(super) fn new(home: Arc<HostPool<C>>, place: usize) -> Self {
-        Self { home, place }
+        Self {
+            home,
+            place,
+            looks: Mutex::new(None),
+        }
     }
 
     pub(crate) fn poll_turn(&self, cx: &Context<'_>) -> Poll<Turn<C>> {
-        let Some(mut gift) = self.home.collect(self.place, cx.waker()) else {
-            return Poll::Pending;
+        let mut gift = match self.home.collect(self.place, cx.waker()) {
+            Ok(gift) => gift,
+            Err(is_blocked) => {
+                if is_blocked {
+                    let from_here = || self.home.pool().look_from_here();
+                    let mut looks = self.looks();
+                    *looks = looks.or_else(from_here);
+                }
+                return Poll::Pending;
+            }
         };
+        self.look_no_more();
         // A slot that is not needed passes on when it is dropped.
         let slot = gift
             .slot
@@ -48,16 +70,48 @@ impl<C: Poolable> Waiter<C> {
             }
             (Some(mut berth), _) => {
                 berth.set_home(self.home.clone());
-                Turn::Connection(berth)
+                if gift.made {
+                    Turn::Made(berth)
+                } else {
+                    Turn::Connection(berth)
+                }
             }
             (None, Some(slot)) => Turn::Make(slot),
-            (None, None) => unreachable!("a gift is not empty"),
+            (None, None) => Turn::Lost,
         })
+    }
+
+    /// The caller in this place, for whom a connection is made.
+    pub(crate) fn whom(&self) -> Whom {
+        self.home.whom(self.place)
+    }
+
+    /// It has no use for what it was given, and its own connect goes on: back in line.
+    pub(crate) fn line_up_again(&self, spoiled: Spoiled<C>) {
+        self.home.line_up_again(self.place, spoiled);
+    }
+
+    #[cfg(test)]
+    pub(super) fn misses(&self) -> bool {
+        self.home.lock().line().misses(self.place)
+    }
+
+    fn look_no_more(&self) {
+        if let Some(runtime) = self.looks().take() {
+            self.home.pool().look_no_more(runtime);
+        }
+    }
+}
+
+impl<C: Poolable> Waiter<C> {
+    fn looks(&self) -> MutexGuard<'_, Option<Id>> {
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<C: Poolable> Drop for Waiter<C> {
     fn drop(&mut self) {
+        self.look_no_more();
         let gift = self.home.abandon(self.place);
         if let Some(slot) = gift.slot {
             drop(Slot::new(self.home.clone(), slot));

@@ -5,3 +5,5 @@ mod support;
 
 mod clock;
 mod fake;
+mod runtimes;
+mod unpolled;

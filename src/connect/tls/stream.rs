@@ -2,14 +2,15 @@ use std::fmt;
 use std::io::{self, BufRead, Read};
 use std::ops::Deref;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::ClientConnection;
 
-use crate::bond::Addresses;
+use crate::bond::{Addresses, Close};
+use crate::connect::probe::Look;
 use crate::connect::socket::Halves;
 use crate::connect::tls::records::Records;
 use crate::connect::{Probe, Socket, Tcp};
@@ -61,12 +62,19 @@ impl<IO> MaybeTls<IO> {
             Inner::Tls(stream) => stream,
         };
         let below = below(lock(stream).get_ref().0.get_ref());
+        let closer = below.closer();
         // Weak: the transport closes with its connection.
         let stream = Arc::downgrade(stream);
-        Probe::new(move || match stream.upgrade() {
+        let probe = Probe::new(move || match stream.upgrade() {
             Some(stream) if !has_unread(&mut lock(&stream)) => below.look(),
             _ => Liveness::Dead,
-        })
+        });
+        match closer {
+            Some(closer) => probe.with_close(move || {
+                closer.close();
+            }),
+            None => probe,
+        }
     }
 
     pub(in crate::connect) fn with_transport<R>(&self, look: impl FnOnce(&IO) -> R) -> R {
@@ -88,10 +96,10 @@ impl<S: Halves> MaybeTls<Socket<S>> {
             Inner::Plain(socket) => return socket.probe(),
             Inner::Tls(stream) => stream,
         };
-        let stream = Arc::downgrade(stream);
-        Probe::new(move || match stream.upgrade() {
-            Some(stream) => look(&mut lock(&stream)),
-            None => Liveness::Dead,
+        let below = lock(stream).get_ref().0.get_ref().probe();
+        Probe::of(Looks {
+            stream: Arc::downgrade(stream),
+            below,
         })
     }
 }
@@ -99,6 +107,29 @@ impl<S: Halves> MaybeTls<Socket<S>> {
 impl MaybeTls<Tcp> {
     pub(in crate::connect) fn addresses(&self) -> Addresses {
         self.with_transport(Tcp::addresses)
+    }
+}
+
+/// A stream on a socket, for whoever looks at it.
+struct Looks<S: Halves> {
+    /// Weak: the transport closes with its connection.
+    stream: Weak<Mutex<Stream<Socket<S>>>>,
+    below: Probe,
+}
+
+impl<S: Halves> Look for Looks<S> {
+    fn look(&self) -> Liveness {
+        match self.stream.upgrade() {
+            Some(stream) => look(&mut lock(&stream)),
+            None => Liveness::Dead,
+        }
+    }
+}
+
+impl<S: Halves> Close for Looks<S> {
+    /// Past the stream, which may be in use: what was to be said has had its time.
+    fn close(&self) -> bool {
+        self.below.closer().is_some_and(|it| it.close())
     }
 }
 

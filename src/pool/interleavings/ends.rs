@@ -1,7 +1,7 @@
 //! What ends a connection, or all of them, while somebody takes it, gives it back or makes it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::Poll;
 
 use loom::thread::spawn;
@@ -9,8 +9,17 @@ use loom::thread::spawn;
 use crate::bond::{Bond, CloseHook, TransportGuard};
 use crate::cause::Cause;
 use crate::pool::interleavings::{A, Scene, explore, wait_for};
-use crate::pool::{Limits, Verdict};
+use crate::pool::{Limits, Stop, Verdict};
 use crate::poolable::Poolable;
+
+#[derive(Default)]
+struct Stopped(AtomicBool);
+
+impl Stop for Stopped {
+    fn stop(&self, _: Cause) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 fn of_one() -> Scene {
     Scene::new(Limits::new().max_connections_per_host(1))
@@ -142,15 +151,18 @@ fn destroy_against_a_connect_without_its_caller() {
         let scene = of_one();
         let slot = scene.may_make(A);
         let leave = spawn(move || {
-            let (cancel, cancelled) = tokio::sync::oneshot::channel();
-            let wanted = slot.home().to_background(slot.place(), cancel);
-            (slot, wanted, cancelled)
+            let stopped = Arc::<Stopped>::default();
+            let stop: Weak<dyn Stop> = Arc::downgrade(&(stopped.clone() as Arc<dyn Stop>));
+            slot.home().set_connecting(slot.place(), stop, None);
+            let wanted = slot.home().leave_connecting(slot.place());
+            (slot, wanted, stopped)
         });
         scene.pool.handle().destroy();
-        let (slot, _wanted, mut cancelled) = leave.join().expect("left");
-        let told = cancelled.try_recv();
-        let closed = tokio::sync::oneshot::error::TryRecvError::Closed;
-        assert_eq!(told, Err(closed), "it would go on");
+        let (slot, wanted, stopped) = leave.join().expect("left");
+        assert!(
+            !wanted || stopped.0.load(Ordering::Relaxed),
+            "it would go on"
+        );
         drop(slot);
         scene.has_nothing();
     });

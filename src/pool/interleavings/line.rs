@@ -147,3 +147,86 @@ fn status_is_true_at_every_moment() {
         scene.at_rest();
     });
 }
+
+/// Of who comes and what takes it back, one has it; the other caller is served by the next turn.
+#[test]
+fn what_is_taken_back_is_not_come_for_too() {
+    explore("deliver, come for it, and take it back", 2, || {
+        let scene = of_one();
+        let conn = scene.serve(A);
+        let (first, second) = (scene.waits(A), scene.waits(A));
+        let deliver = spawn(move || conn.give_back());
+        let take_back = {
+            let scene = scene.clone();
+            spawn(move || scene.take_back())
+        };
+        let other = {
+            let scene = scene.clone();
+            spawn(move || scene.turn(second).expect("not refused").give_back())
+        };
+        scene.turn(first).expect("not refused").give_back();
+        for task in [deliver, take_back, other] {
+            task.join().expect("no panic");
+        }
+        assert_eq!(scene.pool.handle().status().created, 1);
+        scene.at_rest();
+    });
+}
+
+#[test]
+fn a_slot_that_is_taken_back_serves_the_next() {
+    explore("a slot, come for, and taken back", 2, || {
+        let scene = of_one();
+        let conn = scene.serve(A);
+        let (first, second) = (scene.waits(A), scene.waits(A));
+        let close = spawn(move || drop(conn));
+        let take_back = {
+            let scene = scene.clone();
+            spawn(move || scene.take_back())
+        };
+        let other = {
+            let scene = scene.clone();
+            spawn(move || drop(scene.turn(second).expect("not refused")))
+        };
+        drop(scene.turn(first).expect("not refused"));
+        for task in [close, take_back, other] {
+            task.join().expect("no panic");
+        }
+        scene.at_rest();
+    });
+}
+
+#[test]
+fn what_is_made_for_a_caller_who_does_not_come_is_the_next_ones() {
+    explore("delivered, come for, and taken back", 2, || {
+        let scene = of_one();
+        let (slot, maker) = match scene.ask(A, None) {
+            Verdict::Make(slot, waiter) => (slot, waiter),
+            _ => panic!("nothing is open"),
+        };
+        let next = scene.waits(A);
+        let home = slot.home().clone();
+        let whom = maker.whom();
+        let deliver = {
+            let scene = scene.clone();
+            spawn(move || home.deliver(whom, scene.connect(slot)))
+        };
+        let take_back = {
+            let scene = scene.clone();
+            spawn(move || scene.take_back())
+        };
+        let other = {
+            let scene = scene.clone();
+            spawn(move || scene.turn(next).expect("not refused").give_back())
+        };
+        // It may have lost it.
+        if let Some(berth) = scene.turn(maker) {
+            berth.give_back();
+        }
+        for task in [deliver, take_back, other] {
+            task.join().expect("no panic");
+        }
+        assert_eq!(scene.pool.handle().status().created, 1);
+        scene.at_rest();
+    });
+}

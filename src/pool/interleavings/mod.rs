@@ -142,7 +142,8 @@ impl Scene {
         match wait_for(std::future::poll_fn(|cx| waiter.poll_turn(cx))) {
             Turn::Connection(berth) => Some(berth),
             Turn::Make(slot) => Some(self.connect(slot)),
-            Turn::Refused => None,
+            Turn::Made(berth) => Some(berth),
+            Turn::Refused | Turn::Lost => None,
         }
     }
 
@@ -151,7 +152,8 @@ impl Scene {
         match waiter.poll_turn(&Context::from_waker(Waker::noop())) {
             Poll::Ready(Turn::Connection(berth)) => Some(berth),
             Poll::Ready(Turn::Make(slot)) => Some(self.connect(slot)),
-            Poll::Ready(Turn::Refused) => panic!("nobody is refused"),
+            Poll::Ready(Turn::Made(berth)) => Some(berth),
+            Poll::Ready(Turn::Refused | Turn::Lost) => panic!("nobody is refused"),
             Poll::Pending => None,
         }
     }
@@ -161,6 +163,12 @@ impl Scene {
             Verdict::Wait(waiter) => waiter,
             _ => panic!("it has to wait"),
         }
+    }
+
+    /// Time enough has passed for everything that was given and not come for.
+    fn take_back(&self) {
+        let now = tokio::time::Instant::now();
+        self.pool.shared().table.each(|host| host.take_back(now));
     }
 
     fn may_make(&self, host: &'static str) -> Slot<Conn> {

@@ -138,15 +138,28 @@ pub(super) struct Caller {
     pub(super) flag: Arc<Flag>,
     /// It was told to wait for its waker.
     pub(super) pending: bool,
+    /// Its connection was made in a task and left for it.
+    pub(super) made: bool,
+    /// It did not come for what it was given, and others did not wait for it.
+    pub(super) missed: bool,
 }
 
 impl Caller {
     pub(super) fn is_blocked(&self) -> bool {
-        self.waiter.is_some() && self.slot.is_none() && self.reuse != Reuse::Never
+        self.waiter.is_some()
+            && self.slot.is_none()
+            && !self.made
+            && self.spoiled.is_none()
+            && self.reuse != Reuse::Never
     }
 
     pub(super) fn is_in_order(&self) -> bool {
-        self.waiter.is_some() && self.reuse == Reuse::Any && !self.urgent
+        self.waiter.is_some()
+            && !self.made
+            && !self.missed
+            && self.spoiled.is_none()
+            && self.reuse == Reuse::Any
+            && !self.urgent
     }
 }
 

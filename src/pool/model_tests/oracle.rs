@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use http::Uri;
 
-use super::actors::{Conn, Line};
+use super::actors::{Caller, Conn, Line};
 use super::steps::HOSTS;
 use super::world::{World, line};
 use crate::key::Key;
@@ -26,7 +26,9 @@ pub(super) struct Expected {
     /// Connections that the limits count, of this host and of all.
     counted: usize,
     total: usize,
+    /// Those who come for what they are given, and all of them.
     blocked: usize,
+    pending: usize,
     admits: bool,
 }
 
@@ -63,7 +65,7 @@ impl Expected {
                 assert!(!self.returning && self.reuse == Reuse::Any);
                 assert!(self.picks.is_empty(), "{:?} may be used", self.picks);
                 assert!(*max == limits.max_pending_per_host && *max < usize::MAX);
-                assert!(self.blocked >= *max, "there is room in the line");
+                assert!(self.pending >= *max, "there is room in the line");
             }
             Verdict::ShutDown => assert!(!self.admits),
         }
@@ -107,6 +109,7 @@ impl World {
             counted: self.counted(host),
             total: (0..HOSTS.len()).map(|host| self.counted(host)).sum(),
             blocked: self.blocked(host),
+            pending: self.pending(host),
             // Who has had its turn is let in while the agent drains.
             admits: !self.closed || (!self.destroyed && (returning || spoiled)),
         }
@@ -156,6 +159,12 @@ impl World {
     }
 
     fn blocked(&self, host: usize) -> usize {
+        let key = Uri::from_static(HOSTS[host]);
+        let host = self.shared.table.find(&key.key());
+        host.map_or(0, |it| it.lock().line().blocked())
+    }
+
+    fn pending(&self, host: usize) -> usize {
         of(&self.agent.status().pending, host)
     }
 
@@ -199,7 +208,8 @@ impl World {
         assert!(kept().all(|&idle| idle <= self.limits.max_idle_per_host));
         assert!(kept().sum::<usize>() <= self.limits.max_idle);
         if self.destroyed {
-            assert!(self.callers.iter().all(|it| it.waiter.is_none()));
+            let in_line = |it: &Caller| it.waiter.is_some() && it.spoiled.is_none();
+            assert!(!self.callers.iter().any(in_line));
         }
         if self.closed || self.pool.is_none() {
             assert!(status.idle.is_empty());

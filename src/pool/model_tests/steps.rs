@@ -30,7 +30,10 @@ pub(super) struct Setup {
 
 impl Setup {
     pub(super) fn limits(&self) -> Limits {
-        let mut limits = Limits::new().keep_alive(self.keep_alive);
+        // Hand-overs are taken back when a step says so.
+        let mut limits = Limits::new()
+            .keep_alive(self.keep_alive)
+            .hand_over_timeout(Duration::MAX);
         if let Some(max) = self.per_host {
             limits = limits.max_connections_per_host(max);
         }
@@ -68,6 +71,10 @@ pub(super) enum Step {
     /// A caller who may make a connection begins to.
     Begin(Who),
     Connect(Who, Made),
+    /// A connect ends in its task, and what it made is left for its caller.
+    Deliver(Who, Made),
+    /// What callers were given and have not come for is taken back from them.
+    TakeBack,
     /// A caller in line looks what there is for it.
     Collect {
         who: Who,
@@ -201,6 +208,8 @@ impl ReferenceStateMachine for Script {
             220 => ask,
             90 => who().prop_map(Step::Begin),
             110 => (who(), made()).prop_map(|(who, made)| Step::Connect(who, made)),
+            60 => (who(), made()).prop_map(|(who, made)| Step::Deliver(who, made)),
+            40 => Just(Step::TakeBack),
             180 => (who(), end).prop_map(|(who, end)| Step::EndUse(who, end)),
             80 => (who(), stale()).prop_map(|(who, finds_stale)| Step::Collect { who, finds_stale }),
             70 => Just(Step::CollectAll),

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker};
 
 use http::Uri;
-use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::actors::{Caller, Conn, Driver, Facts, Line, LineLimits, Trace, Wire};
 use super::steps::{End, HOSTS, Made, Setup, Step, Who, millis};
@@ -16,7 +16,7 @@ use crate::clock::{Clock, Moment};
 use crate::key::Key;
 use crate::lifespan::Lifespan;
 use crate::pool::shared::Shared;
-use crate::pool::{Ask, Berth, Limits, Pool, Slot, Spoiled, Turn, Verdict};
+use crate::pool::{Ask, Berth, Limits, Pool, Slot, Spoiled, Stop, Turn, Verdict};
 use crate::poolable::{Poolable, Use};
 use crate::target::{Reuse, Target};
 
@@ -46,8 +46,17 @@ pub(super) struct World {
 pub(super) struct Background {
     pub(super) host: usize,
     slot: Slot<Conn>,
-    /// Given up when its other end is dropped. Nothing for one that warms the pool.
-    cancelled: Option<oneshot::Receiver<()>>,
+    /// Whether it is to be given up. Nothing for one that warms the pool.
+    stopped: Option<Arc<Stopped>>,
+}
+
+#[derive(Default)]
+struct Stopped(AtomicBool);
+
+impl Stop for Stopped {
+    fn stop(&self, _: Cause) {
+        self.0.store(true, SeqCst);
+    }
 }
 
 impl Background {
@@ -134,6 +143,8 @@ impl World {
                     line.open.store(false, SeqCst);
                 }
             }
+            Step::Deliver(who, made) => self.deliver(who, &made),
+            Step::TakeBack => self.take_back(),
             Step::InBackground(who, made) => self.finish_in_background(who, &made),
             Step::Prewarm { host, count } => self.prewarm(host, count),
             Step::Poison(who) => {
@@ -223,6 +234,8 @@ impl World {
             spoiled: None,
             flag: Arc::default(),
             pending: false,
+            made: false,
+            missed: false,
         };
         match verdict {
             Verdict::Take(berth) => return self.served(caller, berth, finds_stale),
@@ -238,7 +251,6 @@ impl World {
 
     /// A caller who is not in line any more has a connection of somebody else.
     fn served(&mut self, mut caller: Caller, mut berth: Box<Berth<Conn>>, finds_stale: bool) {
-        assert!(caller.waiter.is_none());
         let line = line(&berth).clone();
         let over = berth.is_over(self.limits.clock.now());
         let fit = line.may_be_used(self.now());
@@ -249,6 +261,7 @@ impl World {
             caller.spoiled = Some(Spoiled::new(berth, cause));
             return self.callers.push(caller);
         }
+        caller.waiter = None;
         line.facts.lock().unwrap().uses += 1;
         berth.check_out(self.limits.clock.now(), None);
         self.used.push(berth);
@@ -258,12 +271,14 @@ impl World {
     }
 
     fn leave_behind(&mut self, host: usize, slot: Slot<Conn>) {
-        let (cancel, cancelled) = oneshot::channel();
-        if slot.home().clone().to_background(slot.place(), cancel) {
+        let stopped = Arc::<Stopped>::default();
+        let stop: Weak<dyn Stop> = Arc::downgrade(&(stopped.clone() as Arc<dyn Stop>));
+        slot.home().set_connecting(slot.place(), stop, None);
+        if slot.home().leave_connecting(slot.place()) {
             self.background.push(Background {
                 host,
                 slot,
-                cancelled: Some(cancelled),
+                stopped: Some(stopped),
             });
         }
     }
@@ -275,8 +290,8 @@ impl World {
         let mut caller = self.callers.remove(index);
         self.note(|| format!("caller {} comes back", caller.number));
         let spoiled = caller.spoiled.take().unwrap();
-        if let Some(slot) = &caller.slot {
-            caller.waiter = Some(slot.home().wait_making(spoiled));
+        if let Some(waiter) = &caller.waiter {
+            waiter.line_up_again(spoiled);
             caller.urgent = true;
             caller.pending = false;
             self.callers.push(caller);
@@ -312,6 +327,36 @@ impl World {
         line.facts.lock().unwrap().uses = 1;
         Poolable::lifespan_mut(berth.connection()).check_out(None);
         self.used.push(berth);
+    }
+
+    /// A connect comes to its end in its task, and its caller has to come for what it made.
+    fn deliver(&mut self, who: Who, made: &Made) {
+        let can = |it: &Caller| it.slot.is_some() && it.begun;
+        let Some(index) = self.nth_caller(who, can) else {
+            return;
+        };
+        let mut caller = self.callers.remove(index);
+        let slot = caller.slot.take().unwrap();
+        let home = slot.home().clone();
+        let one_shot = caller.reuse == Reuse::Never;
+        let Some(berth) = self.connected(caller.host, one_shot, slot, made) else {
+            return self.note(|| format!("caller {} fails to connect", caller.number));
+        };
+        let id = line(&berth).bond.id();
+        self.note(|| format!("#{id} is left for caller {}", caller.number));
+        caller.made = true;
+        home.deliver(caller.waiter.as_ref().unwrap().whom(), berth);
+        self.callers.insert(index, caller);
+    }
+
+    /// Time enough has passed: whoever has not come for what it was given loses it.
+    fn take_back(&mut self) {
+        self.note(|| "what nobody came for is taken back".into());
+        let now = Instant::now();
+        self.shared.table.each(|host| host.take_back(now));
+        for caller in &mut self.callers {
+            caller.missed |= caller.waiter.as_ref().is_some_and(|it| it.misses());
+        }
     }
 
     fn connected(
@@ -406,7 +451,7 @@ impl World {
                     self.background.push(Background {
                         host,
                         slot,
-                        cancelled: None,
+                        stopped: None,
                     });
                 }
             }
@@ -446,9 +491,8 @@ impl World {
 
     fn cancel_background(&mut self) {
         let gone = |it: &mut Background| {
-            it.cancelled.as_mut().is_some_and(|signal| {
-                signal.try_recv() == Err(oneshot::error::TryRecvError::Closed)
-            })
+            let stopped = it.stopped.as_ref();
+            stopped.is_some_and(|it| it.0.load(SeqCst))
         };
         // Not under a borrow of the list: what it drops may serve others.
         let cancelled: Vec<_> = self.background.extract_if(.., gone).collect();
@@ -506,24 +550,52 @@ impl World {
     /// What the caller came for, if there was something.
     fn collect(&mut self, index: usize, finds_stale: bool) -> Option<&'static str> {
         let caller = &mut self.callers[index];
+        if caller.spoiled.is_some() {
+            return None;
+        }
         let waker = Waker::from(caller.flag.clone());
         let waiter = caller.waiter.as_ref()?;
+        let woken = caller.flag.0.swap(false, SeqCst);
         let Poll::Ready(turn) = waiter.poll_turn(&Context::from_waker(&waker)) else {
             caller.pending = true;
             return None;
         };
         let number = caller.number;
-        let woken = caller.flag.0.swap(false, SeqCst);
-        assert!(woken || !caller.pending, "caller {number} was not woken");
+        // Who has missed its turn was woken for that.
+        assert!(
+            woken || !caller.pending || caller.missed,
+            "caller {number} was not woken"
+        );
         caller.pending = false;
         match turn {
             Turn::Connection(berth) => {
                 assert_eq!(caller.reuse, Reuse::Any);
                 let mut caller = self.callers.remove(index);
                 self.note(|| format!("caller {number} is handed #{}", line(&berth).bond.id()));
-                caller.waiter = None;
+                if caller.slot.is_none() && !caller.made {
+                    caller.waiter = None;
+                }
                 self.served(caller, berth, finds_stale);
                 Some("connection")
+            }
+            Turn::Made(mut berth) => {
+                let caller = self.callers.remove(index);
+                assert!(caller.made && caller.slot.is_none());
+                let line = line(&berth).clone();
+                self.note(|| format!("caller {number} comes for #{}", line.bond.id()));
+                drop(caller.waiter);
+                line.facts.lock().unwrap().uses = 1;
+                Poolable::lifespan_mut(berth.connection()).check_out(None);
+                self.used.push(berth);
+                Some("its own")
+            }
+            Turn::Lost => {
+                let caller = self.callers.remove(index);
+                assert!(caller.made && caller.slot.is_none());
+                self.note(|| format!("caller {number} has lost its own"));
+                drop(caller.waiter);
+                self.checkout(caller.host, caller.reuse, true, None, false);
+                Some("nothing")
             }
             Turn::Make(slot) => {
                 assert!(caller.slot.is_none());
@@ -551,7 +623,9 @@ impl World {
                 };
                 let count = self.callers.len();
                 let given = self.collect(index, false);
-                any |= given.is_some();
+                // Who stands in line again may be given something by the total at once.
+                let woken = |it: &Caller| it.pending && it.flag.0.load(SeqCst);
+                any |= given.is_some() || self.callers.get(index).is_some_and(woken);
                 let older = self.callers[..index]
                     .iter()
                     .filter(|it| it.host == host && it.is_in_order());
@@ -563,7 +637,8 @@ impl World {
                     _ => {}
                 }
                 // Gone from its place, be it to the end.
-                let moved = self.callers.len() < count || given == Some("connection");
+                let moved =
+                    self.callers.len() < count || matches!(given, Some("connection" | "nothing"));
                 index += usize::from(!moved);
             }
             if !any {

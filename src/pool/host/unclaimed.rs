@@ -1,0 +1,175 @@
+//! Who does not come for what is there: connects in tasks of their own, hand-overs that nobody claims, connections that do
+//! not close.
+
+use std::sync::Weak;
+
+use tokio::time::Instant;
+
+use super::{Around, Connecting, Host, Look, Stage};
+use crate::agent::Mode;
+use crate::cause::Cause;
+use crate::clock::Moment;
+use crate::pool::after::Stop;
+use crate::pool::berth::{Berth, Spoiled};
+use crate::pool::line::{Missing, Whom};
+use crate::poolable::Poolable;
+
+impl<C: Poolable> Host<C> {
+    /// The connect is in a task of its own.
+    pub(in crate::pool) fn set_connecting(
+        &mut self,
+        slot: usize,
+        connect: Weak<dyn Stop>,
+        due: Option<Instant>,
+    ) {
+        self.open[slot].stage = Stage::Connecting(Some(Box::new(Connecting {
+            connect,
+            due,
+            is_left: false,
+        })));
+    }
+
+    /// The connect goes on without its caller.
+    pub(in crate::pool) fn leave_connecting(&mut self, slot: usize) {
+        if let Stage::Connecting(Some(connecting)) = &mut self.open[slot].stage {
+            connecting.is_left = true;
+        }
+    }
+
+    /// Here is what was made for a caller, who may not be here any more. Says when the sweeper has to come to look.
+    pub(in crate::pool) fn deliver(
+        &mut self,
+        whom: Whom,
+        mut berth: Box<Berth<C>>,
+        mode: Mode,
+        now: Moment,
+        around: &mut Around<'_, C>,
+    ) -> Option<Moment> {
+        if !self.line.awaits(whom) {
+            return self.put(berth, mode, now, around);
+        }
+        // It is idle until its caller comes for it.
+        berth.idle_since = Some(now);
+        let is_shared = self.find(&berth).is_some_and(|(_, open)| !open.one_shot);
+        let other = self
+            .line
+            .give_made(whom.place, berth, is_shared, around.after);
+        self.put(other?, mode, now, around)
+    }
+
+    /// Takes back what was given to callers by then and not come for: it goes to the next in line, or is idle.
+    pub(in crate::pool) fn take_back(
+        &mut self,
+        given_by: Instant,
+        mode: Mode,
+        now: Moment,
+        around: &mut Around<'_, C>,
+    ) -> Option<Moment> {
+        let mut watch: Option<Moment> = None;
+        while let Some(gift) = self.line.take_back(given_by) {
+            if let Some(slot) = gift.slot {
+                self.release(slot, around);
+            }
+            if let Some(berth) = gift.connection {
+                watch = self.put(berth, mode, now, around).or(watch);
+            }
+        }
+        watch
+    }
+
+    /// Whether somebody was given something and has not come for it.
+    pub(in crate::pool) fn is_unclaimed(&mut self) -> bool {
+        self.line.is_unclaimed()
+    }
+
+    /// Ends what connects or closes for too long. Whether something closes, and still has time.
+    pub(in crate::pool) fn look(&mut self, look: &Look, around: &mut Around<'_, C>) -> bool {
+        let mut is_left = false;
+        for (_, open) in &mut self.open {
+            match &open.stage {
+                Stage::Connecting(None) => {}
+                Stage::Connecting(Some(connecting)) => {
+                    if connecting.due.is_some_and(|due| due <= look.now) {
+                        let connect = connecting.connect.clone();
+                        around.after.stop(connect, Cause::ConnectTimeout);
+                    }
+                }
+                Stage::Connected(bond) => {
+                    let Some(time) = bond.time_to_close(look.goodbye) else {
+                        open.closing = 0;
+                        continue;
+                    };
+                    if open.closing == 0 {
+                        open.closing = look.millis;
+                    }
+                    let spent = look.millis.saturating_sub(open.closing);
+                    if time.as_millis() > u128::from(spent) {
+                        is_left = true;
+                    } else {
+                        around.after.force(bond.clone());
+                    }
+                }
+            }
+        }
+        is_left
+    }
+
+    /// Stops the connects that nobody waits for, or all of them.
+    pub(in crate::pool) fn stop_connects(&mut self, all: bool, around: &mut Around<'_, C>) {
+        for (_, open) in &mut self.open {
+            if let Stage::Connecting(Some(connecting)) = &open.stage
+                && (all || connecting.is_left)
+            {
+                let connect = connecting.connect.clone();
+                around.after.stop(connect, Cause::Cancelled);
+            }
+        }
+    }
+
+    /// One who has missed its turn is polled: what there is for it now is its own.
+    #[cold]
+    pub(super) fn serve_who_comes(
+        &mut self,
+        waiter: usize,
+        missing: Missing,
+        around: &mut Around<'_, C>,
+    ) {
+        if let Some(runtime) = self.line.takes(waiter) {
+            let now = around.limits.clock.now();
+            while let Some((berth, why)) = self.take_idle(runtime, now, around) {
+                let Some(why) = why else {
+                    return self.line.hand(waiter, berth);
+                };
+                self.discard(Spoiled::new(berth, why), around);
+            }
+        }
+        if missing == Missing::Made {
+            return self.line.lose(waiter);
+        }
+        let is_full = self.counted >= around.limits.max_connections_per_host;
+        if self.line.is_blocked(waiter)
+            && is_full
+            && self.line.blocked() > self.dying
+            && let Some(slot) = self.idle.head()
+        {
+            let berth = self.unpark(slot, around).expect("in the idle list");
+            self.close_for_blocked(berth, Cause::Room, around);
+        }
+        self.settle(around);
+    }
+
+    /// The waiter has no use for what it was given, and its own connect goes on: it stands in line again.
+    pub(in crate::pool) fn line_up_again(
+        &mut self,
+        waiter: usize,
+        mode: Mode,
+        around: &mut Around<'_, C>,
+    ) {
+        let ticket = around.ticket(true);
+        self.line.line_up_again(waiter, ticket);
+        if mode == Mode::Destroyed {
+            // It was not in line when the others were told.
+            self.line.refuse(waiter, around.after);
+        }
+    }
+}

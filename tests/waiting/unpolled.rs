@@ -1,0 +1,260 @@
+//! A future that is not polled keeps nobody waiting, and loses nothing.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::{FuturesUnordered, StreamExt, iter};
+use http_body_util::Full;
+use tokio::time::{sleep, timeout};
+use tower_keep_alive::{Cause, Destination, KeepAliveLayer};
+
+use crate::support::agent::{agent, agent_over, agent_paused, at_rest, fetch, get};
+use crate::support::{CountingConnector, Gate, Server, eventually, script};
+
+type Layers = KeepAliveLayer<Full<Bytes>>;
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// Polls it once: it waits, and then nobody polls it.
+fn poll_once<F: Future>(future: Pin<&mut F>) {
+    let polled = future.poll(&mut Context::from_waker(Waker::noop()));
+    assert!(polled.is_pending(), "it has to wait");
+}
+
+/// Answers with a first half, and with the second when the gate is open.
+async fn halves(gate: &Gate) -> Server {
+    let gate = gate.clone();
+    Server::start(move |mut conn| {
+        let gate = gate.clone();
+        async move {
+            while conn.request().await.is_some() {
+                conn.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\no")
+                    .await;
+                gate.pass().await;
+                conn.send("k").await;
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_connection_that_a_caller_does_not_come_for_goes_to_the_next() {
+    let server = Server::ok().await;
+    let (client, handle) = agent(Layers::new().max_connections_per_host(1));
+    let held = client.request(get(server.url("/"))).await.unwrap();
+    let mut unpolled = pin!(fetch(&client, server.url("/")));
+    poll_once(unpolled.as_mut());
+    let next = tokio::spawn({
+        let (client, url) = (client.clone(), server.url("/"));
+        async move { fetch(&client, url).await }
+    });
+    eventually("two wait", || {
+        handle.status().pending.values().sum::<usize>() == 2
+    })
+    .await;
+    crate::support::agent::read(held).await.unwrap();
+    let answer = timeout(LONG, next).await.expect("served").unwrap().unwrap();
+    assert!(answer.info.is_reused());
+    // The one who did not come is first in line again as soon as it is polled.
+    assert_eq!(unpolled.await.unwrap().body, "ok");
+    assert_eq!(handle.status().created, 1);
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn a_right_to_connect_that_a_caller_does_not_come_for_goes_to_the_next() {
+    for layer in [
+        Layers::new().max_connections_per_host(1),
+        Layers::new().max_connections(1),
+    ] {
+        let gate = Gate::new();
+        let server = halves(&gate).await;
+        let (client, handle) = agent(layer.keep_alive(false));
+        let held = client.request(get(server.url("/"))).await.unwrap();
+        let mut unpolled = pin!(fetch(&client, server.url("/")));
+        poll_once(unpolled.as_mut());
+        let next = tokio::spawn({
+            let (client, url) = (client.clone(), server.url("/"));
+            async move { fetch(&client, url).await }
+        });
+        eventually("two wait", || {
+            handle.status().pending.values().sum::<usize>() == 2
+        })
+        .await;
+        gate.open_for_all();
+        crate::support::agent::read(held).await.unwrap();
+        timeout(LONG, next).await.expect("served").unwrap().unwrap();
+        assert_eq!(unpolled.await.unwrap().body, "ok");
+        at_rest(&handle).await;
+    }
+}
+
+#[tokio::test]
+async fn a_connect_goes_on_for_others_when_its_caller_is_not_polled() {
+    let connects = Gate::new();
+    let server = Server::in_memory(script::ok);
+    let connector = CountingConnector::new(server.connector()).gate(&connects);
+    let (client, handle) = agent_over(Layers::new().max_connections_per_host(1), connector.clone());
+    let mut unpolled = pin!(fetch(&client, server.url("/")));
+    poll_once(unpolled.as_mut());
+    let next = tokio::spawn({
+        let (client, url) = (client.clone(), server.url("/"));
+        async move { fetch(&client, url).await }
+    });
+    eventually("one waits", || {
+        handle.status().pending.values().sum::<usize>() == 1
+    })
+    .await;
+    connects.open(1);
+    let answer = timeout(LONG, next).await.expect("served").unwrap().unwrap();
+    assert_eq!(answer.body, "ok");
+    // What was made for it is another's by now; it asks again by itself.
+    assert_eq!(unpolled.await.unwrap().body, "ok");
+    assert_eq!(handle.status().created, 1);
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn a_caller_that_lost_the_connection_made_for_it_makes_another() {
+    let server = Server::in_memory(script::ok);
+    let connects = Gate::new();
+    let connector = CountingConnector::new(server.connector()).gate(&connects);
+    let layer = Layers::new().idle_timeout(Duration::from_millis(50));
+    let (client, handle) = agent_over(layer, connector.clone());
+    let mut unpolled = pin!(fetch(&client, server.url("/")));
+    poll_once(unpolled.as_mut());
+    connects.open_for_all();
+    // Nobody else wants it: it is idle, and its time is up.
+    eventually("it is closed", || handle.status().closed == 1).await;
+    assert_eq!(handle.status().closes[&Cause::Idle], 1);
+    assert_eq!(unpolled.await.unwrap().body, "ok");
+    assert_eq!(handle.status().created, 2);
+    at_rest(&handle).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_nobody_comes_for_is_idle_and_ages() {
+    let server = Server::in_memory(script::ok);
+    let idle = Duration::from_secs(1);
+    let layer = Layers::new().max_connections_per_host(1).idle_timeout(idle);
+    let (client, handle) = agent_paused(layer, server.connector());
+    let held = client.request(get(server.url("/"))).await.unwrap();
+    let mut unpolled = pin!(fetch(&client, server.url("/")));
+    poll_once(unpolled.as_mut());
+    crate::support::agent::read(held).await.unwrap();
+    sleep(Duration::from_millis(20)).await;
+    let status = handle.status();
+    let count = |of: &std::collections::BTreeMap<_, usize>| of.values().sum::<usize>();
+    assert_eq!(
+        (count(&status.idle), count(&status.pending)),
+        (1, 1),
+        "{status}"
+    );
+    sleep(idle).await;
+    let status = handle.status();
+    assert_eq!(
+        (status.open(), status.closes[&Cause::Idle]),
+        (0, 1),
+        "{status}"
+    );
+    assert_eq!(unpolled.await.unwrap().body, "ok");
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn an_arm_of_select_that_is_not_polled_keeps_nobody_waiting() {
+    let server = Server::ok().await;
+    let (client, handle) = agent(Layers::new().max_connections_per_host(1));
+    let held = client.request(get(server.url("/"))).await.unwrap();
+    let mut arm = pin!(fetch(&client, server.url("/arm")));
+    tokio::select! {
+        biased;
+        _ = &mut arm => panic!("it has to wait"),
+        () = async {} => {
+            // In a handler no arm is polled.
+            let other = fetch(&client, server.url("/other"));
+            let (read, other) = tokio::join!(crate::support::agent::read(held), timeout(LONG, other));
+            read.unwrap();
+            other.expect("served").unwrap();
+        }
+    }
+    arm.await.unwrap();
+    assert_eq!(handle.status().created, 1);
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn requests_in_a_buffered_stream_keep_nobody_waiting() {
+    let server = Server::ok().await;
+    let (client, handle) = agent(Layers::new().max_connections_per_host(1));
+    let urls: Vec<_> = (0..6).map(|at| server.url(&format!("/{at}"))).collect();
+    let mut answers = iter(urls).map(|url| fetch(&client, url)).buffered(3);
+    let mut count = 0;
+    let all = async {
+        while let Some(answer) = answers.next().await {
+            answer.unwrap();
+            // Meanwhile nobody polls the others.
+            fetch(&client, server.url("/between")).await.unwrap();
+            count += 1;
+        }
+    };
+    timeout(LONG, all).await.expect("nobody hangs");
+    assert_eq!((count, handle.status().created), (6, 1));
+
+    let mut unordered: FuturesUnordered<_> =
+        (0..4).map(|_| fetch(&client, server.url("/"))).collect();
+    let all = async {
+        while let Some(answer) = unordered.next().await {
+            answer.unwrap();
+            fetch(&client, server.url("/between")).await.unwrap();
+        }
+    };
+    timeout(LONG, all).await.expect("nobody hangs");
+    drop(unordered);
+    assert_eq!(handle.status().created, 1);
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn a_hand_over_can_be_kept_for_its_caller() {
+    let server = Server::ok().await;
+    let layer = Layers::new().max_connections_per_host(1);
+    let (client, handle) = agent(layer.hand_over_timeout(Duration::MAX));
+    let held = client.request(get(server.url("/"))).await.unwrap();
+    let mut unpolled = pin!(fetch(&client, server.url("/")));
+    poll_once(unpolled.as_mut());
+    let mut next = pin!(fetch(&client, server.url("/")));
+    poll_once(next.as_mut());
+    crate::support::agent::read(held).await.unwrap();
+    let waits = timeout(Duration::from_millis(200), next.as_mut()).await;
+    assert!(waits.is_err(), "it is another's");
+    unpolled.await.unwrap();
+    next.await.unwrap();
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn connections_made_ahead_do_not_wait_for_who_asked_for_them() {
+    let server = Server::ok().await;
+    let (client, handle) = agent(Layers::new().max_connections_per_host(2));
+    let target = Destination::try_from(server.url("/").parse::<http::Uri>().unwrap()).unwrap();
+    let mut unpolled = Box::pin(handle.prewarm(target, 2));
+    let polled = unpolled
+        .as_mut()
+        .poll(&mut Context::from_waker(Waker::noop()));
+    assert!(matches!(polled, Poll::Pending));
+    eventually("both are idle", || {
+        handle.status().idle.values().sum::<usize>() == 2
+    })
+    .await;
+    timeout(LONG, fetch(&client, server.url("/")))
+        .await
+        .expect("served")
+        .unwrap();
+    assert_eq!(unpolled.await.unwrap(), 2);
+    at_rest(&handle).await;
+}
