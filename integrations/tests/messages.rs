@@ -17,6 +17,7 @@ edition = "2024"
 [workspace]
 
 [dependencies]
+axum = { version = "0.8", default-features = false, features = ["http1", "tokio"] }
 bytes = "1"
 http = "1"
 http-body-util = "0.1"

@@ -11,22 +11,30 @@ use tower_keep_alive::KeepAliveLayer;
 use tower_keep_alive::forward::ForwardLayer;
 
 use crate::front::{Front, field};
-use crate::support::Server;
 use crate::support::agent::{Connector, at_rest, belongs_here, probe};
+use crate::support::{Conn, Server, not_tiny};
+
+/// Reads on to this end.
+async fn read_to(conn: &mut Conn, body: &mut Vec<u8>, end: &str) {
+    while !body.ends_with(end.as_bytes()) {
+        let more = conn.read().await;
+        assert!(!more.is_empty(), "{}", String::from_utf8_lossy(body));
+        body.extend(more);
+    }
+}
 
 #[tokio::test]
 async fn bodies_pass_both_ways_while_they_come() {
+    if not_tiny("it tells chunks apart") {
+        return;
+    }
     let upstream = Server::start(|mut conn| async move {
         conn.head().await;
         let mut body = Vec::new();
-        while !body.ends_with(b"5\r\nfirst\r\n") {
-            body.extend(conn.read().await);
-        }
+        read_to(&mut conn, &mut body, "5\r\nfirst\r\n").await;
         conn.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nearly\r\n")
             .await;
-        while !body.ends_with(b"6\r\nsecond\r\n0\r\n\r\n") {
-            body.extend(conn.read().await);
-        }
+        read_to(&mut conn, &mut body, "6\r\nsecond\r\n0\r\n\r\n").await;
         conn.send("4\r\nlate\r\n0\r\n\r\n").await;
         conn.stall().await;
     })
@@ -118,9 +126,7 @@ async fn trailers_pass_both_ways() {
     let upstream = Server::start(|mut conn| async move {
         conn.head().await;
         let mut body = Vec::new();
-        while !body.ends_with(b"\r\n\r\n") {
-            body.extend(conn.read().await);
-        }
+        read_to(&mut conn, &mut body, "\r\n\r\n").await;
         assert_eq!(
             String::from_utf8(body).unwrap(),
             "2\r\nup\r\n0\r\nx-sum: 1\r\n\r\n"

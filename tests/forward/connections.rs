@@ -9,7 +9,7 @@ use tower::{Layer, service_fn};
 
 use crate::front::{Front, field};
 use crate::support::agent::{Answer, agent, at_rest, get, read};
-use crate::support::{Conn, RefusingPort, Server, eventually, script};
+use crate::support::{Conn, RefusingPort, Server, eventually, not_tiny, script};
 
 /// Answers every request with its own target.
 async fn targets(mut conn: Conn) {
@@ -115,6 +115,9 @@ async fn a_caller_of_http_1_0_is_answered_in_its_version_and_the_upstream_asked_
 
 #[tokio::test]
 async fn an_upstream_of_http_1_0_is_not_seen_by_the_caller() {
+    if not_tiny("it is about the caller's chunks") {
+        return;
+    }
     let upstream = Server::start(|mut conn| async move {
         conn.request().await;
         conn.send("HTTP/1.0 200 OK\r\n\r\nto the end").await;
@@ -253,6 +256,31 @@ async fn a_caller_that_leaves_ends_its_request_at_the_upstream() {
         if path == "/body" {
             caller.until("\r\n\r\nsome").await;
         }
+        drop(caller);
+        eventually("the upstream's is closed", || upstream.open() == 0).await;
+    }
+
+    front.at_rest().await;
+}
+
+#[tokio::test]
+async fn an_upload_that_breaks_off_ends_its_request_at_the_upstream() {
+    let upstream = Server::start(|mut conn| async move {
+        conn.head().await;
+        conn.closed().await;
+    })
+    .await;
+    let front = Front::to(&upstream.url("")).await;
+
+    for framing in [
+        "Content-Length: 100\r\n\r\nsome",
+        "Transfer-Encoding: chunked\r\n\r\n4\r\nsome",
+    ] {
+        let asked = upstream.requests();
+        let mut caller = front.connect().await;
+        let head = "POST / HTTP/1.1\r\nHost: front.test\r\n";
+        caller.send(format!("{head}{framing}")).await;
+        eventually("the upstream has it", || upstream.requests() == asked + 1).await;
         drop(caller);
         eventually("the upstream's is closed", || upstream.open() == 0).await;
     }

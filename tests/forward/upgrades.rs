@@ -161,7 +161,7 @@ async fn a_switch_that_was_not_asked_for_is_a_bad_gateway_and_ends_its_connectio
             _ => "Connection: Upgrade\r\nUpgrade: websocket\r\n",
         };
         conn.send(format!(
-            "HTTP/1.1 101 Switching Protocols\r\nX-Secret: 1\r\n{fields}\r\nwhat"
+            "HTTP/1.1 101 It Switches\r\nX-Secret: 1\r\n{fields}\r\nwhat"
         ))
         .await;
         conn.closed().await;
