@@ -1,7 +1,7 @@
 //! The fields that belong to one connection, and lists of tokens.
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 
@@ -25,8 +25,8 @@ const HOP_BY_HOP: [HeaderName; 10] = [
 pub(super) fn remove_hop_by_hop(fields: &mut HeaderMap) {
     let named: Vec<_> = tokens(fields, &CONNECTION)
         .filter_map(|name| HeaderName::from_bytes(name).ok())
-        // Who is asked, and where the body ends, is for everybody on the way.
-        .filter(|name| *name != HOST && *name != CONTENT_LENGTH)
+        // Where the body ends is for everybody on the way. `Host` is set after this.
+        .filter(|name| *name != CONTENT_LENGTH)
         .collect();
     for name in named {
         fields.remove(name);

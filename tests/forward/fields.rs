@@ -161,6 +161,19 @@ async fn a_map_without_room_is_forwarded_without_what_would_be_added() {
 }
 
 #[tokio::test]
+async fn the_length_of_a_body_cannot_be_named_away() {
+    let request = Request::post("/").header("connection", "content-length, x");
+    let request = request.header("content-length", "0").header("x", "1");
+    let sent = sent(to("http://h"), request).await;
+    assert_eq!(sent["content-length"], "0");
+    assert_eq!(sent.len(), 1);
+    let response = Response::builder().header("connection", "Content-Length");
+    let response = response.header("content-length", "5");
+    let came = answered(to("http://h"), Request::head("/"), response).await;
+    assert_eq!(came.headers()["content-length"], "5");
+}
+
+#[tokio::test]
 async fn te_passes_trailers_alone_and_says_so() {
     for (value, passed) in [
         ("trailers", true),
