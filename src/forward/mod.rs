@@ -82,9 +82,9 @@
 //! A request with `Connection: upgrade` and `Upgrade` is sent on with these two. Where the upstream answers 101 with a
 //! protocol that the request has offered, the layer connects the two streams in a task. The end of what one side sends is
 //! passed on to the other; the task ends when both have ended, or either has failed. It has no timeout of its own: TCP
-//! keep-alive finds an end that has vanished. An answer of 101 that does not fit
-//! becomes a 502 without a body. `h2c` is never passed on: what comes after it could not be looked at by any layer.
-//! [`upgrades(false)`](ForwardLayer::upgrades) passes none on.
+//! keep-alive finds an end that has vanished. An answer of 101 that does not fit becomes a 502 without a body. `h2c` is
+//! never passed on: what comes after it could not be looked at by any layer. [`upgrades(false)`](ForwardLayer::upgrades)
+//! passes none on.
 //!
 //! A `CONNECT` goes to the upstream as one for the upstream itself, never for a host of the caller's choice. If the answer
 //! is a 2xx, the caller gets a 501: no tunnel is made.
