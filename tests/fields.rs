@@ -80,6 +80,27 @@ async fn an_upgrade_on_a_connection_of_its_own_is_not_told_to_close() {
     }
 }
 
+#[tokio::test]
+async fn a_tunnel_on_a_connection_of_its_own_is_not_told_to_close() {
+    for keep_alive in [true, false] {
+        let server = Server::start(|mut conn: Conn| async move {
+            conn.request().await;
+            conn.send("HTTP/1.1 200 OK\r\n\r\n").await;
+            conn.closed().await;
+        })
+        .await;
+        let (client, handle) = agent(KeepAliveLayer::new().keep_alive(keep_alive));
+        let mut request = asking(Method::CONNECT, server.url("/").parse().unwrap());
+        request.extensions_mut().insert(OneShot);
+        let response = client.request(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        drop(hyper::upgrade::on(response).await.unwrap());
+        assert!(all(&server.heads()[0], "connection").is_empty());
+        assert_eq!(handle.status().detached, 1);
+        at_rest(&handle).await;
+    }
+}
+
 /// The server was not told to close, and without keep-alive the connection is closed all the same.
 #[tokio::test]
 async fn an_upgrade_that_is_refused_leaves_no_connection_without_keep_alive() {

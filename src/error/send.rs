@@ -133,6 +133,7 @@ impl StdError for RequestBodyError {
 pub(crate) struct PartlyWritten(io::Error);
 
 impl PartlyWritten {
+    #[cfg(feature = "tls")]
     pub(crate) fn wrap(error: io::Error) -> io::Error {
         io::Error::new(error.kind(), Self(error))
     }

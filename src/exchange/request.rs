@@ -112,7 +112,9 @@ fn set_terms<B>(request: &mut Request<B>, settings: &Settings, destination: &mut
     {
         destination.set_reuse(Reuse::Fresh);
     }
-    if destination.reuse() == Reuse::Never || !settings.keep_alive {
+    // A tunnel leaves the pool by itself, as an upgrade does.
+    let tunnels = request.method() == Method::CONNECT;
+    if !tunnels && (destination.reuse() == Reuse::Never || !settings.keep_alive) {
         fields::say_close(request.headers_mut());
     }
 }
