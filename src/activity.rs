@@ -16,8 +16,8 @@ pub(crate) struct Activity {
     /// The last bits of the number of the latest exchange, times two, and one more when the head of its response has been
     /// seen. A use is one exchange, unless its owner sends more requests by hand.
     exchange: AtomicU8,
-    /// The transport may have taken something of the latest request.
-    written: AtomicBool,
+    /// What is known of the writing of the latest request: `UNWRITTEN`, `HEAD_KEPT` or `WRITTEN`.
+    request: AtomicU8,
     caller_waits: AtomicBool,
     read_waits: AtomicBool,
     write_waits: AtomicBool,
@@ -34,6 +34,10 @@ pub(crate) struct Activity {
 /// As the place of a limit: none.
 const NEVER: u32 = u32::MAX;
 const NOT_SET: u32 = u32::MAX - 1;
+/// Nothing of a request was written, as far as anybody knows.
+const UNWRITTEN: u8 = 0;
+const HEAD_KEPT: u8 = 1;
+const WRITTEN: u8 = 2;
 /// Beside the number of an exchange.
 const HEAD_SEEN: u8 = 1;
 /// Beside the number of a use, which never gets that far.
@@ -44,7 +48,7 @@ impl Activity {
         Self {
             moved: AtomicBool::new(true),
             exchange: AtomicU8::new(0),
-            written: AtomicBool::new(false),
+            request: AtomicU8::new(UNWRITTEN),
             caller_waits: AtomicBool::new(true),
             read_waits: AtomicBool::new(false),
             write_waits: AtomicBool::new(false),
@@ -83,7 +87,7 @@ impl Activity {
     /// A request is sent in the use that has begun. The first one of a use has begun with it.
     #[inline]
     pub(crate) fn request(&self) {
-        self.written.store(false, Ordering::Relaxed);
+        self.request.store(UNWRITTEN, Ordering::Relaxed);
         if self.exchange_without_head().is_none() {
             self.begin_exchange();
         }
@@ -100,13 +104,23 @@ impl Activity {
     /// The transport may have taken something of the request.
     #[inline]
     pub(crate) fn took(&self) {
-        self.written.store(true, Ordering::Relaxed);
+        self.request.store(WRITTEN, Ordering::Relaxed);
     }
 
     /// Whether the transport may have taken something of the latest request.
     #[inline]
     pub(crate) fn has_written(&self) -> bool {
-        self.written.load(Ordering::Relaxed)
+        self.request.load(Ordering::Relaxed) == WRITTEN
+    }
+
+    /// Nothing was taken of the request when it was to be written, and its head is kept.
+    pub(crate) fn keeps_head(&self) {
+        self.request.store(HEAD_KEPT, Ordering::Relaxed);
+    }
+
+    /// Whether the head that is kept is the latest request's, and nothing was taken since.
+    pub(crate) fn has_kept_head(&self) -> bool {
+        self.request.load(Ordering::Relaxed) == HEAD_KEPT
     }
 
     /// The head of the response is here.

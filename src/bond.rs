@@ -112,10 +112,12 @@ struct More {
     omitted: usize,
     /// How long the body of the latest request waits for a 100.
     continue_timeout: Duration,
-    rest: Option<Rest>,
+    /// And which exchange it is of.
+    rest: Option<(u8, Rest)>,
     body_error: Option<RequestBodyError>,
-    /// The head of a request of which nothing was written, as hyper wanted to write it, and which exchange it is of.
-    unwritten: Option<(u8, Vec<u8>)>,
+    /// The head of a request of which nothing was written, as hyper wanted to write it. The latest request's only if its
+    /// `Activity` says so.
+    unwritten: Option<Vec<u8>>,
 }
 
 /// What may come of a request's body after hyper has all that is announced.
@@ -303,27 +305,43 @@ impl Bond {
     /// Awaits the end of a request's body, of which hyper has all that is announced.
     #[cold]
     pub(crate) fn watch_rest(&self, rest: Rest) {
-        // Of an earlier request, if there is one: dropped after the lock.
-        let _earlier = self.ends().more().rest.replace(rest);
-        self.parting.fetch_or(RESTS, Ordering::AcqRel);
+        if let Some(exchange) = self.activity.exchange_without_head() {
+            self.put_rest(exchange, rest);
+        }
+    }
+
+    /// Nothing is awaited any more once the head of the response is here.
+    fn put_rest(&self, exchange: u8, rest: Rest) {
+        // One that is not kept is dropped after the lock.
+        let _dropped;
+        let mut ends = self.ends();
+        if self.activity.exchange_without_head() == Some(exchange) {
+            _dropped = ends.more().rest.replace((exchange, rest));
+            self.parting.fetch_or(RESTS, Ordering::AcqRel);
+        } else {
+            _dropped = Some((exchange, rest));
+        }
     }
 
     /// Looks whether a request's body ends where it should. Not polled under the lock: it is the caller's code.
     #[cold]
     pub(crate) fn poll_rest(&self, cx: &mut Context<'_>) {
-        let Some(mut rest) = self.take_rest() else {
+        let Some((exchange, mut rest)) = self.take_rest() else {
             return;
         };
         match rest.as_mut().poll(cx) {
-            Poll::Pending => self.watch_rest(rest),
-            Poll::Ready(Ok(())) => {}
-            Poll::Ready(Err(error)) => self.fail_body(error),
+            Poll::Pending => self.put_rest(exchange, rest),
+            Poll::Ready(Err(error)) if self.activity.exchange_without_head() == Some(exchange) => {
+                self.fail_body(error);
+            }
+            Poll::Ready(_) => {}
         }
     }
 
-    fn take_rest(&self) -> Option<Rest> {
+    fn take_rest(&self) -> Option<(u8, Rest)> {
+        let mut ends = self.ends();
         self.parting.fetch_and(!RESTS, Ordering::AcqRel);
-        self.ends().more.as_mut()?.rest.take()
+        ends.more.as_mut()?.rest.take()
     }
 
     #[inline]
@@ -346,9 +364,11 @@ impl Bond {
     /// Why the request's body failed, if it did. What is awaited of it is not awaited any longer.
     #[cold]
     pub(crate) fn end_body(&self) -> Option<RequestBodyError> {
-        if self.has_rest() {
-            self.poll_rest(&mut Context::from_waker(Waker::noop()));
-            drop(self.take_rest());
+        if let Some((_, mut rest)) = self.take_rest() {
+            let mut cx = Context::from_waker(Waker::noop());
+            if let Poll::Ready(Err(error)) = rest.as_mut().poll(&mut cx) {
+                self.fail_body(error);
+            }
         }
         self.ends().more.as_mut()?.body_error.take()
     }
@@ -356,16 +376,14 @@ impl Bond {
     /// Nothing was written of the request under way, and this is its head.
     #[cold]
     pub(crate) fn keep_unwritten(&self, head: Vec<u8>) {
-        if let Some(exchange) = self.activity.exchange_without_head() {
-            self.ends().more().unwritten = Some((exchange, head));
-        }
+        self.ends().more().unwritten = Some(head);
+        self.activity.keeps_head();
     }
 
     /// The head of the request under way, if nothing was written of it.
     pub(crate) fn take_unwritten(&self) -> Option<Vec<u8>> {
-        let (exchange, head) = self.ends().more.as_mut()?.unwritten.take()?;
-        let is_it = self.activity.exchange_without_head() == Some(exchange);
-        (is_it && !self.activity.has_written()).then_some(head)
+        let head = self.ends().more.as_mut()?.unwritten.take();
+        head.filter(|_| self.activity.has_kept_head())
     }
 
     pub(crate) fn set_winds_down(&self, winds_down: bool) {

@@ -117,7 +117,7 @@ where
 /// What was sent: with its response, and with its error, so that [`AgentStrategy`](crate::reqwest::AgentStrategy) knows.
 #[derive(Clone, Debug)]
 pub(super) struct Sent {
-    method: Method,
+    pub(super) method: Method,
     /// Sending it twice does no harm.
     pub(super) repeatable: bool,
 }

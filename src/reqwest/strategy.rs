@@ -57,3 +57,65 @@ fn may_follow(error: &MiddlewareError) -> bool {
     let unanswered = error.is_reset() || error.is_timeout();
     error.is_unsent() || unanswered && sent.is_some_and(|sent| sent.repeatable)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as StdError;
+    use std::fmt;
+    use std::sync::Arc;
+
+    use http::Method;
+
+    use super::*;
+    use crate::error::{BoxError, Denied, RequestBodyError};
+
+    /// As a layer between holds it.
+    #[derive(Debug)]
+    struct Held(Arc<Error>);
+
+    impl fmt::Display for Held {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("held")
+        }
+    }
+
+    impl StdError for Held {
+        fn source(&self) -> Option<&(dyn StdError + 'static)> {
+            Some(&*self.0)
+        }
+    }
+
+    fn reset() -> BoxError {
+        std::io::Error::from(std::io::ErrorKind::ConnectionReset).into()
+    }
+
+    #[test]
+    fn only_what_the_server_did_not_see_or_may_see_twice_is_sent_again() {
+        let body = || RequestBodyError::failed(reset()).into();
+        for (error, repeatable, other) in [
+            (Error::from_send(reset(), false), true, false),
+            (Error::from_send(reset(), true), true, true),
+            // Whatever the body's own error is.
+            (Error::from_send(body(), false), false, false),
+            (
+                Error::from_checkout(Denied::QueueFull(1).into()),
+                true,
+                true,
+            ),
+            (Error::from_checkout(Denied::ShutDown.into()), false, false),
+            (Error::from_checkout(reset()), true, true),
+        ] {
+            let text = format!("{error:?}");
+            let error = Arc::new(error);
+            for (is_repeatable, expected) in [(true, repeatable), (false, other)] {
+                let sent = Sent {
+                    method: Method::PUT,
+                    repeatable: is_repeatable,
+                };
+                let whole = anyhow::Error::new(Held(error.clone())).context(sent);
+                let failed = MiddlewareError::Middleware(whole);
+                assert_eq!(may_follow(&failed), expected, "{is_repeatable}: {text}");
+            }
+        }
+    }
+}
