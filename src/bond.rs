@@ -1,21 +1,21 @@
 //! What a connection's lifespan, driver, slot and infos share.
 
 mod hooks;
+mod request;
 
 use std::any::Any;
 use std::fmt;
-use std::future::Future;
 use std::iter;
 use std::mem;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::{Arc, OnceLock, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
 
 use crate::activity::Activity;
+use crate::bond::request::Rest;
 use crate::cause::Cause;
 use crate::clock::Moment;
 use crate::error::RequestBodyError;
@@ -119,9 +119,6 @@ struct More {
     /// `Activity` says so.
     unwritten: Option<Vec<u8>>,
 }
-
-/// What may come of a request's body after hyper has all that is announced.
-pub(crate) type Rest = Pin<Box<dyn Future<Output = Result<(), RequestBodyError>> + Send>>;
 
 impl More {
     /// What the request that ended with the transport is still to hear.
@@ -291,99 +288,6 @@ impl Bond {
     #[inline]
     pub(crate) fn is_uploading(&self) -> bool {
         self.uploading.load(Ordering::Acquire)
-    }
-
-    #[cold]
-    pub(crate) fn set_http10(&self) {
-        self.http10.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_http10(&self) -> bool {
-        self.http10.load(Ordering::Relaxed)
-    }
-
-    /// Awaits the end of a request's body, of which hyper has all that is announced.
-    #[cold]
-    pub(crate) fn watch_rest(&self, rest: Rest) {
-        if let Some(exchange) = self.activity.exchange_without_head() {
-            self.put_rest(exchange, rest);
-        }
-    }
-
-    /// Nothing is awaited any more once the head of the response is here.
-    fn put_rest(&self, exchange: u8, rest: Rest) {
-        // One that is not kept is dropped after the lock.
-        let _dropped;
-        let mut ends = self.ends();
-        if self.activity.exchange_without_head() == Some(exchange) {
-            _dropped = ends.more().rest.replace((exchange, rest));
-            self.parting.fetch_or(RESTS, Ordering::AcqRel);
-        } else {
-            _dropped = Some((exchange, rest));
-        }
-    }
-
-    /// Looks whether a request's body ends where it should. Not polled under the lock: it is the caller's code.
-    #[cold]
-    pub(crate) fn poll_rest(&self, cx: &mut Context<'_>) {
-        let Some((exchange, mut rest)) = self.take_rest() else {
-            return;
-        };
-        match rest.as_mut().poll(cx) {
-            Poll::Pending => self.put_rest(exchange, rest),
-            Poll::Ready(Err(error)) if self.activity.exchange_without_head() == Some(exchange) => {
-                self.fail_body(error);
-            }
-            Poll::Ready(_) => {}
-        }
-    }
-
-    fn take_rest(&self) -> Option<(u8, Rest)> {
-        let mut ends = self.ends();
-        self.parting.fetch_and(!RESTS, Ordering::AcqRel);
-        ends.more.as_mut()?.rest.take()
-    }
-
-    #[inline]
-    pub(crate) fn has_rest(&self) -> bool {
-        self.parting.load(Ordering::Acquire) & RESTS != 0
-    }
-
-    /// The request's own body has failed, which ends the connection.
-    #[cold]
-    pub(crate) fn fail_body(&self, error: RequestBodyError) {
-        self.note(Cause::Abandoned);
-        self.ends().more().body_error = Some(error);
-        self.parting.fetch_or(BODY_FAILED, Ordering::AcqRel);
-    }
-
-    pub(crate) fn has_failed_body(&self) -> bool {
-        self.parting.load(Ordering::Acquire) & BODY_FAILED != 0
-    }
-
-    /// Why the request's body failed, if it did. What is awaited of it is not awaited any longer.
-    #[cold]
-    pub(crate) fn end_body(&self) -> Option<RequestBodyError> {
-        if let Some((_, mut rest)) = self.take_rest() {
-            let mut cx = Context::from_waker(Waker::noop());
-            if let Poll::Ready(Err(error)) = rest.as_mut().poll(&mut cx) {
-                self.fail_body(error);
-            }
-        }
-        self.ends().more.as_mut()?.body_error.take()
-    }
-
-    /// Nothing was written of the request under way, and this is its head.
-    #[cold]
-    pub(crate) fn keep_unwritten(&self, head: Vec<u8>) {
-        self.ends().more().unwritten = Some(head);
-        self.activity.keeps_head();
-    }
-
-    /// The head of the request under way, if nothing was written of it.
-    pub(crate) fn take_unwritten(&self) -> Option<Vec<u8>> {
-        let head = self.ends().more.as_mut()?.unwritten.take();
-        head.filter(|_| self.activity.has_kept_head())
     }
 
     pub(crate) fn set_winds_down(&self, winds_down: bool) {
