@@ -107,11 +107,6 @@ pub(super) fn is_of_body(error: &Any) -> bool {
     error.is_some_and(|error| error.is_user() && error.source().is_some())
 }
 
-/// Whether a stream just ended, if too early: no failure of the network.
-pub(crate) fn is_end_of_stream(error: &Any) -> bool {
-    find::<io::Error>(error).is_some_and(|error| error.kind() == ErrorKind::UnexpectedEof)
-}
-
 /// The one that has a number of the system's, or else the last.
 pub(super) fn io_error(error: &Any) -> Option<&io::Error> {
     let mut last = None;

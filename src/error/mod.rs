@@ -18,7 +18,7 @@ use crate::info::ConnectionInfo;
 #[cfg(feature = "proxy")]
 use crate::proxy::Refusal;
 
-pub(crate) use chain::{find, is_end_of_stream, is_gone};
+pub(crate) use chain::{find, is_gone};
 pub use checkout::{CheckoutError, Denied};
 pub use send::SendError;
 pub(crate) use send::{BodyFault, PartlyWritten, RequestBodyError};

@@ -12,7 +12,6 @@ use tokio::time::{Instant, Sleep};
 use crate::activity::Activity;
 use crate::bond::Bond;
 use crate::cause::Cause;
-use crate::error;
 
 pin_project! {
     /// Runs a connection until it has closed or is handed on to an upgrade, until it has been silent for too long, or
@@ -88,7 +87,7 @@ where
             Poll::Ready(Err(error)) if error.is_incomplete_message() || error.is_canceled() => {
                 Cause::Peer
             }
-            Poll::Ready(Err(error)) if error::is_end_of_stream(&error) => Cause::Peer,
+            // What failed on the transport, or ended there without a goodbye, the transport has noted itself before.
             Poll::Ready(Err(_)) => Cause::Error,
             // It was given all that is announced, and more came after that.
             Poll::Pending if bond.has_failed_body() => Cause::Abandoned,
