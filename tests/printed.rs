@@ -9,11 +9,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Uri};
 use http_body_util::Full;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::GaiResolver;
 use support::agent::{Connector, at_rest, get};
 use support::tls::CA;
 use support::{Server, eventually};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
-use tower_keep_alive::connect::{ProxiedLayer, Proxy, TcpConnector, TlsConfig, UnixConnector};
+use tower_keep_alive::connect::{
+    DefaultConnector, ProxiedLayer, Proxy, Tcp, TcpConnector, TlsConfig, UnixConnector,
+    UriConnector,
+};
 use tower_keep_alive::forward::ForwardLayer;
 use tower_keep_alive::retry::ReusedReset;
 use tower_keep_alive::*;
@@ -86,7 +91,20 @@ async fn layers_services_and_their_futures_are_printed_with_their_names() {
     let target = destination(&server.url("/"));
     is_named("TlsConnecting", &tls.call(target.clone()));
     let mut proxied = ProxiedLayer::new().layer(TcpConnector::new());
+    is_named("Proxied {", &proxied);
+    let resolver = "the connector's";
+    assert!(text(&ProxiedLayer::new()).contains(resolver), "{proxied:?}");
+    let own = ProxiedLayer::new().resolver(GaiResolver::new());
+    assert!(text(&own).contains("of its own"), "{own:?}");
     is_named("ProxiedConnecting", &proxied.call(target.clone()));
+    let mut any = DefaultConnector::new();
+    is_named("DefaultConnecting", &any.call(target.clone()));
+    let mut hyper = UriConnector::hyper(HttpConnector::new());
+    is_named("UriConnecting", &hyper.call(target.clone()));
+    let stream = tls.clone().oneshot(target.clone()).await.unwrap();
+    is_named("MaybeTls { tls: false", &stream);
+    is_named("Probe", &stream.probe_with(Tcp::probe));
+    drop(stream);
     is_named("TcpConnecting", &TcpConnector::new().call(target.clone()));
     is_named(
         "UnixConnecting",
@@ -139,6 +157,8 @@ fn plain_values_are_printed_with_their_names() {
     is_named("TlsConfig", &TlsConfig::new(CA.client_config()));
     is_named("Proxy", &"http://p.test:3128".parse::<Proxy>().unwrap());
     is_named("Route", &Route::new());
+    let body = text(&RequestBody::from("secret"));
+    assert_eq!(body, "RequestBody { size: Some(6), .. }");
 }
 
 /// Each names its connections, and a list of them is in an order.

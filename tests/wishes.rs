@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::error::Error as _;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -10,7 +11,7 @@ use http_body_util::Full;
 use support::agent::{agent, agent_over, agent_paused, at_rest, fetch, get, post, read, send};
 use support::{CountingConnector, Gate, RefusingPort, Server, Sockets, eventually, script};
 use tower::Layer;
-use tower_keep_alive::{Cause, ConnectionState, Destination, KeepAliveLayer};
+use tower_keep_alive::{Cause, ConnectionState, Destination, Error, KeepAliveLayer};
 
 fn target(url: &str) -> Destination {
     let uri: http::Uri = url.parse().unwrap();
@@ -91,6 +92,7 @@ async fn prewarming_tells_of_the_connect_that_failed_and_keeps_nothing_of_it() {
     let (_client, handle) = agent(KeepAliveLayer::new());
     let error = handle.prewarm(target(&port.url("/")), 2).await.unwrap_err();
     assert!(error.error().is_connect(), "{error:?}");
+    assert!(error.source().is_some_and(|it| it.is::<Error>()));
     assert_eq!((error.made(), handle.status().create_errors), (0, 2));
     handle.drain().await;
     let error = handle.prewarm(target(&port.url("/")), 2).await.unwrap_err();

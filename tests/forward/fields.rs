@@ -276,9 +276,11 @@ async fn host_is_the_upstreams_or_the_callers() {
 async fn via_says_by_which_version_it_came_in() {
     let via = |fields: &HeaderMap| fields.get("via").map(|it| it.to_str().unwrap().to_owned());
     for (version, said) in [
+        (Version::HTTP_09, "0.9 edge"),
         (Version::HTTP_10, "1.0 edge"),
         (Version::HTTP_11, "1.1 edge"),
         (Version::HTTP_2, "2.0 edge"),
+        (Version::HTTP_3, "3.0 edge"),
     ] {
         let layer = to("http://h").via("edge").unwrap();
         let request = Request::get("/").version(version);

@@ -208,6 +208,7 @@ async fn who_connects_sees_what_was_agreed_on() {
         let agreed = transport.tls_connection();
         assert_eq!(agreed.is_some(), is_tls, "{url}");
         if let Some(tls) = agreed {
+            assert_eq!(format!("{tls:?}"), "TlsConnection");
             assert_eq!(tls.alpn_protocol(), Some(&b"http/1.1"[..]));
             assert!(tls.peer_certificates().is_some());
         }
