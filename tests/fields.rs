@@ -101,6 +101,24 @@ async fn a_tunnel_on_a_connection_of_its_own_is_not_told_to_close() {
     }
 }
 
+/// One name less than a `HeaderMap` holds, which panics where one is added beyond that.
+#[tokio::test]
+async fn a_request_with_too_many_fields_is_refused_and_panics_nowhere() {
+    let server = Server::in_memory(script::ok);
+    let (client, handle) = exchange(ExchangeLayer::new(), &server);
+    let mut request = get(server.url("/"));
+    for number in 0..24_576 {
+        let name = http::HeaderName::try_from(format!("x-{number}")).unwrap();
+        request
+            .headers_mut()
+            .insert(name, HeaderValue::from_static("1"));
+    }
+    let error = send(&client, request).await.unwrap_err();
+    assert!(error.is_target(), "{error:?}");
+    assert!(error.to_string().contains("24000"), "{error}");
+    at_rest(&handle).await;
+}
+
 /// The server was not told to close, and without keep-alive the connection is closed all the same.
 #[tokio::test]
 async fn an_upgrade_that_is_refused_leaves_no_connection_without_keep_alive() {

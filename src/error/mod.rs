@@ -524,6 +524,7 @@ pub(crate) enum TargetError {
     Port(String),
     Method(&'static str),
     Header(&'static str, &'static str),
+    TooManyFields(usize),
     Body(&'static str),
     Route(&'static str),
     /// Of the user information of a URI, which the text does not show.
@@ -545,6 +546,9 @@ impl fmt::Display for TargetError {
             Self::Port(port) => write!(f, "{port:?} is no port"),
             Self::Method(why) | Self::Route(why) | Self::User(why) => f.write_str(why),
             Self::Body(why) => write!(f, "the body cannot be sent: {why}"),
+            Self::TooManyFields(most) => {
+                write!(f, "the request has more than {most} different fields")
+            }
             Self::Header(name, why) => write!(f, "the field {name} cannot be sent: {why}"),
             #[cfg(feature = "reqwest")]
             Self::Url => f.write_str("the URL is no URI"),

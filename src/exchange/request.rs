@@ -156,12 +156,18 @@ fn heed(said: &mut Extensions, destination: &mut Destination) {
     }
 }
 
+/// A `HeaderMap` has room for 24,576 names, and panics at the next one: some are left for those that are added here.
+const MOST_FIELDS: usize = 24_000;
+
 /// What would leave the server waiting for bytes that do not come, or guessing whom it speaks for.
 #[inline]
 fn check_fields<B: Body>(request: &Request<B>) -> Result<(), TargetError> {
     let fields = request.headers();
     if fields.is_empty() {
         return Ok(());
+    }
+    if fields.keys_len() > MOST_FIELDS {
+        return Err(TargetError::TooManyFields(MOST_FIELDS));
     }
     let mut lengths = fields.get_all(CONTENT_LENGTH).iter();
     if let Some(first) = lengths.next() {
