@@ -143,7 +143,7 @@ impl<C: Poolable> Connect<C> {
 
     /// The task ends with the connect, which is bounded by the connect timeout, or with the pool.
     fn spawn(&mut self, runtime: &Handle) {
-        let stop: Weak<dyn Stop> = Arc::downgrade(&(self.job.clone() as Arc<dyn Stop>));
+        let stop = self.stop();
         let due = self.limit.checked_add(GRACE);
         let due = due.and_then(|it| Instant::now().checked_add(it));
         self.home.set_connecting(self.place, stop, due);
@@ -177,7 +177,11 @@ impl<C: Poolable> Connect<C> {
             };
             self.spawn(&runtime);
         }
-        self.is_left = self.home.leave_connecting(self.place);
+        self.is_left = self.home.leave_connecting(self.place, &self.stop());
+    }
+
+    fn stop(&self) -> Weak<dyn Stop> {
+        Arc::downgrade(&(self.job.clone() as Arc<dyn Stop>))
     }
 
     pub(super) fn home(&self) -> &Arc<HostPool<C>> {

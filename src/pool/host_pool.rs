@@ -171,26 +171,35 @@ impl<C: Poolable> HostPool<C> {
     /// Whether somebody has something that others may be in need of, and still has time for it.
     pub(super) fn look(self: &Arc<Self>, all: bool) -> bool {
         let now = Instant::now();
-        if let Some(given_by) = now.checked_sub(self.pool.limits.hand_over_timeout) {
-            self.take_back(given_by);
+        if let Some(seen_by) = now.checked_sub(self.pool.limits.hand_over_timeout) {
+            self.take_back(seen_by);
         }
         let look = all.then(|| self.pool.at(now));
         self.with(|host, around| {
+            host.see(now);
             let is_stuck = look.is_some_and(|it| host.look(&it, around));
             host.is_unclaimed() || is_stuck
         })
     }
 
-    /// What callers were given by then and have not come for.
-    pub(super) fn take_back(self: &Arc<Self>, given_by: Instant) {
+    /// What callers were given and have not come for, though it was seen by then.
+    fn take_back(self: &Arc<Self>, seen_by: Instant) {
         let pool = &*self.pool;
         let now = pool.limits.clock.now();
         let take_back = |host: &mut Host<C>, around: &mut Around<'_, C>| {
-            host.take_back(given_by, pool.mode(), now, around)
+            host.take_back(seen_by, pool.mode(), now, around)
         };
         if let Some(at) = self.with(take_back) {
             pool.watch(at);
         }
+    }
+
+    /// The same, as if time enough had passed.
+    #[cfg(test)]
+    pub(super) fn take_back_all(self: &Arc<Self>) {
+        let now = Instant::now();
+        self.lock().see(now);
+        self.take_back(now);
     }
 
     #[cold]
@@ -271,11 +280,15 @@ impl<C: Poolable> HostPool<C> {
     }
 
     /// A connect is to go on without its caller. `false`: it need not, nobody will ask for its connection.
-    pub(crate) fn leave_connecting(self: &Arc<Self>, slot: usize) -> bool {
+    pub(crate) fn leave_connecting(
+        self: &Arc<Self>,
+        slot: usize,
+        connect: &Weak<dyn Stop>,
+    ) -> bool {
         self.with(|host, _| {
             let wanted = !self.pool.is_orphaned() && self.pool.mode() != Mode::Destroyed;
             if wanted {
-                host.leave_connecting(slot);
+                host.leave_connecting(slot, connect);
             }
             wanted
         })

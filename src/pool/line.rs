@@ -50,9 +50,9 @@ pub(super) struct Line<C> {
     waiters: Slab<Waiting<C>>,
     making: Queue,
     blocked: Queue,
-    /// Who was given something, and when: the earliest first. Those who have come for it, or are gone, stay in it until they
-    /// are come upon.
-    given: VecDeque<(Whom, Instant)>,
+    /// Who was given something, the earliest first, and when that was first seen to be unclaimed. Those who have come for it,
+    /// or are gone, stay in it until they are come upon.
+    given: VecDeque<(Whom, Option<Instant>)>,
     /// How many of those who miss turns may not begin a connect.
     missing_blocked: usize,
     next_id: u64,
@@ -114,8 +114,8 @@ pub(super) struct Gift<C> {
     pub(super) lost: bool,
     /// Where it stood when it was given the connection.
     stood: Place,
-    /// Since when the first of these is here.
-    since: Option<Instant>,
+    /// It is among those who were given something.
+    unclaimed: bool,
 }
 
 /// Whose turn it is when a connection is given back.
@@ -284,18 +284,16 @@ impl<C: Poolable> Line<C> {
     fn given_to(&mut self, waiter: usize, after: &mut After<C>) {
         let waiting = &mut self.waiters[waiter];
         after.wake(waiting.waker.take());
-        if waiting.gift.since.is_some() {
+        if mem::replace(&mut waiting.gift.unclaimed, true) {
             return;
         }
-        let now = Instant::now();
-        waiting.gift.since = Some(now);
         self.forget_those_who_came();
         // As a rule only those who have not come are left. One who does not come keeps those behind it.
         if self.given.len() > 2 * self.waiters.len() + 8 {
             let waiters = &self.waiters;
             self.given.retain(|(whom, _)| has_unclaimed(waiters, *whom));
         }
-        self.given.push_back((self.whom(waiter), now));
+        self.given.push_back((self.whom(waiter), None));
         after.alert();
     }
 
@@ -313,11 +311,19 @@ impl<C: Poolable> Line<C> {
         !self.given.is_empty()
     }
 
-    /// Takes from somebody what was given to it by then, if there is such a one; it misses turns from now on.
-    pub(super) fn take_back(&mut self, given_by: Instant) -> Option<Gift<C>> {
+    /// What is unclaimed now was seen now, unless it was before.
+    pub(super) fn see(&mut self, now: Instant) {
+        let unseen = self.given.iter_mut().rev();
+        for (_, seen) in unseen.take_while(|(_, seen)| seen.is_none()) {
+            *seen = Some(now);
+        }
+    }
+
+    /// Takes from somebody what was seen to be unclaimed by then, if there is such a one; it misses turns from now on.
+    pub(super) fn take_back(&mut self, seen_by: Instant) -> Option<Gift<C>> {
         self.forget_those_who_came();
-        let &(whom, since) = self.given.front()?;
-        if since > given_by {
+        let &(whom, seen) = self.given.front()?;
+        if seen.is_none_or(|seen| seen > seen_by) {
             return None;
         }
         self.given.pop_front();
@@ -496,7 +502,7 @@ impl<C> Gift<C> {
         made: false,
         lost: false,
         stood: Place::Left,
-        since: None,
+        unclaimed: false,
     };
 
     fn is_empty(&self) -> bool {
@@ -507,7 +513,7 @@ impl<C> Gift<C> {
 /// Whether it is still here, and has not come for what it was given.
 fn has_unclaimed<C>(waiters: &Slab<Waiting<C>>, whom: Whom) -> bool {
     let waiting = waiters.get(whom.place).filter(|it| it.id == whom.id);
-    waiting.is_some_and(|it| it.gift.since.is_some() && !it.gift.refused)
+    waiting.is_some_and(|it| it.gift.unclaimed && !it.gift.refused)
 }
 
 impl<C> Waiting<C> {

@@ -24,6 +24,8 @@ mod sweep;
 mod table;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod unclaimed_tests;
 mod waiter;
 
 use std::fmt;

@@ -1,6 +1,7 @@
 //! Who does not come for what is there: connects in tasks of their own, hand-overs that nobody claims, connections that do
 //! not close.
 
+use std::ptr;
 use std::sync::Weak;
 
 use tokio::time::Instant;
@@ -29,9 +30,12 @@ impl<C: Poolable> Host<C> {
         })));
     }
 
-    /// The connect goes on without its caller.
-    pub(in crate::pool) fn leave_connecting(&mut self, slot: usize) {
-        if let Stage::Connecting(Some(connecting)) = &mut self.open[slot].stage {
+    /// The connect goes on without its caller. It may be over already, and its place another's.
+    pub(in crate::pool) fn leave_connecting(&mut self, slot: usize, connect: &Weak<dyn Stop>) {
+        if let Some(open) = self.open.get_mut(slot)
+            && let Stage::Connecting(Some(connecting)) = &mut open.stage
+            && ptr::addr_eq(connecting.connect.as_ptr(), connect.as_ptr())
+        {
             connecting.is_left = true;
         }
     }
@@ -57,16 +61,22 @@ impl<C: Poolable> Host<C> {
         self.put(other?, mode, now, around)
     }
 
-    /// Takes back what was given to callers by then and not come for: it goes to the next in line, or is idle.
+    /// A look is taken now. What is unclaimed now and still is at a later look, was not come for: whatever held up its caller's
+    /// task until now has held up this look, too.
+    pub(in crate::pool) fn see(&mut self, now: Instant) {
+        self.line.see(now);
+    }
+
+    /// Takes back what was seen by then and is not come for: it goes to the next in line, or is idle.
     pub(in crate::pool) fn take_back(
         &mut self,
-        given_by: Instant,
+        seen_by: Instant,
         mode: Mode,
         now: Moment,
         around: &mut Around<'_, C>,
     ) -> Option<Moment> {
         let mut watch: Option<Moment> = None;
-        while let Some(gift) = self.line.take_back(given_by) {
+        while let Some(gift) = self.line.take_back(seen_by) {
             if let Some(slot) = gift.slot {
                 self.release(slot, around);
             }

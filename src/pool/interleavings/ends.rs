@@ -153,8 +153,8 @@ fn destroy_against_a_connect_without_its_caller() {
         let leave = spawn(move || {
             let stopped = Arc::<Stopped>::default();
             let stop: Weak<dyn Stop> = Arc::downgrade(&(stopped.clone() as Arc<dyn Stop>));
-            slot.home().set_connecting(slot.place(), stop, None);
-            let wanted = slot.home().leave_connecting(slot.place());
+            slot.home().set_connecting(slot.place(), stop.clone(), None);
+            let wanted = slot.home().leave_connecting(slot.place(), &stop);
             (slot, wanted, stopped)
         });
         scene.pool.handle().destroy();

@@ -167,8 +167,8 @@ impl Scene {
 
     /// Time enough has passed for everything that was given and not come for.
     fn take_back(&self) {
-        let now = tokio::time::Instant::now();
-        self.pool.shared().table.each(|host| host.take_back(now));
+        let table = &self.pool.shared().table;
+        table.each(crate::pool::HostPool::take_back_all);
     }
 
     fn may_make(&self, host: &'static str) -> Slot<Conn> {

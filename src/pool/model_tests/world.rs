@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker};
 
 use http::Uri;
-use tokio::time::Instant;
 
 use super::actors::{Caller, Conn, Driver, Facts, Line, LineLimits, Trace, Wire};
 use super::steps::{End, HOSTS, Made, Setup, Step, Who, millis};
@@ -16,7 +15,7 @@ use crate::clock::{Clock, Moment};
 use crate::key::Key;
 use crate::lifespan::Lifespan;
 use crate::pool::shared::Shared;
-use crate::pool::{Ask, Berth, Limits, Pool, Slot, Spoiled, Stop, Turn, Verdict};
+use crate::pool::{Ask, Berth, HostPool, Limits, Pool, Slot, Spoiled, Stop, Turn, Verdict};
 use crate::poolable::{Poolable, Use};
 use crate::target::{Reuse, Target};
 
@@ -273,8 +272,8 @@ impl World {
     fn leave_behind(&mut self, host: usize, slot: Slot<Conn>) {
         let stopped = Arc::<Stopped>::default();
         let stop: Weak<dyn Stop> = Arc::downgrade(&(stopped.clone() as Arc<dyn Stop>));
-        slot.home().set_connecting(slot.place(), stop, None);
-        if slot.home().leave_connecting(slot.place()) {
+        slot.home().set_connecting(slot.place(), stop.clone(), None);
+        if slot.home().leave_connecting(slot.place(), &stop) {
             self.background.push(Background {
                 host,
                 slot,
@@ -352,8 +351,7 @@ impl World {
     /// Time enough has passed: whoever has not come for what it was given loses it.
     fn take_back(&mut self) {
         self.note(|| "what nobody came for is taken back".into());
-        let now = Instant::now();
-        self.shared.table.each(|host| host.take_back(now));
+        self.shared.table.each(HostPool::take_back_all);
         for caller in &mut self.callers {
             caller.missed |= caller.waiter.as_ref().is_some_and(|it| it.misses());
         }
