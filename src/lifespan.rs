@@ -444,4 +444,15 @@ mod tests {
         lifespan.check_out(Some((now + 4 * SECOND, now + 4 * SECOND)));
         assert_eq!(lifespan.idle_for(), Duration::ZERO);
     }
+
+    #[test]
+    fn of_two_limits_that_end_together_the_one_for_idleness_is_told() {
+        let now = Moment::now();
+        let mut lifespan = born(now);
+        lifespan.limit_age(SECOND);
+        lifespan.limit_idle(SECOND);
+        assert_eq!(lifespan.deadline(now).unwrap().cause, Cause::Idle);
+        lifespan.limit_age(SECOND / 2);
+        assert_eq!(lifespan.deadline(now).unwrap().cause, Cause::Age);
+    }
 }

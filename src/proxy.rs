@@ -441,4 +441,22 @@ mod tests {
             assert!(said.contains(&text), "{said}");
         }
     }
+
+    #[test]
+    fn a_refusal_is_printed_without_what_the_proxy_said() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-ticket", HeaderValue::from_static("secret"));
+        let proxy: Proxy = "http://me:secret@p.test".parse().unwrap();
+        let target = Authority::from_static("h.test:443");
+        let refusal = Refusal::new(&proxy, target, StatusCode::FORBIDDEN, headers);
+        let text = format!("{refusal:?}");
+        assert!(
+            text.starts_with("Refusal(") && text.contains("403"),
+            "{text}"
+        );
+        assert!(
+            text.contains("p.test") && !text.contains("secret"),
+            "{text}"
+        );
+    }
 }

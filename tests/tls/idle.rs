@@ -2,11 +2,13 @@
 
 use tokio::sync::mpsc;
 use tokio_rustls::rustls::version::TLS13;
+use tower_keep_alive::KeepAliveLayer;
+use tower_keep_alive::connect::{MaybeTls, Tcp};
 
 use crate::support::agent::{at_rest, fetch, post, send};
 use crate::support::tls::{CA, localhost};
 use crate::support::{Conn, Server, eventually};
-use crate::{agent, idle};
+use crate::{agent, agent_with, idle};
 
 /// What a server does to an idle connection.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -170,16 +172,22 @@ async fn what_is_tlss_own_ends_nothing() {
 /// The driver has read it: it is on no socket any more, and not decrypted either.
 #[tokio::test]
 async fn half_of_a_record_is_not_forgotten() {
-    let (server, tell) = misbehaving(Deed::Half).await;
-    let (client, handle) = agent(CA.trusted());
-    let first = fetch(&client, server.url("/")).await.unwrap();
-    tell.send(()).unwrap();
-    // Until both ends have had their turn.
-    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    let second = fetch(&client, server.url("/")).await.unwrap();
-    assert_ne!(first.info.id(), second.info.id());
-    let status = handle.status();
-    assert_eq!((status.created, status.stale), (2, 1), "{status}");
-    assert_eq!((server.accepted(), server.requests()), (2, 2));
-    at_rest(&handle).await;
+    let own = KeepAliveLayer::new();
+    // As for a transport whose probe the agent does not know.
+    let told = KeepAliveLayer::new()
+        .probe_with(|transport: &MaybeTls<Tcp>| transport.probe_with(Tcp::probe));
+    for layer in [own, told] {
+        let (server, tell) = misbehaving(Deed::Half).await;
+        let (client, handle) = agent_with(layer, CA.trusted());
+        let first = fetch(&client, server.url("/")).await.unwrap();
+        tell.send(()).unwrap();
+        // Until both ends have had their turn.
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        let second = fetch(&client, server.url("/")).await.unwrap();
+        assert_ne!(first.info.id(), second.info.id());
+        let status = handle.status();
+        assert_eq!((status.created, status.stale), (2, 1), "{status}");
+        assert_eq!((server.accepted(), server.requests()), (2, 2));
+        at_rest(&handle).await;
+    }
 }
