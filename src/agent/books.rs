@@ -192,3 +192,62 @@ impl fmt::Debug for Books {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of a service that comes and goes.
+    struct Gone;
+
+    impl Warm for Gone {
+        fn warm(self: Arc<Self>, _: Destination, _: usize) -> Warming {
+            unreachable!("it is gone")
+        }
+    }
+
+    impl Control for Gone {
+        fn census(&self, _: &mut dyn FnMut(&Key, Census)) {
+            unreachable!("it is gone")
+        }
+
+        fn connections(&self, _: &Key, _: &mut Vec<ConnectionStatus>) {
+            unreachable!("it is gone")
+        }
+
+        fn close_idle(&self) {
+            unreachable!("it is gone")
+        }
+
+        fn destroy(&self) {
+            unreachable!("it is gone")
+        }
+
+        fn is_quiet(&self) -> bool {
+            unreachable!("it is gone")
+        }
+
+        fn look(&self) {
+            unreachable!("it is gone")
+        }
+    }
+
+    /// An application may make a service for each of its tasks, and upgrade connections for as long as it runs.
+    #[test]
+    fn nothing_is_kept_of_what_is_gone() {
+        let books = Books::new();
+        for _ in 0..1000 {
+            let (service, bond) = (Arc::new(Gone), Arc::new(Bond::new()));
+            let maker: Weak<dyn Warm> = Arc::<Gone>::downgrade(&service);
+            let pool: Weak<dyn Control> = Arc::<Gone>::downgrade(&service);
+            books.add_maker(maker);
+            books.add(pool);
+            books.add_detached(Arc::downgrade(&bond));
+        }
+        let left = (lock(&books.makers).len(), lock(&books.pools).len());
+        assert_eq!(left, (1, 1));
+        assert!(lock(&books.detached).len() < 10);
+        assert!(books.makers().is_empty());
+        books.each_pool(|_| unreachable!("it is gone"));
+    }
+}
