@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::error::Error as _;
+use std::error::Error as StdError;
 use std::io;
 use std::sync::{Arc, Mutex};
 
@@ -400,6 +400,10 @@ async fn a_proxy_that_cannot_be_connected_to_keeps_its_cause() {
             "{scheme}: {error:?}"
         );
         assert_eq!(error.to_string(), format!("cannot connect through {proxy}"));
+        let chain = std::iter::successors(Some(&error as &dyn StdError), |&error| error.source());
+        let said: Vec<_> = chain.map(ToString::to_string).collect();
+        let names = |what: String| said.iter().filter(|text| text.contains(&what)).count();
+        assert_eq!(names(proxy.to_string()), 1, "{said:?}");
         assert_eq!(handle.status().create_errors, 1);
         at_rest(&handle).await;
     }

@@ -20,9 +20,9 @@ use reqwest_tracing::TracingMiddleware;
 use support::agent::at_rest;
 use support::{Conn, RefusingPort, Server, eventually, script};
 use tower::ServiceBuilder;
-use tower_keep_alive::connect::TcpConnector;
+use tower_keep_alive::connect::{ProxiedLayer, Proxy, TcpConnector};
 use tower_keep_alive::reqwest::{AgentMiddleware, AgentStrategy};
-use tower_keep_alive::{AgentHandle, ConnectionInfo, Error, KeepAliveLayer, OneShot};
+use tower_keep_alive::{AgentHandle, ConnectionInfo, Error, KeepAliveLayer, OneShot, Route};
 
 /// A client whose own `reqwest::Client` must not be used.
 fn client(
@@ -218,6 +218,36 @@ async fn what_was_never_sent_is_tried_again_whatever_its_method() {
     let error = client.post(refusing.url("/")).send().await.unwrap_err();
     assert!(agents(&error).is_shut_down(), "{error:?}");
     at_rest(&handle).await;
+}
+
+/// Nothing was sent; but what a proxy refuses for good, as for want of a login, it refuses the next time too.
+#[tokio::test]
+async fn a_refused_tunnel_is_asked_for_again_where_the_status_is_a_passing_one() {
+    for (status, asked) in [(407, 1), (403, 1), (404, 1), (502, 3), (503, 3), (429, 3)] {
+        let server = Server::start(move |mut conn: Conn| async move {
+            conn.request().await;
+            conn.respond_with(&format!("HTTP/1.1 {status} No"), "no")
+                .await;
+        })
+        .await;
+        let proxy: Proxy = format!("http://{}", server.addr()).parse().unwrap();
+        let layer = KeepAliveLayer::<Body>::new();
+        let layer = layer.route(Route::new().with_proxy(proxy.with_tunnel()));
+        let handle = layer.handle();
+        let service = ServiceBuilder::new()
+            .layer(layer)
+            .layer(ProxiedLayer::new())
+            .service(TcpConnector::new());
+        let client = retrying(ClientBuilder::new(reqwest::Client::new()))
+            .with(AgentMiddleware::new(service))
+            .build();
+        let request = client.post("http://origin.test/");
+        let error = request.send().await.unwrap_err();
+        let refused = agents(&error).proxy_status();
+        assert_eq!(refused.map(|it| it.as_u16()), Some(status), "{error:?}");
+        assert_eq!(server.requests(), asked, "{status}");
+        at_rest(&handle).await;
+    }
 }
 
 #[tokio::test]

@@ -1,4 +1,6 @@
 use reqwest::Response;
+#[cfg(feature = "proxy")]
+use reqwest::StatusCode;
 use reqwest_middleware::Error as MiddlewareError;
 use reqwest_retry::{Retryable, RetryableStrategy, default_on_request_success};
 
@@ -11,6 +13,8 @@ use crate::reqwest::middleware::Sent;
 /// | what happened | to a request that may be sent twice | to any other, as a POST |
 /// |---|---|---|
 /// | nothing was sent: no connection, a full line, a connection that was closing | again | again |
+/// | a proxy refused to make a tunnel, with 5xx, 408 or 429 | again | again |
+/// | a proxy refused to make a tunnel, with another status | not again | not again |
 /// | no response: the connection was closed, or silent for too long | again | not again |
 /// | 5xx, 408, 429 | again | not again |
 /// | another response, a request that cannot be sent or whose own body failed, an agent that is shut down | not again | not again |
@@ -54,8 +58,25 @@ fn may_follow(error: &MiddlewareError) -> bool {
     if error.is_target() || error.is_shut_down() {
         return false;
     }
+    #[cfg(feature = "proxy")]
+    if error
+        .proxy_status()
+        .is_some_and(|status| !is_passing(status))
+    {
+        return false;
+    }
     let unanswered = error.is_reset() || error.is_timeout();
     error.is_unsent() || unanswered && sent.is_some_and(|sent| sent.repeatable)
+}
+
+/// Whether what refused may not do so the next time: as reqwest-retry judges the status of a response.
+#[cfg(feature = "proxy")]
+fn is_passing(status: StatusCode) -> bool {
+    status.is_server_error()
+        || matches!(
+            status,
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS
+        )
 }
 
 #[cfg(test)]
