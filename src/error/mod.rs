@@ -275,6 +275,16 @@ impl Error {
 
     /// The fields of the proxy's answer, where there is a [`proxy_status`](Self::proxy_status): `Proxy-Authenticate` says
     /// which login it wants, `Retry-After` when to come again.
+    ///
+    /// ```
+    /// use http::header::{HeaderValue, PROXY_AUTHENTICATE};
+    /// use tower_keep_alive::Error;
+    ///
+    /// fn challenge(error: &Error) -> Option<&HeaderValue> {
+    ///     error.proxy_headers()?.get(PROXY_AUTHENTICATE)
+    /// }
+    /// # let _ = challenge;
+    /// ```
     #[cfg(feature = "proxy")]
     #[must_use]
     pub fn proxy_headers(&self) -> Option<&HeaderMap> {
