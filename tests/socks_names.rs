@@ -73,9 +73,11 @@ impl Refusing {
                     conn.send([5, 0]).await;
                     first = conn.read().await;
                 }
-                let refusal: &[u8] = match first[0] {
-                    5 => &[5, 5, 0, 1, 0, 0, 0, 0, 0, 0],
-                    _ => &[0, 91, 0, 0, 0, 0, 0, 0],
+                let refusal: &[u8] = match first.first() {
+                    Some(5) => &[5, 5, 0, 1, 0, 0, 0, 0, 0, 0],
+                    Some(_) => &[0, 91, 0, 0, 0, 0, 0, 0],
+                    // Connected to, and asked for nothing.
+                    None => return,
                 };
                 *seen.lock().unwrap() = first;
                 conn.send(refusal).await;
