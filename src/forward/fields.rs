@@ -112,3 +112,26 @@ pub(super) fn add_to_list(fields: &mut HeaderMap, name: HeaderName, value: &[u8]
         set(fields, name, whole);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::header::COOKIE;
+
+    use super::*;
+
+    /// What one of them is not to be shown for, the whole is not.
+    #[test]
+    fn what_is_joined_of_a_secret_is_a_secret() {
+        for secrets in [[false, false], [true, false], [false, true]] {
+            let mut fields = HeaderMap::new();
+            for (at, secret) in secrets.into_iter().enumerate() {
+                let mut value = HeaderValue::from(at);
+                value.set_sensitive(secret);
+                fields.append(COOKIE, value);
+            }
+            let whole = joined(&fields, &COOKIE, b"; ").unwrap();
+            assert_eq!(whole, "0; 1");
+            assert_eq!(whole.is_sensitive(), secrets.contains(&true));
+        }
+    }
+}

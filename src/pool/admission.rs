@@ -185,3 +185,19 @@ impl<C> Admission<C> {
         self.open == 0 && self.making_room == 0 && self.line.is_empty() && self.idle.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::tests::Conn;
+
+    #[test]
+    fn room_that_was_not_made_is_not_waited_for() {
+        let mut total = Admission::<Conn>::new(&Limits::new().max_connections(2));
+        assert!(total.reserve(false));
+        total.will_make_room();
+        total.made_no_room();
+        total.release(false);
+        assert!(total.is_at_rest());
+    }
+}

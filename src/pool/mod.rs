@@ -3,6 +3,8 @@
 mod admission;
 mod after;
 mod berth;
+#[cfg(test)]
+mod drain_tests;
 mod gauges;
 mod host;
 mod host_pool;

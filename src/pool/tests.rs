@@ -51,7 +51,7 @@ pub(super) fn ask(pool: &Pool<Conn>, host: &'static str, reuse: Reuse) -> Verdic
     pool.checkout(&Uri::from_static(host).key(), ask, None, Moment::now())
 }
 
-fn come_back(
+pub(super) fn come_back(
     pool: &Pool<Conn>,
     host: &'static str,
     stale: Option<Box<Berth<Conn>>>,

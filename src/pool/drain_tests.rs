@@ -1,0 +1,22 @@
+//! Whom an agent serves that is drained.
+
+use super::tests::{ask, at_rest, come_back, connect, made};
+use super::*;
+use crate::target::Reuse;
+
+const HOST: &str = "http://a/";
+
+#[test]
+fn who_was_let_in_before_a_drain_is_served_and_nobody_else_is() {
+    let pool = Pool::new(Limits::new());
+    let stale = made(&pool, HOST);
+    let _drained = pool.handle().drain();
+    assert!(matches!(ask(&pool, HOST, Reuse::Any), Verdict::ShutDown));
+    // What it was given had closed: it has been served by nothing yet.
+    match come_back(&pool, HOST, Some(stale)) {
+        Verdict::Make(slot, _waiter) => connect(slot).give_back(),
+        _ => panic!("it is to have another"),
+    }
+    assert_eq!(pool.handle().status().created, 2);
+    at_rest(pool);
+}
