@@ -615,4 +615,23 @@ mod tests {
         }
         assert!(bond.is_gone());
     }
+
+    /// Whoever wants the slot of a connection that is ending gives it its time, and closes it from outside after that.
+    #[test]
+    fn a_connection_that_is_ending_has_the_time_of_whatever_ends_it() {
+        let goodbye = Duration::from_secs(1);
+        let bond = Bond::new();
+        assert_eq!(bond.time_to_close(goodbye), None);
+        for (reads_on, rounded) in [(1, 125), (125, 125), (126, 250), (500, 500), (3_000, 4_000)] {
+            bond.set_reads_on(Duration::from_millis(reads_on));
+            let time = Duration::from_millis(rounded) + goodbye;
+            assert_eq!(bond.time_to_close(goodbye), Some(time), "{reads_on} ms");
+            bond.has_read_on();
+            assert_eq!(bond.time_to_close(goodbye), None);
+        }
+        bond.set_winds_down(true);
+        assert_eq!(bond.time_to_close(goodbye), Some(WIND_DOWN + goodbye));
+        bond.let_go();
+        assert_eq!(bond.time_to_close(goodbye), Some(goodbye));
+    }
 }
