@@ -148,12 +148,16 @@ impl<C: Poolable> Connect<C> {
         let due = due.and_then(|it| Instant::now().checked_add(it));
         self.home.set_connecting(self.place, stop, due);
         let (job, home, whom) = (self.job.clone(), self.home.clone(), self.whom);
+        let limit = self.limit;
         // Still within the span of the caller who began it, and of nobody who is served by it.
         let watch = self.watch.clone();
         let task = runtime.spawn(async move {
             let made = poll_fn(|cx| watch.within(|| job.poll(cx))).await;
-            // A connect that was given up has no result, and nobody asks for one.
-            match made? {
+            let Some(made) = made else {
+                // The pool has given it up, as one that takes too long: its caller hears so if it is still here.
+                return Some(Denied::ConnectTimeout(limit).into());
+            };
+            match made {
                 Ok(berth) => {
                     match whom {
                         Some(whom) => home.deliver(whom, berth),

@@ -191,6 +191,10 @@ impl<C: Poolable> Line<C> {
 
     /// A caller whose own connect is under way has no use for what it was given, and stands in line again.
     pub(super) fn line_up_again(&mut self, waiter: usize, ticket: u64) {
+        if !self.waiters[waiter].gift.is_empty() {
+            // Its connect has delivered in the meantime: that is there to be claimed, and nothing else may be given.
+            return;
+        }
         self.leave(waiter);
         self.waiters[waiter].ticket = ticket;
         self.line_up(waiter, Place::Making);

@@ -54,12 +54,15 @@ impl Overdue {
         self.alert.notify_waiters();
         if let Ok(here) = Handle::try_current() {
             let mut runtimes = self.runtimes();
-            if !runtimes.iter().any(|it| it.looks) {
+            if !runtimes.iter().any(|it| it.looks && it.id == here.id()) {
                 let at = at(&mut runtimes, here.id());
                 runtimes[at].looks = true;
                 drop(runtimes);
                 self.look_from(&here, pool);
             }
+        } else {
+            // Nobody can look from here: the next one to leave something tries again.
+            self.is_alert.store(false, Ordering::SeqCst);
         }
     }
 
@@ -150,8 +153,11 @@ impl<C: Poolable> Drop for Looks<C> {
             && let Some(pool) = self.pool.upgrade()
         {
             let mut runtimes = pool.overdue.runtimes();
-            if let Some(runtime) = runtimes.iter_mut().find(|it| it.id == id) {
-                runtime.looks = false;
+            if let Some(at) = runtimes.iter().position(|it| it.id == id) {
+                runtimes[at].looks = false;
+                if runtimes[at].blocked == 0 {
+                    runtimes.swap_remove(at);
+                }
             }
         }
     }
