@@ -264,3 +264,64 @@ impl<C: Poolable> Stop for Job<C> {
         self.take(cause);
     }
 }
+
+#[cfg(all(test, not(tower_keep_alive_loom)))]
+mod tests {
+    use std::future::pending;
+
+    use http::Uri;
+
+    use super::*;
+    use crate::clock::Moment;
+    use crate::lifespan::Lifespan;
+    use crate::pool::{Ask, Limits, Pool, Verdict};
+    use crate::target::Target;
+
+    struct Conn(Lifespan);
+
+    impl Poolable for Conn {
+        fn is_open(&self) -> bool {
+            true
+        }
+
+        fn poll_free(&mut self, _: &mut Context<'_>) -> Poll<()> {
+            Poll::Ready(())
+        }
+
+        fn lifespan(&self) -> &Lifespan {
+            &self.0
+        }
+
+        fn lifespan_mut(&mut self) -> &mut Lifespan {
+            &mut self.0
+        }
+    }
+
+    /// The pool may give a connect up in the moment in which its task runs, and cannot abort that then.
+    #[tokio::test]
+    async fn a_connect_that_the_pool_has_given_up_fails_its_caller() {
+        let pool: Pool<Conn> = Pool::new(Limits::new());
+        let target = Uri::from_static("http://a/");
+        let ask = Ask::of(&target);
+        let verdict = pool.checkout(&target.key(), ask, None, Moment::now());
+        let Verdict::Make(slot, waiter) = verdict else {
+            panic!("nothing is open");
+        };
+        let maker = tower::service_fn(|_: Uri| pending::<Result<Conn, BoxError>>());
+        let limit = Duration::from_secs(8);
+        let watch = Watch::begin(&target);
+        let whom = Some(waiter.whom());
+        let mut connect = Connect::begin(slot, whom, maker, target, limit, watch);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(connect.poll(&mut cx).is_pending());
+        let work = connect.job.work.lock().unwrap().take();
+        drop(work);
+        let ended = poll_fn(|cx| connect.poll(cx)).await;
+        assert!(matches!(
+            ended,
+            Ended::Failed(CheckoutError::Denied(Denied::ConnectTimeout(it))) if it == limit
+        ));
+        drop((connect, waiter));
+        assert_eq!(pool.handle().status().open(), 0);
+    }
+}
