@@ -36,15 +36,14 @@ pub(super) fn aim<B: Body>(
     }
     let mut origin = Origin::of(request.uri(), connects)?;
     if origin.may_have_user() {
-        credentials::take(request)?;
-        origin = Origin::of(request.uri(), connects)?;
+        origin = without_user(request, connects)?;
     }
     let path = request.uri().path_and_query().cloned();
-    let mut form = path.map_or_else(Uri::default, Uri::from);
-    if !is_origin_form(&form) && !connects {
-        form = repaired(form, request.method())?;
-    }
+    let form = path.map_or_else(Uri::default, Uri::from);
     let asked = mem::replace(request.uri_mut(), form);
+    if !connects && !is_origin_form(request.uri()) {
+        repair(request)?;
+    }
     let destination = destination.insert(Destination::new(asked, origin));
     if let Some(route) = route {
         destination.set_route(route);
@@ -81,25 +80,35 @@ fn is_origin_form(form: &Uri) -> bool {
             .is_none_or(|it| it.as_str().is_ascii())
 }
 
+/// Takes the user information out of the URI, and what is left of that is the origin.
+#[cold]
+fn without_user<B>(request: &mut Request<B>, connects: bool) -> Result<Origin, TargetError> {
+    credentials::take(request)?;
+    Origin::of(request.uri(), connects)
+}
+
 /// Of what is no origin form: `*` is a form of its own, and the others are written as RFC 3986 writes them.
 #[cold]
-fn repaired(form: Uri, method: &Method) -> Result<Uri, TargetError> {
+fn repair<B>(request: &mut Request<B>) -> Result<(), TargetError> {
+    let form = request.uri();
     let path = form.path();
     if path == "*" {
         let why = "the target * is for the method OPTIONS alone";
-        return match *method {
-            Method::OPTIONS => Ok(form),
+        return match *request.method() {
+            Method::OPTIONS => Ok(()),
             _ => Err(TargetError::Method(why)),
         };
     }
     if path.is_empty() {
-        return Ok(Uri::default());
+        *request.uri_mut() = Uri::default();
+        return Ok(());
     }
     let query = form.query().map(|it| format!("?{it}")).unwrap_or_default();
     let whole = format!("{path}{query}");
     let encoded = percent_encoding::utf8_percent_encode(&whole, percent_encoding::CONTROLS);
     let encoded = PathAndQuery::try_from(encoded.to_string());
-    encoded.map(Uri::from).map_err(|_| TargetError::TooLong)
+    *request.uri_mut() = encoded.map(Uri::from).map_err(|_| TargetError::TooLong)?;
+    Ok(())
 }
 
 /// What this request and these settings say about its connection.
