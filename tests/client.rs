@@ -60,6 +60,9 @@ async fn whatever_a_body_is_made_of_is_sent_whole() {
         (RequestBody::from(vec![b'v'; 3]), "vvv"),
         (RequestBody::from(&b"slice"[..]), "slice"),
         (RequestBody::new(Full::new(Bytes::from("boxed"))), "boxed"),
+        (RequestBody::from(Full::new(Bytes::from("full"))), "full"),
+        (RequestBody::from(Full::<Bytes>::default()), ""),
+        (RequestBody::from(http_body_util::Empty::<Bytes>::new()), ""),
         (streamed(), "pieces"),
     ] {
         let again = body.try_clone();
@@ -228,7 +231,10 @@ async fn a_body_is_read_whole_up_to_its_limit() {
         }
         let error = body().await.json::<Vec<String>>(10).await.unwrap_err();
         assert!(error.is_decode() && !error.is_too_large(), "{error:?}");
-        assert_eq!(error.to_string(), "the body of the response is not JSON");
+        assert_eq!(
+            error.to_string(),
+            "the body of the response is not the JSON that was asked for"
+        );
         assert!(std::error::Error::source(&error).is_some());
         at_rest(&agent.handle()).await;
     }

@@ -101,6 +101,18 @@ async fn a_tunnel_on_a_connection_of_its_own_is_not_told_to_close() {
     }
 }
 
+/// `http` takes a bracket that is opened before an `@` and closed behind it.
+#[tokio::test]
+async fn a_uri_whose_user_information_hides_a_broken_host_is_refused() {
+    let server = Server::in_memory(script::ok);
+    let (client, handle) = exchange(ExchangeLayer::new(), &server);
+    for uri in ["http://[@]/", "http://a[@]b/", "http://[:@]/"] {
+        let error = send(&client, get(uri)).await.unwrap_err();
+        assert!(error.is_target(), "{uri}: {error:?}");
+    }
+    at_rest(&handle).await;
+}
+
 /// One name less than a `HeaderMap` holds, which panics where one is added beyond that.
 #[tokio::test]
 async fn a_request_with_too_many_fields_is_refused_and_panics_nowhere() {

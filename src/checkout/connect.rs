@@ -149,9 +149,11 @@ impl<C: Poolable> Connect<C> {
         self.home.set_connecting(self.place, stop, due);
         let (job, home, whom) = (self.job.clone(), self.home.clone(), self.whom);
         let limit = self.limit;
+        let ends = EndsWithTask(job.clone());
         // Still within the span of the caller who began it, and of nobody who is served by it.
         let watch = self.watch.clone();
         let task = runtime.spawn(async move {
+            let _ends = ends;
             let made = poll_fn(|cx| watch.within(|| job.poll(cx))).await;
             let Some(made) = made else {
                 // The pool has given it up, as one that takes too long: its caller hears so if it is still here.
@@ -190,6 +192,15 @@ impl<C: Poolable> Connect<C> {
 
     pub(super) fn home(&self) -> &Arc<HostPool<C>> {
         &self.home
+    }
+}
+
+/// A task that ends before its connect does, by a panic of the connector or with its runtime, keeps no permit.
+struct EndsWithTask<C: Poolable>(Arc<Job<C>>);
+
+impl<C: Poolable> Drop for EndsWithTask<C> {
+    fn drop(&mut self) {
+        self.0.take(Cause::Connect);
     }
 }
 

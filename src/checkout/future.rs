@@ -391,6 +391,7 @@ impl<C: Poolable, T> Slow<C, T> {
 
     #[inline]
     fn poll(&mut self, clock: &Clock, cx: &mut Context<'_>) -> Step<C> {
+        let mut delivered = false;
         loop {
             if let Some(vetting) = &mut self.vetting {
                 if vetting.turns.as_mut().poll(cx).is_pending() {
@@ -447,10 +448,17 @@ impl<C: Poolable, T> Slow<C, T> {
                 self.connect = None;
                 match ended {
                     Ended::Made(berth) => return Step::Made(berth),
-                    // To be found in the line.
-                    Ended::Delivered => continue,
+                    // To be found in the line, if it was not taken back.
+                    Ended::Delivered => {
+                        delivered = true;
+                        continue;
+                    }
                     Ended::Failed(error) => return Step::Failed(error),
                 }
+            }
+            if delivered {
+                // What was made went to another caller, and no connect is under way that could end this wait.
+                return Step::Failed(Denied::NotPolled.into());
             }
             if let Some((limit, patience)) = &mut self.patience
                 && patience.as_mut().poll(cx).is_ready()

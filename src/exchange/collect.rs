@@ -136,7 +136,7 @@ impl Body {
         let connection = self.connection().clone();
         let bytes = self.bytes(limit).await?;
         serde_json::from_slice(&bytes).map_err(|error| {
-            Error::new(Kind::Decode("JSON"))
+            Error::new(Kind::Decode("the JSON that was asked for"))
                 .caused_by(error)
                 .with_connection(connection)
         })

@@ -24,7 +24,11 @@ pub(super) fn take<B>(request: &mut Request<B>) -> Result<(), TargetError> {
     else {
         return Ok(());
     };
-    let bare: Authority = host.parse().expect("the rest of an authority is one");
+    // A bracket may be closed that was opened in the user information.
+    let Ok(bare) = host.parse::<Authority>() else {
+        let why = "the host of the URI, behind its user information, is none";
+        return Err(TargetError::User(why));
+    };
     let authorization = match *request.method() {
         Method::CONNECT => None,
         _ if request.headers().contains_key(AUTHORIZATION) => None,

@@ -23,6 +23,12 @@ const HOP_BY_HOP: [HeaderName; 10] = [
 
 /// Removes what is between two neighbours alone, and what `Connection` says is.
 pub(super) fn remove_hop_by_hop(fields: &mut HeaderMap) {
+    // Before what `Connection` names is removed: it may name `Transfer-Encoding`, which frames the message all the same.
+    let coding = coding_that_stays(fields);
+    if fields.contains_key(TRANSFER_ENCODING) {
+        // RFC 9112 §6.3: beside it a length says nothing, and must not go on.
+        fields.remove(CONTENT_LENGTH);
+    }
     let named: Vec<_> = tokens(fields, &CONNECTION)
         .filter_map(|name| HeaderName::from_bytes(name).ok())
         // Where the body ends is for everybody on the way. `Host` is set after this.
@@ -30,11 +36,6 @@ pub(super) fn remove_hop_by_hop(fields: &mut HeaderMap) {
         .collect();
     for name in named {
         fields.remove(name);
-    }
-    let coding = coding_that_stays(fields);
-    if fields.contains_key(TRANSFER_ENCODING) {
-        // RFC 9112 §6.3: beside it a length says nothing, and must not go on.
-        fields.remove(CONTENT_LENGTH);
     }
     for name in HOP_BY_HOP {
         fields.remove(name);

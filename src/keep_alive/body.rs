@@ -1,19 +1,22 @@
 use std::fmt;
 use std::mem;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty, Full};
 
 use crate::error::BoxError;
 
 /// The body of a request, whatever it is made of: the default body type of [`KeepAlive`](crate::KeepAlive).
 ///
-/// It comes from `()`, which is no body, from bytes and strings, which are sent with their `Content-Length`, and from any
-/// [`http_body::Body`]:
+/// `From` takes `()`, which is no body, and `&'static str`, `String`, `&'static [u8]`, `Vec<u8>`, [`Bytes`], `Full<Bytes>` and
+/// `Empty<Bytes>`, which are sent with their `Content-Length`. Any other [`http_body::Body`] goes in by [`RequestBody::new`].
+///
+/// A `RequestBody` may be a stream, and so is not `Clone`: [`ReusedReset`](crate::retry::ReusedReset) wants a body type that
+/// is, such as `Full<Bytes>`.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -58,7 +61,7 @@ impl RequestBody {
         Self(Inner::Boxed(body.map_err(Into::into).boxed_unsync()))
     }
 
-    /// The same body once more, if it is of bytes: a stream can be read only once.
+    /// A copy, if the body is bytes; `None` for a stream, which can be read only once.
     #[must_use]
     pub fn try_clone(&self) -> Option<Self> {
         match &self.0 {
@@ -113,6 +116,23 @@ impl From<()> for RequestBody {
 impl From<Bytes> for RequestBody {
     fn from(bytes: Bytes) -> Self {
         Self(Inner::Bytes(bytes))
+    }
+}
+
+impl From<Full<Bytes>> for RequestBody {
+    fn from(mut body: Full<Bytes>) -> Self {
+        // It is one frame, or none, and always ready.
+        let mut cx = Context::from_waker(Waker::noop());
+        match Pin::new(&mut body).poll_frame(&mut cx) {
+            Poll::Ready(Some(Ok(frame))) => frame.into_data().unwrap_or_default().into(),
+            _ => Self::empty(),
+        }
+    }
+}
+
+impl From<Empty<Bytes>> for RequestBody {
+    fn from(_: Empty<Bytes>) -> Self {
+        Self::empty()
     }
 }
 

@@ -38,7 +38,7 @@ impl KeepAlive {
         Self::builder().build()
     }
 
-    /// The settings of a client: those of the layer, with [`build`](KeepAliveLayer::build) at the end.
+    /// A [`KeepAliveLayer`] to set options on; finish with [`build`](KeepAliveLayer::build).
     ///
     /// ```
     /// use std::time::Duration;
@@ -62,8 +62,8 @@ impl Default for KeepAlive {
 }
 
 impl KeepAliveLayer<RequestBody> {
-    /// The client with these settings, over [`DefaultConnector`]. For another connector or another type of bodies, use
-    /// the layer as one: [`Layer::layer`](tower_layer::Layer::layer), or tower's `ServiceBuilder`.
+    /// The client with these settings, over [`DefaultConnector`]. For another connector or another body type, use the layer
+    /// as a tower layer: [`Layer::layer`](tower_layer::Layer::layer), or tower's `ServiceBuilder`.
     #[must_use]
     pub fn build(&self) -> KeepAlive {
         tower_layer::Layer::layer(self, DefaultConnector::new())
@@ -77,11 +77,11 @@ where
     M::Future: Send + 'static,
     M::Error: Into<BoxError>,
 {
-    /// Sends a GET. The response's head is here when the future resolves; its body gives the connection back at its end.
+    /// Sends a GET. The future resolves at the head of the response. Read the body to its end: that frees the connection.
     ///
     /// # Errors
     ///
-    /// See [`Error`]. Where `uri` is none, the error [`is_target`](Error::is_target), and nothing is sent.
+    /// See [`Error`]. If `uri` cannot be parsed, the error is one that [`is_target`](Error::is_target), and nothing is sent.
     pub fn get<U>(
         &self,
         uri: U,
@@ -109,7 +109,7 @@ where
         resolve(self.start(Method::HEAD, uri, RequestBody::empty()))
     }
 
-    /// Sends a POST with a body, and with no `Content-Type`: for fields of your own, [`send`](Self::send) a request.
+    /// Sends a POST with a body. No `Content-Type` is set: to set fields, use [`send`](Self::send).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -183,7 +183,9 @@ where
         U::Error: fmt::Display,
     {
         let uri = uri.try_into().map_err(|error| {
-            let why = format!("the URI cannot be parsed: {error}");
+            let why = format!(
+                "the URI cannot be parsed, it has to be like http://host:3000/path or https://host/: {error}"
+            );
             Error::new(Kind::Target(TargetError::Uri(why)))
         })?;
         let mut request = Request::new(body);

@@ -258,3 +258,110 @@ async fn connections_made_ahead_do_not_wait_for_who_asked_for_them() {
     assert_eq!(unpolled.await.unwrap(), 2);
     at_rest(&handle).await;
 }
+
+/// What was made for it goes idle and dies there; it is handed that when it is polled, and no connect of its own is under
+/// way any more.
+#[tokio::test]
+async fn who_is_handed_a_dead_connection_after_its_own_was_taken_back_asks_again() {
+    let shut = Gate::new();
+    let served = std::sync::atomic::AtomicUsize::new(0);
+    let server = {
+        let shut = shut.clone();
+        Server::in_memory(move |mut conn| {
+            let shut = shut.clone();
+            let number = served.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            async move {
+                if number == 0 {
+                    return shut.pass().await;
+                }
+                while conn.request().await.is_some() {
+                    conn.respond("ok").await;
+                }
+            }
+        })
+    };
+    let connects = Gate::new();
+    let connector = CountingConnector::new(server.connector()).gate(&connects);
+    let (client, handle) = agent_over(Layers::new(), connector);
+    let mut unpolled = pin!(fetch(&client, server.url("/")));
+    poll_once(unpolled.as_mut());
+    connects.open_for_all();
+    eventually("what was made is idle", || {
+        handle.status().idle.values().sum::<usize>() == 1
+    })
+    .await;
+    // It is handed the idle one, and looks whether that is open.
+    poll_once(unpolled.as_mut());
+    shut.open_for_all();
+    eventually("the server has closed", || handle.status().closed == 1).await;
+    let answer = timeout(LONG, unpolled).await.expect("it does not hang");
+    assert_eq!(answer.unwrap().body, "ok");
+    at_rest(&handle).await;
+}
+
+/// Its permit is another's by then.
+#[tokio::test]
+async fn who_finds_something_better_than_a_connect_that_has_failed_leaves_nothing_behind() {
+    let gate = Gate::new();
+    let server = Server::in_memory(script::ok);
+    let begun = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let connector = {
+        let (gate, inner) = (gate.clone(), server.connector());
+        tower::service_fn(move |to: Destination| {
+            let number = begun.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let (gate, inner) = (gate.clone(), inner.clone());
+            async move {
+                if number == 1 {
+                    gate.pass().await;
+                    return Err(std::io::Error::other("the second fails"));
+                }
+                tower::ServiceExt::oneshot(inner, to).await
+            }
+        })
+    };
+    let layer = Layers::new().max_connections_per_host(2);
+    let (client, handle) = agent_over(layer, connector);
+    let held = client.request(get(server.url("/"))).await.unwrap();
+    let mut unpolled = pin!(fetch(&client, server.url("/")));
+    poll_once(unpolled.as_mut());
+    gate.open_for_all();
+    eventually("its connect has failed", || {
+        handle.status().create_errors == 1
+    })
+    .await;
+    crate::support::agent::read(held).await.unwrap();
+    let answer = timeout(LONG, unpolled).await.expect("served").unwrap();
+    assert!(answer.info.is_reused());
+    at_rest(&handle).await;
+}
+
+/// Nobody polls the caller, and the task of its connect is over.
+#[tokio::test]
+async fn a_connector_that_panics_keeps_no_permit() {
+    let server = Server::in_memory(script::ok);
+    let begun = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let connector = {
+        let inner = server.connector();
+        tower::service_fn(move |to: Destination| {
+            let number = begun.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let inner = inner.clone();
+            async move {
+                if number == 0 {
+                    tokio::task::yield_now().await;
+                    panic!("the connector's own");
+                }
+                tower::ServiceExt::oneshot(inner, to).await
+            }
+        })
+    };
+    let layer = Layers::new().max_connections_per_host(1);
+    let (client, handle) = agent_over(layer, connector);
+    {
+        let mut unpolled = Box::pin(fetch(&client, server.url("/")));
+        poll_once(unpolled.as_mut());
+        let next = timeout(Duration::from_secs(4), fetch(&client, server.url("/"))).await;
+        assert_eq!(next.expect("served in time").unwrap().body, "ok");
+        drop(unpolled);
+    }
+    at_rest(&handle).await;
+}
