@@ -11,7 +11,7 @@ use http::{Request, Uri};
 use http_body_util::Full;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::GaiResolver;
-use support::agent::{Connector, at_rest, get};
+use support::agent::{Connector, agent_over, at_rest, fetch, get};
 use support::tls::CA;
 use support::{Server, eventually};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
@@ -227,4 +227,25 @@ fn errors_are_printed_with_what_they_are() {
     ] {
         assert_eq!(denied.to_string(), said);
     }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_closed_before_the_answer_is_told_in_words() {
+    let server = Server::in_memory(|mut conn| async move {
+        conn.request().await;
+        if conn.index == 0 {
+            conn.respond("ok").await;
+            conn.request().await;
+        }
+        conn.fin().await;
+    });
+    let (client, handle) = agent_over(KeepAliveLayer::new(), server.connector());
+    fetch(&client, server.url("/")).await.unwrap();
+    for of in [" (reused connection)", ""] {
+        let post = support::agent::post(server.url("/"), "x");
+        let error = support::agent::send(&client, post).await.unwrap_err();
+        let said = format!("the connection was closed or lost before a response{of}");
+        assert_eq!(error.to_string(), said);
+    }
+    at_rest(&handle).await;
 }
