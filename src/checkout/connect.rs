@@ -325,7 +325,12 @@ mod tests {
         let mut connect = Connect::begin(slot, whom, maker, target, limit, watch);
         let mut cx = Context::from_waker(std::task::Waker::noop());
         assert!(connect.poll(&mut cx).is_pending());
-        let work = connect.job.work.lock().unwrap().take();
+        let work = connect
+            .job
+            .work
+            .lock()
+            .expect("nobody panics with it")
+            .take();
         drop(work);
         let ended = poll_fn(|cx| connect.poll(cx)).await;
         assert!(matches!(
