@@ -173,10 +173,14 @@ impl Activity {
     /// Whether the other end has been waited for ever since this was asked last, and nothing has moved.
     pub(crate) fn is_silent(&self) -> bool {
         let moved = self.moved.swap(false, Ordering::Relaxed);
+        // Until the head of the response is here the server may be waiting for the upload. After that the response is its own
+        // to go on with, whether or not the upload ever ends.
+        let owes_upload =
+            || self.upload_waits.load(Ordering::Relaxed) && self.exchange_without_head().is_some();
         let answer_waits = || {
             self.read_waits.load(Ordering::Relaxed)
                 && self.caller_waits.load(Ordering::Relaxed)
-                && !self.upload_waits.load(Ordering::Relaxed)
+                && !owes_upload()
         };
         let waits = self.write_waits.load(Ordering::Relaxed) || answer_waits();
         waits && !moved
@@ -283,6 +287,16 @@ mod tests {
         activity.set_upload_waits(true);
         activity.written(true);
         assert!(activity.is_silent(), "the upload does not move");
+        activity.written(false);
+        activity.set_caller_waits(true);
+        activity.answered();
+        activity.set_upload_waits(false);
+        activity.set_upload_waits(true);
+        activity.is_silent();
+        assert!(
+            activity.is_silent(),
+            "the response has begun and does not go on"
+        );
     }
 
     #[test]
