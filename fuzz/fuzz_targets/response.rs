@@ -2,6 +2,7 @@
 //! only after exactly one response, and nothing is left behind.
 #![no_main]
 
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -31,7 +32,7 @@ struct Script<'a> {
     pieces: usize,
     /// What is left of the body is not asked for.
     drops: bool,
-    /// The request has a body that never ends: whatever is answered comes early.
+    /// The request has a body that pauses for long: whatever is answered comes early.
     uploads: bool,
     bytes: &'a [u8],
 }
@@ -130,10 +131,15 @@ async fn serve(
     }
 }
 
-/// A body that has begun and does not end, or none.
+/// A body that has begun and goes on to its end only long after any limit of silence, or none. Its caller's pause is not the
+/// server's silence, and so nobody ends the request before that if nothing is answered.
 struct Upload {
     begun: Option<bool>,
+    pause: Option<Pin<Box<tokio::time::Sleep>>>,
 }
+
+/// How long an upload pauses; less than [`FOR_EVER`].
+const PAUSE: Duration = Duration::from_secs(1000);
 
 impl http_body::Body for Upload {
     type Data = Bytes;
@@ -141,11 +147,16 @@ impl http_body::Body for Upload {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        match &mut self.begun {
+        let this = &mut *self;
+        match &mut this.begun {
             None => Poll::Ready(None),
-            Some(true) => Poll::Pending,
+            Some(true) => {
+                let pause = || Box::pin(tokio::time::sleep(PAUSE));
+                let pause = this.pause.get_or_insert_with(pause);
+                pause.as_mut().poll(cx).map(|()| None)
+            }
             Some(begun) => {
                 *begun = true;
                 Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"begun")))))
@@ -180,6 +191,7 @@ where
     let request = request
         .body(Upload {
             begun: uploads.then_some(false),
+            pause: None,
         })
         .expect("it is one");
     let response = tower::ServiceExt::oneshot(client.clone(), request)
