@@ -131,8 +131,8 @@ async fn serve(
     }
 }
 
-/// A body that has begun and goes on to its end only long after any limit of silence, or none. Its caller's pause is not the
-/// server's silence, and so nobody ends the request before that if nothing is answered.
+/// A body that has begun and is given up only long after any limit of silence, or none. Its caller's pause is not the server's
+/// silence, and so nobody ends the request before that if nothing is answered.
 struct Upload {
     begun: Option<bool>,
     pause: Option<Pin<Box<tokio::time::Sleep>>>,
@@ -143,7 +143,7 @@ const PAUSE: Duration = Duration::from_secs(1000);
 
 impl http_body::Body for Upload {
     type Data = Bytes;
-    type Error = std::convert::Infallible;
+    type Error = io::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
@@ -155,7 +155,8 @@ impl http_body::Body for Upload {
             Some(true) => {
                 let pause = || Box::pin(tokio::time::sleep(PAUSE));
                 let pause = this.pause.get_or_insert_with(pause);
-                pause.as_mut().poll(cx).map(|()| None)
+                let given_up = || io::Error::other("the upload is given up");
+                pause.as_mut().poll(cx).map(|()| Some(Err(given_up())))
             }
             Some(begun) => {
                 *begun = true;
