@@ -134,8 +134,8 @@ impl Limits {
 
     /// The longest time that a connection, or the right to make one, is kept for a caller in line whose future is not polled,
     /// while others wait: then it goes to the next in line. The caller keeps its place, and is the first again when it is
-    /// polled. A caller who comes at once costs no timer. [`Duration::MAX`] keeps everything for whoever it was given to.
-    /// Default: 5 ms.
+    /// polled. One task looks for that, by one timer, in each runtime that has blocked callers; a hand-over sets no timer of
+    /// its own. [`Duration::MAX`] keeps everything for whoever it was given to. Default: 5 ms.
     ///
     /// See ["A future that is not polled"](crate#a-future-that-is-not-polled).
     pub fn hand_over_timeout(mut self, max: Duration) -> Self {
