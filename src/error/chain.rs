@@ -3,6 +3,9 @@
 use std::error::Error as StdError;
 use std::io::{self, ErrorKind};
 
+#[cfg(feature = "tls")]
+use tokio_rustls::rustls;
+
 use crate::error::{CheckoutError, Denied, Error, RequestBodyError};
 
 type Any = dyn StdError + 'static;
@@ -99,6 +102,16 @@ pub(crate) fn is_gone(kind: ErrorKind, reused: bool) -> bool {
         | ErrorKind::NetworkDown => reused,
         _ => false,
     }
+}
+
+/// Whether the other end of a handshake did not prove who it is.
+#[cfg(feature = "tls")]
+pub(super) fn is_of_certificate(error: &Any) -> bool {
+    use rustls::Error::{InvalidCertRevocationList, InvalidCertificate, NoCertificatesPresented};
+    matches!(
+        find::<rustls::Error>(error),
+        Some(InvalidCertificate(_) | InvalidCertRevocationList(_) | NoCertificatesPresented)
+    )
 }
 
 /// Whether hyper says that the request's own body failed. It calls what ended with its runtime the caller's too.

@@ -37,6 +37,7 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 /// | [`is_target`](Self::is_target) | the request cannot be sent as it is | correct the request |
 /// | [`is_request_body`](Self::is_request_body) | the request's own body failed, or has not the length that was announced | see to the body: its error is the source |
 /// | [`is_connect`](Self::is_connect) | no connection could be made | try again later, or elsewhere |
+/// | [`is_certificate`](Self::is_certificate), with `is_connect` | the server did not prove who it is | do not try again: the text says what to mend |
 /// | [`is_timeout`](Self::is_timeout) | something took too long; [`timeout_kind`](Self::timeout_kind) says what | as for what it says |
 /// | [`is_queue_full`](Self::is_queue_full) | too many callers wait already | shed the load |
 /// | [`is_shut_down`](Self::is_shut_down) | the agent was drained or destroyed | stop |
@@ -251,6 +252,29 @@ impl Error {
             self.0.kind,
             Kind::Connect { .. } | Kind::Timeout(TimeoutKind::Connect, _)
         )
+    }
+
+    /// The server's certificate did not verify: its issuer is not trusted, it has expired, it is for another name. The text
+    /// says which, and what to do. [`is_connect`](Self::is_connect) is true as well; nothing was sent, and another try ends in
+    /// the same way. A proxy that is spoken with under TLS is such a server too.
+    ///
+    /// It is never so for a TLS that is not [`TlsLayer`](crate::connect)'s, nor where a server refuses this client's
+    /// certificate.
+    ///
+    /// ```
+    /// use tower_keep_alive::Error;
+    ///
+    /// fn may_pass_with_time(error: &Error) -> bool {
+    ///     error.is_connect() && !error.is_certificate()
+    /// }
+    /// # let _ = may_pass_with_time;
+    /// ```
+    #[must_use]
+    pub fn is_certificate(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.is_connect() && self.source().is_some_and(chain::is_of_certificate);
+        #[cfg(not(feature = "tls"))]
+        false
     }
 
     /// The status of the proxy's answer, where a proxy of HTTP refused to make the tunnel that the request needs

@@ -20,6 +20,7 @@ async fn refused(tls: TlsLayer, host: &str, server: ServerConfig) -> rustls::Err
     for made in 1..=2 {
         let error = fetch(&client, server.url_of(host, "/")).await.unwrap_err();
         assert!(error.is_connect() && error.is_unsent(), "{error:?}");
+        assert!(error.is_certificate(), "{error:?}");
         assert!(!error.is_timeout() && !error.is_reused(), "{error:?}");
         assert!(error.connection().is_none());
         let status = handle.status();
@@ -151,6 +152,7 @@ async fn a_client_without_the_certificate_that_is_asked_for_hears_why() {
         let (client, handle) = agent(CA.trusted());
         let error = fetch(&client, server.url("/")).await.unwrap_err();
         assert_eq!(error.is_connect(), is_connect, "{error:?}");
+        assert!(!error.is_certificate(), "{error:?}");
         assert!(!error.is_reused(), "{error:?}");
         assert!(
             text(&error).contains("received fatal alert"),

@@ -85,6 +85,7 @@ async fn a_server_that_speaks_plain_http_is_a_connect_error_that_says_so() {
     let (client, handle) = agent(CA.trusted());
     let error = fetch(&client, https(&server, "/")).await.unwrap_err();
     assert!(error.is_connect() && error.is_unsent(), "{error:?}");
+    assert!(!error.is_certificate(), "{error:?}");
     assert!(text(&error).contains("is not TLS"), "{}", text(&error));
     assert!(in_chain::<rustls::Error>(&error).is_some());
     assert_eq!((handle.status().create_errors, idle(&handle)), (1, 0));
