@@ -85,8 +85,8 @@ const OMITS: u8 = 32;
 
 /// A transport that can be closed by whoever wants it closed, while its driver has it.
 pub(crate) trait Close: Send + Sync {
-    /// Closes it now, without a goodbye. `false`: there is no way to.
-    fn close(&self) -> bool;
+    /// Closes it now, without a goodbye.
+    fn close(&self);
 }
 
 /// What happens when the transport goes, and what makes it go.
@@ -94,7 +94,7 @@ struct Ends {
     /// Of the pool that keeps it, if one does.
     hook: CloseHook,
     driver: Option<AbortHandle>,
-    /// What closes the transport from outside of its driver.
+    /// What closes the transport from outside of its driver, if there is a way to.
     closer: Option<Arc<dyn Close>>,
     /// Where there is any of it.
     more: Option<Box<More>>,
@@ -490,16 +490,23 @@ impl Bond {
         // Otherwise it is dropped here, after the lock.
     }
 
-    /// Closes the transport from here, whether or not its driver is polled, and passes its slot on. `false`: there is no way
-    /// to.
-    pub(crate) fn force(&self) -> bool {
+    /// Whether it can be closed from here though its driver is not polled, or is gone already.
+    pub(crate) fn can_be_closed(&self) -> bool {
+        let ends = self.ends();
+        self.is_gone() || ends.closer.is_some()
+    }
+
+    /// Ends the transport now. One that can be closed from outside is closed here, whether or not its driver is polled, and its
+    /// slot passes on; another goes when the runtime drops the driver.
+    pub(crate) fn force(&self) {
         let closer = self.ends().closer.clone();
-        if !closer.is_some_and(|it| it.close()) {
-            return self.is_gone();
+        if let Some(closer) = &closer {
+            closer.close();
         }
         self.kill(Cause::Abandoned);
-        self.transport_gone();
-        true
+        if closer.is_some() {
+            self.transport_gone();
+        }
     }
 
     /// Gives up the slot while the transport lives on.

@@ -78,7 +78,9 @@
 //!   ([`Limits::hand_over_timeout`]). If nobody waits, the connection is idle, and ages.
 //! - A connect that has begun goes on in a task of its own. What it makes is left for the future, and then for others.
 //! - A connection whose place is needed is closed from where it is needed, if its own runtime does not close it within
-//!   50 ms. The same goes for a connect whose time is up.
+//!   50 ms. The same goes for a connect whose time is up. A transport that is not of [`connect`] needs a way to be closed for
+//!   that, [`Probe::with_close`](connect::Probe::with_close); without one, whoever needs the place gets an error whose
+//!   [`timeout_kind`](Error::timeout_kind) is [`Close`](TimeoutKind::Close) before the connect timeout is over.
 //!
 //! The future keeps its place: as soon as it is polled it is the first in line again, and nothing is lost. It does wait
 //! longer, though, and a response that it has begun to read keeps its connection for as long as it is not read. So spawn what

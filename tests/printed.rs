@@ -223,6 +223,12 @@ fn errors_are_printed_with_what_they_are() {
             Denied::CheckoutTimeout(Duration::from_secs(2)),
             "no connection came free within 2s",
         ),
+        (
+            Denied::CannotClose(Duration::from_secs(2)),
+            "a connection whose place is needed was not closed within 2s: its runtime is not driven, and its transport \
+             cannot be closed from outside; drive that runtime, or give the transport a way to be closed \
+             (Probe::with_close)",
+        ),
         (Denied::ShutDown, "the agent is shut down"),
     ] {
         assert_eq!(denied.to_string(), said);

@@ -160,7 +160,8 @@ impl AgentHandle {
 
     /// Refuses new requests with an error that [`is_shut_down`](crate::Error::is_shut_down), from the moment of this
     /// call; what is queued and in flight is finished. The future resolves when the last connection that is not
-    /// detached is closed.
+    /// detached is closed. It does not while a transport is open that cannot be closed from outside
+    /// ([`Probe::with_close`](crate::connect::Probe::with_close)) and whose runtime is alive and not driven.
     ///
     /// # Cancel safety
     ///

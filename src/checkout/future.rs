@@ -224,6 +224,9 @@ where
                 slow.waiter = Some(waiter);
             }
             Verdict::Wait(waiter) => {
+                if let Some(limit) = target.connect_timeout() {
+                    waiter.set_connect_timeout(limit);
+                }
                 slow.waiter = Some(waiter);
                 slow.target = Some(target);
                 let limit = self.parts.pool.limits().checkout_timeout;
@@ -438,6 +441,9 @@ impl<C: Poolable, T> Slow<C, T> {
                 }
                 Some(Poll::Ready(Turn::Lost)) => {
                     return Step::Failed(Denied::NotPolled.into());
+                }
+                Some(Poll::Ready(Turn::Stuck(time))) => {
+                    return Step::Failed(Denied::CannotClose(time).into());
                 }
                 Some(Poll::Pending) | None => {}
             }

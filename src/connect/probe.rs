@@ -16,18 +16,24 @@ use crate::poolable::Liveness;
 /// closed, or has sent a stray response on, can look open for as long as the runtime's threads have other things to do.
 /// A look asks the socket itself, and takes nothing from it.
 ///
-/// It may also close the transport: a pool asks for that where a caller waits for a connection's place and the runtime that
-/// has the transport does not run. A transport without a way to is kept behind a lock, and dropped then.
+/// It may also [close](Self::with_close) the transport: a pool asks for that where a caller waits for a connection's place
+/// and the runtime that has the transport is not driven. Where there is no way to, such a caller gets an error whose
+/// [`timeout_kind`](crate::Error::timeout_kind) is [`Close`](crate::TimeoutKind::Close).
 #[derive(Clone)]
-pub struct Probe {
-    look: Arc<dyn Look>,
-    closes: bool,
-}
+pub struct Probe(Arc<dyn Look>);
 
 /// A transport that others have.
 pub(super) trait Look: Close {
     fn look(&self) -> Liveness;
+
+    /// Whether there is a way to close it.
+    fn closes(&self) -> bool {
+        true
+    }
 }
+
+/// By a function, and without a way to close it.
+struct LookOnly<L>(L);
 
 /// By two functions.
 struct Functions<L, C> {
@@ -38,11 +44,7 @@ struct Functions<L, C> {
 impl Probe {
     /// A probe that looks by `look`, which must not block.
     pub fn new(look: impl Fn() -> Liveness + Send + Sync + 'static) -> Self {
-        let close = || false;
-        Self {
-            look: Arc::new(Functions { look, close }),
-            closes: false,
-        }
+        Self(Arc::new(LookOnly(look)))
     }
 
     /// The same, and `close` closes the transport for both directions, at once and from whatever thread: as
@@ -67,31 +69,24 @@ impl Probe {
     #[must_use]
     pub fn with_close(self, close: impl Fn() + Send + Sync + 'static) -> Self {
         let look = move || self.look();
-        let close = move || {
-            close();
-            true
-        };
         Self::of(Functions { look, close })
     }
 
     /// Of what can be closed.
     pub(super) fn of(look: impl Look + 'static) -> Self {
-        Self {
-            look: Arc::new(look),
-            closes: true,
-        }
+        Self(Arc::new(look))
     }
 
     /// What closes the transport, if there is a way to.
     pub(crate) fn closer(&self) -> Option<Arc<dyn Close>> {
-        self.closes.then(|| self.look.clone() as Arc<dyn Close>)
+        self.0.closes().then(|| self.0.clone() as Arc<dyn Close>)
     }
 
     /// Looks now.
     #[must_use]
     #[inline]
     pub fn look(&self) -> Liveness {
-        self.look.look()
+        self.0.look()
     }
 
     /// The probe of a transport that is known here.
@@ -117,10 +112,27 @@ impl Probe {
     }
 }
 
+impl<L> Look for LookOnly<L>
+where
+    L: Fn() -> Liveness + Send + Sync,
+{
+    fn look(&self) -> Liveness {
+        self.0()
+    }
+
+    fn closes(&self) -> bool {
+        false
+    }
+}
+
+impl<L: Send + Sync> Close for LookOnly<L> {
+    fn close(&self) {}
+}
+
 impl<L, C> Look for Functions<L, C>
 where
     L: Fn() -> Liveness + Send + Sync,
-    C: Fn() -> bool + Send + Sync,
+    C: Fn() + Send + Sync,
 {
     fn look(&self) -> Liveness {
         (self.look)()
@@ -130,10 +142,10 @@ where
 impl<L, C> Close for Functions<L, C>
 where
     L: Send + Sync,
-    C: Fn() -> bool + Send + Sync,
+    C: Fn() + Send + Sync,
 {
-    fn close(&self) -> bool {
-        (self.close)()
+    fn close(&self) {
+        (self.close)();
     }
 }
 

@@ -103,11 +103,10 @@ impl<S: Halves> Look for Looks<S> {
 }
 
 impl<S: Halves> Close for Looks<S> {
-    fn close(&self) -> bool {
+    fn close(&self) {
         if let Some(writer) = &*lock::<S>(&self.0) {
             shut(&writer.as_ref().socket());
         }
-        true
     }
 }
 

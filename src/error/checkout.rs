@@ -36,6 +36,10 @@ pub enum Denied {
     QueueFull(usize),
     /// The agent was drained or destroyed.
     ShutDown,
+    /// For so long the caller needed the place of a connection that was to be closed and was not: the runtime in which that
+    /// connection lives is not driven, and its transport has no way to be closed from outside. Drive that runtime, or let its
+    /// transports be closed, by [`Probe::with_close`](crate::connect::Probe::with_close).
+    CannotClose(Duration),
     /// The connection that was made for this caller went to another one, because the caller's future was not polled for
     /// longer than [`Limits::hand_over_timeout`](crate::Limits::hand_over_timeout). Ask again: [`Exchange`](crate::Exchange)
     /// does.
@@ -49,11 +53,20 @@ impl fmt::Display for Denied {
             Self::CheckoutTimeout(after) => write!(f, "no connection came free within {after:?}"),
             Self::QueueFull(limit) => write!(f, "{limit} callers are waiting already"),
             Self::ShutDown => f.write_str("the agent is shut down"),
+            Self::CannotClose(after) => write_cannot_close(f, *after),
             Self::NotPolled => f.write_str(
                 "the connection made for this caller went to another one, because the caller's future was not polled",
             ),
         }
     }
+}
+
+pub(super) fn write_cannot_close(f: &mut fmt::Formatter<'_>, after: Duration) -> fmt::Result {
+    write!(
+        f,
+        "a connection whose place is needed was not closed within {after:?}: its runtime is not driven, and its transport \
+         cannot be closed from outside; drive that runtime, or give the transport a way to be closed (Probe::with_close)"
+    )
 }
 
 impl StdError for Denied {}

@@ -92,6 +92,11 @@ pub enum TimeoutKind {
     Checkout,
     /// Silence on a connection in use.
     Inactivity,
+    /// Waiting for the place of a connection that was to be closed, and was not: its runtime is alive and not driven, and its
+    /// transport has no way to be closed from outside. Drive that runtime, or let transports of your own be closed, by
+    /// [`Probe::with_close`](crate::connect::Probe::with_close). The time is three quarters of the connect timeout, so that it
+    /// is over within that, and 6 s at the most.
+    Close,
 }
 
 impl Error {
@@ -166,6 +171,7 @@ impl Error {
         let kind = match denied {
             Denied::CheckoutTimeout(after) => Kind::Timeout(TimeoutKind::Checkout, after),
             Denied::ConnectTimeout(after) => Kind::Timeout(TimeoutKind::Connect, after),
+            Denied::CannotClose(after) => Kind::Timeout(TimeoutKind::Close, after),
             Denied::QueueFull(limit) => Kind::QueueFull(limit),
             Denied::ShutDown => Kind::ShutDown,
             Denied::NotPolled => {
@@ -515,6 +521,7 @@ impl fmt::Display for Error {
             Kind::Timeout(TimeoutKind::Inactivity, after) => {
                 write!(f, "nothing moved on the connection for {after:?}")?;
             }
+            Kind::Timeout(TimeoutKind::Close, after) => checkout::write_cannot_close(f, *after)?,
             Kind::QueueFull(limit) => {
                 write!(f, "{limit} callers are waiting for a connection already")?;
             }

@@ -93,7 +93,8 @@ impl<B> HandshakeLayer<B> {
     }
 
     /// How to look at a transport that is not one of [`connect`](crate::connect)'s, before it is used again. Without a
-    /// way to look, the runtime is given two turns to notice that it was closed.
+    /// way to look, the runtime is given two turns to notice that it was closed. The same probe says how to close such a
+    /// transport from outside, where it says so: [`Probe::with_close`].
     ///
     /// ```
     /// use std::sync::Arc;

@@ -5,7 +5,6 @@ mod connection;
 mod driver;
 mod gate;
 mod interim;
-mod io;
 mod layer;
 mod service;
 mod transport;

@@ -14,7 +14,6 @@ use crate::connect::{self, Probe};
 use crate::error::BoxError;
 use crate::http1::Http1Connection;
 use crate::http1::driver::Driver;
-use crate::http1::io::Io;
 use crate::http1::layer::Settings;
 use crate::http1::transport::Transport;
 use crate::lifespan::Lifespan;
@@ -89,18 +88,10 @@ where
             let guard = lifespan
                 .transport_guard()
                 .expect("a new lifespan has its guard");
-            let io = match probe.as_ref().and_then(Probe::closer) {
-                Some(closer) => {
-                    lifespan.bond().set_closer(closer);
-                    Io::Own(transport)
-                }
-                None => {
-                    let (io, closer) = Io::shared(transport);
-                    lifespan.bond().set_closer(closer);
-                    io
-                }
-            };
-            let transport = Transport::new(io, guard, max_interim_responses);
+            if let Some(closer) = probe.as_ref().and_then(Probe::closer) {
+                lifespan.bond().set_closer(closer);
+            }
+            let transport = Transport::new(transport, guard, max_interim_responses);
             let (sender, connection) = http1.handshake(TokioIo::new(transport)).await?;
             let bond = lifespan.bond().clone();
             let task = tokio::spawn(Driver::new(connection.with_upgrades(), bond));

@@ -24,6 +24,8 @@ pub(super) struct Admission<C> {
     line: BTreeMap<u64, Turn<C>>,
     /// How many of them have no slot on its way.
     unclaimed: usize,
+    /// How many slots callers of the line were given.
+    granted: u64,
     idle: Slab<Idle<C>>,
     /// Idle for longest first.
     idle_order: List,
@@ -68,6 +70,7 @@ impl<C> Admission<C> {
             making_room: 0,
             line: BTreeMap::new(),
             unclaimed: 0,
+            granted: 0,
             idle: Slab::new(),
             idle_order: List::new(),
         }
@@ -84,6 +87,15 @@ impl<C> Admission<C> {
     pub(super) fn release(&mut self, made_room: bool) {
         self.open -= 1;
         self.making_room -= usize::from(made_room);
+    }
+
+    /// A slot that was set aside has found its caller.
+    pub(super) fn has_granted(&mut self) {
+        self.granted += 1;
+    }
+
+    pub(super) fn granted(&self) -> u64 {
+        self.granted
     }
 
     /// A connection is being closed for the sake of those in line.

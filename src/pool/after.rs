@@ -101,7 +101,7 @@ impl<C: Poolable> After<C> {
                     berth.close(cause);
                 }
                 Act::Kill(bond) => {
-                    bond.kill(Cause::Shutdown);
+                    bond.note(Cause::Shutdown);
                     bond.force();
                 }
                 Act::Stop(connect, cause) => {

@@ -3,6 +3,7 @@
 //! A connection is in `open` from before its connect begins until its transport is gone. A caller without a connection
 //! is in the [`Line`].
 
+mod stuck;
 mod unclaimed;
 
 use std::mem;
@@ -29,6 +30,7 @@ use crate::pool::list::{Linked, Links, List, Spot};
 use crate::poolable::Poolable;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::target::Reuse;
+use stuck::Progress;
 
 pub(super) struct Host<C> {
     open: Slab<Open<C>>,
@@ -42,6 +44,7 @@ pub(super) struct Host<C> {
     watched: Option<Instant>,
     /// The ticket under which this host waits for the total.
     turn: Option<u64>,
+    progress: Progress,
     /// Out of the table: whoever still finds it looks again.
     pub(super) retired: bool,
 }
@@ -55,6 +58,8 @@ struct Open<C> {
     dies: bool,
     /// Closed for a caller blocked by the total.
     makes_room: bool,
+    /// It was told to go, and cannot be closed from here: that was at `closing`.
+    is_stuck: bool,
     /// When it was first seen to be closing, in milliseconds since the pool began, and one more; 0 while it is not.
     closing: u32,
 }
@@ -105,6 +110,15 @@ pub(super) struct Look {
     pub(super) goodbye: Duration,
 }
 
+/// What a look has seen.
+#[derive(Default)]
+pub(super) struct Seen {
+    /// Something closes, and still has time.
+    pub(super) is_left: bool,
+    /// So long ago a connection was told to go that cannot be closed from here, and it has not gone.
+    pub(super) stuck_for: Option<Duration>,
+}
+
 /// What every step of a host needs beside the host.
 pub(super) struct Around<'a, C> {
     pub(super) me: &'a Arc<HostPool<C>>,
@@ -125,6 +139,7 @@ impl<C: Poolable> Host<C> {
             dying: 0,
             watched: None,
             turn: None,
+            progress: Progress::default(),
             retired: false,
         }
     }
@@ -170,6 +185,10 @@ impl<C: Poolable> Host<C> {
         &self.line
     }
 
+    pub(super) fn set_connect_timeout(&mut self, waiter: usize, limit: Duration) {
+        self.line.set_connect_timeout(waiter, limit);
+    }
+
     /// The first in the order of scheduling, if it will do as it is.
     #[inline]
     pub(super) fn pick(
@@ -206,13 +225,13 @@ impl<C: Poolable> Host<C> {
         }
         let ticket = around.ticket(urgent);
         if ask.reuse == Reuse::Never {
-            return self.make(ticket, ask, true);
+            return self.make(ticket, ask, now, true);
         }
         let may = self.counted < around.limits.max_connections_per_host;
         let blocked = self.line.blocked();
         let first = urgent || blocked == 0;
         if may && first && around.reserve(urgent) {
-            return self.make(ticket, ask, false);
+            return self.make(ticket, ask, now, false);
         }
         // Who is about to have a slot made free for it does not wait in line for one.
         let room = if may {
@@ -228,7 +247,7 @@ impl<C: Poolable> Host<C> {
             let berth = self.unpark(slot, around).expect("in the idle list");
             self.close_for_blocked(berth, Cause::Room, around);
         }
-        let waiter = self.line.join(ticket, ask, Place::Blocked);
+        let waiter = self.line.join(ticket, ask, now.mono, Place::Blocked);
         self.settle(around);
         Taken::Wait(waiter)
     }
@@ -377,6 +396,9 @@ impl<C: Poolable> Host<C> {
         let head = head.filter(|_| self.counted < around.limits.max_connections_per_host);
         if let Some((waiter, _)) = head {
             self.grant(waiter, around);
+            if let Some(total) = &mut around.total {
+                total.has_granted();
+            }
         }
         self.settle(around);
         head.is_some()
@@ -533,7 +555,7 @@ impl<C: Poolable> Host<C> {
         places
     }
 
-    fn make(&mut self, ticket: u64, ask: Ask, one_shot: bool) -> Taken<C> {
+    fn make(&mut self, ticket: u64, ask: Ask, now: Moment, one_shot: bool) -> Taken<C> {
         let slot = self.open_slot(one_shot);
         // Who wants a new connection of its own takes nobody else's.
         let place = if ask.reuse == Reuse::Any {
@@ -543,7 +565,7 @@ impl<C: Poolable> Host<C> {
         };
         Taken::Make {
             slot,
-            waiter: self.line.join(ticket, ask, place),
+            waiter: self.line.join(ticket, ask, now.mono, place),
         }
     }
 
@@ -556,6 +578,7 @@ impl<C: Poolable> Host<C> {
             one_shot,
             dies: false,
             makes_room: false,
+            is_stuck: false,
             closing: 0,
         })
     }

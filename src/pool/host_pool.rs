@@ -16,7 +16,7 @@ use crate::lifespan::Lifespan;
 use crate::pool::after::{After, Stop};
 use crate::pool::berth::{Berth, Spoiled};
 use crate::pool::gauges::{Counts, Gauges};
-use crate::pool::host::{Around, Host, Taken};
+use crate::pool::host::{Around, Host, Seen, Taken};
 use crate::pool::line::{Ask, Gift, Whom};
 use crate::pool::shared::Shared;
 use crate::pool::slot::Slot;
@@ -168,8 +168,8 @@ impl<C: Poolable> HostPool<C> {
         }
     }
 
-    /// Whether somebody has something that others may be in need of, and still has time for it.
-    pub(super) fn look(self: &Arc<Self>, all: bool) -> bool {
+    /// What of this host others may be in need of.
+    pub(super) fn look(self: &Arc<Self>, all: bool) -> Seen {
         let now = Instant::now();
         if let Some(seen_by) = now.checked_sub(self.pool.limits.hand_over_timeout) {
             self.take_back(seen_by);
@@ -177,9 +177,23 @@ impl<C: Poolable> HostPool<C> {
         let look = all.then(|| self.pool.at(now));
         self.with(|host, around| {
             host.see(now);
-            let is_stuck = look.is_some_and(|it| host.look(&it, around));
-            host.is_unclaimed() || is_stuck
+            let mut seen = look.map_or_else(Seen::default, |it| host.look(&it, around));
+            seen.is_left |= host.is_unclaimed();
+            if let Some(stuck_for) = seen.stuck_for {
+                host.fail_stuck(stuck_for, false, now, around);
+            }
+            seen
         })
+    }
+
+    /// A connection of some host has been stuck for so long: callers who wait for the total do not wait for ever.
+    pub(super) fn fail_stuck_in_total(self: &Arc<Self>, stuck_for: Duration) {
+        self.with(|host, around| host.fail_stuck(stuck_for, true, Instant::now(), around));
+    }
+
+    /// How long the own connect of a caller in line may take.
+    pub(super) fn set_connect_timeout(&self, waiter: usize, limit: Duration) {
+        self.lock().set_connect_timeout(waiter, limit);
     }
 
     /// What callers were given and have not come for, though it was seen by then.

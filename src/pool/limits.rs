@@ -126,7 +126,9 @@ impl Limits {
         self
     }
 
-    /// The longest time from having the right to connect to having a usable connection: DNS, TCP, TLS. Default: 8 s.
+    /// The longest time from having the right to connect to having a usable connection: DNS, TCP, TLS. Three quarters of it,
+    /// and 6 s at the most, are how long a caller waits for the place of a connection that cannot be closed
+    /// ([`TimeoutKind::Close`](crate::TimeoutKind::Close)). Default: 8 s.
     pub fn connect_timeout(mut self, max: Duration) -> Self {
         self.connect_timeout = max;
         self

@@ -10,6 +10,7 @@
 use std::collections::VecDeque;
 use std::mem;
 use std::task::Waker;
+use std::time::Duration;
 
 use slab::Slab;
 use tokio::runtime::Id;
@@ -55,6 +56,8 @@ pub(super) struct Line<C> {
     given: VecDeque<(Whom, Option<Instant>)>,
     /// How many of those who miss turns may not begin a connect.
     missing_blocked: usize,
+    /// How often a caller was given something.
+    gifts: u64,
     next_id: u64,
 }
 
@@ -72,6 +75,10 @@ struct Waiting<C> {
     /// Does not take a used connection.
     fresh: bool,
     runtime: Option<Id>,
+    /// When it joined.
+    since: Instant,
+    /// How long its own connect may take, if that is not the pool's limit.
+    connect_timeout: Option<Duration>,
     place: Place,
     /// What it was given was taken back, and it has not been polled since: then it stands here.
     misses: Option<Missing>,
@@ -112,6 +119,8 @@ pub(super) struct Gift<C> {
     pub(super) made: bool,
     /// The connection that was made for it went to another, and there is none in its stead.
     pub(super) lost: bool,
+    /// It was blocked for so long by a connection that cannot be closed.
+    pub(super) stuck_for: Option<Duration>,
     /// Where it stood when it was given the connection.
     stood: Place,
     /// It is among those who were given something.
@@ -134,6 +143,7 @@ impl<C: Poolable> Line<C> {
             blocked: Queue::new(),
             given: VecDeque::new(),
             missing_blocked: 0,
+            gifts: 0,
             next_id: 0,
         }
     }
@@ -164,7 +174,7 @@ impl<C: Poolable> Line<C> {
         Some((head, self.waiters[head].ticket))
     }
 
-    pub(super) fn join(&mut self, ticket: u64, ask: Ask, place: Place) -> usize {
+    pub(super) fn join(&mut self, ticket: u64, ask: Ask, since: Instant, place: Place) -> usize {
         let id = self.next_id;
         self.next_id += 1;
         let waiter = self.waiters.insert(Waiting {
@@ -173,6 +183,8 @@ impl<C: Poolable> Line<C> {
             id,
             fresh: ask.reuse != Reuse::Any,
             runtime: ask.runtime,
+            since,
+            connect_timeout: None,
             place: Place::Left,
             misses: None,
             waker: None,
@@ -286,6 +298,7 @@ impl<C: Poolable> Line<C> {
     }
 
     fn given_to(&mut self, waiter: usize, after: &mut After<C>) {
+        self.gifts += 1;
         let waiting = &mut self.waiters[waiter];
         after.wake(waiting.waker.take());
         if mem::replace(&mut waiting.gift.unclaimed, true) {
@@ -393,6 +406,36 @@ impl<C: Poolable> Line<C> {
         for (_, waiting) in &mut self.waiters {
             waiting.gift.refused = true;
             after.wake(waiting.waker.take());
+        }
+    }
+
+    /// How long this caller's own connect may take.
+    pub(super) fn set_connect_timeout(&mut self, waiter: usize, limit: Duration) {
+        self.waiters[waiter].connect_timeout = Some(limit);
+    }
+
+    /// How often a caller was given something.
+    pub(super) fn gifts(&self) -> u64 {
+        self.gifts
+    }
+
+    /// Tells those of the blocked whom `why` says something of, by when they joined and how long their own connects may take,
+    /// that their slots cannot be had.
+    pub(super) fn fail_blocked(
+        &mut self,
+        why: impl Fn(Instant, Option<Duration>) -> Option<Duration>,
+        after: &mut After<C>,
+    ) {
+        let mut next = self.blocked.list.head();
+        while let Some(waiter) = next {
+            next = List::next(&mut self.waiters, waiter);
+            let waiting = &self.waiters[waiter];
+            if let Some(waited) = why(waiting.since, waiting.connect_timeout) {
+                self.leave(waiter);
+                let waiting = &mut self.waiters[waiter];
+                waiting.gift.stuck_for = Some(waited);
+                after.wake(waiting.waker.take());
+            }
         }
     }
 
@@ -505,12 +548,17 @@ impl<C> Gift<C> {
         refused: false,
         made: false,
         lost: false,
+        stuck_for: None,
         stood: Place::Left,
         unclaimed: false,
     };
 
     fn is_empty(&self) -> bool {
-        self.connection.is_none() && self.slot.is_none() && !self.refused && !self.lost
+        self.connection.is_none()
+            && self.slot.is_none()
+            && !self.refused
+            && !self.lost
+            && self.stuck_for.is_none()
     }
 }
 

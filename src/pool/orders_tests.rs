@@ -44,7 +44,7 @@ fn look(waiter: &Waiter<Conn>) -> bool {
         Some(Turn::Connection(berth)) => berth.give_back(),
         Some(Turn::Make(slot)) => connect(slot).give_back(),
         Some(Turn::Refused) => panic!("nobody is refused"),
-        Some(Turn::Made(_) | Turn::Lost) => panic!("nothing was made for it"),
+        Some(Turn::Made(_) | Turn::Lost | Turn::Stuck(_)) => panic!("nothing was made for it"),
         None => return false,
     }
     true

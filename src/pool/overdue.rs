@@ -190,9 +190,17 @@ impl<C: Poolable> Shared<C> {
     pub(super) fn look(&self, all: bool) {
         self.overdue.is_alert.store(false, Ordering::SeqCst);
         let mut is_left = false;
-        self.table.each(|host| is_left |= host.look(all));
+        let mut stuck_for: Option<Duration> = None;
+        self.table.each(|host| {
+            let seen = host.look(all);
+            is_left |= seen.is_left;
+            stuck_for = stuck_for.max(seen.stuck_for);
+        });
         if is_left {
             self.overdue.is_alert.store(true, Ordering::SeqCst);
+        }
+        if let Some(stuck_for) = stuck_for.filter(|_| self.has_total()) {
+            self.table.each(|host| host.fail_stuck_in_total(stuck_for));
         }
     }
 }

@@ -100,7 +100,7 @@ fn handed_over(waiter: &Waiter<Conn>) -> Box<Berth<Conn>> {
     match turn(waiter) {
         Some(Turn::Connection(berth)) => berth,
         Some(Turn::Make(_)) => panic!("may make one"),
-        Some(Turn::Made(_) | Turn::Lost) => panic!("nothing was made for it"),
+        Some(Turn::Made(_) | Turn::Lost | Turn::Stuck(_)) => panic!("nothing was made for it"),
         Some(Turn::Refused) => panic!("refused"),
         None => panic!("still waits"),
     }
@@ -110,7 +110,7 @@ fn may_make(waiter: &Waiter<Conn>) -> Slot<Conn> {
     match turn(waiter) {
         Some(Turn::Make(slot)) => slot,
         Some(Turn::Connection(..)) => panic!("was handed a connection"),
-        Some(Turn::Made(_) | Turn::Lost) => panic!("nothing was made for it"),
+        Some(Turn::Made(_) | Turn::Lost | Turn::Stuck(_)) => panic!("nothing was made for it"),
         Some(Turn::Refused) => panic!("refused"),
         None => panic!("still waits"),
     }

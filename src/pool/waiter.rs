@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::runtime::Id;
 
@@ -31,6 +32,8 @@ pub(crate) enum Turn<C: Poolable> {
     Refused,
     /// The connection that was made for it went to another, since it did not come for it.
     Lost,
+    /// It was blocked for so long by a connection that cannot be closed.
+    Stuck(Duration),
 }
 
 impl<C: Poolable> Waiter<C> {
@@ -77,13 +80,18 @@ impl<C: Poolable> Waiter<C> {
                 }
             }
             (None, Some(slot)) => Turn::Make(slot),
-            (None, None) => Turn::Lost,
+            (None, None) => gift.stuck_for.map_or(Turn::Lost, Turn::Stuck),
         })
     }
 
     /// The caller in this place, for whom a connection is made.
     pub(crate) fn whom(&self) -> Whom {
         self.home.whom(self.place)
+    }
+
+    /// How long its own connect may take, where that is not the pool's limit.
+    pub(crate) fn set_connect_timeout(&self, limit: Duration) {
+        self.home.set_connect_timeout(self.place, limit);
     }
 
     /// It has no use for what it was given, and its own connect goes on: back in line.

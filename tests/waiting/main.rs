@@ -3,7 +3,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cannot_close;
 mod clock;
 mod fake;
 mod runtimes;
+mod undriven;
 mod unpolled;

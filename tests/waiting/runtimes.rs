@@ -8,49 +8,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant, timeout};
 use tower_keep_alive::{Cause, KeepAliveLayer};
 
 use crate::support::agent::{Client, agent, agent_over, fetch, get};
 use crate::support::{CountingConnector, Gate, Server, eventually, script};
+use crate::undriven::{Kept, undriven};
 
 type Layers = KeepAliveLayer<Full<Bytes>>;
 
 const LONG: Duration = Duration::from_secs(20);
-
-/// A runtime that is alive as long as this is kept.
-struct Kept(Option<Runtime>);
-
-impl Kept {
-    fn drive<F: Future>(&self, future: F) -> F::Output {
-        self.0.as_ref().expect("kept").block_on(future)
-    }
-}
-
-/// A runtime must not be dropped in another one.
-impl Drop for Kept {
-    fn drop(&mut self) {
-        let runtime = self.0.take();
-        thread::spawn(move || drop(runtime))
-            .join()
-            .expect("no panic");
-    }
-}
-
-/// A runtime that runs while `future` does, and then no more.
-fn undriven<F>(future: F) -> (F::Output, Kept)
-where
-    F: Future<Output: Send> + Send,
-{
-    thread::scope(|scope| {
-        let run = scope.spawn(|| {
-            let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-            (runtime.block_on(future), Kept(Some(runtime)))
-        });
-        run.join().expect("no panic")
-    })
-}
 
 /// Its connection is idle, and its runtime is not driven.
 fn leaves_one_idle(client: &Client, url: String) -> Kept {
@@ -193,22 +160,6 @@ async fn a_connect_in_a_runtime_that_is_not_driven_ends_with_its_time() {
     assert_eq!(status.closes[&Cause::ConnectTimeout], 1, "{status}");
     drop((request, runtime));
     assert_eq!((handle.status().created, handle.status().closed), (2, 1));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_transport_without_a_way_to_close_it_makes_room_too() {
-    let server = Server::in_memory(script::ok);
-    let (client, handle) = agent_over(
-        Layers::new().max_connections_per_host(1),
-        server.connector(),
-    );
-    let (answer, runtime) = undriven(fetch(&client, server.url("/")));
-    answer.unwrap();
-    let answer = timeout(LONG, fetch(&client, server.url("/"))).await;
-    answer.expect("it hangs").unwrap();
-    drop(runtime);
-    let status = handle.status();
-    assert_eq!((status.created, status.closed), (2, 1), "{status}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

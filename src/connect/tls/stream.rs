@@ -124,12 +124,18 @@ impl<S: Halves> Look for Looks<S> {
             None => Liveness::Dead,
         }
     }
+
+    fn closes(&self) -> bool {
+        self.below.closer().is_some()
+    }
 }
 
 impl<S: Halves> Close for Looks<S> {
     /// Past the stream, which may be in use: what was to be said has had its time.
-    fn close(&self) -> bool {
-        self.below.closer().is_some_and(|it| it.close())
+    fn close(&self) {
+        if let Some(closer) = self.below.closer() {
+            closer.close();
+        }
     }
 }
 

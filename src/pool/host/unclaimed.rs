@@ -3,10 +3,11 @@
 
 use std::ptr;
 use std::sync::Weak;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Around, Connecting, Host, Look, Stage};
+use super::{Around, Connecting, Host, Look, Seen, Stage, stuck};
 use crate::agent::Mode;
 use crate::cause::Cause;
 use crate::clock::Moment;
@@ -92,9 +93,9 @@ impl<C: Poolable> Host<C> {
         self.line.is_unclaimed()
     }
 
-    /// Ends what connects or closes for too long. Whether something closes, and still has time.
-    pub(in crate::pool) fn look(&mut self, look: &Look, around: &mut Around<'_, C>) -> bool {
-        let mut is_left = false;
+    /// Ends what connects or closes for too long.
+    pub(in crate::pool) fn look(&mut self, look: &Look, around: &mut Around<'_, C>) -> Seen {
+        let mut seen = Seen::default();
         for (_, open) in &mut self.open {
             match &open.stage {
                 Stage::Connecting(None) => {}
@@ -107,21 +108,36 @@ impl<C: Poolable> Host<C> {
                 Stage::Connected(bond) => {
                     let Some(time) = bond.time_to_close(look.goodbye) else {
                         open.closing = 0;
+                        open.is_stuck = false;
                         continue;
                     };
                     if open.closing == 0 {
                         open.closing = look.millis;
                     }
                     let spent = look.millis.saturating_sub(open.closing);
-                    if time.as_millis() > u128::from(spent) {
-                        is_left = true;
-                    } else {
-                        around.after.force(bond.clone());
+                    let spent = Duration::from_millis(spent.into());
+                    if open.is_stuck {
+                        seen.stuck_for = seen.stuck_for.max(Some(spent));
+                        continue;
+                    }
+                    let can_be_closed = bond.can_be_closed();
+                    let time = match can_be_closed {
+                        true => time,
+                        false => time.min(stuck::time_to_go(around.limits)),
+                    };
+                    if time > spent {
+                        seen.is_left = true;
+                        continue;
+                    }
+                    around.after.force(bond.clone());
+                    if !can_be_closed {
+                        open.is_stuck = !open.one_shot;
+                        open.closing = look.millis;
                     }
                 }
             }
         }
-        is_left
+        seen
     }
 
     /// Stops the connects that nobody waits for, or all of them.

@@ -143,7 +143,7 @@ impl Scene {
             Turn::Connection(berth) => Some(berth),
             Turn::Make(slot) => Some(self.connect(slot)),
             Turn::Made(berth) => Some(berth),
-            Turn::Refused | Turn::Lost => None,
+            Turn::Refused | Turn::Lost | Turn::Stuck(_) => None,
         }
     }
 
@@ -153,7 +153,7 @@ impl Scene {
             Poll::Ready(Turn::Connection(berth)) => Some(berth),
             Poll::Ready(Turn::Make(slot)) => Some(self.connect(slot)),
             Poll::Ready(Turn::Made(berth)) => Some(berth),
-            Poll::Ready(Turn::Refused | Turn::Lost) => panic!("nobody is refused"),
+            Poll::Ready(Turn::Refused | Turn::Lost | Turn::Stuck(_)) => panic!("nobody is refused"),
             Poll::Pending => None,
         }
     }

@@ -595,6 +595,7 @@ impl World {
                 self.checkout(caller.host, caller.reuse, true, None, false);
                 Some("nothing")
             }
+            Turn::Stuck(_) => panic!("every transport is dropped when it is told to go"),
             Turn::Make(slot) => {
                 assert!(caller.slot.is_none());
                 caller.slot = Some(slot);
