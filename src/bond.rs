@@ -2,6 +2,7 @@
 
 mod hooks;
 mod request;
+mod timeouts;
 
 use std::any::Any;
 use std::fmt;
@@ -16,12 +17,13 @@ use tokio::task::AbortHandle;
 
 use crate::activity::Activity;
 use crate::bond::request::Rest;
+use crate::bond::timeouts::ExchangeTimeouts;
 use crate::cause::Cause;
 use crate::clock::Moment;
 use crate::error::RequestBodyError;
 use crate::expectation::Expectation;
 use crate::key::Key;
-use crate::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 
 pub use hooks::{CloseHook, TransportGuard};
@@ -32,16 +34,15 @@ pub(crate) struct Bond {
     id: u64,
     /// One more than the place of the first cause that was noted; 0 while none is.
     cause: AtomicU8,
-    peer_closed: AtomicBool,
+    /// `PEER_CLOSED` and `HTTP10`: what is known of the other end.
+    peer: AtomicU8,
     /// Its exchange was given up before its end.
     unfinished: AtomicBool,
     /// hyper does not have all of the request's body yet.
     uploading: AtomicBool,
-    /// The server has answered in HTTP/1.0, and so hyper speaks it too from then on.
-    http10: AtomicBool,
-    /// `WINDS_DOWN`, `LET_GO`, `RESTS` and `BODY_FAILED`: one look tells a driver that there is more for it to do than to
-    /// wait.
-    parting: AtomicU8,
+    /// `WINDS_DOWN`, `LET_GO`, `RESTS`, `BODY_FAILED` and `TIMED`: one look tells a driver that there is more for it to do
+    /// than to wait.
+    parting: AtomicU16,
     activity: Activity,
     expectation: Expectation,
     /// `KILLED`, `DETACHED`, `UPGRADED`, `POISONED`, `OMITS` and `GONE`: one look tells a transport that it is none of these.
@@ -63,16 +64,22 @@ pub(crate) struct Addresses {
 pub(crate) const WIND_DOWN: Duration = Duration::from_secs(1);
 
 /// The response is over and the connection is not free yet.
-const WINDS_DOWN: u8 = 1;
+const WINDS_DOWN: u16 = 1;
 /// Nobody has the connection any more: what is left for its driver is to close.
-const LET_GO: u8 = 2;
+const LET_GO: u16 = 2;
 /// hyper has all of a request's body that is announced, and its end is awaited.
-const RESTS: u8 = 4;
+const RESTS: u16 = 4;
 /// The request's own body has failed.
-const BODY_FAILED: u8 = 8;
+const BODY_FAILED: u16 = 8;
 /// For how long it may be read on; 0 while it is not.
-const READS_ON: u8 = 0xf0;
+const READS_ON: u16 = 0xf0;
 const READS_ON_AT: u8 = 4;
+/// The exchange under way has limits of time; or the one before had.
+const TIMED: u16 = 0x100;
+
+const PEER_CLOSED: u8 = 1;
+/// The server has answered in HTTP/1.0, and so hyper speaks it too from then on.
+const HTTP10: u8 = 2;
 
 const KILLED: u8 = 1;
 const DETACHED: u8 = 2;
@@ -118,6 +125,7 @@ struct More {
     /// The head of a request of which nothing was written, as hyper wanted to write it. The latest request's only if its
     /// `Activity` says so.
     unwritten: Option<Vec<u8>>,
+    timeouts: Option<Box<ExchangeTimeouts>>,
 }
 
 impl More {
@@ -125,10 +133,12 @@ impl More {
     #[cold]
     fn leave_for_request(&mut self) -> Option<Box<Self>> {
         let (body_error, unwritten) = (self.body_error.take(), self.unwritten.take());
-        (body_error.is_some() || unwritten.is_some()).then(|| {
+        let timeouts = self.timeouts.take();
+        (body_error.is_some() || unwritten.is_some() || timeouts.is_some()).then(|| {
             Box::new(Self {
                 body_error,
                 unwritten,
+                timeouts,
                 ..Self::default()
             })
         })
@@ -182,11 +192,10 @@ impl Bond {
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             cause: AtomicU8::new(0),
-            peer_closed: AtomicBool::new(false),
+            peer: AtomicU8::new(0),
             unfinished: AtomicBool::new(false),
             uploading: AtomicBool::new(false),
-            http10: AtomicBool::new(false),
-            parting: AtomicU8::new(0),
+            parting: AtomicU16::new(0),
             activity: Activity::new(),
             expectation: Expectation::default(),
             state: AtomicU8::new(0),
@@ -252,13 +261,17 @@ impl Bond {
 
     /// The other end has closed.
     pub(crate) fn peer_closed(&self) {
-        self.peer_closed.store(true, Ordering::Relaxed);
+        self.peer.fetch_or(PEER_CLOSED, Ordering::Relaxed);
+    }
+
+    fn has_peer_closed(&self) -> bool {
+        self.peer.load(Ordering::Relaxed) & PEER_CLOSED != 0
     }
 
     /// Why it ends without an error, if nobody has said so: it was closed there, or else here. HTTP/1 closes after the
     /// last exchange, and in the middle of one that was given up.
     pub(crate) fn clean_end(&self) -> Cause {
-        if self.peer_closed.load(Ordering::Relaxed) {
+        if self.has_peer_closed() {
             Cause::Peer
         } else if self.unfinished.load(Ordering::Relaxed) {
             Cause::Abandoned
@@ -269,7 +282,7 @@ impl Bond {
 
     /// Whether it is known that it ends: why was noted, the other end has closed, or it is not its pool's any more.
     pub(crate) fn is_ending(&self) -> bool {
-        self.cause().is_some() || self.peer_closed.load(Ordering::Relaxed) || !self.is_at_home()
+        self.cause().is_some() || self.has_peer_closed() || !self.is_at_home()
     }
 
     pub(crate) fn set_unfinished(&self, unfinished: bool) {
@@ -320,7 +333,7 @@ impl Bond {
     /// second.
     pub(crate) fn set_reads_on(&self, max: Duration) {
         let eighths = max.as_millis().div_ceil(125).next_power_of_two();
-        let place = (eighths.trailing_zeros() as u8 + 1).min(READS_ON >> READS_ON_AT);
+        let place = (eighths.trailing_zeros() as u16 + 1).min(READS_ON >> READS_ON_AT);
         self.parting
             .fetch_or(place << READS_ON_AT, Ordering::AcqRel);
     }
@@ -582,6 +595,8 @@ mod tests {
         let bad = [
             Cause::Error,
             Cause::Silence,
+            Cause::RequestTimeout,
+            Cause::ResponseTimeout,
             Cause::Connect,
             Cause::ConnectTimeout,
             Cause::Abandoned,

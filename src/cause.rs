@@ -46,10 +46,14 @@ pub enum Cause {
     Dropped,
     /// A caller said that it is not to be used again: `ConnectionInfo::poison`.
     Poisoned,
+    /// Its exchange was not over within its `request_timeout`.
+    RequestTimeout,
+    /// The head of a response did not come within its `response_timeout`.
+    ResponseTimeout,
 }
 
 impl Cause {
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::Idle,
         Self::Age,
         Self::Uses,
@@ -68,19 +72,26 @@ impl Cause {
         Self::Detached,
         Self::Dropped,
         Self::Poisoned,
+        Self::RequestTimeout,
+        Self::ResponseTimeout,
     ];
 
     /// Whether a timer ended it (agentkeepalive's timeoutSocketCount).
     pub(crate) fn is_timeout(self) -> bool {
+        matches!(self, Self::Idle | Self::Age | Self::ConnectTimeout) || self.is_late()
+    }
+
+    /// Whether a limit of time ended it in the middle of an exchange.
+    fn is_late(self) -> bool {
         matches!(
             self,
-            Self::Idle | Self::Age | Self::Silence | Self::ConnectTimeout
+            Self::Silence | Self::RequestTimeout | Self::ResponseTimeout
         )
     }
 
     /// Whether a failure ended it (agentkeepalive's errorSocketCount). A clean end of stream is none.
     pub(crate) fn is_error(self) -> bool {
-        self == Self::Error || self == Self::Silence || self.is_create_error()
+        self == Self::Error || self.is_late() || self.is_create_error()
     }
 
     /// Whether it can end a connection in the middle of the exchange that was to be its last.
@@ -115,6 +126,8 @@ impl fmt::Display for Cause {
             Self::Detached => "detached",
             Self::Dropped => "dropped",
             Self::Poisoned => "poisoned by a caller",
+            Self::RequestTimeout => "its request took too long",
+            Self::ResponseTimeout => "its response came too late",
         })
     }
 }

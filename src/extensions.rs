@@ -62,6 +62,38 @@ pub struct OneShot;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct InactivityTimeout(pub Duration);
 
+/// A request extension: the longest time that this request's whole exchange may take, instead of the agent's
+/// [`request_timeout`](crate::ExchangeLayer::request_timeout). `Duration::MAX` is no limit; zero fails at once.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_keep_alive::RequestTimeout;
+///
+/// let request = http::Request::get("http://localhost/report")
+///     .extension(RequestTimeout(Duration::from_secs(300)))
+///     .body(())
+///     .unwrap();
+/// # assert!(request.extensions().get::<RequestTimeout>().is_some());
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RequestTimeout(pub Duration);
+
+/// A request extension: the longest time from the end of this request to the head of its response, instead of the agent's
+/// [`response_timeout`](crate::ExchangeLayer::response_timeout). `Duration::MAX` is no limit.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_keep_alive::ResponseTimeout;
+///
+/// let request = http::Request::get("http://localhost/search")
+///     .extension(ResponseTimeout(Duration::from_secs(2)))
+///     .body(())
+///     .unwrap();
+/// # assert!(request.extensions().get::<ResponseTimeout>().is_some());
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ResponseTimeout(pub Duration);
+
 /// A request extension: this is a second try, for which only a new connection will do.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OnFreshConnection;

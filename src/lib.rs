@@ -65,6 +65,22 @@
 //! - In the middle of the response body: the connection is closed, unless the rest of the body had arrived already.
 //! - After the body's last frame: nothing. The connection went back with that frame.
 //!
+//! # Timeouts
+//!
+//! | setting | what it covers | default | [`TimeoutKind`] | elsewhere |
+//! |---|---|---|---|---|
+//! | [`request_timeout`](KeepAliveLayer::request_timeout), [`RequestTimeout`] | the whole exchange, from the first poll of its future to the end of the response body | none | `Request` | reqwest: `timeout`; Go: `Client.Timeout` |
+//! | [`checkout_timeout`](KeepAliveLayer::checkout_timeout) | the time in line for a connection | none | `Checkout` | – |
+//! | [`connect_timeout`](KeepAliveLayer::connect_timeout) | one connect: DNS, TCP, TLS | the active timeout | `Connect` | reqwest: `connect_timeout`; Go: `Dialer.Timeout` and `TLSHandshakeTimeout` |
+//! | [`expect_continue_timeout`](KeepAliveLayer::expect_continue_timeout) | the wait for a 100 before the request's body is sent; no error | 1 s | – | Go: `ExpectContinueTimeout` |
+//! | [`response_timeout`](KeepAliveLayer::response_timeout), [`ResponseTimeout`] | from the end of the request to the end of the head of the response | none | `Response` | Go: `ResponseHeaderTimeout`; undici: `headersTimeout` |
+//! | [`active_timeout`](KeepAliveLayer::active_timeout), [`InactivityTimeout`] | silence while the server is waited for, the response body included | twice the idle timeout, 8 s at least | `Inactivity` | agentkeepalive: `timeout`; reqwest: `read_timeout`; undici: `bodyTimeout` |
+//! | [`idle_timeout`](KeepAliveLayer::idle_timeout) | the time that a connection is idle; no error | 4 s | – | agentkeepalive: `freeSocketTimeout`; Go: `IdleConnTimeout`; reqwest: `pool_idle_timeout` |
+//!
+//! All but the last two are counted from a beginning to an end, whatever happens between. The extensions set the limit of one
+//! request. A request that fails by one of them was not seen by the server if [`Error::is_unsent`] says so; otherwise its
+//! connection is closed, and the next in line has its place, whether or not the future or the body is polled.
+//!
 //! # A future that is not polled
 //!
 //! A future does something only while it is polled. One that waits in line, or connects, and is not polled for a while is
@@ -188,7 +204,7 @@ pub use expiry::{
     ActiveTimeout, ActiveTimeoutLayer, ExpiryFuture, IdleEviction, IdleEvictionLayer, MaxUses,
     MaxUsesLayer, Ttl, TtlLayer,
 };
-pub use extensions::{InactivityTimeout, OneShot, Partition};
+pub use extensions::{InactivityTimeout, OneShot, Partition, RequestTimeout, ResponseTimeout};
 pub use http1::{Handshake, HandshakeFuture, HandshakeLayer, Http1Connection, Http1Future};
 pub use info::ConnectionInfo;
 pub use keep_alive::{KeepAlive, KeepAliveFuture, KeepAliveLayer, RequestBody};

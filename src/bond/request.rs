@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use crate::bond::{BODY_FAILED, Bond, RESTS};
+use crate::bond::{BODY_FAILED, Bond, HTTP10, RESTS};
 use crate::cause::Cause;
 use crate::error::RequestBodyError;
 use crate::sync::atomic::Ordering;
@@ -16,11 +16,11 @@ pub(crate) type Rest = Pin<Box<dyn Future<Output = Result<(), RequestBodyError>>
 impl Bond {
     #[cold]
     pub(crate) fn set_http10(&self) {
-        self.http10.store(true, Ordering::Relaxed);
+        self.peer.fetch_or(HTTP10, Ordering::Relaxed);
     }
 
     pub(crate) fn is_http10(&self) -> bool {
-        self.http10.load(Ordering::Relaxed)
+        self.peer.load(Ordering::Relaxed) & HTTP10 != 0
     }
 
     /// Awaits the end of a request's body, of which hyper has all that is announced.

@@ -97,6 +97,10 @@ pub enum TimeoutKind {
     /// [`Probe::with_close`](crate::connect::Probe::with_close). The time is three quarters of the connect timeout, so that it
     /// is over within that, and 6 s at the most.
     Close,
+    /// The whole exchange, from the first poll of its future to the end of the response body.
+    Request,
+    /// The wait for the head of the response, after the request was sent.
+    Response,
 }
 
 impl Error {
@@ -122,6 +126,12 @@ impl Error {
                 let limit = connection.bond().activity().limit();
                 let limit = limit.unwrap_or(Duration::MAX);
                 self.0.kind = Kind::Timeout(TimeoutKind::Inactivity, limit);
+            }
+            Some(Cause::RequestTimeout | Cause::ResponseTimeout) => {
+                // Not where the limit was that of the exchange before, which had just ended.
+                if let Some((kind, limit)) = connection.bond().timed_out(connection.uses()) {
+                    self.0.kind = Kind::Timeout(kind, limit);
+                }
             }
             _ => {}
         }
@@ -522,6 +532,12 @@ impl fmt::Display for Error {
                 write!(f, "nothing moved on the connection for {after:?}")?;
             }
             Kind::Timeout(TimeoutKind::Close, after) => checkout::write_cannot_close(f, *after)?,
+            Kind::Timeout(TimeoutKind::Request, after) => {
+                write!(f, "the request was not over within {after:?}")?;
+            }
+            Kind::Timeout(TimeoutKind::Response, after) => {
+                write!(f, "no response within {after:?} after the request was sent")?;
+            }
             Kind::QueueFull(limit) => {
                 write!(f, "{limit} callers are waiting for a connection already")?;
             }

@@ -13,6 +13,7 @@ use crate::error::{BoxError, Error, SendError};
 use crate::exchange::hint::{self, Hint};
 use crate::exchange::hold::Hold;
 use crate::exchange::layer::Settings;
+use crate::exchange::time_limits::TimeLimits;
 use crate::exchange::{Body, fields, request, to_proxy};
 use crate::info::ConnectionInfo;
 use crate::poolable::{Poolable, Use};
@@ -40,6 +41,8 @@ pin_project! {
         is_last: bool,
         // Its body waits for a 100.
         expects_continue: bool,
+        // Where it may not take as long as it likes.
+        time_limits: Option<Box<TimeLimits>>,
         #[pin]
         state: State<F, C, S>,
     }
@@ -120,6 +123,7 @@ where
             connects: false,
             is_last: false,
             expects_continue: false,
+            time_limits: None,
             state: State::Ask,
         }
     }
@@ -169,10 +173,13 @@ where
             let request = this.given.request.as_mut().expect("kept until sent");
             *this.connects = request.method() == Method::CONNECT;
             let aimed = request::aim(request, &this.given.settings, this.destination);
-            if let Err(fault) = aimed {
-                // It is not tried a second time: what it said of its route may be gone.
-                this.given.request = None;
-                return Poll::Ready(Err(Error::target(fault)));
+            match aimed {
+                Ok(limits) => *this.time_limits = limits,
+                Err(fault) => {
+                    // It is not tried a second time: what it said of its route may be gone.
+                    this.given.request = None;
+                    return Poll::Ready(Err(Error::target(fault)));
+                }
             }
             *this.is_last = !this.given.settings.keep_alive || hint::says_close(request.headers());
             if !request.headers().is_empty() {
@@ -184,7 +191,10 @@ where
                 let Poll::Ready(checked_out) = future.poll(cx) else {
                     let destination = this.destination.as_mut();
                     destination.expect("read from the request").begin_to_wait();
-                    return Poll::Pending;
+                    let late = ready!(poll_late(this.time_limits, cx));
+                    // Out of line: nobody may poll or drop this for long.
+                    this.state.set(State::Ask);
+                    return Poll::Ready(Err(late));
                 };
                 match checked_out {
                     Ok(conn) => break conn,
@@ -195,7 +205,13 @@ where
                     }
                 }
             }
-            ready!(this.given.service.poll_ready(cx)).map_err(refused)?;
+            if let Some(limits) = this.time_limits {
+                limits.check()?;
+            }
+            let Poll::Ready(ready) = this.given.service.poll_ready(cx) else {
+                return poll_late(this.time_limits, cx).map(Err);
+            };
+            ready.map_err(refused)?;
             let destination = this.destination.as_ref();
             let destination = destination.expect("read from the request");
             match (this.given.ask)(&mut this.given.service, destination) {
@@ -208,6 +224,9 @@ where
         let timeout = this.given.settings.expect_continue_timeout;
         if *this.expects_continue && !timeout.is_zero() {
             conn.lifespan().bond().expect_continue(timeout);
+        }
+        if let Some(limits) = this.time_limits {
+            limits.hand_to(conn.lifespan().bond());
         }
         let exchange = send(conn, &mut this.given.request, destination, *this.is_last);
         this.state.set(exchange);
@@ -307,6 +326,15 @@ where
         ready!(answer.hold.poll(cx));
         let response = answer.response.take();
         Poll::Ready(Ok(response.expect("not polled after it is ready")))
+    }
+}
+
+/// Of an exchange that waits for a connection: ready when its time is over.
+#[cold]
+fn poll_late(limits: &mut Option<Box<TimeLimits>>, cx: &mut Context<'_>) -> Poll<Error> {
+    match limits {
+        Some(limits) => limits.poll_unsent(cx),
+        None => Poll::Pending,
     }
 }
 

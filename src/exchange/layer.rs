@@ -26,6 +26,34 @@ pub(super) struct Settings {
     pub(super) fresh_for_non_idempotent: bool,
     pub(super) drain_unread: Drain,
     pub(super) expect_continue_timeout: Duration,
+    pub(super) timeouts: Timeouts,
+}
+
+impl Settings {
+    /// Whether they say something about the connection of each request, or about its time.
+    #[inline]
+    pub(super) fn says_terms(&self) -> bool {
+        self.fresh_for_non_idempotent || !self.keep_alive || self.timeouts.are_wanted()
+    }
+}
+
+/// How long an exchange may take; `Duration::MAX` is no limit.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timeouts {
+    pub(super) request: Duration,
+    pub(super) response: Duration,
+}
+
+impl Timeouts {
+    pub(super) const NONE: Self = Self {
+        request: Duration::MAX,
+        response: Duration::MAX,
+    };
+
+    #[inline]
+    pub(super) fn are_wanted(self) -> bool {
+        self.request != Duration::MAX || self.response != Duration::MAX
+    }
 }
 
 /// How much of a body nobody reads is read to save its connection, and for how long.
@@ -59,6 +87,7 @@ impl ExchangeLayer {
                 fresh_for_non_idempotent: false,
                 drain_unread: Drain::NONE,
                 expect_continue_timeout: Duration::from_secs(1),
+                timeouts: Timeouts::NONE,
             },
             route: None,
         }
@@ -143,6 +172,59 @@ impl ExchangeLayer {
     #[must_use]
     pub const fn expect_continue_timeout(mut self, timeout: Duration) -> Self {
         self.settings.expect_continue_timeout = timeout;
+        self
+    }
+
+    /// The longest time for a whole exchange, from the first poll of its future to the end of the response body: the wait in
+    /// line, the connect, the request and the response, and whatever the agent sends again by itself (reqwest's and
+    /// undici's total timeout). An exchange that takes longer fails with [`TimeoutKind::Request`](crate::TimeoutKind), and
+    /// its connection is closed; so is one whose response body nobody reads. [`RequestTimeout`](crate::RequestTimeout) sets
+    /// another value for one request. Default: no limit.
+    ///
+    /// After an upgrade the streams have no limit any more. The time after the request was sent is kept by the
+    /// connection's driver: [`HandshakeLayer`](crate::HandshakeLayer)'s does.
+    ///
+    /// # Panics
+    ///
+    /// If `max` is zero: every exchange would fail.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_keep_alive::ExchangeLayer;
+    ///
+    /// let layer = ExchangeLayer::new().request_timeout(Duration::from_secs(30));
+    /// # let _ = layer;
+    /// ```
+    #[must_use]
+    pub const fn request_timeout(mut self, max: Duration) -> Self {
+        assert!(!max.is_zero(), "request_timeout must not be zero");
+        self.settings.timeouts.request = max;
+        self
+    }
+
+    /// The longest time from when the request was sent, its body included, to the end of the head of the response (Go:
+    /// `ResponseHeaderTimeout`). An exchange that waits longer fails with [`TimeoutKind::Response`](crate::TimeoutKind), and
+    /// its connection is closed. Interim responses (1xx) do not extend the time.
+    /// [`ResponseTimeout`](crate::ResponseTimeout) sets another value for one request. Default: no limit.
+    ///
+    /// The connection's driver keeps to it: [`HandshakeLayer`](crate::HandshakeLayer)'s does.
+    ///
+    /// # Panics
+    ///
+    /// If `max` is zero: every exchange would fail.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_keep_alive::ExchangeLayer;
+    ///
+    /// let layer = ExchangeLayer::new().response_timeout(Duration::from_secs(5));
+    /// # let _ = layer;
+    /// ```
+    #[doc(alias = "ResponseHeaderTimeout")]
+    #[must_use]
+    pub const fn response_timeout(mut self, max: Duration) -> Self {
+        assert!(!max.is_zero(), "response_timeout must not be zero");
+        self.settings.timeouts.response = max;
         self
     }
 

@@ -12,6 +12,7 @@ mod request;
 mod service;
 #[cfg(test)]
 mod target_tests;
+mod time_limits;
 mod to_proxy;
 mod tokens;
 

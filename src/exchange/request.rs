@@ -8,19 +8,24 @@ use http::{Extensions, HeaderMap, Method, Request, Uri, Version};
 use http_body::Body;
 
 use crate::error::TargetError;
-use crate::exchange::layer::Settings;
+use crate::exchange::layer::{Settings, Timeouts};
+use crate::exchange::time_limits::TimeLimits;
 use crate::exchange::{credentials, fields, to_proxy};
-use crate::extensions::{InactivityTimeout, OnFreshConnection, OneShot, Partition, is_repeatable};
+use crate::extensions::{
+    InactivityTimeout, OnFreshConnection, OneShot, Partition, RequestTimeout, ResponseTimeout,
+    is_repeatable,
+};
 use crate::route::Route;
 use crate::target::{Destination, Origin, Reuse, Target};
 
-/// Takes the origin out of the request's URI and leaves what is sent of it.
+/// Takes the origin out of the request's URI and leaves what is sent of it. Says how long the exchange may take, where that
+/// is limited.
 #[inline]
 pub(super) fn aim<B: Body>(
     request: &mut Request<B>,
     settings: &Settings,
     destination: &mut Option<Destination>,
-) -> Result<(), TargetError> {
+) -> Result<Option<Box<TimeLimits>>, TargetError> {
     check_fields(request)?;
     if !request.headers().is_empty() {
         fields::name_te(request.headers_mut());
@@ -64,10 +69,10 @@ pub(super) fn aim<B: Body>(
         // Whatever it came in by, this is what it goes out by.
         _ => *request.version_mut() = Version::HTTP_11,
     }
-    if speaks || settings.fresh_for_non_idempotent || !settings.keep_alive {
-        set_terms(request, settings, destination);
+    if speaks || settings.says_terms() {
+        return Ok(set_terms(request, settings, destination));
     }
-    Ok(())
+    Ok(None)
 }
 
 /// RFC 9112 §3.2.1: a path, which begins with a slash, and a query. http takes any UTF-8 for these, and a path that is
@@ -113,8 +118,13 @@ fn repair<B>(request: &mut Request<B>) -> Result<(), TargetError> {
 
 /// What this request and these settings say about its connection.
 #[cold]
-fn set_terms<B>(request: &mut Request<B>, settings: &Settings, destination: &mut Destination) {
-    heed(request.extensions_mut(), destination);
+fn set_terms<B>(
+    request: &mut Request<B>,
+    settings: &Settings,
+    destination: &mut Destination,
+) -> Option<Box<TimeLimits>> {
+    let mut timeouts = settings.timeouts;
+    heed(request.extensions_mut(), destination, &mut timeouts);
     if settings.fresh_for_non_idempotent
         && destination.reuse() == Reuse::Any
         && !is_repeatable(request)
@@ -126,6 +136,7 @@ fn set_terms<B>(request: &mut Request<B>, settings: &Settings, destination: &mut
     if !tunnels && (destination.reuse() == Reuse::Never || !settings.keep_alive) {
         fields::say_close(request.headers_mut());
     }
+    timeouts.are_wanted().then(|| TimeLimits::begin(timeouts))
 }
 
 /// `Host` of a CONNECT is its target, which always names a port (RFC 9110 §9.3.6, RFC 9112 §3.2).
@@ -150,7 +161,13 @@ fn aim_at_localhost(uri: &mut Uri, route: &Route) {
 }
 
 /// What the request says about its connection is for us alone.
-fn heed(said: &mut Extensions, destination: &mut Destination) {
+fn heed(said: &mut Extensions, destination: &mut Destination, timeouts: &mut Timeouts) {
+    if let Some(RequestTimeout(max)) = said.remove() {
+        timeouts.request = max;
+    }
+    if let Some(ResponseTimeout(max)) = said.remove() {
+        timeouts.response = max;
+    }
     if let Some(partition) = said.remove::<Partition>() {
         destination.set_partition(partition);
     }

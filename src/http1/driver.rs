@@ -14,8 +14,8 @@ use crate::bond::Bond;
 use crate::cause::Cause;
 
 pin_project! {
-    /// Runs a connection until it has closed or is handed on to an upgrade, until it has been silent for too long, or
-    /// until it is aborted; and for a second at the most once nobody has the connection any more, unless it was detached.
+    /// Runs a connection until it has closed or is handed on to an upgrade, until it has been silent for too long or its
+    /// exchange takes too long, or until it is aborted; and for a second at the most once nobody has the connection any more, unless it was detached.
     /// Holds the transport and nothing of the pool; when it is dropped, the transport goes, unless an upgrade has it, and
     /// its slot passes on.
     pub(super) struct Driver<F> {
@@ -82,6 +82,11 @@ where
         if polled.is_pending() && bond.has_rest() {
             bond.poll_rest(cx);
         }
+        // After hyper: what came in time counts.
+        let late = match polled.is_pending() && bond.is_timed() {
+            true => bond.poll_timeouts(cx),
+            false => Poll::Pending,
+        };
         let cause = match polled {
             Poll::Ready(Ok(())) => bond.clean_end(),
             Poll::Ready(Err(error)) if error.is_incomplete_message() || error.is_canceled() => {
@@ -91,14 +96,17 @@ where
             Poll::Ready(Err(_)) => Cause::Error,
             // It was given all that is announced, and more came after that.
             Poll::Pending if bond.has_failed_body() => Cause::Abandoned,
-            Poll::Pending if bond.is_let_go() && !bond.is_detached() => {
-                ready!(this.timer.poll_goodbye(cx));
-                Cause::Dropped
-            }
-            Poll::Pending => {
-                ready!(this.timer.poll_silence(bond.activity(), cx));
-                Cause::Silence
-            }
+            Poll::Pending => match late {
+                Poll::Ready(late) => late,
+                Poll::Pending if bond.is_let_go() && !bond.is_detached() => {
+                    ready!(this.timer.poll_goodbye(cx));
+                    Cause::Dropped
+                }
+                Poll::Pending => {
+                    ready!(this.timer.poll_silence(bond.activity(), cx));
+                    Cause::Silence
+                }
+            },
         };
         bond.note(cause);
         Poll::Ready(())

@@ -32,6 +32,16 @@ pub(super) struct Interim {
     position: Position,
     /// A 100 was among them, or a 101, which is to come only after it.
     continues: bool,
+    /// How much of the end of the response's head has been read: where that is looked for.
+    end: End,
+}
+
+/// How much of the empty line at the end of a head has been read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    InLine,
+    Line,
+    Read,
 }
 
 /// What the next byte is a part of.
@@ -66,6 +76,7 @@ impl Interim {
             max: u16::try_from(max).unwrap_or(ANY),
             position: Position::START,
             continues: false,
+            end: End::InLine,
         }
     }
 
@@ -76,6 +87,44 @@ impl Interim {
     /// That the server has sent too much before its response.
     #[inline]
     pub(super) fn read(&mut self, exchange: u8, bytes: &[u8]) -> io::Result<()> {
+        self.begin(exchange);
+        match (self.position, bytes) {
+            (Position::Response, _) => Ok(()),
+            // Almost always: `HTTP/1.1 2`.
+            (Position::START, [b'H', _, _, _, _, _, _, _, _, b'2'..=b'9', ..]) => {
+                self.position = Position::Response;
+                Ok(())
+            }
+            _ => self.count(bytes).map(drop),
+        }
+    }
+
+    /// The same, where the end of the response's head is looked for as well. Says whether it has been read.
+    ///
+    /// # Errors
+    ///
+    /// Those of `read`.
+    #[cold]
+    pub(super) fn read_head(&mut self, exchange: u8, bytes: &[u8]) -> io::Result<bool> {
+        self.begin(exchange);
+        let counted = match self.position {
+            Position::Response => 0,
+            _ => self.count(bytes)?,
+        };
+        if self.position == Position::Response {
+            for byte in &bytes[counted..] {
+                self.end = match (self.end, byte) {
+                    (End::Read, _) | (End::Line, b'\n') => End::Read,
+                    (_, b'\n') | (End::Line, b'\r') => End::Line,
+                    _ => End::InLine,
+                };
+            }
+        }
+        Ok(self.end == End::Read)
+    }
+
+    #[inline]
+    fn begin(&mut self, exchange: u8) {
         if self.exchange != exchange {
             *self = Self {
                 exchange,
@@ -84,16 +133,8 @@ impl Interim {
                 max: self.max,
                 position: Position::START,
                 continues: false,
+                end: End::InLine,
             };
-        }
-        match (self.position, bytes) {
-            (Position::Response, _) => Ok(()),
-            // Almost always: `HTTP/1.1 2`.
-            (Position::START, [b'H', _, _, _, _, _, _, _, _, b'2'..=b'9', ..]) => {
-                self.position = Position::Response;
-                Ok(())
-            }
-            _ => self.count(bytes),
         }
     }
 
@@ -106,15 +147,16 @@ impl Interim {
         }
     }
 
+    /// Says how many of the bytes come before the response, or are needed to tell that it is one.
     #[cold]
-    fn count(&mut self, bytes: &[u8]) -> io::Result<()> {
-        for &byte in bytes {
+    fn count(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for (at, &byte) in bytes.iter().enumerate() {
             if let (Position::Code(1), b'0' | b'1') = (self.position, byte) {
                 self.continues = true;
             }
             self.position = self.position.after(byte);
             if self.position == Position::Response {
-                return Ok(());
+                return Ok(at + 1);
             }
             if self.position == Position::COUNTED {
                 self.position = Position::InLine;
@@ -133,7 +175,7 @@ impl Interim {
                 )));
             }
         }
-        Ok(())
+        Ok(bytes.len())
     }
 }
 
@@ -194,6 +236,31 @@ mod tests {
 
     fn interim() -> Interim {
         Interim::new(DEFAULT_MAX)
+    }
+
+    #[test]
+    fn the_end_of_a_head_is_seen_in_whatever_pieces_it_comes() {
+        for head in [
+            "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.1 200 OK\n\n",
+            "HTTP/1.1 204 No Content\r\nx: y\n\r\n",
+            "HTTP/1.1 101 Switching Protocols\r\nx:\r\n y\r\n\r\n",
+        ] {
+            for before in ["", "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n", "\r\n"] {
+                let sent = format!("{before}{head}").into_bytes();
+                for size in 1..=sent.len() {
+                    let mut interim = interim();
+                    let mut read = 0;
+                    for piece in sent.chunks(size) {
+                        read += piece.len();
+                        let is_here = interim.read_head(1, piece).unwrap();
+                        assert_eq!(is_here, read == sent.len(), "{before:?}{head:?} by {size}");
+                    }
+                    assert!(interim.read_head(1, b"body").unwrap());
+                    assert!(!interim.read_head(2, b"HTTP/1.1 200").unwrap());
+                }
+            }
+        }
     }
 
     fn read_in_pieces(interim: &mut Interim, bytes: &[u8], size: usize) -> io::Result<()> {

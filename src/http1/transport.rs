@@ -133,21 +133,30 @@ impl<IO: Unpin> Transport<IO> {
         let bond = self.guard.bond();
         match bond.activity().exchange_without_head() {
             Some(exchange) => {
-                let read = self.interim.read(exchange, bytes);
-                if bond.expectation().waits() {
-                    self.settle_expectation();
+                if bond.expectation().watches() {
+                    return self.watch(exchange, bytes);
                 }
-                read
+                self.interim.read(exchange, bytes)
             }
             None => Ok(()),
         }
     }
 
+    /// Where something is awaited of what comes in.
     #[cold]
-    fn settle_expectation(&self) {
+    fn watch(&mut self, exchange: u8, bytes: &[u8]) -> io::Result<()> {
+        let expectation = self.guard.bond().expectation();
+        let read = match expectation.wants_head() {
+            true => self.interim.read_head(exchange, bytes),
+            false => self.interim.read(exchange, bytes).map(|()| false),
+        };
         if let Some(wants_body) = self.interim.wants_body() {
-            self.bond().expectation().settle(wants_body);
+            expectation.settle(wants_body);
         }
+        if read? {
+            expectation.head_is_here();
+        }
+        Ok(())
     }
 
     #[cold]

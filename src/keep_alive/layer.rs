@@ -299,6 +299,40 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
+    /// The longest time for a whole exchange, from the first poll of its future to the end of the response body; see
+    /// [`ExchangeLayer::request_timeout`]. Default: no limit.
+    ///
+    /// # Panics
+    ///
+    /// If `max` is zero.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_keep_alive::KeepAlive;
+    ///
+    /// let agent = KeepAlive::builder()
+    ///     .request_timeout(Duration::from_secs(30))
+    ///     .response_timeout(Duration::from_secs(5))
+    ///     .build();
+    /// # let _ = agent;
+    /// ```
+    pub fn request_timeout(mut self, max: Duration) -> Self {
+        self.settings.exchange = self.settings.exchange.request_timeout(max);
+        self
+    }
+
+    /// The longest time from when a request was sent to the end of the head of its response (Go: `ResponseHeaderTimeout`);
+    /// see [`ExchangeLayer::response_timeout`]. Default: no limit.
+    ///
+    /// # Panics
+    ///
+    /// If `max` is zero.
+    #[doc(alias = "ResponseHeaderTimeout")]
+    pub fn response_timeout(mut self, max: Duration) -> Self {
+        self.settings.exchange = self.settings.exchange.response_timeout(max);
+        self
+    }
+
     /// HTTP/1 as hyper's builder says. Default: hyper's defaults.
     pub fn http1(mut self, http1: Builder) -> Self {
         self.settings.handshake = self.settings.handshake.http1(http1);
@@ -425,6 +459,8 @@ mod tests {
                 "expect_continue_timeout",
                 new().expect_continue_timeout(7 * SECOND),
             ),
+            ("request_timeout", new().request_timeout(SECOND)),
+            ("response_timeout", new().response_timeout(SECOND)),
             ("http1", new().http1(http1)),
             ("max_interim_responses", new().max_interim_responses(7)),
             ("clock", new().clock(later())),

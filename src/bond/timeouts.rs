@@ -1,0 +1,131 @@
+//! The time limits of one exchange, kept by its connection's driver: they hold whether or not the caller polls.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep};
+
+use crate::activity::Activity;
+use crate::bond::{Bond, TIMED};
+use crate::cause::Cause;
+use crate::error::TimeoutKind;
+use crate::sync::atomic::Ordering;
+
+/// The limits of the exchange that is under way on a connection, where it has any. One timer serves both, and is used again
+/// by the next exchange that has limits.
+pub(crate) struct ExchangeTimeouts {
+    /// The number of the use.
+    number: u64,
+    /// When the whole exchange has to be over, and the time that it had.
+    request: Option<(Instant, Duration)>,
+    /// The time for the head of the response, counted from the end of the request.
+    response: Option<Duration>,
+    /// When that is over; known once the request is sent.
+    response_at: Option<Instant>,
+    sleep: Option<Pin<Box<Sleep>>>,
+    /// Which limit ended the exchange.
+    over: Option<(TimeoutKind, Duration)>,
+}
+
+impl ExchangeTimeouts {
+    fn poll(
+        &mut self,
+        activity: &Activity,
+        has_head: bool,
+        is_uploading: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<Cause> {
+        loop {
+            let is_sent = !is_uploading && !activity.write_waits();
+            if let Some(limit) = self.response.filter(|_| is_sent && !has_head)
+                && self.response_at.is_none()
+            {
+                self.response_at = Instant::now().checked_add(limit);
+            }
+            let response = self.response_at.filter(|_| !has_head);
+            let request = self.request.map(|(at, _)| at);
+            let Some(due) = response.into_iter().chain(request).min() else {
+                return Poll::Pending;
+            };
+            let sleep = self
+                .sleep
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+            if sleep.deadline() != due {
+                sleep.as_mut().reset(due);
+            }
+            ready!(sleep.as_mut().poll(cx));
+            if let Some((_, limit)) = self.request.filter(|&(at, _)| at == due) {
+                self.over = Some((TimeoutKind::Request, limit));
+                return Poll::Ready(Cause::RequestTimeout);
+            }
+            if let Some(limit) = self.response {
+                self.over = Some((TimeoutKind::Response, limit));
+                return Poll::Ready(Cause::ResponseTimeout);
+            }
+        }
+    }
+}
+
+impl Bond {
+    /// Limits the use that has begun: the whole exchange to that moment, and the wait for the head of its response. Said
+    /// before its request is sent, which wakes the driver.
+    #[cold]
+    pub(crate) fn limit_exchange(
+        &self,
+        request: Option<(Instant, Duration)>,
+        response: Option<Duration>,
+    ) {
+        if response.is_some() {
+            self.expectation.want_head();
+        }
+        let number = self.activity.uses();
+        let mut ends = self.ends();
+        let before = ends.more().timeouts.take();
+        ends.more().timeouts = Some(Box::new(ExchangeTimeouts {
+            number,
+            request,
+            response,
+            response_at: None,
+            sleep: before.and_then(|it| it.sleep),
+            over: None,
+        }));
+        self.parting.fetch_or(TIMED, Ordering::AcqRel);
+    }
+
+    #[inline]
+    pub(crate) fn is_timed(&self) -> bool {
+        self.parting.load(Ordering::Acquire) & TIMED != 0
+    }
+
+    /// Ready when the exchange under way has taken longer than it may. Said by the driver.
+    #[cold]
+    pub(crate) fn poll_timeouts(&self, cx: &mut Context<'_>) -> Poll<Cause> {
+        let taken = {
+            let mut ends = self.ends();
+            self.parting.fetch_and(!TIMED, Ordering::AcqRel);
+            ends.more.as_mut().and_then(|more| more.timeouts.take())
+        };
+        // Those of an exchange that is over are dropped here.
+        let Some(mut timeouts) = taken.filter(|it| self.activity.is_use(it.number)) else {
+            return Poll::Pending;
+        };
+        let has_head = self.expectation.has_head();
+        let polled = timeouts.poll(&self.activity, has_head, self.is_uploading(), cx);
+        let mut ends = self.ends();
+        // The next exchange may have begun meanwhile, with limits of its own.
+        if ends.more().timeouts.is_none() {
+            ends.more().timeouts = Some(timeouts);
+            self.parting.fetch_or(TIMED, Ordering::AcqRel);
+        }
+        polled
+    }
+
+    /// Which limit ended the use of this number, if one did.
+    #[cold]
+    pub(crate) fn timed_out(&self, number: u64) -> Option<(TimeoutKind, Duration)> {
+        let ends = self.ends();
+        let timeouts = ends.more.as_ref()?.timeouts.as_ref()?;
+        timeouts.over.filter(|_| timeouts.number == number)
+    }
+}

@@ -1,0 +1,74 @@
+//! How long one exchange may take, from its beginning to when its request is sent. After that its connection's driver keeps
+//! to what is left.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep};
+
+use crate::bond::Bond;
+use crate::error::{Error, Kind, TimeoutKind};
+use crate::exchange::layer::Timeouts;
+
+/// The limits of one exchange that has any, in a box: most have none.
+#[derive(Debug)]
+pub(super) struct TimeLimits {
+    timeouts: Timeouts,
+    /// When the whole exchange has to be over, if that is limited.
+    until: Option<Instant>,
+    /// Set when the exchange first waits.
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl TimeLimits {
+    /// Of an exchange that begins now.
+    #[cold]
+    pub(super) fn begin(timeouts: Timeouts) -> Box<Self> {
+        let limited = timeouts.request != Duration::MAX;
+        Box::new(Self {
+            timeouts,
+            until: limited
+                .then(|| Instant::now().checked_add(timeouts.request))
+                .flatten(),
+            sleep: None,
+        })
+    }
+
+    /// Ready with the error when the time of an exchange is over that has not been sent.
+    #[cold]
+    pub(super) fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        let Some(until) = self.until else {
+            return Poll::Pending;
+        };
+        let sleep = self
+            .sleep
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        ready!(sleep.as_mut().poll(cx));
+        Poll::Ready(self.error())
+    }
+
+    /// Before a connection is asked for: whether there is time left for it.
+    #[cold]
+    pub(super) fn check(&self) -> Result<(), Error> {
+        match self.until {
+            Some(until) if until <= Instant::now() => Err(self.error()),
+            _ => Ok(()),
+        }
+    }
+
+    fn error(&self) -> Error {
+        Error::new(Kind::Timeout(TimeoutKind::Request, self.timeouts.request)).unsent()
+    }
+
+    /// The request is about to be sent on this connection, whose driver keeps to the limits from here on.
+    #[cold]
+    pub(super) fn hand_to(&mut self, connection: &Bond) {
+        self.sleep = None;
+        let request = self.until.map(|until| (until, self.timeouts.request));
+        let response = self.timeouts.response;
+        let response = (response != Duration::MAX).then_some(response);
+        connection.limit_exchange(request, response);
+    }
+}
