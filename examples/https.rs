@@ -22,14 +22,14 @@ use tower::util::MapResponseLayer;
 use tower_keep_alive::KeepAliveLayer;
 use tower_keep_alive::connect::rustls::crypto::ring;
 use tower_keep_alive::connect::rustls::pki_types::PrivateKeyDer;
-use tower_keep_alive::connect::rustls::{HandshakeKind, RootCertStore, ServerConfig};
+use tower_keep_alive::connect::rustls::{HandshakeKind, ServerConfig};
 use tower_keep_alive::connect::{MaybeTls, Tcp, TcpConnector, TlsLayer};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let identity = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
-    let mut roots = RootCertStore::empty();
-    roots.add(identity.cert.der().clone())?;
+    // In place of the platform's roots: the server's own certificate, as from a file.
+    let tls = TlsLayer::new().roots_pem(identity.cert.pem())?;
     let port = start_server(identity).await?;
 
     let layer = KeepAliveLayer::new();
@@ -37,7 +37,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let client = ServiceBuilder::new()
         .layer(layer)
         .layer(MapResponseLayer::new(told as fn(_) -> _))
-        .layer(TlsLayer::with_roots(roots))
+        .layer(tls)
         .service(TcpConnector::new());
 
     for round in ["At first:", "After they were closed:"] {

@@ -27,9 +27,6 @@ use tokio::net::TcpListener;
 use tower::retry::{Retry, RetryLayer};
 use tower::util::{MapRequest, MapRequestLayer};
 use tower::{Layer, ServiceBuilder, ServiceExt};
-use tower_keep_alive::connect::rustls::RootCertStore;
-use tower_keep_alive::connect::rustls::pki_types::CertificateDer;
-use tower_keep_alive::connect::rustls::pki_types::pem::PemObject;
 use tower_keep_alive::connect::{TcpConnector, Tls, TlsLayer};
 use tower_keep_alive::forward::{Forward, ForwardLayer, Upstream};
 use tower_keep_alive::retry::ReusedReset;
@@ -190,16 +187,8 @@ impl Arguments {
         let Some(file) = &self.ca else {
             return Ok(TlsLayer::new());
         };
-        let wrong = |what: &dyn std::fmt::Display| format!("{}: {what}", file.display());
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_file_iter(file).map_err(|error| wrong(&error))? {
-            let certificate = certificate.map_err(|error| wrong(&error))?;
-            roots.add(certificate).map_err(|error| wrong(&error))?;
-        }
-        if roots.is_empty() {
-            return Err(wrong(&"there is no certificate in it"));
-        }
-        Ok(TlsLayer::with_roots(roots))
+        let tls = TlsLayer::new().roots_pem_file(file);
+        tls.map_err(|error| format!("{}: {error}", file.display()))
     }
 }
 

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering as Atomic};
 use tokio_rustls::rustls::ClientConfig;
 
 /// How TLS is spoken with some targets, where not as their connector does: whom to trust, who we are. For
-/// [`Route::with_tls`](crate::Route::with_tls).
+/// [`Route::with_tls`](crate::Route::with_tls). Made of the settings of a [`TlsLayer`](crate::connect::TlsLayer), by `From`,
+/// or of a configuration of rustls'.
 ///
 /// Each one made is another, whatever it says; connections and sessions are never shared between two. Keep one for each
 /// way to speak, and clone it for each request: one made for a single request leaves a connection behind that nobody
@@ -46,7 +47,8 @@ use tokio_rustls::rustls::ClientConfig;
 pub struct TlsConfig {
     /// Never another's again: what is keyed by it needs to keep nothing alive.
     id: u64,
-    /// A `ClientConfig`. Erased: it is a part of keys, and it has interior mutability, which is no part of their order.
+    /// A `ClientConfig`, or what one is made of later. Erased: it is a part of keys, and it has interior mutability, which is
+    /// no part of their order.
     config: Arc<dyn Any + Send + Sync>,
 }
 
@@ -55,16 +57,21 @@ impl TlsConfig {
     /// [`TlsLayer::with_config`](crate::connect::TlsLayer::with_config).
     #[must_use]
     pub fn new(config: impl Into<Arc<ClientConfig>>) -> Self {
+        Self::from_erased(Arc::new(for_http_1(Arc::unwrap_or_clone(config.into()))))
+    }
+
+    /// Of a `ClientConfig`, or of what one is made of when it is first asked for.
+    pub(crate) fn from_erased(config: Arc<dyn Any + Send + Sync>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self {
             id: NEXT.fetch_add(1, Atomic::Relaxed),
-            config: Arc::new(for_http_1(Arc::unwrap_or_clone(config.into()))),
+            config,
         }
     }
 
-    pub(crate) fn config(&self) -> Arc<ClientConfig> {
-        let config = self.config.clone().downcast();
-        config.expect("that is what it was made of")
+    /// What it was made of, if that is one of these.
+    pub(crate) fn get<C: Any + Send + Sync>(&self) -> Option<Arc<C>> {
+        self.config.clone().downcast().ok()
     }
 }
 

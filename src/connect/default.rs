@@ -33,10 +33,27 @@ impl DefaultConnector {
     #[must_use]
     pub fn new() -> Self {
         #[cfg(feature = "tls")]
-        let inner = tower_layer::Layer::layer(&TlsLayer::new(), TcpConnector::new());
+        return Self::with_tls(TlsLayer::new());
         #[cfg(not(feature = "tls"))]
-        let inner = TcpConnector::new();
-        Self { inner }
+        Self {
+            inner: TcpConnector::new(),
+        }
+    }
+
+    /// A connector with the defaults, but for these settings of TLS.
+    ///
+    /// ```
+    /// use tower_keep_alive::connect::{DefaultConnector, TlsLayer};
+    ///
+    /// let connector = DefaultConnector::with_tls(TlsLayer::new().max_cached_sessions(1000));
+    /// # let _ = connector;
+    /// ```
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn with_tls(tls: TlsLayer) -> Self {
+        Self {
+            inner: tower_layer::Layer::layer(&tls, TcpConnector::new()),
+        }
     }
 }
 

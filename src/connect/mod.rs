@@ -42,7 +42,7 @@ pub use proxied::{Proxied, ProxiedConnecting, ProxiedLayer};
 pub use socket::Socket;
 pub use tcp::{Tcp, TcpConnecting, TcpConnector};
 #[cfg(feature = "tls")]
-pub use tls::{MaybeTls, Tls, TlsConnecting, TlsConnection, TlsLayer};
+pub use tls::{MaybeTls, PemError, Tls, TlsConnecting, TlsConnection, TlsLayer};
 /// The rustls whose types [`TlsLayer`] takes.
 #[cfg(feature = "tls")]
 pub use tokio_rustls::rustls;

@@ -68,6 +68,29 @@ impl KeepAliveLayer<RequestBody> {
     pub fn build(&self) -> KeepAlive {
         tower_layer::Layer::layer(self, DefaultConnector::new())
     }
+
+    /// [`build`](Self::build) with these settings of TLS: an authority of your own, a client certificate.
+    ///
+    /// ```
+    /// use tower_keep_alive::KeepAlive;
+    /// use tower_keep_alive::connect::TlsLayer;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let path = std::env::temp_dir().join(format!("tower-keep-alive-dev-{}.pem", std::process::id()));
+    /// # let key = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+    /// # std::fs::write(&path, key.cert.pem())?;
+    /// let tls = TlsLayer::new().roots_pem_file(&path)?;
+    /// let agent: KeepAlive = KeepAlive::builder().build_with_tls(tls);
+    /// # let _ = agent;
+    /// # std::fs::remove_file(path)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn build_with_tls(&self, tls: crate::connect::TlsLayer) -> KeepAlive {
+        tower_layer::Layer::layer(self, DefaultConnector::with_tls(tls))
+    }
 }
 
 impl<M> KeepAlive<M, RequestBody>

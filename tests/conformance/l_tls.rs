@@ -468,12 +468,9 @@ async fn node_100_what_is_wrong_with_a_certificate_reaches_the_request() {
     let (client, handle) = agent(layer(), CA.trusted());
     let error = fetch(&client, server.url("/")).await.unwrap_err();
     assert!(error.is_connect() && error.is_unsent(), "{error:?}");
-    let sources = iter::successors(std::error::Error::source(&error), |&error| error.source());
-    let reason = sources
-        .filter_map(|error| error.downcast_ref::<rustls::Error>())
-        .next();
-    let unknown = CertificateError::UnknownIssuer;
-    assert_eq!(reason, Some(&rustls::Error::InvalidCertificate(unknown)));
+    assert!(error.is_certificate(), "{error:?}");
+    // Node: DEPTH_ZERO_SELF_SIGNED_CERT
+    assert!(error.to_string().contains("self-signed"), "{error}");
     let status = handle.status();
     assert_eq!((status.created, status.create_errors), (1, 1));
     assert!(status.idle.is_empty() && status.active.is_empty());

@@ -12,7 +12,7 @@ use tower_keep_alive::connect::{
     rustls::{
         ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion,
         crypto::{CryptoProvider, ring},
-        pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+        pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject},
         server::WebPkiClientVerifier,
         version::{TLS12, TLS13},
     },
@@ -106,14 +106,37 @@ impl Identity {
 
     /// Vouches for itself.
     pub fn self_signed(names: &[&str]) -> Self {
+        Self::self_signed_with(names, |_| {})
+    }
+
+    /// Vouches for itself, but for what `change` does.
+    pub fn self_signed_with(names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Self {
         let key = KeyPair::generate().expect("a key");
-        let certificate = params(names).self_signed(&key);
+        let mut params = params(names);
+        change(&mut params);
+        let certificate = params.self_signed(&key);
         Self::new(certificate.expect("a certificate"), &key)
+    }
+
+    /// Of a file that has certificate and key.
+    pub fn from_pem(pem: &str) -> Self {
+        let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate");
+        let key = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes()).expect("a key");
+        Self {
+            certificate,
+            key: key.secret_pkcs8_der().to_owned(),
+            pem: (pem.to_owned(), pem.to_owned()),
+        }
     }
 
     /// As two files would have it: certificate and key.
     pub fn pem(&self) -> (&str, &str) {
         (&self.pem.0, &self.pem.1)
+    }
+
+    /// As two files would have it, for whoever keeps nothing else.
+    pub fn pem_text(&self) -> (String, String) {
+        self.pem.clone()
     }
 
     /// What rustls takes.

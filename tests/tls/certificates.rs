@@ -95,7 +95,7 @@ async fn a_certificate_of_the_future_is_refused() {
 async fn a_self_signed_certificate_is_refused() {
     let server = Identity::self_signed(&["localhost"]).server();
     let error = certificate(refused(CA.trusted(), "localhost", server).await);
-    assert_eq!(error, CertificateError::UnknownIssuer);
+    assert!(matches!(error, CertificateError::Other(_)), "{error:?}");
 }
 
 #[tokio::test]

@@ -21,7 +21,9 @@ mod certificates;
 mod ends;
 mod handshake;
 mod idle;
+mod pem;
 mod proxies_by_tls;
+mod roots;
 mod sessions;
 mod tunnels;
 

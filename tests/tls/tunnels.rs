@@ -192,10 +192,10 @@ async fn an_origin_that_is_not_who_it_has_to_be_is_refused_through_a_proxy_too()
             "{error:?}"
         );
         let own = Identity::self_signed(&["origin.test"]);
+        let error = refused(scheme, own.server()).await;
+        assert!(matches!(error, CertificateError::Other(_)), "{error:?}");
         let stranger = Authority::new("stranger").issue(&["origin.test"]);
-        for identity in [own, stranger] {
-            let error = refused(scheme, identity.server()).await;
-            assert_eq!(error, CertificateError::UnknownIssuer);
-        }
+        let error = refused(scheme, stranger.server()).await;
+        assert_eq!(error, CertificateError::UnknownIssuer);
     }
 }

@@ -1,30 +1,28 @@
 use std::sync::Arc;
 
-use rustls_platform_verifier::Verifier;
+use rustls_platform_verifier::Verifier as PlatformVerifier;
 use tokio::sync::OnceCell;
-use tokio_rustls::rustls::client::{ResolvesClientCert, Resumption};
+use tokio_rustls::rustls::client::danger::ServerCertVerifier;
+use tokio_rustls::rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
-use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::connect::tls::error;
+use crate::connect::tls::trust::{Anybody, Verifier};
+use crate::connect_error::ConnectError;
 use crate::error::BoxError;
 use crate::tls_config::for_http_1;
 
-/// Whom to trust.
-#[derive(Clone)]
-pub(super) enum Anchors {
-    /// Those whom the platform trusts.
-    Platform,
-    /// Those of these certificates.
-    Roots(Arc<RootCertStore>),
-    /// Whom this configuration trusts.
-    Given(Arc<ClientConfig>),
-}
-
-/// What a configuration is made of.
-#[derive(Clone)]
+/// What a configuration is made of. Servers are verified against `roots`, or else as `given` says, or else against the
+/// platform's roots.
+#[derive(Clone, Default)]
 pub(super) struct Settings {
-    pub(super) anchors: Anchors,
+    pub(super) given: Option<Arc<ClientConfig>>,
+    pub(super) roots: Option<Arc<RootCertStore>>,
+    /// Whether the platform's roots are trusted beside `roots`.
+    pub(super) platform_too: bool,
+    /// Servers are not verified.
+    pub(super) anybody: bool,
     pub(super) client: Option<Arc<dyn ResolvesClientCert>>,
     /// For how many hosts; `None` where a given configuration says so itself.
     pub(super) sessions: Option<usize>,
@@ -37,13 +35,28 @@ const TICKETS_OF_A_HOST: usize = 8;
 const MOST_HOSTS: usize = 1 << 16;
 
 impl Settings {
-    fn config(self) -> Result<ClientConfig, rustls::Error> {
-        let mut config = for_http_1(match self.anchors {
-            Anchors::Given(config) => Arc::unwrap_or_clone(config),
-            Anchors::Roots(roots) => begin()?.with_root_certificates(roots).with_no_client_auth(),
-            Anchors::Platform => begin()?
+    pub(super) fn provider(&self) -> Arc<CryptoProvider> {
+        match &self.given {
+            Some(config) => config.crypto_provider().clone(),
+            None => provider(),
+        }
+    }
+
+    fn config(self) -> Result<ClientConfig, ConnectError> {
+        let provider = self.provider();
+        let verifier = self.verifier(&provider)?;
+        let mut config = for_http_1(match (self.given, verifier) {
+            (Some(config), None) => Arc::unwrap_or_clone(config),
+            (Some(config), Some(verifier)) => {
+                let mut config = Arc::unwrap_or_clone(config);
+                config.dangerous().set_certificate_verifier(verifier);
+                config
+            }
+            (None, verifier) => ClientConfig::builder_with_provider(provider)
+                .with_safe_default_protocol_versions()
+                .map_err(error::no_configuration)?
                 .dangerous()
-                .with_custom_certificate_verifier(Arc::new(Verifier::new(provider())?))
+                .with_custom_certificate_verifier(verifier.expect("where nothing is given"))
                 .with_no_client_auth(),
         });
         if let Some(client) = self.client {
@@ -57,16 +70,54 @@ impl Settings {
         }
         Ok(config)
     }
-}
 
-type Begun = rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>;
+    /// Nothing where the given configuration verifies.
+    fn verifier(
+        &self,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Option<Arc<dyn ServerCertVerifier>>, ConnectError> {
+        let platform = || -> Result<Arc<dyn ServerCertVerifier>, ConnectError> {
+            let verifier = PlatformVerifier::new(provider.clone()).map_err(error::no_roots)?;
+            Ok(Arc::new(verifier))
+        };
+        Ok(Some(match &self.roots {
+            _ if self.anybody => {
+                let algorithms = provider.signature_verification_algorithms;
+                Arc::new(Anybody(algorithms.supported_schemes()))
+            }
+            Some(roots) => {
+                let inner =
+                    WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone());
+                Arc::new(Verifier {
+                    inner: inner.build().map_err(error::no_configuration)?,
+                    given: roots.clone(),
+                    next: match self.platform_too {
+                        true => Some(platform()?),
+                        false => None,
+                    },
+                })
+            }
+            None if self.given.is_some() => return Ok(None),
+            None => Arc::new(Verifier {
+                inner: platform()?,
+                given: Arc::new(RootCertStore::empty()),
+                next: None,
+            }),
+        }))
+    }
 
-fn begin() -> Result<Begun, rustls::Error> {
-    ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()
+    /// The platform's roots are in files, hundreds of them.
+    fn reads_files(&self) -> bool {
+        let asks_platform = match self.roots {
+            Some(_) => self.platform_too,
+            None => self.given.is_none(),
+        };
+        asks_platform && !self.anybody
+    }
 }
 
 /// Named, and not looked up: whatever the rest of the program has installed, or has not, is its own.
-pub(super) fn provider() -> Arc<CryptoProvider> {
+fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
@@ -89,14 +140,13 @@ impl Configuration {
     pub(super) async fn get(&self) -> Result<Arc<ClientConfig>, BoxError> {
         let make = || async {
             let settings = self.settings.clone();
-            // The platform's certificates are in files, hundreds of them.
-            let made = match self.settings.anchors {
-                Anchors::Platform => tokio::task::spawn_blocking(|| settings.config())
+            let made = match settings.reads_files() {
+                true => tokio::task::spawn_blocking(|| settings.config())
                     .await
-                    .map_err(error::unread_anchors)?,
-                Anchors::Roots(_) | Anchors::Given(_) => settings.config(),
+                    .map_err(error::unread_roots)?,
+                false => settings.config(),
             };
-            Ok(Arc::new(made.map_err(error::no_anchors)?))
+            Ok(Arc::new(made?))
         };
         self.made.get_or_try_init(make).await.cloned()
     }

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::io;
 
-use tokio_rustls::rustls::{self, CertificateError, InvalidMessage};
+use tokio_rustls::rustls::{self, AlertDescription, InvalidMessage, PeerIncompatible};
 
+use crate::connect::tls::certificate;
 use crate::connect_error::{ConnectError, reason};
 use crate::error::BoxError;
 
@@ -17,13 +18,18 @@ pub(super) fn no_name(host: &str) -> ConnectError {
 }
 
 /// The platform has no certificates to trust.
-pub(super) fn no_anchors(error: rustls::Error) -> ConnectError {
+pub(super) fn no_roots(error: rustls::Error) -> ConnectError {
     let why = "connect: the platform has no certificates to trust (often a package named ca-certificates)";
     ConnectError::caused_by(why, error)
 }
 
+/// What was set goes into no configuration: a store without roots, a provider without versions of TLS.
+pub(super) fn no_configuration(error: impl Into<BoxError>) -> ConnectError {
+    ConnectError::caused_by("connect: the settings of TLS cannot be used", error)
+}
+
 /// The platform's certificates were not read to their end.
-pub(super) fn unread_anchors(error: impl Into<BoxError>) -> ConnectError {
+pub(super) fn unread_roots(error: impl Into<BoxError>) -> ConnectError {
     ConnectError::caused_by("connect: reading the platform's certificates failed", error)
 }
 
@@ -31,9 +37,9 @@ pub(super) fn unread_anchors(error: impl Into<BoxError>) -> ConnectError {
 pub(super) fn handshake(host: &str, error: io::Error) -> ConnectError {
     let is_rustls = |error: &(dyn StdError + Send + Sync + 'static)| error.is::<rustls::Error>();
     let why = match error.get_ref().and_then(|held| held.downcast_ref()) {
-        Some(error) => words(error),
+        Some(error) => words(host, error),
         None if error.kind() == io::ErrorKind::UnexpectedEof => {
-            "the server closed the connection".into()
+            "the server closed the connection; is there TLS on this port?".into()
         }
         None => reason(&error).into(),
     };
@@ -48,82 +54,81 @@ pub(super) fn handshake(host: &str, error: io::Error) -> ConnectError {
     }
 }
 
-fn words(error: &rustls::Error) -> Cow<'static, str> {
+/// What is wrong, and what to do about it.
+fn words(host: &str, error: &rustls::Error) -> Cow<'static, str> {
     use rustls::Error::{
         AlertReceived, InvalidCertificate, NoApplicationProtocol, NoCertificatesPresented,
         PeerIncompatible,
     };
     match error {
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
-            "what the server speaks is not TLS".into()
+            "what the server speaks is not TLS; for plain HTTP, ask with http://".into()
         }
-        InvalidCertificate(error) => of_certificate(error).into(),
+        InvalidCertificate(error) => certificate::words(host, error),
         NoCertificatesPresented => "the server has no certificate".into(),
-        AlertReceived(alert) => format!("the server refused ({alert:?})").into(),
-        PeerIncompatible(_) => {
-            "the server has no version of TLS, or nothing else, in common with us".into()
-        }
+        AlertReceived(alert) => format!("the server refused: {}", of_alert(*alert)).into(),
+        PeerIncompatible(incompatible) => of_incompatible(incompatible).into(),
         NoApplicationProtocol => "the server does not speak HTTP/1.1".into(),
         _ => "the handshake failed".into(),
     }
 }
 
-fn of_certificate(error: &CertificateError) -> &'static str {
-    use CertificateError::{
-        Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet,
-        NotValidYetContext, Revoked, UnknownIssuer,
+/// What a server says with its last word (RFC 8446 §6.2).
+fn of_alert(alert: AlertDescription) -> Cow<'static, str> {
+    use AlertDescription::{
+        BadCertificate, CertificateExpired, CertificateRequired, CertificateRevoked,
+        CertificateUnknown, HandshakeFailure, NoApplicationProtocol, ProtocolVersion, UnknownCA,
+        UnrecognisedName, UnsupportedCertificate,
     };
-    match error {
-        UnknownIssuer => "the server's certificate is of nobody who is trusted",
-        NotValidForName | NotValidForNameContext { .. } => {
-            "the server's certificate is for other names"
+    match alert {
+        CertificateRequired => {
+            "it wants a certificate of this client; set one with TlsLayer::client_certificate_pem"
+                .into()
         }
-        Expired | ExpiredContext { .. } => "the server's certificate has expired",
-        NotValidYet | NotValidYetContext { .. } => "the server's certificate is not valid yet",
-        Revoked => "the server's certificate has been revoked",
-        _ => "the server's certificate is not accepted",
+        BadCertificate | CertificateExpired | CertificateRevoked | CertificateUnknown
+        | UnknownCA | UnsupportedCertificate => {
+            format!("it does not accept this client's certificate ({alert:?})").into()
+        }
+        ProtocolVersion => "it speaks neither TLS 1.2 nor TLS 1.3".into(),
+        HandshakeFailure => "it has no cipher suite in common with this client, or wants a certificate of it (HandshakeFailure)".into(),
+        NoApplicationProtocol => "it does not speak HTTP/1.1".into(),
+        UnrecognisedName => {
+            "it serves no host of this name; Route::with_server_name sends another one".into()
+        }
+        alert => format!("{alert:?}").into(),
+    }
+}
+
+fn of_incompatible(incompatible: &PeerIncompatible) -> &'static str {
+    use PeerIncompatible::{
+        NoCipherSuitesInCommon, ServerDoesNotSupportTls12Or13,
+        ServerTlsVersionIsDisabledByOurConfig,
+    };
+    match incompatible {
+        ServerDoesNotSupportTls12Or13 => "the server speaks neither TLS 1.2 nor TLS 1.3",
+        ServerTlsVersionIsDisabledByOurConfig => {
+            "the server speaks a version of TLS that this client's configuration has turned off"
+        }
+        NoCipherSuitesInCommon => "the server has no cipher suite in common with this client",
+        _ => "the server has no version of TLS, or nothing else, in common with this client",
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio_rustls::rustls::CertificateError;
+
     use super::*;
 
     #[test]
     fn a_failed_handshake_is_told_in_words_with_the_server() {
         let of_rustls = |error: rustls::Error| io::Error::new(io::ErrorKind::InvalidData, error);
         let of_certificate = |error| of_rustls(rustls::Error::InvalidCertificate(error));
-        let alert = rustls::AlertDescription::HandshakeFailure;
-        let incompatible = rustls::PeerIncompatible::NoCipherSuitesInCommon;
+        let of_alert = |alert| of_rustls(rustls::Error::AlertReceived(alert));
         for (error, why, is_rustls) in [
             (
-                of_certificate(CertificateError::UnknownIssuer),
-                "the server's certificate is of nobody who is trusted",
-                true,
-            ),
-            (
-                of_certificate(CertificateError::NotValidForName),
-                "the server's certificate is for other names",
-                true,
-            ),
-            (
-                of_certificate(CertificateError::Expired),
-                "the server's certificate has expired",
-                true,
-            ),
-            (
-                of_certificate(CertificateError::NotValidYet),
-                "the server's certificate is not valid yet",
-                true,
-            ),
-            (
                 of_certificate(CertificateError::Revoked),
-                "the server's certificate has been revoked",
-                true,
-            ),
-            (
-                of_certificate(CertificateError::BadEncoding),
-                "the server's certificate is not accepted",
+                "the server's certificate has been revoked; the server needs a new one",
                 true,
             ),
             (
@@ -132,8 +137,18 @@ mod tests {
                 true,
             ),
             (
-                of_rustls(incompatible.into()),
-                "the server has no version of TLS, or nothing else, in common with us",
+                of_rustls(PeerIncompatible::NoCipherSuitesInCommon.into()),
+                "the server has no cipher suite in common with this client",
+                true,
+            ),
+            (
+                of_rustls(PeerIncompatible::ServerDoesNotSupportTls12Or13.into()),
+                "the server speaks neither TLS 1.2 nor TLS 1.3",
+                true,
+            ),
+            (
+                of_rustls(PeerIncompatible::NoKxGroupsInCommon.into()),
+                "the server has no version of TLS, or nothing else, in common with this client",
                 true,
             ),
             (
@@ -147,18 +162,33 @@ mod tests {
                 true,
             ),
             (
-                of_rustls(rustls::Error::AlertReceived(alert)),
-                "the server refused (HandshakeFailure)",
+                of_alert(AlertDescription::CertificateRequired),
+                "the server refused: it wants a certificate of this client; set one with TlsLayer::client_certificate_pem",
+                true,
+            ),
+            (
+                of_alert(AlertDescription::UnknownCA),
+                "the server refused: it does not accept this client's certificate (UnknownCA)",
+                true,
+            ),
+            (
+                of_alert(AlertDescription::ProtocolVersion),
+                "the server refused: it speaks neither TLS 1.2 nor TLS 1.3",
+                true,
+            ),
+            (
+                of_alert(AlertDescription::InternalError),
+                "the server refused: InternalError",
                 true,
             ),
             (
                 of_rustls(InvalidMessage::InvalidContentType.into()),
-                "what the server speaks is not TLS",
+                "what the server speaks is not TLS; for plain HTTP, ask with http://",
                 true,
             ),
             (
                 io::ErrorKind::UnexpectedEof.into(),
-                "the server closed the connection",
+                "the server closed the connection; is there TLS on this port?",
                 false,
             ),
             (

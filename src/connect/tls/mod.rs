@@ -1,12 +1,16 @@
 //! TLS over any connector.
 
 mod anchors;
+mod certificate;
 mod error;
 mod layer;
+mod pem;
 mod records;
 mod service;
 mod stream;
+mod trust;
 
 pub use layer::TlsLayer;
+pub use pem::PemError;
 pub use service::{Tls, TlsConnecting};
 pub use stream::{MaybeTls, TlsConnection};

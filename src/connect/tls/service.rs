@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use http::uri::Scheme;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tower_service::Service;
 
@@ -18,6 +19,7 @@ use crate::connect::tls::records::Records;
 use crate::connect_error::ConnectError;
 use crate::error::BoxError;
 use crate::target::Destination;
+use crate::tls_config::TlsConfig;
 
 /// The connector that [`TlsLayer`](crate::connect::TlsLayer) makes of another.
 #[derive(Clone)]
@@ -83,7 +85,7 @@ where
         TlsConnecting(Box::pin(async move {
             let name = server_name(&host)?;
             let config = match own {
-                Some(own) => own.config(),
+                Some(own) => config_of(&own).await?,
                 None => configuration.get().await?,
             };
             let transport = connecting.await.map_err(Into::into)?;
@@ -93,6 +95,16 @@ where
                 Err(failure) => Err(error::handshake(&host, failure).into()),
             }
         }))
+    }
+}
+
+/// The configuration of a route: rustls' own, or settings of which one is made when it is first asked for.
+async fn config_of(route: &TlsConfig) -> Result<Arc<ClientConfig>, BoxError> {
+    match route.get::<Configuration>() {
+        Some(configuration) => configuration.get().await,
+        None => Ok(route
+            .get()
+            .expect("a TlsConfig is made of one or the other")),
     }
 }
 

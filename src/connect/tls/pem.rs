@@ -1,0 +1,213 @@
+//! Certificates and keys as files have them.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tokio_rustls::rustls::pki_types::pem::{PemObject, SectionKind};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{self, InconsistentKeys};
+
+use crate::connect_error::reason;
+
+/// Why a certificate or a key could not be taken from PEM. The text names what is wrong and what to do; a system's error,
+/// or that of the parser, is the [`source`](StdError::source).
+///
+/// ```
+/// use tower_keep_alive::connect::TlsLayer;
+///
+/// let error = TlsLayer::new().roots_pem_file("/no/such/ca.pem").unwrap_err();
+/// assert!(error.to_string().starts_with("cannot read /no/such/ca.pem"));
+/// let error = TlsLayer::new().roots_pem("").unwrap_err();
+/// assert_eq!(error.to_string(), "no certificate for a root: the PEM is empty");
+/// ```
+#[derive(Debug)]
+pub struct PemError {
+    /// What it was to be for; nothing of a file that is not there.
+    purpose: &'static str,
+    fault: Fault,
+}
+
+#[derive(Debug)]
+enum Fault {
+    File(PathBuf, io::Error),
+    Empty,
+    Der,
+    NoPem,
+    /// There are these labels instead.
+    Missing(String),
+    EncryptedKey,
+    Malformed(rustls::pki_types::pem::Error),
+    /// The first, the second, and so on, in the order of the PEM.
+    Certificate(usize, rustls::Error),
+    OtherKey,
+    Unusable(rustls::Error),
+}
+
+const ROOT: &str = "no certificate for a root";
+const CERTIFICATE: &str = "no certificate for this client";
+const KEY: &str = "no private key for this client";
+
+impl PemError {
+    /// What the file has.
+    pub(super) fn read(path: &Path) -> Result<Vec<u8>, Self> {
+        std::fs::read(path).map_err(|error| Self {
+            purpose: ROOT,
+            fault: Fault::File(path.to_owned(), error),
+        })
+    }
+
+    pub(super) fn root(at: usize, error: rustls::Error) -> Self {
+        Self {
+            purpose: ROOT,
+            fault: Fault::Certificate(at + 1, error),
+        }
+    }
+
+    /// What rustls says of a certificate and its key.
+    pub(super) fn identity(error: rustls::Error) -> Self {
+        let fault = match error {
+            rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => Fault::OtherKey,
+            error => Fault::Unusable(error),
+        };
+        Self {
+            purpose: CERTIFICATE,
+            fault,
+        }
+    }
+}
+
+/// The certificates to trust: one at least.
+pub(super) fn roots(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
+    certificates(pem, ROOT)
+}
+
+/// The certificates that lead from a client's own to an authority: one at least.
+pub(super) fn chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
+    certificates(pem, CERTIFICATE)
+}
+
+fn certificates(
+    pem: &[u8],
+    purpose: &'static str,
+) -> Result<Vec<CertificateDer<'static>>, PemError> {
+    let all: Vec<_> = sections(pem, purpose)?;
+    let certificates: Vec<_> = (all.into_iter())
+        .filter(|(kind, _)| *kind == SectionKind::Certificate)
+        .map(|(_, der)| CertificateDer::from(der))
+        .collect();
+    match certificates.is_empty() {
+        true => Err(missing(pem, purpose)),
+        false => Ok(certificates),
+    }
+}
+
+/// The first private key.
+pub(super) fn key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, PemError> {
+    let mut all = sections(pem, KEY)?.into_iter();
+    let key = all.find_map(|(kind, der)| PrivateKeyDer::from_pem(kind, der));
+    key.ok_or_else(|| missing(pem, KEY))
+}
+
+fn sections(pem: &[u8], purpose: &'static str) -> Result<Vec<(SectionKind, Vec<u8>)>, PemError> {
+    let all = PemObject::pem_slice_iter(pem).collect::<Result<_, _>>();
+    all.map_err(|error| PemError {
+        purpose,
+        fault: match is_encrypted(pem) {
+            true => Fault::EncryptedKey,
+            false => Fault::Malformed(error),
+        },
+    })
+}
+
+/// What there is instead of what is wanted.
+fn missing(pem: &[u8], purpose: &'static str) -> PemError {
+    let labels: Vec<_> = labels(pem).collect();
+    let fault = if pem.iter().all(u8::is_ascii_whitespace) {
+        Fault::Empty
+    } else if purpose == KEY && is_encrypted(pem) {
+        Fault::EncryptedKey
+    } else if !labels.is_empty() {
+        Fault::Missing(labels.join(", "))
+    } else if pem.starts_with(&[0x30, 0x82]) {
+        Fault::Der
+    } else {
+        Fault::NoPem
+    };
+    PemError { purpose, fault }
+}
+
+fn labels(pem: &[u8]) -> impl Iterator<Item = String> {
+    pem.split(|&byte| byte == b'\n').filter_map(|line| {
+        let line = line.strip_prefix(b"-----BEGIN ")?;
+        let label = line.trim_ascii_end().strip_suffix(b"-----")?;
+        Some(String::from_utf8_lossy(label).into_owned())
+    })
+}
+
+/// PKCS #8 says so in the label, OpenSSL's own format in a line below it.
+fn is_encrypted(pem: &[u8]) -> bool {
+    pem.split(|&byte| byte == b'\n').any(|line| {
+        let line = line.trim_ascii_end();
+        line == b"-----BEGIN ENCRYPTED PRIVATE KEY-----" || line == b"Proc-Type: 4,ENCRYPTED"
+    })
+}
+
+impl fmt::Display for PemError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Fault::File(path, error) = &self.fault {
+            return write!(f, "cannot read {}: {}", path.display(), reason(error));
+        }
+        write!(f, "{}: ", self.purpose)?;
+        match &self.fault {
+            Fault::File(..) => Ok(()),
+            Fault::Empty => f.write_str("the PEM is empty"),
+            Fault::Der => f.write_str(
+                "this is DER and not PEM; `openssl x509 -inform der` or `openssl pkey -inform der` converts it",
+            ),
+            Fault::NoPem => f.write_str(
+                "this is not PEM, which has a line `-----BEGIN CERTIFICATE-----` or `-----BEGIN PRIVATE KEY-----`",
+            ),
+            Fault::Missing(found) => write!(
+                f,
+                "the PEM has {found}, and no {}",
+                match self.purpose {
+                    KEY => "PRIVATE KEY",
+                    _ => "CERTIFICATE",
+                }
+            ),
+            Fault::EncryptedKey => f.write_str(
+                "the private key is encrypted; decrypt it first, as by `openssl pkey -in key.pem -out plain.pem`",
+            ),
+            Fault::Malformed(_) => {
+                f.write_str("the PEM is damaged; compare it with the file that it was copied from")
+            }
+            Fault::Certificate(at, _) => {
+                write!(f, "certificate {at} of the PEM cannot be read as X.509")
+            }
+            Fault::OtherKey => {
+                f.write_str("the private key belongs to another certificate; the client's own comes first in the chain")
+            }
+            Fault::Unusable(_) => f.write_str(
+                "the certificate or its private key cannot be used; RSA, ECDSA (P-256, P-384) and Ed25519 keys can",
+            ),
+        }
+    }
+}
+
+impl StdError for PemError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match &self.fault {
+            Fault::File(_, error) => Some(error),
+            Fault::Malformed(error) => Some(error),
+            Fault::Certificate(_, error) | Fault::Unusable(error) => Some(error),
+            Fault::Empty
+            | Fault::Der
+            | Fault::NoPem
+            | Fault::Missing(_)
+            | Fault::EncryptedKey
+            | Fault::OtherKey => None,
+        }
+    }
+}
