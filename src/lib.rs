@@ -141,46 +141,29 @@
 //! | `reqwest-middleware` | `reqwest`, and the last middleware of reqwest-middleware's client, with a strategy for reqwest-retry |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod activity;
 mod agent;
-mod bond;
-mod cause;
 mod checkin;
 mod checkout;
 mod clock;
 pub mod connect;
-mod connect_deadline;
-mod connect_error;
+mod connection;
+mod count_connects;
 mod error;
 mod exchange;
-mod expectation;
 mod expiry;
-mod extensions;
 pub mod forward;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
 mod http1;
-mod info;
 mod keep_alive;
-mod key;
-mod lifespan;
-mod lookup;
-mod observe;
-mod place;
 mod pool;
-mod poolable;
-#[cfg(feature = "proxy")]
-mod proxy;
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 pub mod reqwest;
 pub mod retry;
-mod route;
 mod sync;
 mod target;
-#[cfg(feature = "tls")]
-mod tls_config;
 
 // What requests and responses are made of: one dependency beside tokio is enough to begin.
 #[doc(no_inline)]
@@ -193,27 +176,29 @@ pub use http_body_util;
 pub use agent::{
     AgentHandle, ConnectionState, ConnectionStatus, Drained, Event, EventKind, PrewarmError, Status,
 };
-pub use bond::{CloseHook, TransportGuard};
-pub use cause::Cause;
 pub use checkin::{Checkin, CheckinFuture, CheckinLayer, Lease};
 pub use checkout::{Checkout, CheckoutFuture, CheckoutLayer};
 pub use clock::{Clock, Moment};
+pub use connection::close_reason::Cause;
+pub use connection::info::ConnectionInfo;
+pub use connection::lifespan::{Deadline, Lifespan};
+pub use connection::poolable::{Liveness, Poolable, Use};
+pub use connection::shared::{CloseHook, TransportGuard};
+pub use count_connects::{Connects, Observe, ObserveFuture, ObserveLayer};
 pub use error::{BoxError, CheckoutError, Denied, Error, SendError, TimeoutKind};
 pub use exchange::{Body, Exchange, ExchangeFuture, ExchangeLayer};
 pub use expiry::{
     ActiveTimeout, ActiveTimeoutLayer, ExpiryFuture, IdleEviction, IdleEvictionLayer, MaxUses,
     MaxUsesLayer, Ttl, TtlLayer,
 };
-pub use extensions::{InactivityTimeout, OneShot, Partition, RequestTimeout, ResponseTimeout};
 pub use http1::{Handshake, HandshakeFuture, HandshakeLayer, Http1Connection, Http1Future};
-pub use info::ConnectionInfo;
 pub use keep_alive::{KeepAlive, KeepAliveFuture, KeepAliveLayer, RequestBody};
-pub use key::{Key, KeyRef};
-pub use lifespan::{Deadline, Lifespan};
-pub use observe::{Connects, Observe, ObserveFuture, ObserveLayer};
 pub use pool::{Limits, Pool, Scheduling};
-pub use poolable::{Liveness, Poolable, Use};
-pub use route::{Family, Route};
+pub use target::extensions::{
+    InactivityTimeout, OneShot, Partition, RequestTimeout, ResponseTimeout,
+};
+pub use target::key::{Key, KeyRef};
+pub use target::route::{Family, Route};
 pub use target::{Destination, Reuse, Target};
 
 /// Guides for newcomers, recipes, and what to do when a stack does not compile.

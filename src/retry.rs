@@ -11,7 +11,7 @@ use tower::retry::Policy;
 use tower::retry::budget::Budget;
 
 use crate::error::{BoxError, Error, find};
-use crate::extensions::{OnFreshConnection, is_repeatable};
+use crate::target::extensions::{OnFreshConnection, is_repeatable};
 
 /// A [`tower::retry::Policy`] for the race of HTTP/1: a server may close an idle connection just when a request is sent
 /// on it.

@@ -121,7 +121,7 @@ fn every_rule_finds_its_breach() {
             "use crate::checkin::Checkin;\nuse crate::pool::Berth;",
         ),
         ("poolable.rs", "use crate::agent::Books;"),
-        ("error.rs", "use crate::info::ConnectionInfo;"),
+        ("error.rs", "use crate::connection::info::ConnectionInfo;"),
         (
             "pool/slot.rs",
             "/// [`Checkout`](crate::Checkout)\n// crate::checkout\nuse super::host::Host;",

@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 #[cfg(feature = "metrics")]
-use crate::agent::meters;
+use crate::agent::metrics;
 #[cfg(feature = "tracing")]
 use crate::agent::trace;
 use crate::agent::{AgentHandle, Books};
-use crate::cause::Cause;
-use crate::key::Key;
+use crate::connection::close_reason::Cause;
+use crate::target::key::Key;
 
 /// Something that happened to a connection of an agent; see [`AgentHandle::on_event`].
 #[derive(Clone, Copy, Debug)]
@@ -127,7 +127,7 @@ impl Books {
         #[cfg(feature = "tracing")]
         trace::event(key, connection, kind);
         #[cfg(feature = "metrics")]
-        meters::event(key, kind);
+        metrics::event(key, kind);
         if !self.listeners.any.load(Ordering::Acquire) {
             return;
         }

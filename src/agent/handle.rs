@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use crate::agent::{Books, ConnectionStatus, Event, Mode, PrewarmError, Status, prewarm};
-use crate::key::Key;
 use crate::target::Destination;
+use crate::target::key::Key;
 
 /// Status and control of an agent, apart from its service.
 ///

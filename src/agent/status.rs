@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::cause::Cause;
-use crate::key::Key;
+use crate::connection::close_reason::Cause;
+use crate::target::key::Key;
 
 /// What an agent has done since its start, and what it has now.
 ///

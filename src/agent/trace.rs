@@ -3,7 +3,7 @@
 use tracing::{Level, debug, enabled};
 
 use crate::agent::EventKind;
-use crate::key::Key;
+use crate::target::key::Key;
 
 /// The target of every span and event here.
 pub(crate) const TARGET: &str = "tower_keep_alive";

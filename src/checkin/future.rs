@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 use pin_project_lite::pin_project;
 
 use crate::checkin::Lease;
-use crate::poolable::Poolable;
+use crate::connection::poolable::Poolable;
 
 pin_project! {
     /// Resolves to a lease.

@@ -7,11 +7,11 @@ use std::task::{Context, Poll, Waker};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tower_service::Service;
 
-use crate::bond::{CloseHook, WIND_DOWN};
-use crate::cause::Cause;
-use crate::lifespan::Lifespan;
+use crate::connection::close_reason::Cause;
+use crate::connection::lifespan::Lifespan;
+use crate::connection::poolable::{Liveness, Poolable, Use};
+use crate::connection::shared::{CloseHook, WIND_DOWN};
 use crate::pool::Berth;
-use crate::poolable::{Liveness, Poolable, Use};
 
 /// The use of one connection. It is the connection (by `Deref`, and as a `Service` where that is one) and gives it back
 /// when it is dropped.

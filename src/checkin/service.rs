@@ -3,7 +3,7 @@ use std::task::{Context, Poll};
 use tower_service::Service;
 
 use crate::checkin::{CheckinFuture, Lease};
-use crate::poolable::Poolable;
+use crate::connection::poolable::Poolable;
 
 /// Makes each connection of `M` a [`Lease`]: it goes back to the pool it came from when the lease is dropped.
 #[derive(Clone, Debug)]

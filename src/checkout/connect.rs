@@ -13,12 +13,12 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
 use tower_service::Service;
 
-use crate::cause::Cause;
-use crate::checkout::watch::Watch;
-use crate::connect_deadline;
+use crate::checkout::span::Watch;
+use crate::connect::deadline;
+use crate::connection::close_reason::Cause;
+use crate::connection::poolable::Poolable;
 use crate::error::{BoxError, CheckoutError, Denied};
 use crate::pool::{Berth, HostPool, Slot, Stop, Whom};
-use crate::poolable::Poolable;
 
 /// A connect under way, and the slot that it is for. Its caller polls it once, which is enough for a connect that need not
 /// wait; then it has a task of its own, so that it goes on when its caller is not polled, and what it makes is left in the
@@ -87,7 +87,7 @@ impl<C: Poolable> Connect<C> {
             poll_fn(|cx| maker.poll_ready(cx)).await?;
             maker.call(target).await
         };
-        let make = connect_deadline::until(begun.checked_add(limit), make);
+        let make = deadline::until(begun.checked_add(limit), make);
         let future = Box::pin(async move {
             match tokio::time::timeout(limit, make).await {
                 Ok(made) => made.map_err(|error: M::Error| CheckoutError::Connect(error.into())),
@@ -284,7 +284,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Moment;
-    use crate::lifespan::Lifespan;
+    use crate::connection::lifespan::Lifespan;
     use crate::pool::{Ask, Limits, Pool, Verdict};
     use crate::target::Target;
 

@@ -9,14 +9,14 @@ use std::time::Duration;
 use tokio::time::Sleep;
 use tower_service::Service;
 
-use crate::cause::Cause;
 use crate::checkout::connect::{Connect, Ended};
 use crate::checkout::service::Parts;
-use crate::checkout::watch::Watch;
+use crate::checkout::span::Watch;
 use crate::clock::{Clock, Moment};
+use crate::connection::close_reason::Cause;
+use crate::connection::poolable::{Liveness, Poolable};
 use crate::error::{BoxError, CheckoutError, Denied};
 use crate::pool::{Ask, Berth, Slot, Spoiled, Turn, Verdict, Waiter};
-use crate::poolable::{Liveness, Poolable};
 use crate::target::{Reuse, Target};
 
 /// Resolves to a connection.

@@ -6,8 +6,8 @@ use tower_layer::Layer;
 
 use crate::agent::{AgentHandle, Books};
 use crate::checkout::Checkout;
+use crate::connection::poolable::Poolable;
 use crate::pool::{Limits, Pool};
-use crate::poolable::Poolable;
 
 /// Makes [`Checkout`] services, each with a pool of its own.
 ///

@@ -3,9 +3,9 @@
 mod connect;
 mod future;
 mod layer;
+mod prewarm;
 mod service;
-mod warm;
-mod watch;
+mod span;
 
 pub use future::CheckoutFuture;
 pub use layer::CheckoutLayer;

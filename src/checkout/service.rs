@@ -6,9 +6,9 @@ use tower_service::Service;
 
 use crate::agent::Warm;
 use crate::checkout::CheckoutFuture;
+use crate::connection::poolable::Poolable;
 use crate::error::{BoxError, CheckoutError};
 use crate::pool::{Berth, Pool};
-use crate::poolable::Poolable;
 use crate::target::Target;
 
 /// Gives out connections: an idle one, or one that another caller gives back, or a new one of `M`, or, where a limit is

@@ -3,14 +3,15 @@
 //! Any [`MakeConnection`](tower::make::MakeConnection) of [`Destination`](crate::Destination)s will do. A connector of URIs,
 //! such as those of hyper-util, becomes one in a [`UriConnector`].
 
+pub(crate) mod deadline;
 mod default;
 mod dial;
-#[cfg(feature = "proxy")]
-mod hop;
 mod options;
 mod probe;
 #[cfg(feature = "proxy")]
-mod proxied;
+mod proxy;
+#[cfg(feature = "proxy")]
+mod proxy_conn;
 mod resolve;
 mod socket;
 #[cfg(feature = "proxy")]
@@ -29,16 +30,16 @@ use std::any::Any;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use crate::bond::Addresses;
+use crate::connection::shared::Addresses;
 
 #[cfg(feature = "proxy")]
-pub use crate::proxy::Proxy;
+pub use crate::target::proxy::Proxy;
 #[cfg(feature = "tls")]
-pub use crate::tls_config::TlsConfig;
+pub use crate::target::tls_config::TlsConfig;
 pub use default::{DefaultConnecting, DefaultConnector};
 pub use probe::Probe;
 #[cfg(feature = "proxy")]
-pub use proxied::{Proxied, ProxiedConnecting, ProxiedLayer};
+pub use proxy::{Proxied, ProxiedConnecting, ProxiedLayer};
 pub use socket::Socket;
 pub use tcp::{Tcp, TcpConnecting, TcpConnector};
 #[cfg(feature = "tls")]

@@ -2,13 +2,13 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::bond::Close;
 #[cfg(feature = "tls")]
 use crate::connect::MaybeTls;
 use crate::connect::Tcp;
 #[cfg(unix)]
 use crate::connect::Unix;
-use crate::poolable::Liveness;
+use crate::connection::poolable::Liveness;
+use crate::connection::shared::Close;
 
 /// A look at a transport that is in use elsewhere: whether it was closed, or written to unasked, while it was idle.
 ///

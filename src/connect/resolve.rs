@@ -6,10 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 use hyper_util::client::legacy::connect::dns::Name;
 use tower_service::Service;
 
-use crate::connect_error::ConnectError;
 use crate::error::BoxError;
-use crate::lookup::Lookup;
-use crate::route::Family;
+use crate::error::connect::ConnectError;
+use crate::target::lookup::Lookup;
+use crate::target::route::Family;
 
 /// The addresses of a host, at least one, as the resolver gives them: those of another family left out, and each with the
 /// port to connect to.

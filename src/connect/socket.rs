@@ -9,10 +9,10 @@ use std::task::{Context, Poll};
 use socket2::{SockRef, Socket as Socket2};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::bond::Close;
 use crate::connect::Probe;
 use crate::connect::probe::Look;
-use crate::poolable::Liveness;
+use crate::connection::poolable::Liveness;
+use crate::connection::shared::Close;
 
 /// A stream of tokio's that can be had in two halves, of which each has the socket.
 #[expect(

@@ -10,9 +10,9 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower_service::Service;
 
-use crate::connect::hop::Hop;
+use crate::connect::proxy_conn::Hop;
 use crate::error::BoxError;
-use crate::proxy::{Protocol, Proxy};
+use crate::target::proxy::{Protocol, Proxy};
 
 /// Asks the proxy at the other end of `hop` for a tunnel to `origin`, a name or an address, and gives the transport back.
 pub(super) async fn tunnel<C>(hop: Hop<C>, proxy: &Proxy, origin: Uri) -> Result<C, BoxError>

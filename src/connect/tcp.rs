@@ -13,18 +13,18 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tower_service::Service;
 
-use crate::bond::Addresses;
 use crate::connect::Socket;
+use crate::connect::deadline;
 use crate::connect::dial::{LEAST_DELAY, Pace, dial, in_order};
 use crate::connect::options::{Options, in_probes, in_seconds};
 use crate::connect::resolve::{literal, resolve};
 use crate::connect::socket::Halves;
-use crate::connect_deadline;
-use crate::connect_error::{ConnectError, FailedAddresses};
+use crate::connection::shared::Addresses;
+use crate::error::connect::{ConnectError, FailedAddresses};
 use crate::error::{BoxError, Error, Kind, TargetError};
-use crate::lookup::Lookup;
-use crate::route::{Family, Route};
 use crate::target::Destination;
+use crate::target::lookup::Lookup;
+use crate::target::route::{Family, Route};
 
 /// TCP: name resolution, and a connection with the first address of a name that answers (happy eyeballs, RFC 8305).
 ///
@@ -226,7 +226,7 @@ impl<R> TcpConnector<R> {
             let addresses = resolve(&mut resolver, &lookup).await?;
             let pace = Pace {
                 delay,
-                deadline: connect_deadline::current(),
+                deadline: deadline::current(),
             };
             let connect = |address| options.connect(address);
             match dial(in_order(addresses), pace, connect).await {
@@ -418,7 +418,7 @@ mod tests {
     async fn a_second_host_is_looked_up_by_the_connectors_resolver_and_family() {
         use std::net::Ipv6Addr;
 
-        use crate::lookup::SideLookup;
+        use crate::target::lookup::SideLookup;
 
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = listener.local_addr().unwrap();

@@ -15,7 +15,7 @@ use tower_service::Service;
 
 use crate::connect::Socket;
 use crate::connect::socket::Halves;
-use crate::connect_error::{ConnectError, reason};
+use crate::error::connect::{ConnectError, reason};
 use crate::error::{BoxError, Error, Kind, TargetError};
 use crate::target::Destination;
 
@@ -187,7 +187,7 @@ impl Halves for UnixStream {
 mod tests {
     use super::*;
     use crate::connect::Probe;
-    use crate::poolable::Liveness;
+    use crate::connection::poolable::Liveness;
 
     /// The runtime has no turn in between: it is the socket that is asked.
     #[tokio::test]

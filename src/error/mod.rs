@@ -2,6 +2,7 @@
 
 mod chain;
 mod checkout;
+pub(crate) mod connect;
 mod send;
 
 use std::error::Error as StdError;
@@ -12,11 +13,11 @@ use std::time::Duration;
 #[cfg(feature = "proxy")]
 use http::{HeaderMap, StatusCode};
 
-use crate::cause::Cause;
-use crate::connect_error::ConnectError;
-use crate::info::ConnectionInfo;
+use crate::connection::close_reason::Cause;
+use crate::connection::info::ConnectionInfo;
+use crate::error::connect::ConnectError;
 #[cfg(feature = "proxy")]
-use crate::proxy::Refusal;
+use crate::target::proxy::Refusal;
 
 pub(crate) use chain::{find, is_gone};
 pub use checkout::{CheckoutError, Denied};

@@ -12,12 +12,12 @@ use http_body_util::combinators::BoxBody;
 use hyper::body::Incoming;
 use tokio::runtime::Handle;
 
-use crate::cause::Cause;
+use crate::connection::close_reason::Cause;
+use crate::connection::info::ConnectionInfo;
+use crate::connection::poolable::Use;
 use crate::error::{BoxError, Error, Kind};
 use crate::exchange::hold::Hold;
 use crate::exchange::layer::Drain;
-use crate::info::ConnectionInfo;
-use crate::poolable::Use;
 
 /// The body of a response. It holds the connection that it comes on, and gives it back where it ends.
 ///

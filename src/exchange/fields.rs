@@ -7,7 +7,7 @@ use http::{Method, Request, Version};
 use http_body::Body;
 
 use crate::exchange::tokens;
-use crate::key::Key;
+use crate::target::key::Key;
 use crate::target::{Destination, Target};
 
 /// Adds `Host`, and the length of a body that has none, where the caller set neither.

@@ -8,15 +8,15 @@ use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use crate::cause::Cause;
+use crate::connection::close_reason::Cause;
+use crate::connection::info::ConnectionInfo;
+use crate::connection::poolable::{Poolable, Use};
 use crate::error::{BoxError, Error, SendError};
 use crate::exchange::hint::{self, Hint};
 use crate::exchange::hold::Hold;
 use crate::exchange::layer::Settings;
 use crate::exchange::time_limits::TimeLimits;
 use crate::exchange::{Body, fields, request, to_proxy};
-use crate::info::ConnectionInfo;
-use crate::poolable::{Poolable, Use};
 use crate::target::{Destination, Target};
 
 pin_project! {

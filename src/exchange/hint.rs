@@ -9,8 +9,8 @@ use http::{Response, Version};
 use http_body::Body;
 
 use crate::clock::Limit;
+use crate::connection::lifespan::Word;
 use crate::exchange::tokens::{has, is_option, tokens};
-use crate::lifespan::Word;
 
 /// RFC 2068 §19.7.1.1; its parameters are from draft-thomson-hybi-http-timeout.
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");

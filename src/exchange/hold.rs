@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-use crate::poolable::Use;
+use crate::connection::poolable::Use;
 
 /// A use that is over, and whose connection will be free in a moment: its driver is at work on another thread.
 ///

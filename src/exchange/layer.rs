@@ -4,7 +4,7 @@ use tower_layer::Layer;
 
 use crate::clock::Limit;
 use crate::exchange::Exchange;
-use crate::route::Route;
+use crate::target::route::Route;
 
 /// Makes [`Exchange`] services.
 ///

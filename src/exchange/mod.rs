@@ -27,7 +27,7 @@ pub use service::Exchange;
 pub(crate) fn said<R: http_body::Body>(
     response: &http::Response<R>,
     margin: std::time::Duration,
-) -> (crate::lifespan::Word, bool) {
+) -> (crate::connection::lifespan::Word, bool) {
     let hint = hint::read(response, margin.into());
     (hint.word, hint.is_last)
 }

@@ -11,11 +11,11 @@ use crate::error::TargetError;
 use crate::exchange::layer::{Settings, Timeouts};
 use crate::exchange::time_limits::TimeLimits;
 use crate::exchange::{credentials, fields, to_proxy};
-use crate::extensions::{
+use crate::target::extensions::{
     InactivityTimeout, OnFreshConnection, OneShot, Partition, RequestTimeout, ResponseTimeout,
     is_repeatable,
 };
-use crate::route::Route;
+use crate::target::route::Route;
 use crate::target::{Destination, Origin, Reuse, Target};
 
 /// Takes the origin out of the request's URI and leaves what is sent of it. Says how long the exchange may take, where that
@@ -262,7 +262,7 @@ mod tests {
 
     use super::*;
     use crate::exchange::ExchangeLayer;
-    use crate::key::Key;
+    use crate::target::key::Key;
 
     fn settings(layer: ExchangeLayer) -> Settings {
         layer.settings()

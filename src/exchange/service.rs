@@ -5,13 +5,13 @@ use http::{Extensions, Request, Response};
 use http_body::Body as HttpBody;
 use tower_service::Service;
 
+use crate::connection::poolable::Poolable;
 use crate::error::{BoxError, Error, SendError};
 use crate::exchange::future::{AskFor, Asked};
 use crate::exchange::layer::Settings;
 use crate::exchange::{Body, ExchangeFuture};
-use crate::poolable::Poolable;
-use crate::route::Route;
 use crate::target::Destination;
+use crate::target::route::Route;
 
 /// Sends each request on a connection of `M`, and holds the connection until the response body has ended.
 ///

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-use crate::bond::Bond;
+use crate::connection::shared::Bond;
 use crate::error::{Error, Kind, TimeoutKind};
 use crate::exchange::layer::Timeouts;
 

@@ -6,9 +6,9 @@ use http::header::{HeaderMap, HeaderName};
 
 use crate::error::TargetError;
 use crate::exchange::tokens;
-#[cfg(feature = "proxy")]
-use crate::route::Route;
 use crate::target::Destination;
+#[cfg(feature = "proxy")]
+use crate::target::route::Route;
 
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 

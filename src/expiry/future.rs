@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use pin_project_lite::pin_project;
 
+use crate::connection::lifespan::Lifespan;
+use crate::connection::poolable::Poolable;
 use crate::expiry::ttl::Age;
-use crate::lifespan::Lifespan;
-use crate::poolable::Poolable;
 
 pin_project! {
     /// Resolves to a connection, with one more limit on it.

@@ -46,7 +46,7 @@ macro_rules! expiry_layer {
         impl<M, T> ::tower_service::Service<T> for $service<M>
         where
             M: ::tower_service::Service<T>,
-            M::Response: $crate::poolable::Poolable,
+            M::Response: $crate::connection::poolable::Poolable,
         {
             type Response = M::Response;
             type Error = M::Error;

@@ -4,11 +4,11 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
-use crate::cause::Cause;
 use crate::clock::Moment;
+use crate::connection::close_reason::Cause;
+use crate::connection::lifespan::Lifespan;
 use crate::expiry::expiry_layer;
 use crate::expiry::future::Limit;
-use crate::lifespan::Lifespan;
 
 /// Connections do not grow older than this, counted from when they were connected (agentkeepalive:
 /// `socketActiveTTL`).

@@ -2,7 +2,7 @@
 
 use http::{Method, Request};
 
-use crate::bond::Bond;
+use crate::connection::shared::Bond;
 
 /// RFC 9112 §3.2.4: through a proxy the target `*` is an absolute URI whose path is empty. No `http::Uri` prints like
 /// that, and hyper writes what it prints: so the request has the path `*`, and the transport leaves that byte out.

@@ -13,15 +13,15 @@ use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::SendRequest;
 use tower_service::Service;
 
-use crate::bond::Bond;
-use crate::cause::Cause;
 use crate::connect::Probe;
+use crate::connection::close_reason::Cause;
+use crate::connection::lifespan::Lifespan;
+use crate::connection::poolable::{Liveness, Poolable};
+use crate::connection::shared::Bond;
 use crate::error::{BoxError, SendError};
 use crate::http1::asterisk;
 use crate::http1::unwritten;
 use crate::http1::upload::{Framing, Upload};
-use crate::lifespan::Lifespan;
-use crate::poolable::{Liveness, Poolable};
 
 /// An HTTP/1 connection: a `Service` for one request at a time.
 ///

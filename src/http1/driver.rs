@@ -9,9 +9,9 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 
-use crate::activity::Activity;
-use crate::bond::Bond;
-use crate::cause::Cause;
+use crate::connection::activity::Activity;
+use crate::connection::close_reason::Cause;
+use crate::connection::shared::Bond;
 
 pin_project! {
     /// Runs a connection until it has closed or is handed on to an upgrade, until it has been silent for too long or its
@@ -216,7 +216,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
-    use crate::bond::TransportGuard;
+    use crate::connection::shared::TransportGuard;
     use crate::http1::transport::Transport;
     use crate::http1::upload::{Framing, Upload};
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Sleep;
 
-use crate::bond::Bond;
+use crate::connection::shared::Bond;
 
 /// Holds a body back until the server says 100, or for a time. After another answer it stays closed: its connection is
 /// then of no use any more, because the server still reads what comes as the body.

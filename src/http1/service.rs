@@ -11,12 +11,12 @@ use tower::make::MakeConnection;
 use tower_service::Service;
 
 use crate::connect::{self, Probe};
+use crate::connection::lifespan::Lifespan;
 use crate::error::BoxError;
 use crate::http1::Http1Connection;
 use crate::http1::driver::Driver;
 use crate::http1::layer::Settings;
 use crate::http1::transport::Transport;
-use crate::lifespan::Lifespan;
 
 /// Makes HTTP/1 connections on the transports of `M`.
 ///

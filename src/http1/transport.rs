@@ -10,8 +10,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use crate::bond::{Bond, TransportGuard};
-use crate::cause::Cause;
+use crate::connection::close_reason::Cause;
+use crate::connection::shared::{Bond, TransportGuard};
 use crate::error::{self, PartlyWritten};
 use crate::http1::interim::Interim;
 use crate::http1::unwritten;

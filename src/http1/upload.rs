@@ -12,7 +12,7 @@ use http::{Method, Request, Version};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use crate::bond::Bond;
+use crate::connection::shared::Bond;
 use crate::error::{BodyFault, BoxError, RequestBodyError};
 use crate::http1::gate::Gate;
 

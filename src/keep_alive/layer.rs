@@ -20,8 +20,8 @@ use crate::expiry::{ActiveTimeoutLayer, IdleEvictionLayer, MaxUsesLayer, TtlLaye
 use crate::http1::HandshakeLayer;
 use crate::keep_alive::KeepAlive;
 use crate::pool::{Limits, Scheduling};
-use crate::route::Route;
 use crate::target::Destination;
+use crate::target::route::Route;
 
 /// Node's `http.Agent` with what agentkeepalive adds, over any connector of [`Destination`]s
 /// ([`MakeConnection<Destination>`](tower::make::MakeConnection)): the whole stack with agentkeepalive's defaults.

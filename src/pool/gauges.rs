@@ -2,9 +2,9 @@
 
 #[cfg(feature = "metrics")]
 use crate::agent::OpenConnections;
-use crate::key::Key;
-use crate::pool::host::Host;
-use crate::poolable::Poolable;
+use crate::connection::poolable::Poolable;
+use crate::pool::key_state::Host;
+use crate::target::key::Key;
 
 pub(super) struct Gauges {
     #[cfg(feature = "metrics")]

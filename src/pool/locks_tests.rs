@@ -7,7 +7,7 @@ use http::Uri;
 
 use super::tests::{ask, at_rest, made};
 use super::*;
-use crate::key::Key;
+use crate::target::key::Key;
 use crate::target::{Reuse, Target};
 
 const HOST: &str = "http://a/";

@@ -1,17 +1,14 @@
 //! The connections that are kept, the callers in line for them, and the one place that decides: use, make or wait.
 
-mod admission;
-mod after;
-mod berth;
+mod config;
+mod deferred;
 #[cfg(test)]
 mod drain_tests;
 mod gauges;
-mod host;
-mod host_pool;
 #[cfg(all(test, tower_keep_alive_loom))]
 mod interleavings;
-mod limits;
-mod line;
+mod key_pool;
+mod key_state;
 mod list;
 #[cfg(test)]
 mod locks_tests;
@@ -20,14 +17,17 @@ mod model_tests;
 #[cfg(test)]
 mod orders_tests;
 mod overdue;
+mod permit;
+mod pooled_conn;
 mod shared;
-mod slot;
-mod sweep;
+mod sweeper;
 mod table;
 #[cfg(test)]
 mod tests;
+mod total_limits;
 #[cfg(test)]
 mod unclaimed_tests;
+mod wait_queue;
 mod waiter;
 
 use std::fmt;
@@ -35,17 +35,17 @@ use std::sync::Arc;
 
 use crate::agent::{AgentHandle, Books};
 use crate::clock::Moment;
+use crate::connection::poolable::Poolable;
 use crate::error::Denied;
-use crate::key::KeyRef;
-use crate::poolable::Poolable;
+use crate::target::key::KeyRef;
 
-pub(crate) use after::Stop;
-pub(crate) use berth::{Berth, Spoiled};
-pub(crate) use host_pool::{HostPool, Verdict};
-pub use limits::{Limits, Scheduling};
-pub(crate) use line::{Ask, Whom};
+pub use config::{Limits, Scheduling};
+pub(crate) use deferred::Stop;
+pub(crate) use key_pool::{HostPool, Verdict};
+pub(crate) use permit::Slot;
+pub(crate) use pooled_conn::{Berth, Spoiled};
 use shared::Shared;
-pub(crate) use slot::Slot;
+pub(crate) use wait_queue::{Ask, Whom};
 pub(crate) use waiter::{Turn, Waiter};
 
 /// What Checkout and Checkin share: the connections of one connector, kept by key, each key behind its own lock.

@@ -3,7 +3,7 @@
 
 use super::tests::{Conn, ask, at_rest, connect, made, turn, waits};
 use super::*;
-use crate::cause::Cause;
+use crate::connection::close_reason::Cause;
 use crate::target::Reuse;
 
 const HOST: &str = "http://a/";

@@ -12,8 +12,8 @@ use std::time::Duration;
 use tokio::runtime::{Handle, Id};
 use tokio::sync::Notify;
 
+use crate::connection::poolable::Poolable;
 use crate::pool::shared::Shared;
-use crate::poolable::Poolable;
 
 /// One task in each runtime that has blocked callers, and for a moment in one where something was left for somebody.
 pub(super) struct Overdue {

@@ -9,22 +9,22 @@ use tokio::time::Instant;
 
 use crate::agent::{Books, Census, ConnectionStatus, Control, Mode};
 use crate::clock::Moment;
+use crate::connection::poolable::Poolable;
 use crate::error::Denied;
-use crate::key::Key;
-use crate::key::KeyRef;
-use crate::pool::admission::{Admission, Step};
-use crate::pool::berth::{Berth, Spoiled};
-use crate::pool::host::Look;
-use crate::pool::host_pool::{HostPool, Verdict};
-use crate::pool::limits::Limits;
-use crate::pool::line::Ask;
+use crate::pool::config::Limits;
+use crate::pool::key_pool::{HostPool, Verdict};
+use crate::pool::key_state::Look;
 use crate::pool::overdue::Overdue;
-use crate::pool::slot::Slot;
-use crate::pool::sweep::Sweeper;
+use crate::pool::permit::Slot;
+use crate::pool::pooled_conn::{Berth, Spoiled};
+use crate::pool::sweeper::Sweeper;
 use crate::pool::table::Table;
-use crate::poolable::Poolable;
+use crate::pool::total_limits::{Admission, Step};
+use crate::pool::wait_queue::Ask;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard};
+use crate::target::key::Key;
+use crate::target::key::KeyRef;
 
 /// How long a connection may take to close while somebody waits for its slot; it is closed from there then. Less, where that
 /// caller's time is short.

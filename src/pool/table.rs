@@ -6,10 +6,10 @@ use std::sync::{Arc, PoisonError};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-use crate::key::{Key, KeyRef};
-use crate::pool::host_pool::HostPool;
-use crate::poolable::Poolable;
+use crate::connection::poolable::Poolable;
+use crate::pool::key_pool::HostPool;
 use crate::sync::RwLock;
+use crate::target::key::{Key, KeyRef};
 
 /// Enough that two cores seldom meet on a lock that is held for one look. A model checker has them all meet on one.
 const SHARDS: usize = if cfg!(tower_keep_alive_loom) { 1 } else { 16 };

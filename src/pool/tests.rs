@@ -9,10 +9,10 @@ use std::time::Duration;
 use http::Uri;
 
 use super::*;
-use crate::cause::Cause;
 use crate::clock::Clock;
-use crate::key::Key;
-use crate::lifespan::Lifespan;
+use crate::connection::close_reason::Cause;
+use crate::connection::lifespan::Lifespan;
+use crate::target::key::Key;
 use crate::target::{Reuse, Target};
 
 /// A connection whose transport goes with it.
@@ -665,7 +665,7 @@ fn a_connection_serves_callers_of_its_own_runtime_only() {
         let _entered = runtime.enter();
         let ask = Ask {
             reuse: Reuse::Any,
-            runtime: crate::pool::berth::current_runtime(),
+            runtime: crate::pool::pooled_conn::current_runtime(),
             returning: false,
         };
         pool.checkout(&Uri::from_static(A).key(), ask, None, Moment::now())

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::tests::{Conn, ask, at_rest, connect, made, turn, waits};
 use super::*;
-use crate::cause::Cause;
+use crate::connection::close_reason::Cause;
 use crate::target::Reuse;
 
 const HOST: &str = "http://a/";

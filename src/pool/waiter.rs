@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tokio::runtime::Id;
 
-use crate::pool::berth::{Berth, Spoiled};
-use crate::pool::host_pool::HostPool;
-use crate::pool::line::Whom;
-use crate::pool::slot::Slot;
-use crate::poolable::Poolable;
+use crate::connection::poolable::Poolable;
+use crate::pool::key_pool::HostPool;
+use crate::pool::permit::Slot;
+use crate::pool::pooled_conn::{Berth, Spoiled};
+use crate::pool::wait_queue::Whom;
 
 /// A place in line. Dropping it leaves the line at once, and passes on what was given to it and not come for.
 pub(crate) struct Waiter<C: Poolable> {

@@ -9,10 +9,10 @@ use reqwest_middleware::{Middleware, Next, Result};
 use tower::ServiceExt;
 use tower_service::Service;
 
+use crate::connection::info::ConnectionInfo;
 use crate::error::{BoxError, Error};
-use crate::extensions::{OnFreshConnection, is_repeatable};
-use crate::info::ConnectionInfo;
 use crate::reqwest::service::{inbound, outbound};
+use crate::target::extensions::{OnFreshConnection, is_repeatable};
 
 /// The last middleware of a `ClientWithMiddleware`: it sends requests over a service such as
 /// [`KeepAlive`](crate::KeepAlive), and never over the client's own `reqwest::Client`.

@@ -4,8 +4,8 @@ use std::mem;
 use reqwest::{Body, Request};
 use tower::retry::Policy;
 
-use crate::extensions::OnFreshConnection;
 use crate::retry::ReusedReset;
+use crate::target::extensions::OnFreshConnection;
 
 /// As for requests of `http`'s, above [`ReqwestLayer`](crate::reqwest::ReqwestLayer). A request whose body is a stream
 /// cannot be sent twice.

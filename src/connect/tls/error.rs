@@ -7,8 +7,8 @@ use std::io;
 use tokio_rustls::rustls::{self, AlertDescription, InvalidMessage, PeerIncompatible};
 
 use crate::connect::tls::certificate;
-use crate::connect_error::{ConnectError, reason};
 use crate::error::BoxError;
+use crate::error::connect::{ConnectError, reason};
 
 /// A host that no certificate could be for.
 pub(super) fn no_name(host: &str) -> ConnectError {

@@ -8,9 +8,9 @@ use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 use tower_layer::Layer;
 
 use crate::connect::tls::Tls;
-use crate::connect::tls::anchors::{Configuration, Settings};
 use crate::connect::tls::pem::{self, PemError};
-use crate::tls_config::TlsConfig;
+use crate::connect::tls::trust_roots::{Configuration, Settings};
+use crate::target::tls_config::TlsConfig;
 
 /// TLS for `https`, over any connector; `http` passes as it is.
 ///

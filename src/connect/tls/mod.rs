@@ -1,6 +1,5 @@
 //! TLS over any connector.
 
-mod anchors;
 mod certificate;
 mod error;
 mod layer;
@@ -9,6 +8,7 @@ mod records;
 mod service;
 mod stream;
 mod trust;
+mod trust_roots;
 
 pub use layer::TlsLayer;
 pub use pem::PemError;

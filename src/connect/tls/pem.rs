@@ -9,7 +9,7 @@ use tokio_rustls::rustls::pki_types::pem::{PemObject, SectionKind};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{self, InconsistentKeys};
 
-use crate::connect_error::reason;
+use crate::error::connect::reason;
 
 /// Why a certificate or a key could not be taken from PEM. The text names what is wrong and what to do; a system's error,
 /// or that of the parser, is the [`source`](StdError::source).

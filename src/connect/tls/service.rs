@@ -13,13 +13,13 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tower_service::Service;
 
 use crate::connect::MaybeTls;
-use crate::connect::tls::anchors::Configuration;
 use crate::connect::tls::error;
 use crate::connect::tls::records::Records;
-use crate::connect_error::ConnectError;
+use crate::connect::tls::trust_roots::Configuration;
 use crate::error::BoxError;
+use crate::error::connect::ConnectError;
 use crate::target::Destination;
-use crate::tls_config::TlsConfig;
+use crate::target::tls_config::TlsConfig;
 
 /// The connector that [`TlsLayer`](crate::connect::TlsLayer) makes of another.
 #[derive(Clone)]

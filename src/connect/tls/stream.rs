@@ -9,13 +9,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::ClientConnection;
 
-use crate::bond::{Addresses, Close};
 use crate::connect::probe::Look;
 use crate::connect::socket::Halves;
 use crate::connect::tls::records::Records;
 use crate::connect::{Probe, Socket, Tcp};
+use crate::connection::poolable::Liveness;
+use crate::connection::shared::{Addresses, Close};
 use crate::error::PartlyWritten;
-use crate::poolable::Liveness;
 
 /// A transport with TLS on it, or without.
 pub struct MaybeTls<IO>(Inner<IO>);

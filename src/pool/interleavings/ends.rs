@@ -6,11 +6,11 @@ use std::task::Poll;
 
 use loom::thread::spawn;
 
-use crate::bond::{Bond, CloseHook, TransportGuard};
-use crate::cause::Cause;
+use crate::connection::close_reason::Cause;
+use crate::connection::poolable::Poolable;
+use crate::connection::shared::{Bond, CloseHook, TransportGuard};
 use crate::pool::interleavings::{A, Scene, explore, wait_for};
 use crate::pool::{Limits, Stop, Verdict};
-use crate::poolable::Poolable;
 
 #[derive(Default)]
 struct Stopped(AtomicBool);

@@ -25,12 +25,12 @@ use std::task::{Context, Poll, Wake, Waker};
 use http::Uri;
 use loom::sync::{Condvar, Mutex};
 
-use crate::bond::TransportGuard;
-use crate::cause::Cause;
 use crate::clock::Moment;
-use crate::lifespan::Lifespan;
+use crate::connection::close_reason::Cause;
+use crate::connection::lifespan::Lifespan;
+use crate::connection::poolable::Poolable;
+use crate::connection::shared::TransportGuard;
 use crate::pool::{Ask, Berth, Limits, Pool, Slot, Spoiled, Turn, Verdict, Waiter};
-use crate::poolable::Poolable;
 use crate::target::{Reuse, Target};
 
 const A: &str = "http://a/";

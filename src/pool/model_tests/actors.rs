@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake};
 
-use crate::bond::{Bond, TransportGuard};
-use crate::cause::Cause;
-use crate::lifespan::Lifespan;
+use crate::connection::close_reason::Cause;
+use crate::connection::lifespan::Lifespan;
+use crate::connection::poolable::Poolable;
+use crate::connection::shared::{Bond, TransportGuard};
 use crate::pool::{Slot, Spoiled, Waiter};
-use crate::poolable::Poolable;
 use crate::target::Reuse;
 
 /// What the model knows of one transport, without asking the pool.

@@ -10,8 +10,8 @@ use http::Uri;
 use super::actors::{Caller, Conn, Line};
 use super::steps::HOSTS;
 use super::world::{World, line};
-use crate::key::Key;
 use crate::pool::{Berth, Scheduling, Slot, Verdict};
+use crate::target::key::Key;
 use crate::target::{Reuse, Target};
 
 /// What the model says of a checkout before the pool decides.

@@ -10,13 +10,13 @@ use http::Uri;
 use super::actors::{Caller, Conn, Driver, Facts, Line, LineLimits, Trace, Wire};
 use super::steps::{End, HOSTS, Made, Setup, Step, Who, millis};
 use crate::agent::{AgentHandle, ConnectionState};
-use crate::cause::Cause;
 use crate::clock::{Clock, Moment};
-use crate::key::Key;
-use crate::lifespan::Lifespan;
+use crate::connection::close_reason::Cause;
+use crate::connection::lifespan::Lifespan;
+use crate::connection::poolable::{Poolable, Use};
 use crate::pool::shared::Shared;
 use crate::pool::{Ask, Berth, HostPool, Limits, Pool, Slot, Spoiled, Stop, Turn, Verdict};
-use crate::poolable::{Poolable, Use};
+use crate::target::key::Key;
 use crate::target::{Reuse, Target};
 
 pub(super) struct World {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use http::header::HeaderValue;
 
-use crate::route::Route;
+use crate::target::route::Route;
 
 pub(crate) static HTTP: &str = "http";
 pub(crate) static HTTPS: &str = "https";

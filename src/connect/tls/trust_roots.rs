@@ -9,9 +9,9 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::connect::tls::error;
 use crate::connect::tls::trust::{Anybody, Verifier};
-use crate::connect_error::ConnectError;
 use crate::error::BoxError;
-use crate::tls_config::for_http_1;
+use crate::error::connect::ConnectError;
+use crate::target::tls_config::for_http_1;
 
 /// What a configuration is made of. Servers are verified against `roots`, or else as `given` says, or else against the
 /// platform's roots.

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::bond::Bond;
 use crate::clock::Moment;
-use crate::key::Key;
-use crate::lifespan::Lifespan;
+use crate::connection::lifespan::Lifespan;
+use crate::connection::shared::Bond;
+use crate::target::key::Key;
 
 /// The connection that served an exchange: on every response body, in the extensions of every response (unless
 /// `info_in_extensions(false)`), and on every [`Error`](crate::Error) that had one.

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::bond::CloseHook;
-use crate::cause::Cause;
-use crate::pool::berth::Berth;
-use crate::pool::host_pool::HostPool;
+use crate::connection::close_reason::Cause;
+use crate::connection::poolable::Poolable;
+use crate::connection::shared::CloseHook;
+use crate::pool::key_pool::HostPool;
 use crate::pool::list::Spot;
-use crate::poolable::Poolable;
+use crate::pool::pooled_conn::Berth;
 
 /// The right to have one connection open. It exists before the connect begins, is with the connection for as long as
 /// its transport lives, and then passes to the next in line: exactly once, because it is dropped once.

@@ -9,12 +9,12 @@ use tokio::sync::Notify;
 
 use crate::agent::event::Listeners;
 use crate::agent::{ConnectionStatus, Status, Warmed};
-use crate::bond::Bond;
-use crate::cause::Cause;
-use crate::key::Key;
+use crate::connection::close_reason::Cause;
+use crate::connection::shared::Bond;
 use crate::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 use crate::target::Destination;
+use crate::target::key::Key;
 
 /// Held by handles and pools alike, and by a pool for as long as one of its connections lives.
 pub(crate) struct Books {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Around, Host};
-use crate::pool::limits::Limits;
-use crate::poolable::Poolable;
+use crate::connection::poolable::Poolable;
+use crate::pool::config::Limits;
 
 /// When callers in line were last given something, as far as looks have seen: while others are served, a caller waits for
 /// its turn, and not for a connection that does not close.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::lifespan::Lifespan;
+use crate::connection::lifespan::Lifespan;
 use crate::target::Target;
 
 /// A span around one checkout, if there is anybody to see it.
@@ -20,7 +20,7 @@ impl Watch {
         {
             use tracing::field::{Empty, display};
 
-            use crate::key::Key;
+            use crate::target::key::Key;
 
             let span = tracing::debug_span!(
                 target: crate::agent::TARGET,

@@ -9,8 +9,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::clock::Moment;
+use crate::connection::poolable::Poolable;
 use crate::pool::shared::Shared;
-use crate::poolable::Poolable;
 
 /// One timer for a whole pool, on the earliest deadline. A connection that is given back costs one comparison, unless
 /// its deadline is the earliest of all.
@@ -127,7 +127,7 @@ async fn sweep<C: Poolable>(watch: Watch, pool: Weak<Shared<C>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cause::Cause;
+    use crate::connection::close_reason::Cause;
     use crate::pool::tests::{at_rest, made};
     use crate::pool::{Limits, Pool};
 

@@ -5,8 +5,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use crate::bond::{BODY_FAILED, Bond, HTTP10, RESTS};
-use crate::cause::Cause;
+use crate::connection::close_reason::Cause;
+use crate::connection::shared::{BODY_FAILED, Bond, HTTP10, RESTS};
 use crate::error::RequestBodyError;
 use crate::sync::atomic::Ordering;
 

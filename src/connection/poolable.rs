@@ -2,8 +2,8 @@
 
 use std::task::{Context, Poll};
 
-use crate::bond::CloseHook;
-use crate::lifespan::Lifespan;
+use crate::connection::lifespan::Lifespan;
+use crate::connection::shared::CloseHook;
 
 /// A connection that can be kept and used again.
 ///

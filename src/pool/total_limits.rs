@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use crate::pool::host_pool::HostPool;
-use crate::pool::limits::Limits;
+use crate::pool::config::Limits;
+use crate::pool::key_pool::HostPool;
 use crate::pool::list::{Linked, Links, List};
 
 pub(super) struct Admission<C> {

@@ -8,22 +8,22 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::agent::{Books, Census, ConnectionStatus, EventKind, Mode};
-use crate::cause::Cause;
 use crate::clock::Moment;
+use crate::connection::close_reason::Cause;
+use crate::connection::lifespan::Lifespan;
+use crate::connection::poolable::Poolable;
 use crate::error::Denied;
-use crate::key::Key;
-use crate::lifespan::Lifespan;
-use crate::pool::after::{After, Stop};
-use crate::pool::berth::{Berth, Spoiled};
+use crate::pool::deferred::{After, Stop};
 use crate::pool::gauges::{Counts, Gauges};
-use crate::pool::host::{Around, Host, Seen, Taken};
-use crate::pool::line::{Ask, Gift, Whom};
+use crate::pool::key_state::{Around, Host, Seen, Taken};
+use crate::pool::permit::Slot;
+use crate::pool::pooled_conn::{Berth, Spoiled};
 use crate::pool::shared::Shared;
-use crate::pool::slot::Slot;
+use crate::pool::wait_queue::{Ask, Gift, Whom};
 use crate::pool::waiter::Waiter;
-use crate::poolable::Poolable;
 use crate::sync::{Mutex, MutexGuard};
 use crate::target::Reuse;
+use crate::target::key::Key;
 
 pub(crate) struct HostPool<C> {
     key: Key,

@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 #[cfg(feature = "proxy")]
 use std::sync::{Arc, OnceLock};
 
-use crate::route::Family;
 use crate::target::Destination;
+use crate::target::route::Family;
 
 /// A host whose addresses are wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]

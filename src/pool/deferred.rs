@@ -4,11 +4,11 @@ use std::sync::{Arc, Weak};
 use std::task::Waker;
 
 use crate::agent::EventKind;
-use crate::bond::Bond;
-use crate::cause::Cause;
-use crate::pool::berth::Berth;
-use crate::pool::host_pool::HostPool;
-use crate::poolable::Poolable;
+use crate::connection::close_reason::Cause;
+use crate::connection::poolable::Poolable;
+use crate::connection::shared::Bond;
+use crate::pool::key_pool::HostPool;
+use crate::pool::pooled_conn::Berth;
 
 /// A connect under way, as the pool knows it.
 pub(crate) trait Stop: Send + Sync {

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 #[cfg(feature = "proxy")]
-use crate::proxy::Proxy;
+use crate::target::proxy::Proxy;
 #[cfg(feature = "tls")]
-use crate::tls_config::TlsConfig;
+use crate::target::tls_config::TlsConfig;
 
 /// A request extension: how the connection for this request is made, where the connector is not to choose. Connections
 /// are shared only between requests of equal routes, and the names of pools show it.

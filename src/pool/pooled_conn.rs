@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::runtime::{Handle, Id};
 
 use crate::agent::EventKind;
-use crate::cause::Cause;
 use crate::clock::Moment;
-use crate::pool::host_pool::HostPool;
+use crate::connection::close_reason::Cause;
+use crate::connection::poolable::Poolable;
+use crate::pool::key_pool::HostPool;
 use crate::pool::list::Spot;
-use crate::poolable::Poolable;
 
 /// Made once a connection, and moved with it ever after: from the pool into the connection's lifespan when it is taken,
 /// from there into its lease, and back. So a lease, and what a response body holds, cost no allocation.

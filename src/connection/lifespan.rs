@@ -11,9 +11,9 @@ use foldhash::quality::RandomState;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::bond::{Bond, CloseHook, TransportGuard};
-use crate::cause::Cause;
 use crate::clock::{Limit, Moment};
+use crate::connection::close_reason::Cause;
+use crate::connection::shared::{Bond, CloseHook, TransportGuard};
 
 /// How long one connection may be kept, and what is tied to its end.
 ///

@@ -16,10 +16,10 @@ use slab::Slab;
 use tokio::runtime::Id;
 use tokio::time::Instant;
 
-use crate::pool::after::After;
-use crate::pool::berth::{Berth, current_runtime};
+use crate::connection::poolable::Poolable;
+use crate::pool::deferred::After;
 use crate::pool::list::{Linked, Links, List};
-use crate::poolable::Poolable;
+use crate::pool::pooled_conn::{Berth, current_runtime};
 use crate::target::{Reuse, Target};
 
 /// The tickets of those who are not urgent: behind all who are.

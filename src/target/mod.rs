@@ -1,5 +1,15 @@
 //! Where a connection is wanted to, and on what terms.
 
+pub(crate) mod authority;
+pub(crate) mod extensions;
+pub(crate) mod key;
+pub(crate) mod lookup;
+#[cfg(feature = "proxy")]
+pub(crate) mod proxy;
+pub(crate) mod route;
+#[cfg(feature = "tls")]
+pub(crate) mod tls_config;
+
 use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
@@ -9,12 +19,12 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use tokio::time::Instant;
 
 use crate::error::{Error, Kind, TargetError};
-use crate::extensions::Partition;
-use crate::key::{self, Key, KeyRef};
+use crate::target::authority::Place;
+use crate::target::extensions::Partition;
+use crate::target::key::{Key, KeyRef};
 #[cfg(feature = "proxy")]
-use crate::lookup::SideLookup;
-use crate::place::Place;
-use crate::route::Route;
+use crate::target::lookup::SideLookup;
+use crate::target::route::Route;
 
 /// Where a connection is wanted to, and on what terms. Implement it for a target type of your own to pool connections
 /// of any kind.

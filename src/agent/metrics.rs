@@ -8,7 +8,7 @@ use std::time::Duration;
 use metrics::{Gauge, Label, counter, gauge, histogram};
 
 use crate::agent::EventKind;
-use crate::key::Key;
+use crate::target::key::Key;
 
 const OPEN: &str = "http.client.open_connections";
 const DURATION: &str = "http.client.connection.duration";

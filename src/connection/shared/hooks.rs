@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::Bond;
-use crate::cause::Cause;
+use crate::connection::close_reason::Cause;
 
 /// What stands for a connection's transport: kept beside it, and dropped after it.
 ///

@@ -9,12 +9,12 @@ use tokio::time::Instant;
 
 use super::{Around, Connecting, Host, Look, Seen, Stage, stuck};
 use crate::agent::Mode;
-use crate::cause::Cause;
 use crate::clock::Moment;
-use crate::pool::after::Stop;
-use crate::pool::berth::{Berth, Spoiled};
-use crate::pool::line::{Missing, Whom};
-use crate::poolable::Poolable;
+use crate::connection::close_reason::Cause;
+use crate::connection::poolable::Poolable;
+use crate::pool::deferred::Stop;
+use crate::pool::pooled_conn::{Berth, Spoiled};
+use crate::pool::wait_queue::{Missing, Whom};
 
 impl<C: Poolable> Host<C> {
     /// The connect is in a task of its own.

@@ -15,16 +15,16 @@ use std::time::Duration;
 
 use tokio::task::AbortHandle;
 
-use crate::activity::Activity;
-use crate::bond::request::Rest;
-use crate::bond::timeouts::ExchangeTimeouts;
-use crate::cause::Cause;
 use crate::clock::Moment;
+use crate::connection::activity::Activity;
+use crate::connection::close_reason::Cause;
+use crate::connection::expectation::Expectation;
+use crate::connection::shared::request::Rest;
+use crate::connection::shared::timeouts::ExchangeTimeouts;
 use crate::error::RequestBodyError;
-use crate::expectation::Expectation;
-use crate::key::Key;
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering};
 use crate::sync::{Mutex, MutexGuard};
+use crate::target::key::Key;
 
 pub use hooks::{CloseHook, TransportGuard};
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-use crate::activity::Activity;
-use crate::bond::{Bond, TIMED};
-use crate::cause::Cause;
+use crate::connection::activity::Activity;
+use crate::connection::close_reason::Cause;
+use crate::connection::shared::{Bond, TIMED};
 use crate::error::TimeoutKind;
 use crate::sync::atomic::Ordering;
 

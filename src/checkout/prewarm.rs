@@ -9,9 +9,9 @@ use tower_service::Service;
 use crate::agent::{Warm, Warmed, Warming};
 use crate::checkout::connect::{Connect, Ended};
 use crate::checkout::service::Parts;
-use crate::checkout::watch::Watch;
+use crate::checkout::span::Watch;
+use crate::connection::poolable::Poolable;
 use crate::error::{BoxError, CheckoutError, Error};
-use crate::poolable::Poolable;
 use crate::target::{Destination, Target};
 
 impl<M, C> Warm for Parts<M, C>

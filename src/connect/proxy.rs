@@ -13,14 +13,14 @@ use tower::make::MakeConnection;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::connect::hop::Hop;
+use crate::connect::proxy_conn::Hop;
 use crate::connect::resolve::resolve;
 use crate::connect::{socks, tunnel};
-use crate::connect_error::ConnectError;
+use crate::error::connect::ConnectError;
 use crate::error::{BoxError, Error, Kind, TargetError};
-use crate::lookup::{Lookup, SideLookup};
-use crate::proxy::Proxy;
 use crate::target::Destination;
+use crate::target::lookup::{Lookup, SideLookup};
+use crate::target::proxy::Proxy;
 
 /// Makes [`Proxied`] connectors.
 ///
