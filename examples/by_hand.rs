@@ -16,14 +16,14 @@ use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_keep_alive::connect::TcpConnector;
 use tower_keep_alive::{
     CheckinLayer, CheckoutLayer, Destination, ExchangeLayer, HandshakeLayer, IdleEvictionLayer,
-    Limits, MaxUsesLayer, TtlLayer,
+    MaxUsesLayer, PoolConfig, TtlLayer,
 };
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let url = start_server().await?;
 
-    let checkout = CheckoutLayer::new(Limits::new().max_connections_per_host(2));
+    let checkout = CheckoutLayer::new(PoolConfig::new().max_connections_per_host(2));
     let agent = checkout.handle();
     let client = ServiceBuilder::new()
         // Request -> Response: one connection for each request, held until the body has ended.

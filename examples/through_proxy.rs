@@ -15,7 +15,7 @@ use http::StatusCode;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::client::proxy::matcher::Matcher;
 use tower::{ServiceBuilder, ServiceExt};
-use tower_keep_alive::connect::{ProxiedLayer, Proxy, TcpConnector, TlsLayer};
+use tower_keep_alive::connect::{Proxy, ProxyLayer, TcpConnector, TlsLayer};
 use tower_keep_alive::{KeepAlive, KeepAliveLayer, Route};
 
 #[tokio::main]
@@ -44,7 +44,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .layer(layer)
         // For `https`: it goes through a tunnel, and ends at the origin.
         .layer(TlsLayer::new())
-        .layer(ProxiedLayer::new())
+        .layer(ProxyLayer::new())
         .service(TcpConnector::new());
 
     let other = other.replace("127.0.0.1", "localhost");

@@ -81,11 +81,11 @@ impl Moment {
 }
 
 /// A length of time in half a [`Duration`]'s room: in nanoseconds, up to 584 years. Nothing longer can be told from
-/// [`Limit::NONE`].
+/// [`Nanos::NONE`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Limit(u64);
+pub(crate) struct Nanos(u64);
 
-impl Limit {
+impl Nanos {
     pub(crate) const NONE: Self = Self(u64::MAX);
     pub(crate) const ZERO: Self = Self(0);
 
@@ -99,7 +99,7 @@ impl Limit {
     }
 
     #[inline]
-    pub(crate) const fn of(time: Duration) -> Self {
+    pub(crate) const fn from_duration(time: Duration) -> Self {
         let whole = time.as_secs().saturating_mul(1_000_000_000);
         Self(whole.saturating_add(time.subsec_nanos() as u64))
     }
@@ -119,14 +119,14 @@ impl Limit {
     }
 }
 
-impl From<Duration> for Limit {
+impl From<Duration> for Nanos {
     #[inline]
     fn from(time: Duration) -> Self {
-        Self::of(time)
+        Self::from_duration(time)
     }
 }
 
-impl fmt::Debug for Limit {
+impl fmt::Debug for Nanos {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::NONE => f.write_str("none"),
@@ -205,15 +205,15 @@ mod tests {
             Duration::new(4, 999_999_999),
             Duration::from_secs(18_000_000_000),
         ] {
-            assert_eq!(Limit::from(time).after(start), start.checked_add(time));
+            assert_eq!(Nanos::from(time).after(start), start.checked_add(time));
         }
         for none in [
             Duration::MAX,
             Duration::from_secs(19_000_000_000),
             Duration::from_nanos(u64::MAX),
         ] {
-            assert_eq!(Limit::from(none), Limit::NONE);
-            assert_eq!(Limit::from(none).after(start), None);
+            assert_eq!(Nanos::from(none), Nanos::NONE);
+            assert_eq!(Nanos::from(none).after(start), None);
         }
     }
 

@@ -27,10 +27,10 @@ use tower_service::Service;
 /// # async fn main() -> Result<(), tower_keep_alive::BoxError> {
 /// use http::Uri;
 /// use tower::{ServiceBuilder, ServiceExt};
-/// use tower_keep_alive::ObserveLayer;
+/// use tower_keep_alive::CountConnectsLayer;
 /// use tower_keep_alive::connect::TcpConnector;
 ///
-/// let observe = ObserveLayer::new();
+/// let observe = CountConnectsLayer::new();
 /// let connector = ServiceBuilder::new()
 ///     .layer(observe.clone())
 ///     .service(TcpConnector::new());
@@ -44,11 +44,11 @@ use tower_service::Service;
 /// # }
 /// ```
 #[derive(Clone, Debug, Default)]
-pub struct ObserveLayer {
+pub struct CountConnectsLayer {
     counts: Arc<Counts>,
 }
 
-impl ObserveLayer {
+impl CountConnectsLayer {
     /// One that has counted nothing yet.
     #[must_use]
     pub fn new() -> Self {
@@ -62,18 +62,18 @@ impl ObserveLayer {
     }
 }
 
-impl<S> Layer<S> for ObserveLayer {
-    type Service = Observe<S>;
+impl<S> Layer<S> for CountConnectsLayer {
+    type Service = CountConnects<S>;
 
-    fn layer(&self, inner: S) -> Observe<S> {
-        Observe {
+    fn layer(&self, inner: S) -> CountConnects<S> {
+        CountConnects {
             inner,
             counts: self.counts.clone(),
         }
     }
 }
 
-/// What an [`ObserveLayer`] has counted.
+/// What an [`CountConnectsLayer`] has counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Connects {
@@ -115,20 +115,20 @@ impl fmt::Display for Connects {
     }
 }
 
-/// The service that [`ObserveLayer`] makes: what it wraps, counted.
+/// The service that [`CountConnectsLayer`] makes: what it wraps, counted.
 #[derive(Clone, Debug)]
-pub struct Observe<S> {
+pub struct CountConnects<S> {
     inner: S,
     counts: Arc<Counts>,
 }
 
-impl<S, T> Service<T> for Observe<S>
+impl<S, T> Service<T> for CountConnects<S>
 where
     S: Service<T>,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = ObserveFuture<S::Future>;
+    type Future = CountConnectsFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -136,7 +136,7 @@ where
 
     fn call(&mut self, target: T) -> Self::Future {
         let underway = Underway::new(&self.counts);
-        ObserveFuture {
+        CountConnectsFuture {
             connecting: self.inner.call(target),
             underway,
         }
@@ -150,14 +150,14 @@ pin_project! {
     ///
     /// Dropping it drops the connect, and counts it as abandoned.
     #[derive(Debug)]
-    pub struct ObserveFuture<F> {
+    pub struct CountConnectsFuture<F> {
         #[pin]
         connecting: F,
         underway: Underway,
     }
 }
 
-impl<F, C, E> Future for ObserveFuture<F>
+impl<F, C, E> Future for CountConnectsFuture<F>
 where
     F: Future<Output = Result<C, E>>,
 {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::Response;
 use http_body_util::Empty;
 
-use crate::clock::Limit;
+use crate::clock::Nanos;
 use crate::exchange;
 
 /// What a response says about its connection. `None` says nothing.
@@ -27,7 +27,7 @@ pub fn said<R>(response: &Response<R>, margin: Duration) -> Said {
     head.headers_mut().clone_from(response.headers());
     let (word, is_last) = exchange::said(&head, margin);
     Said {
-        idle: (word.idle != Limit::NONE).then(|| word.idle.time()),
+        idle: (word.idle != Nanos::NONE).then(|| word.idle.time()),
         uses: (word.uses != u64::MAX).then_some(word.uses),
         is_last,
     }

@@ -91,7 +91,7 @@
 //! Nobody else waits for such a future:
 //!
 //! - A connection, or the right to make one, that it was given and does not come for goes to the next in line after 5 ms
-//!   ([`Limits::hand_over_timeout`]). If nobody waits, the connection is idle, and ages.
+//!   ([`PoolConfig::hand_over_timeout`]). If nobody waits, the connection is idle, and ages.
 //! - A connect that has begun goes on in a task of its own. What it makes is left for the future, and then for others.
 //! - A connection whose place is needed is closed from where it is needed, if its own runtime does not close it within
 //!   50 ms. The same goes for a connect whose time is up. A transport that is not of [`connect`] needs a way to be closed for
@@ -132,9 +132,9 @@
 //! | feature | what it adds |
 //! |---|---|
 //! | `tls`, on by default | `https`, by [`connect::TlsLayer`]; needs a C compiler |
-//! | `serde` | [`Status`], [`Key`] and [`Cause`] serialize; a status to agentkeepalive's object |
+//! | `serde` | [`Status`], [`Key`] and [`CloseReason`] serialize; a status to agentkeepalive's object |
 //! | `json` | [`Body::json`]: a response body as JSON |
-//! | `proxy` | [`connect::ProxiedLayer`], requests through proxies of HTTP and of SOCKS |
+//! | `proxy` | [`connect::ProxyLayer`], requests through proxies of HTTP and of SOCKS |
 //! | `tracing` | a span for each checkout, and an event for whatever happens to a connection |
 //! | `metrics` | counters, gauges and histograms through the `metrics` facade |
 //! | `reqwest` | the module `reqwest`: requests and responses of reqwest's over the agent |
@@ -179,12 +179,12 @@ pub use agent::{
 pub use checkin::{Checkin, CheckinFuture, CheckinLayer, Lease};
 pub use checkout::{Checkout, CheckoutFuture, CheckoutLayer};
 pub use clock::{Clock, Moment};
-pub use connection::close_reason::Cause;
+pub use connection::close_reason::CloseReason;
 pub use connection::info::ConnectionInfo;
 pub use connection::lifespan::{Deadline, Lifespan};
-pub use connection::poolable::{Liveness, Poolable, Use};
+pub use connection::poolable::{ErasedLease, Liveness, Poolable};
 pub use connection::shared::{CloseHook, TransportGuard};
-pub use count_connects::{Connects, Observe, ObserveFuture, ObserveLayer};
+pub use count_connects::{Connects, CountConnects, CountConnectsFuture, CountConnectsLayer};
 pub use error::{BoxError, CheckoutError, Denied, Error, SendError, TimeoutKind};
 pub use exchange::{Body, Exchange, ExchangeFuture, ExchangeLayer};
 pub use expiry::{
@@ -193,7 +193,7 @@ pub use expiry::{
 };
 pub use http1::{Handshake, HandshakeFuture, HandshakeLayer, Http1Connection, Http1Future};
 pub use keep_alive::{KeepAlive, KeepAliveFuture, KeepAliveLayer, RequestBody};
-pub use pool::{Limits, Pool, Scheduling};
+pub use pool::{Pool, PoolConfig, Scheduling};
 pub use target::extensions::{
     InactivityTimeout, OneShot, Partition, RequestTimeout, ResponseTimeout,
 };

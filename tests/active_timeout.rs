@@ -13,7 +13,7 @@ use support::{Conn, Gate, Server, eventually};
 use tokio::time::Instant;
 use tower::{Layer, ServiceExt};
 use tower_keep_alive::{
-    AgentHandle, Body, Cause, Error, InactivityTimeout, KeepAliveLayer, TimeoutKind,
+    AgentHandle, Body, CloseReason, Error, InactivityTimeout, KeepAliveLayer, TimeoutKind,
 };
 
 const T: Duration = Duration::from_millis(100);
@@ -196,7 +196,7 @@ async fn silence_in_a_last_answer_is_its_cause() {
     assert_eq!(error.timeout_kind(), Some(TimeoutKind::Inactivity));
     at_rest(&handle).await;
     let status = handle.status();
-    assert_eq!(status.closes, [(Cause::Silence, 1)].into());
+    assert_eq!(status.closes, [(CloseReason::Silence, 1)].into());
     assert_eq!((status.timeouts, status.errors), (1, 1));
 }
 

@@ -15,7 +15,7 @@ use support::agent::{Req, agent, agent_paused, at_rest, fetch, get, post, read, 
 use support::{Conn, Gate, Server, not_over_tls, script};
 use tokio::time::{Instant, sleep};
 use tower_keep_alive::{
-    Error, ExchangeLayer, IdleEvictionLayer, KeepAliveLayer, Limits, MaxUsesLayer, TimeoutKind,
+    Error, ExchangeLayer, IdleEvictionLayer, KeepAliveLayer, MaxUsesLayer, PoolConfig, TimeoutKind,
     TtlLayer,
 };
 
@@ -157,13 +157,13 @@ fn settings_that_make_no_sense_panic_with_their_names() {
         let _ = Layer::new().max_connections_per_host(0);
     });
     told("max_connections_per_host", &|| {
-        let _ = Limits::new().max_connections_per_host(0);
+        let _ = PoolConfig::new().max_connections_per_host(0);
     });
     told("max_connections", &|| {
         let _ = Layer::new().max_connections(0);
     });
     told("max_connections", &|| {
-        let _ = Limits::new().max_connections(0);
+        let _ = PoolConfig::new().max_connections(0);
     });
     told("max_uses", &|| {
         let _ = Layer::new().max_uses(0);

@@ -16,7 +16,7 @@ use hyper_util::client::legacy::connect::dns::Name;
 use support::agent::{agent_over, at_rest, fetch, get, send};
 use support::{RefusingPort, Server, script};
 use tower::{Layer, Service};
-use tower_keep_alive::connect::{ProxiedLayer, Proxy, TcpConnector};
+use tower_keep_alive::connect::{Proxy, ProxyLayer, TcpConnector};
 use tower_keep_alive::{BoxError, Error, KeepAliveLayer, Route};
 
 #[cfg(target_os = "linux")]
@@ -197,7 +197,7 @@ async fn a_local_address_that_cannot_be_bound_is_named() {
 #[tokio::test]
 async fn a_proxy_that_cannot_be_connected_to_is_told_with_its_address() {
     let nobody = RefusingPort::new();
-    let connector = ProxiedLayer::new().layer(TcpConnector::new());
+    let connector = ProxyLayer::new().layer(TcpConnector::new());
     let (client, handle) = agent_over(KeepAliveLayer::new(), connector);
     let proxy: Proxy = nobody.url("").parse().unwrap();
     let mut request = get("http://origin.test/");

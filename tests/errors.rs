@@ -30,7 +30,7 @@ use tower::timeout::TimeoutLayer;
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_keep_alive::retry::ReusedReset;
 use tower_keep_alive::{
-    BoxError, Cause, CheckoutError, Denied, Destination, Error, KeepAlive, KeepAliveLayer,
+    BoxError, CheckoutError, CloseReason, Denied, Destination, Error, KeepAlive, KeepAliveLayer,
     Partition, TimeoutKind,
 };
 
@@ -107,7 +107,10 @@ async fn upload_fails(body: Breaks) -> Error {
     eventually("the server sees it go", || server.open() == 0).await;
     assert_eq!((server.accepted(), server.requests()), (1, 1));
     at_rest(&handle).await;
-    assert_eq!(handle.status().closes.get(&Cause::Abandoned), Some(&1));
+    assert_eq!(
+        handle.status().closes.get(&CloseReason::Abandoned),
+        Some(&1)
+    );
     error
 }
 

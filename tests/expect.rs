@@ -9,7 +9,7 @@ use http::{HeaderValue, StatusCode, Version};
 use support::agent::{Client, Req, agent, agent_over, at_rest, fetch, get, post, read, send};
 use support::{Conn, Gate, Server, eventually};
 use tokio::time::Instant;
-use tower_keep_alive::{AgentHandle, Cause, KeepAliveLayer};
+use tower_keep_alive::{AgentHandle, CloseReason, KeepAliveLayer};
 
 const CONTINUE: &str = "HTTP/1.1 100 Continue\r\n\r\n";
 const HINTS: &str = "HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n";
@@ -191,7 +191,7 @@ async fn after_a_final_answer_no_body_goes_and_the_connection_is_closed() {
             "{status}"
         );
         eventually("it is closed", || server.open() == 1).await;
-        assert_eq!(handle.status().closes[&Cause::Abandoned], 1);
+        assert_eq!(handle.status().closes[&CloseReason::Abandoned], 1);
         at_rest(&handle).await;
     }
 }
@@ -244,7 +244,7 @@ async fn a_caller_who_leaves_while_the_body_waits_loses_nothing_but_the_request(
     }
     let answer = tokio::time::timeout(LONG, fetch(&client, server.url("/"))).await;
     assert_eq!(answer.expect("the place is free").unwrap().body, "ok");
-    assert_eq!(handle.status().closes[&Cause::Abandoned], 3);
+    assert_eq!(handle.status().closes[&CloseReason::Abandoned], 3);
     at_rest(&handle).await;
 }
 

@@ -17,8 +17,8 @@ use support::agent::{Req, agent, agent_over, at_rest, fetch, get, post, read, se
 use support::{Conn, Fault, Head, Server, TrapConnector, eventually, script};
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_keep_alive::{
-    AgentHandle, Body, Cause, CheckinLayer, CheckoutLayer, Error, ExchangeLayer, HandshakeLayer,
-    KeepAliveLayer, Limits, OneShot,
+    AgentHandle, Body, CheckinLayer, CheckoutLayer, CloseReason, Error, ExchangeLayer,
+    HandshakeLayer, KeepAliveLayer, OneShot, PoolConfig,
 };
 
 fn with(mut request: Req, fields: &[(&'static str, &'static str)]) -> Req {
@@ -144,7 +144,7 @@ async fn an_upgrade_that_is_refused_leaves_no_connection_without_keep_alive() {
     }
     eventually("both are closed", || server.open() == 0).await;
     assert_eq!(server.accepted(), 2);
-    assert_eq!(handle.status().closes[&Cause::Final], 2);
+    assert_eq!(handle.status().closes[&CloseReason::Final], 2);
     at_rest(&handle).await;
 }
 
@@ -165,7 +165,7 @@ async fn close_is_added_to_the_options_of_the_caller() {
         assert_eq!(all(head, "connection"), ["x-hop, close"]);
         assert_eq!(head.header("x-hop"), Some("1"));
         eventually("it is closed", || server.open() == 0).await;
-        assert_eq!(handle.status().closes[&Cause::Final], 1);
+        assert_eq!(handle.status().closes[&CloseReason::Final], 1);
         at_rest(&handle).await;
     }
 }
@@ -244,7 +244,7 @@ async fn an_option_that_can_be_read_counts_beside_odd_bytes() {
         assert!(!answer.info.is_reused());
     }
     eventually("both are closed", || server.open() == 0).await;
-    assert_eq!(handle.status().closes[&Cause::Final], 2);
+    assert_eq!(handle.status().closes[&CloseReason::Final], 2);
     at_rest(&handle).await;
 
     let server = Server::ok().await;
@@ -271,7 +271,7 @@ async fn a_hint_that_can_be_read_counts_beside_odd_bytes() {
     fetch(&client, server.url("/")).await.unwrap();
     // The margin of a second leaves it no time.
     eventually("it is closed", || server.open() == 0).await;
-    assert_eq!(handle.status().closes[&Cause::Idle], 1);
+    assert_eq!(handle.status().closes[&CloseReason::Idle], 1);
     at_rest(&handle).await;
 }
 
@@ -355,7 +355,7 @@ async fn a_response_with_two_lengths_is_delivered_and_its_connection_closed() {
             assert_eq!((&*answer.body, answer.info.is_reused()), (body, false));
         }
         eventually("both are closed", || server.open() == 0).await;
-        assert_eq!(handle.status().closes[&Cause::Final], 2);
+        assert_eq!(handle.status().closes[&CloseReason::Final], 2);
         at_rest(&handle).await;
     }
 }
@@ -424,7 +424,7 @@ fn exchange(
     impl Service<Req, Response = Response<Body>, Error = Error> + Clone + use<>,
     AgentHandle,
 ) {
-    let checkout = CheckoutLayer::new(Limits::new());
+    let checkout = CheckoutLayer::new(PoolConfig::new());
     let handle = checkout.handle();
     support::agent::belongs_here(&handle);
     let stack = ServiceBuilder::new()
@@ -439,7 +439,7 @@ fn exchange(
 #[tokio::test]
 async fn an_asterisk_for_a_proxy_stays_one_where_it_is_sent_again() {
     let server = Server::in_memory(script::ok);
-    let checkout = CheckoutLayer::new(Limits::new());
+    let checkout = CheckoutLayer::new(PoolConfig::new());
     let handle = checkout.handle();
     let trap = TrapConnector::new(server.connector());
     let client = ServiceBuilder::new()

@@ -9,7 +9,7 @@ use http::{Method, Request};
 use http_body_util::Full;
 use support::agent::{agent_paused, at_rest, read};
 use support::{Server, eventually};
-use tower_keep_alive::{Cause, KeepAliveLayer};
+use tower_keep_alive::{CloseReason, KeepAliveLayer};
 
 /// Answers that end with their heads.
 const ANSWERS: [(Method, &str); 4] = [
@@ -25,15 +25,15 @@ async fn a_hint_is_heeded_on_an_answer_without_a_body() {
     let cases = [
         ("x: y", 3_900, None),
         ("keep-alive: timeout=3", 1_900, None),
-        ("keep-alive: timeout=3", 2_100, Some(Cause::Idle)),
+        ("keep-alive: timeout=3", 2_100, Some(CloseReason::Idle)),
         // Within the margin.
-        ("keep-alive: timeout=1", 0, Some(Cause::Idle)),
+        ("keep-alive: timeout=1", 0, Some(CloseReason::Idle)),
         ("keep-alive: timeout=30, max=1", 0, None),
-        ("keep-alive: max=0", 0, Some(Cause::Uses)),
-        ("connection: close", 0, Some(Cause::Final)),
+        ("keep-alive: max=0", 0, Some(CloseReason::Uses)),
+        ("connection: close", 0, Some(CloseReason::Final)),
     ];
     for (method, status) in &ANSWERS {
-        for (field, idle, cause) in cases {
+        for (field, idle, reason) in cases {
             let name = format!("{method} {status}, {field}, {idle} ms");
             let head = format!("HTTP/1.1 {status}\r\n{field}\r\n\r\n");
             let server = Server::in_memory(move |mut conn| {
@@ -54,9 +54,9 @@ async fn a_hint_is_heeded_on_an_answer_without_a_body() {
                 reused.push(answer.info.is_reused());
                 tokio::time::sleep(Duration::from_millis(idle)).await;
             }
-            assert_eq!(reused, [false, cause.is_none()], "{name}");
-            if let Some(cause) = cause {
-                eventually(&name, || handle.status().closes == [(cause, 2)].into()).await;
+            assert_eq!(reused, [false, reason.is_none()], "{name}");
+            if let Some(reason) = reason {
+                eventually(&name, || handle.status().closes == [(reason, 2)].into()).await;
             }
             at_rest(&handle).await;
         }

@@ -16,7 +16,7 @@ use tower::{Layer, Service};
 use tower_keep_alive::connect::{TcpConnector, Tls, TlsConfig};
 use tower_keep_alive::{
     AgentHandle, CheckinLayer, CheckoutLayer, Error, ExchangeLayer, HandshakeLayer, KeepAlive,
-    KeepAliveLayer, Key, KeyRef, Limits, Partition, Route,
+    KeepAliveLayer, Key, KeyRef, Partition, PoolConfig, Route,
 };
 
 type Layers = KeepAliveLayer<Full<Bytes>>;
@@ -239,7 +239,7 @@ async fn a_request_that_a_layer_made_anew_leaves_by_the_layers_route() {
 async fn an_exchange_by_hand_has_a_route_for_requests_that_have_none() {
     let server = Server::start_tcp(script::ok).await;
     let url = format!("http://{}/", server.addr());
-    let checkout = CheckoutLayer::new(Limits::new());
+    let checkout = CheckoutLayer::new(PoolConfig::new());
     let handle = checkout.handle();
     let exchange = ExchangeLayer::new().route(from([127, 0, 0, 2]));
     let handshake = HandshakeLayer::<Full<Bytes>>::new();

@@ -16,8 +16,7 @@ use support::tls::CA;
 use support::{Server, eventually};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_keep_alive::connect::{
-    DefaultConnector, ProxiedLayer, Proxy, Tcp, TcpConnector, TlsConfig, UnixConnector,
-    UriConnector,
+    DefaultConnector, Proxy, ProxyLayer, Tcp, TcpConnector, TlsConfig, UnixConnector, UriConnector,
 };
 use tower_keep_alive::forward::ForwardLayer;
 use tower_keep_alive::retry::ReusedReset;
@@ -61,7 +60,7 @@ async fn layers_services_and_their_futures_are_printed_with_their_names() {
     is_named("Http1Connection", &conn);
     is_named("Http1Future", &conn.call(Request::new(B::default())));
 
-    let checkout = CheckoutLayer::new(Limits::new());
+    let checkout = CheckoutLayer::new(PoolConfig::new());
     is_named("CheckoutLayer", &checkout);
     let pooled = checkout.layer(connections);
     is_named("Checkout {", &pooled);
@@ -90,13 +89,13 @@ async fn layers_services_and_their_futures_are_printed_with_their_names() {
     is_named("Tls {", &tls);
     let target = destination(&server.url("/"));
     is_named("TlsConnecting", &tls.call(target.clone()));
-    let mut proxied = ProxiedLayer::new().layer(TcpConnector::new());
-    is_named("Proxied {", &proxied);
+    let mut proxied = ProxyLayer::new().layer(TcpConnector::new());
+    is_named("ProxyConnector {", &proxied);
     let resolver = "the connector's";
-    assert!(text(&ProxiedLayer::new()).contains(resolver), "{proxied:?}");
-    let own = ProxiedLayer::new().resolver(GaiResolver::new());
+    assert!(text(&ProxyLayer::new()).contains(resolver), "{proxied:?}");
+    let own = ProxyLayer::new().resolver(GaiResolver::new());
     assert!(text(&own).contains("of its own"), "{own:?}");
-    is_named("ProxiedConnecting", &proxied.call(target.clone()));
+    is_named("ProxyConnecting", &proxied.call(target.clone()));
     let mut any = DefaultConnector::new();
     is_named("DefaultConnecting", &any.call(target.clone()));
     let mut hyper = UriConnector::hyper(HttpConnector::new());
@@ -153,7 +152,10 @@ fn plain_values_are_printed_with_their_names() {
     is_named("Lifespan", &lifespan);
     lifespan.limit_idle(Duration::from_secs(4));
     assert!(text(&lifespan).contains("4s"), "{lifespan:?}");
-    is_named("TransportGuard(Bond", &lifespan.transport_guard().unwrap());
+    is_named(
+        "TransportGuard(ConnShared",
+        &lifespan.take_transport_guard().unwrap(),
+    );
     is_named("TlsConfig", &TlsConfig::new(CA.client_config()));
     is_named("Proxy", &"http://p.test:3128".parse::<Proxy>().unwrap());
     is_named("Route", &Route::new());

@@ -14,28 +14,30 @@ use support::agent::{Req, at_rest, get, send};
 use support::{Conn, RefusingPort, Server, proxies, script};
 use tower::util::MapRequest;
 use tower::{Layer, ServiceExt};
-use tower_keep_alive::connect::{Proxied, ProxiedLayer, Proxy, TcpConnector};
-use tower_keep_alive::{AgentHandle, Cause, Destination, KeepAlive, KeepAliveLayer, Key, Route};
+use tower_keep_alive::connect::{Proxy, ProxyConnector, ProxyLayer, TcpConnector};
+use tower_keep_alive::{
+    AgentHandle, CloseReason, Destination, KeepAlive, KeepAliveLayer, Key, Route,
+};
 
 type Body = Full<bytes::Bytes>;
-type Client<M = Proxied<TcpConnector>> = KeepAlive<M, Body>;
+type Client<M = ProxyConnector<TcpConnector>> = KeepAlive<M, Body>;
 
 fn agent() -> (Client, AgentHandle) {
     let layer = KeepAliveLayer::new();
     let handle = layer.handle();
     (
-        layer.layer(ProxiedLayer::new().layer(TcpConnector::new())),
+        layer.layer(ProxyLayer::new().layer(TcpConnector::new())),
         handle,
     )
 }
 
 /// Where TLS would be: what is asked for as `https` goes through a tunnel, and is plain there.
-type Secured = MapRequest<Proxied<TcpConnector>, fn(Destination) -> Destination>;
+type Secured = MapRequest<ProxyConnector<TcpConnector>, fn(Destination) -> Destination>;
 
 fn agent_through_tunnels() -> (Client<Secured>, AgentHandle) {
     let layer = KeepAliveLayer::new();
     let handle = layer.handle();
-    let connector = ProxiedLayer::new().layer(TcpConnector::new());
+    let connector = ProxyLayer::new().layer(TcpConnector::new());
     let connector = connector.map_request(Destination::secured as _);
     (layer.layer(connector), handle)
 }
@@ -321,7 +323,7 @@ where
     assert!(!error.is_target() && !error.is_reset(), "{error:?}");
     let status = handle.status();
     assert_eq!((status.created, status.create_errors), (1, 1));
-    assert_eq!(status.closes[&Cause::Connect], 1);
+    assert_eq!(status.closes[&CloseReason::Connect], 1);
     assert!(status.idle.is_empty());
     at_rest(&handle).await;
     assert_eq!(error.to_string(), format!("cannot connect through {proxy}"));
@@ -370,7 +372,7 @@ async fn a_proxy_that_does_not_answer_is_given_up_with_the_connect_timeout() {
     let proxy = proxy("http", "", &server);
     let layer = KeepAliveLayer::new().connect_timeout(std::time::Duration::from_millis(50));
     let handle = layer.handle();
-    let connector = ProxiedLayer::new().layer(TcpConnector::new());
+    let connector = ProxyLayer::new().layer(TcpConnector::new());
     let client: KeepAlive<_, Body> = layer.layer(connector.map_request(Destination::secured));
     let error = send(&client, through(&proxy, "https://127.0.0.1:1/")).await;
     let error = error.unwrap_err();

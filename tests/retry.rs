@@ -28,7 +28,7 @@ use tower::retry::budget::{Budget, TpsBudget};
 use tower::retry::{Retry, RetryLayer};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_keep_alive::retry::ReusedReset;
-use tower_keep_alive::{Body, BoxError, Cause, Error, InactivityTimeout, KeepAliveLayer};
+use tower_keep_alive::{Body, BoxError, CloseReason, Error, InactivityTimeout, KeepAliveLayer};
 
 /// What of the request is written before the connection fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -507,7 +507,7 @@ async fn second_try_finds_the_limit_reached(
     let again = read(response).await.unwrap();
     assert!(!again.info.is_reused());
     assert_ne!(again.info.id(), warm.info.id());
-    assert_eq!(handle.status().closes.get(&Cause::Room), Some(&1));
+    assert_eq!(handle.status().closes.get(&CloseReason::Room), Some(&1));
     assert_eq!((counting.made(), counting.max_alive()), (3, 1));
     at_rest(&handle).await;
 }

@@ -15,7 +15,7 @@ use support::agent::{Client, Connector, agent, agent_over, at_rest, fetch, get, 
 use support::{Conn, CountingConnector, Gate, Server, Sockets, alive_tasks, eventually, script};
 use tokio::runtime::{Builder, Runtime};
 use tower::Layer;
-use tower_keep_alive::{AgentHandle, Cause, KeepAliveLayer};
+use tower_keep_alive::{AgentHandle, CloseReason, KeepAliveLayer};
 
 #[cfg(target_os = "linux")]
 use support::fd_count;
@@ -114,8 +114,8 @@ impl Belongings {
     }
 }
 
-fn closes(handle: &AgentHandle, cause: Cause) -> u64 {
-    handle.status().closes.get(&cause).copied().unwrap_or(0)
+fn closes(handle: &AgentHandle, reason: CloseReason) -> u64 {
+    handle.status().closes.get(&reason).copied().unwrap_or(0)
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn last_clone_dropped_closes_idle_connections_and_ends_tasks() {
         before.are_back().await;
         let status = handle.status();
         assert_eq!((status.created, status.closed, status.open()), (5, 5, 0));
-        assert_eq!(closes(&handle, Cause::Shutdown), 5);
+        assert_eq!(closes(&handle, CloseReason::Shutdown), 5);
         assert_eq!(server.open(), 0);
         at_rest(&handle).await;
     });
@@ -199,7 +199,7 @@ fn a_body_outlives_its_service_and_its_status_stays_true() {
         let status = handle.status();
         assert_eq!((status.requests, status.closed, status.open()), (1, 1, 0));
         assert_eq!(
-            closes(&handle, Cause::Shutdown),
+            closes(&handle, CloseReason::Shutdown),
             1,
             "nobody could use it again"
         );
@@ -246,7 +246,7 @@ fn close_idle_leaves_what_is_in_flight() {
         let status = handle.status();
         assert!(status.idle.is_empty());
         assert_eq!((status.closed, status.open()), (1, 1));
-        assert_eq!(closes(&handle, Cause::Shutdown), 1);
+        assert_eq!(closes(&handle, CloseReason::Shutdown), 1);
 
         gate.open_for_all();
         assert_eq!(read(second).await.unwrap().body, "half");
@@ -499,7 +499,7 @@ fn destroy_is_heard_on_a_last_exchange() {
         assert!(error.is_shut_down(), "{error:?}");
         eventually("it is closed", || server.open() == 0).await;
         at_rest(&handle).await;
-        assert_eq!(closes(&handle, Cause::Shutdown), 1);
+        assert_eq!(closes(&handle, CloseReason::Shutdown), 1);
     });
 }
 
@@ -519,7 +519,7 @@ fn destroy_is_heard_in_the_body_of_a_last_answer() {
         let error = read(response).await.unwrap_err();
         assert!(error.is_shut_down(), "{error:?}");
         at_rest(&handle).await;
-        assert_eq!(handle.status().closes, [(Cause::Shutdown, 1)].into());
+        assert_eq!(handle.status().closes, [(CloseReason::Shutdown, 1)].into());
     });
 }
 
@@ -610,7 +610,7 @@ fn eviction_goes_on_after_its_runtime_died() {
             let answer = fetch(&client, server.url("/")).await.unwrap();
             assert!(!answer.info.is_reused());
             eventually("it is evicted", || handle.status().open() == 0).await;
-            assert_eq!(closes(&handle, Cause::Idle), 1);
+            assert_eq!(closes(&handle, CloseReason::Idle), 1);
             eventually("the server sees it go", || server.open() == 0).await;
             at_rest(&handle).await;
         });

@@ -16,7 +16,7 @@ use support::agent::{Req, agent_over, at_rest, get, send};
 use support::{Conn, Server};
 use tokio::net::TcpStream;
 use tower::{Layer, Service};
-use tower_keep_alive::connect::{ProxiedLayer, Proxy, TcpConnector};
+use tower_keep_alive::connect::{Proxy, ProxyLayer, TcpConnector};
 use tower_keep_alive::{BoxError, Destination, Error, Family, KeepAliveLayer, Route};
 
 /// A resolver that knows these addresses for every name, and keeps the names that it is asked for.
@@ -105,7 +105,7 @@ fn through(route: Route, url: &str) -> Req {
     request
 }
 
-async fn fails(layer: ProxiedLayer, connector: TcpConnector<Known>, request: Req) -> Error {
+async fn fails(layer: ProxyLayer, connector: TcpConnector<Known>, request: Req) -> Error {
     let connector = layer.layer(connector);
     let (client, handle) = agent_over(KeepAliveLayer::new(), connector);
     let error = send(&client, request).await.unwrap_err();
@@ -141,7 +141,7 @@ async fn a_proxy_of_socks_is_given_addresses_by_the_connectors_resolver() {
             let known = Known::of(addresses);
             let connector = TcpConnector::with_resolver(known.clone());
             let route = Route::new().with_proxy(proxy.named(scheme));
-            fails(ProxiedLayer::new(), connector, through(route, url)).await;
+            fails(ProxyLayer::new(), connector, through(route, url)).await;
             assert_eq!(proxy.asked(), v4(scheme, [192, 0, 2, 7], port), "{url}");
             assert_eq!(known.asked(), ["origin.test"]);
         }
@@ -156,7 +156,7 @@ async fn a_proxy_of_socks_that_is_given_names_resolves_them_itself() {
         let known = Known::of(&["192.0.2.7:0"]);
         let connector = TcpConnector::with_resolver(known.clone());
         let route = Route::new().with_proxy(proxy.named(scheme));
-        let layer = ProxiedLayer::new().resolver(known.clone());
+        let layer = ProxyLayer::new().resolver(known.clone());
         fails(layer, connector, through(route, "http://origin.test/")).await;
         let asked = String::from_utf8_lossy(&proxy.asked()).into_owned();
         assert!(asked.contains("origin.test"), "{asked:?}");
@@ -184,7 +184,7 @@ async fn a_proxy_of_socks_is_given_an_address_of_the_family_that_is_asked_for() 
         let connector = TcpConnector::with_resolver(known).family(connectors);
         let route = route.with_proxy(proxy.named("socks5"));
         fails(
-            ProxiedLayer::new(),
+            ProxyLayer::new(),
             connector,
             through(route, "http://origin.test/"),
         )
@@ -197,7 +197,7 @@ async fn a_proxy_of_socks_is_given_an_address_of_the_family_that_is_asked_for() 
     let route = Route::new().with_proxy(proxy.named("socks4"));
     let request = through(route, "http://origin.test/");
     fails(
-        ProxiedLayer::new(),
+        ProxyLayer::new(),
         TcpConnector::with_resolver(known),
         request,
     )
@@ -218,9 +218,9 @@ async fn an_origin_without_an_address_that_will_do_is_asked_of_no_proxy() {
             let (connector, layer) = match own {
                 true => (
                     TcpConnector::with_resolver(Known::default()),
-                    ProxiedLayer::new().resolver(known),
+                    ProxyLayer::new().resolver(known),
                 ),
-                false => (TcpConnector::with_resolver(known), ProxiedLayer::new()),
+                false => (TcpConnector::with_resolver(known), ProxyLayer::new()),
             };
             let mut route = Route::new().with_proxy(proxy.named(scheme));
             if let Some(family) = family {
@@ -247,7 +247,7 @@ async fn a_resolver_of_the_layer_is_for_connectors_that_have_none() {
     let connector = tower::service_fn(move |_: Destination| async move {
         TcpStream::connect(addr).await.map_err(BoxError::from)
     });
-    let connector = ProxiedLayer::new().resolver(known.clone()).layer(connector);
+    let connector = ProxyLayer::new().resolver(known.clone()).layer(connector);
     let layer: KeepAliveLayer<Full<Bytes>> = KeepAliveLayer::new();
     let (client, handle) = agent_over(layer, connector);
     let route = Route::new()
@@ -262,7 +262,7 @@ async fn a_resolver_of_the_layer_is_for_connectors_that_have_none() {
         TcpStream::connect(addr).await.map_err(BoxError::from)
     });
     let layer: KeepAliveLayer<Full<Bytes>> = KeepAliveLayer::new();
-    let (client, other) = agent_over(layer, ProxiedLayer::new().layer(connector));
+    let (client, other) = agent_over(layer, ProxyLayer::new().layer(connector));
     let route = Route::new()
         .with_proxy(proxy.named("socks5"))
         .with_family(Family::V4);

@@ -118,7 +118,7 @@ fn every_rule_finds_its_breach() {
     for (path, fine) in [
         (
             "checkin/lease.rs",
-            "use crate::checkin::Checkin;\nuse crate::pool::Berth;",
+            "use crate::checkin::Checkin;\nuse crate::pool::PooledConn;",
         ),
         ("poolable.rs", "use crate::agent::Books;"),
         ("error.rs", "use crate::connection::info::ConnectionInfo;"),

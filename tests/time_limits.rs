@@ -17,7 +17,7 @@ use tower::ServiceExt;
 use tower::retry::Retry;
 use tower_keep_alive::retry::ReusedReset;
 use tower_keep_alive::{
-    AgentHandle, Cause, Error, KeepAliveLayer, RequestTimeout, ResponseTimeout, TimeoutKind,
+    AgentHandle, CloseReason, Error, KeepAliveLayer, RequestTimeout, ResponseTimeout, TimeoutKind,
 };
 
 const T: Duration = Duration::from_millis(100);
@@ -68,9 +68,9 @@ fn late(error: &Error, kind: TimeoutKind, limit: Duration, since: Instant) {
 }
 
 #[track_caller]
-fn closed_by(handle: &AgentHandle, cause: Cause) {
+fn closed_by(handle: &AgentHandle, reason: CloseReason) {
     let status = handle.status();
-    assert_eq!(status.closes, [(cause, 1)].into());
+    assert_eq!(status.closes, [(reason, 1)].into());
     assert_eq!((status.timeouts, status.errors), (1, 1));
     assert!(status.active.is_empty(), "{status}");
 }
@@ -112,7 +112,7 @@ async fn a_request_that_waits_for_its_connect_is_given_up_in_time() {
     late(&error, TimeoutKind::Request, T, start);
     assert!(error.is_unsent());
     at_rest(&handle).await;
-    assert_eq!(handle.status().closes, [(Cause::Cancelled, 1)].into());
+    assert_eq!(handle.status().closes, [(CloseReason::Cancelled, 1)].into());
     assert_eq!(connector.alive(), 0);
 }
 
@@ -122,16 +122,16 @@ async fn a_request_without_an_answer_is_given_up_in_time() {
         // Not a word, the first half of a head, an interim response.
         for part in ["", "HTTP/1.1 200 OK\r\nx: ", "HTTP/1.1 103 Hints\r\n\r\n"] {
             let server = sends(part);
-            let (layer, cause) = match kind {
-                TimeoutKind::Request => (within(T), Cause::RequestTimeout),
-                _ => (layer().response_timeout(T), Cause::ResponseTimeout),
+            let (layer, reason) = match kind {
+                TimeoutKind::Request => (within(T), CloseReason::RequestTimeout),
+                _ => (layer().response_timeout(T), CloseReason::ResponseTimeout),
             };
             let (client, handle) = agent_paused(layer, server.connector());
             let start = Instant::now();
             let error = fetch(&client, server.url("/")).await.unwrap_err();
             late(&error, kind, T, start);
             assert!(!error.is_unsent() && !error.is_reused());
-            closed_by(&handle, cause);
+            closed_by(&handle, reason);
             at_rest(&handle).await;
         }
     }
@@ -160,7 +160,7 @@ async fn a_response_body_that_takes_too_long_fails() {
             }
         };
         late(&error, TimeoutKind::Request, T, start);
-        closed_by(&handle, Cause::RequestTimeout);
+        closed_by(&handle, CloseReason::RequestTimeout);
         at_rest(&handle).await;
     }
 }
@@ -183,15 +183,18 @@ async fn a_body_that_nobody_reads_keeps_its_slot_no_longer_than_its_request_may_
     assert!((T..T * 11 / 10).contains(&took), "{took:?}");
     let error = response.into_body().collect().await.unwrap_err();
     assert_eq!(error.timeout_kind(), Some(TimeoutKind::Request));
-    assert_eq!(handle.status().closes, [(Cause::RequestTimeout, 1)].into());
+    assert_eq!(
+        handle.status().closes,
+        [(CloseReason::RequestTimeout, 1)].into()
+    );
     at_rest(&handle).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_future_that_nobody_polls_keeps_its_slot_no_longer_than_its_limits() {
-    for (layer, cause) in [
-        (within(T), Cause::RequestTimeout),
-        (layer().response_timeout(T), Cause::ResponseTimeout),
+    for (layer, reason) in [
+        (within(T), CloseReason::RequestTimeout),
+        (layer().response_timeout(T), CloseReason::ResponseTimeout),
     ] {
         let server = Server::in_memory(|mut conn| async move {
             while let Some(head) = conn.request().await {
@@ -209,7 +212,7 @@ async fn a_future_that_nobody_polls_keeps_its_slot_no_longer_than_its_limits() {
         let mut next = get(server.url("/"));
         next.extensions_mut().insert(RequestTimeout(T * 10));
         send(&client, next).await.unwrap();
-        assert_eq!(handle.status().closes, [(cause, 1)].into());
+        assert_eq!(handle.status().closes, [(reason, 1)].into());
         assert!(unpolled.await.unwrap_err().is_timeout());
         at_rest(&handle).await;
     }
@@ -364,7 +367,7 @@ async fn a_caller_who_gives_up_before_the_limit_leaves_nothing_behind() {
     let status = handle.status();
     assert_eq!((status.timeouts, counting.alive()), (0, 0));
     assert!(
-        status.closes.contains_key(&Cause::Abandoned),
+        status.closes.contains_key(&CloseReason::Abandoned),
         "{:?}",
         status.closes
     );

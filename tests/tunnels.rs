@@ -14,23 +14,26 @@ use support::{Conn, Server, eventually, proxies};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::util::MapRequest;
 use tower::{Layer, ServiceExt};
-use tower_keep_alive::connect::{Proxied, ProxiedLayer, Proxy, TcpConnector};
+use tower_keep_alive::connect::{Proxy, ProxyConnector, ProxyLayer, TcpConnector};
 use tower_keep_alive::{
-    AgentHandle, Cause, Destination, Error, KeepAlive, KeepAliveLayer, Key, Route,
+    AgentHandle, CloseReason, Destination, Error, KeepAlive, KeepAliveLayer, Key, Route,
 };
 
 /// Where TLS would be: what is asked for as `https` goes through a tunnel, and is plain there.
-type Secured = MapRequest<Proxied<TcpConnector>, fn(Destination) -> Destination>;
+type Secured = MapRequest<ProxyConnector<TcpConnector>, fn(Destination) -> Destination>;
 type Client = KeepAlive<Secured, Full<Bytes>>;
 
 fn agent() -> (Client, AgentHandle) {
-    let connector = ProxiedLayer::new().layer(TcpConnector::new());
+    let connector = ProxyLayer::new().layer(TcpConnector::new());
     let connector = connector.map_request(Destination::secured as _);
     agent_over(KeepAliveLayer::new(), connector)
 }
 
-fn agent_without_tls() -> (KeepAlive<Proxied<TcpConnector>, Full<Bytes>>, AgentHandle) {
-    let connector = ProxiedLayer::new().layer(TcpConnector::new());
+fn agent_without_tls() -> (
+    KeepAlive<ProxyConnector<TcpConnector>, Full<Bytes>>,
+    AgentHandle,
+) {
+    let connector = ProxyLayer::new().layer(TcpConnector::new());
     agent_over(KeepAliveLayer::new(), connector)
 }
 
@@ -76,7 +79,7 @@ async fn asked_for(pieces: &'static [&'static str]) -> Result<(), Error> {
     } else {
         let status = handle.status();
         assert_eq!((status.open(), status.create_errors), (0, 1));
-        assert_eq!(status.closes[&Cause::Connect], 1);
+        assert_eq!(status.closes[&CloseReason::Connect], 1);
     }
     at_rest(&handle).await;
     first.map(drop)
@@ -134,7 +137,7 @@ async fn a_refused_tunnel_gives_the_proxys_status_and_fields() {
             // Nothing is kept of it.
             assert_eq!(server.accepted(), times);
             let status = handle.status();
-            assert_eq!(status.closes[&Cause::Connect], times as u64);
+            assert_eq!(status.closes[&CloseReason::Connect], times as u64);
             assert_eq!(status.open(), 0);
         }
         at_rest(&handle).await;
@@ -659,7 +662,7 @@ async fn proxy_connection_close_is_heeded_from_a_proxy_that_reads_the_request() 
         // One for each target.
         let open = if is_last { 0 } else { 2 };
         eventually("what is closed is gone", || handle.status().open() == open).await;
-        let finals = handle.status().closes.get(&Cause::Final).copied();
+        let finals = handle.status().closes.get(&CloseReason::Final).copied();
         assert_eq!(finals, is_last.then_some(4), "{value}");
 
         // Asked directly, it is an origin. (What an agent's connector leads to may be a proxy: `absolute_form` says so.)

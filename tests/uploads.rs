@@ -18,7 +18,7 @@ use support::{Fault, Gate, Server, TrapConnector, eventually, script};
 use tokio::io::BufWriter;
 use tower::Layer;
 use tower::util::MapResponse;
-use tower_keep_alive::{AgentHandle, Cause, KeepAlive, KeepAliveLayer};
+use tower_keep_alive::{AgentHandle, CloseReason, KeepAlive, KeepAliveLayer};
 
 /// A body whose length nobody knows, and that ends, or goes on, as it likes.
 struct Untold(Vec<&'static [u8]>);
@@ -191,7 +191,10 @@ async fn a_body_that_has_not_its_announced_length_fails_and_is_never_cut_in_sile
             assert_eq!(text.contains("more"), is_longer, "{text}");
             eventually("the server sees it go", || server.open() == 0).await;
             at_rest(&handle).await;
-            assert_eq!(handle.status().closes.get(&Cause::Abandoned), Some(&1));
+            assert_eq!(
+                handle.status().closes.get(&CloseReason::Abandoned),
+                Some(&1)
+            );
             // The server got a whole request only where nothing was to be sent of the body.
             let whole = usize::from(reused) + usize::from(field == Some("0"));
             assert!(server.requests() <= whole, "{pieces:?}");

@@ -11,7 +11,7 @@ use http_body_util::Full;
 use support::agent::{agent, agent_over, agent_paused, at_rest, fetch, get, post, read, send};
 use support::{CountingConnector, Gate, RefusingPort, Server, Sockets, eventually, script};
 use tower::Layer;
-use tower_keep_alive::{Cause, ConnectionState, Destination, Error, KeepAliveLayer};
+use tower_keep_alive::{CloseReason, ConnectionState, Destination, Error, KeepAliveLayer};
 
 fn target(url: &str) -> Destination {
     let uri: http::Uri = url.parse().unwrap();
@@ -138,7 +138,7 @@ async fn prewarming_that_is_given_up_gives_its_connects_up() {
     let warming = handle.prewarm(target(&server.url("/")), 2);
     let given_up = tokio::time::timeout(Duration::from_millis(50), warming).await;
     assert!(given_up.is_err());
-    assert_eq!(handle.status().closes, [(Cause::Cancelled, 2)].into());
+    assert_eq!(handle.status().closes, [(CloseReason::Cancelled, 2)].into());
     gate.open(9);
     let answers = join_all((0..2).map(|_| fetch(&client, server.url("/")))).await;
     answers.into_iter().for_each(|it| drop(it.unwrap()));
@@ -156,7 +156,7 @@ async fn a_poisoned_connection_finishes_its_exchange_and_serves_no_other() {
     eventually("it is closed", || handle.status().closed == 1).await;
     let next = fetch(&client, server.url("/")).await.unwrap();
     assert!(!next.info.is_reused());
-    assert_eq!(handle.status().closes, [(Cause::Poisoned, 1)].into());
+    assert_eq!(handle.status().closes, [(CloseReason::Poisoned, 1)].into());
     assert_eq!(server.accepted(), 2);
     at_rest(&handle).await;
 }
@@ -170,7 +170,7 @@ async fn a_connection_poisoned_while_it_is_idle_is_closed_at_once() {
     answer.info.poison();
     eventually("it is closed", || server.open() == 0).await;
     assert!(handle.status().idle.is_empty());
-    assert_eq!(handle.status().closes, [(Cause::Poisoned, 1)].into());
+    assert_eq!(handle.status().closes, [(CloseReason::Poisoned, 1)].into());
     fetch(&client, server.url("/")).await.unwrap();
     at_rest(&handle).await;
 }

@@ -20,7 +20,7 @@ use reqwest_tracing::TracingMiddleware;
 use support::agent::at_rest;
 use support::{Conn, RefusingPort, Server, eventually, script};
 use tower::ServiceBuilder;
-use tower_keep_alive::connect::{ProxiedLayer, Proxy, TcpConnector};
+use tower_keep_alive::connect::{Proxy, ProxyLayer, TcpConnector};
 use tower_keep_alive::reqwest::{AgentMiddleware, AgentStrategy};
 use tower_keep_alive::{AgentHandle, ConnectionInfo, Error, KeepAliveLayer, OneShot, Route};
 
@@ -236,7 +236,7 @@ async fn a_refused_tunnel_is_asked_for_again_where_the_status_is_a_passing_one()
         let handle = layer.handle();
         let service = ServiceBuilder::new()
             .layer(layer)
-            .layer(ProxiedLayer::new())
+            .layer(ProxyLayer::new())
             .service(TcpConnector::new());
         let client = retrying(ClientBuilder::new(reqwest::Client::new()))
             .with(AgentMiddleware::new(service))

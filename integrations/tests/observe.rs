@@ -13,13 +13,13 @@ use hyper_util::rt::TokioExecutor;
 use support::agent::{agent_over, at_rest, fetch};
 use support::{CountingConnector, Gate, RefusingPort, Server, Sockets, eventually};
 use tower::{Layer, ServiceExt};
-use tower_keep_alive::{KeepAliveLayer, ObserveLayer};
+use tower_keep_alive::{CountConnectsLayer, KeepAliveLayer};
 
 #[tokio::test]
 async fn it_counts_the_connects_of_hyper_utils_client() {
     let server = Server::ok().await;
     let refusing = RefusingPort::new();
-    let observe = ObserveLayer::new();
+    let observe = CountConnectsLayer::new();
     let client: Client<_, Empty<Bytes>> =
         Client::builder(TokioExecutor::new()).build(observe.layer(HttpConnector::new()));
     for _ in 0..3 {
@@ -42,7 +42,7 @@ async fn it_counts_the_connects_of_hyper_utils_client() {
 async fn it_counts_the_connects_of_reqwests_client() {
     let server = Server::ok().await;
     let refusing = RefusingPort::new();
-    let observe = ObserveLayer::new();
+    let observe = CountConnectsLayer::new();
     let client = reqwest::Client::builder()
         .connector_layer(observe.clone())
         .build()
@@ -71,7 +71,7 @@ async fn it_counts_the_connects_of_reqwests_client() {
 async fn it_counts_the_connects_of_the_agent_and_what_is_abandoned() {
     let server = Server::ok().await;
     let gate = Gate::new();
-    let observe = ObserveLayer::new();
+    let observe = CountConnectsLayer::new();
     let connector = CountingConnector::new(Sockets).gate(&gate);
     let (client, handle) = agent_over(KeepAliveLayer::new(), observe.layer(connector.clone()));
     let spawn = || {
@@ -98,7 +98,7 @@ async fn it_counts_the_connects_of_the_agent_and_what_is_abandoned() {
 #[tokio::test]
 async fn all_that_one_layer_makes_counts_together() {
     let server = Server::ok().await;
-    let observe = ObserveLayer::new();
+    let observe = CountConnectsLayer::new();
     let uri: Uri = server.url("/").parse().unwrap();
     for connector in [observe.layer(Sockets), observe.clone().layer(Sockets)] {
         drop(connector.oneshot(uri.clone()).await.unwrap());

@@ -18,7 +18,7 @@ use tower_keep_alive::{Body, Error, InactivityTimeout, OneShot, TimeoutKind};
 
 use crate::house::House;
 use crate::ledger::{Wrong, count};
-use crate::limits::Limits;
+use crate::limits::PoolConfig;
 use crate::temper::{Temper, checksum, content};
 use crate::upload::Upload;
 
@@ -30,7 +30,7 @@ pub(crate) type Client = BoxCloneSyncService<Request<Upload>, Response<Body>, Er
 /// Sends requests, one after the other.
 pub(crate) struct Caller {
     pub(crate) client: Client,
-    pub(crate) limits: Limits,
+    pub(crate) limits: PoolConfig,
     pub(crate) house: Arc<House>,
     /// `http://127.0.0.1:1234`, and the like.
     pub(crate) hosts: Vec<String>,

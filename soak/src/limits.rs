@@ -14,7 +14,7 @@ const SLACK: Duration = Duration::from_millis(100);
 
 /// Drawn at random, and checked by who does not know how the agent keeps to them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Limits {
+pub(crate) struct PoolConfig {
     pub(crate) per_host: Option<usize>,
     pub(crate) total: Option<usize>,
     idle_per_host: Option<usize>,
@@ -33,7 +33,7 @@ pub(crate) struct Limits {
     pub(crate) is_calm: bool,
 }
 
-impl Limits {
+impl PoolConfig {
     pub(crate) fn any(rng: &mut Rng) -> Self {
         let mut one_in = |n: u8| rng.u8(..n) == 0;
         let is = [

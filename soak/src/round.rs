@@ -20,7 +20,7 @@ use tower_keep_alive::retry::ReusedReset;
 use crate::caller::{Caller, Client};
 use crate::house::House;
 use crate::ledger::{Wrong, count, lock};
-use crate::limits::Limits;
+use crate::limits::PoolConfig;
 use crate::temper::Temper;
 use crate::upload::Upload;
 use crate::wire::{Alive, Connector};
@@ -44,7 +44,7 @@ pub(crate) struct Place {
 /// Runs an agent for so long, on the runtime that this is polled on.
 pub(crate) async fn round(place: Place, seed: u64, time: Duration) {
     let mut rng = Rng::with_seed(seed);
-    let limits = Limits::any(&mut rng);
+    let limits = PoolConfig::any(&mut rng);
     let ledger = place.house.ledger.clone();
     let alive = Arc::new(Alive::default());
     let layer = limits.layer();
@@ -125,7 +125,7 @@ pub(crate) async fn round(place: Place, seed: u64, time: Duration) {
 /// What has to be right when nobody asks for anything.
 struct Accounts<'a> {
     place: &'a Place,
-    limits: &'a Limits,
+    limits: &'a PoolConfig,
     handle: &'a AgentHandle,
     alive: &'a Alive,
     seed: u64,

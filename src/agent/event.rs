@@ -10,8 +10,8 @@ use std::time::Duration;
 use crate::agent::metrics;
 #[cfg(feature = "tracing")]
 use crate::agent::trace;
-use crate::agent::{AgentHandle, Books};
-use crate::connection::close_reason::Cause;
+use crate::agent::{AgentHandle, AgentState};
+use crate::connection::close_reason::CloseReason;
 use crate::target::key::Key;
 
 /// Something that happened to a connection of an agent; see [`AgentHandle::on_event`].
@@ -60,7 +60,7 @@ pub enum EventKind {
     #[non_exhaustive]
     Evicted {
         /// The limit.
-        cause: Cause,
+        reason: CloseReason,
     },
     /// The connection left the agent, and stays open: it was upgraded, or its caller detached it. No event follows.
     Detached,
@@ -68,7 +68,7 @@ pub enum EventKind {
     #[non_exhaustive]
     Closed {
         /// Why.
-        cause: Cause,
+        reason: CloseReason,
         /// How old the connection was; zero if it was never connected.
         age: Duration,
     },
@@ -99,7 +99,7 @@ impl Listeners {
     }
 }
 
-impl Books {
+impl AgentState {
     /// Tells whoever listens. Never under a lock: what listens is not ours.
     #[inline]
     pub(crate) fn tell(
@@ -138,7 +138,7 @@ impl Books {
         };
         let agent = AgentHandle::new(self.clone());
         for hook in &*self.listeners.now() {
-            // A slot may be passing on behind this: it must, whatever a hook does.
+            // A permit may be passing on behind this: it must, whatever a hook does.
             let _ = catch_unwind(AssertUnwindSafe(|| hook(&agent, event)));
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use crate::agent::{Books, ConnectionStatus, Event, Mode, PrewarmError, Status, prewarm};
+use crate::agent::{AgentState, ConnectionStatus, Event, Mode, PrewarmError, Status, prewarm};
 use crate::target::Destination;
 use crate::target::key::Key;
 
@@ -31,14 +31,14 @@ use crate::target::key::Key;
 /// ```
 #[derive(Clone, Debug)]
 pub struct AgentHandle {
-    books: Arc<Books>,
+    agent: Arc<AgentState>,
     seen: [u64; 6],
 }
 
 impl AgentHandle {
-    pub(crate) fn new(books: Arc<Books>) -> Self {
+    pub(crate) fn new(agent: Arc<AgentState>) -> Self {
         Self {
-            books,
+            agent,
             seen: [0; 6],
         }
     }
@@ -47,13 +47,13 @@ impl AgentHandle {
     #[doc(alias = "getCurrentStatus")]
     #[must_use]
     pub fn status(&self) -> Status {
-        let mut status = self.books.counts();
-        self.books.each_pool(|pool| {
-            pool.census(&mut |key, census| {
+        let mut status = self.agent.counts();
+        self.agent.each_pool(|pool| {
+            pool.key_counts(&mut |key, key_counts| {
                 for (map, count) in [
-                    (&mut status.idle, census.idle),
-                    (&mut status.active, census.active),
-                    (&mut status.pending, census.pending),
+                    (&mut status.idle, key_counts.idle),
+                    (&mut status.active, key_counts.active),
+                    (&mut status.pending, key_counts.pending),
                 ] {
                     if count > 0 {
                         *map.entry(key.clone()).or_default() += count;
@@ -79,7 +79,7 @@ impl AgentHandle {
     #[must_use]
     pub fn connections(&self, key: &Key) -> Vec<ConnectionStatus> {
         let mut list = Vec::new();
-        self.books
+        self.agent
             .each_pool(|pool| pool.connections(key, &mut list));
         list.sort_by_key(|connection| connection.id.unwrap_or(u64::MAX));
         list
@@ -89,7 +89,7 @@ impl AgentHandle {
     /// getter `statusChanged`, which changes what it reads as well).
     #[doc(alias = "statusChanged")]
     pub fn status_changed(&mut self) -> bool {
-        let now = self.books.counts().counters();
+        let now = self.agent.counts().counters();
         std::mem::replace(&mut self.seen, now) != now
     }
 
@@ -110,15 +110,15 @@ impl AgentHandle {
     /// let evicted = Arc::new(AtomicU64::new(0));
     /// let count = evicted.clone();
     /// layer.handle().on_event(move |_agent, event| {
-    ///     if let EventKind::Evicted { cause, .. } = event.kind {
-    ///         eprintln!("{}: {cause:?}", event.key);
+    ///     if let EventKind::Evicted { reason, .. } = event.kind {
+    ///         eprintln!("{}: {reason:?}", event.key);
     ///         count.fetch_add(1, Ordering::Relaxed);
     ///     }
     /// });
     /// # assert_eq!(evicted.load(Ordering::Relaxed), 0);
     /// ```
     pub fn on_event(&self, hook: impl Fn(&Self, &Event<'_>) + Send + Sync + 'static) {
-        self.books.listeners.add(hook);
+        self.agent.listeners.add(hook);
     }
 
     /// Makes connections before they are asked for: as many as `count` idle ones for this target lack now, within all
@@ -148,14 +148,14 @@ impl AgentHandle {
     /// # }
     /// ```
     pub async fn prewarm(&self, target: Destination, count: usize) -> Result<usize, PrewarmError> {
-        let makers = self.books.makers().into_iter();
-        let warming = makers.map(|maker| maker.warm(target.clone(), count));
+        let makers = self.agent.makers().into_iter();
+        let warming = makers.map(|maker| maker.prewarm(target.clone(), count));
         prewarm::all(warming.collect()).await
     }
 
     /// Closes the connections that are idle now. Requests go on, and new ones open connections again.
     pub fn close_idle(&self) {
-        self.books.each_pool(|pool| pool.close_idle());
+        self.agent.each_pool(|pool| pool.close_idle());
     }
 
     /// Refuses new requests with an error that [`is_shut_down`](crate::Error::is_shut_down), from the moment of this
@@ -167,16 +167,16 @@ impl AgentHandle {
     ///
     /// Dropping the future stops the waiting, and nothing else: the agent stays closed to new requests.
     pub fn drain(&self) -> Drained {
-        self.books.close(Mode::Draining);
+        self.agent.close(Mode::Draining);
         self.close_idle();
-        let books = self.books.clone();
+        let agent = self.agent.clone();
         Drained(Box::pin(async move {
             loop {
-                let mut quiet = std::pin::pin!(books.quiet.notified());
+                let mut quiet = std::pin::pin!(agent.quiet.notified());
                 // Listening before looking: what goes quiet in between is heard.
                 quiet.as_mut().enable();
                 let mut all = true;
-                books.each_pool(|pool| all &= pool.is_quiet());
+                agent.each_pool(|pool| all &= pool.is_quiet());
                 if all {
                     return;
                 }
@@ -184,7 +184,7 @@ impl AgentHandle {
                     quiet.await;
                 } else if tokio::time::timeout(LOOK, quiet).await.is_err() {
                     // What goes slowly may be in a runtime that nobody drives; this one is driven.
-                    books.each_pool(|pool| pool.look());
+                    agent.each_pool(|pool| pool.look());
                 }
             }
         }))
@@ -194,9 +194,9 @@ impl AgentHandle {
     /// to go on; ours does not). What was queued or in flight fails with an error that
     /// [`is_shut_down`](crate::Error::is_shut_down), and so does every request from now on.
     pub fn destroy(&self) {
-        self.books.close(Mode::Destroyed);
-        self.books.each_pool(|pool| pool.destroy());
-        self.books.kill_detached();
+        self.agent.close(Mode::Destroyed);
+        self.agent.each_pool(|pool| pool.destroy());
+        self.agent.kill_detached();
     }
 }
 

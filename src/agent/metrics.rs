@@ -25,15 +25,15 @@ pub(super) fn event(key: &Key, kind: EventKind) {
             counter!(REUSED, labels(key)).increment(1);
         }
         EventKind::Stale => counter!(STALE, labels(key)).increment(1),
-        EventKind::Closed { cause, age } => {
+        EventKind::Closed { reason, age } => {
             let mut labels = labels(key);
             histogram!(DURATION, labels.clone()).record(age);
-            labels.push(Label::new("cause", cause.to_string()));
+            labels.push(Label::new("reason", reason.to_string()));
             counter!(CLOSED, labels).increment(1);
         }
         EventKind::Detached => {
             let mut labels = labels(key);
-            labels.push(Label::from_static_parts("cause", "detached"));
+            labels.push(Label::from_static_parts("reason", "detached"));
             counter!(CLOSED, labels).increment(1);
         }
         EventKind::Connected { .. } | EventKind::Evicted { .. } => {}

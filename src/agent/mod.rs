@@ -1,4 +1,4 @@
-//! What an agent is as a whole: its books, its status, and the handle to them.
+//! What an agent is as a whole: its agent's counters, its status, and the handle to them.
 
 mod connection_status;
 mod event;
@@ -17,8 +17,8 @@ pub use handle::{AgentHandle, Drained};
 #[cfg(feature = "metrics")]
 pub(crate) use metrics::{OpenConnections, waited};
 pub use prewarm::PrewarmError;
-pub(crate) use prewarm::Warmed;
-pub(crate) use state::{Books, Census, Control, Mode, Warm, Warming};
+pub(crate) use prewarm::Prewarmed;
+pub(crate) use state::{AgentState, KeyCounts, Mode, PoolControl, Prewarm, Prewarming};
 pub use status::Status;
 #[cfg(feature = "tracing")]
 pub(crate) use trace::TARGET;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::task::Poll;
 
-use crate::agent::Warming;
+use crate::agent::Prewarming;
 use crate::error::Error;
 
 /// Why not all connections could be made ahead of their requests: the first connect that failed, and how many others did
@@ -52,14 +52,14 @@ impl From<PrewarmError> for Error {
 
 /// What the services have made, and the first connect that failed.
 #[derive(Debug, Default)]
-pub(crate) struct Warmed {
+pub(crate) struct Prewarmed {
     pub(crate) made: usize,
     pub(crate) failed: Option<Error>,
 }
 
 /// Waits for all services at once.
-pub(super) async fn all(mut warming: Vec<Warming>) -> Result<usize, PrewarmError> {
-    let mut all = Warmed::default();
+pub(super) async fn all(mut warming: Vec<Prewarming>) -> Result<usize, PrewarmError> {
+    let mut all = Prewarmed::default();
     poll_fn(|cx| {
         warming.retain_mut(|service| match service.as_mut().poll(cx) {
             Poll::Pending => true,

@@ -8,34 +8,34 @@ use std::sync::{Arc, PoisonError, Weak};
 use tokio::sync::Notify;
 
 use crate::agent::event::Listeners;
-use crate::agent::{ConnectionStatus, Status, Warmed};
-use crate::connection::close_reason::Cause;
-use crate::connection::shared::Bond;
+use crate::agent::{ConnectionStatus, Prewarmed, Status};
+use crate::connection::close_reason::CloseReason;
+use crate::connection::shared::ConnShared;
 use crate::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 use crate::target::Destination;
 use crate::target::key::Key;
 
 /// Held by handles and pools alike, and by a pool for as long as one of its connections lives.
-pub(crate) struct Books {
+pub(crate) struct AgentState {
     created: AtomicU64,
-    closes: [AtomicU64; Cause::ALL.len()],
+    closes: [AtomicU64; CloseReason::ALL.len()],
     requests: AtomicU64,
     reused: AtomicU64,
     stale: AtomicU64,
     mode: AtomicU8,
     pub(super) listeners: Listeners,
-    /// Told whenever a host pool goes quiet: what `drain` waits for.
+    /// Told whenever a key pool goes quiet: what `drain` waits for.
     pub(crate) quiet: Notify,
-    pools: Mutex<Vec<Weak<dyn Control>>>,
-    makers: Mutex<Vec<Weak<dyn Warm>>>,
+    pools: Mutex<Vec<Weak<dyn PoolControl>>>,
+    makers: Mutex<Vec<Weak<dyn Prewarm>>>,
     /// Detached connections, for `destroy`.
-    detached: Mutex<Vec<Weak<Bond>>>,
+    detached: Mutex<Vec<Weak<ConnShared>>>,
 }
 
 /// What a handle does with a pool whose connections have types that it does not know.
-pub(crate) trait Control: Send + Sync {
-    fn census(&self, count: &mut dyn FnMut(&Key, Census));
+pub(crate) trait PoolControl: Send + Sync {
+    fn key_counts(&self, count: &mut dyn FnMut(&Key, KeyCounts));
     fn connections(&self, key: &Key, list: &mut Vec<ConnectionStatus>);
     fn close_idle(&self);
     /// Closes everything and fails whoever waits.
@@ -46,16 +46,16 @@ pub(crate) trait Control: Send + Sync {
 }
 
 /// Who makes connections for a pool, its type forgotten.
-pub(crate) trait Warm: Send + Sync {
-    fn warm(self: Arc<Self>, target: Destination, count: usize) -> Warming;
+pub(crate) trait Prewarm: Send + Sync {
+    fn prewarm(self: Arc<Self>, target: Destination, count: usize) -> Prewarming;
 }
 
 /// Resolves when the last connect of one service is over.
-pub(crate) type Warming = Pin<Box<dyn Future<Output = Warmed> + Send>>;
+pub(crate) type Prewarming = Pin<Box<dyn Future<Output = Prewarmed> + Send>>;
 
-/// The present of one host pool.
+/// The present of one key pool.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Census {
+pub(crate) struct KeyCounts {
     pub(crate) idle: usize,
     pub(crate) active: usize,
     pub(crate) pending: usize,
@@ -68,7 +68,7 @@ pub(crate) enum Mode {
     Destroyed,
 }
 
-impl Books {
+impl AgentState {
     pub(crate) fn new() -> Self {
         Self {
             created: AtomicU64::new(0),
@@ -89,8 +89,8 @@ impl Books {
         self.created.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn closed(&self, cause: Cause) {
-        self.closes[cause as usize].fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn closed(&self, reason: CloseReason) {
+        self.closes[reason as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     #[inline]
@@ -121,43 +121,43 @@ impl Books {
         self.mode.fetch_max(mode as u8, Ordering::SeqCst);
     }
 
-    pub(crate) fn add(&self, pool: Weak<dyn Control>) {
+    pub(crate) fn add(&self, pool: Weak<dyn PoolControl>) {
         let mut pools = lock(&self.pools);
         pools.retain(|pool| pool.strong_count() > 0);
         pools.push(pool);
     }
 
-    pub(crate) fn add_maker(&self, maker: Weak<dyn Warm>) {
+    pub(crate) fn add_maker(&self, maker: Weak<dyn Prewarm>) {
         let mut makers = lock(&self.makers);
         makers.retain(|maker| maker.strong_count() > 0);
         makers.push(maker);
     }
 
-    pub(crate) fn makers(&self) -> Vec<Arc<dyn Warm>> {
+    pub(crate) fn makers(&self) -> Vec<Arc<dyn Prewarm>> {
         lock(&self.makers)
             .iter()
             .filter_map(Weak::upgrade)
             .collect()
     }
 
-    pub(crate) fn add_detached(&self, bond: Weak<Bond>) {
+    pub(crate) fn add_detached(&self, shared: Weak<ConnShared>) {
         let mut detached = lock(&self.detached);
         // Amortized: looked through only when it would have to grow.
         if detached.len() == detached.capacity() {
-            detached.retain(|bond| bond.strong_count() > 0);
+            detached.retain(|shared| shared.strong_count() > 0);
         }
-        detached.push(bond);
+        detached.push(shared);
     }
 
     pub(crate) fn kill_detached(&self) {
         let detached = std::mem::take(&mut *lock(&self.detached));
-        for bond in detached.iter().filter_map(Weak::upgrade) {
-            bond.kill(Cause::Shutdown);
-            bond.force();
+        for shared in detached.iter().filter_map(Weak::upgrade) {
+            shared.kill(CloseReason::Shutdown);
+            shared.force();
         }
     }
 
-    pub(crate) fn each_pool(&self, mut act: impl FnMut(&dyn Control)) {
+    pub(crate) fn each_pool(&self, mut act: impl FnMut(&dyn PoolControl)) {
         // Not under the lock: a pool's own end may come back here.
         let pools: Vec<_> = lock(&self.pools).iter().filter_map(Weak::upgrade).collect();
         for pool in pools {
@@ -173,17 +173,17 @@ impl Books {
             stale: self.stale.load(Ordering::Relaxed),
             ..Status::default()
         };
-        for cause in Cause::ALL {
-            let count = self.closes[cause as usize].load(Ordering::Relaxed);
+        for reason in CloseReason::ALL {
+            let count = self.closes[reason as usize].load(Ordering::Relaxed);
             if count > 0 {
-                status.count_close(cause, count);
+                status.count_close(reason, count);
             }
         }
         status
     }
 }
 
-impl fmt::Debug for Books {
+impl fmt::Debug for AgentState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.counts().fmt(f)
     }
@@ -200,14 +200,14 @@ mod tests {
     /// Of a service that comes and goes.
     struct Gone;
 
-    impl Warm for Gone {
-        fn warm(self: Arc<Self>, _: Destination, _: usize) -> Warming {
+    impl Prewarm for Gone {
+        fn prewarm(self: Arc<Self>, _: Destination, _: usize) -> Prewarming {
             unreachable!("it is gone")
         }
     }
 
-    impl Control for Gone {
-        fn census(&self, _: &mut dyn FnMut(&Key, Census)) {
+    impl PoolControl for Gone {
+        fn key_counts(&self, _: &mut dyn FnMut(&Key, KeyCounts)) {
             unreachable!("it is gone")
         }
 
@@ -235,19 +235,19 @@ mod tests {
     /// An application may make a service for each of its tasks, and upgrade connections for as long as it runs.
     #[test]
     fn nothing_is_kept_of_what_is_gone() {
-        let books = Books::new();
+        let agent = AgentState::new();
         for _ in 0..1000 {
-            let (service, bond) = (Arc::new(Gone), Arc::new(Bond::new()));
-            let maker: Weak<dyn Warm> = Arc::<Gone>::downgrade(&service);
-            let pool: Weak<dyn Control> = Arc::<Gone>::downgrade(&service);
-            books.add_maker(maker);
-            books.add(pool);
-            books.add_detached(Arc::downgrade(&bond));
+            let (service, shared) = (Arc::new(Gone), Arc::new(ConnShared::new()));
+            let maker: Weak<dyn Prewarm> = Arc::<Gone>::downgrade(&service);
+            let pool: Weak<dyn PoolControl> = Arc::<Gone>::downgrade(&service);
+            agent.add_maker(maker);
+            agent.add(pool);
+            agent.add_detached(Arc::downgrade(&shared));
         }
-        let left = (lock(&books.makers).len(), lock(&books.pools).len());
+        let left = (lock(&agent.makers).len(), lock(&agent.pools).len());
         assert_eq!(left, (1, 1));
-        assert!(lock(&books.detached).len() < 10);
-        assert!(books.makers().is_empty());
-        books.each_pool(|_| unreachable!("it is gone"));
+        assert!(lock(&agent.detached).len() < 10);
+        assert!(agent.makers().is_empty());
+        agent.each_pool(|_| unreachable!("it is gone"));
     }
 }

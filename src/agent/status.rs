@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::connection::close_reason::Cause;
+use crate::connection::close_reason::CloseReason;
 use crate::target::key::Key;
 
 /// What an agent has done since its start, and what it has now.
@@ -76,7 +76,7 @@ pub struct Status {
     #[cfg_attr(feature = "serde", serde(rename = "detachedSocketCount"))]
     pub detached: u64,
     /// What `closed` is made of.
-    pub closes: BTreeMap<Cause, u64>,
+    pub closes: BTreeMap<CloseReason, u64>,
 }
 
 /// Keys that differ in what is not told have one name, and are counted together.
@@ -99,16 +99,16 @@ impl Status {
         self.idle.values().sum::<usize>() + self.active.values().sum::<usize>()
     }
 
-    pub(crate) fn count_close(&mut self, cause: Cause, count: u64) {
-        if cause == Cause::Detached {
+    pub(crate) fn count_close(&mut self, reason: CloseReason, count: u64) {
+        if reason == CloseReason::Detached {
             self.detached += count;
             return;
         }
         self.closed += count;
-        self.create_errors += if cause.is_create_error() { count } else { 0 };
-        self.errors += if cause.is_error() { count } else { 0 };
-        self.timeouts += if cause.is_timeout() { count } else { 0 };
-        self.closes.insert(cause, count);
+        self.create_errors += if reason.is_create_error() { count } else { 0 };
+        self.errors += if reason.is_error() { count } else { 0 };
+        self.timeouts += if reason.is_timeout() { count } else { 0 };
+        self.closes.insert(reason, count);
     }
 
     /// agentkeepalive's six counters.

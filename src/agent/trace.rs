@@ -24,8 +24,8 @@ pub(super) fn event(key: &Key, connection: Option<u64>, kind: EventKind) {
         EventKind::Reused { idle_for } => say!("reused", ?idle_for),
         EventKind::HandedOver { waited } => say!("handed over", ?waited),
         EventKind::Stale => say!("stale"),
-        EventKind::Evicted { cause } => say!("evicted", ?cause),
+        EventKind::Evicted { reason } => say!("evicted", ?reason),
         EventKind::Detached => say!("detached"),
-        EventKind::Closed { cause, age } => say!("closed", ?cause, ?age),
+        EventKind::Closed { reason, age } => say!("closed", ?reason, ?age),
     }
 }

@@ -7,11 +7,11 @@ use std::task::{Context, Poll, Waker};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tower_service::Service;
 
-use crate::connection::close_reason::Cause;
+use crate::connection::close_reason::CloseReason;
 use crate::connection::lifespan::Lifespan;
-use crate::connection::poolable::{Liveness, Poolable, Use};
-use crate::connection::shared::{CloseHook, WIND_DOWN};
-use crate::pool::Berth;
+use crate::connection::poolable::{ErasedLease, Liveness, Poolable};
+use crate::connection::shared::{CloseHook, FINISH_TIMEOUT};
+use crate::pool::PooledConn;
 
 /// The use of one connection. It is the connection (by `Deref`, and as a `Service` where that is one) and gives it back
 /// when it is dropped.
@@ -20,22 +20,22 @@ use crate::pool::Berth;
 /// its own; a connection that has [ended](Lifespan::end) is closed.
 ///
 /// See [`Poolable`] for a connection of your own, and `examples/by_hand.rs` for a stack.
-pub struct Lease<C: Poolable>(Option<Box<Berth<C>>>);
+pub struct Lease<C: Poolable>(Option<Box<PooledConn<C>>>);
 
 impl<C: Poolable> Lease<C> {
     #[inline]
     pub(super) fn new(conn: C) -> Self {
-        Self(Some(Berth::around(conn)))
+        Self(Some(PooledConn::reclaim(conn)))
     }
 
     /// Of a connection that is in use from now on.
     #[inline]
-    pub(crate) fn of(berth: Box<Berth<C>>) -> Self {
-        Self(Some(berth))
+    pub(crate) fn of(pooled: Box<PooledConn<C>>) -> Self {
+        Self(Some(pooled))
     }
 
     #[inline]
-    fn berth(&self) -> &Berth<C> {
+    fn pooled(&self) -> &PooledConn<C> {
         self.0.as_ref().expect("held until dropped")
     }
 }
@@ -45,7 +45,7 @@ impl<C: Poolable> Deref for Lease<C> {
 
     #[inline]
     fn deref(&self) -> &C {
-        self.berth().connection_ref()
+        self.pooled().connection_ref()
     }
 }
 
@@ -110,18 +110,18 @@ impl<C: Poolable> Poolable for Lease<C> {
     }
 
     #[inline]
-    fn into_use(mut self) -> Box<dyn Use> {
-        let berth = self.0.take().expect("held until dropped");
+    fn into_erased(mut self) -> Box<dyn ErasedLease> {
+        let pooled = self.0.take().expect("held until dropped");
         // Nothing is left of it to be dropped.
         mem::forget(self);
-        berth
+        pooled
     }
 }
 
 impl<C: Poolable> Drop for Lease<C> {
     fn drop(&mut self) {
-        if let Some(berth) = self.0.take() {
-            Use::release(berth);
+        if let Some(pooled) = self.0.take() {
+            ErasedLease::release(pooled);
         }
     }
 }
@@ -132,7 +132,7 @@ impl<C: Poolable> fmt::Debug for Lease<C> {
     }
 }
 
-impl<C: Poolable> Use for Berth<C> {
+impl<C: Poolable> ErasedLease for PooledConn<C> {
     #[inline]
     fn lifespan_mut(&mut self) -> &mut Lifespan {
         Poolable::lifespan_mut(self.connection())
@@ -146,72 +146,77 @@ impl<C: Poolable> Use for Berth<C> {
     }
 
     #[inline]
-    fn release_if_free(self: Box<Self>, cx: &mut Context<'_>) -> Option<Box<dyn Use>> {
+    fn release_if_free(self: Box<Self>, cx: &mut Context<'_>) -> Option<Box<dyn ErasedLease>> {
         wait_or_leave_behind(end(self, cx)?)
     }
 }
 
 /// Ends a use that is over; gives back one whose connection is not free.
 #[inline]
-fn end<C: Poolable>(mut berth: Box<Berth<C>>, cx: &mut Context<'_>) -> Option<Box<Berth<C>>> {
-    let conn = berth.connection();
+fn end<C: Poolable>(
+    mut pooled: Box<PooledConn<C>>,
+    cx: &mut Context<'_>,
+) -> Option<Box<PooledConn<C>>> {
+    let conn = pooled.connection();
     if conn.lifespan().has_ended() {
         // The cause was said by whoever ended it.
-        berth.close(Cause::Dropped);
+        pooled.close(CloseReason::Dropped);
     } else if conn.poll_free(cx).is_ready() {
-        check_in(berth);
+        check_in(pooled);
     } else {
-        return Some(berth);
+        return Some(pooled);
     }
     None
 }
 
 /// Gives back what is worth waiting for: a driver that needs no more than its turn, and has a thread for it.
 #[cold]
-fn wait_or_leave_behind<C: Poolable>(mut berth: Box<Berth<C>>) -> Option<Box<dyn Use>> {
+fn wait_or_leave_behind<C: Poolable>(
+    mut pooled: Box<PooledConn<C>>,
+) -> Option<Box<dyn ErasedLease>> {
     // Only the threads of a runtime like this go on whoever waits, and its timers with them.
     let has_thread = Handle::try_current().is_ok_and(|runtime| {
-        runtime.runtime_flavor() == RuntimeFlavor::MultiThread && berth.lives_in(runtime.id())
+        runtime.runtime_flavor() == RuntimeFlavor::MultiThread && pooled.lives_in(runtime.id())
     });
-    if has_thread && berth.connection().is_almost_free() {
-        return Some(berth);
+    if has_thread && pooled.connection().is_almost_free() {
+        return Some(pooled);
     }
-    leave_behind(berth);
+    leave_behind(pooled);
     None
 }
 
 #[cold]
-fn leave_behind<C: Poolable>(mut berth: Box<Berth<C>>) {
+fn leave_behind<C: Poolable>(mut pooled: Box<PooledConn<C>>) {
     match Handle::try_current() {
         Ok(runtime) => {
             // Before the task is polled: others who wait look at this, and the task may never be.
-            berth.connection().lifespan().bond().set_winds_down(true);
-            runtime.spawn(wind_down(berth));
+            pooled.connection().lifespan().shared().set_finishing(true);
+            runtime.spawn(wind_down(pooled));
         }
-        Err(_) => berth.close(Cause::Abandoned),
+        Err(_) => pooled.close(CloseReason::Abandoned),
     }
 }
 
 /// The last use is over, or the connection has closed, or it is known that it will never be free.
 #[inline]
-fn check_in<C: Poolable>(mut berth: Box<Berth<C>>) {
-    let conn = berth.connection();
+fn check_in<C: Poolable>(mut pooled: Box<PooledConn<C>>) {
+    let conn = pooled.connection();
     if !conn.lifespan().is_unfinished() {
-        berth.completed();
+        pooled.completed();
     } else if !conn.is_open() {
-        return berth.close(Cause::Abandoned);
+        return pooled.close(CloseReason::Abandoned);
     }
-    berth.give_back();
+    pooled.give_back();
 }
 
 /// Waits for the end of a use that nobody else waits for. Ends when it has come, or after a second.
-async fn wind_down<C: Poolable>(mut berth: Box<Berth<C>>) {
-    let free = poll_fn(|cx| berth.connection().poll_free(cx));
-    match tokio::time::timeout(WIND_DOWN, free).await {
+async fn wind_down<C: Poolable>(mut pooled: Box<PooledConn<C>>) {
+    let free = poll_fn(|cx| pooled.connection().poll_free(cx));
+    match tokio::time::timeout(FINISH_TIMEOUT, free).await {
         Ok(()) => {
-            berth.connection().lifespan().bond().set_winds_down(false);
-            check_in(berth);
+            pooled.connection().lifespan().shared().set_finishing(false);
+            check_in(pooled);
         }
-        Err(_) => berth.close(Cause::Abandoned),
+        Err(_) => pooled.close(CloseReason::Abandoned),
     }
 }

@@ -13,28 +13,28 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
 use tower_service::Service;
 
-use crate::checkout::span::Watch;
+use crate::checkout::span::CheckoutSpan;
 use crate::connect::deadline;
-use crate::connection::close_reason::Cause;
+use crate::connection::close_reason::CloseReason;
 use crate::connection::poolable::Poolable;
 use crate::error::{BoxError, CheckoutError, Denied};
-use crate::pool::{Berth, HostPool, Slot, Stop, Whom};
+use crate::pool::{ConnPermit, KeyPool, PooledConn, Stop, WaiterId};
 
-/// A connect under way, and the slot that it is for. Its caller polls it once, which is enough for a connect that need not
+/// A connect under way, and the permit that it is for. Its caller polls it once, which is enough for a connect that need not
 /// wait; then it has a task of its own, so that it goes on when its caller is not polled, and what it makes is left in the
 /// line for that caller.
 ///
 /// Dropping it gives up the connect.
 pub(super) struct Connect<C: Poolable> {
     job: Arc<Job<C>>,
-    home: Arc<HostPool<C>>,
-    place: usize,
+    key_pool: Arc<KeyPool<C>>,
+    index: usize,
     /// The caller that it is for. Nobody: it is for the pool.
-    whom: Option<Whom>,
+    waiter_id: Option<WaiterId>,
     limit: Duration,
     /// As soon as it has one. Resolves to why there is no connection, if there is none.
     task: Option<JoinHandle<Option<CheckoutError>>>,
-    watch: Watch,
+    span: CheckoutSpan,
     /// It goes on without this.
     is_left: bool,
 }
@@ -42,7 +42,7 @@ pub(super) struct Connect<C: Poolable> {
 /// What a connect came to.
 pub(super) enum Ended<C: Poolable> {
     /// The caller has it.
-    Made(Box<Berth<C>>),
+    Made(Box<PooledConn<C>>),
     /// It was left in the line for its caller, or in the pool.
     Delivered,
     Failed(CheckoutError),
@@ -57,9 +57,9 @@ struct Job<C: Poolable> {
 }
 
 struct Work<C: Poolable> {
-    /// Before the slot, so that a transport is gone when its slot passes on.
+    /// Before the permit, so that a transport is gone when its permit passes on.
     future: Pin<Box<dyn Future<Output = Result<C, CheckoutError>> + Send>>,
-    slot: Slot<C>,
+    permit: ConnPermit<C>,
     begun: Instant,
 }
 
@@ -69,12 +69,12 @@ const GRACE: Duration = Duration::from_millis(50);
 impl<C: Poolable> Connect<C> {
     /// Counts from here. `limit` is the time for all of it, with the wait until `maker` is ready.
     pub(super) fn begin<M, T>(
-        mut slot: Slot<C>,
-        whom: Option<Whom>,
+        mut permit: ConnPermit<C>,
+        waiter_id: Option<WaiterId>,
         mut maker: M,
         target: T,
         limit: Duration,
-        watch: Watch,
+        span: CheckoutSpan,
     ) -> Self
     where
         M: Service<T, Response = C> + Send + 'static,
@@ -82,7 +82,7 @@ impl<C: Poolable> Connect<C> {
         M::Error: Into<BoxError>,
         T: Send + 'static,
     {
-        let begun = slot.begin();
+        let begun = permit.begin();
         let make = async move {
             poll_fn(|cx| maker.poll_ready(cx)).await?;
             maker.call(target).await
@@ -95,21 +95,21 @@ impl<C: Poolable> Connect<C> {
             }
         });
         Self {
-            home: slot.home().clone(),
-            place: slot.place(),
+            key_pool: permit.key_pool().clone(),
+            index: permit.index(),
             job: Arc::new(Job {
                 work: Mutex::new(Some(Work {
                     future,
-                    slot,
+                    permit,
                     begun,
                 })),
                 is_stopped: AtomicBool::new(false),
                 task: OnceLock::new(),
             }),
-            whom,
+            waiter_id,
             limit,
             task: None,
-            watch,
+            span,
             is_left: false,
         }
     }
@@ -128,7 +128,7 @@ impl<C: Poolable> Connect<C> {
         }
         if let Poll::Ready(made) = self.job.poll(cx) {
             return Poll::Ready(match made {
-                Some(Ok(berth)) => Ended::Made(berth),
+                Some(Ok(pooled)) => Ended::Made(pooled),
                 Some(Err(error)) => Ended::Failed(error),
                 None => Ended::Failed(Denied::ConnectTimeout(self.limit).into()),
             });
@@ -146,24 +146,24 @@ impl<C: Poolable> Connect<C> {
         let stop = self.stop();
         let due = self.limit.checked_add(GRACE);
         let due = due.and_then(|it| Instant::now().checked_add(it));
-        self.home.set_connecting(self.place, stop, due);
-        let (job, home, whom) = (self.job.clone(), self.home.clone(), self.whom);
+        self.key_pool.set_connecting(self.index, stop, due);
+        let (job, key_pool, waiter_id) = (self.job.clone(), self.key_pool.clone(), self.waiter_id);
         let limit = self.limit;
         let ends = EndsWithTask(job.clone());
         // Still within the span of the caller who began it, and of nobody who is served by it.
-        let watch = self.watch.clone();
+        let span = self.span.clone();
         let task = runtime.spawn(async move {
             let _ends = ends;
-            let made = poll_fn(|cx| watch.within(|| job.poll(cx))).await;
+            let made = poll_fn(|cx| span.within(|| job.poll(cx))).await;
             let Some(made) = made else {
                 // The pool has given it up, as one that takes too long: its caller hears so if it is still here.
                 return Some(Denied::ConnectTimeout(limit).into());
             };
             match made {
-                Ok(berth) => {
-                    match whom {
-                        Some(whom) => home.deliver(whom, berth),
-                        None => berth.give_back(),
+                Ok(pooled) => {
+                    match waiter_id {
+                        Some(waiter_id) => key_pool.deliver(waiter_id, pooled),
+                        None => pooled.give_back(),
                     }
                     None
                 }
@@ -183,15 +183,15 @@ impl<C: Poolable> Connect<C> {
             };
             self.spawn(&runtime);
         }
-        self.is_left = self.home.leave_connecting(self.place, &self.stop());
+        self.is_left = self.key_pool.leave_connecting(self.index, &self.stop());
     }
 
     fn stop(&self) -> Weak<dyn Stop> {
         Arc::downgrade(&(self.job.clone() as Arc<dyn Stop>))
     }
 
-    pub(super) fn home(&self) -> &Arc<HostPool<C>> {
-        &self.home
+    pub(super) fn key_pool(&self) -> &Arc<KeyPool<C>> {
+        &self.key_pool
     }
 }
 
@@ -200,21 +200,24 @@ struct EndsWithTask<C: Poolable>(Arc<Job<C>>);
 
 impl<C: Poolable> Drop for EndsWithTask<C> {
     fn drop(&mut self) {
-        self.0.take(Cause::Connect);
+        self.0.take(CloseReason::Connect);
     }
 }
 
 impl<C: Poolable> Drop for Connect<C> {
     fn drop(&mut self) {
         if !self.is_left {
-            self.job.stop(Cause::Cancelled);
+            self.job.stop(CloseReason::Cancelled);
         }
     }
 }
 
 impl<C: Poolable> Job<C> {
     /// `None`: it was given up.
-    fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Box<Berth<C>>, CheckoutError>>> {
+    fn poll(
+        &self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Box<PooledConn<C>>, CheckoutError>>> {
         let mut held = self.work.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(work) = &mut *held else {
             return Poll::Ready(None);
@@ -223,7 +226,7 @@ impl<C: Poolable> Job<C> {
             drop(held);
             // Whoever wanted to stop it in the meantime could not.
             if self.is_stopped.load(Ordering::SeqCst) {
-                self.take(Cause::Cancelled);
+                self.take(CloseReason::Cancelled);
                 return Poll::Ready(None);
             }
             return Poll::Pending;
@@ -233,16 +236,16 @@ impl<C: Poolable> Job<C> {
         drop(held);
         let Work {
             future,
-            slot,
+            permit,
             begun,
         } = work.expect("polled above");
         drop(future);
         Poll::Ready(Some(match made {
-            Ok(conn) => Ok(slot.fill(conn, begun)),
+            Ok(conn) => Ok(permit.fill(conn, begun)),
             Err(error) => {
-                slot.fail(match error {
-                    CheckoutError::Connect(_) => Cause::Connect,
-                    CheckoutError::Denied(_) => Cause::ConnectTimeout,
+                permit.fail(match error {
+                    CheckoutError::Connect(_) => CloseReason::Connect,
+                    CheckoutError::Denied(_) => CloseReason::ConnectTimeout,
                 });
                 Err(error)
             }
@@ -250,29 +253,29 @@ impl<C: Poolable> Job<C> {
     }
 
     /// Gives it up, unless it is being polled.
-    fn take(&self, cause: Cause) {
+    fn take(&self, reason: CloseReason) {
         let work = match self.work.try_lock() {
             Ok(mut held) => held.take(),
             Err(TryLockError::Poisoned(held)) => held.into_inner().take(),
             Err(TryLockError::WouldBlock) => None,
         };
-        if let Some(Work { future, slot, .. }) = work {
+        if let Some(Work { future, permit, .. }) = work {
             if let Some(task) = self.task.get() {
                 task.abort();
             }
             drop(future);
-            slot.fail(cause);
+            permit.fail(reason);
         }
     }
 }
 
 impl<C: Poolable> Stop for Job<C> {
-    fn stop(&self, cause: Cause) {
+    fn stop(&self, reason: CloseReason) {
         // A connect whose time is up at last and that is polled at this moment is not stuck.
-        if cause == Cause::Cancelled {
+        if reason == CloseReason::Cancelled {
             self.is_stopped.store(true, Ordering::SeqCst);
         }
-        self.take(cause);
+        self.take(reason);
     }
 }
 
@@ -285,7 +288,7 @@ mod tests {
     use super::*;
     use crate::clock::Moment;
     use crate::connection::lifespan::Lifespan;
-    use crate::pool::{Ask, Limits, Pool, Verdict};
+    use crate::pool::{CheckoutRequest, Decision, Pool, PoolConfig};
     use crate::target::Target;
 
     struct Conn(Lifespan);
@@ -311,18 +314,18 @@ mod tests {
     /// The pool may give a connect up in the moment in which its task runs, and cannot abort that then.
     #[tokio::test]
     async fn a_connect_that_the_pool_has_given_up_fails_its_caller() {
-        let pool: Pool<Conn> = Pool::new(Limits::new());
+        let pool: Pool<Conn> = Pool::new(PoolConfig::new());
         let target = Uri::from_static("http://a/");
-        let ask = Ask::of(&target);
-        let verdict = pool.checkout(&target.key(), ask, None, Moment::now());
-        let Verdict::Make(slot, waiter) = verdict else {
+        let request = CheckoutRequest::from_target(&target);
+        let decision = pool.checkout(&target.key(), request, None, Moment::now());
+        let Decision::Make(permit, waiter) = decision else {
             panic!("nothing is open");
         };
         let maker = tower::service_fn(|_: Uri| pending::<Result<Conn, BoxError>>());
         let limit = Duration::from_secs(8);
-        let watch = Watch::begin(&target);
-        let whom = Some(waiter.whom());
-        let mut connect = Connect::begin(slot, whom, maker, target, limit, watch);
+        let span = CheckoutSpan::begin(&target);
+        let waiter_id = Some(waiter.waiter_id());
+        let mut connect = Connect::begin(permit, waiter_id, maker, target, limit, span);
         let mut cx = Context::from_waker(std::task::Waker::noop());
         assert!(connect.poll(&mut cx).is_pending());
         let work = connect

@@ -11,12 +11,14 @@ use tower_service::Service;
 
 use crate::checkout::connect::{Connect, Ended};
 use crate::checkout::service::Parts;
-use crate::checkout::span::Watch;
+use crate::checkout::span::CheckoutSpan;
 use crate::clock::{Clock, Moment};
-use crate::connection::close_reason::Cause;
+use crate::connection::close_reason::CloseReason;
 use crate::connection::poolable::{Liveness, Poolable};
 use crate::error::{BoxError, CheckoutError, Denied};
-use crate::pool::{Ask, Berth, Slot, Spoiled, Turn, Verdict, Waiter};
+use crate::pool::{
+    CheckoutRequest, ConnPermit, Decision, PooledConn, Rejected, WaitOutcome, Waiter,
+};
 use crate::target::{Reuse, Target};
 
 /// Resolves to a connection.
@@ -31,14 +33,14 @@ where
 {
     parts: Arc<Parts<M, C>>,
     state: State<C, T>,
-    watch: Watch,
+    span: CheckoutSpan,
 }
 
 enum State<C: Poolable, T> {
     /// Not in line.
     Start(Start<C, T>),
     /// Everything but an idle connection that is found open at once.
-    Slow(Box<Slow<C, T>>),
+    Waiting(Box<Waiting<C, T>>),
     Done,
 }
 
@@ -46,33 +48,33 @@ struct Start<C: Poolable, T> {
     /// Here until it is needed.
     target: Option<T>,
     /// A connection that this caller was given and has no use for.
-    spoiled: Option<Spoiled<C>>,
+    rejected: Option<Rejected<C>>,
     /// Its wait so far, where it has waited: one clock measures all of a wait.
-    before: Option<Box<Slow<C, T>>>,
+    before: Option<Box<Waiting<C, T>>>,
 }
 
-struct Slow<C: Poolable, T> {
+struct Waiting<C: Poolable, T> {
     /// Here until a connect begins.
     target: Option<T>,
     /// Whether somebody else could use the connection that it makes.
     shared: bool,
-    /// Before the connect: it leaves the line before its slot passes on.
+    /// Before the connect: it leaves the line before its permit passes on.
     waiter: Option<Waiter<C>>,
     connect: Option<Connect<C>>,
-    vetting: Option<Vetting<C>>,
+    idle_check: Option<IdleCheck<C>>,
     /// It began to wait then.
     since: Moment,
-    /// How long it waited for what it got, where that was somebody else's connection or a slot.
+    /// How long it waited for what it got, where that was somebody else's connection or a permit.
     waited: Option<Duration>,
     /// It was given a connection in line.
     handed_over: bool,
     /// How long it will stand in line without the right to connect.
-    patience: Option<(Duration, Pin<Box<Sleep>>)>,
+    queue_timeout: Option<(Duration, Pin<Box<Sleep>>)>,
 }
 
 /// A connection that cannot be looked at: the runtime gets two turns to say that it has closed.
-struct Vetting<C> {
-    berth: Box<Berth<C>>,
+struct IdleCheck<C> {
+    pooled: Box<PooledConn<C>>,
     /// Boxed: tokio gives the type no name, and two of them have to be polled one after the other.
     turns: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
@@ -80,18 +82,18 @@ struct Vetting<C> {
 impl<C: Poolable, T: Target> State<C, T> {
     /// The first, or that after an idle connection which is not known to be open.
     #[cold]
-    fn after(doubtful: Option<(Box<Berth<C>>, Liveness)>, target: T, now: Moment) -> Self {
+    fn after(doubtful: Option<(Box<PooledConn<C>>, Liveness)>, target: T, now: Moment) -> Self {
         match doubtful {
             None => Self::Start(Start::new(target, None)),
-            Some((berth, Liveness::Dead)) => {
-                let spoiled = Spoiled::new(berth, Cause::Stale);
-                Self::Start(Start::new(target, Some(spoiled)))
+            Some((pooled, Liveness::Dead)) => {
+                let rejected = Rejected::new(pooled, CloseReason::Stale);
+                Self::Start(Start::new(target, Some(rejected)))
             }
-            Some((berth, _)) => {
-                let mut slow = Slow::new(&target, now);
-                slow.vetting = Some(Vetting::new(berth));
-                slow.target = Some(target);
-                Self::Slow(Box::new(slow))
+            Some((pooled, _)) => {
+                let mut waiting = Waiting::new(&target, now);
+                waiting.idle_check = Some(IdleCheck::new(pooled));
+                waiting.target = Some(target);
+                Self::Waiting(Box::new(waiting))
             }
         }
     }
@@ -99,10 +101,10 @@ impl<C: Poolable, T: Target> State<C, T> {
 
 impl<C: Poolable, T> Start<C, T> {
     #[inline]
-    fn new(target: T, spoiled: Option<Spoiled<C>>) -> Self {
+    fn new(target: T, rejected: Option<Rejected<C>>) -> Self {
         Self {
             target: Some(target),
-            spoiled,
+            rejected,
             before: None,
         }
     }
@@ -116,7 +118,7 @@ where
     #[inline]
     pub(super) fn new(parts: Arc<Parts<M, C>>, target: T) -> Self {
         Self {
-            watch: Watch::begin(&target),
+            span: CheckoutSpan::begin(&target),
             parts,
             state: State::Start(Start::new(target, None)),
         }
@@ -133,33 +135,40 @@ where
 {
     /// An idle connection that is found open at once, or else the future that will have one.
     #[inline]
-    pub(super) fn at_once(parts: &Arc<Parts<M, C>>, target: &T) -> Result<Box<Berth<C>>, Self>
+    pub(super) fn try_checkout(
+        parts: &Arc<Parts<M, C>>,
+        target: &T,
+    ) -> Result<Box<PooledConn<C>>, Self>
     where
         T: Clone,
     {
-        let watch = Watch::begin(target);
-        let now = parts.pool.limits().clock.now();
-        let picked = watch.within(|| {
-            let Some(mut berth) = parts.pool.pick(&target.key(), &Ask::of(target), now) else {
+        let span = CheckoutSpan::begin(target);
+        let now = parts.pool.config().clock.now();
+        let picked = span.within(|| {
+            let Some(mut pooled) =
+                parts
+                    .pool
+                    .pop_idle(&target.key(), &CheckoutRequest::from_target(target), now)
+            else {
                 return Err(None);
             };
-            match berth.connection().probe() {
+            match pooled.connection().probe() {
                 Liveness::Open => {
-                    berth.check_out(now, None);
-                    Ok(berth)
+                    pooled.check_out(now, None);
+                    Ok(pooled)
                 }
-                other => Err(Some((berth, other))),
+                other => Err(Some((pooled, other))),
             }
         });
         match picked {
-            Ok(berth) => {
-                watch.served(berth.connection_ref().lifespan(), Duration::ZERO);
-                Ok(berth)
+            Ok(pooled) => {
+                span.served(pooled.connection_ref().lifespan(), Duration::ZERO);
+                Ok(pooled)
             }
             Err(doubtful) => Err(Self {
                 state: State::after(doubtful, target.clone(), now),
                 parts: parts.clone(),
-                watch,
+                span,
             }),
         }
     }
@@ -172,28 +181,28 @@ where
         };
         let wanted = start.target.as_ref().expect("kept until it is needed");
         let pool = &self.parts.pool;
-        let mut ask = Ask::of(wanted);
-        ask.returning |= start.spoiled.is_some();
+        let mut request = CheckoutRequest::from_target(wanted);
+        request.is_retry |= start.rejected.is_some();
         loop {
-            let now = pool.limits().clock.now();
-            match pool.checkout(&wanted.key(), ask, start.spoiled.take(), now) {
-                Verdict::Take(mut berth) => match berth.connection().probe() {
+            let now = pool.config().clock.now();
+            match pool.checkout(&wanted.key(), request, start.rejected.take(), now) {
+                Decision::Take(mut pooled) => match pooled.connection().probe() {
                     Liveness::Open => {
                         let before = start.before.as_ref();
-                        let waited = before.map(|slow| now.since(slow.since));
-                        return Ok(Some(self.served(berth, now, waited)));
+                        let waited = before.map(|waiting| now.since(waiting.since));
+                        return Ok(Some(self.served(pooled, now, waited)));
                     }
                     Liveness::Dead => {
-                        start.spoiled = Some(Spoiled::new(berth, Cause::Stale));
-                        ask.returning = true;
+                        start.rejected = Some(Rejected::new(pooled, CloseReason::Stale));
+                        request.is_retry = true;
                     }
                     Liveness::Unknown => {
-                        self.go_slow(Verdict::Take(berth), now)?;
+                        self.start_waiting(Decision::Take(pooled), now)?;
                         return Ok(None);
                     }
                 },
-                verdict => {
-                    self.go_slow(verdict, now)?;
+                decision => {
+                    self.start_waiting(decision, now)?;
                     return Ok(None);
                 }
             }
@@ -201,74 +210,74 @@ where
     }
 
     #[cold]
-    fn go_slow(&mut self, verdict: Verdict<C>, now: Moment) -> Result<(), Denied> {
+    fn start_waiting(&mut self, decision: Decision<C>, now: Moment) -> Result<(), Denied> {
         let State::Start(start) = mem::replace(&mut self.state, State::Done) else {
             unreachable!("it has just asked");
         };
         let target = start.target.expect("kept until it is needed");
-        let mut slow = match start.before {
+        let mut waiting = match start.before {
             Some(mut before) => {
                 before.waited = Some(now.since(before.since));
                 before
             }
-            None => Box::new(Slow::new(&target, now)),
+            None => Box::new(Waiting::new(&target, now)),
         };
-        match verdict {
-            Verdict::Take(berth) => {
-                slow.vetting = Some(Vetting::new(berth));
-                slow.target = Some(target);
+        match decision {
+            Decision::Take(pooled) => {
+                waiting.idle_check = Some(IdleCheck::new(pooled));
+                waiting.target = Some(target);
             }
-            Verdict::Make(slot, waiter) => {
-                slow.patience = None;
-                slow.connect = Some(self.connect(slot, &waiter, target));
-                slow.waiter = Some(waiter);
+            Decision::Make(permit, waiter) => {
+                waiting.queue_timeout = None;
+                waiting.connect = Some(self.connect(permit, &waiter, target));
+                waiting.waiter = Some(waiter);
             }
-            Verdict::Wait(waiter) => {
+            Decision::Wait(waiter) => {
                 if let Some(limit) = target.connect_timeout() {
                     waiter.set_connect_timeout(limit);
                 }
-                slow.waiter = Some(waiter);
-                slow.target = Some(target);
-                let limit = self.parts.pool.limits().checkout_timeout;
-                if limit != Duration::MAX && slow.patience.is_none() {
-                    let spent = now.mono.saturating_duration_since(slow.since.mono);
+                waiting.waiter = Some(waiter);
+                waiting.target = Some(target);
+                let limit = self.parts.pool.config().checkout_timeout;
+                if limit != Duration::MAX && waiting.queue_timeout.is_none() {
+                    let spent = now.mono.saturating_duration_since(waiting.since.mono);
                     let sleep = tokio::time::sleep(limit.saturating_sub(spent));
-                    slow.patience = Some((limit, Box::pin(sleep)));
+                    waiting.queue_timeout = Some((limit, Box::pin(sleep)));
                 }
             }
-            Verdict::QueueFull(limit) => return Err(Denied::QueueFull(limit)),
-            Verdict::ShutDown => return Err(Denied::ShutDown),
+            Decision::QueueFull(limit) => return Err(Denied::QueueFull(limit)),
+            Decision::ShutDown => return Err(Denied::ShutDown),
         }
-        self.state = State::Slow(slow);
+        self.state = State::Waiting(waiting);
         Ok(())
     }
 
-    fn connect(&self, slot: Slot<C>, waiter: &Waiter<C>, target: T) -> Connect<C> {
-        let limits = self.parts.pool.limits();
-        let limit = target.connect_timeout().unwrap_or(limits.connect_timeout);
+    fn connect(&self, permit: ConnPermit<C>, waiter: &Waiter<C>, target: T) -> Connect<C> {
+        let config = self.parts.pool.config();
+        let limit = target.connect_timeout().unwrap_or(config.connect_timeout);
         Connect::begin(
-            slot,
-            Some(waiter.whom()),
+            permit,
+            Some(waiter.waiter_id()),
             self.parts.maker.clone(),
             target,
             limit,
-            self.watch.clone(),
+            self.span.clone(),
         )
     }
 
     /// With a connection that was not made for this caller, and for which it stood in line for so long.
     #[inline]
-    fn served(&self, mut berth: Box<Berth<C>>, now: Moment, waited: Option<Duration>) -> C {
-        berth.check_out(now, waited);
-        self.serve(berth, waited)
+    fn served(&self, mut pooled: Box<PooledConn<C>>, now: Moment, waited: Option<Duration>) -> C {
+        pooled.check_out(now, waited);
+        self.serve(pooled, waited)
     }
 
     #[inline]
-    fn serve(&self, berth: Box<Berth<C>>, waited: Option<Duration>) -> C {
-        let conn = berth.into_connection();
+    fn serve(&self, pooled: Box<PooledConn<C>>, waited: Option<Duration>) -> C {
+        let conn = pooled.into_connection();
         let lifespan = conn.lifespan();
         let waited = waited.unwrap_or_default();
-        self.watch.served(lifespan, waited);
+        self.span.served(lifespan, waited);
         conn
     }
 }
@@ -286,8 +295,8 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let watch = this.watch.clone();
-        watch.within(|| this.poll_within(cx))
+        let span = this.span.clone();
+        span.within(|| this.poll_within(cx))
     }
 }
 
@@ -316,41 +325,41 @@ where
                     }
                 }
             }
-            let State::Slow(mut slow) = mem::replace(&mut this.state, State::Done) else {
+            let State::Waiting(mut waiting) = mem::replace(&mut this.state, State::Done) else {
                 panic!("CheckoutFuture polled after it was ready");
             };
-            let clock = &this.parts.pool.limits().clock;
-            match slow.poll(clock, cx) {
-                Step::Connection(berth) => {
-                    slow.waiter = None;
-                    slow.leave_connect_behind();
+            let clock = &this.parts.pool.config().clock;
+            match waiting.poll(clock, cx) {
+                Step::Connection(pooled) => {
+                    waiting.waiter = None;
+                    waiting.leave_connect_behind();
                     let now = clock.now();
-                    let waited = slow.handed_over.then(|| now.since(slow.since));
-                    return Poll::Ready(Ok(this.served(berth, now, waited)));
+                    let waited = waiting.handed_over.then(|| now.since(waiting.since));
+                    return Poll::Ready(Ok(this.served(pooled, now, waited)));
                 }
-                Step::Made(mut berth) => {
-                    berth.connection().lifespan_mut().check_out(None);
-                    return Poll::Ready(Ok(this.serve(berth, slow.waited)));
+                Step::Made(mut pooled) => {
+                    pooled.connection().lifespan_mut().check_out(None);
+                    return Poll::Ready(Ok(this.serve(pooled, waiting.waited)));
                 }
-                Step::Make(slot) => {
+                Step::Make(permit) => {
                     let now = clock.now();
-                    slow.waited = Some(now.since(slow.since));
-                    let target = slow.target.take().expect("kept until a connect begins");
-                    slow.patience = None;
-                    let waiter = slow.waiter.as_ref().expect("it was its turn");
-                    slow.connect = Some(this.connect(slot, waiter, target));
-                    this.state = State::Slow(slow);
+                    waiting.waited = Some(now.since(waiting.since));
+                    let target = waiting.target.take().expect("kept until a connect begins");
+                    waiting.queue_timeout = None;
+                    let waiter = waiting.waiter.as_ref().expect("it was its turn");
+                    waiting.connect = Some(this.connect(permit, waiter, target));
+                    this.state = State::Waiting(waiting);
                 }
-                Step::Again(spoiled) => {
+                Step::Again(rejected) => {
                     this.state = State::Start(Start {
-                        target: slow.target.take(),
-                        spoiled: Some(spoiled),
-                        before: Some(slow),
+                        target: waiting.target.take(),
+                        rejected: Some(rejected),
+                        before: Some(waiting),
                     });
                 }
                 Step::Failed(error) => return Poll::Ready(Err(error)),
                 Step::Pending => {
-                    this.state = State::Slow(slow);
+                    this.state = State::Waiting(waiting);
                     return Poll::Pending;
                 }
             }
@@ -362,16 +371,16 @@ where
 enum Step<C: Poolable> {
     Pending,
     /// Somebody else's.
-    Connection(Box<Berth<C>>),
+    Connection(Box<PooledConn<C>>),
     /// Its own.
-    Made(Box<Berth<C>>),
-    Make(Slot<C>),
+    Made(Box<PooledConn<C>>),
+    Make(ConnPermit<C>),
     /// It has no use for what it was given: from the start, at the head of the line.
-    Again(Spoiled<C>),
+    Again(Rejected<C>),
     Failed(CheckoutError),
 }
 
-impl<C: Poolable, T> Slow<C, T> {
+impl<C: Poolable, T> Waiting<C, T> {
     fn new(target: &T, now: Moment) -> Self
     where
         T: Target,
@@ -381,14 +390,14 @@ impl<C: Poolable, T> Slow<C, T> {
             target: None,
             waiter: None,
             connect: None,
-            vetting: None,
+            idle_check: None,
             since: match target.waiting_since() {
                 Some(since) => now.earlier(since.elapsed()),
                 None => now,
             },
             waited: None,
             handed_over: false,
-            patience: None,
+            queue_timeout: None,
         }
     }
 
@@ -396,53 +405,53 @@ impl<C: Poolable, T> Slow<C, T> {
     fn poll(&mut self, clock: &Clock, cx: &mut Context<'_>) -> Step<C> {
         let mut delivered = false;
         loop {
-            if let Some(vetting) = &mut self.vetting {
-                if vetting.turns.as_mut().poll(cx).is_pending() {
+            if let Some(idle_check) = &mut self.idle_check {
+                if idle_check.turns.as_mut().poll(cx).is_pending() {
                     return Step::Pending;
                 }
-                let Some(Vetting { berth, .. }) = self.vetting.take() else {
+                let Some(IdleCheck { pooled, .. }) = self.idle_check.take() else {
                     continue;
                 };
-                let Some(cause) = berth.is_over(clock.now()) else {
-                    return Step::Connection(berth);
+                let Some(reason) = pooled.is_over(clock.now()) else {
+                    return Step::Connection(pooled);
                 };
-                if let Some(again) = self.without(Spoiled::new(berth, cause)) {
+                if let Some(again) = self.without(Rejected::new(pooled, reason)) {
                     return again;
                 }
             }
-            match self.waiter.as_mut().map(|waiter| waiter.poll_turn(cx)) {
-                Some(Poll::Ready(Turn::Made(berth))) => {
+            match self.waiter.as_mut().map(|waiter| waiter.poll_outcome(cx)) {
+                Some(Poll::Ready(WaitOutcome::Made(pooled))) => {
                     self.waiter = None;
                     self.connect = None;
-                    return Step::Made(berth);
+                    return Step::Made(pooled);
                 }
-                Some(Poll::Ready(Turn::Connection(mut berth))) => {
+                Some(Poll::Ready(WaitOutcome::Connection(mut pooled))) => {
                     self.handed_over = true;
                     // It may have lain there for long: a caller comes for it when its runtime has time.
-                    let cause = match berth.is_over(clock.now()) {
-                        Some(cause) => cause,
-                        None => match berth.connection().probe() {
-                            Liveness::Open => return Step::Connection(berth),
+                    let reason = match pooled.is_over(clock.now()) {
+                        Some(reason) => reason,
+                        None => match pooled.connection().probe() {
+                            Liveness::Open => return Step::Connection(pooled),
                             Liveness::Unknown => {
-                                self.vetting = Some(Vetting::new(berth));
+                                self.idle_check = Some(IdleCheck::new(pooled));
                                 continue;
                             }
-                            Liveness::Dead => Cause::Stale,
+                            Liveness::Dead => CloseReason::Stale,
                         },
                     };
-                    if let Some(again) = self.without(Spoiled::new(berth, cause)) {
+                    if let Some(again) = self.without(Rejected::new(pooled, reason)) {
                         return again;
                     }
                     continue;
                 }
-                Some(Poll::Ready(Turn::Make(slot))) => return Step::Make(slot),
-                Some(Poll::Ready(Turn::Refused)) => {
+                Some(Poll::Ready(WaitOutcome::Make(permit))) => return Step::Make(permit),
+                Some(Poll::Ready(WaitOutcome::Refused)) => {
                     return Step::Failed(Denied::ShutDown.into());
                 }
-                Some(Poll::Ready(Turn::Lost)) => {
+                Some(Poll::Ready(WaitOutcome::Lost)) => {
                     return Step::Failed(Denied::NotPolled.into());
                 }
-                Some(Poll::Ready(Turn::Stuck(time))) => {
+                Some(Poll::Ready(WaitOutcome::Stuck(time))) => {
                     return Step::Failed(Denied::CannotClose(time).into());
                 }
                 Some(Poll::Pending) | None => {}
@@ -453,7 +462,7 @@ impl<C: Poolable, T> Slow<C, T> {
                 };
                 self.connect = None;
                 match ended {
-                    Ended::Made(berth) => return Step::Made(berth),
+                    Ended::Made(pooled) => return Step::Made(pooled),
                     // To be found in the line, if it was not taken back.
                     Ended::Delivered => {
                         delivered = true;
@@ -466,8 +475,8 @@ impl<C: Poolable, T> Slow<C, T> {
                 // What was made went to another caller, and no connect is under way that could end this wait.
                 return Step::Failed(Denied::NotPolled.into());
             }
-            if let Some((limit, patience)) = &mut self.patience
-                && patience.as_mut().poll(cx).is_ready()
+            if let Some((limit, queue_timeout)) = &mut self.queue_timeout
+                && queue_timeout.as_mut().poll(cx).is_ready()
             {
                 // Out of line first: what it is given from here on is the next one's.
                 self.waiter = None;
@@ -479,17 +488,17 @@ impl<C: Poolable, T> Slow<C, T> {
     }
 }
 
-impl<C: Poolable, T> Slow<C, T> {
+impl<C: Poolable, T> Waiting<C, T> {
     /// It has no use for what it was given. Its own connect goes on, back in line; without one it starts again.
-    fn without(&mut self, spoiled: Spoiled<C>) -> Option<Step<C>> {
+    fn without(&mut self, rejected: Rejected<C>) -> Option<Step<C>> {
         match &mut self.waiter {
             Some(waiter) if self.connect.is_some() => {
-                waiter.line_up_again(spoiled);
+                waiter.requeue(rejected);
                 None
             }
             _ => {
                 self.waiter = None;
-                Some(Step::Again(spoiled))
+                Some(Step::Again(rejected))
             }
         }
     }
@@ -502,28 +511,28 @@ impl<C: Poolable, T> Slow<C, T> {
     }
 }
 
-impl<C: Poolable, T> Drop for Slow<C, T> {
+impl<C: Poolable, T> Drop for Waiting<C, T> {
     fn drop(&mut self) {
         // Out of line first, so as not to be counted among those whom the connect would serve.
         self.waiter = None;
-        if let Some(Vetting { berth, .. }) = self.vetting.take() {
-            berth.give_back_unused();
+        if let Some(IdleCheck { pooled, .. }) = self.idle_check.take() {
+            pooled.give_back_unused();
         }
         if let Some(connect) = self.connect.take()
             && self.shared
             && !std::thread::panicking()
-            && connect.home().has_takers()
+            && connect.key_pool().has_takers()
         {
             connect.leave_behind();
         }
     }
 }
 
-impl<C> Vetting<C> {
+impl<C> IdleCheck<C> {
     #[inline]
-    fn new(berth: Box<Berth<C>>) -> Self {
+    fn new(pooled: Box<PooledConn<C>>) -> Self {
         Self {
-            berth,
+            pooled,
             turns: Box::pin(async {
                 tokio::task::yield_now().await;
                 tokio::task::yield_now().await;

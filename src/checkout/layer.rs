@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use tower_layer::Layer;
 
-use crate::agent::{AgentHandle, Books};
+use crate::agent::{AgentHandle, AgentState};
 use crate::checkout::Checkout;
 use crate::connection::poolable::Poolable;
-use crate::pool::{Limits, Pool};
+use crate::pool::{Pool, PoolConfig};
 
 /// Makes [`Checkout`] services, each with a pool of its own.
 ///
@@ -24,9 +24,9 @@ use crate::pool::{Limits, Pool};
 /// ```
 /// use tower::ServiceBuilder;
 /// use tower_keep_alive::connect::TcpConnector;
-/// use tower_keep_alive::{CheckinLayer, CheckoutLayer, Destination, HandshakeLayer, Limits};
+/// use tower_keep_alive::{CheckinLayer, CheckoutLayer, Destination, HandshakeLayer, PoolConfig};
 ///
-/// let checkout = CheckoutLayer::new(Limits::new().max_connections_per_host(4));
+/// let checkout = CheckoutLayer::new(PoolConfig::new().max_connections_per_host(4));
 /// let agent = checkout.handle();
 /// let connections = ServiceBuilder::new()
 ///     .layer(CheckinLayer::new())
@@ -37,18 +37,18 @@ use crate::pool::{Limits, Pool};
 /// # leases(connections);
 /// ```
 pub struct CheckoutLayer<C> {
-    limits: Limits,
-    books: Arc<Books>,
+    config: PoolConfig,
+    agent: Arc<AgentState>,
     connection: PhantomData<fn() -> C>,
 }
 
 impl<C> CheckoutLayer<C> {
-    /// A layer whose pools keep to `limits`.
+    /// A layer whose pools keep to `config`.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(config: PoolConfig) -> Self {
         Self {
-            limits,
-            books: Arc::new(Books::new()),
+            config,
+            agent: Arc::new(AgentState::new()),
             connection: PhantomData,
         }
     }
@@ -56,13 +56,13 @@ impl<C> CheckoutLayer<C> {
     /// Status and control of all pools that this layer and its clones make.
     #[must_use]
     pub fn handle(&self) -> AgentHandle {
-        AgentHandle::new(self.books.clone())
+        AgentHandle::new(self.agent.clone())
     }
 
-    pub(crate) fn with_books(limits: Limits, books: Arc<Books>) -> Self {
+    pub(crate) fn with_agent(config: PoolConfig, agent: Arc<AgentState>) -> Self {
         Self {
-            books,
-            ..Self::new(limits)
+            agent,
+            ..Self::new(config)
         }
     }
 }
@@ -71,21 +71,21 @@ impl<M, C: Poolable> Layer<M> for CheckoutLayer<C> {
     type Service = Checkout<M, C>;
 
     fn layer(&self, inner: M) -> Checkout<M, C> {
-        let pool = Pool::with_books(self.limits.clone(), self.books.clone());
+        let pool = Pool::with_agent(self.config.clone(), self.agent.clone());
         Checkout::with_pool(inner, pool)
     }
 }
 
 impl<C> Clone for CheckoutLayer<C> {
     fn clone(&self) -> Self {
-        Self::with_books(self.limits.clone(), self.books.clone())
+        Self::with_agent(self.config.clone(), self.agent.clone())
     }
 }
 
 impl<C> fmt::Debug for CheckoutLayer<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CheckoutLayer")
-            .field("limits", &self.limits)
+            .field("config", &self.config)
             .finish_non_exhaustive()
     }
 }

@@ -6,39 +6,46 @@ use std::task::Poll;
 
 use tower_service::Service;
 
-use crate::agent::{Warm, Warmed, Warming};
+use crate::agent::{Prewarm, Prewarmed, Prewarming};
 use crate::checkout::connect::{Connect, Ended};
 use crate::checkout::service::Parts;
-use crate::checkout::span::Watch;
+use crate::checkout::span::CheckoutSpan;
 use crate::connection::poolable::Poolable;
 use crate::error::{BoxError, CheckoutError, Error};
 use crate::target::{Destination, Target};
 
-impl<M, C> Warm for Parts<M, C>
+impl<M, C> Prewarm for Parts<M, C>
 where
     M: Service<Destination, Response = C> + Clone + Send + Sync + 'static,
     M::Future: Send + 'static,
     M::Error: Into<BoxError>,
     C: Poolable,
 {
-    fn warm(self: Arc<Self>, target: Destination, count: usize) -> Warming {
+    fn prewarm(self: Arc<Self>, target: Destination, count: usize) -> Prewarming {
         Box::pin(async move {
-            let limit = self.pool.limits().connect_timeout;
-            let slots = match self.pool.warm(&target.key(), count) {
-                Ok(slots) => slots,
+            let limit = self.pool.config().connect_timeout;
+            let permits = match self.pool.prewarm(&target.key(), count) {
+                Ok(permits) => permits,
                 Err(denied) => {
                     let denied = CheckoutError::from(denied);
-                    return Warmed {
+                    return Prewarmed {
                         made: 0,
                         failed: Some(Error::from_checkout(denied.into())),
                     };
                 }
             };
-            let mut connects: Vec<_> = slots
+            let mut connects: Vec<_> = permits
                 .into_iter()
-                .map(|slot| {
-                    let watch = Watch::begin(&target);
-                    Connect::begin(slot, None, self.maker.clone(), target.clone(), limit, watch)
+                .map(|permit| {
+                    let span = CheckoutSpan::begin(&target);
+                    Connect::begin(
+                        permit,
+                        None,
+                        self.maker.clone(),
+                        target.clone(),
+                        limit,
+                        span,
+                    )
                 })
                 .collect();
             let mut made = 0;
@@ -46,9 +53,9 @@ where
             poll_fn(|cx| {
                 connects.retain_mut(|connect| match connect.poll(cx) {
                     Poll::Pending => true,
-                    Poll::Ready(Ended::Made(berth)) => {
+                    Poll::Ready(Ended::Made(pooled)) => {
                         made += 1;
-                        berth.give_back();
+                        pooled.give_back();
                         false
                     }
                     Poll::Ready(Ended::Delivered) => {
@@ -68,7 +75,7 @@ where
             })
             .await;
             let failed = failed.map(|error| Error::from_checkout(error.into()));
-            Warmed { made, failed }
+            Prewarmed { made, failed }
         })
     }
 }

@@ -4,11 +4,11 @@ use std::task::{Context, Poll};
 
 use tower_service::Service;
 
-use crate::agent::Warm;
+use crate::agent::Prewarm;
 use crate::checkout::CheckoutFuture;
 use crate::connection::poolable::Poolable;
 use crate::error::{BoxError, CheckoutError};
-use crate::pool::{Berth, Pool};
+use crate::pool::{Pool, PooledConn};
 use crate::target::Target;
 
 /// Gives out connections: an idle one, or one that another caller gives back, or a new one of `M`, or, where a limit is
@@ -43,22 +43,25 @@ impl<M, C: Poolable> Checkout<M, C> {
     /// Lets the agent's handle have connections made before they are asked for.
     pub(crate) fn register(&self)
     where
-        Parts<M, C>: Warm + 'static,
+        Parts<M, C>: Prewarm + 'static,
     {
-        let maker: Weak<dyn Warm> = Arc::downgrade(&(self.0.clone() as Arc<dyn Warm>));
-        self.pool().books().add_maker(maker);
+        let maker: Weak<dyn Prewarm> = Arc::downgrade(&(self.0.clone() as Arc<dyn Prewarm>));
+        self.pool().agent().add_maker(maker);
     }
 
     /// An idle connection, if one is found open at once: without a future in between.
     #[inline]
-    pub(crate) fn at_once<T>(&self, target: &T) -> Result<Box<Berth<C>>, CheckoutFuture<M, T, C>>
+    pub(crate) fn try_checkout<T>(
+        &self,
+        target: &T,
+    ) -> Result<Box<PooledConn<C>>, CheckoutFuture<M, T, C>>
     where
         M: Service<T, Response = C> + Clone + Send + Sync + 'static,
         M::Future: Send + 'static,
         M::Error: Into<BoxError>,
         T: Target + Clone + Send + 'static,
     {
-        CheckoutFuture::at_once(&self.0, target)
+        CheckoutFuture::try_checkout(&self.0, target)
     }
 
     /// What makes its connections.

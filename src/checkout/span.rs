@@ -7,12 +7,12 @@ use crate::target::Target;
 
 /// A span around one checkout, if there is anybody to see it.
 #[derive(Clone)]
-pub(super) struct Watch {
+pub(super) struct CheckoutSpan {
     #[cfg(feature = "tracing")]
     span: tracing::Span,
 }
 
-impl Watch {
+impl CheckoutSpan {
     /// Within the span that is the current one when a connection is asked for: of an exchange, when it is first polled.
     #[inline]
     pub(super) fn begin(target: &impl Target) -> Self {
@@ -59,12 +59,12 @@ impl Watch {
     pub(super) fn served(&self, lifespan: &Lifespan, waited: Duration) {
         #[cfg(feature = "tracing")]
         if !self.span.is_disabled() {
-            self.span.record("connection.id", lifespan.bond().id());
+            self.span.record("connection.id", lifespan.shared().id());
             self.span.record("reused", lifespan.is_reused());
             self.span.record("waited", tracing::field::debug(waited));
         }
         #[cfg(feature = "metrics")]
-        if let Some(key) = lifespan.bond().key() {
+        if let Some(key) = lifespan.shared().key() {
             crate::agent::waited(key, waited);
         }
     }

@@ -39,7 +39,7 @@ pub use crate::target::tls_config::TlsConfig;
 pub use default::{DefaultConnecting, DefaultConnector};
 pub use probe::Probe;
 #[cfg(feature = "proxy")]
-pub use proxy::{Proxied, ProxiedConnecting, ProxiedLayer};
+pub use proxy::{ProxyConnecting, ProxyConnector, ProxyLayer};
 pub use socket::Socket;
 pub use tcp::{Tcp, TcpConnecting, TcpConnector};
 #[cfg(feature = "tls")]

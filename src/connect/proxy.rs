@@ -13,7 +13,7 @@ use tower::make::MakeConnection;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::connect::proxy_conn::Hop;
+use crate::connect::proxy_conn::ProxyConn;
 use crate::connect::resolve::resolve;
 use crate::connect::{socks, tunnel};
 use crate::error::connect::ConnectError;
@@ -22,7 +22,7 @@ use crate::target::Destination;
 use crate::target::lookup::{Lookup, SideLookup};
 use crate::target::proxy::Proxy;
 
-/// Makes [`Proxied`] connectors.
+/// Makes [`ProxyConnector`] connectors.
 ///
 /// # Order
 ///
@@ -33,15 +33,15 @@ use crate::target::proxy::Proxy;
 /// use bytes::Bytes;
 /// use http_body_util::Empty;
 /// use tower::ServiceBuilder;
-/// use tower_keep_alive::connect::{Proxied, ProxiedLayer, TcpConnector, Tls, TlsLayer};
+/// use tower_keep_alive::connect::{ProxyConnector, ProxyLayer, TcpConnector, Tls, TlsLayer};
 /// use tower_keep_alive::{Destination, KeepAlive, KeepAliveLayer};
 ///
-/// type Connector = Tls<Proxied<TcpConnector>>;
+/// type Connector = Tls<ProxyConnector<TcpConnector>>;
 ///
 /// let client: KeepAlive<Connector, Empty<Bytes>> = ServiceBuilder::new()
 ///     .layer(KeepAliveLayer::new())
 ///     .layer(TlsLayer::new())
-///     .layer(ProxiedLayer::new())
+///     .layer(ProxyLayer::new())
 ///     .service(TcpConnector::new());
 /// # let _ = client;
 /// ```
@@ -49,11 +49,11 @@ use crate::target::proxy::Proxy;
 /// One more `TlsLayer`, below, is for proxies that are themselves spoken with under TLS (`https`); what goes to an origin
 /// passes it.
 #[derive(Clone, Debug, Default)]
-pub struct ProxiedLayer {
+pub struct ProxyLayer {
     resolver: Resolver,
 }
 
-impl ProxiedLayer {
+impl ProxyLayer {
     /// Connects through the proxies that requests name.
     #[must_use]
     pub const fn new() -> Self {
@@ -68,9 +68,9 @@ impl ProxiedLayer {
     ///
     /// ```
     /// use hyper_util::client::legacy::connect::dns::GaiResolver;
-    /// use tower_keep_alive::connect::ProxiedLayer;
+    /// use tower_keep_alive::connect::ProxyLayer;
     ///
-    /// let layer = ProxiedLayer::new().resolver(GaiResolver::new());
+    /// let layer = ProxyLayer::new().resolver(GaiResolver::new());
     /// # let _ = layer;
     /// ```
     #[must_use]
@@ -104,11 +104,11 @@ impl fmt::Debug for Resolver {
     }
 }
 
-impl<M> Layer<M> for ProxiedLayer {
-    type Service = Proxied<M>;
+impl<M> Layer<M> for ProxyLayer {
+    type Service = ProxyConnector<M>;
 
-    fn layer(&self, inner: M) -> Proxied<M> {
-        Proxied {
+    fn layer(&self, inner: M) -> ProxyConnector<M> {
+        ProxyConnector {
             inner,
             resolver: self.resolver.clone(),
         }
@@ -121,7 +121,7 @@ impl<M> Layer<M> for ProxiedLayer {
 ///   `Proxy-Authorization`; for `https` it is asked for a tunnel (`CONNECT`), and for `http` too with
 ///   [`Proxy::with_tunnel`].
 /// - A proxy of SOCKS makes a tunnel for both. One of `socks4` and `socks5` is given an address of the origin, by the
-///   resolver and the family of the connector below ([`ProxiedLayer::resolver`]), and of the route's family where it names
+///   resolver and the family of the connector below ([`ProxyLayer::resolver`]), and of the route's family where it names
 ///   one.
 ///
 /// A request's own `Proxy-Authorization` is for the proxy, and stands instead of the login in the proxy's URI. Where a
@@ -142,12 +142,12 @@ impl<M> Layer<M> for ProxiedLayer {
 /// pooled, and the error [is of the connect](crate::Error::is_connect). Where a proxy of HTTP refused,
 /// [`Error::proxy_status`](crate::Error::proxy_status) gives its answer.
 #[derive(Clone, Debug)]
-pub struct Proxied<M> {
+pub struct ProxyConnector<M> {
     inner: M,
     resolver: Resolver,
 }
 
-impl<M, T> Service<T> for Proxied<M>
+impl<M, T> Service<T> for ProxyConnector<M>
 where
     M: MakeConnection<Destination>,
     M::Connection: Unpin + Send + 'static,
@@ -158,7 +158,7 @@ where
 {
     type Response = M::Connection;
     type Error = BoxError;
-    type Future = ProxiedConnecting<M::Connection>;
+    type Future = ProxyConnecting<M::Connection>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(cx).map_err(Into::into)
@@ -166,10 +166,10 @@ where
 
     fn call(&mut self, target: T) -> Self::Future {
         let destination = target.try_into().map_err(Into::into);
-        let way = destination.and_then(|it| Way::of(it, &self.resolver));
-        ProxiedConnecting(match way {
+        let way = destination.and_then(|it| ProxyRoute::of(it, &self.resolver));
+        ProxyConnecting(match way {
             Err(error) => Box::pin(ready(Err(error))),
-            Ok(Way { hop, through }) => {
+            Ok(ProxyRoute { hop, through }) => {
                 let connecting = self.inner.make_connection(hop);
                 Box::pin(async move {
                     let hop = async { connecting.await.map_err(Into::into) };
@@ -184,13 +184,13 @@ where
 }
 
 /// Where the connector below connects to, and through what from there.
-struct Way {
+struct ProxyRoute {
     hop: Destination,
-    through: Option<Through>,
+    through: Option<ThroughProxy>,
 }
 
 /// Through a proxy to an origin.
-struct Through {
+struct ThroughProxy {
     proxy: Proxy,
     /// Nothing where the proxy reads the requests.
     tunnel: Option<Tunnel>,
@@ -206,7 +206,7 @@ enum Tunnel {
     Resolved(String, Resolving),
 }
 
-impl Way {
+impl ProxyRoute {
     fn of(destination: Destination, resolver: &Resolver) -> Result<Self, BoxError> {
         let Some(route) = destination.route() else {
             return Ok(Self {
@@ -249,12 +249,12 @@ impl Way {
                 }
             })
         };
-        let through = Some(Through { proxy, tunnel });
+        let through = Some(ThroughProxy { proxy, tunnel });
         Ok(Self { hop, through })
     }
 }
 
-impl Through {
+impl ThroughProxy {
     async fn connect<C>(self, hop: impl Future<Output = Result<C, BoxError>>) -> Result<C, BoxError>
     where
         C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -294,7 +294,7 @@ impl Tunnel {
                 (origin, hop.await?)
             }
         };
-        let hop = Hop::new(transport);
+        let hop = ProxyConn::new(transport);
         if !proxy.protocol().is_http() {
             return socks::tunnel(hop, proxy, origin).await;
         }
@@ -318,9 +318,9 @@ async fn asked(proxy: &Proxy, side: &SideLookup) -> Result<Uri, BoxError> {
 /// # Cancel safety
 ///
 /// Dropping it gives up the connect.
-pub struct ProxiedConnecting<C>(Pin<Box<dyn Future<Output = Result<C, BoxError>> + Send>>);
+pub struct ProxyConnecting<C>(Pin<Box<dyn Future<Output = Result<C, BoxError>> + Send>>);
 
-impl<C> Future for ProxiedConnecting<C> {
+impl<C> Future for ProxyConnecting<C> {
     type Output = Result<C, BoxError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -328,8 +328,8 @@ impl<C> Future for ProxiedConnecting<C> {
     }
 }
 
-impl<C> fmt::Debug for ProxiedConnecting<C> {
+impl<C> fmt::Debug for ProxyConnecting<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ProxiedConnecting")
+        f.write_str("ProxyConnecting")
     }
 }

@@ -13,13 +13,13 @@ const MOST_BYTES: usize = 64 * 1024;
 
 /// The transport to a proxy, until the proxy has answered: limits how much the proxy may say, and keeps the first I/O
 /// error, which hyper-util's SOCKS errors drop.
-pub(super) struct Hop<C> {
+pub(super) struct ProxyConn<C> {
     transport: C,
     left: usize,
     failure: Failure,
 }
 
-/// What a [`Hop`] failed with, for whoever does not hold the hop any more.
+/// What a [`ProxyConn`] failed with, for whoever does not hold the hop any more.
 #[derive(Clone, Default)]
 pub(super) struct Failure(Arc<Mutex<Option<io::Error>>>);
 
@@ -44,7 +44,7 @@ impl Failure {
     }
 }
 
-impl<C> Hop<C> {
+impl<C> ProxyConn<C> {
     pub(super) fn new(transport: C) -> Self {
         Self {
             transport,
@@ -62,7 +62,7 @@ impl<C> Hop<C> {
     }
 }
 
-impl<C: AsyncRead + Unpin> AsyncRead for Hop<C> {
+impl<C: AsyncRead + Unpin> AsyncRead for ProxyConn<C> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -90,7 +90,7 @@ impl<C: AsyncRead + Unpin> AsyncRead for Hop<C> {
     }
 }
 
-impl<C: AsyncWrite + Unpin> AsyncWrite for Hop<C> {
+impl<C: AsyncWrite + Unpin> AsyncWrite for ProxyConn<C> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -10,12 +10,12 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower_service::Service;
 
-use crate::connect::proxy_conn::Hop;
+use crate::connect::proxy_conn::ProxyConn;
 use crate::error::BoxError;
 use crate::target::proxy::{Protocol, Proxy};
 
 /// Asks the proxy at the other end of `hop` for a tunnel to `origin`, a name or an address, and gives the transport back.
-pub(super) async fn tunnel<C>(hop: Hop<C>, proxy: &Proxy, origin: Uri) -> Result<C, BoxError>
+pub(super) async fn tunnel<C>(hop: ProxyConn<C>, proxy: &Proxy, origin: Uri) -> Result<C, BoxError>
 where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

@@ -191,7 +191,7 @@ impl<R> TcpConnector<R> {
             return Err(Error::new(Kind::Target(TargetError::Route(why))).into());
         }
         if route.is_some_and(Route::has_proxy) {
-            let why = "the route names a proxy, and the connector knows none: see ProxiedLayer";
+            let why = "the route names a proxy, and the connector knows none: see ProxyLayer";
             return Err(Error::new(Kind::Target(TargetError::Route(why))).into());
         }
         let local = route

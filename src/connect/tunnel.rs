@@ -18,12 +18,16 @@ use hyper::client::conn::http1::Builder;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::connect::proxy_conn::Hop;
+use crate::connect::proxy_conn::ProxyConn;
 use crate::error::{BoxError, Error, Kind};
 use crate::target::proxy::{Proxy, Refusal};
 
 /// Asks the proxy at the other end of `hop` for a tunnel to `target`, and gives the transport back.
-pub(super) async fn tunnel<C>(hop: Hop<C>, proxy: &Proxy, target: Authority) -> Result<C, BoxError>
+pub(super) async fn tunnel<C>(
+    hop: ProxyConn<C>,
+    proxy: &Proxy,
+    target: Authority,
+) -> Result<C, BoxError>
 where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

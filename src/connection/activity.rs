@@ -273,9 +273,9 @@ mod tests {
         activity.read(true);
         assert!(!activity.is_silent(), "something came");
         activity.set_caller_waits(false);
-        assert!(!activity.is_silent(), "nobody wants more");
+        assert!(!activity.is_silent(), "nobody wants extras");
         activity.set_caller_waits(true);
-        assert!(!activity.is_silent(), "somebody has just asked for more");
+        assert!(!activity.is_silent(), "somebody has just asked for extras");
         assert!(activity.is_silent());
         activity.set_upload_waits(true);
         assert!(!activity.is_silent(), "the caller is slow with its upload");

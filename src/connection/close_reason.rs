@@ -9,7 +9,7 @@ use std::fmt;
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "camelCase"))]
 #[non_exhaustive]
-pub enum Cause {
+pub enum CloseReason {
     /// It was idle for as long as it may be: by its own limit, or by what the server said in `Keep-Alive`.
     Idle,
     /// It reached its TTL.
@@ -52,7 +52,7 @@ pub enum Cause {
     ResponseTimeout,
 }
 
-impl Cause {
+impl CloseReason {
     pub(crate) const ALL: [Self; 20] = [
         Self::Idle,
         Self::Age,
@@ -105,14 +105,14 @@ impl Cause {
     }
 }
 
-impl fmt::Display for Cause {
+impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Idle => "idle for too long",
             Self::Age => "too old",
             Self::Uses => "used often enough",
             Self::Silence => "silent for too long",
-            Self::Surplus => "more idle than needed",
+            Self::Surplus => "extras idle than needed",
             Self::Room => "made room",
             Self::Final => "after its last exchange",
             Self::Abandoned => "abandoned by its caller",
@@ -138,8 +138,8 @@ mod tests {
 
     #[test]
     fn every_cause_has_its_place() {
-        for (place, cause) in Cause::ALL.into_iter().enumerate() {
-            assert_eq!(cause as usize, place);
+        for (place, reason) in CloseReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, place);
         }
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::clock::Moment;
 use crate::connection::lifespan::Lifespan;
-use crate::connection::shared::Bond;
+use crate::connection::shared::ConnShared;
 use crate::target::key::Key;
 
 /// The connection that served an exchange: on every response body, in the extensions of every response (unless
@@ -18,7 +18,7 @@ use crate::target::key::Key;
 /// Cloning shares the connection's part and copies the exchange's. It keeps no connection alive.
 #[derive(Clone)]
 pub struct ConnectionInfo {
-    bond: Arc<Bond>,
+    shared: Arc<ConnShared>,
     uses: u64,
     idle: Option<(Instant, Instant)>,
 }
@@ -27,7 +27,7 @@ impl ConnectionInfo {
     #[inline]
     pub(crate) fn of(lifespan: &Lifespan) -> Self {
         Self {
-            bond: lifespan.bond().clone(),
+            shared: lifespan.shared().clone(),
             uses: lifespan.uses(),
             idle: lifespan.idle(),
         }
@@ -36,7 +36,7 @@ impl ConnectionInfo {
     /// The connection's number, unique in this process.
     #[must_use]
     pub fn id(&self) -> u64 {
-        self.bond.id()
+        self.shared.id()
     }
 
     /// Whether the connection was not made by and for this exchange: it was idle before, was handed over by another
@@ -57,7 +57,7 @@ impl ConnectionInfo {
     /// How long ago the connection was made; zero where no pool has it.
     #[must_use]
     pub fn age(&self) -> Duration {
-        self.bond
+        self.shared
             .born()
             .map_or(Duration::ZERO, |born| Moment::now().since(born))
     }
@@ -73,29 +73,29 @@ impl ConnectionInfo {
     /// Our own address, where the transport tells it.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.bond.addresses().local
+        self.shared.addresses().local
     }
 
     /// The server's address, where the transport tells it.
     #[must_use]
     pub fn remote_addr(&self) -> Option<SocketAddr> {
-        self.bond.addresses().remote
+        self.shared.addresses().remote
     }
 
     /// What the connection is pooled under; `None` where no pool has it.
     #[must_use]
     pub fn key(&self) -> Option<&Key> {
-        self.bond.key()
+        self.shared.key()
     }
 
     /// Takes the connection out of its agent: from now on it counts in no limit, finishes its exchange, and is not
     /// pooled (Node: `agentRemove`). For an exchange that is meant to stay open for long.
     ///
-    /// Its slot passes to the next in line at once. Does nothing when the exchange is over or was detached before.
+    /// Its permit passes to the next in line at once. Does nothing when the exchange is over or was detached before.
     pub fn detach(&self) {
         // Idle it is nobody's, and the next exchange's when that has it.
-        if self.bond.activity().is_use(self.uses) {
-            self.bond.detach();
+        if self.shared.activity().is_use(self.uses) {
+            self.shared.detach();
         }
     }
 
@@ -110,11 +110,11 @@ impl ConnectionInfo {
     /// # }
     /// ```
     pub fn poison(&self) {
-        self.bond.poison();
+        self.shared.poison();
     }
 
-    pub(crate) fn bond(&self) -> &Bond {
-        &self.bond
+    pub(crate) fn shared(&self) -> &ConnShared {
+        &self.shared
     }
 }
 

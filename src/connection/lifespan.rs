@@ -11,9 +11,9 @@ use foldhash::quality::RandomState;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::clock::{Limit, Moment};
-use crate::connection::close_reason::Cause;
-use crate::connection::shared::{Bond, CloseHook, TransportGuard};
+use crate::clock::{Moment, Nanos};
+use crate::connection::close_reason::CloseReason;
+use crate::connection::shared::{CloseHook, ConnShared, TransportGuard};
 
 /// How long one connection may be kept, and what is tied to its end.
 ///
@@ -23,32 +23,32 @@ use crate::connection::shared::{Bond, CloseHook, TransportGuard};
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_keep_alive::{Cause, Lifespan, Moment};
+/// use tower_keep_alive::{CloseReason, Lifespan, Moment};
 ///
 /// let mut lifespan = Lifespan::new();
 /// lifespan.limit_idle(Duration::from_secs(15));
 /// lifespan.limit_idle(Duration::from_secs(4));
 /// lifespan.limit_idle(Duration::from_secs(90));
 /// let deadline = lifespan.deadline(Moment::now()).unwrap();
-/// assert_eq!(deadline.cause, Cause::Idle);
+/// assert_eq!(deadline.reason, CloseReason::Idle);
 /// assert!(deadline.at.mono.elapsed() < Duration::from_secs(1));
 /// ```
 #[must_use]
 pub struct Lifespan {
-    max_age: Limit,
-    max_idle: Limit,
+    max_age: Nanos,
+    max_idle: Nanos,
     max_uses: u64,
     /// What the last exchange said about the time that is left.
-    word_idle: Limit,
+    hint_idle: Nanos,
     /// The same about the uses.
-    word_uses: u64,
+    hint_uses: u64,
     /// Where it came from a pool: from when to when it was idle before this checkout.
     idle: Option<(Instant, Instant)>,
     /// The age at which a timer ends it.
-    hard_age: Limit,
+    hard_age: Nanos,
     /// What the pool keeps of this connection while somebody uses it.
-    berth: Option<Box<dyn Any + Send + Sync>>,
-    bond: Arc<Bond>,
+    pooled: Option<Box<dyn Any + Send + Sync>>,
+    shared: Arc<ConnShared>,
     /// Until a driver takes the transport's guard: then the transport goes with the driver and not with this.
     has_transport: bool,
     ended: bool,
@@ -62,16 +62,16 @@ const _: () = assert!(size_of::<Lifespan>() <= 112);
 
 /// What one exchange said about the connection that served it. Replaced by the next one's.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Word {
+pub(crate) struct ServerHint {
     /// The longest time that the server wants it idle, margin taken off.
-    pub(crate) idle: Limit,
+    pub(crate) idle: Nanos,
     /// How many more exchanges the server wants on it.
     pub(crate) uses: u64,
 }
 
-impl Word {
+impl ServerHint {
     pub(crate) const NONE: Self = Self {
-        idle: Limit::NONE,
+        idle: Nanos::NONE,
         uses: u64::MAX,
     };
 }
@@ -82,23 +82,23 @@ impl Word {
 pub struct Deadline {
     /// The moment, on two clocks.
     pub at: Moment,
-    /// The limit: [`Cause::Idle`] or [`Cause::Age`].
-    pub cause: Cause,
+    /// The limit: [`CloseReason::Idle`] or [`CloseReason::Age`].
+    pub reason: CloseReason,
 }
 
 impl Lifespan {
     /// A lifespan without limits.
     pub fn new() -> Self {
         Self {
-            max_age: Limit::NONE,
-            max_idle: Limit::NONE,
+            max_age: Nanos::NONE,
+            max_idle: Nanos::NONE,
             max_uses: u64::MAX,
-            word_idle: Limit::NONE,
-            word_uses: u64::MAX,
+            hint_idle: Nanos::NONE,
+            hint_uses: u64::MAX,
             idle: None,
-            hard_age: Limit::NONE,
-            berth: None,
-            bond: Arc::new(Bond::new()),
+            hard_age: Nanos::NONE,
+            pooled: None,
+            shared: Arc::new(ConnShared::new()),
             has_transport: true,
             ended: false,
             unfinished: false,
@@ -122,50 +122,50 @@ impl Lifespan {
     }
 
     /// Not to be silent for longer than `max` while it is in use. The connection's driver keeps to this.
-    pub fn limit_silence(&mut self, max: Duration) {
-        self.bond.activity().tighten(max);
+    pub fn limit_inactivity(&mut self, max: Duration) {
+        self.shared.activity().tighten(max);
     }
 
     /// Ties `guard` to the connection: it is dropped when the transport is gone.
     pub fn attach(&mut self, guard: impl Any + Send + Sync) {
-        self.bond.attach(Box::new(guard));
+        self.shared.attach(Box::new(guard));
     }
 
     /// What a driver in a task of its own keeps beside the transport, and drops after it. Without it the transport
     /// counts as gone when this lifespan is dropped; `None` if it was taken before.
-    pub fn transport_guard(&mut self) -> Option<TransportGuard> {
+    pub fn take_transport_guard(&mut self) -> Option<TransportGuard> {
         let has_transport = mem::take(&mut self.has_transport);
-        has_transport.then(|| TransportGuard::new(self.bond.clone()))
+        has_transport.then(|| TransportGuard::new(self.shared.clone()))
     }
 
     /// The task that has the transport: aborted when the connection has to end in the middle of a use.
     pub fn set_driver(&mut self, driver: AbortHandle) {
-        self.bond.set_driver(driver);
+        self.shared.set_driver(driver);
     }
 
     /// Runs `hook` when the transport is gone.
     pub fn on_close(&mut self, hook: CloseHook) {
-        self.bond.on_close(hook);
+        self.shared.on_close(hook);
     }
 
     /// Not to be used again, and why. Whoever has the connection closes it when they give it back.
-    pub fn end(&mut self, cause: Cause) {
+    pub fn end(&mut self, reason: CloseReason) {
         self.ended = true;
-        self.bond.note(cause);
+        self.shared.set_close_reason(reason);
     }
 
     /// When its time is up if it has been idle since `idle_since`; `None` without a limit.
     #[must_use]
     #[inline]
     pub fn deadline(&self, idle_since: Moment) -> Option<Deadline> {
-        let max_idle = self.max_idle.min(self.word_idle);
+        let max_idle = self.max_idle.min(self.hint_idle);
         let idle = max_idle.after(idle_since).map(|at| Deadline {
             at,
-            cause: Cause::Idle,
+            reason: CloseReason::Idle,
         });
         let age = self.death().map(|at| Deadline {
             at,
-            cause: Cause::Age,
+            reason: CloseReason::Age,
         });
         match (idle, age) {
             (Some(idle), Some(age)) if age.at.mono < idle.at.mono => Some(age),
@@ -178,29 +178,29 @@ impl Lifespan {
     /// is reached at `now`.
     #[must_use]
     #[inline]
-    pub fn close_reason(&self, now: Moment) -> Option<Cause> {
+    pub fn close_reason(&self, now: Moment) -> Option<CloseReason> {
         if self.ended {
-            return Some(self.bond.cause().unwrap_or(Cause::Dropped));
+            return Some(self.shared.reason().unwrap_or(CloseReason::Dropped));
         }
-        if self.bond.is_poisoned() {
-            return Some(Cause::Poisoned);
+        if self.shared.is_poisoned() {
+            return Some(CloseReason::Poisoned);
         }
-        if self.uses() >= self.max_uses || self.word_uses == 0 {
-            return Some(Cause::Uses);
+        if self.uses() >= self.max_uses || self.hint_uses == 0 {
+            return Some(CloseReason::Uses);
         }
-        if self.word_idle.min(self.max_idle) == Limit::ZERO {
-            return Some(Cause::Idle);
+        if self.hint_idle.min(self.max_idle) == Nanos::ZERO {
+            return Some(CloseReason::Idle);
         }
-        self.death()?.is_reached_at(now).then_some(Cause::Age)
+        self.death()?.is_reached_at(now).then_some(CloseReason::Age)
     }
 
     /// When it is too old.
     #[inline]
     fn death(&self) -> Option<Moment> {
-        if self.max_age == Limit::NONE {
+        if self.max_age == Nanos::NONE {
             return None;
         }
-        self.max_age.after(self.bond.born()?)
+        self.max_age.after(self.shared.born()?)
     }
 
     /// Whether it came from a pool, and was not made for the checkout that it serves now.
@@ -214,7 +214,7 @@ impl Lifespan {
     #[must_use]
     #[inline]
     pub fn uses(&self) -> u64 {
-        self.bond.activity().uses()
+        self.shared.activity().uses()
     }
 
     /// How long it was idle before this checkout.
@@ -232,35 +232,35 @@ impl Lifespan {
 
     /// A number from 0 up to 1, the same for as long as the connection lives, and another for each: of a hash that tells
     /// numbers which follow one another well apart.
-    pub(crate) fn lot(&self) -> f64 {
+    pub(crate) fn jitter_sample(&self) -> f64 {
         static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
-        let hash = HASHER.hash_one(self.bond.id());
+        let hash = HASHER.hash_one(self.shared.id());
         // 53 bits are what a double holds exactly.
         (hash >> 11) as f64 / (1u64 << 53) as f64
     }
 
     #[inline]
-    pub(crate) fn bond(&self) -> &Arc<Bond> {
-        &self.bond
+    pub(crate) fn shared(&self) -> &Arc<ConnShared> {
+        &self.shared
     }
 
     /// The transport is usable as of now.
     pub(crate) fn begin(&self, now: Moment) {
-        self.bond.begin(now);
+        self.shared.begin(now);
     }
 
     /// `idle`: from when to when, where it was not made for this checkout.
     #[inline]
     pub(crate) fn check_out(&mut self, idle: Option<(Instant, Instant)>) {
         let before = if idle.is_some() { self.uses() } else { 0 };
-        self.bond.activity().begin_use(before + 1);
+        self.shared.activity().begin_use(before + 1);
         if self.unfinished {
             self.unfinished = false;
-            self.bond.set_unfinished(false);
+            self.shared.set_unfinished(false);
         }
         self.idle = idle;
-        if self.word_uses != u64::MAX {
-            self.word_uses = self.word_uses.saturating_sub(1);
+        if self.hint_uses != u64::MAX {
+            self.hint_uses = self.hint_uses.saturating_sub(1);
         }
     }
 
@@ -271,7 +271,7 @@ impl Lifespan {
 
     pub(crate) fn leave_unfinished(&mut self) {
         self.unfinished = true;
-        self.bond.set_unfinished(true);
+        self.shared.set_unfinished(true);
     }
 
     #[inline]
@@ -287,26 +287,26 @@ impl Lifespan {
         }
         self.hard_age = max.into();
         let age = self
-            .bond
+            .shared
             .born()
             .map_or(Duration::ZERO, |born| now.since(born));
         Some(max.saturating_sub(age))
     }
 
     #[inline]
-    pub(crate) fn hear(&mut self, word: Word) {
-        self.word_idle = word.idle;
-        self.word_uses = word.uses;
+    pub(crate) fn set_server_hint(&mut self, server_hint: ServerHint) {
+        self.hint_idle = server_hint.idle;
+        self.hint_uses = server_hint.uses;
     }
 
     #[inline]
-    pub(crate) fn set_berth(&mut self, berth: Box<dyn Any + Send + Sync>) {
-        self.berth = Some(berth);
+    pub(crate) fn set_pooled(&mut self, pooled: Box<dyn Any + Send + Sync>) {
+        self.pooled = Some(pooled);
     }
 
     #[inline]
-    pub(crate) fn take_berth(&mut self) -> Option<Box<dyn Any + Send + Sync>> {
-        self.berth.take()
+    pub(crate) fn take_pooled(&mut self) -> Option<Box<dyn Any + Send + Sync>> {
+        self.pooled.take()
     }
 }
 
@@ -318,15 +318,15 @@ impl Default for Lifespan {
 
 impl Drop for Lifespan {
     fn drop(&mut self) {
-        self.bond.let_go();
-        drop(self.transport_guard());
+        self.shared.set_orphaned();
+        drop(self.take_transport_guard());
     }
 }
 
 impl fmt::Debug for Lifespan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lifespan")
-            .field("id", &self.bond.id())
+            .field("id", &self.shared.id())
             .field("max_age", &self.max_age)
             .field("max_idle", &self.max_idle)
             .field("max_uses", &self.max_uses)
@@ -355,13 +355,13 @@ mod tests {
         assert!(lifespan.deadline(now).is_none());
         lifespan.limit_age(5 * SECOND);
         lifespan.limit_age(9 * SECOND);
-        assert_eq!(lifespan.deadline(now).unwrap().cause, Cause::Age);
+        assert_eq!(lifespan.deadline(now).unwrap().reason, CloseReason::Age);
         lifespan.limit_idle(3 * SECOND);
         let deadline = lifespan.deadline(now).unwrap();
-        assert_eq!(deadline.cause, Cause::Idle);
+        assert_eq!(deadline.reason, CloseReason::Idle);
         assert_eq!(deadline.at, now.checked_add(3 * SECOND).unwrap());
         let later = now.checked_add(4 * SECOND).unwrap();
-        assert_eq!(lifespan.deadline(later).unwrap().cause, Cause::Age);
+        assert_eq!(lifespan.deadline(later).unwrap().reason, CloseReason::Age);
     }
 
     #[test]
@@ -375,18 +375,18 @@ mod tests {
             (60 * SECOND, 4 * SECOND),
             (Duration::MAX, 4 * SECOND),
         ] {
-            lifespan.hear(Word {
+            lifespan.set_server_hint(ServerHint {
                 idle: idle.into(),
-                ..Word::NONE
+                ..ServerHint::NONE
             });
             assert_eq!(at(&lifespan), now.checked_add(expected).unwrap());
             assert_eq!(lifespan.close_reason(now), None);
         }
-        lifespan.hear(Word {
-            idle: Limit::ZERO,
-            ..Word::NONE
+        lifespan.set_server_hint(ServerHint {
+            idle: Nanos::ZERO,
+            ..ServerHint::NONE
         });
-        assert_eq!(lifespan.close_reason(now), Some(Cause::Idle));
+        assert_eq!(lifespan.close_reason(now), Some(CloseReason::Idle));
     }
 
     #[test]
@@ -397,17 +397,17 @@ mod tests {
         lifespan.check_out(None);
         assert_eq!(lifespan.close_reason(now), None);
         lifespan.check_out(Some((now.mono, now.mono)));
-        assert_eq!(lifespan.close_reason(now), Some(Cause::Uses));
+        assert_eq!(lifespan.close_reason(now), Some(CloseReason::Uses));
 
         let mut lifespan = born(now);
-        lifespan.hear(Word {
+        lifespan.set_server_hint(ServerHint {
             uses: 1,
-            ..Word::NONE
+            ..ServerHint::NONE
         });
         assert_eq!(lifespan.close_reason(now), None);
         lifespan.check_out(Some((now.mono, now.mono)));
-        assert_eq!(lifespan.close_reason(now), Some(Cause::Uses));
-        lifespan.hear(Word::NONE);
+        assert_eq!(lifespan.close_reason(now), Some(CloseReason::Uses));
+        lifespan.set_server_hint(ServerHint::NONE);
         assert_eq!(lifespan.close_reason(now), None);
     }
 
@@ -418,13 +418,13 @@ mod tests {
         lifespan.limit_age(SECOND);
         assert_eq!(lifespan.close_reason(now), None);
         let later = now.checked_add(SECOND).unwrap();
-        assert_eq!(lifespan.close_reason(later), Some(Cause::Age));
+        assert_eq!(lifespan.close_reason(later), Some(CloseReason::Age));
     }
 
     /// Connections that are made together do not end together.
     #[test]
     fn lots_of_neighbours_have_nothing_in_common() {
-        let lots: Vec<_> = (0..64).map(|_| Lifespan::new().lot()).collect();
+        let lots: Vec<_> = (0..64).map(|_| Lifespan::new().jitter_sample()).collect();
         let mut steps: Vec<_> = lots
             .windows(2)
             .map(|pair| ((pair[1] - pair[0] + 1.0) % 1.0 * 1_000.0) as u32)
@@ -451,8 +451,8 @@ mod tests {
         let mut lifespan = born(now);
         lifespan.limit_age(SECOND);
         lifespan.limit_idle(SECOND);
-        assert_eq!(lifespan.deadline(now).unwrap().cause, Cause::Idle);
+        assert_eq!(lifespan.deadline(now).unwrap().reason, CloseReason::Idle);
         lifespan.limit_age(SECOND / 2);
-        assert_eq!(lifespan.deadline(now).unwrap().cause, Cause::Age);
+        assert_eq!(lifespan.deadline(now).unwrap().reason, CloseReason::Age);
     }
 }

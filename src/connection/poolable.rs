@@ -83,7 +83,7 @@ pub trait Poolable: Send + Sync + 'static {
     fn lifespan_mut(&mut self) -> &mut Lifespan;
 
     /// Itself as a use whose type is forgotten. A lease does this without allocating; nobody else has to.
-    fn into_use(self) -> Box<dyn Use>
+    fn into_erased(self) -> Box<dyn ErasedLease>
     where
         Self: Sized,
     {
@@ -92,7 +92,7 @@ pub trait Poolable: Send + Sync + 'static {
 }
 
 /// The use of one connection, its type forgotten: what a response body holds on to.
-pub trait Use: Send + Sync + 'static {
+pub trait ErasedLease: Send + Sync + 'static {
     /// The limits of the connection.
     fn lifespan_mut(&mut self) -> &mut Lifespan;
 
@@ -102,7 +102,7 @@ pub trait Use: Send + Sync + 'static {
     /// Ends the use as [`release`](Self::release) does, unless its connection is not free yet and
     /// [will be in a moment](Poolable::is_almost_free): then nothing happens, and `cx` is woken when it is worth asking
     /// again.
-    fn release_if_free(self: Box<Self>, cx: &mut Context<'_>) -> Option<Box<dyn Use>> {
+    fn release_if_free(self: Box<Self>, cx: &mut Context<'_>) -> Option<Box<dyn ErasedLease>> {
         let _ = cx;
         self.release();
         None
@@ -110,7 +110,7 @@ pub trait Use: Send + Sync + 'static {
 }
 
 /// A connection that nobody leases is closed after its use.
-impl<C: Poolable> Use for C {
+impl<C: Poolable> ErasedLease for C {
     fn lifespan_mut(&mut self) -> &mut Lifespan {
         Poolable::lifespan_mut(self)
     }

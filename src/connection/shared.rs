@@ -1,4 +1,4 @@
-//! What a connection's lifespan, driver, slot and infos share.
+//! What a connection's lifespan, driver, permit and infos share.
 
 mod hooks;
 mod request;
@@ -17,7 +17,7 @@ use tokio::task::AbortHandle;
 
 use crate::clock::Moment;
 use crate::connection::activity::Activity;
-use crate::connection::close_reason::Cause;
+use crate::connection::close_reason::CloseReason;
 use crate::connection::expectation::Expectation;
 use crate::connection::shared::request::Rest;
 use crate::connection::shared::timeouts::ExchangeTimeouts;
@@ -30,19 +30,19 @@ pub use hooks::{CloseHook, TransportGuard};
 
 /// One a connection. An exchange that goes well reads the id and the key, and counts in `activity`; an upload says when it
 /// begins and ends.
-pub(crate) struct Bond {
+pub(crate) struct ConnShared {
     id: u64,
     /// One more than the place of the first cause that was noted; 0 while none is.
-    cause: AtomicU8,
+    reason: AtomicU8,
     /// `PEER_CLOSED` and `HTTP10`: what is known of the other end.
     peer: AtomicU8,
     /// Its exchange was given up before its end.
     unfinished: AtomicBool,
     /// hyper does not have all of the request's body yet.
     uploading: AtomicBool,
-    /// `WINDS_DOWN`, `LET_GO`, `RESTS`, `BODY_FAILED` and `TIMED`: one look tells a driver that there is more for it to do
+    /// `FINISHING`, `ORPHANED`, `RESTS`, `BODY_FAILED` and `TIMED`: one look tells a driver that there is more for it to do
     /// than to wait.
-    parting: AtomicU16,
+    driver_flags: AtomicU16,
     activity: Activity,
     expectation: Expectation,
     /// `KILLED`, `DETACHED`, `UPGRADED`, `POISONED`, `OMITS` and `GONE`: one look tells a transport that it is none of these.
@@ -51,7 +51,7 @@ pub(crate) struct Bond {
     born: OnceLock<Moment>,
     /// In a box of its own, for a transport that has any.
     addresses: OnceLock<Box<Addresses>>,
-    ends: Mutex<Ends>,
+    close_state: Mutex<CloseState>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -61,19 +61,19 @@ pub(crate) struct Addresses {
 }
 
 /// How long a connection may take to finish a use after its lease is gone.
-pub(crate) const WIND_DOWN: Duration = Duration::from_secs(1);
+pub(crate) const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The response is over and the connection is not free yet.
-const WINDS_DOWN: u16 = 1;
+const FINISHING: u16 = 1;
 /// Nobody has the connection any more: what is left for its driver is to close.
-const LET_GO: u16 = 2;
+const ORPHANED: u16 = 2;
 /// hyper has all of a request's body that is announced, and its end is awaited.
 const RESTS: u16 = 4;
 /// The request's own body has failed.
 const BODY_FAILED: u16 = 8;
 /// For how long it may be read on; 0 while it is not.
-const READS_ON: u16 = 0xf0;
-const READS_ON_AT: u8 = 4;
+const READING_REST: u16 = 0xf0;
+const READING_REST_SHIFT: u8 = 4;
 /// The exchange under way has limits of time; or the one before had.
 const TIMED: u16 = 0x100;
 
@@ -85,9 +85,9 @@ const KILLED: u8 = 1;
 const DETACHED: u8 = 2;
 const UPGRADED: u8 = 4;
 const POISONED: u8 = 8;
-/// Written under the lock of `ends`.
+/// Written under the lock of `close_state`.
 const GONE: u8 = 16;
-/// A byte of the request is not to be written; which one is in `More`.
+/// A byte of the request is not to be written; which one is in `CloseExtras`.
 const OMITS: u8 = 32;
 
 /// A transport that can be closed by whoever wants it closed, while its driver has it.
@@ -97,19 +97,19 @@ pub(crate) trait Close: Send + Sync {
 }
 
 /// What happens when the transport goes, and what makes it go.
-struct Ends {
+struct CloseState {
     /// Of the pool that keeps it, if one does.
     hook: CloseHook,
     driver: Option<AbortHandle>,
     /// What closes the transport from outside of its driver, if there is a way to.
     closer: Option<Arc<dyn Close>>,
     /// Where there is any of it.
-    more: Option<Box<More>>,
+    extras: Option<Box<CloseExtras>>,
 }
 
 /// What few connections have.
 #[derive(Default)]
-struct More {
+struct CloseExtras {
     /// Of a second pool above the first, and so on.
     hooks: Vec<CloseHook>,
     attached: Vec<Box<dyn Any + Send + Sync>>,
@@ -128,7 +128,7 @@ struct More {
     timeouts: Option<Box<ExchangeTimeouts>>,
 }
 
-impl More {
+impl CloseExtras {
     /// What the request that ended with the transport is still to hear.
     #[cold]
     fn leave_for_request(&mut self) -> Option<Box<Self>> {
@@ -145,34 +145,40 @@ impl More {
     }
 }
 
-impl Ends {
+impl CloseState {
     const NONE: Self = Self {
         hook: CloseHook::NONE,
         driver: None,
         closer: None,
-        more: None,
+        extras: None,
     };
 
-    fn more(&mut self) -> &mut More {
-        self.more.get_or_insert_default()
+    fn extras(&mut self) -> &mut CloseExtras {
+        self.extras.get_or_insert_default()
     }
 
     fn add_hook(&mut self, hook: CloseHook) {
         if self.hook.0.is_none() {
             self.hook = hook;
         } else {
-            self.more().hooks.push(hook);
+            self.extras().hooks.push(hook);
         }
     }
 
     fn take_hooks(&mut self) -> impl Iterator<Item = CloseHook> + use<> {
-        let more = self.more.as_mut().map(|more| mem::take(&mut more.hooks));
-        iter::once(mem::replace(&mut self.hook, CloseHook::NONE)).chain(more.unwrap_or_default())
+        let extras = self
+            .extras
+            .as_mut()
+            .map(|extras| mem::take(&mut extras.hooks));
+        iter::once(mem::replace(&mut self.hook, CloseHook::NONE)).chain(extras.unwrap_or_default())
     }
 
     fn take_wakers(&mut self) -> Vec<Waker> {
-        let more = self.more.as_mut().map(|more| mem::take(&mut more.wakers));
-        more.unwrap_or_default()
+        let extras = self
+            .extras
+            .as_mut()
+            .map(|extras| mem::take(&mut extras.wakers));
+        extras.unwrap_or_default()
     }
 }
 
@@ -183,26 +189,26 @@ impl Ends {
     target_pointer_width = "64",
     not(tower_keep_alive_loom)
 ))]
-const _: () = assert!(size_of::<Bond>() <= 168);
+const _: () = assert!(size_of::<ConnShared>() <= 168);
 
-impl Bond {
+impl ConnShared {
     pub(crate) fn new() -> Self {
         // std's: numbers decide nothing.
         static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
-            cause: AtomicU8::new(0),
+            reason: AtomicU8::new(0),
             peer: AtomicU8::new(0),
             unfinished: AtomicBool::new(false),
             uploading: AtomicBool::new(false),
-            parting: AtomicU16::new(0),
+            driver_flags: AtomicU16::new(0),
             activity: Activity::new(),
             expectation: Expectation::default(),
             state: AtomicU8::new(0),
             key: OnceLock::new(),
             born: OnceLock::new(),
             addresses: OnceLock::new(),
-            ends: Mutex::new(Ends::NONE),
+            close_state: Mutex::new(CloseState::NONE),
         }
     }
 
@@ -241,21 +247,21 @@ impl Bond {
     }
 
     /// Why it ends: the first word stands, but that a last exchange may still end badly.
-    pub(crate) fn note(&self, cause: Cause) {
-        const LAST: u8 = Cause::Final as u8 + 1;
+    pub(crate) fn set_close_reason(&self, reason: CloseReason) {
+        const LAST: u8 = CloseReason::Final as u8 + 1;
         let _ =
-            self.cause
+            self.reason
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |noted| match noted {
-                    0 => Some(cause as u8 + 1),
-                    LAST if cause.ends_midway() => Some(cause as u8 + 1),
+                    0 => Some(reason as u8 + 1),
+                    LAST if reason.ends_midway() => Some(reason as u8 + 1),
                     _ => None,
                 });
     }
 
-    pub(crate) fn cause(&self) -> Option<Cause> {
-        match self.cause.load(Ordering::Relaxed) {
+    pub(crate) fn reason(&self) -> Option<CloseReason> {
+        match self.reason.load(Ordering::Relaxed) {
             0 => None,
-            place => Some(Cause::ALL[usize::from(place) - 1]),
+            place => Some(CloseReason::ALL[usize::from(place) - 1]),
         }
     }
 
@@ -270,19 +276,19 @@ impl Bond {
 
     /// Why it ends without an error, if nobody has said so: it was closed there, or else here. HTTP/1 closes after the
     /// last exchange, and in the middle of one that was given up.
-    pub(crate) fn clean_end(&self) -> Cause {
+    pub(crate) fn clean_end(&self) -> CloseReason {
         if self.has_peer_closed() {
-            Cause::Peer
+            CloseReason::Peer
         } else if self.unfinished.load(Ordering::Relaxed) {
-            Cause::Abandoned
+            CloseReason::Abandoned
         } else {
-            Cause::Final
+            CloseReason::Final
         }
     }
 
     /// Whether it is known that it ends: why was noted, the other end has closed, or it is not its pool's any more.
     pub(crate) fn is_ending(&self) -> bool {
-        self.cause().is_some() || self.has_peer_closed() || !self.is_at_home()
+        self.reason().is_some() || self.has_peer_closed() || !self.has_no_flags()
     }
 
     pub(crate) fn set_unfinished(&self, unfinished: bool) {
@@ -303,56 +309,56 @@ impl Bond {
         self.uploading.load(Ordering::Acquire)
     }
 
-    pub(crate) fn set_winds_down(&self, winds_down: bool) {
-        if winds_down {
-            self.parting.fetch_or(WINDS_DOWN, Ordering::AcqRel);
+    pub(crate) fn set_finishing(&self, is_finishing: bool) {
+        if is_finishing {
+            self.driver_flags.fetch_or(FINISHING, Ordering::AcqRel);
         } else {
-            self.parting.fetch_and(!WINDS_DOWN, Ordering::AcqRel);
+            self.driver_flags.fetch_and(!FINISHING, Ordering::AcqRel);
         }
     }
 
-    pub(crate) fn winds_down(&self) -> bool {
-        self.parting.load(Ordering::Acquire) & WINDS_DOWN != 0
+    pub(crate) fn is_finishing(&self) -> bool {
+        self.driver_flags.load(Ordering::Acquire) & FINISHING != 0
     }
 
-    pub(crate) fn let_go(&self) {
-        self.parting.fetch_or(LET_GO, Ordering::AcqRel);
+    pub(crate) fn set_orphaned(&self) {
+        self.driver_flags.fetch_or(ORPHANED, Ordering::AcqRel);
     }
 
-    pub(crate) fn is_let_go(&self) -> bool {
-        self.parting.load(Ordering::Acquire) & LET_GO != 0
+    pub(crate) fn is_orphaned(&self) -> bool {
+        self.driver_flags.load(Ordering::Acquire) & ORPHANED != 0
     }
 
     /// Neither winds down nor was let go.
     #[inline]
-    pub(crate) fn is_held(&self) -> bool {
-        self.parting.load(Ordering::Acquire) == 0
+    pub(crate) fn has_no_driver_flags(&self) -> bool {
+        self.driver_flags.load(Ordering::Acquire) == 0
     }
 
     /// Somebody reads what is left of a response, for so long at the most: rounded up to a power of two of eighths of a
     /// second.
-    pub(crate) fn set_reads_on(&self, max: Duration) {
+    pub(crate) fn set_reading_rest(&self, max: Duration) {
         let eighths = max.as_millis().div_ceil(125).next_power_of_two();
-        let place = (eighths.trailing_zeros() as u16 + 1).min(READS_ON >> READS_ON_AT);
-        self.parting
-            .fetch_or(place << READS_ON_AT, Ordering::AcqRel);
+        let place = (eighths.trailing_zeros() as u16 + 1).min(READING_REST >> READING_REST_SHIFT);
+        self.driver_flags
+            .fetch_or(place << READING_REST_SHIFT, Ordering::AcqRel);
     }
 
     /// It has come to the end of the response.
-    pub(crate) fn has_read_on(&self) {
-        self.parting.fetch_and(!READS_ON, Ordering::AcqRel);
+    pub(crate) fn has_read_rest(&self) {
+        self.driver_flags.fetch_and(!READING_REST, Ordering::AcqRel);
     }
 
     /// How long it may take from now on until it is closed or can be used again, where that is under way. `goodbye`: how
     /// long a transport may take to close that nobody has any more.
     pub(crate) fn time_to_close(&self, goodbye: Duration) -> Option<Duration> {
-        if self.is_killed() || self.is_let_go() {
+        if self.is_killed() || self.is_orphaned() {
             return Some(goodbye);
         }
-        if self.winds_down() {
-            return Some(WIND_DOWN + goodbye);
+        if self.is_finishing() {
+            return Some(FINISH_TIMEOUT + goodbye);
         }
-        match (self.parting.load(Ordering::Acquire) & READS_ON) >> READS_ON_AT {
+        match (self.driver_flags.load(Ordering::Acquire) & READING_REST) >> READING_REST_SHIFT {
             0 => None,
             place => Some(Duration::from_millis(125 << (place - 1)) + goodbye),
         }
@@ -365,7 +371,7 @@ impl Bond {
 
     /// Nothing is to be looked at: neither killed nor detached, nor poisoned, upgraded or gone; nor is a byte left out.
     #[inline]
-    pub(crate) fn is_at_home(&self) -> bool {
+    pub(crate) fn has_no_flags(&self) -> bool {
         self.state.load(Ordering::Acquire) == 0
     }
 
@@ -387,20 +393,20 @@ impl Bond {
     pub(crate) fn poison(&self) {
         self.state.fetch_or(POISONED, Ordering::AcqRel);
         if !self.activity.is_in_use() {
-            self.kill(Cause::Poisoned);
+            self.kill(CloseReason::Poisoned);
         }
     }
 
     /// Leaves out the byte that comes after the next `at` that are written.
     pub(crate) fn omit_byte_at(&self, at: usize) {
-        self.ends().more().omitted = at;
+        self.close_state().extras().omitted = at;
         self.state.fetch_or(OMITS, Ordering::AcqRel);
     }
 
     /// How many bytes are to be written before one that is left out, if one is.
     pub(crate) fn omitted(&self) -> Option<usize> {
         let omits = self.state.load(Ordering::Acquire) & OMITS != 0;
-        omits.then(|| self.ends().more().omitted)
+        omits.then(|| self.close_state().extras().omitted)
     }
 
     /// The byte has been left out.
@@ -411,14 +417,14 @@ impl Bond {
     /// The body of the next request waits until the server says that it wants it, and no longer than this.
     #[cold]
     pub(crate) fn expect_continue(&self, timeout: Duration) {
-        self.ends().more().continue_timeout = timeout;
+        self.close_state().extras().continue_timeout = timeout;
         self.expectation.begin();
     }
 
     /// How long the body of the request that begins waits for a 100, if it waits.
     pub(crate) fn continue_timeout(&self) -> Option<Duration> {
         let waits = self.expectation.waits();
-        waits.then(|| self.ends().more().continue_timeout)
+        waits.then(|| self.close_state().extras().continue_timeout)
     }
 
     #[inline]
@@ -435,13 +441,13 @@ impl Bond {
     pub(crate) fn wake_if_killed(&self, waker: &Waker) {
         // Dropped after the lock: it may be the last of a task, and the transport that task's.
         let _moved_on;
-        let mut ends = self.ends();
+        let mut close_state = self.close_state();
         if self.is_killed() {
-            drop(ends);
+            drop(close_state);
             waker.wake_by_ref();
             return;
         }
-        let wakers = &mut ends.more().wakers;
+        let wakers = &mut close_state.extras().wakers;
         if !wakers.iter().any(|kept| kept.will_wake(waker)) {
             // A reader and a writer, seldom more; those who moved on are let go.
             if wakers.len() == 4 {
@@ -452,41 +458,41 @@ impl Bond {
     }
 
     pub(crate) fn attach(&self, guard: Box<dyn Any + Send + Sync>) {
-        let mut ends = self.ends();
+        let mut close_state = self.close_state();
         if !self.is_gone() {
-            ends.more().attached.push(guard);
+            close_state.extras().attached.push(guard);
         }
         // Otherwise it is dropped here, after the lock.
     }
 
     /// Runs `hook` when the transport is gone, at once if it is already.
     pub(crate) fn on_close(&self, hook: CloseHook) {
-        let mut ends = self.ends();
+        let mut close_state = self.close_state();
         if !self.is_gone() {
-            ends.add_hook(hook);
+            close_state.add_hook(hook);
             return;
         }
-        drop(ends);
-        hook.run(self.cause().unwrap_or(Cause::Peer));
+        drop(close_state);
+        hook.run(self.reason().unwrap_or(CloseReason::Peer));
     }
 
     pub(crate) fn set_driver(&self, driver: AbortHandle) {
-        let mut ends = self.ends();
+        let mut close_state = self.close_state();
         if self.is_killed() {
-            drop(ends);
+            drop(close_state);
             driver.abort();
         } else {
-            ends.driver = Some(driver);
+            close_state.driver = Some(driver);
         }
     }
 
     /// Ends the transport now, with whatever is on it.
-    pub(crate) fn kill(&self, cause: Cause) {
-        self.note(cause);
+    pub(crate) fn kill(&self, reason: CloseReason) {
+        self.set_close_reason(reason);
         let (driver, wakers) = {
-            let mut ends = self.ends();
+            let mut close_state = self.close_state();
             self.state.fetch_or(KILLED, Ordering::AcqRel);
-            (ends.driver.take(), ends.take_wakers())
+            (close_state.driver.take(), close_state.take_wakers())
         };
         if let Some(driver) = driver {
             driver.abort();
@@ -496,48 +502,48 @@ impl Bond {
 
     /// How to close the transport from outside of its driver.
     pub(crate) fn set_closer(&self, closer: Arc<dyn Close>) {
-        let mut ends = self.ends();
+        let mut close_state = self.close_state();
         if !self.is_gone() {
-            ends.closer = Some(closer);
+            close_state.closer = Some(closer);
         }
         // Otherwise it is dropped here, after the lock.
     }
 
     /// Whether it can be closed from here though its driver is not polled, or is gone already.
     pub(crate) fn can_be_closed(&self) -> bool {
-        let ends = self.ends();
-        self.is_gone() || ends.closer.is_some()
+        let close_state = self.close_state();
+        self.is_gone() || close_state.closer.is_some()
     }
 
     /// Ends the transport now. One that can be closed from outside is closed here, whether or not its driver is polled, and its
-    /// slot passes on; another goes when the runtime drops the driver.
+    /// permit passes on; another goes when the runtime drops the driver.
     pub(crate) fn force(&self) {
-        let closer = self.ends().closer.clone();
+        let closer = self.close_state().closer.clone();
         if let Some(closer) = &closer {
             closer.close();
         }
-        self.kill(Cause::Abandoned);
+        self.kill(CloseReason::Abandoned);
         if closer.is_some() {
             self.transport_gone();
         }
     }
 
-    /// Gives up the slot while the transport lives on.
+    /// Gives up the permit while the transport lives on.
     pub(crate) fn detach(&self) {
         let hooks = {
-            let mut ends = self.ends();
+            let mut close_state = self.close_state();
             if self.is_gone() || self.is_detached() {
                 return;
             }
             self.state.fetch_or(DETACHED, Ordering::AcqRel);
-            ends.take_hooks()
+            close_state.take_hooks()
         };
         for hook in hooks {
-            hook.run(Cause::Detached);
+            hook.run(CloseReason::Detached);
         }
     }
 
-    /// Gives up the slot, and the transport to a new owner.
+    /// Gives up the permit, and the transport to a new owner.
     pub(crate) fn upgrade(&self) {
         self.state.fetch_or(UPGRADED, Ordering::AcqRel);
         self.detach();
@@ -545,15 +551,18 @@ impl Bond {
 
     fn transport_gone(&self) {
         let (hooks, _rest) = {
-            let mut ends = self.ends();
+            let mut close_state = self.close_state();
             self.state.fetch_or(GONE, Ordering::AcqRel);
-            let hooks = ends.take_hooks();
-            let mut rest = mem::replace(&mut *ends, Ends::NONE);
-            ends.more = rest.more.as_mut().and_then(|more| more.leave_for_request());
+            let hooks = close_state.take_hooks();
+            let mut rest = mem::replace(&mut *close_state, CloseState::NONE);
+            close_state.extras = rest
+                .extras
+                .as_mut()
+                .and_then(|extras| extras.leave_for_request());
             (hooks, rest)
         };
         for hook in hooks {
-            hook.run(self.cause().unwrap_or(Cause::Dropped));
+            hook.run(self.reason().unwrap_or(CloseReason::Dropped));
         }
     }
 
@@ -561,17 +570,19 @@ impl Bond {
         self.state.load(Ordering::Acquire) & GONE != 0
     }
 
-    fn ends(&self) -> MutexGuard<'_, Ends> {
+    fn close_state(&self) -> MutexGuard<'_, CloseState> {
         // Nothing that can panic runs under this lock.
-        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
+        self.close_state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl fmt::Debug for Bond {
+impl fmt::Debug for ConnShared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bond")
+        f.debug_struct("ConnShared")
             .field("id", &self.id)
-            .field("cause", &self.cause())
+            .field("reason", &self.reason())
             .finish_non_exhaustive()
     }
 }
@@ -593,67 +604,73 @@ mod tests {
     #[test]
     fn a_last_exchange_that_ends_badly_says_how() {
         let bad = [
-            Cause::Error,
-            Cause::Silence,
-            Cause::RequestTimeout,
-            Cause::ResponseTimeout,
-            Cause::Connect,
-            Cause::ConnectTimeout,
-            Cause::Abandoned,
-            Cause::Shutdown,
+            CloseReason::Error,
+            CloseReason::Silence,
+            CloseReason::RequestTimeout,
+            CloseReason::ResponseTimeout,
+            CloseReason::Connect,
+            CloseReason::ConnectTimeout,
+            CloseReason::Abandoned,
+            CloseReason::Shutdown,
         ];
-        for cause in Cause::ALL {
-            let bond = Bond::new();
-            bond.note(Cause::Final);
-            bond.note(cause);
-            let noted = if bad.contains(&cause) {
-                cause
+        for reason in CloseReason::ALL {
+            let shared = ConnShared::new();
+            shared.set_close_reason(CloseReason::Final);
+            shared.set_close_reason(reason);
+            let noted = if bad.contains(&reason) {
+                reason
             } else {
-                Cause::Final
+                CloseReason::Final
             };
-            assert_eq!(bond.cause(), Some(noted), "after {cause:?}");
+            assert_eq!(shared.reason(), Some(noted), "after {reason:?}");
         }
     }
 
     #[test]
     fn any_other_first_word_stands() {
-        for first in Cause::ALL.into_iter().filter(|&it| it != Cause::Final) {
-            for second in Cause::ALL {
-                let bond = Bond::new();
-                bond.note(first);
-                bond.note(second);
-                assert_eq!(bond.cause(), Some(first), "after {second:?}");
+        for first in CloseReason::ALL
+            .into_iter()
+            .filter(|&it| it != CloseReason::Final)
+        {
+            for second in CloseReason::ALL {
+                let shared = ConnShared::new();
+                shared.set_close_reason(first);
+                shared.set_close_reason(second);
+                assert_eq!(shared.reason(), Some(first), "after {second:?}");
             }
         }
     }
 
     #[test]
     fn a_waker_may_end_the_transport_when_it_is_dropped() {
-        let bond = Arc::new(Bond::new());
-        bond.detach();
-        let mut guard = Some(TransportGuard::new(bond.clone()));
+        let shared = Arc::new(ConnShared::new());
+        shared.detach();
+        let mut guard = Some(TransportGuard::new(shared.clone()));
         for _ in 0..5 {
-            bond.wake_if_killed(&Arc::new(Task(guard.take())).into());
+            shared.wake_if_killed(&Arc::new(Task(guard.take())).into());
         }
-        assert!(bond.is_gone());
+        assert!(shared.is_gone());
     }
 
-    /// Whoever wants the slot of a connection that is ending gives it its time, and closes it from outside after that.
+    /// Whoever wants the permit of a connection that is ending gives it its time, and closes it from outside after that.
     #[test]
     fn a_connection_that_is_ending_has_the_time_of_whatever_ends_it() {
         let goodbye = Duration::from_secs(1);
-        let bond = Bond::new();
-        assert_eq!(bond.time_to_close(goodbye), None);
+        let shared = ConnShared::new();
+        assert_eq!(shared.time_to_close(goodbye), None);
         for (reads_on, rounded) in [(1, 125), (125, 125), (126, 250), (500, 500), (3_000, 4_000)] {
-            bond.set_reads_on(Duration::from_millis(reads_on));
+            shared.set_reading_rest(Duration::from_millis(reads_on));
             let time = Duration::from_millis(rounded) + goodbye;
-            assert_eq!(bond.time_to_close(goodbye), Some(time), "{reads_on} ms");
-            bond.has_read_on();
-            assert_eq!(bond.time_to_close(goodbye), None);
+            assert_eq!(shared.time_to_close(goodbye), Some(time), "{reads_on} ms");
+            shared.has_read_rest();
+            assert_eq!(shared.time_to_close(goodbye), None);
         }
-        bond.set_winds_down(true);
-        assert_eq!(bond.time_to_close(goodbye), Some(WIND_DOWN + goodbye));
-        bond.let_go();
-        assert_eq!(bond.time_to_close(goodbye), Some(goodbye));
+        shared.set_finishing(true);
+        assert_eq!(
+            shared.time_to_close(goodbye),
+            Some(FINISH_TIMEOUT + goodbye)
+        );
+        shared.set_orphaned();
+        assert_eq!(shared.time_to_close(goodbye), Some(goodbye));
     }
 }

@@ -41,7 +41,7 @@ pub enum Denied {
     /// transports be closed, by [`Probe::with_close`](crate::connect::Probe::with_close).
     CannotClose(Duration),
     /// The connection that was made for this caller went to another one, because the caller's future was not polled for
-    /// longer than [`Limits::hand_over_timeout`](crate::Limits::hand_over_timeout). Ask again: [`Exchange`](crate::Exchange)
+    /// longer than [`PoolConfig::hand_over_timeout`](crate::PoolConfig::hand_over_timeout). Ask again: [`Exchange`](crate::Exchange)
     /// does.
     NotPolled,
 }

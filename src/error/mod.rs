@@ -13,7 +13,7 @@ use std::time::Duration;
 #[cfg(feature = "proxy")]
 use http::{HeaderMap, StatusCode};
 
-use crate::connection::close_reason::Cause;
+use crate::connection::close_reason::CloseReason;
 use crate::connection::info::ConnectionInfo;
 use crate::error::connect::ConnectError;
 #[cfg(feature = "proxy")]
@@ -121,16 +121,16 @@ impl Error {
     }
 
     pub(crate) fn on(mut self, connection: ConnectionInfo) -> Self {
-        match connection.bond().cause() {
-            Some(Cause::Shutdown) => self.0.kind = Kind::ShutDown,
-            Some(Cause::Silence) => {
-                let limit = connection.bond().activity().limit();
+        match connection.shared().reason() {
+            Some(CloseReason::Shutdown) => self.0.kind = Kind::ShutDown,
+            Some(CloseReason::Silence) => {
+                let limit = connection.shared().activity().limit();
                 let limit = limit.unwrap_or(Duration::MAX);
                 self.0.kind = Kind::Timeout(TimeoutKind::Inactivity, limit);
             }
-            Some(Cause::RequestTimeout | Cause::ResponseTimeout) => {
+            Some(CloseReason::RequestTimeout | CloseReason::ResponseTimeout) => {
                 // Not where the limit was that of the exchange before, which had just ended.
-                if let Some((kind, limit)) = connection.bond().timed_out(connection.uses()) {
+                if let Some((kind, limit)) = connection.shared().timed_out(connection.uses()) {
                     self.0.kind = Kind::Timeout(kind, limit);
                 }
             }

@@ -12,9 +12,9 @@ use http_body_util::combinators::BoxBody;
 use hyper::body::Incoming;
 use tokio::runtime::Handle;
 
-use crate::connection::close_reason::Cause;
+use crate::connection::close_reason::CloseReason;
 use crate::connection::info::ConnectionInfo;
-use crate::connection::poolable::Use;
+use crate::connection::poolable::ErasedLease;
 use crate::error::{BoxError, Error, Kind};
 use crate::exchange::hold::Hold;
 use crate::exchange::layer::Drain;
@@ -32,7 +32,7 @@ use crate::exchange::layer::Drain;
 pub struct Body {
     inner: Inner,
     /// Until the end.
-    held: Option<Box<dyn Use>>,
+    held: Option<Box<dyn ErasedLease>>,
     info: ConnectionInfo,
     drain: Drain,
 }
@@ -55,7 +55,7 @@ impl Body {
     #[inline]
     pub(super) fn new<R>(
         body: R,
-        held: Option<Box<dyn Use>>,
+        held: Option<Box<dyn ErasedLease>>,
         info: ConnectionInfo,
         drain: Drain,
     ) -> Self
@@ -93,7 +93,7 @@ impl Body {
 
     /// The use that is to be waited for, if its connection is not free yet.
     #[inline]
-    fn ended(&mut self, cx: &mut Context<'_>) -> Option<Box<dyn Use>> {
+    fn ended(&mut self, cx: &mut Context<'_>) -> Option<Box<dyn ErasedLease>> {
         self.held.take()?.release_if_free(cx)
     }
 
@@ -103,10 +103,10 @@ impl Body {
         &mut self,
         polled: &Poll<Option<Result<Frame<Bytes>, E>>>,
         cx: &mut Context<'_>,
-    ) -> Option<Box<dyn Use>> {
+    ) -> Option<Box<dyn ErasedLease>> {
         // After its end the connection is somebody else's.
         self.held.as_ref()?;
-        let activity = self.info.bond().activity();
+        let activity = self.info.shared().activity();
         activity.set_caller_waits(polled.is_pending());
         match polled {
             // A caller who knows the length does not ask for more.
@@ -121,7 +121,7 @@ impl Body {
     fn hold_back<E: Into<BoxError>>(
         &mut self,
         end: Poll<Option<Result<Frame<Bytes>, E>>>,
-        held: Box<dyn Use>,
+        held: Box<dyn ErasedLease>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let frame = match end {
@@ -150,7 +150,7 @@ impl Body {
 
     fn failed(&mut self, source: BoxError) -> Error {
         if let Some(mut held) = self.held.take() {
-            held.lifespan_mut().end(Cause::Error);
+            held.lifespan_mut().end(CloseReason::Error);
             held.release();
         }
         Error::new(Kind::Body)
@@ -251,7 +251,7 @@ impl Drop for Body {
 impl Body {
     /// Before its end.
     #[cold]
-    fn give_up(&mut self, mut held: Box<dyn Use>) {
+    fn give_up(&mut self, mut held: Box<dyn ErasedLease>) {
         held.lifespan_mut().leave_unfinished();
         let rest = mem::replace(&mut self.inner, Inner::Other(BoxBody::default()));
         let drain = self.drain;
@@ -259,7 +259,9 @@ impl Body {
             && rest.size_hint().lower() <= drain.bytes
             && let Ok(runtime) = Handle::try_current()
         {
-            held.lifespan_mut().bond().set_reads_on(drain.time.time());
+            held.lifespan_mut()
+                .shared()
+                .set_reading_rest(drain.time.time());
             runtime.spawn(read_on(rest, held, drain));
             return;
         }
@@ -271,7 +273,7 @@ impl Body {
 
 /// Reads what nobody wants, so that the connection can be used again. Ends with the body, or at the first of its limits,
 /// and closes the connection then.
-async fn read_on(mut rest: Inner, held: Box<dyn Use>, drain: Drain) {
+async fn read_on(mut rest: Inner, held: Box<dyn ErasedLease>, drain: Drain) {
     let mut held = Abandoned(Some(held));
     let mut left = drain.bytes;
     let to_the_end = poll_fn(|cx| {
@@ -294,18 +296,18 @@ async fn read_on(mut rest: Inner, held: Box<dyn Use>, drain: Drain) {
     if ended == Ok(true)
         && let Some(mut held) = held.0.take()
     {
-        held.lifespan_mut().bond().has_read_on();
+        held.lifespan_mut().shared().has_read_rest();
         held.release();
     }
 }
 
 /// A use that is closed if it is dropped.
-struct Abandoned(Option<Box<dyn Use>>);
+struct Abandoned(Option<Box<dyn ErasedLease>>);
 
 impl Drop for Abandoned {
     fn drop(&mut self) {
         if let Some(mut held) = self.0.take() {
-            held.lifespan_mut().end(Cause::Abandoned);
+            held.lifespan_mut().end(CloseReason::Abandoned);
             held.release();
         }
     }

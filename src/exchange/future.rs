@@ -8,11 +8,11 @@ use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use crate::connection::close_reason::Cause;
+use crate::connection::close_reason::CloseReason;
 use crate::connection::info::ConnectionInfo;
-use crate::connection::poolable::{Poolable, Use};
+use crate::connection::poolable::{ErasedLease, Poolable};
 use crate::error::{BoxError, Error, SendError};
-use crate::exchange::hint::{self, Hint};
+use crate::exchange::hint::{self, ResponseHint};
 use crate::exchange::hold::Hold;
 use crate::exchange::layer::Settings;
 use crate::exchange::time_limits::TimeLimits;
@@ -33,7 +33,7 @@ pin_project! {
     where
         C: Poolable,
     {
-        given: Given<M, F, C, B>,
+        parts: Parts<M, F, C, B>,
         // Read from the request at the first poll, and asked for again where a connection did not take it.
         destination: Option<Destination>,
         connects: bool,
@@ -58,7 +58,7 @@ pin_project! {
         Ask,
         Checkout { #[pin] future: F },
         // Without its connection once it is answered.
-        Exchange { conn: InUse<C>, #[pin] future: S },
+        Exchange { conn: AbandonOnDrop<C>, #[pin] future: S },
         // Answered without a body; its connection will be free in a moment.
         Held { answer: Box<Answer> },
     }
@@ -72,30 +72,30 @@ struct Answer {
 }
 
 /// What it is made with. In one place, so that it is moved without the room for what is not there yet.
-struct Given<M, F, C, B> {
+struct Parts<M, F, C, B> {
     service: M,
-    ask: AskFor<M, C, F>,
+    acquire: AcquireFn<M, C, F>,
     settings: Settings,
     /// Until it is sent, and again when it comes back unsent.
     request: Option<Request<B>>,
 }
 
 /// How a connection is asked for.
-pub(super) type AskFor<M, C, F> = fn(&mut M, &Destination) -> Asked<C, F>;
+pub(super) type AcquireFn<M, C, F> = fn(&mut M, &Destination) -> Acquired<C, F>;
 
 /// What is there for who asks.
-pub(crate) enum Asked<C, F> {
-    AtOnce(C),
-    Later(F),
+pub(crate) enum Acquired<C, F> {
+    Ready(C),
+    Pending(F),
 }
 
 /// A connection with a request on it: if it is dropped like this, it is not to be used again.
-struct InUse<C: Poolable>(Option<C>);
+struct AbandonOnDrop<C: Poolable>(Option<C>);
 
-impl<C: Poolable> Drop for InUse<C> {
+impl<C: Poolable> Drop for AbandonOnDrop<C> {
     fn drop(&mut self) {
         if let Some(conn) = &mut self.0 {
-            conn.lifespan_mut().end(Cause::Abandoned);
+            conn.lifespan_mut().end(CloseReason::Abandoned);
         }
     }
 }
@@ -107,15 +107,15 @@ where
     #[inline]
     pub(super) fn new(
         service: M,
-        ask: AskFor<M, C, F>,
+        acquire: AcquireFn<M, C, F>,
         request: Request<B>,
         settings: Settings,
     ) -> Self {
         let request = Some(request);
         Self {
-            given: Given {
+            parts: Parts {
                 service,
-                ask,
+                acquire,
                 settings,
                 request,
             },
@@ -170,18 +170,18 @@ where
     fn poll_send(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let mut this = self.project();
         if this.destination.is_none() {
-            let request = this.given.request.as_mut().expect("kept until sent");
+            let request = this.parts.request.as_mut().expect("kept until sent");
             *this.connects = request.method() == Method::CONNECT;
-            let aimed = request::aim(request, &this.given.settings, this.destination);
+            let aimed = request::split_origin(request, &this.parts.settings, this.destination);
             match aimed {
                 Ok(limits) => *this.time_limits = limits,
                 Err(fault) => {
                     // It is not tried a second time: what it said of its route may be gone.
-                    this.given.request = None;
+                    this.parts.request = None;
                     return Poll::Ready(Err(Error::target(fault)));
                 }
             }
-            *this.is_last = !this.given.settings.keep_alive || hint::says_close(request.headers());
+            *this.is_last = !this.parts.settings.keep_alive || hint::says_close(request.headers());
             if !request.headers().is_empty() {
                 *this.expects_continue = fields::expects_continue(request);
             }
@@ -190,7 +190,7 @@ where
             if let StateProjection::Checkout { future } = this.state.as_mut().project() {
                 let Poll::Ready(checked_out) = future.poll(cx) else {
                     let destination = this.destination.as_mut();
-                    destination.expect("read from the request").begin_to_wait();
+                    destination.expect("read from the request").start_waiting();
                     let late = ready!(poll_late(this.time_limits, cx));
                     // Out of line: nobody may poll or drop this for long.
                     this.state.set(State::Ask);
@@ -208,27 +208,27 @@ where
             if let Some(limits) = this.time_limits {
                 limits.check()?;
             }
-            let Poll::Ready(ready) = this.given.service.poll_ready(cx) else {
+            let Poll::Ready(ready) = this.parts.service.poll_ready(cx) else {
                 return poll_late(this.time_limits, cx).map(Err);
             };
             ready.map_err(refused)?;
             let destination = this.destination.as_ref();
             let destination = destination.expect("read from the request");
-            match (this.given.ask)(&mut this.given.service, destination) {
-                Asked::AtOnce(conn) => break conn,
-                Asked::Later(future) => this.state.set(State::Checkout { future }),
+            match (this.parts.acquire)(&mut this.parts.service, destination) {
+                Acquired::Ready(conn) => break conn,
+                Acquired::Pending(future) => this.state.set(State::Checkout { future }),
             }
         };
         let destination = this.destination.as_ref();
         let destination = destination.expect("read from the request");
-        let timeout = this.given.settings.expect_continue_timeout;
+        let timeout = this.parts.settings.expect_continue_timeout;
         if *this.expects_continue && !timeout.is_zero() {
-            conn.lifespan().bond().expect_continue(timeout);
+            conn.lifespan().shared().expect_continue(timeout);
         }
         if let Some(limits) = this.time_limits {
-            limits.hand_to(conn.lifespan().bond());
+            limits.hand_to(conn.lifespan().shared());
         }
-        let exchange = send(conn, &mut this.given.request, destination, *this.is_last);
+        let exchange = send(conn, &mut this.parts.request, destination, *this.is_last);
         this.state.set(exchange);
         Poll::Ready(Ok(()))
     }
@@ -256,13 +256,13 @@ where
                         .as_ref()
                         .is_some_and(Destination::is_read_by_proxy),
                 };
-                let (held, info) = answered(conn, response, &this.given.settings, asked);
+                let (held, info) = answered(conn, response, &this.parts.settings, asked);
                 // The use goes on with the body, and is over where there is none.
                 let (held, busy) = match response.body().is_end_stream() {
                     true => (None, held.release_if_free(cx)),
                     false => (Some(held), None),
                 };
-                let drain = this.given.settings.drain_unread;
+                let drain = this.parts.settings.drain_unread;
                 if let Poll::Ready(Ok(response)) = answer {
                     let response = response.map(|it| Body::new(it, held, info, drain));
                     return match busy {
@@ -287,8 +287,8 @@ where
             else {
                 return Poll::Ready(Err(error));
             };
-            destination.return_to_line();
-            this.given.request = Some(*request);
+            destination.return_to_queue();
+            this.parts.request = Some(*request);
             this.state.set(State::Ask);
             ready!(self.as_mut().poll_send(cx))?;
         }
@@ -304,7 +304,7 @@ where
     fn hold_back(
         mut self: Pin<&mut Self>,
         response: Response<Body>,
-        held: Box<dyn Use>,
+        held: Box<dyn ErasedLease>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Response<Body>, Error>> {
         let answer = Box::new(Answer {
@@ -345,7 +345,7 @@ fn again(error: BoxError, destination: &mut Destination) -> Result<(), Error> {
     if !error.is_of_not_polled() {
         return Err(error);
     }
-    destination.return_to_line();
+    destination.return_to_queue();
     Ok(())
 }
 
@@ -361,20 +361,20 @@ where
     C: Poolable + Service<Request<B>>,
     B: HttpBody,
 {
-    let bond = conn.lifespan().bond();
+    let shared = conn.lifespan().shared();
     if let Some(request) = request {
-        fields::complete(request, bond.key(), destination);
+        fields::complete(request, shared.key(), destination);
     }
     if let Some(max) = destination.connect_timeout() {
-        bond.activity().limit_this_use(max);
+        shared.activity().limit_this_use(max);
     }
     if is_last {
         // Before it is sent: its driver may be done before the answer is looked at.
-        bond.note(Cause::Final);
+        shared.set_close_reason(CloseReason::Final);
     }
     let future = conn.call(request.take().expect("kept until sent"));
     State::Exchange {
-        conn: InUse(Some(conn)),
+        conn: AbandonOnDrop(Some(conn)),
         future,
     }
 }
@@ -401,30 +401,33 @@ fn answered<C, R>(
     response: &mut Response<R>,
     settings: &Settings,
     asked: Asks,
-) -> (Box<dyn Use>, ConnectionInfo)
+) -> (Box<dyn ErasedLease>, ConnectionInfo)
 where
     C: Poolable,
     R: HttpBody,
 {
     let lifespan = conn.lifespan_mut();
-    let Hint { mut word, is_last } = hint::read(response, settings.server_hint_margin);
+    let ResponseHint {
+        mut server_hint,
+        is_last,
+    } = hint::read(response, settings.server_hint_margin);
     let is_last = is_last || asked.is_last;
     if is_last || asked.of_proxy && to_proxy::says_close(response.headers()) {
-        lifespan.bond().note(Cause::Final);
+        lifespan.shared().set_close_reason(CloseReason::Final);
         // hyper ends the connection for most of the reasons, and not for all.
-        word.uses = 0;
+        server_hint.uses = 0;
     }
-    lifespan.hear(word);
+    lifespan.set_server_hint(server_hint);
     let status = response.status();
     if status == StatusCode::SWITCHING_PROTOCOLS || asked.connects && status.is_success() {
-        lifespan.bond().upgrade();
+        lifespan.shared().upgrade();
     }
-    lifespan.bond().activity().set_caller_waits(false);
+    lifespan.shared().activity().set_caller_waits(false);
     let info = ConnectionInfo::of(lifespan);
     if settings.info_in_extensions {
         response.extensions_mut().insert(info.clone());
     }
-    (conn.into_use(), info)
+    (conn.into_erased(), info)
 }
 
 /// There will be no response. The connection is of no use any more.
@@ -434,11 +437,11 @@ fn unanswered<C: Poolable>(mut conn: C, error: BoxError, unsent: bool) -> Error 
     let is_request_body = failed.is_request_body();
     let failed = failed.on(ConnectionInfo::of(lifespan));
     lifespan.end(if is_request_body {
-        Cause::Abandoned
+        CloseReason::Abandoned
     } else if failed.is_reset() {
-        Cause::Peer
+        CloseReason::Peer
     } else {
-        Cause::Error
+        CloseReason::Error
     });
     failed
 }

@@ -8,39 +8,39 @@ use http::header::{
 use http::{Response, Version};
 use http_body::Body;
 
-use crate::clock::Limit;
-use crate::connection::lifespan::Word;
+use crate::clock::Nanos;
+use crate::connection::lifespan::ServerHint;
 use crate::exchange::tokens::{has, is_option, tokens};
 
 /// RFC 2068 §19.7.1.1; its parameters are from draft-thomson-hybi-http-timeout.
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// What a response says about the connection that it came on.
-pub(super) struct Hint {
+pub(super) struct ResponseHint {
     /// What may be left of it.
-    pub(super) word: Word,
+    pub(super) server_hint: ServerHint,
     /// It is not to be used after this response (RFC 9112 §9.3).
     pub(super) is_last: bool,
 }
 
 /// Looks at each field once: two look-ups cost more than that in a response of the usual size.
 #[inline]
-pub(super) fn read<R: Body>(response: &Response<R>, margin: Limit) -> Hint {
-    let mut word = Word::NONE;
+pub(super) fn read<R: Body>(response: &Response<R>, margin: Nanos) -> ResponseHint {
+    let mut server_hint = ServerHint::NONE;
     let (mut close, mut keep_alive) = (false, false);
     for (name, value) in response.headers() {
         if name == CONNECTION {
             close |= has(value, "close");
             keep_alive |= has(value, "keep-alive");
         } else if name == KEEP_ALIVE {
-            tighten(&mut word, value, margin);
+            tighten(&mut server_hint, value, margin);
         }
     }
     let is_10 = response.version() == Version::HTTP_10;
     // A body of a known length came by `Content-Length`: hyper heeds `Transfer-Encoding` first.
     let has_length = response.body().size_hint().exact().is_some_and(|it| it > 0);
-    Hint {
-        word,
+    ResponseHint {
+        server_hint,
         is_last: close
             || is_10 && !keep_alive
             || !has_length && is_framed_twice(response.headers()),
@@ -61,7 +61,7 @@ pub(super) fn says_close(fields: &HeaderMap) -> bool {
 
 /// `Keep-Alive: timeout=N, max=M`, the margin taken off the timeout. What is not understood says nothing; where a
 /// parameter is there more than once the least counts.
-fn tighten(word: &mut Word, value: &HeaderValue, margin: Limit) {
+fn tighten(server_hint: &mut ServerHint, value: &HeaderValue, margin: Nanos) {
     for parameter in tokens(value) {
         let Some(at) = parameter.iter().position(|byte| *byte == b'=') else {
             continue;
@@ -71,10 +71,10 @@ fn tighten(word: &mut Word, value: &HeaderValue, margin: Limit) {
             continue;
         };
         if name.eq_ignore_ascii_case(b"timeout") {
-            let idle = Limit::of(Duration::from_secs(number)).saturating_sub(margin);
-            word.idle = word.idle.min(idle);
+            let idle = Nanos::from_duration(Duration::from_secs(number)).saturating_sub(margin);
+            server_hint.idle = server_hint.idle.min(idle);
         } else if name.eq_ignore_ascii_case(b"max") {
-            word.uses = word.uses.min(number);
+            server_hint.uses = server_hint.uses.min(number);
         }
     }
 }
@@ -105,10 +105,10 @@ mod tests {
             let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
             response.headers_mut().append(KEEP_ALIVE, value);
         }
-        let word = read(&response, SECOND.into()).word;
+        let server_hint = read(&response, SECOND.into()).server_hint;
         (
-            (word.idle != Limit::NONE).then_some(word.idle.time().as_secs()),
-            (word.uses != u64::MAX).then_some(word.uses),
+            (server_hint.idle != Nanos::NONE).then_some(server_hint.idle.time().as_secs()),
+            (server_hint.uses != u64::MAX).then_some(server_hint.uses),
         )
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-use crate::connection::poolable::Use;
+use crate::connection::poolable::ErasedLease;
 
 /// A use that is over, and whose connection will be free in a moment: its driver is at work on another thread.
 ///
@@ -16,7 +16,7 @@ use crate::connection::poolable::Use;
 /// Dropping it ends the use as well.
 pub(super) struct Hold {
     /// Until it is released.
-    held: Option<Box<dyn Use>>,
+    held: Option<Box<dyn ErasedLease>>,
     until: Instant,
     /// Whether the connection is still about to be free: nobody wakes for it if it is not.
     next_look: Pin<Box<Sleep>>,
@@ -33,7 +33,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 impl Hold {
     /// Of a use that was not released when it was asked to be.
     #[cold]
-    pub(super) fn new(held: Box<dyn Use>) -> Self {
+    pub(super) fn new(held: Box<dyn ErasedLease>) -> Self {
         let now = Instant::now();
         Self {
             held: Some(held),

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use tower_layer::Layer;
 
-use crate::clock::Limit;
+use crate::clock::Nanos;
 use crate::exchange::Exchange;
 use crate::target::route::Route;
 
@@ -20,7 +20,7 @@ pub struct ExchangeLayer {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Settings {
     pub(super) keep_alive: bool,
-    pub(super) server_hint_margin: Limit,
+    pub(super) server_hint_margin: Nanos,
     pub(super) info_in_extensions: bool,
     pub(super) absolute_form: bool,
     pub(super) fresh_for_non_idempotent: bool,
@@ -60,17 +60,17 @@ impl Timeouts {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Drain {
     pub(super) bytes: u64,
-    pub(super) time: Limit,
+    pub(super) time: Nanos,
 }
 
 impl Drain {
     pub(super) const NONE: Self = Self {
         bytes: 0,
-        time: Limit::ZERO,
+        time: Nanos::ZERO,
     };
 
     pub(super) fn is_wanted(self) -> bool {
-        self.bytes > 0 || self.time > Limit::ZERO
+        self.bytes > 0 || self.time > Nanos::ZERO
     }
 }
 
@@ -81,7 +81,7 @@ impl ExchangeLayer {
         Self {
             settings: Settings {
                 keep_alive: true,
-                server_hint_margin: Limit::of(Duration::from_secs(1)),
+                server_hint_margin: Nanos::from_duration(Duration::from_secs(1)),
                 info_in_extensions: true,
                 absolute_form: false,
                 fresh_for_non_idempotent: false,
@@ -107,7 +107,7 @@ impl ExchangeLayer {
     #[doc(alias = "agentKeepAliveTimeoutBuffer")]
     #[must_use]
     pub const fn server_hint_margin(mut self, margin: Duration) -> Self {
-        self.settings.server_hint_margin = Limit::of(margin);
+        self.settings.server_hint_margin = Nanos::from_duration(margin);
         self
     }
 
@@ -235,7 +235,7 @@ impl ExchangeLayer {
     pub const fn drain_unread(mut self, bytes: u64, time: Duration) -> Self {
         self.settings.drain_unread = Drain {
             bytes,
-            time: Limit::of(time),
+            time: Nanos::from_duration(time),
         };
         self
     }

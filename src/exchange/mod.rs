@@ -17,7 +17,7 @@ mod to_proxy;
 mod tokens;
 
 pub use body::Body;
-pub(crate) use future::Asked;
+pub(crate) use future::Acquired;
 pub use future::ExchangeFuture;
 pub use layer::ExchangeLayer;
 pub use service::Exchange;
@@ -27,7 +27,7 @@ pub use service::Exchange;
 pub(crate) fn said<R: http_body::Body>(
     response: &http::Response<R>,
     margin: std::time::Duration,
-) -> (crate::connection::lifespan::Word, bool) {
+) -> (crate::connection::lifespan::ServerHint, bool) {
     let hint = hint::read(response, margin.into());
-    (hint.word, hint.is_last)
+    (hint.server_hint, hint.is_last)
 }

@@ -21,7 +21,7 @@ use crate::target::{Destination, Origin, Reuse, Target};
 /// Takes the origin out of the request's URI and leaves what is sent of it. Says how long the exchange may take, where that
 /// is limited.
 #[inline]
-pub(super) fn aim<B: Body>(
+pub(super) fn split_origin<B: Body>(
     request: &mut Request<B>,
     settings: &Settings,
     destination: &mut Option<Destination>,
@@ -274,7 +274,7 @@ mod tests {
             .uri(uri)
             .body(Empty::<Bytes>::new())
             .unwrap();
-        aim(&mut request, &settings, &mut None)?;
+        split_origin(&mut request, &settings, &mut None)?;
         Ok(request.uri().to_string())
     }
 
@@ -308,7 +308,7 @@ mod tests {
             let mut request = Request::connect(uri).body(Empty::<Bytes>::new()).unwrap();
             let mut destination = None;
             let settings = settings(ExchangeLayer::new());
-            aim(&mut request, &settings, &mut destination).unwrap();
+            split_origin(&mut request, &settings, &mut destination).unwrap();
             assert_eq!(request.headers()[HOST], host, "{uri}");
             assert_eq!(Key::from(destination.unwrap().key()).to_string(), key);
         }
@@ -328,7 +328,7 @@ mod tests {
             let route = Route::new().with_unix_path("/run/app.sock");
             request.extensions_mut().insert(route);
             let mut destination = None;
-            aim(
+            split_origin(
                 &mut request,
                 &settings(ExchangeLayer::new()),
                 &mut destination,
@@ -370,7 +370,8 @@ mod tests {
                 request = request.header(name, *value);
             }
             let mut request = request.body(Full::new(Bytes::from_static(b"ab"))).unwrap();
-            let error = aim(&mut request, &settings(ExchangeLayer::new()), &mut None).unwrap_err();
+            let error =
+                split_origin(&mut request, &settings(ExchangeLayer::new()), &mut None).unwrap_err();
             assert!(error.to_string().contains(why), "{values:?}: {error}");
             assert!(error.to_string().contains(name), "{values:?}: {error}");
         }

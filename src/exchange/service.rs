@@ -7,7 +7,7 @@ use tower_service::Service;
 
 use crate::connection::poolable::Poolable;
 use crate::error::{BoxError, Error, SendError};
-use crate::exchange::future::{AskFor, Asked};
+use crate::exchange::future::{AcquireFn, Acquired};
 use crate::exchange::layer::Settings;
 use crate::exchange::{Body, ExchangeFuture};
 use crate::target::Destination;
@@ -59,11 +59,11 @@ impl<M> Exchange<M> {
         }
     }
 
-    /// Where `M` is always ready, and `ask` knows more of it than to call it.
+    /// Where `M` is always ready, and `acquire` knows more of it than to call it.
     #[inline]
     pub(crate) fn exchange<C, B>(
         &self,
-        ask: AskFor<M, C, M::Future>,
+        acquire: AcquireFn<M, C, M::Future>,
         mut request: Request<B>,
     ) -> ExchangeFuture<M, M::Future, C, C::Future, B>
     where
@@ -72,7 +72,7 @@ impl<M> Exchange<M> {
         B: HttpBody,
     {
         self.set_route(&mut request);
-        ExchangeFuture::new(self.inner.clone(), ask, request, self.settings)
+        ExchangeFuture::new(self.inner.clone(), acquire, request, self.settings)
     }
 
     /// The service that gives the connections.
@@ -122,8 +122,8 @@ where
         self.set_route(&mut request);
         let clone = self.inner.clone();
         let ready = mem::replace(&mut self.inner, clone);
-        let ask: AskFor<M, C, M::Future> =
-            |service, destination| Asked::Later(service.call(destination.clone()));
-        ExchangeFuture::new(ready, ask, request, self.settings)
+        let acquire: AcquireFn<M, C, M::Future> =
+            |service, destination| Acquired::Pending(service.call(destination.clone()));
+        ExchangeFuture::new(ready, acquire, request, self.settings)
     }
 }

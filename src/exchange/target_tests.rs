@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::exchange::ExchangeLayer;
-use crate::exchange::request::aim;
+use crate::exchange::request::split_origin;
 
 /// What came of a request: its target and its `Authorization`, or why there is none.
 fn aimed(method: &Method, uri: &Uri, absolute: bool) -> Result<(String, Option<String>), String> {
@@ -17,7 +17,7 @@ fn aimed(method: &Method, uri: &Uri, absolute: bool) -> Result<(String, Option<S
     let mut request = request.body(Empty::<Bytes>::new()).unwrap();
     let settings = ExchangeLayer::new().absolute_form(absolute).settings();
     let mut destination = None;
-    aim(&mut request, &settings, &mut destination).map_err(|fault| fault.to_string())?;
+    split_origin(&mut request, &settings, &mut destination).map_err(|fault| fault.to_string())?;
     assert!(!format!("{destination:?}").contains('@'));
     let authorization = request.headers().get("authorization");
     let authorization = authorization.map(|it| it.to_str().unwrap().to_owned());

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-use crate::connection::shared::Bond;
+use crate::connection::shared::ConnShared;
 use crate::error::{Error, Kind, TimeoutKind};
 use crate::exchange::layer::Timeouts;
 
@@ -64,7 +64,7 @@ impl TimeLimits {
 
     /// The request is about to be sent on this connection, whose driver keeps to the limits from here on.
     #[cold]
-    pub(super) fn hand_to(&mut self, connection: &Bond) {
+    pub(super) fn hand_to(&mut self, connection: &ConnShared) {
         self.sleep = None;
         let request = self.until.map(|until| (until, self.timeouts.request));
         let response = self.timeouts.response;

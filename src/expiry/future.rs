@@ -38,7 +38,7 @@ impl Limit {
             Self::Idle(max) => lifespan.limit_idle(max),
             Self::Age(age) => age.put_on(lifespan),
             Self::Uses(max) => lifespan.limit_uses(max),
-            Self::Silence(max) => lifespan.limit_silence(max),
+            Self::Silence(max) => lifespan.limit_inactivity(max),
         }
     }
 }

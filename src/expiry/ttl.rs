@@ -5,7 +5,7 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use crate::clock::Moment;
-use crate::connection::close_reason::Cause;
+use crate::connection::close_reason::CloseReason;
 use crate::connection::lifespan::Lifespan;
 use crate::expiry::expiry_layer;
 use crate::expiry::future::Limit;
@@ -91,7 +91,7 @@ impl Age {
         if self.max == Duration::MAX {
             return;
         }
-        let part = 1.0 - self.jitter * lifespan.lot();
+        let part = 1.0 - self.jitter * lifespan.jitter_sample();
         // As a float the longest durations round up to more than a duration can be.
         let max = Duration::try_from_secs_f64(self.max.as_secs_f64() * part)
             .map_or(self.max, |max| max.min(self.max));
@@ -108,13 +108,13 @@ fn end_at(lifespan: &mut Lifespan, max: Duration) {
     let Some(left) = lifespan.limit_age_hard(max, Moment::now()) else {
         return;
     };
-    let bond = Arc::downgrade(lifespan.bond());
+    let shared = Arc::downgrade(lifespan.shared());
     if let Ok(runtime) = Handle::try_current() {
         let timer = runtime.spawn(async move {
             tokio::time::sleep(left).await;
             // What was detached in the meantime is not the agent's any more.
-            if let Some(bond) = bond.upgrade().filter(|it| !it.is_detached()) {
-                bond.kill(Cause::Age);
+            if let Some(shared) = shared.upgrade().filter(|it| !it.is_detached()) {
+                shared.kill(CloseReason::Age);
             }
         });
         lifespan.attach(AbortOnDrop(timer.abort_handle()));

@@ -14,10 +14,10 @@ use hyper::client::conn::http1::SendRequest;
 use tower_service::Service;
 
 use crate::connect::Probe;
-use crate::connection::close_reason::Cause;
+use crate::connection::close_reason::CloseReason;
 use crate::connection::lifespan::Lifespan;
 use crate::connection::poolable::{Liveness, Poolable};
-use crate::connection::shared::Bond;
+use crate::connection::shared::ConnShared;
 use crate::error::{BoxError, SendError};
 use crate::http1::asterisk;
 use crate::http1::unwritten;
@@ -82,9 +82,9 @@ where
         if self.0.poll_sender(cx).is_ready() {
             return Poll::Ready(());
         }
-        if self.0.lifespan.bond().is_uploading() {
+        if self.0.lifespan.shared().is_uploading() {
             // The response is over and the upload is not: nobody knows how much of it the server will still read.
-            self.0.lifespan.end(Cause::Abandoned);
+            self.0.lifespan.end(CloseReason::Abandoned);
             return Poll::Ready(());
         }
         Poll::Pending
@@ -93,8 +93,8 @@ where
     /// Not where it waits for the other end to take the end of an upload, nor where it is to close.
     #[cold]
     fn is_almost_free(&self) -> bool {
-        let bond = self.0.lifespan.bond();
-        !bond.is_uploading() && !bond.activity().write_waits() && !bond.is_ending()
+        let shared = self.0.lifespan.shared();
+        !shared.is_uploading() && !shared.activity().write_waits() && !shared.is_ending()
     }
 
     #[inline]
@@ -131,21 +131,21 @@ where
     #[inline]
     fn call(&mut self, request: Request<B>) -> Http1Future<B> {
         let parts = &mut *self.0;
-        let bond = parts.lifespan.bond().clone();
+        let shared = parts.lifespan.shared().clone();
         let Some(sender) = &mut parts.sender else {
-            return Http1Future::refused(request, bond, io::ErrorKind::ConnectionAborted.into());
+            return Http1Future::refused(request, shared, io::ErrorKind::ConnectionAborted.into());
         };
         let content = match request.body().is_end_stream() {
             true => None,
-            false => Some(Framing::of(&request, bond.is_http10())),
+            false => Some(Framing::of(&request, shared.is_http10())),
         };
         if content == Some(Framing::Impossible) {
-            bond.note(Cause::Final);
+            shared.set_close_reason(CloseReason::Final);
             let why = io::Error::new(io::ErrorKind::InvalidInput, NO_CHUNKS);
-            return Http1Future::refused(request, bond, why);
+            return Http1Future::refused(request, shared, why);
         }
-        bond.activity().request();
-        asterisk::begin(&request, &bond);
+        shared.activity().request();
+        asterisk::begin(&request, &shared);
         // Nothing in here can fail, and so it is moved once.
         let (head, body) = request.into_parts();
         let (upload, kept) = match content {
@@ -157,7 +157,7 @@ where
                 };
                 (Upload::NONE, Some(kept))
             }
-            Some(framing) => (Upload::begin(body, framing, &bond), None),
+            Some(framing) => (Upload::begin(body, framing, &shared), None),
         };
         let request = Request::from_parts(head, upload);
         let sent = Box::pin(sender.try_send_request(request));
@@ -171,7 +171,7 @@ where
         Http1Future {
             sent: Ok(sent),
             kept,
-            bond,
+            shared,
         }
     }
 }
@@ -181,14 +181,14 @@ const NO_CHUNKS: &str = "the server speaks HTTP/1.0, which cannot carry a body o
 impl<B> Drop for Http1Connection<B> {
     fn drop(&mut self) {
         let over = self.0.poll_sender(&mut Context::from_waker(Waker::noop()));
-        let bond = self.0.lifespan.bond();
-        bond.note(Cause::Dropped);
-        bond.let_go();
+        let shared = self.0.lifespan.shared();
+        shared.set_close_reason(CloseReason::Dropped);
+        shared.set_orphaned();
         // A driver with nothing to do ends by itself when the sender is gone, and says goodbye. One that is in the
         // middle of something might wait for it for ever (hyper#4176). One that hands its transport over is not ours any
         // more.
-        if over.is_pending() && !bond.is_upgraded() {
-            bond.kill(Cause::Dropped);
+        if over.is_pending() && !shared.is_upgraded() {
+            shared.kill(CloseReason::Dropped);
         }
     }
 }
@@ -211,7 +211,7 @@ pub struct Http1Future<B> {
     sent: Result<Pin<Box<dyn Future<Output = Sent<B>> + Send>>, Option<Box<SendError<B>>>>,
     /// The body of a request without content.
     kept: Option<Kept<B>>,
-    bond: Arc<Bond>,
+    shared: Arc<ConnShared>,
 }
 
 type Sent<B> = Result<Response<Incoming>, TrySendError<Request<Upload<B>>>>;
@@ -226,12 +226,12 @@ struct Kept<B> {
 
 impl<B> Http1Future<B> {
     #[cold]
-    fn refused(request: Request<B>, bond: Arc<Bond>, why: io::Error) -> Self {
+    fn refused(request: Request<B>, shared: Arc<ConnShared>, why: io::Error) -> Self {
         let error = SendError::unsent(why, Some(Box::new(request)));
         Self {
             sent: Err(Some(Box::new(error))),
             kept: None,
-            bond,
+            shared,
         }
     }
 
@@ -245,11 +245,11 @@ impl<B> Http1Future<B> {
             let unsent = body.map(|body| Box::new(Request::from_parts(head, body)));
             return SendError::unsent(failed.into_error(), unsent);
         }
-        if let Some(error) = self.bond.end_body() {
+        if let Some(error) = self.shared.end_body() {
             return SendError::new(error);
         }
         let error = failed.into_error();
-        if self.bond.activity().has_written() {
+        if self.shared.activity().has_written() {
             return SendError::new(error);
         }
         SendError::unsent(error, self.unwritten())
@@ -257,7 +257,7 @@ impl<B> Http1Future<B> {
 
     /// The request as it was, if there is enough of it left.
     fn unwritten(&mut self) -> Option<Box<Request<B>>> {
-        let head = self.bond.take_unwritten()?;
+        let head = self.shared.take_unwritten()?;
         let kept = self.kept.take().filter(|kept| kept.is_all)?;
         let mut request = unwritten::read(&head)?;
         *request.version_mut() = kept.version;
@@ -267,9 +267,9 @@ impl<B> Http1Future<B> {
     /// An answer to a request with content is none if the body failed meanwhile: the server may have seen only a part.
     #[cold]
     fn answered(&self, response: Response<Incoming>) -> Result<Response<Incoming>, SendError<B>> {
-        match self.bond.end_body() {
+        match self.shared.end_body() {
             Some(error) => {
-                self.bond.kill(Cause::Abandoned);
+                self.shared.kill(CloseReason::Abandoned);
                 Err(SendError::new(error))
             }
             None => Ok(response),
@@ -287,13 +287,15 @@ impl<B> Future for Http1Future<B> {
             Ok(sent) => {
                 let polled = sent.as_mut().poll(cx);
                 if let Poll::Ready(Ok(response)) = &polled {
-                    this.bond.activity().answered();
+                    this.shared.activity().answered();
                     if response.version() == Version::HTTP_10 {
-                        this.bond.set_http10();
+                        this.shared.set_http10();
                     }
                 }
                 match polled {
-                    Poll::Ready(Ok(response)) if this.kept.is_some() || this.bond.is_held() => {
+                    Poll::Ready(Ok(response))
+                        if this.kept.is_some() || this.shared.has_no_driver_flags() =>
+                    {
                         Poll::Ready(Ok(response))
                     }
                     Poll::Ready(Ok(response)) => Poll::Ready(this.answered(response)),

@@ -10,19 +10,19 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 
 use crate::connection::activity::Activity;
-use crate::connection::close_reason::Cause;
-use crate::connection::shared::Bond;
+use crate::connection::close_reason::CloseReason;
+use crate::connection::shared::ConnShared;
 
 pin_project! {
     /// Runs a connection until it has closed or is handed on to an upgrade, until it has been silent for too long or its
     /// exchange takes too long, or until it is aborted; and for a second at the most once nobody has the connection any more, unless it was detached.
     /// Holds the transport and nothing of the pool; when it is dropped, the transport goes, unless an upgrade has it, and
-    /// its slot passes on.
+    /// its permit passes on.
     pub(super) struct Driver<F> {
         // hyper's connection, which it gives no name.
         #[pin]
         connection: F,
-        bond: Arc<Bond>,
+        shared: Arc<ConnShared>,
         timer: Timer,
     }
 }
@@ -32,14 +32,14 @@ pin_project! {
 #[cfg(all(test, target_os = "linux", target_pointer_width = "64"))]
 const _: () = assert!(size_of::<Driver<()>>() <= 24);
 
-/// How long a transport may take to shut down, and keep its slot.
+/// How long a transport may take to shut down, and keep its permit.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 impl<F> Driver<F> {
-    pub(super) fn new(connection: F, bond: Arc<Bond>) -> Self {
+    pub(super) fn new(connection: F, shared: Arc<ConnShared>) -> Self {
         Self {
             connection,
-            bond,
+            shared,
             timer: Timer::default(),
         }
     }
@@ -55,7 +55,10 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let mut this = self.as_mut().project();
         let polled = this.connection.as_mut().poll(cx);
-        if polled.is_pending() && this.bond.is_held() && this.timer.is_set(this.bond.activity()) {
+        if polled.is_pending()
+            && this.shared.has_no_driver_flags()
+            && this.timer.is_set(this.shared.activity())
+        {
             return Poll::Pending;
         }
         self.poll_on(polled, cx)
@@ -74,41 +77,41 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<()> {
         let this = self.project();
-        let bond = this.bond;
-        if polled.is_pending() && bond.winds_down() {
+        let shared = this.shared;
+        if polled.is_pending() && shared.is_finishing() {
             // hyper writes out the end of an upload, and does not look again whether it is free now.
             polled = this.connection.poll(cx);
         }
-        if polled.is_pending() && bond.has_rest() {
-            bond.poll_rest(cx);
+        if polled.is_pending() && shared.has_rest() {
+            shared.poll_rest(cx);
         }
         // After hyper: what came in time counts.
-        let late = match polled.is_pending() && bond.is_timed() {
-            true => bond.poll_timeouts(cx),
+        let late = match polled.is_pending() && shared.is_timed() {
+            true => shared.poll_timeouts(cx),
             false => Poll::Pending,
         };
-        let cause = match polled {
-            Poll::Ready(Ok(())) => bond.clean_end(),
+        let reason = match polled {
+            Poll::Ready(Ok(())) => shared.clean_end(),
             Poll::Ready(Err(error)) if error.is_incomplete_message() || error.is_canceled() => {
-                Cause::Peer
+                CloseReason::Peer
             }
             // What failed on the transport, or ended there without a goodbye, the transport has noted itself before.
-            Poll::Ready(Err(_)) => Cause::Error,
+            Poll::Ready(Err(_)) => CloseReason::Error,
             // It was given all that is announced, and more came after that.
-            Poll::Pending if bond.has_failed_body() => Cause::Abandoned,
+            Poll::Pending if shared.has_failed_body() => CloseReason::Abandoned,
             Poll::Pending => match late {
                 Poll::Ready(late) => late,
-                Poll::Pending if bond.is_let_go() && !bond.is_detached() => {
+                Poll::Pending if shared.is_orphaned() && !shared.is_detached() => {
                     ready!(this.timer.poll_goodbye(cx));
-                    Cause::Dropped
+                    CloseReason::Dropped
                 }
                 Poll::Pending => {
-                    ready!(this.timer.poll_silence(bond.activity(), cx));
-                    Cause::Silence
+                    ready!(this.timer.poll_silence(shared.activity(), cx));
+                    CloseReason::Silence
                 }
             },
         };
-        bond.note(cause);
+        shared.set_close_reason(reason);
         Poll::Ready(())
     }
 }
@@ -255,10 +258,10 @@ mod tests {
             (1, 8_192, 32),
         ] {
             let (here, mut there) = tokio::io::duplex(1 << 20);
-            let bond = Arc::new(Bond::new());
-            let transport = Transport::new(here, TransportGuard::new(bond.clone()), 0);
+            let shared = Arc::new(ConnShared::new());
+            let transport = Transport::new(here, TransportGuard::new(shared.clone()), 0);
             let (mut sender, connection) = handshake(TokioIo::new(transport)).await.unwrap();
-            tokio::spawn(Driver::new(connection.with_upgrades(), bond.clone()));
+            tokio::spawn(Driver::new(connection.with_upgrades(), shared.clone()));
             let length = piece * count;
             tokio::spawn(async move {
                 let mut request = Vec::new();
@@ -274,13 +277,13 @@ mod tests {
             let pieces = vec![Bytes::from(vec![b'x'; piece]); count];
             let body = Late { waits, pieces };
             let framing = Framing::Length(length as u64);
-            let upload = Upload::begin(body, framing, &bond);
+            let upload = Upload::begin(body, framing, &shared);
             let request = Request::post("/").header("content-length", length);
             let sent = sender.send_request(request.body(upload).unwrap());
-            assert!(bond.is_uploading());
+            assert!(shared.is_uploading());
             sent.await.unwrap();
             sender.ready().await.unwrap();
-            assert!(!bond.is_uploading(), "{waits}, {count} of {piece}");
+            assert!(!shared.is_uploading(), "{waits}, {count} of {piece}");
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Sleep;
 
-use crate::connection::shared::Bond;
+use crate::connection::shared::ConnShared;
 
 /// Holds a body back until the server says 100, or for a time. After another answer it stays closed: its connection is
 /// then of no use any more, because the server still reads what comes as the body.
@@ -29,8 +29,8 @@ impl Gate {
 
     /// Ready when the body may be sent.
     #[cold]
-    pub(super) fn poll_open(&mut self, bond: &Bond, cx: &mut Context<'_>) -> Poll<()> {
-        match bond.expectation().wants_body() {
+    pub(super) fn poll_open(&mut self, shared: &ConnShared, cx: &mut Context<'_>) -> Poll<()> {
+        match shared.expectation().wants_body() {
             Some(true) => Poll::Ready(()),
             Some(false) => Poll::Pending,
             None => {
@@ -38,7 +38,7 @@ impl Gate {
                 let sleep = || Box::pin(tokio::time::sleep(timeout));
                 let polled = self.sleep.get_or_insert_with(sleep).as_mut().poll(cx);
                 if polled.is_ready() {
-                    bond.expectation().settle(true);
+                    shared.expectation().settle(true);
                 }
                 polled
             }

@@ -83,18 +83,18 @@ where
             let probe = look(&transport as &dyn Any);
             let mut lifespan = Lifespan::new();
             lifespan
-                .bond()
+                .shared()
                 .set_addresses(connect::addresses(&transport));
             let guard = lifespan
-                .transport_guard()
+                .take_transport_guard()
                 .expect("a new lifespan has its guard");
             if let Some(closer) = probe.as_ref().and_then(Probe::closer) {
-                lifespan.bond().set_closer(closer);
+                lifespan.shared().set_closer(closer);
             }
             let transport = Transport::new(transport, guard, max_interim_responses);
             let (sender, connection) = http1.handshake(TokioIo::new(transport)).await?;
-            let bond = lifespan.bond().clone();
-            let task = tokio::spawn(Driver::new(connection.with_upgrades(), bond));
+            let shared = lifespan.shared().clone();
+            let task = tokio::spawn(Driver::new(connection.with_upgrades(), shared));
             lifespan.set_driver(task.abort_handle());
             Ok(Http1Connection::new(sender, probe, lifespan))
         }))

@@ -10,8 +10,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use crate::connection::close_reason::Cause;
-use crate::connection::shared::{Bond, TransportGuard};
+use crate::connection::close_reason::CloseReason;
+use crate::connection::shared::{ConnShared, TransportGuard};
 use crate::error::{self, PartlyWritten};
 use crate::http1::interim::Interim;
 use crate::http1::unwritten;
@@ -24,7 +24,7 @@ use crate::http1::unwritten;
 pub(super) struct Transport<IO> {
     io: State<IO>,
     interim: Interim,
-    // After `io`: the slot passes on when that is gone.
+    // After `io`: the permit passes on when that is gone.
     guard: TransportGuard,
 }
 
@@ -46,21 +46,21 @@ struct Unwritable<IO> {
     io: IO,
     error: io::Error,
     /// A transport whose reads do not end with its writes is not waited for longer.
-    patience: Pin<Box<Sleep>>,
+    read_grace: Pin<Box<Sleep>>,
 }
 
 /// The most that a record of TLS holds (RFC 8446 §5.1). A write of no more than that which fails was not read by anybody.
 const ONE_RECORD: usize = 1 << 14;
 
 /// What came before the error is there to be read as soon as the runtime has looked; a busy one looks late.
-const PATIENCE: Duration = Duration::from_millis(50);
+const READ_GRACE: Duration = Duration::from_millis(50);
 
 impl<IO> Unwritable<IO> {
     fn new(io: IO, error: io::Error) -> Self {
         Self {
             io,
             error,
-            patience: Box::pin(tokio::time::sleep(PATIENCE)),
+            read_grace: Box::pin(tokio::time::sleep(READ_GRACE)),
         }
     }
 }
@@ -75,15 +75,15 @@ impl<IO: Unpin> Transport<IO> {
     }
 
     #[inline]
-    fn bond(&self) -> &Bond {
-        self.guard.bond()
+    fn shared(&self) -> &ConnShared {
+        self.guard.shared()
     }
 
     /// Where there is nothing to take care of.
     #[inline]
     fn open(&mut self) -> Option<Pin<&mut IO>> {
         match &mut self.io {
-            State::Open(io) if self.guard.bond().is_at_home() => Some(Pin::new(io)),
+            State::Open(io) if self.guard.shared().has_no_flags() => Some(Pin::new(io)),
             _ => None,
         }
     }
@@ -111,14 +111,14 @@ impl<IO: Unpin> Transport<IO> {
 
     #[inline]
     fn leave_if_killed(&mut self) {
-        if !self.bond().is_at_home() {
+        if !self.shared().has_no_flags() {
             self.leave();
         }
     }
 
     #[cold]
     fn leave(&mut self) {
-        if self.bond().is_killed() {
+        if self.shared().is_killed() {
             self.io = State::Gone;
         }
     }
@@ -130,10 +130,10 @@ impl<IO: Unpin> Transport<IO> {
         if bytes.is_empty() && buf.remaining() > 0 {
             self.has_ended()?;
         }
-        let bond = self.guard.bond();
-        match bond.activity().exchange_without_head() {
+        let shared = self.guard.shared();
+        match shared.activity().exchange_without_head() {
             Some(exchange) => {
-                if bond.expectation().watches() {
+                if shared.expectation().watches() {
                     return self.watch(exchange, bytes);
                 }
                 self.interim.read(exchange, bytes)
@@ -145,7 +145,7 @@ impl<IO: Unpin> Transport<IO> {
     /// Where something is awaited of what comes in.
     #[cold]
     fn watch(&mut self, exchange: u8, bytes: &[u8]) -> io::Result<()> {
-        let expectation = self.guard.bond().expectation();
+        let expectation = self.guard.shared().expectation();
         let read = match expectation.wants_head() {
             true => self.interim.read_head(exchange, bytes),
             false => self.interim.read(exchange, bytes).map(|()| false),
@@ -165,7 +165,7 @@ impl<IO: Unpin> Transport<IO> {
             // No end in good order: this may be the middle of a body that ends with its connection.
             return Err(error);
         }
-        self.bond().peer_closed();
+        self.shared().peer_closed();
         Ok(())
     }
 
@@ -181,7 +181,7 @@ impl<IO: Unpin> Transport<IO> {
     {
         let before = buf.filled().len();
         let read = self.io()?.poll_read(cx, buf);
-        self.bond().activity().read(read.is_pending());
+        self.shared().activity().read(read.is_pending());
         let read = match read {
             Poll::Ready(Ok(())) => Poll::Ready(self.has_read(buf, before)),
             Poll::Pending if matches!(self.io, State::Unwritable(_)) => self.poll_unwritable(cx),
@@ -196,17 +196,17 @@ impl<IO: Unpin> Transport<IO> {
     where
         IO: AsyncWrite,
     {
-        let omitted = self.bond().omitted();
+        let omitted = self.shared().omitted();
         let io = ready!(self.poll_writable())?;
         match omitted {
             None => io.poll_write(cx, buf),
             Some(0) if !buf.is_empty() => {
-                self.bond().has_omitted();
+                self.shared().has_omitted();
                 Poll::Ready(Ok(1))
             }
             Some(at) => {
                 let written = ready!(io.poll_write(cx, &buf[..buf.len().min(at)]))?;
-                self.bond().omit_byte_at(at - written);
+                self.shared().omit_byte_at(at - written);
                 Poll::Ready(Ok(written))
             }
         }
@@ -216,7 +216,7 @@ impl<IO: Unpin> Transport<IO> {
     #[cold]
     fn poll_unwritable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let State::Unwritable(it) = &mut self.io {
-            ready!(it.patience.as_mut().poll(cx));
+            ready!(it.read_grace.as_mut().poll(cx));
         }
         match self.told() {
             Some(error) => Poll::Ready(Err(error)),
@@ -254,7 +254,7 @@ impl<IO: Unpin> Transport<IO> {
         cx: &Context<'_>,
     ) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(_)) = written {
-            let activity = self.bond().activity();
+            let activity = self.shared().activity();
             activity.took();
             activity.written(false);
             return written;
@@ -269,11 +269,11 @@ impl<IO: Unpin> Transport<IO> {
         bufs: &[IoSlice<'_>],
         cx: &Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        if !self.bond().activity().has_written() {
+        if !self.shared().activity().has_written() {
             self.keep_unwritten(&written, bufs);
         }
         let told = self.tell(written, cx);
-        self.bond().activity().written(told.is_pending());
+        self.shared().activity().written(told.is_pending());
         told
     }
 
@@ -288,10 +288,10 @@ impl<IO: Unpin> Transport<IO> {
             && (PartlyWritten::is(error) || all > head.len().max(ONE_RECORD))
         {
             // A transport that encrypts may have sent a part of it before it failed.
-            self.bond().activity().took();
+            self.shared().activity().took();
             return;
         }
-        self.bond().keep_unwritten(head.to_vec());
+        self.shared().keep_unwritten(head.to_vec());
     }
 
     /// What hyper hears of a write: of one that failed because the other end has gone, not before all is read.
@@ -300,11 +300,11 @@ impl<IO: Unpin> Transport<IO> {
         match self.heed(written, cx) {
             Poll::Ready(Err(error))
                 if error::is_gone(error.kind(), true)
-                    && !self.bond().is_detached()
+                    && !self.shared().is_detached()
                     && !self.answers_nothing() =>
             {
                 self.set_unwritable(error);
-                self.bond().set_uploading(true);
+                self.shared().set_uploading(true);
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
@@ -315,16 +315,16 @@ impl<IO: Unpin> Transport<IO> {
     /// Whatever there is to be read, it does not answer the request: nothing of that was written, and an earlier request
     /// was answered.
     fn answers_nothing(&self) -> bool {
-        let activity = self.bond().activity();
+        let activity = self.shared().activity();
         activity.uses() > 1 && !activity.has_written()
     }
 
     #[inline]
     fn heed<T>(&self, polled: Poll<io::Result<T>>, cx: &Context<'_>) -> Poll<io::Result<T>> {
         match &polled {
-            Poll::Pending if self.bond().is_at_home() => {}
+            Poll::Pending if self.shared().has_no_flags() => {}
             // A detached transport has no driver that could be aborted.
-            Poll::Pending => self.bond().wake_if_killed(cx.waker()),
+            Poll::Pending => self.shared().wake_if_killed(cx.waker()),
             Poll::Ready(Ok(_)) => {}
             Poll::Ready(Err(error)) => self.failed(error),
         }
@@ -334,9 +334,9 @@ impl<IO: Unpin> Transport<IO> {
     /// No failure of I/O is over before its connection is.
     #[cold]
     fn failed(&self, error: &io::Error) {
-        self.guard.note(match error.kind() {
-            io::ErrorKind::UnexpectedEof => Cause::Peer,
-            _ => Cause::Error,
+        self.guard.set_close_reason(match error.kind() {
+            io::ErrorKind::UnexpectedEof => CloseReason::Peer,
+            _ => CloseReason::Error,
         });
     }
 }
@@ -362,7 +362,7 @@ where
             return this.poll_read_with_care(cx, buf);
         };
         let read = io.poll_read(cx, buf);
-        this.bond().activity().read(read.is_pending());
+        this.shared().activity().read(read.is_pending());
         match read {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(())) => {

@@ -12,7 +12,7 @@ use http::{Method, Request, Version};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use crate::connection::shared::Bond;
+use crate::connection::shared::ConnShared;
 use crate::error::{BodyFault, BoxError, RequestBodyError};
 use crate::http1::gate::Gate;
 
@@ -34,7 +34,7 @@ pin_project! {
         #[pin]
         begun: Option<B>,
         // Absent once hyper has all of the body and only its end is still awaited.
-        bond: Option<Arc<Bond>>,
+        shared: Option<Arc<ConnShared>>,
         // Of a request with `Expect: 100-continue`, until its body may be sent.
         gate: Option<Gate>,
         // What the head of the request announces; `None` if the body is sent in chunks.
@@ -92,7 +92,7 @@ impl<B> Upload<B> {
     pub(super) const NONE: Self = Self(None);
 
     /// A body with content. It is on its way from here on.
-    pub(super) fn begin(body: B, framing: Framing, bond: &Arc<Bond>) -> Self
+    pub(super) fn begin(body: B, framing: Framing, shared: &Arc<ConnShared>) -> Self
     where
         B: Body + Send + 'static,
         B::Error: Into<BoxError>,
@@ -100,21 +100,21 @@ impl<B> Upload<B> {
         let mut content = Content {
             fresh: Some(body),
             begun: None,
-            bond: None,
+            shared: None,
             gate: None,
             announced: framing.announced(),
             given: 0,
         };
         if framing == Framing::Length(0) {
             // hyper will not ask for any of it.
-            bond.watch_rest(Box::pin(Rest(Box::pin(content))));
+            shared.watch_rest(Box::pin(Rest(Box::pin(content))));
             return Self::NONE;
         }
-        bond.set_uploading(true);
-        content.bond = Some(bond.clone());
+        shared.set_uploading(true);
+        content.shared = Some(shared.clone());
         // HTTP/1.0 has no 100.
-        if !bond.is_http10() {
-            content.gate = bond.continue_timeout().map(Gate::new);
+        if !shared.is_http10() {
+            content.gate = shared.continue_timeout().map(Gate::new);
         }
         Self(Some(Box::pin(content)))
     }
@@ -129,14 +129,14 @@ impl<B> Drop for Upload<B> {
     #[inline]
     fn drop(&mut self) {
         if let Some(content) = &self.0
-            && let Some(bond) = &content.bond
+            && let Some(shared) = &content.shared
         {
-            bond.set_uploading(false);
+            shared.set_uploading(false);
         }
     }
 }
 
-/// What hyper hears when a request's body fails. Why it failed is left with the bond, and goes to the caller from there:
+/// What hyper hears when a request's body fails. Why it failed is left with the shared state, and goes to the caller from there:
 /// hyper does not give away the errors that it holds.
 #[derive(Debug)]
 pub(super) struct Failed;
@@ -166,9 +166,9 @@ where
         };
         ready!(content.as_mut().poll_gate(cx));
         let polled = content.as_mut().poll_frame(cx);
-        if let Some(bond) = &content.bond {
+        if let Some(shared) = &content.shared {
             // Whatever else holds an upload back is not the caller's slowness.
-            bond.activity().set_upload_waits(polled.is_pending());
+            shared.activity().set_upload_waits(polled.is_pending());
         }
         let polled = match ready!(polled) {
             // The last of it, if it is as long as it should be. hyper asks for nothing after this frame.
@@ -177,10 +177,10 @@ where
                 Poll::Ready(Err(error)) => Some(Err(error)),
                 Poll::Pending => {
                     if let Some(mut content) = self.0.take()
-                        && let Some(bond) = content.as_mut().project().bond.take()
+                        && let Some(shared) = content.as_mut().project().shared.take()
                     {
-                        bond.set_uploading(false);
-                        bond.watch_rest(Box::pin(Rest(content)));
+                        shared.set_uploading(false);
+                        shared.watch_rest(Box::pin(Rest(content)));
                     }
                     return Poll::Ready(Some(Ok(frame)));
                 }
@@ -189,8 +189,8 @@ where
         };
         Poll::Ready(polled.map(|polled| {
             polled.map_err(|error| {
-                if let Some(bond) = &content.bond {
-                    bond.fail_body(error);
+                if let Some(shared) = &content.shared {
+                    shared.fail_body(error);
                 }
                 Failed
             })
@@ -215,8 +215,8 @@ impl<B> Content<B> {
     #[inline]
     fn poll_gate(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
-        if let (Some(gate), Some(bond)) = (&mut *this.gate, &*this.bond) {
-            ready!(gate.poll_open(bond, cx));
+        if let (Some(gate), Some(shared)) = (&mut *this.gate, &*this.shared) {
+            ready!(gate.poll_open(shared, cx));
             *this.gate = None;
         }
         Poll::Ready(())
@@ -326,13 +326,13 @@ mod tests {
 
     #[test]
     fn its_end_is_heard_of_by_its_own_connection() {
-        let bonds = [(); 2].map(|()| Arc::new(Bond::new()));
-        let begin = |bond| {
+        let bonds = [(); 2].map(|()| Arc::new(ConnShared::new()));
+        let begin = |shared| {
             let body = Full::new(Bytes::from("content"));
-            Upload::begin(body, Framing::Length(7), bond)
+            Upload::begin(body, Framing::Length(7), shared)
         };
         let [first, second] = bonds.each_ref().map(begin);
-        assert!(bonds.iter().all(|bond| bond.is_uploading()));
+        assert!(bonds.iter().all(|shared| shared.is_uploading()));
         drop(second);
         assert!(bonds[0].is_uploading() && !bonds[1].is_uploading());
         drop(first);
@@ -341,9 +341,9 @@ mod tests {
 
     #[test]
     fn one_that_was_not_sent_is_given_back() {
-        let bond = Arc::new(Bond::new());
+        let shared = Arc::new(ConnShared::new());
         let body = Full::new(Bytes::from("content"));
-        let upload = Upload::begin(body, Framing::Chunked, &bond);
+        let upload = Upload::begin(body, Framing::Chunked, &shared);
         let body = upload.take().expect("nobody asked for a frame");
         assert_eq!(body.size_hint().exact(), Some(7));
     }
@@ -378,8 +378,8 @@ mod tests {
 
     /// What hyper gets of it, for as long as it asks, and what is wrong with it.
     fn given(framing: Framing, steps: Vec<Step>) -> (String, Option<RequestBodyError>) {
-        let bond = Arc::new(Bond::new());
-        let mut upload = Upload::begin(Steps(steps.into()), framing, &bond);
+        let shared = Arc::new(ConnShared::new());
+        let mut upload = Upload::begin(Steps(steps.into()), framing, &shared);
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let mut given = String::new();
         while let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut upload).poll_frame(&mut cx) {
@@ -390,9 +390,9 @@ mod tests {
             }
         }
         drop(upload);
-        assert!(!bond.is_uploading());
-        let error = bond.end_body();
-        let is_failed = bond.has_failed_body();
+        assert!(!shared.is_uploading());
+        let error = shared.end_body();
+        let is_failed = shared.has_failed_body();
         assert_eq!(error.is_some(), is_failed);
         (given, error)
     }

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::agent::{AgentHandle, Books};
+use crate::agent::{AgentHandle, AgentState};
 use crate::checkin::CheckinLayer;
 use crate::checkout::CheckoutLayer;
 use crate::clock::Clock;
@@ -19,7 +19,7 @@ use crate::exchange::ExchangeLayer;
 use crate::expiry::{ActiveTimeoutLayer, IdleEvictionLayer, MaxUsesLayer, TtlLayer};
 use crate::http1::HandshakeLayer;
 use crate::keep_alive::KeepAlive;
-use crate::pool::{Limits, Scheduling};
+use crate::pool::{PoolConfig, Scheduling};
 use crate::target::Destination;
 use crate::target::route::Route;
 
@@ -61,7 +61,7 @@ pub struct KeepAliveLayer<B> {
 #[derive(Clone, Debug)]
 struct Settings {
     exchange: ExchangeLayer,
-    limits: Limits,
+    config: PoolConfig,
     idle_timeout: Duration,
     active_timeout: Option<Duration>,
     connect_timeout: Option<Duration>,
@@ -69,7 +69,7 @@ struct Settings {
     ttl_jitter: f64,
     uses: MaxUsesLayer,
     handshake: HandshakeLayer<()>,
-    books: Arc<Books>,
+    agent: Arc<AgentState>,
 }
 
 impl<B> KeepAliveLayer<B> {
@@ -77,7 +77,7 @@ impl<B> KeepAliveLayer<B> {
     pub fn new() -> Self {
         Self::with(Settings {
             exchange: ExchangeLayer::new(),
-            limits: Limits::new(),
+            config: PoolConfig::new(),
             idle_timeout: Duration::from_secs(4),
             active_timeout: None,
             connect_timeout: None,
@@ -85,7 +85,7 @@ impl<B> KeepAliveLayer<B> {
             ttl_jitter: 0.0,
             uses: MaxUsesLayer::new(u64::MAX),
             handshake: HandshakeLayer::new(),
-            books: Arc::new(Books::new()),
+            agent: Arc::new(AgentState::new()),
         })
     }
 
@@ -123,7 +123,7 @@ impl<B> KeepAliveLayer<B> {
     /// Status and control of all services that this layer and its clones make.
     #[must_use]
     pub fn handle(&self) -> AgentHandle {
-        AgentHandle::new(self.settings.books.clone())
+        AgentHandle::new(self.settings.agent.clone())
     }
 
     /// Whether connections are kept (Node: `keepAlive`). If not, every request goes on a connection of its own and says
@@ -131,7 +131,7 @@ impl<B> KeepAliveLayer<B> {
     #[doc(alias = "keepAlive")]
     pub fn keep_alive(mut self, keep: bool) -> Self {
         self.settings.exchange = self.settings.exchange.keep_alive(keep);
-        self.settings.limits = self.settings.limits.keep_alive(keep);
+        self.settings.config = self.settings.config.keep_alive(keep);
         self
     }
 
@@ -190,7 +190,7 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
-    /// The most connections open for one host (Node: `maxSockets`); see [`Limits::max_connections_per_host`]. Default:
+    /// The most connections open for one host (Node: `maxSockets`); see [`PoolConfig::max_connections_per_host`]. Default:
     /// no limit.
     ///
     /// # Panics
@@ -198,11 +198,11 @@ impl<B> KeepAliveLayer<B> {
     /// If `max` is 0.
     #[doc(alias = "maxSockets")]
     pub fn max_connections_per_host(mut self, max: usize) -> Self {
-        self.settings.limits = self.settings.limits.max_connections_per_host(max);
+        self.settings.config = self.settings.config.max_connections_per_host(max);
         self
     }
 
-    /// The most connections open for all hosts (Node: `maxTotalSockets`); see [`Limits::max_connections`]. Default: no
+    /// The most connections open for all hosts (Node: `maxTotalSockets`); see [`PoolConfig::max_connections`]. Default: no
     /// limit.
     ///
     /// # Panics
@@ -210,46 +210,46 @@ impl<B> KeepAliveLayer<B> {
     /// If `max` is 0.
     #[doc(alias = "maxTotalSockets")]
     pub fn max_connections(mut self, max: usize) -> Self {
-        self.settings.limits = self.settings.limits.max_connections(max);
+        self.settings.config = self.settings.config.max_connections(max);
         self
     }
 
-    /// The most idle connections for one host (Node: `maxFreeSockets`); see [`Limits::max_idle_per_host`]. Default:
+    /// The most idle connections for one host (Node: `maxFreeSockets`); see [`PoolConfig::max_idle_per_host`]. Default:
     /// 256.
     #[doc(alias = "maxFreeSockets")]
     pub fn max_idle_per_host(mut self, max: usize) -> Self {
-        self.settings.limits = self.settings.limits.max_idle_per_host(max);
+        self.settings.config = self.settings.config.max_idle_per_host(max);
         self
     }
 
-    /// The most idle connections for all hosts; see [`Limits::max_idle`]. Default: no limit.
+    /// The most idle connections for all hosts; see [`PoolConfig::max_idle`]. Default: no limit.
     pub fn max_idle(mut self, max: usize) -> Self {
-        self.settings.limits = self.settings.limits.max_idle(max);
+        self.settings.config = self.settings.config.max_idle(max);
         self
     }
 
-    /// The most callers in line for one host; see [`Limits::max_pending_per_host`]. Default: no limit.
+    /// The most callers in line for one host; see [`PoolConfig::max_pending_per_host`]. Default: no limit.
     pub fn max_pending_per_host(mut self, max: usize) -> Self {
-        self.settings.limits = self.settings.limits.max_pending_per_host(max);
+        self.settings.config = self.settings.config.max_pending_per_host(max);
         self
     }
 
     /// The longest time that a connection is kept for a caller in line whose future is not polled; see
-    /// [`Limits::hand_over_timeout`]. Default: 5 ms.
+    /// [`PoolConfig::hand_over_timeout`]. Default: 5 ms.
     pub fn hand_over_timeout(mut self, max: Duration) -> Self {
-        self.settings.limits = self.settings.limits.hand_over_timeout(max);
+        self.settings.config = self.settings.config.hand_over_timeout(max);
         self
     }
 
-    /// The longest time in line; see [`Limits::checkout_timeout`]. Default: no limit.
+    /// The longest time in line; see [`PoolConfig::checkout_timeout`]. Default: no limit.
     pub fn checkout_timeout(mut self, max: Duration) -> Self {
-        self.settings.limits = self.settings.limits.checkout_timeout(max);
+        self.settings.config = self.settings.config.checkout_timeout(max);
         self
     }
 
     /// Which idle connection is taken (Node: `scheduling`). Default: the one used last.
     pub fn scheduling(mut self, scheduling: Scheduling) -> Self {
-        self.settings.limits = self.settings.limits.scheduling(scheduling);
+        self.settings.config = self.settings.config.scheduling(scheduling);
         self
     }
 
@@ -358,7 +358,7 @@ impl<B> KeepAliveLayer<B> {
 
     /// Another clock, for tests of your own.
     pub fn clock(mut self, clock: Clock) -> Self {
-        self.settings.limits = self.settings.limits.clock(clock);
+        self.settings.config = self.settings.config.clock(clock);
         self
     }
 }
@@ -382,8 +382,8 @@ where
             twice.max(Duration::from_secs(8))
         });
         let connect = settings.connect_timeout.unwrap_or(active);
-        let limits = settings.limits.clone().connect_timeout(connect);
-        let checkout = CheckoutLayer::with_books(limits, settings.books.clone());
+        let config = settings.config.clone().connect_timeout(connect);
+        let checkout = CheckoutLayer::with_agent(config, settings.agent.clone());
         let idle = IdleEvictionLayer::new(settings.idle_timeout);
         let ttl = TtlLayer::new(settings.ttl).jitter(settings.ttl_jitter);
         let handshake = settings.handshake.for_bodies();

@@ -11,7 +11,7 @@ use crate::checkin::{Checkin, CheckinFuture, Lease};
 use crate::checkout::Checkout;
 use crate::connect::DefaultConnector;
 use crate::error::{BoxError, Error};
-use crate::exchange::{Asked, Body, Exchange};
+use crate::exchange::{Acquired, Body, Exchange};
 use crate::expiry::{ActiveTimeout, IdleEviction, MaxUses, Ttl};
 use crate::http1::{Handshake, Http1Connection};
 use crate::keep_alive::{KeepAliveFuture, RequestBody};
@@ -104,9 +104,9 @@ where
     #[inline]
     pub fn request(&self, request: Request<B>) -> KeepAliveFuture<M, B> {
         KeepAliveFuture::new(self.stack.exchange(
-            |leases, destination| match leases.get_ref().at_once(destination) {
-                Ok(berth) => Asked::AtOnce(Lease::of(berth)),
-                Err(future) => Asked::Later(CheckinFuture::new(future)),
+            |leases, destination| match leases.get_ref().try_checkout(destination) {
+                Ok(pooled) => Acquired::Ready(Lease::of(pooled)),
+                Err(future) => Acquired::Pending(CheckinFuture::new(future)),
             },
             request,
         ))

@@ -10,18 +10,18 @@ use crate::clock::Clock;
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_keep_alive::{Limits, Scheduling};
+/// use tower_keep_alive::{PoolConfig, Scheduling};
 ///
-/// let limits = Limits::new()
+/// let config = PoolConfig::new()
 ///     .max_connections_per_host(50)
 ///     .max_pending_per_host(1_000)
 ///     .checkout_timeout(Duration::from_secs(2))
 ///     .scheduling(Scheduling::Fifo);
-/// # let _ = limits;
+/// # let _ = config;
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]
-pub struct Limits {
+pub struct PoolConfig {
     pub(crate) keep_alive: bool,
     pub(crate) max_connections_per_host: usize,
     pub(crate) max_connections: usize,
@@ -46,7 +46,7 @@ pub enum Scheduling {
     Fifo,
 }
 
-impl Limits {
+impl PoolConfig {
     /// No limit on connections and callers, at most 256 idle connections for each key, and 8 s for a connect.
     pub fn new() -> Self {
         Self {
@@ -163,7 +163,7 @@ impl Limits {
     }
 }
 
-impl Default for Limits {
+impl Default for PoolConfig {
     fn default() -> Self {
         Self::new()
     }

@@ -4,117 +4,120 @@ use std::sync::{Arc, Weak};
 use std::task::Waker;
 
 use crate::agent::EventKind;
-use crate::connection::close_reason::Cause;
+use crate::connection::close_reason::CloseReason;
 use crate::connection::poolable::Poolable;
-use crate::connection::shared::Bond;
-use crate::pool::key_pool::HostPool;
-use crate::pool::pooled_conn::Berth;
+use crate::connection::shared::ConnShared;
+use crate::pool::key_pool::KeyPool;
+use crate::pool::pooled_conn::PooledConn;
 
 /// A connect under way, as the pool knows it.
 pub(crate) trait Stop: Send + Sync {
     /// Gives up the connect, if it is not being polled at this moment. Never under a lock.
-    fn stop(&self, cause: Cause);
+    fn stop(&self, reason: CloseReason);
 }
 
 /// What is to be done when no lock is held. Almost always nothing.
 #[must_use]
-pub(super) struct After<C>(Vec<Act<C>>);
+pub(super) struct Deferred<C>(Vec<DeferredAction<C>>);
 
 /// What is said before a connection ends for this cause.
-fn told_of(cause: Cause) -> Option<EventKind> {
-    match cause {
-        Cause::Stale => Some(EventKind::Stale),
-        Cause::Idle | Cause::Age | Cause::Uses | Cause::Surplus | Cause::Room | Cause::Poisoned => {
-            Some(EventKind::Evicted { cause })
-        }
+fn event_before_close(reason: CloseReason) -> Option<EventKind> {
+    match reason {
+        CloseReason::Stale => Some(EventKind::Stale),
+        CloseReason::Idle
+        | CloseReason::Age
+        | CloseReason::Uses
+        | CloseReason::Surplus
+        | CloseReason::Room
+        | CloseReason::Poisoned => Some(EventKind::Evicted { reason }),
         _ => None,
     }
 }
 
-enum Act<C> {
-    Close(Box<Berth<C>>, Cause),
-    Kill(Arc<Bond>),
-    Stop(Weak<dyn Stop>, Cause),
+enum DeferredAction<C> {
+    Close(Box<PooledConn<C>>, CloseReason),
+    Kill(Arc<ConnShared>),
+    Stop(Weak<dyn Stop>, CloseReason),
     /// To be closed from here: whoever should have done it has not, for too long.
-    Force(Arc<Bond>),
+    Force(Arc<ConnShared>),
     Alert,
     Wake(Waker),
     /// A waker that is not needed any more. Its drop may be a task's, and so anything's.
     Forget(#[expect(dead_code, reason = "it is here to be dropped")] Waker),
     /// A host that must not be dropped under its own lock.
-    Drop(#[expect(dead_code, reason = "it is here to be dropped")] Arc<HostPool<C>>),
+    Drop(#[expect(dead_code, reason = "it is here to be dropped")] Arc<KeyPool<C>>),
 }
 
-impl<C: Poolable> After<C> {
+impl<C: Poolable> Deferred<C> {
     pub(super) const fn new() -> Self {
         Self(Vec::new())
     }
 
-    pub(super) fn close(&mut self, berth: Box<Berth<C>>, cause: Cause) {
-        self.0.push(Act::Close(berth, cause));
+    pub(super) fn close(&mut self, pooled: Box<PooledConn<C>>, reason: CloseReason) {
+        self.0.push(DeferredAction::Close(pooled, reason));
     }
 
     pub(super) fn wake(&mut self, waker: Option<Waker>) {
-        self.0.extend(waker.map(Act::Wake));
+        self.0.extend(waker.map(DeferredAction::Wake));
     }
 
     pub(super) fn forget(&mut self, waker: Option<Waker>) {
-        self.0.extend(waker.map(Act::Forget));
+        self.0.extend(waker.map(DeferredAction::Forget));
     }
 
-    pub(super) fn stop(&mut self, connect: Weak<dyn Stop>, cause: Cause) {
-        self.0.push(Act::Stop(connect, cause));
+    pub(super) fn stop(&mut self, connect: Weak<dyn Stop>, reason: CloseReason) {
+        self.0.push(DeferredAction::Stop(connect, reason));
     }
 
-    pub(super) fn force(&mut self, bond: Arc<Bond>) {
-        self.0.push(Act::Force(bond));
+    pub(super) fn force(&mut self, shared: Arc<ConnShared>) {
+        self.0.push(DeferredAction::Force(shared));
     }
 
     /// Something was left for somebody to come for.
     pub(super) fn alert(&mut self) {
-        self.0.push(Act::Alert);
+        self.0.push(DeferredAction::Alert);
     }
 
-    pub(super) fn kill(&mut self, bond: Option<Arc<Bond>>) {
-        self.0.extend(bond.map(Act::Kill));
+    pub(super) fn kill(&mut self, shared: Option<Arc<ConnShared>>) {
+        self.0.extend(shared.map(DeferredAction::Kill));
     }
 
-    pub(super) fn let_go(&mut self, host: Arc<HostPool<C>>) {
-        self.0.push(Act::Drop(host));
+    pub(super) fn drop_later(&mut self, key_pool: Arc<KeyPool<C>>) {
+        self.0.push(DeferredAction::Drop(key_pool));
     }
 
     #[inline]
-    pub(super) fn act(self, home: &HostPool<C>) {
+    pub(super) fn run(self, key_pool: &KeyPool<C>) {
         if !self.0.is_empty() {
-            self.act_on_each(home);
+            self.run_each(key_pool);
         }
     }
 
     #[cold]
-    fn act_on_each(self, home: &HostPool<C>) {
+    fn run_each(self, key_pool: &KeyPool<C>) {
         for act in self.0 {
             match act {
-                Act::Close(berth, cause) => {
-                    if let Some(kind) = told_of(cause) {
-                        home.tell(Some(berth.id()), || kind);
+                DeferredAction::Close(pooled, reason) => {
+                    if let Some(kind) = event_before_close(reason) {
+                        key_pool.tell(Some(pooled.id()), || kind);
                     }
-                    berth.close(cause);
+                    pooled.close(reason);
                 }
-                Act::Kill(bond) => {
-                    bond.note(Cause::Shutdown);
-                    bond.force();
+                DeferredAction::Kill(shared) => {
+                    shared.set_close_reason(CloseReason::Shutdown);
+                    shared.force();
                 }
-                Act::Stop(connect, cause) => {
+                DeferredAction::Stop(connect, reason) => {
                     if let Some(connect) = connect.upgrade() {
-                        connect.stop(cause);
+                        connect.stop(reason);
                     }
                 }
-                Act::Force(bond) => {
-                    bond.force();
+                DeferredAction::Force(shared) => {
+                    shared.force();
                 }
-                Act::Alert => home.alert(),
-                Act::Wake(waker) => waker.wake(),
-                Act::Forget(_) | Act::Drop(_) => {}
+                DeferredAction::Alert => key_pool.alert(),
+                DeferredAction::Wake(waker) => waker.wake(),
+                DeferredAction::Forget(_) | DeferredAction::Drop(_) => {}
             }
         }
     }

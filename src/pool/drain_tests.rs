@@ -8,13 +8,13 @@ const HOST: &str = "http://a/";
 
 #[test]
 fn who_was_let_in_before_a_drain_is_served_and_nobody_else_is() {
-    let pool = Pool::new(Limits::new());
+    let pool = Pool::new(PoolConfig::new());
     let stale = made(&pool, HOST);
     let _drained = pool.handle().drain();
-    assert!(matches!(ask(&pool, HOST, Reuse::Any), Verdict::ShutDown));
+    assert!(matches!(ask(&pool, HOST, Reuse::Any), Decision::ShutDown));
     // What it was given had closed: it has been served by nothing yet.
     match come_back(&pool, HOST, Some(stale)) {
-        Verdict::Make(slot, _waiter) => connect(slot).give_back(),
+        Decision::Make(permit, _waiter) => connect(permit).give_back(),
         _ => panic!("it is to have another"),
     }
     assert_eq!(pool.handle().status().created, 2);

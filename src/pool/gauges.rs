@@ -3,7 +3,7 @@
 #[cfg(feature = "metrics")]
 use crate::agent::OpenConnections;
 use crate::connection::poolable::Poolable;
-use crate::pool::key_state::Host;
+use crate::pool::key_state::KeyState;
 use crate::target::key::Key;
 
 pub(super) struct Gauges {
@@ -62,12 +62,12 @@ impl Counts {
     };
 
     #[inline]
-    pub(super) fn of<C: Poolable>(host: &Host<C>) -> Self {
+    pub(super) fn of<C: Poolable>(state: &KeyState<C>) -> Self {
         Self {
             #[cfg(feature = "metrics")]
-            open: host.open_len().cast_signed(),
+            open: state.open_len().cast_signed(),
             #[cfg(feature = "metrics")]
-            idle: host.idle_len().cast_signed(),
+            idle: state.idle_len().cast_signed(),
         }
     }
 

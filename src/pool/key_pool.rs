@@ -1,4 +1,4 @@
-//! One key's pool: a [`Host`] behind its lock, and what is done once the lock is free.
+//! One key's pool: a [`KeyState`] behind its lock, and what is done once the lock is free.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, Weak};
@@ -7,50 +7,50 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::agent::{Books, Census, ConnectionStatus, EventKind, Mode};
+use crate::agent::{AgentState, ConnectionStatus, EventKind, KeyCounts, Mode};
 use crate::clock::Moment;
-use crate::connection::close_reason::Cause;
+use crate::connection::close_reason::CloseReason;
 use crate::connection::lifespan::Lifespan;
 use crate::connection::poolable::Poolable;
 use crate::error::Denied;
-use crate::pool::deferred::{After, Stop};
+use crate::pool::deferred::{Deferred, Stop};
 use crate::pool::gauges::{Counts, Gauges};
-use crate::pool::key_state::{Around, Host, Seen, Taken};
-use crate::pool::permit::Slot;
-use crate::pool::pooled_conn::{Berth, Spoiled};
+use crate::pool::key_state::{KeyDecision, KeyState, Seen, StepCx};
+use crate::pool::permit::ConnPermit;
+use crate::pool::pooled_conn::{PooledConn, Rejected};
 use crate::pool::shared::Shared;
-use crate::pool::wait_queue::{Ask, Gift, Whom};
+use crate::pool::wait_queue::{CheckoutRequest, Delivery, WaiterId};
 use crate::pool::waiter::Waiter;
 use crate::sync::{Mutex, MutexGuard};
 use crate::target::Reuse;
 use crate::target::key::Key;
 
-pub(crate) struct HostPool<C> {
+pub(crate) struct KeyPool<C> {
     key: Key,
     pool: Arc<Shared<C>>,
-    host: Mutex<Host<C>>,
+    state: Mutex<KeyState<C>>,
     gauges: Gauges,
 }
 
 /// What a caller gets.
-pub(crate) enum Verdict<C: Poolable> {
+pub(crate) enum Decision<C: Poolable> {
     /// An idle connection.
-    Take(Box<Berth<C>>),
+    Take(Box<PooledConn<C>>),
     /// The right to make one, and a place in line beside: what comes first will do.
-    Make(Slot<C>, Waiter<C>),
+    Make(ConnPermit<C>, Waiter<C>),
     Wait(Waiter<C>),
     /// So many are waiting already.
     QueueFull(usize),
     ShutDown,
 }
 
-impl<C: Poolable> HostPool<C> {
+impl<C: Poolable> KeyPool<C> {
     pub(super) fn new(key: Key, pool: Arc<Shared<C>>) -> Arc<Self> {
         Arc::new(Self {
             gauges: Gauges::new(&key),
             key,
             pool,
-            host: Mutex::new(Host::new()),
+            state: Mutex::new(KeyState::new()),
         })
     }
 
@@ -58,51 +58,53 @@ impl<C: Poolable> HostPool<C> {
         &self.key
     }
 
-    pub(crate) fn books(&self) -> &Books {
-        &self.pool.books
+    pub(crate) fn agent(&self) -> &AgentState {
+        &self.pool.agent
     }
 
     /// The idle connection whose turn it is, if it will do. Nothing follows from that for anybody else, and most callers
     /// get theirs so. `Err`: [`checkout`](Self::checkout) decides.
     #[inline]
-    pub(super) fn pick(
+    pub(super) fn pop_idle(
         self: Arc<Self>,
-        ask: &Ask,
+        request: &CheckoutRequest,
         now: Moment,
-    ) -> Result<Box<Berth<C>>, Arc<Self>> {
+    ) -> Result<Box<PooledConn<C>>, Arc<Self>> {
         let pool = &*self.pool;
-        if ask.reuse != Reuse::Any || pool.has_total() {
+        if request.reuse != Reuse::Any || pool.has_total() {
             return Err(self);
         }
         // An agent that lets nobody in has nothing idle.
-        let picked = self.lock().pick(ask.runtime, now, pool.limits.scheduling);
-        let Some(mut berth) = picked else {
+        let picked = self
+            .lock()
+            .pop_idle(request.runtime, now, pool.config.scheduling);
+        let Some(mut pooled) = picked else {
             return Err(self);
         };
         self.gauges.change(Counts::TAKEN);
-        berth.set_home(self);
-        Ok(berth)
+        pooled.set_key_pool(self);
+        Ok(pooled)
     }
 
     /// With what the caller had been given before, if it had no use for that: it is closed, and the caller is first in
-    /// line for its slot. `Err`: this host pool is out of the table, look again.
+    /// line for its permit. `Err`: this key pool is out of the table, look again.
     pub(super) fn checkout(
         self: Arc<Self>,
-        ask: Ask,
-        spoiled: Option<Spoiled<C>>,
+        request: CheckoutRequest,
+        rejected: Option<Rejected<C>>,
         now: Moment,
-    ) -> Result<Verdict<C>, Arc<Self>> {
-        let taken = self.with(|host, around| {
-            if let Some(spoiled) = spoiled {
-                host.discard(spoiled, around);
+    ) -> Result<Decision<C>, Arc<Self>> {
+        let taken = self.with(|state, cx| {
+            if let Some(rejected) = rejected {
+                state.discard(rejected, cx);
             }
-            if host.retired {
+            if state.retired {
                 return None;
             }
             Some(match self.pool.mode() {
-                Mode::Open => Ok(host.take(ask, now, around)),
+                Mode::Open => Ok(state.take(request, now, cx)),
                 // It was let in before.
-                Mode::Draining if ask.returning => Ok(host.take(ask, now, around)),
+                Mode::Draining if request.is_retry => Ok(state.take(request, now, cx)),
                 _ => Err(()),
             })
         });
@@ -110,77 +112,78 @@ impl<C: Poolable> HostPool<C> {
             return Err(self);
         };
         Ok(match taken {
-            Ok(Taken::Connection(mut berth)) => {
-                berth.set_home(self);
-                Verdict::Take(berth)
+            Ok(KeyDecision::Connection(mut pooled)) => {
+                pooled.set_key_pool(self);
+                Decision::Take(pooled)
             }
-            Ok(Taken::Make { slot, waiter }) => {
-                Verdict::Make(Slot::new(self.clone(), slot), Waiter::new(self, waiter))
-            }
-            Ok(Taken::Wait(waiter)) => Verdict::Wait(Waiter::new(self, waiter)),
-            Ok(Taken::QueueFull(limit)) => Verdict::QueueFull(limit),
-            Err(()) => Verdict::ShutDown,
+            Ok(KeyDecision::Make { index, waiter }) => Decision::Make(
+                ConnPermit::new(self.clone(), index),
+                Waiter::new(self, waiter),
+            ),
+            Ok(KeyDecision::Wait(waiter)) => Decision::Wait(Waiter::new(self, waiter)),
+            Ok(KeyDecision::QueueFull(limit)) => Decision::QueueFull(limit),
+            Err(()) => Decision::ShutDown,
         })
     }
 
-    /// Slots for what nobody has asked for yet. `Err`: this host pool is out of the table, look again.
-    pub(super) fn warm(
+    /// Permits for what nobody has asked for yet. `Err`: this key pool is out of the table, look again.
+    pub(super) fn prewarm(
         self: Arc<Self>,
         count: usize,
-    ) -> Result<Result<Vec<Slot<C>>, Denied>, Arc<Self>> {
-        let slots = self.with(|host, around| {
-            if host.retired {
+    ) -> Result<Result<Vec<ConnPermit<C>>, Denied>, Arc<Self>> {
+        let permits = self.with(|state, cx| {
+            if state.retired {
                 return None;
             }
             let open = self.pool.mode() == Mode::Open;
-            Some(open.then(|| host.warm(count, around)))
+            Some(open.then(|| state.prewarm(count, cx)))
         });
-        let Some(slots) = slots else {
+        let Some(permits) = permits else {
             return Err(self);
         };
-        let slots = slots.ok_or(Denied::ShutDown);
-        let slot = |place| Slot::new(self.clone(), place);
-        Ok(slots.map(|places| places.into_iter().map(slot).collect()))
+        let permits = permits.ok_or(Denied::ShutDown);
+        let index = |place| ConnPermit::new(self.clone(), place);
+        Ok(permits.map(|places| places.into_iter().map(index).collect()))
     }
 
     /// A caller whose own connect is under way has no use for what it was given, and stands in line again.
-    pub(super) fn line_up_again(self: &Arc<Self>, waiter: usize, spoiled: Spoiled<C>) {
-        self.with(|host, around| {
-            host.discard(spoiled, around);
-            host.line_up_again(waiter, self.pool.mode(), around);
+    pub(super) fn requeue(self: &Arc<Self>, waiter: usize, rejected: Rejected<C>) {
+        self.with(|state, cx| {
+            state.discard(rejected, cx);
+            state.requeue(waiter, self.pool.mode(), cx);
         });
     }
 
-    pub(super) fn whom(&self, waiter: usize) -> Whom {
-        self.lock().line().whom(waiter)
+    pub(super) fn waiter_id(&self, waiter: usize) -> WaiterId {
+        self.lock().queue().waiter_id(waiter)
     }
 
     /// What was made for a caller, who may be gone, and for others then.
-    pub(crate) fn deliver(self: &Arc<Self>, whom: Whom, mut berth: Box<Berth<C>>) {
-        let now = self.pool.limits.clock.now();
-        drop(berth.take_home());
-        let watch = self.with(|host, around| {
+    pub(crate) fn deliver(self: &Arc<Self>, waiter_id: WaiterId, mut pooled: Box<PooledConn<C>>) {
+        let now = self.pool.config.clock.now();
+        drop(pooled.take_key_pool());
+        let sweep_at = self.with(|state, cx| {
             let mode = self.pool.mode();
-            host.deliver(whom, berth, mode, now, around)
+            state.deliver(waiter_id, pooled, mode, now, cx)
         });
-        if let Some(at) = watch {
-            self.pool.watch(at);
+        if let Some(at) = sweep_at {
+            self.pool.arm_sweeper(at);
         }
     }
 
     /// What of this host others may be in need of.
     pub(super) fn look(self: &Arc<Self>, all: bool) -> Seen {
         let now = Instant::now();
-        if let Some(seen_by) = now.checked_sub(self.pool.limits.hand_over_timeout) {
+        if let Some(seen_by) = now.checked_sub(self.pool.config.hand_over_timeout) {
             self.take_back(seen_by);
         }
         let look = all.then(|| self.pool.at(now));
-        self.with(|host, around| {
-            host.see(now);
-            let mut seen = look.map_or_else(Seen::default, |it| host.look(&it, around));
-            seen.is_left |= host.is_unclaimed();
+        self.with(|state, cx| {
+            state.see(now);
+            let mut seen = look.map_or_else(Seen::default, |it| state.look(&it, cx));
+            seen.is_left |= state.is_unclaimed();
             if let Some(stuck_for) = seen.stuck_for {
-                host.fail_stuck(stuck_for, false, now, around);
+                state.fail_stuck(stuck_for, false, now, cx);
             }
             seen
         })
@@ -188,7 +191,7 @@ impl<C: Poolable> HostPool<C> {
 
     /// A connection of some host has been stuck for so long: callers who wait for the total do not wait for ever.
     pub(super) fn fail_stuck_in_total(self: &Arc<Self>, stuck_for: Duration) {
-        self.with(|host, around| host.fail_stuck(stuck_for, true, Instant::now(), around));
+        self.with(|state, cx| state.fail_stuck(stuck_for, true, Instant::now(), cx));
     }
 
     /// How long the own connect of a caller in line may take.
@@ -199,12 +202,12 @@ impl<C: Poolable> HostPool<C> {
     /// What callers were given and have not come for, though it was seen by then.
     fn take_back(self: &Arc<Self>, seen_by: Instant) {
         let pool = &*self.pool;
-        let now = pool.limits.clock.now();
-        let take_back = |host: &mut Host<C>, around: &mut Around<'_, C>| {
-            host.take_back(seen_by, pool.mode(), now, around)
+        let now = pool.config.clock.now();
+        let take_back = |state: &mut KeyState<C>, cx: &mut StepCx<'_, C>| {
+            state.take_back(seen_by, pool.mode(), now, cx)
         };
         if let Some(at) = self.with(take_back) {
-            pool.watch(at);
+            pool.arm_sweeper(at);
         }
     }
 
@@ -227,82 +230,82 @@ impl<C: Poolable> HostPool<C> {
 
     /// Its use is over, or it was not used.
     #[inline]
-    pub(super) fn put(self: &Arc<Self>, berth: Box<Berth<C>>) {
-        let now = self.pool.limits.clock.now();
-        let mut host = self.lock();
-        let watch = match self.keep(&mut host, berth, now) {
-            Ok(watch) => {
-                drop(host);
+    pub(super) fn put(self: &Arc<Self>, pooled: Box<PooledConn<C>>) {
+        let now = self.pool.config.clock.now();
+        let mut state = self.lock();
+        let sweep_at = match self.keep(&mut state, pooled, now) {
+            Ok(sweep_at) => {
+                drop(state);
                 self.gauges.change(Counts::KEPT);
-                watch
+                sweep_at
             }
-            Err(berth) => self.with_locked(host, |host, around| {
+            Err(pooled) => self.with_locked(state, |state, cx| {
                 let mode = self.pool.mode();
-                host.put(berth, mode, now, around)
+                state.put(pooled, mode, now, cx)
             }),
         };
-        if let Some(at) = watch {
-            self.pool.watch(at);
+        if let Some(at) = sweep_at {
+            self.pool.arm_sweeper(at);
         }
     }
 
     #[inline]
     fn keep(
         &self,
-        host: &mut Host<C>,
-        berth: Box<Berth<C>>,
+        state: &mut KeyState<C>,
+        pooled: Box<PooledConn<C>>,
         now: Moment,
-    ) -> Result<Option<Moment>, Box<Berth<C>>> {
+    ) -> Result<Option<Moment>, Box<PooledConn<C>>> {
         let pool = &*self.pool;
         if pool.has_total() || pool.mode() != Mode::Open {
-            return Err(berth);
+            return Err(pooled);
         }
-        host.keep(berth, now, &pool.limits)
+        state.keep(pooled, now, &pool.config)
     }
 
     /// A connect begins, now.
     pub(super) fn created(&self) -> Moment {
-        self.pool.books.created();
+        self.pool.agent.created();
         self.tell(None, || EventKind::Created);
-        self.pool.limits.clock.now()
+        self.pool.config.clock.now()
     }
 
-    pub(super) fn connected(self: &Arc<Self>, slot: usize, begun: Instant, lifespan: &Lifespan) {
-        let now = self.pool.limits.clock.now();
+    pub(super) fn connected(self: &Arc<Self>, index: usize, begun: Instant, lifespan: &Lifespan) {
+        let now = self.pool.config.clock.now();
         lifespan.begin(now);
-        let bond = lifespan.bond();
-        bond.set_key(self.key.clone());
-        let destroyed = self.with(|host, _| {
-            host.connected(slot, bond);
+        let shared = lifespan.shared();
+        shared.set_key(self.key.clone());
+        let destroyed = self.with(|state, _| {
+            state.connected(index, shared);
             self.pool.mode() == Mode::Destroyed
         });
         let took = now.mono.saturating_duration_since(begun);
-        self.tell(Some(bond.id()), || EventKind::Connected { took });
+        self.tell(Some(shared.id()), || EventKind::Connected { took });
         if destroyed {
-            bond.kill(Cause::Shutdown);
+            shared.kill(CloseReason::Shutdown);
         }
     }
 
     /// A connect is in a task of its own, and given up by the pool at `due`, whether or not that task is polled.
     pub(crate) fn set_connecting(
         self: &Arc<Self>,
-        slot: usize,
+        index: usize,
         connect: Weak<dyn Stop>,
         due: Option<Instant>,
     ) {
-        self.with(|host, _| host.set_connecting(slot, connect, due));
+        self.with(|state, _| state.set_connecting(index, connect, due));
     }
 
     /// A connect is to go on without its caller. `false`: it need not, nobody will ask for its connection.
     pub(crate) fn leave_connecting(
         self: &Arc<Self>,
-        slot: usize,
+        index: usize,
         connect: &Weak<dyn Stop>,
     ) -> bool {
-        self.with(|host, _| {
+        self.with(|state, _| {
             let wanted = !self.pool.is_orphaned() && self.pool.mode() != Mode::Destroyed;
             if wanted {
-                host.leave_connecting(slot, connect);
+                state.leave_connecting(index, connect);
             }
             wanted
         })
@@ -310,157 +313,164 @@ impl<C: Poolable> HostPool<C> {
 
     /// Whether somebody waits whom a connection made for nobody would serve.
     pub(crate) fn has_takers(self: &Arc<Self>) -> bool {
-        self.with(|host, _| host.line().has_takers())
+        self.with(|state, _| state.queue().has_takers())
     }
 
     /// `Err`: nothing yet, and whether the caller may not begin a connect.
-    pub(super) fn collect(self: &Arc<Self>, waiter: usize, waker: &Waker) -> Result<Gift<C>, bool> {
-        self.with(|host, around| host.collect(waiter, waker, around))
+    pub(super) fn collect(
+        self: &Arc<Self>,
+        waiter: usize,
+        waker: &Waker,
+    ) -> Result<Delivery<C>, bool> {
+        self.with(|state, cx| state.collect(waiter, waker, cx))
     }
 
-    pub(super) fn abandon(self: &Arc<Self>, waiter: usize) -> Gift<C> {
-        self.with(|host, around| host.abandon(waiter, around))
+    pub(super) fn abandon(self: &Arc<Self>, waiter: usize) -> Delivery<C> {
+        self.with(|state, cx| state.abandon(waiter, cx))
     }
 
     /// `Some`: a connection, or its connect, ended for this cause. `None`: nothing was begun.
-    pub(super) fn release(self: &Arc<Self>, slot: usize, ended: Option<Cause>) {
-        let bond = self.with(|host, around| {
-            let bond = host.bond(slot);
-            if let Some(cause) = ended {
-                self.pool.books.closed(cause);
-                if cause == Cause::Detached
-                    && let Some(bond) = &bond
+    pub(super) fn release(self: &Arc<Self>, index: usize, ended: Option<CloseReason>) {
+        let shared = self.with(|state, cx| {
+            let shared = state.shared(index);
+            if let Some(reason) = ended {
+                self.pool.agent.closed(reason);
+                if reason == CloseReason::Detached
+                    && let Some(shared) = &shared
                 {
-                    self.pool.books.add_detached(Arc::downgrade(bond));
+                    self.pool.agent.add_detached(Arc::downgrade(shared));
                 }
             }
-            host.release(slot, around);
-            bond
+            state.release(index, cx);
+            shared
         });
-        let Some(cause) = ended else { return };
-        let born = bond.as_ref().and_then(|bond| bond.born());
+        let Some(reason) = ended else { return };
+        let born = shared.as_ref().and_then(|shared| shared.born());
         let age = || {
             born.map_or(Duration::ZERO, |born| {
-                self.pool.limits.clock.now().since(born)
+                self.pool.config.clock.now().since(born)
             })
         };
-        self.tell(bond.map(|bond| bond.id()), || match cause {
-            Cause::Detached => EventKind::Detached,
-            cause => EventKind::Closed { cause, age: age() },
+        self.tell(shared.map(|shared| shared.id()), || match reason {
+            CloseReason::Detached => EventKind::Detached,
+            reason => EventKind::Closed { reason, age: age() },
         });
     }
 
     /// Never under a lock.
     #[inline]
     pub(super) fn tell(&self, connection: Option<u64>, kind: impl FnOnce() -> EventKind) {
-        self.pool.books.tell(&self.key, connection, kind);
+        self.pool.agent.tell(&self.key, connection, kind);
     }
 
-    /// Whether the slot that was set aside found its caller.
+    /// Whether the permit that was set aside found its caller.
     pub(super) fn grant_from_total(self: &Arc<Self>) -> bool {
-        self.with(|host, around| host.grant_from_total(around))
+        self.with(|state, cx| state.grant_from_total(cx))
     }
 
-    pub(super) fn evict(self: &Arc<Self>, slot: usize, for_room: bool) -> bool {
-        self.with(|host, around| host.evict(slot, for_room, around))
+    pub(super) fn evict(self: &Arc<Self>, index: usize, for_room: bool) -> bool {
+        self.with(|state, cx| state.evict(index, for_room, cx))
     }
 
     pub(super) fn sweep(self: &Arc<Self>, now: Moment) -> (Option<Moment>, usize) {
-        self.with(|host, around| (host.sweep(now, around), host.idle_len()))
+        self.with(|state, cx| (state.sweep(now, cx), state.idle_len()))
     }
 
     pub(super) fn close_idle(self: &Arc<Self>) {
-        self.with(|host, around| host.close_idle(around));
+        self.with(|state, cx| state.close_idle(cx));
     }
 
     pub(super) fn abandon_all(self: &Arc<Self>) {
-        self.with(|host, around| {
-            host.close_idle(around);
-            host.stop_connects(false, around);
+        self.with(|state, cx| {
+            state.close_idle(cx);
+            state.stop_connects(false, cx);
         });
     }
 
     pub(super) fn destroy(self: &Arc<Self>) {
-        self.with(|host, around| host.destroy(around));
+        self.with(|state, cx| state.destroy(cx));
     }
 
-    pub(super) fn census(&self) -> Census {
-        let host = self.lock();
-        Census {
-            idle: host.idle_len(),
-            active: host.open_len() - host.idle_len(),
-            pending: host.line().pending(),
+    pub(super) fn key_counts(&self) -> KeyCounts {
+        let state = self.lock();
+        KeyCounts {
+            idle: state.idle_len(),
+            active: state.open_len() - state.idle_len(),
+            pending: state.queue().pending(),
         }
     }
 
     pub(super) fn connections(&self, list: &mut Vec<ConnectionStatus>) {
-        let now = self.pool.limits.clock.now();
-        let host = self.lock();
-        list.extend(host.connections(now));
+        let now = self.pool.config.clock.now();
+        let state = self.lock();
+        list.extend(state.connections(now));
     }
 
     #[inline]
-    pub(super) fn lock(&self) -> MutexGuard<'_, Host<C>> {
-        self.host.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn lock(&self) -> MutexGuard<'_, KeyState<C>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many neighbours those who left the line have touched.
     #[cfg(test)]
     pub(super) fn touched(&self) -> usize {
-        self.lock().line().touched()
+        self.lock().queue().touched()
     }
 
     /// One step of the host under its lock, and then what follows from it without.
     #[inline]
-    fn with<R>(self: &Arc<Self>, step: impl FnOnce(&mut Host<C>, &mut Around<'_, C>) -> R) -> R {
+    fn with<R>(
+        self: &Arc<Self>,
+        step: impl FnOnce(&mut KeyState<C>, &mut StepCx<'_, C>) -> R,
+    ) -> R {
         self.with_locked(self.lock(), step)
     }
 
     #[inline]
     fn with_locked<R>(
         self: &Arc<Self>,
-        mut host: MutexGuard<'_, Host<C>>,
-        step: impl FnOnce(&mut Host<C>, &mut Around<'_, C>) -> R,
+        mut state: MutexGuard<'_, KeyState<C>>,
+        step: impl FnOnce(&mut KeyState<C>, &mut StepCx<'_, C>) -> R,
     ) -> R {
         let pool = &*self.pool;
-        let mut after = After::new();
+        let mut deferred = Deferred::new();
         let mut stale = 0;
         let (result, retires, change) = {
             let mut total = pool.lock_total();
-            let mut around = Around {
+            let mut cx = StepCx {
                 me: self,
-                limits: &pool.limits,
+                config: &pool.config,
                 total: total.as_deref_mut(),
                 tickets: &pool.tickets,
                 stale: &mut stale,
-                after: &mut after,
+                deferred: &mut deferred,
             };
-            let before = Counts::of(&host);
-            let result = step(&mut host, &mut around);
-            let retires = host.is_quiet() && !host.retired;
-            host.retired |= retires;
-            let change = Counts::of(&host).since(before);
+            let before = Counts::of(&state);
+            let result = step(&mut state, &mut cx);
+            let retires = state.is_quiet() && !state.retired;
+            state.retired |= retires;
+            let change = Counts::of(&state).since(before);
             drop(total);
-            drop(host);
+            drop(state);
             (result, retires, change)
         };
         if retires {
             pool.table.remove(self);
-            pool.books.quiet.notify_waiters();
+            pool.agent.quiet.notify_waiters();
         }
         self.gauges.change(change);
         if stale > 0 {
-            pool.books.stale(stale);
+            pool.agent.stale(stale);
         }
-        after.act(self);
+        deferred.run(self);
         pool.balance();
         result
     }
 }
 
-impl<C> fmt::Debug for HostPool<C> {
+impl<C> fmt::Debug for KeyPool<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HostPool")
+        f.debug_struct("KeyPool")
             .field("key", &self.key)
             .finish_non_exhaustive()
     }

@@ -1,7 +1,7 @@
 //! One key's connections, line and count: plain data, without lock, clock or task.
 //!
 //! A connection is in `open` from before its connect begins until its transport is gone. A caller without a connection
-//! is in the [`Line`].
+//! is in the [`WaitQueue`].
 
 mod stuck;
 mod unclaimed;
@@ -17,31 +17,31 @@ use tokio::time::Instant;
 
 use crate::agent::{ConnectionState, ConnectionStatus, Mode};
 use crate::clock::Moment;
-use crate::connection::close_reason::Cause;
+use crate::connection::close_reason::CloseReason;
 use crate::connection::lifespan::Deadline;
 use crate::connection::poolable::Poolable;
-use crate::connection::shared::Bond;
-use crate::pool::config::{Limits, Scheduling};
-use crate::pool::deferred::{After, Stop};
-use crate::pool::key_pool::HostPool;
-use crate::pool::list::{Linked, Links, List, Spot};
-use crate::pool::pooled_conn::{Berth, Spoiled};
-use crate::pool::total_limits::Admission;
-use crate::pool::wait_queue::{Ask, Gift, LATER, Line, Place};
+use crate::connection::shared::ConnShared;
+use crate::pool::config::{PoolConfig, Scheduling};
+use crate::pool::deferred::{Deferred, Stop};
+use crate::pool::key_pool::KeyPool;
+use crate::pool::list::{Linked, Links, List, SlabIndex};
+use crate::pool::pooled_conn::{PooledConn, Rejected};
+use crate::pool::total_limits::TotalLimits;
+use crate::pool::wait_queue::{CheckoutRequest, Delivery, LATER, QueueState, WaitQueue};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::target::Reuse;
 use stuck::Progress;
 
-pub(super) struct Host<C> {
+pub(super) struct KeyState<C> {
     open: Slab<Open<C>>,
     /// Those of `open` that the limits count: all but the one-shots.
     counted: usize,
     idle: List,
-    line: Line<C>,
-    /// Connections that are being closed for callers who are blocked: so many slots are on their way.
-    dying: usize,
+    queue: WaitQueue<C>,
+    /// Connections that are being closed for callers who are blocked: so many permits are on their way.
+    incoming_permits: usize,
     /// The earliest deadline that the sweeper knows of. It comes to look then, whatever comes later.
-    watched: Option<Instant>,
+    sweep_at: Option<Instant>,
     /// The ticket under which this host waits for the total.
     turn: Option<u64>,
     progress: Progress,
@@ -52,12 +52,12 @@ pub(super) struct Host<C> {
 struct Open<C> {
     links: Links,
     stage: Stage,
-    idle: Option<Box<Berth<C>>>,
+    idle: Option<Box<PooledConn<C>>>,
     one_shot: bool,
     /// Closed for a caller blocked here.
-    dies: bool,
+    frees_for_key: bool,
     /// Closed for a caller blocked by the total.
-    makes_room: bool,
+    frees_for_total: bool,
     /// It was told to go, and cannot be closed from here: that was at `closing`.
     is_stuck: bool,
     /// When it was first seen to be closing, in milliseconds since the pool began, and one more; 0 while it is not.
@@ -71,7 +71,7 @@ const _: () = assert!(size_of::<Open<Box<()>>>() <= 40);
 enum Stage {
     /// Boxed, where it is in a task of its own.
     Connecting(Option<Box<Connecting>>),
-    Connected(Arc<Bond>),
+    Connected(Arc<ConnShared>),
 }
 
 struct Connecting {
@@ -89,12 +89,12 @@ impl<C> Linked for Open<C> {
 }
 
 /// What a caller gets.
-pub(super) enum Taken<C> {
+pub(super) enum KeyDecision<C> {
     /// One that is idle.
-    Connection(Box<Berth<C>>),
+    Connection(Box<PooledConn<C>>),
     /// The right to make one, and a place in line beside.
     Make {
-        slot: usize,
+        index: usize,
         waiter: usize,
     },
     Wait(usize),
@@ -106,7 +106,7 @@ pub(super) struct Look {
     pub(super) now: Instant,
     /// Since the pool began, and one more.
     pub(super) millis: u32,
-    /// How long a connection may take to close while somebody waits for its slot.
+    /// How long a connection may take to close while somebody waits for its permit.
     pub(super) goodbye: Duration,
 }
 
@@ -120,24 +120,24 @@ pub(super) struct Seen {
 }
 
 /// What every step of a host needs beside the host.
-pub(super) struct Around<'a, C> {
-    pub(super) me: &'a Arc<HostPool<C>>,
-    pub(super) limits: &'a Limits,
-    pub(super) total: Option<&'a mut Admission<C>>,
+pub(super) struct StepCx<'a, C> {
+    pub(super) me: &'a Arc<KeyPool<C>>,
+    pub(super) config: &'a PoolConfig,
+    pub(super) total: Option<&'a mut TotalLimits<C>>,
     pub(super) tickets: &'a AtomicU64,
     pub(super) stale: &'a mut u64,
-    pub(super) after: &'a mut After<C>,
+    pub(super) deferred: &'a mut Deferred<C>,
 }
 
-impl<C: Poolable> Host<C> {
+impl<C: Poolable> KeyState<C> {
     pub(super) fn new() -> Self {
         Self {
             open: Slab::new(),
             counted: 0,
             idle: List::new(),
-            line: Line::new(),
-            dying: 0,
-            watched: None,
+            queue: WaitQueue::new(),
+            incoming_permits: 0,
+            sweep_at: None,
             turn: None,
             progress: Progress::default(),
             retired: false,
@@ -147,7 +147,7 @@ impl<C: Poolable> Host<C> {
     /// Nothing open, nobody waiting.
     #[inline]
     pub(super) fn is_quiet(&self) -> bool {
-        self.open.is_empty() && self.line.is_empty()
+        self.open.is_empty() && self.queue.is_empty()
     }
 
     #[inline]
@@ -155,8 +155,8 @@ impl<C: Poolable> Host<C> {
         self.idle.len()
     }
 
-    pub(super) fn bond(&self, slot: usize) -> Option<Arc<Bond>> {
-        self.open.get(slot)?.bond().cloned()
+    pub(super) fn shared(&self, index: usize) -> Option<Arc<ConnShared>> {
+        self.open.get(index)?.shared().cloned()
     }
 
     pub(super) fn open_len(&self) -> usize {
@@ -165,304 +165,315 @@ impl<C: Poolable> Host<C> {
 
     pub(super) fn connections(&self, now: Moment) -> impl Iterator<Item = ConnectionStatus> {
         self.open.iter().map(move |(_, open)| {
-            let bond = open.bond();
+            let shared = open.shared();
             ConnectionStatus {
-                id: bond.map(|bond| bond.id()),
-                state: match bond {
+                id: shared.map(|shared| shared.id()),
+                state: match shared {
                     None => ConnectionState::Connecting,
                     Some(_) if open.idle.is_some() => ConnectionState::Idle,
                     Some(_) => ConnectionState::Active,
                 },
-                age: bond
-                    .and_then(|bond| bond.born())
+                age: shared
+                    .and_then(|shared| shared.born())
                     .map_or(Duration::ZERO, |born| now.since(born)),
-                uses: bond.map_or(0, |bond| bond.activity().uses()),
+                uses: shared.map_or(0, |shared| shared.activity().uses()),
             }
         })
     }
 
-    pub(super) fn line(&self) -> &Line<C> {
-        &self.line
+    pub(super) fn queue(&self) -> &WaitQueue<C> {
+        &self.queue
     }
 
     pub(super) fn set_connect_timeout(&mut self, waiter: usize, limit: Duration) {
-        self.line.set_connect_timeout(waiter, limit);
+        self.queue.set_connect_timeout(waiter, limit);
     }
 
     /// The first in the order of scheduling, if it will do as it is.
     #[inline]
-    pub(super) fn pick(
+    pub(super) fn pop_idle(
         &mut self,
         runtime: Option<Id>,
         now: Moment,
         scheduling: Scheduling,
-    ) -> Option<Box<Berth<C>>> {
-        let slot = match scheduling {
+    ) -> Option<Box<PooledConn<C>>> {
+        let index = match scheduling {
             Scheduling::Lifo => self.idle.tail(),
             Scheduling::Fifo => self.idle.head(),
         }?;
-        let open = self.open.get_mut(slot)?;
-        let will_do = |it: &mut Box<Berth<C>>| it.runtime() == runtime && it.is_over(now).is_none();
-        let berth = open.idle.take_if(will_do)?;
-        self.idle.remove(&mut self.open, slot);
-        Some(berth)
+        let open = self.open.get_mut(index)?;
+        let will_do =
+            |it: &mut Box<PooledConn<C>>| it.runtime() == runtime && it.is_over(now).is_none();
+        let pooled = open.idle.take_if(will_do)?;
+        self.idle.remove(&mut self.open, index);
+        Some(pooled)
     }
 
     /// Use, make or wait: the pool's one decision.
     #[inline]
-    pub(super) fn take(&mut self, ask: Ask, now: Moment, around: &mut Around<'_, C>) -> Taken<C> {
-        let fresh = ask.reuse == Reuse::Fresh;
-        let mut urgent = ask.returning || fresh;
-        if ask.reuse == Reuse::Any {
-            while let Some((berth, why)) = self.take_idle(ask.runtime, now, around) {
+    pub(super) fn take(
+        &mut self,
+        request: CheckoutRequest,
+        now: Moment,
+        cx: &mut StepCx<'_, C>,
+    ) -> KeyDecision<C> {
+        let fresh = request.reuse == Reuse::Fresh;
+        let mut urgent = request.is_retry || fresh;
+        if request.reuse == Reuse::Any {
+            while let Some((pooled, why)) = self.take_idle(request.runtime, now, cx) {
                 let Some(why) = why else {
-                    return Taken::Connection(berth);
+                    return KeyDecision::Connection(pooled);
                 };
-                // Its slot comes when the transport is gone, and is this caller's before anybody else's.
-                self.discard(Spoiled::new(berth, why), around);
+                // Its permit comes when the transport is gone, and is this caller's before anybody else's.
+                self.discard(Rejected::new(pooled, why), cx);
                 urgent = true;
             }
         }
-        let ticket = around.ticket(urgent);
-        if ask.reuse == Reuse::Never {
-            return self.make(ticket, ask, now, true);
+        let ticket = cx.ticket(urgent);
+        if request.reuse == Reuse::Never {
+            return self.make(ticket, request, now, true);
         }
-        let may = self.counted < around.limits.max_connections_per_host;
-        let blocked = self.line.blocked();
+        let may = self.counted < cx.config.max_connections_per_host;
+        let blocked = self.queue.blocked();
         let first = urgent || blocked == 0;
-        if may && first && around.reserve(urgent) {
-            return self.make(ticket, ask, now, false);
+        if may && first && cx.reserve(urgent) {
+            return self.make(ticket, request, now, false);
         }
-        // Who is about to have a slot made free for it does not wait in line for one.
+        // Who is about to have a permit made free for it does not wait in line for one.
         let room = if may {
-            around.total.as_ref().is_some_and(|total| total.has_idle())
+            cx.total.as_ref().is_some_and(|total| total.has_idle())
         } else {
             !self.idle.is_empty()
         };
-        if !urgent && !room && self.line.pending() >= around.limits.max_pending_per_host {
-            return Taken::QueueFull(around.limits.max_pending_per_host);
+        if !urgent && !room && self.queue.pending() >= cx.config.max_pending_per_host {
+            return KeyDecision::QueueFull(cx.config.max_pending_per_host);
         }
-        // What is idle is of no use to this caller, but its slot is.
-        if !may && let Some(slot) = self.idle.head() {
-            let berth = self.unpark(slot, around).expect("in the idle list");
-            self.close_for_blocked(berth, Cause::Room, around);
+        // What is idle is of no use to this caller, but its permit is.
+        if !may && let Some(index) = self.idle.head() {
+            let pooled = self.remove_idle(index, cx).expect("in the idle list");
+            self.close_for_blocked(pooled, CloseReason::Room, cx);
         }
-        let waiter = self.line.join(ticket, ask, now.mono, Place::Blocked);
-        self.settle(around);
-        Taken::Wait(waiter)
+        let waiter = self
+            .queue
+            .join(ticket, request, now.mono, QueueState::Blocked);
+        self.grant_permits(cx);
+        KeyDecision::Wait(waiter)
     }
 
     /// A connection whose use is over: to the next in line, or idle, or closed. Says when the sweeper has to come to
     /// look, if it does not know.
     pub(super) fn put(
         &mut self,
-        mut berth: Box<Berth<C>>,
+        mut pooled: Box<PooledConn<C>>,
         mode: Mode,
         now: Moment,
-        around: &mut Around<'_, C>,
+        cx: &mut StepCx<'_, C>,
     ) -> Option<Moment> {
-        let vetted = match mode {
-            Mode::Destroyed => Err(Cause::Shutdown),
-            Mode::Open | Mode::Draining => self.vet(&mut berth, now, around.limits),
+        let checked = match mode {
+            Mode::Destroyed => Err(CloseReason::Shutdown),
+            Mode::Open | Mode::Draining => self.check_reusable(&mut pooled, now, cx.config),
         };
-        let slot = match vetted {
-            Ok(slot) => slot,
-            Err(cause) => {
-                around.after.close(berth, cause);
+        let index = match checked {
+            Ok(index) => index,
+            Err(reason) => {
+                cx.deferred.close(pooled, reason);
                 return None;
             }
         };
-        let runtime = berth.runtime();
-        if let Some(next) = self.line.next_for_connection(runtime, self.dying) {
+        let runtime = pooled.runtime();
+        if let Some(next) = self
+            .queue
+            .next_for_connection(runtime, self.incoming_permits)
+        {
             if !next.can_use {
-                self.close_for_blocked(berth, Cause::Room, around);
+                self.close_for_blocked(pooled, CloseReason::Room, cx);
                 return None;
             }
-            if let Some(total) = &mut around.total
-                && total.has_older(around.me, next.ticket)
+            if let Some(total) = &mut cx.total
+                && total.has_older(cx.me, next.ticket)
             {
                 total.will_make_room();
-                self.open[slot].makes_room = true;
-                around.after.close(berth, Cause::Room);
+                self.open[index].frees_for_total = true;
+                cx.deferred.close(pooled, CloseReason::Room);
                 return None;
             }
-            self.line.give_connection(next.waiter, berth, around.after);
-            self.settle(around);
+            self.queue.give_connection(next.waiter, pooled, cx.deferred);
+            self.grant_permits(cx);
             return None;
         }
         if mode == Mode::Draining {
-            around.after.close(berth, Cause::Shutdown);
+            cx.deferred.close(pooled, CloseReason::Shutdown);
             return None;
         }
-        if self.idle.len() >= around.limits.max_idle_per_host {
-            around.after.close(berth, Cause::Surplus);
+        if self.idle.len() >= cx.config.max_idle_per_host {
+            cx.deferred.close(pooled, CloseReason::Surplus);
             return None;
         }
-        if let Some(total) = &mut around.total {
-            berth.place = Spot::new(total.add_idle(around.me, slot));
+        if let Some(total) = &mut cx.total {
+            pooled.total_index = SlabIndex::new(total.add_idle(cx.me, index));
         }
-        self.park(slot, berth)
+        self.push_idle(index, pooled)
     }
 
     /// The same, where nobody is in line and there is room: nothing follows from it for anybody else.
     #[inline]
     pub(super) fn keep(
         &mut self,
-        mut berth: Box<Berth<C>>,
+        mut pooled: Box<PooledConn<C>>,
         now: Moment,
-        limits: &Limits,
-    ) -> Result<Option<Moment>, Box<Berth<C>>> {
-        if !self.line.is_empty() || self.idle.len() >= limits.max_idle_per_host {
-            return Err(berth);
+        config: &PoolConfig,
+    ) -> Result<Option<Moment>, Box<PooledConn<C>>> {
+        if !self.queue.is_empty() || self.idle.len() >= config.max_idle_per_host {
+            return Err(pooled);
         }
-        match self.vet(&mut berth, now, limits) {
-            Ok(slot) => Ok(self.park(slot, berth)),
-            Err(_) => Err(berth),
+        match self.check_reusable(&mut pooled, now, config) {
+            Ok(index) => Ok(self.push_idle(index, pooled)),
+            Err(_) => Err(pooled),
         }
     }
 
     /// Its place, if it may be used again; as of now it is idle.
     #[inline]
-    fn vet(&self, berth: &mut Berth<C>, now: Moment, limits: &Limits) -> Result<usize, Cause> {
-        let was_idle = berth.idle_since.is_some();
-        let since = *berth.idle_since.get_or_insert(now);
+    fn check_reusable(
+        &self,
+        pooled: &mut PooledConn<C>,
+        now: Moment,
+        config: &PoolConfig,
+    ) -> Result<usize, CloseReason> {
+        let was_idle = pooled.idle_since.is_some();
+        let since = *pooled.idle_since.get_or_insert(now);
         // Otherwise its transport is gone, or it was detached: it has no place here any more.
-        let (slot, open) = self.find(berth).ok_or(Cause::Peer)?;
-        let conn = berth.connection_ref();
+        let (index, open) = self.find(pooled).ok_or(CloseReason::Peer)?;
+        let conn = pooled.connection_ref();
         if !conn.is_open() {
-            return Err(Cause::Peer);
+            return Err(CloseReason::Peer);
         }
-        if !limits.keep_alive || open.one_shot {
-            return Err(Cause::Final);
+        if !config.keep_alive || open.one_shot {
+            return Err(CloseReason::Final);
         }
-        if let Some(cause) = conn.lifespan().close_reason(now) {
-            return Err(cause);
+        if let Some(reason) = conn.lifespan().close_reason(now) {
+            return Err(reason);
         }
         let deadline = conn.lifespan().deadline(since);
-        if let Some(Deadline { at, cause }) = deadline
+        if let Some(Deadline { at, reason }) = deadline
             && was_idle
             && at.is_reached_at(now)
         {
-            return Err(cause);
+            return Err(reason);
         }
-        berth.deadline = deadline.map(|it| it.at);
-        Ok(slot)
+        pooled.deadline = deadline.map(|it| it.at);
+        Ok(index)
     }
 
     #[inline]
-    fn park(&mut self, slot: usize, berth: Box<Berth<C>>) -> Option<Moment> {
-        let deadline = berth.deadline;
+    fn push_idle(&mut self, index: usize, pooled: Box<PooledConn<C>>) -> Option<Moment> {
+        let deadline = pooled.deadline;
         // There is none that would have to be dropped.
-        self.open[slot].idle.get_or_insert(berth);
-        self.idle.push_back(&mut self.open, slot);
-        self.watch(deadline?)
+        self.open[index].idle.get_or_insert(pooled);
+        self.idle.push_back(&mut self.open, index);
+        self.arm_sweeper(deadline?)
     }
 
     /// The moment to tell the sweeper of, if it does not come to look before.
     #[inline]
-    fn watch(&mut self, at: Moment) -> Option<Moment> {
-        if self.watched.is_some_and(|watched| watched <= at.mono) {
+    fn arm_sweeper(&mut self, at: Moment) -> Option<Moment> {
+        if self.sweep_at.is_some_and(|sweep_at| sweep_at <= at.mono) {
             return None;
         }
-        self.watched = Some(at.mono);
+        self.sweep_at = Some(at.mono);
         Some(at)
     }
 
     /// The connect is over, and this is what it made.
-    pub(super) fn connected(&mut self, slot: usize, bond: &Arc<Bond>) {
-        self.open[slot].stage = Stage::Connected(bond.clone());
+    pub(super) fn connected(&mut self, index: usize, shared: &Arc<ConnShared>) {
+        self.open[index].stage = Stage::Connected(shared.clone());
     }
 
-    /// The transport is gone: the slot passes on.
-    pub(super) fn release(&mut self, slot: usize, around: &mut Around<'_, C>) {
-        let idle = self.unpark(slot, around);
-        let open = self.open.remove(slot);
-        if let Some(berth) = idle {
-            around.after.close(berth, Cause::Peer);
+    /// The transport is gone: the permit passes on.
+    pub(super) fn release(&mut self, index: usize, cx: &mut StepCx<'_, C>) {
+        let idle = self.remove_idle(index, cx);
+        let open = self.open.remove(index);
+        if let Some(pooled) = idle {
+            cx.deferred.close(pooled, CloseReason::Peer);
         }
-        self.dying -= usize::from(open.dies);
+        self.incoming_permits -= usize::from(open.frees_for_key);
         if !open.one_shot {
             self.counted -= 1;
-            if let Some(total) = &mut around.total {
-                total.release(open.makes_room);
+            if let Some(total) = &mut cx.total {
+                total.release(open.frees_for_total);
             }
         }
-        self.settle(around);
+        self.grant_permits(cx);
     }
 
-    /// A slot that the admission set aside for this host's oldest caller. `false`: nobody wants it.
-    pub(super) fn grant_from_total(&mut self, around: &mut Around<'_, C>) -> bool {
-        let head = self.line.first_blocked();
-        let head = head.filter(|_| self.counted < around.limits.max_connections_per_host);
+    /// A permit that the admission set aside for this host's oldest caller. `false`: nobody wants it.
+    pub(super) fn grant_from_total(&mut self, cx: &mut StepCx<'_, C>) -> bool {
+        let head = self.queue.first_blocked();
+        let head = head.filter(|_| self.counted < cx.config.max_connections_per_host);
         if let Some((waiter, _)) = head {
-            self.grant(waiter, around);
-            if let Some(total) = &mut around.total {
+            self.grant(waiter, cx);
+            if let Some(total) = &mut cx.total {
                 total.has_granted();
             }
         }
-        self.settle(around);
+        self.grant_permits(cx);
         head.is_some()
     }
 
     /// Closes an idle connection, if it still is one.
-    pub(super) fn evict(
-        &mut self,
-        slot: usize,
-        for_room: bool,
-        around: &mut Around<'_, C>,
-    ) -> bool {
-        let Some(berth) = self.unpark(slot, around) else {
+    pub(super) fn evict(&mut self, index: usize, for_room: bool, cx: &mut StepCx<'_, C>) -> bool {
+        let Some(pooled) = self.remove_idle(index, cx) else {
             return false;
         };
-        self.open[slot].makes_room = for_room;
+        self.open[index].frees_for_total = for_room;
         if for_room {
-            around.after.alert();
+            cx.deferred.alert();
         }
-        let cause = if for_room {
-            Cause::Room
+        let reason = if for_room {
+            CloseReason::Room
         } else {
-            Cause::Surplus
+            CloseReason::Surplus
         };
-        around.after.close(berth, cause);
+        cx.deferred.close(pooled, reason);
         true
     }
 
     /// Closes the idle connections whose time is up, and says when the next one's is.
-    pub(super) fn sweep(&mut self, now: Moment, around: &mut Around<'_, C>) -> Option<Moment> {
+    pub(super) fn sweep(&mut self, now: Moment, cx: &mut StepCx<'_, C>) -> Option<Moment> {
         let mut earliest: Option<Moment> = None;
         let mut next = self.idle.head();
-        while let Some(slot) = next {
-            next = List::next(&mut self.open, slot);
-            let Some(at) = self.open[slot].idle.as_ref().and_then(|it| it.deadline) else {
+        while let Some(index) = next {
+            next = List::next(&mut self.open, index);
+            let Some(at) = self.open[index].idle.as_ref().and_then(|it| it.deadline) else {
                 continue;
             };
             if at.is_reached_at(now) {
-                let berth = self.unpark(slot, around).expect("in the idle list");
-                let cause = berth.why_late();
-                around.after.close(berth, cause);
+                let pooled = self.remove_idle(index, cx).expect("in the idle list");
+                let reason = pooled.why_late();
+                cx.deferred.close(pooled, reason);
             } else if earliest.is_none_or(|earliest| at.mono < earliest.mono) {
                 earliest = Some(at);
             }
         }
-        self.watched = earliest.map(|earliest| earliest.mono);
+        self.sweep_at = earliest.map(|earliest| earliest.mono);
         earliest
     }
 
-    pub(super) fn close_idle(&mut self, around: &mut Around<'_, C>) {
-        while let Some(slot) = self.idle.head() {
-            let berth = self.unpark(slot, around).expect("in the idle list");
-            around.after.close(berth, Cause::Shutdown);
+    pub(super) fn close_idle(&mut self, cx: &mut StepCx<'_, C>) {
+        while let Some(index) = self.idle.head() {
+            let pooled = self.remove_idle(index, cx).expect("in the idle list");
+            cx.deferred.close(pooled, CloseReason::Shutdown);
         }
     }
 
     /// Ends everything, in use or not.
-    pub(super) fn destroy(&mut self, around: &mut Around<'_, C>) {
-        self.close_idle(around);
-        self.stop_connects(true, around);
+    pub(super) fn destroy(&mut self, cx: &mut StepCx<'_, C>) {
+        self.close_idle(cx);
+        self.stop_connects(true, cx);
         for (_, open) in &self.open {
-            around.after.kill(open.bond().cloned());
+            cx.deferred.kill(open.shared().cloned());
         }
-        self.line.refuse_all(around.after);
+        self.queue.refuse_all(cx.deferred);
     }
 
     /// What there is for a waiter, or its waker kept, and whether it may not begin a connect.
@@ -470,31 +481,31 @@ impl<C: Poolable> Host<C> {
         &mut self,
         waiter: usize,
         waker: &Waker,
-        around: &mut Around<'_, C>,
-    ) -> Result<Gift<C>, bool> {
-        if let Some(missing) = self.line.comes(waiter) {
-            self.serve_who_comes(waiter, missing, around);
+        cx: &mut StepCx<'_, C>,
+    ) -> Result<Delivery<C>, bool> {
+        if let Some(missing) = self.queue.comes(waiter) {
+            self.serve_who_comes(waiter, missing, cx);
         }
-        let gift = self.line.collect(waiter, waker, around.after);
-        gift.ok_or_else(|| self.line.is_blocked(waiter))
+        let delivery = self.queue.collect(waiter, waker, cx.deferred);
+        delivery.ok_or_else(|| self.queue.is_blocked(waiter))
     }
 
     /// The waiter is gone; what it had not come for is the caller's to pass on.
-    pub(super) fn abandon(&mut self, waiter: usize, around: &mut Around<'_, C>) -> Gift<C> {
-        let gift = self.line.abandon(waiter, around.after);
-        self.settle(around);
-        gift
+    pub(super) fn abandon(&mut self, waiter: usize, cx: &mut StepCx<'_, C>) -> Delivery<C> {
+        let delivery = self.queue.abandon(waiter, cx.deferred);
+        self.grant_permits(cx);
+        delivery
     }
 
     /// What is known here of a connection. Its transport may be gone already, and its place another's.
     #[inline]
-    fn find(&self, berth: &Berth<C>) -> Option<(usize, &Open<C>)> {
-        let slot = berth.slot()?;
-        let bond = berth.connection_ref().lifespan().bond();
-        let open = self.open.get(slot)?;
-        open.bond()
-            .is_some_and(|it| Arc::ptr_eq(it, bond))
-            .then_some((slot, open))
+    fn find(&self, pooled: &PooledConn<C>) -> Option<(usize, &Open<C>)> {
+        let index = pooled.index()?;
+        let shared = pooled.connection_ref().lifespan().shared();
+        let open = self.open.get(index)?;
+        open.shared()
+            .is_some_and(|it| Arc::ptr_eq(it, shared))
+            .then_some((index, open))
     }
 
     /// The picked one, and what is wrong with it.
@@ -503,152 +514,158 @@ impl<C: Poolable> Host<C> {
         &mut self,
         runtime: Option<Id>,
         now: Moment,
-        around: &mut Around<'_, C>,
-    ) -> Option<(Box<Berth<C>>, Option<Cause>)> {
-        let lifo = around.limits.scheduling == Scheduling::Lifo;
+        cx: &mut StepCx<'_, C>,
+    ) -> Option<(Box<PooledConn<C>>, Option<CloseReason>)> {
+        let lifo = cx.config.scheduling == Scheduling::Lifo;
         let mut picked = if lifo {
             self.idle.tail()
         } else {
             self.idle.head()
         };
-        while let Some(slot) = picked.filter(|&slot| self.open[slot].runtime() != runtime) {
+        while let Some(index) = picked.filter(|&index| self.open[index].runtime() != runtime) {
             picked = if lifo {
-                List::prev(&mut self.open, slot)
+                List::prev(&mut self.open, index)
             } else {
-                List::next(&mut self.open, slot)
+                List::next(&mut self.open, index)
             };
         }
-        let slot = picked?;
-        let berth = self.unpark(slot, around).expect("in the idle list");
-        let why = berth.is_over(now);
-        Some((berth, why))
+        let index = picked?;
+        let pooled = self.remove_idle(index, cx).expect("in the idle list");
+        let why = pooled.is_over(now);
+        Some((pooled, why))
     }
 
     #[inline]
-    fn unpark(&mut self, slot: usize, around: &mut Around<'_, C>) -> Option<Box<Berth<C>>> {
-        let mut berth = self.open.get_mut(slot)?.idle.take()?;
-        self.idle.remove(&mut self.open, slot);
-        if let Some(total) = &mut around.total
-            && let Some(place) = mem::replace(&mut berth.place, Spot::NONE).get()
+    fn remove_idle(&mut self, index: usize, cx: &mut StepCx<'_, C>) -> Option<Box<PooledConn<C>>> {
+        let mut pooled = self.open.get_mut(index)?.idle.take()?;
+        self.idle.remove(&mut self.open, index);
+        if let Some(total) = &mut cx.total
+            && let Some(state) = mem::replace(&mut pooled.total_index, SlabIndex::NONE).get()
         {
-            around.after.let_go(total.remove_idle(place));
+            cx.deferred.drop_later(total.remove_idle(state));
         }
-        Some(berth)
+        Some(pooled)
     }
 
     /// Places for connections that nobody has asked for yet: as many as so many idle ones lack.
-    pub(super) fn warm(&mut self, count: usize, around: &mut Around<'_, C>) -> Vec<usize> {
-        let limits = around.limits;
-        let count = if limits.keep_alive {
-            count.min(limits.max_idle_per_host)
+    pub(super) fn prewarm(&mut self, count: usize, cx: &mut StepCx<'_, C>) -> Vec<usize> {
+        let config = cx.config;
+        let count = if config.keep_alive {
+            count.min(config.max_idle_per_host)
         } else {
             0
         };
         let mut places = Vec::new();
         while self.idle.len() + places.len() < count
-            && self.counted < limits.max_connections_per_host
-            && self.line.blocked() == 0
-            && around.reserve(false)
+            && self.counted < config.max_connections_per_host
+            && self.queue.blocked() == 0
+            && cx.reserve(false)
         {
-            places.push(self.open_slot(false));
+            places.push(self.insert_open(false));
         }
         places
     }
 
-    fn make(&mut self, ticket: u64, ask: Ask, now: Moment, one_shot: bool) -> Taken<C> {
-        let slot = self.open_slot(one_shot);
+    fn make(
+        &mut self,
+        ticket: u64,
+        request: CheckoutRequest,
+        now: Moment,
+        one_shot: bool,
+    ) -> KeyDecision<C> {
+        let index = self.insert_open(one_shot);
         // Who wants a new connection of its own takes nobody else's.
-        let place = if ask.reuse == Reuse::Any {
-            Place::Making
+        let state = if request.reuse == Reuse::Any {
+            QueueState::Connecting
         } else {
-            Place::Left
+            QueueState::Detached
         };
-        Taken::Make {
-            slot,
-            waiter: self.line.join(ticket, ask, now.mono, place),
+        KeyDecision::Make {
+            index,
+            waiter: self.queue.join(ticket, request, now.mono, state),
         }
     }
 
-    fn open_slot(&mut self, one_shot: bool) -> usize {
+    fn insert_open(&mut self, one_shot: bool) -> usize {
         self.counted += usize::from(!one_shot);
         self.open.insert(Open {
             links: Links::default(),
             stage: Stage::Connecting(None),
             idle: None,
             one_shot,
-            dies: false,
-            makes_room: false,
+            frees_for_key: false,
+            frees_for_total: false,
             is_stuck: false,
             closing: 0,
         })
     }
 
-    /// It is of no use to the caller who has it, and who comes for its slot.
-    pub(super) fn discard(&mut self, spoiled: Spoiled<C>, around: &mut Around<'_, C>) {
-        let Spoiled { berth, cause } = spoiled;
-        *around.stale += u64::from(cause == Cause::Stale);
-        self.close_for_blocked(berth, cause, around);
+    /// It is of no use to the caller who has it, and who comes for its permit.
+    pub(super) fn discard(&mut self, rejected: Rejected<C>, cx: &mut StepCx<'_, C>) {
+        let Rejected { pooled, reason } = rejected;
+        *cx.stale += u64::from(reason == CloseReason::Stale);
+        self.close_for_blocked(pooled, reason, cx);
     }
 
-    /// Its slot is for whoever is blocked here, once the transport is gone.
+    /// Its permit is for whoever is blocked here, once the transport is gone.
     fn close_for_blocked(
         &mut self,
-        berth: Box<Berth<C>>,
-        cause: Cause,
-        around: &mut Around<'_, C>,
+        pooled: Box<PooledConn<C>>,
+        reason: CloseReason,
+        cx: &mut StepCx<'_, C>,
     ) {
-        if let Some((slot, open)) = self.find(&berth) {
-            self.dying += usize::from(!open.dies);
-            self.open[slot].dies = true;
-            around.after.alert();
+        if let Some((index, open)) = self.find(&pooled) {
+            self.incoming_permits += usize::from(!open.frees_for_key);
+            self.open[index].frees_for_key = true;
+            cx.deferred.alert();
         }
-        around.after.close(berth, cause);
+        cx.deferred.close(pooled, reason);
     }
 
-    /// Gives out what slots there are, and tells the admission whose turn it is here.
-    fn settle(&mut self, around: &mut Around<'_, C>) {
-        let max = around.limits.max_connections_per_host;
-        if around.total.is_none() {
+    /// Gives out what permits there are, and tells the admission whose turn it is here.
+    fn grant_permits(&mut self, cx: &mut StepCx<'_, C>) {
+        let max = cx.config.max_connections_per_host;
+        if cx.total.is_none() {
             while self.counted < max
-                && let Some((waiter, _)) = self.line.first_blocked()
+                && let Some((waiter, _)) = self.queue.first_blocked()
             {
-                self.grant(waiter, around);
+                self.grant(waiter, cx);
             }
             return;
         }
-        let head = self.line.first_blocked().filter(|_| self.counted < max);
+        let head = self.queue.first_blocked().filter(|_| self.counted < max);
         let turn = head.map(|(_, ticket)| ticket);
-        if let Some(total) = &mut around.total {
-            total.set_turn(around.me, self.turn, turn);
+        if let Some(total) = &mut cx.total {
+            total.set_turn(cx.me, self.turn, turn);
         }
         self.turn = turn;
     }
 
-    fn grant(&mut self, waiter: usize, around: &mut Around<'_, C>) {
-        let slot = self.open_slot(false);
-        self.line.give_slot(waiter, slot, around.after);
+    fn grant(&mut self, waiter: usize, cx: &mut StepCx<'_, C>) {
+        let index = self.insert_open(false);
+        self.queue.give_permit(waiter, index, cx.deferred);
     }
 }
 
 impl<C: Poolable> Open<C> {
     /// Of an idle one.
     fn runtime(&self) -> Option<Id> {
-        self.idle.as_ref().and_then(|berth| berth.runtime())
+        self.idle.as_ref().and_then(|pooled| pooled.runtime())
     }
 }
 
 impl<C> Open<C> {
     /// Once it is connected.
     #[inline]
-    fn bond(&self) -> Option<&Arc<Bond>> {
+    fn shared(&self) -> Option<&Arc<ConnShared>> {
         match &self.stage {
             Stage::Connecting(_) => None,
-            Stage::Connected(bond) => Some(bond),
+            Stage::Connected(shared) => Some(shared),
         }
     }
 }
 
-impl<C> Around<'_, C> {
+impl<C> StepCx<'_, C> {
     fn reserve(&mut self, urgent: bool) -> bool {
         self.total
             .as_mut()

@@ -6,9 +6,9 @@ use slab::Slab;
 
 /// The key of an entry in a slab, in half its room; or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Spot(u32);
+pub(super) struct SlabIndex(u32);
 
-impl Spot {
+impl SlabIndex {
     pub(super) const NONE: Self = Self(u32::MAX);
 
     /// # Panics
@@ -31,15 +31,15 @@ impl Spot {
 /// A node's place in the one list that it is in.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Links {
-    prev: Spot,
-    next: Spot,
+    prev: SlabIndex,
+    next: SlabIndex,
 }
 
 impl Default for Links {
     fn default() -> Self {
         Self {
-            prev: Spot::NONE,
-            next: Spot::NONE,
+            prev: SlabIndex::NONE,
+            next: SlabIndex::NONE,
         }
     }
 }
@@ -52,8 +52,8 @@ pub(super) trait Linked {
 /// at a time.
 #[derive(Debug)]
 pub(super) struct List {
-    head: Spot,
-    tail: Spot,
+    head: SlabIndex,
+    tail: SlabIndex,
     len: usize,
     /// Neighbours looked at when leaving.
     #[cfg(test)]
@@ -63,8 +63,8 @@ pub(super) struct List {
 impl List {
     pub(super) const fn new() -> Self {
         Self {
-            head: Spot::NONE,
-            tail: Spot::NONE,
+            head: SlabIndex::NONE,
+            tail: SlabIndex::NONE,
             len: 0,
             #[cfg(test)]
             touched: 0,
@@ -103,13 +103,13 @@ impl List {
 
     #[inline]
     pub(super) fn push_back<N: Linked>(&mut self, nodes: &mut Slab<N>, key: usize) {
-        let spot = Spot::new(key);
+        let spot = SlabIndex::new(key);
         let prev = mem::replace(&mut self.tail, spot);
         match prev.get() {
             Some(prev) => nodes[prev].links().next = spot,
             None => self.head = spot,
         }
-        let next = Spot::NONE;
+        let next = SlabIndex::NONE;
         *nodes[key].links() = Links { prev, next };
         self.len += 1;
     }
@@ -122,7 +122,7 @@ impl List {
         before: Option<usize>,
         key: usize,
     ) {
-        let spot = Spot::new(key);
+        let spot = SlabIndex::new(key);
         let next = match before {
             Some(before) => mem::replace(&mut nodes[before].links().next, spot),
             None => mem::replace(&mut self.head, spot),
@@ -132,7 +132,7 @@ impl List {
             None => self.tail = spot,
         }
         *nodes[key].links() = Links {
-            prev: before.map_or(Spot::NONE, Spot::new),
+            prev: before.map_or(SlabIndex::NONE, SlabIndex::new),
             next,
         };
         self.len += 1;
@@ -151,7 +151,8 @@ impl List {
         }
         #[cfg(test)]
         {
-            self.touched += usize::from(prev != Spot::NONE) + usize::from(next != Spot::NONE);
+            self.touched +=
+                usize::from(prev != SlabIndex::NONE) + usize::from(next != SlabIndex::NONE);
         }
         self.len -= 1;
     }
@@ -184,15 +185,15 @@ mod tests {
     #[test]
     fn a_spot_is_its_key_or_none() {
         for key in [0, 1, u32::MAX as usize - 1] {
-            assert_eq!(Spot::new(key).get(), Some(key));
+            assert_eq!(SlabIndex::new(key).get(), Some(key));
         }
-        assert_eq!(Spot::NONE.get(), None);
+        assert_eq!(SlabIndex::NONE.get(), None);
     }
 
     #[test]
     #[should_panic = "more entries than can be"]
     fn no_key_is_taken_for_none() {
-        let _ = Spot::new(u32::MAX as usize);
+        let _ = SlabIndex::new(u32::MAX as usize);
     }
 
     #[test]

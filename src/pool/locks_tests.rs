@@ -18,8 +18,8 @@ fn key(host: &'static str) -> Key {
 }
 
 /// Takes and gives back a connection while every lock of the other hosts is held.
-fn ask_beside_locks(limits: Limits) {
-    let pool = Pool::new(limits);
+fn ask_beside_locks(config: PoolConfig) {
+    let pool = Pool::new(config);
     for host in [HOST].iter().chain(&OTHERS) {
         made(&pool, host).give_back();
     }
@@ -30,10 +30,10 @@ fn ask_beside_locks(limits: Limits) {
         let shards = pool.shared().table.lock_others(key(HOST).as_ref());
         let asking = scope.spawn(|| {
             for _ in 0..1000 {
-                let Verdict::Take(berth) = ask(&pool, HOST, Reuse::Any) else {
+                let Decision::Take(pooled) = ask(&pool, HOST, Reuse::Any) else {
                     panic!("there is an idle one");
                 };
-                berth.give_back();
+                pooled.give_back();
             }
             done.send(()).unwrap();
         });
@@ -47,10 +47,10 @@ fn ask_beside_locks(limits: Limits) {
 
 #[test]
 fn a_request_takes_no_lock_of_another_host() {
-    ask_beside_locks(Limits::new());
+    ask_beside_locks(PoolConfig::new());
 }
 
 #[test]
 fn a_request_takes_no_lock_of_another_host_under_a_total_limit_either() {
-    ask_beside_locks(Limits::new().max_connections(8));
+    ask_beside_locks(PoolConfig::new().max_connections(8));
 }

@@ -33,20 +33,20 @@ mod waiter;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::agent::{AgentHandle, Books};
+use crate::agent::{AgentHandle, AgentState};
 use crate::clock::Moment;
 use crate::connection::poolable::Poolable;
 use crate::error::Denied;
 use crate::target::key::KeyRef;
 
-pub use config::{Limits, Scheduling};
+pub use config::{PoolConfig, Scheduling};
 pub(crate) use deferred::Stop;
-pub(crate) use key_pool::{HostPool, Verdict};
-pub(crate) use permit::Slot;
-pub(crate) use pooled_conn::{Berth, Spoiled};
+pub(crate) use key_pool::{Decision, KeyPool};
+pub(crate) use permit::ConnPermit;
+pub(crate) use pooled_conn::{PooledConn, Rejected};
 use shared::Shared;
-pub(crate) use wait_queue::{Ask, Whom};
-pub(crate) use waiter::{Turn, Waiter};
+pub(crate) use wait_queue::{CheckoutRequest, WaiterId};
+pub(crate) use waiter::{WaitOutcome, Waiter};
 
 /// What Checkout and Checkin share: the connections of one connector, kept by key, each key behind its own lock.
 ///
@@ -60,16 +60,16 @@ pub(crate) use waiter::{Turn, Waiter};
 /// connections in use are closed when their use is over, and the pool's task ends.
 ///
 /// ```
-/// use tower_keep_alive::{Limits, Pool, Lifespan, Poolable};
+/// use tower_keep_alive::{PoolConfig, Pool, Lifespan, Poolable};
 /// # use std::task::{Context, Poll};
 /// # struct Line(Lifespan);
-/// # impl Poolable for Line {
+/// # impl Poolable for WaitQueue {
 /// #     fn is_open(&self) -> bool { true }
 /// #     fn poll_free(&mut self, _: &mut Context<'_>) -> Poll<()> { Poll::Ready(()) }
 /// #     fn lifespan(&self) -> &Lifespan { &self.0 }
 /// #     fn lifespan_mut(&mut self) -> &mut Lifespan { &mut self.0 }
 /// # }
-/// let pool: Pool<Line> = Pool::new(Limits::new().max_connections_per_host(2));
+/// let pool: Pool<WaitQueue> = Pool::new(PoolConfig::new().max_connections_per_host(2));
 /// assert_eq!(pool.handle().status().open(), 0);
 /// ```
 pub struct Pool<C: Poolable>(Arc<Owner<C>>);
@@ -80,50 +80,59 @@ struct Owner<C: Poolable>(Arc<Shared<C>>);
 impl<C: Poolable> Pool<C> {
     /// An empty pool.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
-        Self::with_books(limits, Arc::new(Books::new()))
+    pub fn new(config: PoolConfig) -> Self {
+        Self::with_agent(config, Arc::new(AgentState::new()))
     }
 
     /// Status and control of this pool.
     #[must_use]
     pub fn handle(&self) -> AgentHandle {
-        AgentHandle::new(self.shared().books.clone())
+        AgentHandle::new(self.shared().agent.clone())
     }
 
-    pub(crate) fn with_books(limits: Limits, books: Arc<Books>) -> Self {
-        Self(Arc::new(Owner(Shared::new(limits, books))))
+    pub(crate) fn with_agent(config: PoolConfig, agent: Arc<AgentState>) -> Self {
+        Self(Arc::new(Owner(Shared::new(config, agent))))
     }
 
     #[inline]
-    pub(crate) fn limits(&self) -> &Limits {
-        &self.shared().limits
+    pub(crate) fn config(&self) -> &PoolConfig {
+        &self.shared().config
     }
 
-    pub(crate) fn books(&self) -> &Books {
-        &self.shared().books
+    pub(crate) fn agent(&self) -> &AgentState {
+        &self.shared().agent
     }
 
     /// An idle connection that will do as it is.
     #[inline]
-    pub(crate) fn pick(&self, key: &KeyRef<'_>, ask: &Ask, now: Moment) -> Option<Box<Berth<C>>> {
-        self.shared().pick(key, ask, now)
+    pub(crate) fn pop_idle(
+        &self,
+        key: &KeyRef<'_>,
+        request: &CheckoutRequest,
+        now: Moment,
+    ) -> Option<Box<PooledConn<C>>> {
+        self.shared().pop_idle(key, request, now)
     }
 
-    /// `spoiled` is what the caller was given before.
+    /// `rejected` is what the caller was given before.
     #[inline]
     pub(crate) fn checkout(
         &self,
         key: &KeyRef<'_>,
-        ask: Ask,
-        spoiled: Option<Spoiled<C>>,
+        request: CheckoutRequest,
+        rejected: Option<Rejected<C>>,
         now: Moment,
-    ) -> Verdict<C> {
-        self.shared().checkout(key, ask, spoiled, now)
+    ) -> Decision<C> {
+        self.shared().checkout(key, request, rejected, now)
     }
 
     /// The right to make as many connections as `count` idle ones lack, within the limits.
-    pub(crate) fn warm(&self, key: &KeyRef<'_>, count: usize) -> Result<Vec<Slot<C>>, Denied> {
-        self.shared().warm(key, count)
+    pub(crate) fn prewarm(
+        &self,
+        key: &KeyRef<'_>,
+        count: usize,
+    ) -> Result<Vec<ConnPermit<C>>, Denied> {
+        self.shared().prewarm(key, count)
     }
 
     #[inline]
@@ -147,8 +156,8 @@ impl<C: Poolable> Drop for Owner<C> {
 impl<C: Poolable> fmt::Debug for Pool<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool")
-            .field("limits", self.limits())
-            .field("books", self.books())
+            .field("config", self.config())
+            .field("agent", self.agent())
             .finish()
     }
 }

@@ -3,7 +3,7 @@
 
 use super::tests::{Conn, ask, at_rest, connect, made, turn, waits};
 use super::*;
-use crate::connection::close_reason::Cause;
+use crate::connection::close_reason::CloseReason;
 use crate::target::Reuse;
 
 const HOST: &str = "http://a/";
@@ -12,7 +12,7 @@ const HOST: &str = "http://a/";
 enum Step {
     /// A connection is given back.
     Deliver,
-    /// Another's transport goes, and its slot passes on.
+    /// Another's transport goes, and its permit passes on.
     Release,
     /// The first in line looks what there is for it.
     Look,
@@ -41,10 +41,12 @@ fn orders(sequences: &[&[Step]], done: &mut Vec<Step>, each: &mut impl FnMut(&[S
 /// Takes what there is; it is given back, or made and given back, at once.
 fn look(waiter: &Waiter<Conn>) -> bool {
     match turn(waiter) {
-        Some(Turn::Connection(berth)) => berth.give_back(),
-        Some(Turn::Make(slot)) => connect(slot).give_back(),
-        Some(Turn::Refused) => panic!("nobody is refused"),
-        Some(Turn::Made(_) | Turn::Lost | Turn::Stuck(_)) => panic!("nothing was made for it"),
+        Some(WaitOutcome::Connection(pooled)) => pooled.give_back(),
+        Some(WaitOutcome::Make(permit)) => connect(permit).give_back(),
+        Some(WaitOutcome::Refused) => panic!("nobody is refused"),
+        Some(WaitOutcome::Made(_) | WaitOutcome::Lost | WaitOutcome::Stuck(_)) => {
+            panic!("nothing was made for it")
+        }
         None => return false,
     }
     true
@@ -62,7 +64,7 @@ fn trust_07_in_every_order_of_deliver_cancel_and_look_each_thing_has_one_owner()
     ];
     orders(&sequences, &mut Vec::new(), &mut |order| {
         count += 1;
-        let pool = Pool::new(Limits::new().max_connections_per_host(2));
+        let pool = Pool::new(PoolConfig::new().max_connections_per_host(2));
         let mut delivered = Some(made(&pool, HOST));
         let mut released = Some(made(&pool, HOST));
         let mut first = Some(waits(ask(&pool, HOST, Reuse::Any)));
@@ -71,7 +73,7 @@ fn trust_07_in_every_order_of_deliver_cancel_and_look_each_thing_has_one_owner()
         for step in order {
             match step {
                 Deliver => delivered.take().expect("once").give_back(),
-                Release => released.take().expect("once").close(Cause::Peer),
+                Release => released.take().expect("once").close(CloseReason::Peer),
                 Look => {
                     look(first.as_ref().expect("not left yet"));
                 }

@@ -4,75 +4,75 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::connection::close_reason::Cause;
+use crate::connection::close_reason::CloseReason;
 use crate::connection::poolable::Poolable;
 use crate::connection::shared::CloseHook;
-use crate::pool::key_pool::HostPool;
-use crate::pool::list::Spot;
-use crate::pool::pooled_conn::Berth;
+use crate::pool::key_pool::KeyPool;
+use crate::pool::list::SlabIndex;
+use crate::pool::pooled_conn::PooledConn;
 
 /// The right to have one connection open. It exists before the connect begins, is with the connection for as long as
 /// its transport lives, and then passes to the next in line: exactly once, because it is dropped once.
-pub(crate) struct Slot<C: Poolable> {
-    home: Arc<HostPool<C>>,
-    place: Spot,
+pub(crate) struct ConnPermit<C: Poolable> {
+    key_pool: Arc<KeyPool<C>>,
+    index: SlabIndex,
     /// Why it ends. `None` until a connect has begun on it: from then on it counts.
-    cause: Option<Cause>,
+    reason: Option<CloseReason>,
 }
 
-impl<C: Poolable> Slot<C> {
-    pub(super) fn new(home: Arc<HostPool<C>>, place: usize) -> Self {
+impl<C: Poolable> ConnPermit<C> {
+    pub(super) fn new(key_pool: Arc<KeyPool<C>>, index: usize) -> Self {
         // Each connection has one, in its close hook.
         #[cfg(all(test, target_os = "linux", target_pointer_width = "64"))]
         const {
             assert!(size_of::<Self>() <= 16)
         };
         Self {
-            home,
-            place: Spot::new(place),
-            cause: None,
+            key_pool,
+            index: SlabIndex::new(index),
+            reason: None,
         }
     }
 
     /// A connect begins, then.
     pub(crate) fn begin(&mut self) -> Instant {
-        self.cause = Some(Cause::Cancelled);
-        self.home.created().mono
+        self.reason = Some(CloseReason::Cancelled);
+        self.key_pool.created().mono
     }
 
     /// There will be no connection.
-    pub(crate) fn fail(mut self, cause: Cause) {
-        self.cause = self.cause.and(Some(cause));
+    pub(crate) fn fail(mut self, reason: CloseReason) {
+        self.reason = self.reason.and(Some(reason));
     }
 
-    /// Here is the connection, whose connect began then: from now on the slot is its transport's.
-    pub(crate) fn fill(self, mut conn: C, begun: Instant) -> Box<Berth<C>> {
-        let home = self.home.clone();
-        let place = self.place;
-        home.connected(self.place(), begun, conn.lifespan());
-        let mut slot = self;
-        conn.on_close(CloseHook::new(move |cause| {
-            slot.cause = Some(cause);
-            drop(slot);
+    /// Here is the connection, whose connect began then: from now on the permit is its transport's.
+    pub(crate) fn fill(self, mut conn: C, begun: Instant) -> Box<PooledConn<C>> {
+        let key_pool = self.key_pool.clone();
+        let index = self.index;
+        key_pool.connected(self.index(), begun, conn.lifespan());
+        let mut permit = self;
+        conn.on_close(CloseHook::new(move |reason| {
+            permit.reason = Some(reason);
+            drop(permit);
         }));
-        let mut berth = Box::new(Berth::new(place, conn));
-        berth.set_home(home);
-        berth
+        let mut pooled = Box::new(PooledConn::new(index, conn));
+        pooled.set_key_pool(key_pool);
+        pooled
     }
 
-    pub(crate) fn home(&self) -> &Arc<HostPool<C>> {
-        &self.home
+    pub(crate) fn key_pool(&self) -> &Arc<KeyPool<C>> {
+        &self.key_pool
     }
 
-    pub(crate) fn place(&self) -> usize {
-        self.place.get().expect("made of a place")
+    pub(crate) fn index(&self) -> usize {
+        self.index.get().expect("made of a index")
     }
 }
 
-impl<C: Poolable> Drop for Slot<C> {
+impl<C: Poolable> Drop for ConnPermit<C> {
     fn drop(&mut self) {
-        if let Some(place) = self.place.get() {
-            self.home.release(place, self.cause);
+        if let Some(index) = self.index.get() {
+            self.key_pool.release(index, self.reason);
         }
     }
 }

@@ -7,21 +7,21 @@ use tokio::runtime::{Handle, Id};
 
 use crate::agent::EventKind;
 use crate::clock::Moment;
-use crate::connection::close_reason::Cause;
+use crate::connection::close_reason::CloseReason;
 use crate::connection::poolable::Poolable;
-use crate::pool::key_pool::HostPool;
-use crate::pool::list::Spot;
+use crate::pool::key_pool::KeyPool;
+use crate::pool::list::SlabIndex;
 
 /// Made once a connection, and moved with it ever after: from the pool into the connection's lifespan when it is taken,
 /// from there into its lease, and back. So a lease, and what a response body holds, cost no allocation.
 #[derive(Debug)]
-pub(crate) struct Berth<C> {
+pub(crate) struct PooledConn<C> {
     /// Where it belongs. Not while it is idle: the host would keep itself.
-    home: Option<Arc<HostPool<C>>>,
+    key_pool: Option<Arc<KeyPool<C>>>,
     /// Its place there.
-    slot: Spot,
+    index: SlabIndex,
     /// Its place among the idle of all hosts.
-    pub(super) place: Spot,
+    pub(super) total_index: SlabIndex,
     /// Where its driver lives.
     runtime: Option<Id>,
     /// Since when it is idle, or was until it was taken. `None`: it has been in use since.
@@ -33,27 +33,27 @@ pub(crate) struct Berth<C> {
 
 // Each connection has one.
 #[cfg(all(test, target_os = "linux", target_pointer_width = "64"))]
-const _: () = assert!(size_of::<Berth<Box<()>>>() <= 96);
+const _: () = assert!(size_of::<PooledConn<Box<()>>>() <= 96);
 
 /// What a caller was given and has no use for, and why.
 #[derive(Debug)]
-pub(crate) struct Spoiled<C> {
-    pub(super) berth: Box<Berth<C>>,
-    pub(super) cause: Cause,
+pub(crate) struct Rejected<C> {
+    pub(super) pooled: Box<PooledConn<C>>,
+    pub(super) reason: CloseReason,
 }
 
-impl<C> Spoiled<C> {
-    pub(crate) fn new(berth: Box<Berth<C>>, cause: Cause) -> Self {
-        Self { berth, cause }
+impl<C> Rejected<C> {
+    pub(crate) fn new(pooled: Box<PooledConn<C>>, reason: CloseReason) -> Self {
+        Self { pooled, reason }
     }
 }
 
-impl<C: Poolable> Berth<C> {
-    pub(super) fn new(slot: Spot, conn: C) -> Self {
+impl<C: Poolable> PooledConn<C> {
+    pub(super) fn new(index: SlabIndex, conn: C) -> Self {
         Self {
-            home: None,
-            slot,
-            place: Spot::NONE,
+            key_pool: None,
+            index,
+            total_index: SlabIndex::NONE,
             runtime: current_runtime(),
             idle_since: None,
             deadline: None,
@@ -61,9 +61,9 @@ impl<C: Poolable> Berth<C> {
         }
     }
 
-    /// The berth of a connection that no pool made: closed after its use.
-    pub(crate) fn homeless(conn: C) -> Self {
-        Self::new(Spot::NONE, conn)
+    /// The pooled connection of a connection that no pool made: closed after its use.
+    pub(crate) fn unpooled(conn: C) -> Self {
+        Self::new(SlabIndex::NONE, conn)
     }
 
     #[inline]
@@ -78,18 +78,18 @@ impl<C: Poolable> Berth<C> {
 
     /// In the pool that made it.
     #[inline]
-    pub(super) fn slot(&self) -> Option<usize> {
-        self.slot.get()
+    pub(super) fn index(&self) -> Option<usize> {
+        self.index.get()
     }
 
     #[inline]
-    pub(super) fn take_home(&mut self) -> Option<Arc<HostPool<C>>> {
-        self.home.take()
+    pub(super) fn take_key_pool(&mut self) -> Option<Arc<KeyPool<C>>> {
+        self.key_pool.take()
     }
 
     #[inline]
-    pub(super) fn set_home(&mut self, home: Arc<HostPool<C>>) {
-        self.home = Some(home);
+    pub(super) fn set_key_pool(&mut self, key_pool: Arc<KeyPool<C>>) {
+        self.key_pool = Some(key_pool);
     }
 
     #[inline]
@@ -115,9 +115,9 @@ impl<C: Poolable> Berth<C> {
         let idle_since = since.map_or(now.mono, |since| since.mono);
         let lifespan = self.connection().lifespan_mut();
         lifespan.check_out(Some((idle_since, now.mono)));
-        if let Some(home) = &self.home {
-            home.books().reused();
-            home.tell(Some(self.id()), || match waited {
+        if let Some(key_pool) = &self.key_pool {
+            key_pool.agent().reused();
+            key_pool.tell(Some(self.id()), || match waited {
                 Some(waited) => EventKind::HandedOver { waited },
                 None => EventKind::Reused {
                     idle_for: now.since(since.unwrap_or(now)),
@@ -128,13 +128,13 @@ impl<C: Poolable> Berth<C> {
 
     /// Why it may not be used any more, if it may not: for one that was put, on every way to another use.
     #[inline]
-    pub(crate) fn is_over(&self, now: Moment) -> Option<Cause> {
+    pub(crate) fn is_over(&self, now: Moment) -> Option<CloseReason> {
         let conn = self.connection_ref();
-        if conn.lifespan().bond().is_poisoned() {
-            return Some(Cause::Poisoned);
+        if conn.lifespan().shared().is_poisoned() {
+            return Some(CloseReason::Poisoned);
         }
         if !conn.is_open() {
-            return Some(Cause::Stale);
+            return Some(CloseReason::Stale);
         }
         let is_late = self.deadline?.is_reached_at(now);
         is_late.then(|| self.why_late())
@@ -142,43 +142,43 @@ impl<C: Poolable> Berth<C> {
 
     /// Why its time is up at its deadline. No limit has changed since it was put.
     #[cold]
-    pub(super) fn why_late(&self) -> Cause {
+    pub(super) fn why_late(&self) -> CloseReason {
         let lifespan = self.connection_ref().lifespan();
         let deadline = self.idle_since.and_then(|it| lifespan.deadline(it));
-        deadline.map_or(Cause::Idle, |it| it.cause)
+        deadline.map_or(CloseReason::Idle, |it| it.reason)
     }
 
     /// The connection's number.
     #[inline]
     pub(super) fn id(&self) -> u64 {
-        self.connection_ref().lifespan().bond().id()
+        self.connection_ref().lifespan().shared().id()
     }
 
-    /// The connection, with its berth hidden in it.
+    /// The connection, with its pooled connection hidden in it.
     #[inline]
     pub(crate) fn into_connection(mut self: Box<Self>) -> C {
         let mut conn = self.conn.take().expect("with its connection");
-        conn.lifespan_mut().set_berth(self);
+        conn.lifespan_mut().set_pooled(self);
         conn
     }
 
-    /// The berth that is hidden in a connection, around it.
+    /// The pooled connection that is hidden in a connection, around it.
     #[inline]
-    pub(crate) fn around(mut conn: C) -> Box<Self> {
-        let Some(berth) = conn.lifespan_mut().take_berth() else {
-            return Box::new(Self::homeless(conn));
+    pub(crate) fn reclaim(mut conn: C) -> Box<Self> {
+        let Some(pooled) = conn.lifespan_mut().take_pooled() else {
+            return Box::new(Self::unpooled(conn));
         };
-        match berth.downcast::<Self>() {
-            Ok(mut berth) => {
-                berth.conn = Some(conn);
-                berth
+        match pooled.downcast::<Self>() {
+            Ok(mut pooled) => {
+                pooled.conn = Some(conn);
+                pooled
             }
             Err(_) => {
                 debug_assert!(
                     false,
                     "something between Checkin and Checkout changes the connection's type: it cannot be pooled"
                 );
-                Box::new(Self::homeless(conn))
+                Box::new(Self::unpooled(conn))
             }
         }
     }
@@ -186,34 +186,34 @@ impl<C: Poolable> Berth<C> {
     /// The use is over and the connection can be used again. One that no pool made is dropped.
     #[inline]
     pub(crate) fn give_back(mut self: Box<Self>) {
-        if let Some(home) = self.home.take() {
-            self.connection().lifespan().bond().activity().end_use();
+        if let Some(key_pool) = self.key_pool.take() {
+            self.connection().lifespan().shared().activity().end_use();
             self.idle_since = None;
-            home.put(self);
+            key_pool.put(self);
         } else if !self.connection().is_open() {
-            self.close(Cause::Peer);
+            self.close(CloseReason::Peer);
         }
     }
 
     /// It was not used, and is idle for as long as it was before.
     pub(crate) fn give_back_unused(mut self: Box<Self>) {
-        if let Some(home) = self.home.take() {
-            home.put(self);
+        if let Some(key_pool) = self.key_pool.take() {
+            key_pool.put(self);
         }
     }
 
     /// An exchange came to its end on it.
     #[inline]
     pub(crate) fn completed(&self) {
-        if let Some(home) = &self.home {
-            home.books().completed();
+        if let Some(key_pool) = &self.key_pool {
+            key_pool.agent().completed();
         }
     }
 
     /// Ends the transport, and the connection with it. Never under a lock.
-    pub(crate) fn close(mut self, cause: Cause) {
+    pub(crate) fn close(mut self, reason: CloseReason) {
         if let Some(mut conn) = self.conn.take() {
-            conn.lifespan_mut().end(cause);
+            conn.lifespan_mut().end(reason);
         }
     }
 }

@@ -7,36 +7,36 @@ use std::time::Duration;
 use tokio::runtime::Id;
 use tokio::time::Instant;
 
-use crate::agent::{Books, Census, ConnectionStatus, Control, Mode};
+use crate::agent::{AgentState, ConnectionStatus, KeyCounts, Mode, PoolControl};
 use crate::clock::Moment;
 use crate::connection::poolable::Poolable;
 use crate::error::Denied;
-use crate::pool::config::Limits;
-use crate::pool::key_pool::{HostPool, Verdict};
+use crate::pool::config::PoolConfig;
+use crate::pool::key_pool::{Decision, KeyPool};
 use crate::pool::key_state::Look;
 use crate::pool::overdue::Overdue;
-use crate::pool::permit::Slot;
-use crate::pool::pooled_conn::{Berth, Spoiled};
+use crate::pool::permit::ConnPermit;
+use crate::pool::pooled_conn::{PooledConn, Rejected};
 use crate::pool::sweeper::Sweeper;
 use crate::pool::table::Table;
-use crate::pool::total_limits::{Admission, Step};
-use crate::pool::wait_queue::Ask;
+use crate::pool::total_limits::{BalanceStep, TotalLimits};
+use crate::pool::wait_queue::CheckoutRequest;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 use crate::target::key::Key;
 use crate::target::key::KeyRef;
 
-/// How long a connection may take to close while somebody waits for its slot; it is closed from there then. Less, where that
+/// How long a connection may take to close while somebody waits for its permit; it is closed from there then. Less, where that
 /// caller's time is short.
 const GOODBYE: Duration = Duration::from_millis(50);
 
-/// Held by the pool's owners, and by each host pool: so that status stays true for as long as a connection lives.
+/// Held by the pool's owners, and by each key pool: so that status stays true for as long as a connection lives.
 pub(crate) struct Shared<C> {
-    pub(super) limits: Limits,
-    pub(super) books: Arc<Books>,
+    pub(super) config: PoolConfig,
+    pub(super) agent: Arc<AgentState>,
     pub(super) table: Table<C>,
     pub(super) tickets: AtomicU64,
-    total: Option<Mutex<Admission<C>>>,
+    total: Option<Mutex<TotalLimits<C>>>,
     sweeper: Sweeper,
     pub(super) overdue: Overdue,
     began: Instant,
@@ -45,89 +45,98 @@ pub(crate) struct Shared<C> {
 }
 
 impl<C: Poolable> Shared<C> {
-    pub(super) fn new(limits: Limits, books: Arc<Books>) -> Arc<Self> {
+    pub(super) fn new(config: PoolConfig, agent: Arc<AgentState>) -> Arc<Self> {
         let shared = Arc::new_cyclic(|me| Self {
-            total: limits
+            total: config
                 .are_total()
-                .then(|| Mutex::new(Admission::new(&limits))),
-            overdue: Overdue::new(limits.hand_over_timeout),
+                .then(|| Mutex::new(TotalLimits::new(&config))),
+            overdue: Overdue::new(config.hand_over_timeout),
             began: Instant::now(),
-            limits,
+            config,
             table: Table::new(),
             tickets: AtomicU64::new(0),
             sweeper: Sweeper::new(),
             orphaned: AtomicBool::new(false),
-            books: books.clone(),
+            agent: agent.clone(),
             me: me.clone(),
         });
-        let pool: Weak<dyn Control> = Arc::downgrade(&(shared.clone() as Arc<dyn Control>));
-        books.add(pool);
+        let pool: Weak<dyn PoolControl> = Arc::downgrade(&(shared.clone() as Arc<dyn PoolControl>));
+        agent.add(pool);
         shared
     }
 
     /// An idle connection that will do as it is.
     #[inline]
-    pub(super) fn pick(&self, key: &KeyRef<'_>, ask: &Ask, now: Moment) -> Option<Box<Berth<C>>> {
-        self.table.find(key)?.pick(ask, now).ok()
+    pub(super) fn pop_idle(
+        &self,
+        key: &KeyRef<'_>,
+        request: &CheckoutRequest,
+        now: Moment,
+    ) -> Option<Box<PooledConn<C>>> {
+        self.table.find(key)?.pop_idle(request, now).ok()
     }
 
     #[inline]
     pub(super) fn checkout(
         &self,
         key: &KeyRef<'_>,
-        ask: Ask,
-        spoiled: Option<Spoiled<C>>,
+        request: CheckoutRequest,
+        rejected: Option<Rejected<C>>,
         now: Moment,
-    ) -> Verdict<C> {
-        let home = match &spoiled {
-            None => match self.host(key).pick(&ask, now) {
-                Ok(berth) => return Verdict::Take(berth),
-                Err(home) => Some(home),
+    ) -> Decision<C> {
+        let key_pool = match &rejected {
+            None => match self.key_pool(key).pop_idle(&request, now) {
+                Ok(pooled) => return Decision::Take(pooled),
+                Err(key_pool) => Some(key_pool),
             },
             Some(_) => None,
         };
-        self.decide(key, home, ask, spoiled, now)
+        self.decide(key, key_pool, request, rejected, now)
     }
 
-    /// `home`: where this key was found.
+    /// `key_pool`: where this key was found.
     #[inline(never)]
     fn decide(
         &self,
         key: &KeyRef<'_>,
-        home: Option<Arc<HostPool<C>>>,
-        ask: Ask,
-        mut spoiled: Option<Spoiled<C>>,
+        key_pool: Option<Arc<KeyPool<C>>>,
+        request: CheckoutRequest,
+        mut rejected: Option<Rejected<C>>,
         now: Moment,
-    ) -> Verdict<C> {
-        let mut home = home.or_else(|| spoiled.as_mut()?.berth.take_home());
+    ) -> Decision<C> {
+        let mut key_pool = key_pool.or_else(|| rejected.as_mut()?.pooled.take_key_pool());
         loop {
-            let host = home.take().unwrap_or_else(|| self.host(key));
-            match host.checkout(ask, spoiled.take(), now) {
-                Ok(verdict) => return verdict,
+            let key_pool = key_pool.take().unwrap_or_else(|| self.key_pool(key));
+            match key_pool.checkout(request, rejected.take(), now) {
+                Ok(decision) => return decision,
                 Err(retired) => self.table.remove(&retired),
             }
         }
     }
 
-    pub(super) fn warm(&self, key: &KeyRef<'_>, count: usize) -> Result<Vec<Slot<C>>, Denied> {
+    pub(super) fn prewarm(
+        &self,
+        key: &KeyRef<'_>,
+        count: usize,
+    ) -> Result<Vec<ConnPermit<C>>, Denied> {
         loop {
-            match self.host(key).warm(count) {
-                Ok(slots) => return slots,
+            match self.key_pool(key).prewarm(count) {
+                Ok(permits) => return permits,
                 Err(retired) => self.table.remove(&retired),
             }
         }
     }
 
     #[inline]
-    fn host(&self, key: &KeyRef<'_>) -> Arc<HostPool<C>> {
+    fn key_pool(&self, key: &KeyRef<'_>) -> Arc<KeyPool<C>> {
         self.table.find_or_insert(key, |key| {
-            HostPool::new(key, self.me.upgrade().expect("a method of it runs"))
+            KeyPool::new(key, self.me.upgrade().expect("a method of it runs"))
         })
     }
 
     #[inline]
     pub(super) fn mode(&self) -> Mode {
-        match self.books.mode() {
+        match self.agent.mode() {
             Mode::Open if self.is_orphaned() => Mode::Draining,
             mode => mode,
         }
@@ -141,13 +150,13 @@ impl<C: Poolable> Shared<C> {
     /// The last owner is gone: nobody will ask for a connection again.
     pub(super) fn orphan(&self) {
         self.orphaned.store(true, Ordering::SeqCst);
-        self.table.each(HostPool::abandon_all);
+        self.table.each(KeyPool::abandon_all);
         self.sweeper.stop();
     }
 
     /// An idle connection's time is up then.
-    pub(super) fn watch(&self, at: Moment) {
-        self.sweeper.watch(at, &self.me);
+    pub(super) fn arm_sweeper(&self, at: Moment) {
+        self.sweeper.arm(at, &self.me);
     }
 
     /// The runtime that we are in looks for what is overdue, as long as a caller is blocked in it.
@@ -168,7 +177,7 @@ impl<C: Poolable> Shared<C> {
     /// What a look that is taken now goes by.
     pub(super) fn at(&self, now: Instant) -> Look {
         let since = now.saturating_duration_since(self.began).as_millis();
-        let goodbye = GOODBYE.min(self.limits.checkout_timeout / 4);
+        let goodbye = GOODBYE.min(self.config.checkout_timeout / 4);
         Look {
             now,
             millis: u32::try_from(since).map_or(u32::MAX, |it| it.saturating_add(1)),
@@ -178,11 +187,11 @@ impl<C: Poolable> Shared<C> {
 
     /// Closes what has been idle for too long; says when the next one's time is up, and how many were looked at.
     pub(super) fn sweep(&self) -> (Option<Moment>, usize) {
-        let now = self.limits.clock.now();
+        let now = self.config.clock.now();
         let mut earliest: Option<Moment> = None;
         let mut looked_at = 0;
-        self.table.each(|host| {
-            let (next, idle) = host.sweep(now);
+        self.table.each(|key_pool| {
+            let (next, idle) = key_pool.sweep(now);
             looked_at += idle + 1;
             if let Some(next) = next
                 && earliest.is_none_or(|earliest| next.mono < earliest.mono)
@@ -199,7 +208,7 @@ impl<C: Poolable> Shared<C> {
     }
 
     #[inline]
-    pub(super) fn lock_total(&self) -> Option<MutexGuard<'_, Admission<C>>> {
+    pub(super) fn lock_total(&self) -> Option<MutexGuard<'_, TotalLimits<C>>> {
         let total = self.total.as_ref()?;
         Some(total.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -216,16 +225,16 @@ impl<C: Poolable> Shared<C> {
         loop {
             let step = self.lock_total().and_then(|mut total| total.next_step());
             let Some(step) = step else { return };
-            let (undo_slot, undo_room) = match step {
-                Step::Grant(host) => (!host.grant_from_total(), false),
-                Step::Evict {
-                    host,
+            let (undo_permit, undo_room) = match step {
+                BalanceStep::Grant(key_pool) => (!key_pool.grant_from_total(), false),
+                BalanceStep::Evict {
+                    key_pool,
                     open,
                     for_room,
-                } => (false, !host.evict(open, for_room) && for_room),
+                } => (false, !key_pool.evict(open, for_room) && for_room),
             };
             if let Some(mut total) = self.lock_total() {
-                if undo_slot {
+                if undo_permit {
                     total.release(false);
                 }
                 if undo_room {
@@ -236,23 +245,24 @@ impl<C: Poolable> Shared<C> {
     }
 }
 
-impl<C: Poolable> Control for Shared<C> {
-    fn census(&self, count: &mut dyn FnMut(&Key, Census)) {
-        self.table.each(|host| count(host.key(), host.census()));
+impl<C: Poolable> PoolControl for Shared<C> {
+    fn key_counts(&self, count: &mut dyn FnMut(&Key, KeyCounts)) {
+        self.table
+            .each(|key_pool| count(key_pool.key(), key_pool.key_counts()));
     }
 
     fn connections(&self, key: &Key, list: &mut Vec<ConnectionStatus>) {
-        if let Some(host) = self.table.find(&key.as_ref()) {
-            host.connections(list);
+        if let Some(key_pool) = self.table.find(&key.as_ref()) {
+            key_pool.connections(list);
         }
     }
 
     fn close_idle(&self) {
-        self.table.each(HostPool::close_idle);
+        self.table.each(KeyPool::close_idle);
     }
 
     fn destroy(&self) {
-        self.table.each(HostPool::destroy);
+        self.table.each(KeyPool::destroy);
     }
 
     fn is_quiet(&self) -> bool {
@@ -267,7 +277,7 @@ impl<C: Poolable> Control for Shared<C> {
 impl<C> fmt::Debug for Shared<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared")
-            .field("limits", &self.limits)
+            .field("config", &self.config)
             .finish_non_exhaustive()
     }
 }

@@ -23,7 +23,7 @@ struct Signal {
     /// When to look next, in nanoseconds since `epoch`.
     next: AtomicU64,
     /// A task is there to look.
-    watched: AtomicBool,
+    is_running: AtomicBool,
     stopped: AtomicBool,
     sooner: Notify,
 }
@@ -36,7 +36,7 @@ impl Sweeper {
             signal: Arc::new(Signal {
                 epoch: Instant::now(),
                 next: AtomicU64::new(NEVER),
-                watched: AtomicBool::new(false),
+                is_running: AtomicBool::new(false),
                 stopped: AtomicBool::new(false),
                 sooner: Notify::new(),
             }),
@@ -44,23 +44,23 @@ impl Sweeper {
     }
 
     /// Has `pool` swept at that moment, or before.
-    pub(super) fn watch<C: Poolable>(&self, at: Moment, pool: &Weak<Shared<C>>) {
+    pub(super) fn arm<C: Poolable>(&self, at: Moment, pool: &Weak<Shared<C>>) {
         let signal = &self.signal;
         let at = signal.since_epoch(at);
-        if signal.next.load(Ordering::Relaxed) <= at && signal.watched.load(Ordering::Relaxed) {
+        if signal.next.load(Ordering::Relaxed) <= at && signal.is_running.load(Ordering::Relaxed) {
             return;
         }
         if signal.next.fetch_min(at, Ordering::SeqCst) > at {
             signal.sooner.notify_one();
         }
-        if !signal.watched.swap(true, Ordering::SeqCst) {
+        if !signal.is_running.swap(true, Ordering::SeqCst) {
             match Handle::try_current() {
                 Ok(runtime) => {
-                    let watch = Watch(signal.clone());
-                    runtime.spawn(sweep(watch, pool.clone()));
+                    let guard = RunningGuard(signal.clone());
+                    runtime.spawn(sweep(guard, pool.clone()));
                 }
                 // Given back outside a runtime: the next one that is given back inside of one sees to it.
-                Err(_) => signal.watched.store(false, Ordering::SeqCst),
+                Err(_) => signal.is_running.store(false, Ordering::SeqCst),
             }
         }
     }
@@ -79,17 +79,17 @@ impl Signal {
 }
 
 /// With the task for as long as it lives; if its runtime dies, the next put starts another.
-struct Watch(Arc<Signal>);
+struct RunningGuard(Arc<Signal>);
 
-impl Drop for Watch {
+impl Drop for RunningGuard {
     fn drop(&mut self) {
-        self.0.watched.store(false, Ordering::SeqCst);
+        self.0.is_running.store(false, Ordering::SeqCst);
     }
 }
 
 /// Ends when the pool's last owner is gone. Has no timer while nothing is idle, and no hold on the pool while it waits.
-async fn sweep<C: Poolable>(watch: Watch, pool: Weak<Shared<C>>) {
-    let signal = &watch.0;
+async fn sweep<C: Poolable>(guard: RunningGuard, pool: Weak<Shared<C>>) {
+    let signal = &guard.0;
     // Looked at together, if they come one after the other: so that a sweep over many never costs more than a
     // twentieth of a core.
     let mut rest = Duration::ZERO;
@@ -127,9 +127,9 @@ async fn sweep<C: Poolable>(watch: Watch, pool: Weak<Shared<C>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connection::close_reason::Cause;
+    use crate::connection::close_reason::CloseReason;
     use crate::pool::tests::{at_rest, made};
-    use crate::pool::{Limits, Pool};
+    use crate::pool::{Pool, PoolConfig};
 
     /// Far above what the wall clock, which is not paused, moves in a test.
     const STEP: Duration = Duration::from_secs(10);
@@ -145,7 +145,7 @@ mod tests {
 
     /// Connections to these hosts, given back in this order, each of which may be idle for so many steps.
     async fn each_closes_in_its_time(idle: &[(&'static str, u32)]) {
-        let pool = Pool::new(Limits::new());
+        let pool = Pool::new(PoolConfig::new());
         let conns: Vec<_> = idle.iter().map(|&(host, _)| made(&pool, host)).collect();
         for (mut conn, &(_, steps)) in conns.into_iter().zip(idle) {
             conn.connection().lifespan_mut().limit_idle(STEP * steps);
@@ -160,7 +160,7 @@ mod tests {
             assert_eq!(open, expected, "after {step} steps: {idle:?}");
         }
         assert_eq!(
-            pool.handle().status().closes[&Cause::Idle],
+            pool.handle().status().closes[&CloseReason::Idle],
             idle.len() as u64
         );
         at_rest(pool);

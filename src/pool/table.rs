@@ -1,4 +1,4 @@
-//! The host pools by their keys.
+//! The key pools by their keys.
 
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::{Arc, PoisonError};
@@ -7,7 +7,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 use crate::connection::poolable::Poolable;
-use crate::pool::key_pool::HostPool;
+use crate::pool::key_pool::KeyPool;
 use crate::sync::RwLock;
 use crate::target::key::{Key, KeyRef};
 
@@ -17,7 +17,7 @@ const SHARDS: usize = if cfg!(tower_keep_alive_loom) { 1 } else { 16 };
 /// Found by borrowed parts of a key, without allocating. The hash is seeded: keys can come from strangers' URLs.
 pub(super) struct Table<C> {
     hasher: RandomState,
-    shards: [RwLock<HashTable<Arc<HostPool<C>>>>; SHARDS],
+    shards: [RwLock<HashTable<Arc<KeyPool<C>>>>; SHARDS],
 }
 
 impl<C: Poolable> Table<C> {
@@ -30,23 +30,23 @@ impl<C: Poolable> Table<C> {
 
     // Not inlined: it needs all registers for itself, and its callers theirs.
     #[inline(never)]
-    pub(super) fn find(&self, key: &KeyRef<'_>) -> Option<Arc<HostPool<C>>> {
+    pub(super) fn find(&self, key: &KeyRef<'_>) -> Option<Arc<KeyPool<C>>> {
         let hash = self.hash(key);
         let hosts = self
             .shard(hash)
             .read()
             .unwrap_or_else(PoisonError::into_inner);
-        hosts.find(hash, |host| host.key() == key).cloned()
+        hosts.find(hash, |key_pool| key_pool.key() == key).cloned()
     }
 
     #[inline]
     pub(super) fn find_or_insert(
         &self,
         key: &KeyRef<'_>,
-        make: impl FnOnce(Key) -> Arc<HostPool<C>>,
-    ) -> Arc<HostPool<C>> {
+        make: impl FnOnce(Key) -> Arc<KeyPool<C>>,
+    ) -> Arc<KeyPool<C>> {
         match self.find(key) {
-            Some(host) => host,
+            Some(key_pool) => key_pool,
             None => self.insert(key, make),
         }
     }
@@ -55,8 +55,8 @@ impl<C: Poolable> Table<C> {
     fn insert(
         &self,
         key: &KeyRef<'_>,
-        make: impl FnOnce(Key) -> Arc<HostPool<C>>,
-    ) -> Arc<HostPool<C>> {
+        make: impl FnOnce(Key) -> Arc<KeyPool<C>>,
+    ) -> Arc<KeyPool<C>> {
         let hash = self.hash(key);
         let mut hosts = self
             .shard(hash)
@@ -65,8 +65,8 @@ impl<C: Poolable> Table<C> {
         hosts
             .entry(
                 hash,
-                |host| host.key() == key,
-                |host| self.hash(&host.key().as_ref()),
+                |key_pool| key_pool.key() == key,
+                |key_pool| self.hash(&key_pool.key().as_ref()),
             )
             .or_insert_with(|| make(Key::from(*key)))
             .get()
@@ -74,17 +74,17 @@ impl<C: Poolable> Table<C> {
     }
 
     /// Does nothing where it is gone already, or another has its place.
-    pub(super) fn remove(&self, host: &Arc<HostPool<C>>) {
-        let hash = self.hash(&host.key().as_ref());
+    pub(super) fn remove(&self, key_pool: &Arc<KeyPool<C>>) {
+        let hash = self.hash(&key_pool.key().as_ref());
         let mut hosts = self
             .shard(hash)
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        if let Ok(found) = hosts.find_entry(hash, |it| Arc::ptr_eq(it, host)) {
+        if let Ok(found) = hosts.find_entry(hash, |it| Arc::ptr_eq(it, key_pool)) {
             let _ = found.remove();
             // After a crowd of hosts the memory is given back.
             if hosts.len() < hosts.capacity() / 8 {
-                hosts.shrink_to_fit(|host| self.hash(&host.key().as_ref()));
+                hosts.shrink_to_fit(|key_pool| self.hash(&key_pool.key().as_ref()));
             }
         }
     }
@@ -97,7 +97,7 @@ impl<C: Poolable> Table<C> {
     }
 
     /// A shard at a time, its hosts outside its lock.
-    pub(super) fn each(&self, mut act: impl FnMut(&Arc<HostPool<C>>)) {
+    pub(super) fn each(&self, mut act: impl FnMut(&Arc<KeyPool<C>>)) {
         for shard in &self.shards {
             let hosts: Vec<_> = shard
                 .read()
@@ -126,7 +126,7 @@ impl<C: Poolable> Table<C> {
     }
 
     #[inline]
-    fn shard(&self, hash: u64) -> &RwLock<HashTable<Arc<HostPool<C>>>> {
+    fn shard(&self, hash: u64) -> &RwLock<HashTable<Arc<KeyPool<C>>>> {
         // The low bits choose the place within the table.
         &self.shards[(hash >> 32) as usize % self.shards.len()]
     }

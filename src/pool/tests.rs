@@ -10,7 +10,7 @@ use http::Uri;
 
 use super::*;
 use crate::clock::Clock;
-use crate::connection::close_reason::Cause;
+use crate::connection::close_reason::CloseReason;
 use crate::connection::lifespan::Lifespan;
 use crate::target::key::Key;
 use crate::target::{Reuse, Target};
@@ -42,11 +42,11 @@ impl Poolable for Conn {
 const A: &str = "http://a/";
 const B: &str = "http://b/";
 
-pub(super) fn ask(pool: &Pool<Conn>, host: &'static str, reuse: Reuse) -> Verdict<Conn> {
-    let ask = Ask {
+pub(super) fn ask(pool: &Pool<Conn>, host: &'static str, reuse: Reuse) -> Decision<Conn> {
+    let ask = CheckoutRequest {
         reuse,
         runtime: None,
-        returning: false,
+        is_retry: false,
     };
     pool.checkout(&Uri::from_static(host).key(), ask, None, Moment::now())
 }
@@ -54,75 +54,79 @@ pub(super) fn ask(pool: &Pool<Conn>, host: &'static str, reuse: Reuse) -> Verdic
 pub(super) fn come_back(
     pool: &Pool<Conn>,
     host: &'static str,
-    stale: Option<Box<Berth<Conn>>>,
-) -> Verdict<Conn> {
-    let ask = Ask {
+    stale: Option<Box<PooledConn<Conn>>>,
+) -> Decision<Conn> {
+    let ask = CheckoutRequest {
         reuse: Reuse::Any,
         runtime: None,
-        returning: true,
+        is_retry: true,
     };
-    let spoiled = stale.map(|berth| Spoiled::new(berth, Cause::Stale));
-    pool.checkout(&Uri::from_static(host).key(), ask, spoiled, Moment::now())
+    let rejected = stale.map(|pooled| Rejected::new(pooled, CloseReason::Stale));
+    pool.checkout(&Uri::from_static(host).key(), ask, rejected, Moment::now())
 }
 
-pub(super) fn connect(mut slot: Slot<Conn>) -> Box<Berth<Conn>> {
-    let begun = slot.begin();
+pub(super) fn connect(mut permit: ConnPermit<Conn>) -> Box<PooledConn<Conn>> {
+    let begun = permit.begin();
     let conn = Conn {
         open: Arc::new(AtomicBool::new(true)),
         lifespan: Lifespan::new(),
     };
-    slot.fill(conn, begun)
+    permit.fill(conn, begun)
 }
 
 /// A new connection, asked for and made.
-pub(super) fn made(pool: &Pool<Conn>, host: &'static str) -> Box<Berth<Conn>> {
+pub(super) fn made(pool: &Pool<Conn>, host: &'static str) -> Box<PooledConn<Conn>> {
     match ask(pool, host, Reuse::Any) {
-        Verdict::Make(slot, _waiter) => connect(slot),
+        Decision::Make(permit, _waiter) => connect(permit),
         other => panic!("{}", name(&other)),
     }
 }
 
-pub(super) fn waits(verdict: Verdict<Conn>) -> Waiter<Conn> {
-    match verdict {
-        Verdict::Wait(waiter) => waiter,
+pub(super) fn waits(decision: Decision<Conn>) -> Waiter<Conn> {
+    match decision {
+        Decision::Wait(waiter) => waiter,
         other => panic!("{}", name(&other)),
     }
 }
 
-pub(super) fn turn(waiter: &Waiter<Conn>) -> Option<Turn<Conn>> {
-    match waiter.poll_turn(&Context::from_waker(Waker::noop())) {
+pub(super) fn turn(waiter: &Waiter<Conn>) -> Option<WaitOutcome<Conn>> {
+    match waiter.poll_outcome(&Context::from_waker(Waker::noop())) {
         Poll::Ready(turn) => Some(turn),
         Poll::Pending => None,
     }
 }
 
-fn handed_over(waiter: &Waiter<Conn>) -> Box<Berth<Conn>> {
+fn handed_over(waiter: &Waiter<Conn>) -> Box<PooledConn<Conn>> {
     match turn(waiter) {
-        Some(Turn::Connection(berth)) => berth,
-        Some(Turn::Make(_)) => panic!("may make one"),
-        Some(Turn::Made(_) | Turn::Lost | Turn::Stuck(_)) => panic!("nothing was made for it"),
-        Some(Turn::Refused) => panic!("refused"),
+        Some(WaitOutcome::Connection(pooled)) => pooled,
+        Some(WaitOutcome::Make(_)) => panic!("may make one"),
+        Some(WaitOutcome::Made(_) | WaitOutcome::Lost | WaitOutcome::Stuck(_)) => {
+            panic!("nothing was made for it")
+        }
+        Some(WaitOutcome::Refused) => panic!("refused"),
         None => panic!("still waits"),
     }
 }
 
-fn may_make(waiter: &Waiter<Conn>) -> Slot<Conn> {
+fn may_make(waiter: &Waiter<Conn>) -> ConnPermit<Conn> {
     match turn(waiter) {
-        Some(Turn::Make(slot)) => slot,
-        Some(Turn::Connection(..)) => panic!("was handed a connection"),
-        Some(Turn::Made(_) | Turn::Lost | Turn::Stuck(_)) => panic!("nothing was made for it"),
-        Some(Turn::Refused) => panic!("refused"),
+        Some(WaitOutcome::Make(permit)) => permit,
+        Some(WaitOutcome::Connection(..)) => panic!("was handed a connection"),
+        Some(WaitOutcome::Made(_) | WaitOutcome::Lost | WaitOutcome::Stuck(_)) => {
+            panic!("nothing was made for it")
+        }
+        Some(WaitOutcome::Refused) => panic!("refused"),
         None => panic!("still waits"),
     }
 }
 
-fn name(verdict: &Verdict<Conn>) -> &'static str {
-    match verdict {
-        Verdict::Take(..) => "took one",
-        Verdict::Make(..) => "may make one",
-        Verdict::Wait(_) => "waits",
-        Verdict::QueueFull(_) => "refused, the line is full",
-        Verdict::ShutDown => "refused, shut down",
+fn name(decision: &Decision<Conn>) -> &'static str {
+    match decision {
+        Decision::Take(..) => "took one",
+        Decision::Make(..) => "may make one",
+        Decision::Wait(_) => "waits",
+        Decision::QueueFull(_) => "refused, the line is full",
+        Decision::ShutDown => "refused, shut down",
     }
 }
 
@@ -141,7 +145,7 @@ pub(super) fn at_rest(pool: Pool<Conn>) {
 
 #[test]
 fn a_freed_connection_goes_to_the_first_in_line() {
-    let pool = Pool::new(Limits::new().max_connections_per_host(1));
+    let pool = Pool::new(PoolConfig::new().max_connections_per_host(1));
     let conn = made(&pool, A);
     let first = waits(ask(&pool, A, Reuse::Any));
     let second = waits(ask(&pool, A, Reuse::Any));
@@ -163,15 +167,15 @@ fn a_freed_connection_goes_to_the_first_in_line() {
 
 #[test]
 fn a_closed_connections_slot_goes_to_the_first_in_line() {
-    let pool = Pool::new(Limits::new().max_connections_per_host(1));
+    let pool = Pool::new(PoolConfig::new().max_connections_per_host(1));
     let conn = made(&pool, A);
     let first = waits(ask(&pool, A, Reuse::Any));
     let second = waits(ask(&pool, A, Reuse::Any));
-    conn.close(Cause::Peer);
-    let slot = may_make(&first);
+    conn.close(CloseReason::Peer);
+    let permit = may_make(&first);
     assert!(turn(&second).is_none());
     // A connect that fails wakes the next.
-    slot.fail(Cause::Connect);
+    permit.fail(CloseReason::Connect);
     drop(first);
     connect(may_make(&second)).give_back();
     drop(second);
@@ -180,7 +184,7 @@ fn a_closed_connections_slot_goes_to_the_first_in_line() {
 
 #[test]
 fn what_a_caller_who_is_gone_was_given_passes_on() {
-    let pool = Pool::new(Limits::new().max_connections_per_host(1));
+    let pool = Pool::new(PoolConfig::new().max_connections_per_host(1));
     let conn = made(&pool, A);
     let mut line: VecDeque<_> = (0..4).map(|_| waits(ask(&pool, A, Reuse::Any))).collect();
     conn.give_back();
@@ -188,7 +192,7 @@ fn what_a_caller_who_is_gone_was_given_passes_on() {
     drop(line.pop_front());
     let conn = handed_over(&line[0]);
     drop(line.pop_front());
-    conn.close(Cause::Peer);
+    conn.close(CloseReason::Peer);
     // Has the right to connect, and is dropped before it does.
     drop(line.pop_front());
     connect(may_make(&line[0])).give_back();
@@ -209,7 +213,7 @@ fn what_nobody_came_for_has_been_idle_all_the_while() {
         }
     });
     let pool = Pool::new(
-        Limits::new()
+        PoolConfig::new()
             .max_connections_per_host(1)
             .clock(clock.clone()),
     );
@@ -231,22 +235,22 @@ fn what_nobody_came_for_has_been_idle_all_the_while() {
         sweep_at(20);
         assert_eq!(pool.handle().status().open(), 0);
     }
-    assert_eq!(pool.handle().status().closes[&Cause::Idle], 2);
+    assert_eq!(pool.handle().status().closes[&CloseReason::Idle], 2);
     at_rest(pool);
 }
 
 #[test]
 fn a_caller_whose_connect_is_under_way_takes_what_comes_first() {
-    let pool = Pool::new(Limits::new());
+    let pool = Pool::new(PoolConfig::new());
     let busy = made(&pool, A);
-    let Verdict::Make(slot, waiter) = ask(&pool, A, Reuse::Any) else {
+    let Decision::Make(permit, waiter) = ask(&pool, A, Reuse::Any) else {
         panic!("no limit is reached");
     };
     busy.give_back();
     let conn = handed_over(&waiter);
     drop(waiter);
     // What it made in the meantime is for the pool.
-    connect(slot).give_back();
+    connect(permit).give_back();
     conn.give_back();
     let status = pool.handle().status();
     assert_eq!((status.created, status.open()), (2, 2));
@@ -255,9 +259,9 @@ fn a_caller_whose_connect_is_under_way_takes_what_comes_first() {
 
 #[test]
 fn who_finds_a_stale_connection_keeps_its_place() {
-    let pool = Pool::new(Limits::new().max_connections_per_host(1));
+    let pool = Pool::new(PoolConfig::new().max_connections_per_host(1));
     made(&pool, A).give_back();
-    let Verdict::Take(stale) = ask(&pool, A, Reuse::Any) else {
+    let Decision::Take(stale) = ask(&pool, A, Reuse::Any) else {
         panic!("one is idle");
     };
     // Others come while the stale one is looked at.
@@ -274,11 +278,11 @@ fn who_finds_a_stale_connection_keeps_its_place() {
 
 #[test]
 fn a_stale_one_that_is_gone_says_nothing_of_who_has_its_place() {
-    let pool = Pool::new(Limits::new().max_connections_per_host(2));
+    let pool = Pool::new(PoolConfig::new().max_connections_per_host(2));
     let (busy, mut conn) = (made(&pool, A), made(&pool, A));
-    let transport = conn.connection().lifespan_mut().transport_guard();
+    let transport = conn.connection().lifespan_mut().take_transport_guard();
     conn.give_back();
-    let Verdict::Take(stale) = ask(&pool, A, Reuse::Any) else {
+    let Decision::Take(stale) = ask(&pool, A, Reuse::Any) else {
         panic!("one is idle");
     };
     // While it is looked at its transport goes, and another caller makes one in its place.
@@ -296,56 +300,56 @@ fn a_stale_one_that_is_gone_says_nothing_of_who_has_its_place() {
 
 #[test]
 fn who_comes_back_to_a_destroyed_agent_is_refused() {
-    let pool = Pool::new(Limits::new());
+    let pool = Pool::new(PoolConfig::new());
     let busy = made(&pool, A);
-    let Verdict::Make(mut slot, waiter) = ask(&pool, A, Reuse::Any) else {
+    let Decision::Make(mut permit, waiter) = ask(&pool, A, Reuse::Any) else {
         panic!("no limit is reached");
     };
-    slot.begin();
+    permit.begin();
     busy.give_back();
     let stale = handed_over(&waiter);
     // It is not in line at that moment.
     pool.handle().destroy();
-    let refused = matches!(turn(&waiter), Some(Turn::Refused));
-    waiter.line_up_again(Spoiled::new(stale, Cause::Stale));
+    let refused = matches!(turn(&waiter), Some(WaitOutcome::Refused));
+    waiter.requeue(Rejected::new(stale, CloseReason::Stale));
     assert!(refused);
-    assert!(matches!(turn(&waiter), Some(Turn::Refused)));
-    drop((waiter, slot));
+    assert!(matches!(turn(&waiter), Some(WaitOutcome::Refused)));
+    drop((waiter, permit));
     at_rest(pool);
 }
 
 #[test]
 fn a_stale_pick_under_the_lock_is_first_in_line_for_its_slot() {
-    let pool = Pool::new(Limits::new().max_connections_per_host(2));
+    let pool = Pool::new(PoolConfig::new().max_connections_per_host(2));
     let (mut one, two) = (made(&pool, A), made(&pool, A));
     let open = one.connection().open.clone();
     // Its transport outlives the connection, as a driver's does.
-    let transport = one.connection().lifespan_mut().transport_guard();
+    let transport = one.connection().lifespan_mut().take_transport_guard();
     one.give_back();
     open.store(false, Ordering::Relaxed);
     let first = waits(ask(&pool, A, Reuse::Any));
     let second = waits(ask(&pool, A, Reuse::Any));
     assert_eq!(pool.handle().status().stale, 1);
     drop(transport);
-    let slot = may_make(&first);
+    let permit = may_make(&first);
     assert!(turn(&second).is_none());
     drop(first);
     two.give_back();
     handed_over(&second).give_back();
     drop(second);
-    connect(slot).give_back();
+    connect(permit).give_back();
     at_rest(pool);
 }
 
 #[test]
 fn a_fresh_one_at_the_limit_has_an_idle_one_closed() {
-    let pool = Pool::new(Limits::new().max_connections_per_host(2));
+    let pool = Pool::new(PoolConfig::new().max_connections_per_host(2));
     let (one, mut two) = (made(&pool, A), made(&pool, A));
-    let transport = two.connection().lifespan_mut().transport_guard();
+    let transport = two.connection().lifespan_mut().take_transport_guard();
     two.give_back();
     let fresh = waits(ask(&pool, A, Reuse::Fresh));
     assert!(turn(&fresh).is_none(), "not before the transport is gone");
-    // A slot is on its way: no second connection is closed for it.
+    // A permit is on its way: no second connection is closed for it.
     one.give_back();
     let status = pool.handle().status();
     assert_eq!(status.idle.values().sum::<usize>(), 1);
@@ -360,14 +364,14 @@ fn a_fresh_one_at_the_limit_has_an_idle_one_closed() {
 #[test]
 fn a_fresh_one_at_the_head_has_the_next_one_given_back_closed() {
     let pool = Pool::new(
-        Limits::new()
+        PoolConfig::new()
             .max_connections_per_host(1)
             .max_pending_per_host(1),
     );
     let conn = made(&pool, A);
     let patient = waits(ask(&pool, A, Reuse::Any));
     // The line is full for others, and not for it.
-    assert!(matches!(ask(&pool, A, Reuse::Any), Verdict::QueueFull(1)));
+    assert!(matches!(ask(&pool, A, Reuse::Any), Decision::QueueFull(1)));
     let fresh = waits(ask(&pool, A, Reuse::Fresh));
     conn.give_back();
     assert!(turn(&patient).is_none());
@@ -375,32 +379,32 @@ fn a_fresh_one_at_the_head_has_the_next_one_given_back_closed() {
     drop(fresh);
     handed_over(&patient).give_back();
     drop(patient);
-    assert_eq!(pool.handle().status().closes[&Cause::Room], 1);
+    assert_eq!(pool.handle().status().closes[&CloseReason::Room], 1);
     at_rest(pool);
 }
 
 #[test]
 fn a_fresh_one_that_loses_its_slot_to_an_earlier_one_is_not_forgotten() {
-    let pool = Pool::new(Limits::new().max_connections_per_host(2));
+    let pool = Pool::new(PoolConfig::new().max_connections_per_host(2));
     let (one, two) = (made(&pool, A), made(&pool, A));
-    let returning = waits(come_back(&pool, A, None));
+    let is_retry = waits(come_back(&pool, A, None));
     let fresh = waits(ask(&pool, A, Reuse::Fresh));
     // The older of the two takes it as it is...
     one.give_back();
-    let one = handed_over(&returning);
-    drop(returning);
+    let one = handed_over(&is_retry);
+    drop(is_retry);
     // ...and this one is closed for the younger.
     two.give_back();
-    let slot = may_make(&fresh);
+    let permit = may_make(&fresh);
     drop(fresh);
-    connect(slot).give_back();
+    connect(permit).give_back();
     one.give_back();
     at_rest(pool);
 }
 
 #[test]
 fn the_total_evicts_the_longest_idle_of_another_host() {
-    let pool = Pool::new(Limits::new().max_connections(2));
+    let pool = Pool::new(PoolConfig::new().max_connections(2));
     let (a, b) = (made(&pool, A), made(&pool, B));
     b.give_back();
     a.give_back();
@@ -416,7 +420,7 @@ fn the_total_evicts_the_longest_idle_of_another_host() {
             .idle
             .contains_key(&Key::from(Uri::from_static(B).key()))
     );
-    assert_eq!(status.closes[&Cause::Room], 1);
+    assert_eq!(status.closes[&CloseReason::Room], 1);
     connect(may_make(&c)).give_back();
     drop(c);
     at_rest(pool);
@@ -424,13 +428,13 @@ fn the_total_evicts_the_longest_idle_of_another_host() {
 
 #[test]
 fn who_has_room_made_for_it_is_not_refused_for_a_full_line() {
-    let pool = Pool::new(Limits::new().max_connections(1).max_pending_per_host(0));
+    let pool = Pool::new(PoolConfig::new().max_connections(1).max_pending_per_host(0));
     made(&pool, A).give_back();
     let b = waits(ask(&pool, B, Reuse::Any));
     let conn = connect(may_make(&b));
     drop(b);
     // Nothing is idle now: this one would have to wait.
-    assert!(matches!(ask(&pool, A, Reuse::Any), Verdict::QueueFull(0)));
+    assert!(matches!(ask(&pool, A, Reuse::Any), Decision::QueueFull(0)));
     conn.give_back();
     at_rest(pool);
 }
@@ -439,7 +443,7 @@ fn who_has_room_made_for_it_is_not_refused_for_a_full_line() {
 #[test]
 fn total_limit_against_put() {
     for put_first in [true, false] {
-        let pool = Pool::new(Limits::new().max_connections(1));
+        let pool = Pool::new(PoolConfig::new().max_connections(1));
         let a = made(&pool, A);
         let b = if put_first {
             a.give_back();
@@ -452,14 +456,14 @@ fn total_limit_against_put() {
         };
         connect(may_make(&b)).give_back();
         drop(b);
-        assert_eq!(pool.handle().status().closes[&Cause::Room], 1);
+        assert_eq!(pool.handle().status().closes[&CloseReason::Room], 1);
         at_rest(pool);
     }
 }
 
 #[test]
 fn under_one_total_the_oldest_of_all_hosts_is_next() {
-    let pool = Pool::new(Limits::new().max_connections(1));
+    let pool = Pool::new(PoolConfig::new().max_connections(1));
     let mut conn = made(&pool, A);
     let mut line = VecDeque::new();
     let hosts = [B, A, A, B, A, B, B, A];
@@ -488,7 +492,11 @@ fn under_one_total_the_oldest_of_all_hosts_is_next() {
 
 #[test]
 fn a_host_at_its_own_limit_does_not_hold_up_the_total() {
-    let pool = Pool::new(Limits::new().max_connections(3).max_connections_per_host(1));
+    let pool = Pool::new(
+        PoolConfig::new()
+            .max_connections(3)
+            .max_connections_per_host(1),
+    );
     let a = made(&pool, A);
     let blocked_by_host = waits(ask(&pool, A, Reuse::Any));
     let b = made(&pool, B);
@@ -502,7 +510,7 @@ fn a_host_at_its_own_limit_does_not_hold_up_the_total() {
 
 #[test]
 fn the_idle_of_all_hosts_are_limited_together() {
-    let pool = Pool::new(Limits::new().max_idle(1));
+    let pool = Pool::new(PoolConfig::new().max_idle(1));
     let (a, b) = (made(&pool, A), made(&pool, B));
     a.give_back();
     b.give_back();
@@ -513,7 +521,7 @@ fn the_idle_of_all_hosts_are_limited_together() {
             .idle
             .contains_key(&Key::from(Uri::from_static(B).key()))
     );
-    assert_eq!(status.closes[&Cause::Surplus], 1);
+    assert_eq!(status.closes[&CloseReason::Surplus], 1);
     at_rest(pool);
 }
 
@@ -523,17 +531,17 @@ fn scheduling_takes_the_last_or_the_first() {
         (Scheduling::Lifo, [2, 2, 2, 2]),
         (Scheduling::Fifo, [0, 1, 2, 0]),
     ] {
-        let pool = Pool::new(Limits::new().scheduling(scheduling));
+        let pool = Pool::new(PoolConfig::new().scheduling(scheduling));
         let mut conns = [made(&pool, A), made(&pool, A), made(&pool, A)];
         let ids = conns
             .each_mut()
-            .map(|it| it.connection().lifespan().bond().id());
+            .map(|it| it.connection().lifespan().shared().id());
         conns.into_iter().for_each(|conn| conn.give_back());
         for index in expected {
-            let Verdict::Take(mut conn) = ask(&pool, A, Reuse::Any) else {
+            let Decision::Take(mut conn) = ask(&pool, A, Reuse::Any) else {
                 panic!("three are idle");
             };
-            assert_eq!(conn.connection().lifespan().bond().id(), ids[index]);
+            assert_eq!(conn.connection().lifespan().shared().id(), ids[index]);
             conn.give_back();
         }
         at_rest(pool);
@@ -543,13 +551,13 @@ fn scheduling_takes_the_last_or_the_first() {
 #[test]
 fn a_dead_connection_is_passed_over_wherever_it_is() {
     for scheduling in [Scheduling::Lifo, Scheduling::Fifo] {
-        let pool = Pool::new(Limits::new().scheduling(scheduling));
+        let pool = Pool::new(PoolConfig::new().scheduling(scheduling));
         let mut conns = [made(&pool, A), made(&pool, A), made(&pool, A)];
         let opens = conns.each_mut().map(|it| it.connection().open.clone());
         conns.into_iter().for_each(|conn| conn.give_back());
         opens[0].store(false, Ordering::Relaxed);
         opens[2].store(false, Ordering::Relaxed);
-        let Verdict::Take(conn) = ask(&pool, A, Reuse::Any) else {
+        let Decision::Take(conn) = ask(&pool, A, Reuse::Any) else {
             panic!("one is open");
         };
         conn.give_back();
@@ -567,11 +575,11 @@ impl Wake for Task {
 
 #[test]
 fn a_waker_may_leave_the_line_when_it_is_dropped() {
-    let pool = Pool::new(Limits::new().max_connections_per_host(1));
+    let pool = Pool::new(PoolConfig::new().max_connections_per_host(1));
     let conn = made(&pool, A);
     let wait = || waits(ask(&pool, A, Reuse::Any));
     let poll = |waiter: &Waiter<Conn>, waker: Waker| {
-        let turn = waiter.poll_turn(&Context::from_waker(&waker));
+        let turn = waiter.poll_outcome(&Context::from_waker(&waker));
         assert!(turn.is_pending());
     };
     let waiter = wait();
@@ -587,12 +595,12 @@ fn a_waker_may_leave_the_line_when_it_is_dropped() {
 
 #[test]
 fn leaving_a_long_line_touches_two_neighbours() {
-    let pool = Pool::new(Limits::new().max_connections_per_host(1));
+    let pool = Pool::new(PoolConfig::new().max_connections_per_host(1));
     let conn = made(&pool, A);
     let mut line: Vec<_> = (0..100_000)
         .map(|_| waits(ask(&pool, A, Reuse::Any)))
         .collect();
-    let home = {
+    let key_pool = {
         let key = Uri::from_static(A);
         pool.shared()
             .table
@@ -609,43 +617,43 @@ fn leaving_a_long_line_touches_two_neighbours() {
         state ^= state >> 7;
         state ^= state << 17;
         let index = state as usize % line.len();
-        let before = home.touched();
+        let before = key_pool.touched();
         drop(line.swap_remove(index));
-        assert!(home.touched() - before <= 2);
+        assert!(key_pool.touched() - before <= 2);
     }
     conn.give_back();
     handed_over(&line[0]).give_back();
     drop(line);
-    drop(home);
+    drop(key_pool);
     at_rest(pool);
 }
 
 #[test]
 fn a_slot_that_was_never_used_counts_nothing() {
-    let pool = Pool::<Conn>::new(Limits::new().max_connections_per_host(1));
-    let Verdict::Make(slot, waiter) = ask(&pool, A, Reuse::Any) else {
+    let pool = Pool::<Conn>::new(PoolConfig::new().max_connections_per_host(1));
+    let Decision::Make(permit, waiter) = ask(&pool, A, Reuse::Any) else {
         panic!("nothing is open");
     };
     assert_eq!(pool.handle().status().open(), 1);
-    drop((slot, waiter));
+    drop((permit, waiter));
     assert_eq!(pool.handle().status(), crate::agent::Status::default());
     at_rest(pool);
 }
 
 #[test]
 fn hosts_gone_quiet_leave_the_table() {
-    let pool = Pool::new(Limits::new());
+    let pool = Pool::new(PoolConfig::new());
     for number in 0..10_000 {
         let uri: Uri = format!("http://host-{number}/").parse().unwrap();
-        let ask = Ask {
+        let ask = CheckoutRequest {
             reuse: Reuse::Any,
             runtime: None,
-            returning: false,
+            is_retry: false,
         };
-        let Verdict::Make(slot, _) = pool.checkout(&uri.key(), ask, None, Moment::now()) else {
+        let Decision::Make(permit, _) = pool.checkout(&uri.key(), ask, None, Moment::now()) else {
             panic!("no limit");
         };
-        connect(slot).give_back();
+        connect(permit).give_back();
     }
     assert_eq!(pool.handle().status().idle.len(), 10_000);
     pool.handle().close_idle();
@@ -660,25 +668,25 @@ fn a_connection_serves_callers_of_its_own_runtime_only() {
         builder.enable_time().build().unwrap()
     };
     let (here, there) = (runtime(), runtime());
-    let pool = Pool::new(Limits::new().max_connections_per_host(1));
+    let pool = Pool::new(PoolConfig::new().max_connections_per_host(1));
     let ask_in = |runtime: &tokio::runtime::Runtime| {
         let _entered = runtime.enter();
-        let ask = Ask {
+        let ask = CheckoutRequest {
             reuse: Reuse::Any,
             runtime: crate::pool::pooled_conn::current_runtime(),
-            returning: false,
+            is_retry: false,
         };
         pool.checkout(&Uri::from_static(A).key(), ask, None, Moment::now())
     };
-    let connect_in = |runtime: &tokio::runtime::Runtime, slot| {
+    let connect_in = |runtime: &tokio::runtime::Runtime, permit| {
         let _entered = runtime.enter();
-        connect(slot)
+        connect(permit)
     };
-    let Verdict::Make(slot, waiter) = ask_in(&here) else {
+    let Decision::Make(permit, waiter) = ask_in(&here) else {
         panic!("nothing is open");
     };
     drop(waiter);
-    connect_in(&here, slot).give_back();
+    connect_in(&here, permit).give_back();
     // An idle one of the other runtime makes room...
     let waiter = waits(ask_in(&there));
     let conn = connect_in(&there, may_make(&waiter));
@@ -692,6 +700,6 @@ fn a_connection_serves_callers_of_its_own_runtime_only() {
     conn.give_back();
     handed_over(&waiter).give_back();
     drop(waiter);
-    assert_eq!(pool.handle().status().closes[&Cause::Room], 2);
+    assert_eq!(pool.handle().status().closes[&CloseReason::Room], 2);
     at_rest(pool);
 }

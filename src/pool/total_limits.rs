@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use crate::pool::config::Limits;
-use crate::pool::key_pool::HostPool;
+use crate::pool::config::PoolConfig;
+use crate::pool::key_pool::KeyPool;
 use crate::pool::list::{Linked, Links, List};
 
-pub(super) struct Admission<C> {
+pub(super) struct TotalLimits<C> {
     max_open: usize,
     max_idle: usize,
     /// Slots given out, with those on their way to a host.
@@ -21,54 +21,54 @@ pub(super) struct Admission<C> {
     /// Connections that are being closed for the sake of those in line.
     making_room: usize,
     /// The hosts whose oldest blocked caller waits for the total only, by that caller's ticket.
-    line: BTreeMap<u64, Turn<C>>,
-    /// How many of them have no slot on its way.
+    blocked_keys: BTreeMap<u64, BlockedKey<C>>,
+    /// How many of them have no permit on its way.
     unclaimed: usize,
-    /// How many slots callers of the line were given.
+    /// How many permits callers of the line were given.
     granted: u64,
-    idle: Slab<Idle<C>>,
+    idle: Slab<IdleEntry<C>>,
     /// Idle for longest first.
     idle_order: List,
 }
 
-struct Turn<C> {
-    host: Arc<HostPool<C>>,
+struct BlockedKey<C> {
+    key_pool: Arc<KeyPool<C>>,
     claimed: bool,
 }
 
 /// An idle connection of some host, by its place there.
-struct Idle<C> {
+struct IdleEntry<C> {
     links: Links,
-    host: Arc<HostPool<C>>,
+    key_pool: Arc<KeyPool<C>>,
     open: usize,
 }
 
-impl<C> Linked for Idle<C> {
+impl<C> Linked for IdleEntry<C> {
     fn links(&mut self) -> &mut Links {
         &mut self.links
     }
 }
 
 /// What can be done for those in line without the lock of a host.
-pub(super) enum Step<C> {
-    /// A slot was set aside for the oldest caller of this host.
-    Grant(Arc<HostPool<C>>),
+pub(super) enum BalanceStep<C> {
+    /// A permit was set aside for the oldest caller of this host.
+    Grant(Arc<KeyPool<C>>),
     /// This idle connection, idle for longest, goes: to make room, or because there are too many.
     Evict {
-        host: Arc<HostPool<C>>,
+        key_pool: Arc<KeyPool<C>>,
         open: usize,
         for_room: bool,
     },
 }
 
-impl<C> Admission<C> {
-    pub(super) fn new(limits: &Limits) -> Self {
+impl<C> TotalLimits<C> {
+    pub(super) fn new(config: &PoolConfig) -> Self {
         Self {
-            max_open: limits.max_connections,
-            max_idle: limits.max_idle,
+            max_open: config.max_connections,
+            max_idle: config.max_idle,
             open: 0,
             making_room: 0,
-            line: BTreeMap::new(),
+            blocked_keys: BTreeMap::new(),
             unclaimed: 0,
             granted: 0,
             idle: Slab::new(),
@@ -76,20 +76,20 @@ impl<C> Admission<C> {
         }
     }
 
-    /// A slot at once, if there is one and nobody waits for it; `urgent` does not ask who waits.
+    /// A permit at once, if there is one and nobody waits for it; `urgent` does not ask who waits.
     pub(super) fn reserve(&mut self, urgent: bool) -> bool {
         let free = self.open < self.max_open && (urgent || self.unclaimed == 0);
         self.open += usize::from(free);
         free
     }
 
-    /// A slot comes back. `made_room`: it was freed for the sake of those in line.
+    /// A permit comes back. `made_room`: it was freed for the sake of those in line.
     pub(super) fn release(&mut self, made_room: bool) {
         self.open -= 1;
         self.making_room -= usize::from(made_room);
     }
 
-    /// A slot that was set aside has found its caller.
+    /// A permit that was set aside has found its caller.
     pub(super) fn has_granted(&mut self) {
         self.granted += 1;
     }
@@ -110,19 +110,24 @@ impl<C> Admission<C> {
 
     /// Brings the host's turn up to date: from the ticket it stood under to the one of its oldest caller who waits for
     /// the total only.
-    pub(super) fn set_turn(&mut self, host: &Arc<HostPool<C>>, from: Option<u64>, to: Option<u64>) {
+    pub(super) fn set_turn(
+        &mut self,
+        key_pool: &Arc<KeyPool<C>>,
+        from: Option<u64>,
+        to: Option<u64>,
+    ) {
         if from == to {
             return;
         }
-        if let Some(turn) = from.and_then(|from| self.line.remove(&from)) {
+        if let Some(turn) = from.and_then(|from| self.blocked_keys.remove(&from)) {
             self.unclaimed -= usize::from(!turn.claimed);
         }
         if let Some(to) = to {
-            let host = host.clone();
-            self.line.insert(
+            let key_pool = key_pool.clone();
+            self.blocked_keys.insert(
                 to,
-                Turn {
-                    host,
+                BlockedKey {
+                    key_pool,
                     claimed: false,
                 },
             );
@@ -132,12 +137,12 @@ impl<C> Admission<C> {
 
     /// Whether a caller of another host, waiting for the total only and with nothing on its way, is older than this
     /// ticket.
-    pub(super) fn has_older(&self, host: &Arc<HostPool<C>>, ticket: u64) -> bool {
+    pub(super) fn has_older(&self, key_pool: &Arc<KeyPool<C>>, ticket: u64) -> bool {
         self.unclaimed > self.making_room
             && self
-                .line
+                .blocked_keys
                 .range(..ticket)
-                .any(|(_, turn)| !turn.claimed && !Arc::ptr_eq(&turn.host, host))
+                .any(|(_, turn)| !turn.claimed && !Arc::ptr_eq(&turn.key_pool, key_pool))
     }
 
     /// Whether a connection of some host can be closed to make room.
@@ -145,10 +150,10 @@ impl<C> Admission<C> {
         !self.idle_order.is_empty()
     }
 
-    pub(super) fn add_idle(&mut self, host: &Arc<HostPool<C>>, open: usize) -> usize {
-        let key = self.idle.insert(Idle {
+    pub(super) fn add_idle(&mut self, key_pool: &Arc<KeyPool<C>>, open: usize) -> usize {
+        let key = self.idle.insert(IdleEntry {
             links: Links::default(),
-            host: host.clone(),
+            key_pool: key_pool.clone(),
             open,
         });
         self.idle_order.push_back(&mut self.idle, key);
@@ -156,13 +161,13 @@ impl<C> Admission<C> {
     }
 
     /// Gives the host back, so that it is not dropped under a lock.
-    pub(super) fn remove_idle(&mut self, key: usize) -> Arc<HostPool<C>> {
+    pub(super) fn remove_idle(&mut self, key: usize) -> Arc<KeyPool<C>> {
         self.idle_order.remove(&mut self.idle, key);
-        self.idle.remove(key).host
+        self.idle.remove(key).key_pool
     }
 
     /// The next thing to do, if there is one. Whoever changed something asks until there is none, holding no lock.
-    pub(super) fn next_step(&mut self) -> Option<Step<C>> {
+    pub(super) fn next_step(&mut self) -> Option<BalanceStep<C>> {
         if self.idle_order.len() > self.max_idle {
             return self.evict(false);
         }
@@ -170,11 +175,11 @@ impl<C> Admission<C> {
             return None;
         }
         if self.open < self.max_open {
-            let turn = self.line.values_mut().find(|turn| !turn.claimed)?;
+            let turn = self.blocked_keys.values_mut().find(|turn| !turn.claimed)?;
             turn.claimed = true;
             self.unclaimed -= 1;
             self.open += 1;
-            return Some(Step::Grant(turn.host.clone()));
+            return Some(BalanceStep::Grant(turn.key_pool.clone()));
         }
         if self.unclaimed > self.making_room {
             return self.evict(true);
@@ -182,11 +187,11 @@ impl<C> Admission<C> {
         None
     }
 
-    fn evict(&mut self, for_room: bool) -> Option<Step<C>> {
+    fn evict(&mut self, for_room: bool) -> Option<BalanceStep<C>> {
         let idle = &self.idle[self.idle_order.head()?];
         self.making_room += usize::from(for_room);
-        Some(Step::Evict {
-            host: idle.host.clone(),
+        Some(BalanceStep::Evict {
+            key_pool: idle.key_pool.clone(),
             open: idle.open,
             for_room,
         })
@@ -194,7 +199,10 @@ impl<C> Admission<C> {
 
     #[cfg(test)]
     pub(super) fn is_at_rest(&self) -> bool {
-        self.open == 0 && self.making_room == 0 && self.line.is_empty() && self.idle.is_empty()
+        self.open == 0
+            && self.making_room == 0
+            && self.blocked_keys.is_empty()
+            && self.idle.is_empty()
     }
 }
 
@@ -205,7 +213,7 @@ mod tests {
 
     #[test]
     fn room_that_was_not_made_is_not_waited_for() {
-        let mut total = Admission::<Conn>::new(&Limits::new().max_connections(2));
+        let mut total = TotalLimits::<Conn>::new(&PoolConfig::new().max_connections(2));
         assert!(total.reserve(false));
         total.will_make_room();
         total.made_no_room();

@@ -17,9 +17,9 @@ use tokio::runtime::Id;
 use tokio::time::Instant;
 
 use crate::connection::poolable::Poolable;
-use crate::pool::deferred::After;
+use crate::pool::deferred::Deferred;
 use crate::pool::list::{Linked, Links, List};
-use crate::pool::pooled_conn::{Berth, current_runtime};
+use crate::pool::pooled_conn::{PooledConn, current_runtime};
 use crate::target::{Reuse, Target};
 
 /// The tickets of those who are not urgent: behind all who are.
@@ -27,33 +27,33 @@ pub(super) const LATER: u64 = 1 << 63;
 
 /// What a caller asks for.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ask {
+pub(crate) struct CheckoutRequest {
     pub(crate) reuse: Reuse,
     /// Where the caller is: a connection's driver lives in one runtime, and serves callers there only.
     pub(crate) runtime: Option<Id>,
     /// Goes to the head of the line: it had its turn, and what it got was of no use.
-    pub(crate) returning: bool,
+    pub(crate) is_retry: bool,
 }
 
-impl Ask {
+impl CheckoutRequest {
     /// What a target asks for, from here.
     #[inline]
-    pub(crate) fn of(target: &impl Target) -> Self {
+    pub(crate) fn from_target(target: &impl Target) -> Self {
         Self {
             reuse: target.reuse(),
             runtime: current_runtime(),
-            returning: target.is_returning(),
+            is_retry: target.is_retry(),
         }
     }
 }
 
-pub(super) struct Line<C> {
-    waiters: Slab<Waiting<C>>,
-    making: Queue,
-    blocked: Queue,
+pub(super) struct WaitQueue<C> {
+    waiters: Slab<WaitNode<C>>,
+    making: TicketQueue,
+    blocked: TicketQueue,
     /// Who was given something, the earliest first, and when that was first seen to be unclaimed. Those who have come for it,
     /// or are gone, stay in it until they are come upon.
-    given: VecDeque<(Whom, Option<Instant>)>,
+    given: VecDeque<(WaiterId, Option<Instant>)>,
     /// How many of those who miss turns may not begin a connect.
     missing_blocked: usize,
     /// How often a caller was given something.
@@ -63,12 +63,12 @@ pub(super) struct Line<C> {
 
 /// A caller in line. Its place may be another's when it is gone, its number never.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Whom {
-    pub(super) place: usize,
+pub(crate) struct WaiterId {
+    pub(super) index: usize,
     id: u64,
 }
 
-struct Waiting<C> {
+struct WaitNode<C> {
     links: Links,
     ticket: u64,
     id: u64,
@@ -79,41 +79,41 @@ struct Waiting<C> {
     since: Instant,
     /// How long its own connect may take, if that is not the pool's limit.
     connect_timeout: Option<Duration>,
-    place: Place,
+    state: QueueState,
     /// What it was given was taken back, and it has not been polled since: then it stands here.
-    misses: Option<Missing>,
+    misses: Option<MissedTurn>,
     waker: Option<Waker>,
-    gift: Gift<C>,
+    delivery: Delivery<C>,
 }
 
 /// Where a caller stands who has missed its turn, as soon as it is polled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Missing {
-    Place(Place),
+pub(super) enum MissedTurn {
+    QueueState(QueueState),
     /// It has made its connection, and that went to another.
     Made,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    Making,
+pub(super) enum QueueState {
+    Connecting,
     Blocked,
     /// Served, or in need of nothing that others give.
-    Left,
+    Detached,
 }
 
 /// In the order of tickets: the urgent before all others.
-struct Queue {
+struct TicketQueue {
     list: List,
     last_urgent: Option<usize>,
 }
 
 /// What waits for a caller to come for it.
-pub(super) struct Gift<C> {
+pub(super) struct Delivery<C> {
     /// A connection that another caller gave back.
-    pub(super) connection: Option<Box<Berth<C>>>,
+    pub(super) connection: Option<Box<PooledConn<C>>>,
     /// The right to make one.
-    pub(super) slot: Option<usize>,
+    pub(super) permit: Option<usize>,
     pub(super) refused: bool,
     /// The connection is the one that was made for it.
     pub(super) made: bool,
@@ -122,25 +122,25 @@ pub(super) struct Gift<C> {
     /// It was blocked for so long by a connection that cannot be closed.
     pub(super) stuck_for: Option<Duration>,
     /// Where it stood when it was given the connection.
-    stood: Place,
+    stood: QueueState,
     /// It is among those who were given something.
     unclaimed: bool,
 }
 
 /// Whose turn it is when a connection is given back.
-pub(super) struct Next {
+pub(super) struct NextWaiter {
     pub(super) waiter: usize,
     pub(super) ticket: u64,
-    /// If not, the connection is closed for its slot.
+    /// If not, the connection is closed for its permit.
     pub(super) can_use: bool,
 }
 
-impl<C: Poolable> Line<C> {
+impl<C: Poolable> WaitQueue<C> {
     pub(super) fn new() -> Self {
         Self {
             waiters: Slab::new(),
-            making: Queue::new(),
-            blocked: Queue::new(),
+            making: TicketQueue::new(),
+            blocked: TicketQueue::new(),
             given: VecDeque::new(),
             missing_blocked: 0,
             gifts: 0,
@@ -174,51 +174,57 @@ impl<C: Poolable> Line<C> {
         Some((head, self.waiters[head].ticket))
     }
 
-    pub(super) fn join(&mut self, ticket: u64, ask: Ask, since: Instant, place: Place) -> usize {
+    pub(super) fn join(
+        &mut self,
+        ticket: u64,
+        request: CheckoutRequest,
+        since: Instant,
+        state: QueueState,
+    ) -> usize {
         let id = self.next_id;
         self.next_id += 1;
-        let waiter = self.waiters.insert(Waiting {
+        let waiter = self.waiters.insert(WaitNode {
             links: Links::default(),
             ticket,
             id,
-            fresh: ask.reuse != Reuse::Any,
-            runtime: ask.runtime,
+            fresh: request.reuse != Reuse::Any,
+            runtime: request.runtime,
             since,
             connect_timeout: None,
-            place: Place::Left,
+            state: QueueState::Detached,
             misses: None,
             waker: None,
-            gift: Gift::EMPTY,
+            delivery: Delivery::EMPTY,
         });
-        self.line_up(waiter, place);
+        self.enqueue(waiter, state);
         waiter
     }
 
-    pub(super) fn whom(&self, waiter: usize) -> Whom {
-        Whom {
-            place: waiter,
+    pub(super) fn waiter_id(&self, waiter: usize) -> WaiterId {
+        WaiterId {
+            index: waiter,
             id: self.waiters[waiter].id,
         }
     }
 
     /// A caller whose own connect is under way has no use for what it was given, and stands in line again.
-    pub(super) fn line_up_again(&mut self, waiter: usize, ticket: u64) {
-        if !self.waiters[waiter].gift.is_empty() {
+    pub(super) fn requeue(&mut self, waiter: usize, ticket: u64) {
+        if !self.waiters[waiter].delivery.is_empty() {
             // Its connect has delivered in the meantime: that is there to be claimed, and nothing else may be given.
             return;
         }
         self.leave(waiter);
         self.waiters[waiter].ticket = ticket;
-        self.line_up(waiter, Place::Making);
+        self.enqueue(waiter, QueueState::Connecting);
     }
 
     /// The oldest caller who has a use for a connection of this runtime that is given back: to take it, or, if it cannot
-    /// use it and no slot is on its way to it, to have it closed. `coming`: how many slots are on their way.
+    /// use it and no permit is on its way to it, to have it closed. `coming`: how many permits are on their way.
     pub(super) fn next_for_connection(
         &mut self,
         runtime: Option<Id>,
         coming: usize,
-    ) -> Option<Next> {
+    ) -> Option<NextWaiter> {
         let mut blocked = self.blocked.list.head();
         for _ in 0..coming {
             let Some(key) = blocked.filter(|&key| !self.waiters[key].can_use(runtime)) else {
@@ -237,42 +243,45 @@ impl<C: Poolable> Line<C> {
             }
             (making, blocked) => making.or(blocked)?,
         };
-        let waiting = &self.waiters[waiter];
-        Some(Next {
+        let node = &self.waiters[waiter];
+        Some(NextWaiter {
             waiter,
-            ticket: waiting.ticket,
-            can_use: waiting.can_use(runtime),
+            ticket: node.ticket,
+            can_use: node.can_use(runtime),
         })
     }
 
     pub(super) fn give_connection(
         &mut self,
         waiter: usize,
-        berth: Box<Berth<C>>,
-        after: &mut After<C>,
+        pooled: Box<PooledConn<C>>,
+        deferred: &mut Deferred<C>,
     ) {
         let stood = self.leave(waiter);
-        let waiting = &mut self.waiters[waiter];
-        waiting.gift.connection = Some(berth);
-        waiting.gift.stood = stood;
-        self.given_to(waiter, after);
+        let node = &mut self.waiters[waiter];
+        node.delivery.connection = Some(pooled);
+        node.delivery.stood = stood;
+        self.given_to(waiter, deferred);
     }
 
     /// From now on it is one of those who are making.
-    pub(super) fn give_slot(&mut self, waiter: usize, slot: usize, after: &mut After<C>) {
+    pub(super) fn give_permit(&mut self, waiter: usize, permit: usize, deferred: &mut Deferred<C>) {
         self.leave(waiter);
-        let waiting = &mut self.waiters[waiter];
-        waiting.gift.slot = Some(slot);
-        if !waiting.fresh {
-            self.line_up(waiter, Place::Making);
+        let node = &mut self.waiters[waiter];
+        node.delivery.permit = Some(permit);
+        if !node.fresh {
+            self.enqueue(waiter, QueueState::Connecting);
         }
-        self.given_to(waiter, after);
+        self.given_to(waiter, deferred);
     }
 
     /// Whether this caller is still here for the connection that is made for it.
-    pub(super) fn awaits(&self, whom: Whom) -> bool {
-        let waiting = self.waiters.get(whom.place).filter(|it| it.id == whom.id);
-        waiting.is_some_and(|it| !it.gift.refused)
+    pub(super) fn awaits(&self, waiter_id: WaiterId) -> bool {
+        let node = self
+            .waiters
+            .get(waiter_id.index)
+            .filter(|it| it.id == waiter_id.id);
+        node.is_some_and(|it| !it.delivery.refused)
     }
 
     /// The connection that was made for it, in the stead of one that it has not come for. `is_shared`: others could use it,
@@ -280,43 +289,44 @@ impl<C: Poolable> Line<C> {
     pub(super) fn give_made(
         &mut self,
         waiter: usize,
-        berth: Box<Berth<C>>,
+        pooled: Box<PooledConn<C>>,
         is_shared: bool,
-        after: &mut After<C>,
-    ) -> Option<Box<Berth<C>>> {
+        deferred: &mut Deferred<C>,
+    ) -> Option<Box<PooledConn<C>>> {
         self.comes(waiter);
         self.leave(waiter);
-        let waiting = &mut self.waiters[waiter];
-        let other = waiting.gift.connection.replace(berth);
-        waiting.gift.made = true;
+        let node = &mut self.waiters[waiter];
+        let other = node.delivery.connection.replace(pooled);
+        node.delivery.made = true;
         if is_shared {
-            self.given_to(waiter, after);
+            self.given_to(waiter, deferred);
         } else {
-            after.wake(waiting.waker.take());
+            deferred.wake(node.waker.take());
         }
         other
     }
 
-    fn given_to(&mut self, waiter: usize, after: &mut After<C>) {
+    fn given_to(&mut self, waiter: usize, deferred: &mut Deferred<C>) {
         self.gifts += 1;
-        let waiting = &mut self.waiters[waiter];
-        after.wake(waiting.waker.take());
-        if mem::replace(&mut waiting.gift.unclaimed, true) {
+        let node = &mut self.waiters[waiter];
+        deferred.wake(node.waker.take());
+        if mem::replace(&mut node.delivery.unclaimed, true) {
             return;
         }
         self.forget_those_who_came();
         // As a rule only those who have not come are left. One who does not come keeps those behind it.
         if self.given.len() > 2 * self.waiters.len() + 8 {
             let waiters = &self.waiters;
-            self.given.retain(|(whom, _)| has_unclaimed(waiters, *whom));
+            self.given
+                .retain(|(waiter_id, _)| has_unclaimed(waiters, *waiter_id));
         }
-        self.given.push_back((self.whom(waiter), None));
-        after.alert();
+        self.given.push_back((self.waiter_id(waiter), None));
+        deferred.alert();
     }
 
     fn forget_those_who_came(&mut self) {
-        while let Some((whom, _)) = self.given.front()
-            && !has_unclaimed(&self.waiters, *whom)
+        while let Some((waiter_id, _)) = self.given.front()
+            && !has_unclaimed(&self.waiters, *waiter_id)
         {
             self.given.pop_front();
         }
@@ -337,54 +347,54 @@ impl<C: Poolable> Line<C> {
     }
 
     /// Takes from somebody what was seen to be unclaimed by then, if there is such a one; it misses turns from now on.
-    pub(super) fn take_back(&mut self, seen_by: Instant) -> Option<Gift<C>> {
+    pub(super) fn take_back(&mut self, seen_by: Instant) -> Option<Delivery<C>> {
         self.forget_those_who_came();
-        let &(whom, seen) = self.given.front()?;
+        let &(waiter_id, seen) = self.given.front()?;
         if seen.is_none_or(|seen| seen > seen_by) {
             return None;
         }
         self.given.pop_front();
-        let waiter = whom.place;
+        let waiter = waiter_id.index;
         self.leave(waiter);
-        let waiting = &mut self.waiters[waiter];
-        let gift = mem::replace(&mut waiting.gift, Gift::EMPTY);
-        let misses = if gift.made {
-            Missing::Made
-        } else if gift.slot.is_some() {
-            Missing::Place(Place::Blocked)
+        let node = &mut self.waiters[waiter];
+        let delivery = mem::replace(&mut node.delivery, Delivery::EMPTY);
+        let misses = if delivery.made {
+            MissedTurn::Made
+        } else if delivery.permit.is_some() {
+            MissedTurn::QueueState(QueueState::Blocked)
         } else {
-            Missing::Place(gift.stood)
+            MissedTurn::QueueState(delivery.stood)
         };
-        waiting.misses = Some(misses);
-        self.missing_blocked += usize::from(misses == Missing::Place(Place::Blocked));
-        Some(gift)
+        node.misses = Some(misses);
+        self.missing_blocked += usize::from(misses == MissedTurn::QueueState(QueueState::Blocked));
+        Some(delivery)
     }
 
     /// One who has missed turns is polled: where it stands from now on.
-    pub(super) fn comes(&mut self, waiter: usize) -> Option<Missing> {
+    pub(super) fn comes(&mut self, waiter: usize) -> Option<MissedTurn> {
         let misses = self.waiters[waiter].misses.take()?;
-        if let Missing::Place(place) = misses {
-            self.missing_blocked -= usize::from(place == Place::Blocked);
-            self.line_up(waiter, place);
+        if let MissedTurn::QueueState(state) = misses {
+            self.missing_blocked -= usize::from(state == QueueState::Blocked);
+            self.enqueue(waiter, state);
         }
         Some(misses)
     }
 
     /// What it takes when it is polled: a connection of its runtime, or none if it wants a new one.
     pub(super) fn takes(&self, waiter: usize) -> Option<Option<Id>> {
-        let waiting = &self.waiters[waiter];
-        (!waiting.fresh).then_some(waiting.runtime)
+        let node = &self.waiters[waiter];
+        (!node.fresh).then_some(node.runtime)
     }
 
     /// Somebody polls it now, and it takes what is there.
-    pub(super) fn hand(&mut self, waiter: usize, berth: Box<Berth<C>>) {
+    pub(super) fn hand(&mut self, waiter: usize, pooled: Box<PooledConn<C>>) {
         self.leave(waiter);
-        self.waiters[waiter].gift.connection = Some(berth);
+        self.waiters[waiter].delivery.connection = Some(pooled);
     }
 
     /// The connection that was made for it is another's.
     pub(super) fn lose(&mut self, waiter: usize) {
-        self.waiters[waiter].gift.lost = true;
+        self.waiters[waiter].delivery.lost = true;
     }
 
     #[cfg(test)]
@@ -393,19 +403,19 @@ impl<C: Poolable> Line<C> {
     }
 
     pub(super) fn is_blocked(&self, waiter: usize) -> bool {
-        self.waiters[waiter].place == Place::Blocked
+        self.waiters[waiter].state == QueueState::Blocked
     }
 
-    pub(super) fn refuse(&mut self, waiter: usize, after: &mut After<C>) {
-        let waiting = &mut self.waiters[waiter];
-        waiting.gift.refused = true;
-        after.wake(waiting.waker.take());
+    pub(super) fn refuse(&mut self, waiter: usize, deferred: &mut Deferred<C>) {
+        let node = &mut self.waiters[waiter];
+        node.delivery.refused = true;
+        deferred.wake(node.waker.take());
     }
 
-    pub(super) fn refuse_all(&mut self, after: &mut After<C>) {
-        for (_, waiting) in &mut self.waiters {
-            waiting.gift.refused = true;
-            after.wake(waiting.waker.take());
+    pub(super) fn refuse_all(&mut self, deferred: &mut Deferred<C>) {
+        for (_, node) in &mut self.waiters {
+            node.delivery.refused = true;
+            deferred.wake(node.waker.take());
         }
     }
 
@@ -420,21 +430,21 @@ impl<C: Poolable> Line<C> {
     }
 
     /// Tells those of the blocked whom `why` says something of, by when they joined and how long their own connects may take,
-    /// that their slots cannot be had.
+    /// that their permits cannot be had.
     pub(super) fn fail_blocked(
         &mut self,
         why: impl Fn(Instant, Option<Duration>) -> Option<Duration>,
-        after: &mut After<C>,
+        deferred: &mut Deferred<C>,
     ) {
         let mut next = self.blocked.list.head();
         while let Some(waiter) = next {
             next = List::next(&mut self.waiters, waiter);
-            let waiting = &self.waiters[waiter];
-            if let Some(waited) = why(waiting.since, waiting.connect_timeout) {
+            let node = &self.waiters[waiter];
+            if let Some(waited) = why(node.since, node.connect_timeout) {
                 self.leave(waiter);
-                let waiting = &mut self.waiters[waiter];
-                waiting.gift.stuck_for = Some(waited);
-                after.wake(waiting.waker.take());
+                let node = &mut self.waiters[waiter];
+                node.delivery.stuck_for = Some(waited);
+                deferred.wake(node.waker.take());
             }
         }
     }
@@ -444,48 +454,49 @@ impl<C: Poolable> Line<C> {
         &mut self,
         waiter: usize,
         waker: &Waker,
-        after: &mut After<C>,
-    ) -> Option<Gift<C>> {
-        let waiting = &mut self.waiters[waiter];
-        if waiting.gift.is_empty() {
-            if !waiting.waker.as_ref().is_some_and(|it| it.will_wake(waker)) {
-                after.forget(waiting.waker.replace(waker.clone()));
+        deferred: &mut Deferred<C>,
+    ) -> Option<Delivery<C>> {
+        let node = &mut self.waiters[waiter];
+        if node.delivery.is_empty() {
+            if !node.waker.as_ref().is_some_and(|it| it.will_wake(waker)) {
+                deferred.forget(node.waker.replace(waker.clone()));
             }
             return None;
         }
-        Some(mem::replace(&mut waiting.gift, Gift::EMPTY))
+        Some(mem::replace(&mut node.delivery, Delivery::EMPTY))
     }
 
     /// The waiter is gone; what it had not come for is the caller's to pass on.
-    pub(super) fn abandon(&mut self, waiter: usize, after: &mut After<C>) -> Gift<C> {
+    pub(super) fn abandon(&mut self, waiter: usize, deferred: &mut Deferred<C>) -> Delivery<C> {
         self.leave(waiter);
-        let Waiting {
-            gift,
+        let WaitNode {
+            delivery,
             waker,
             misses,
             ..
         } = self.waiters.remove(waiter);
-        self.missing_blocked -= usize::from(misses == Some(Missing::Place(Place::Blocked)));
-        after.forget(waker);
-        gift
+        self.missing_blocked -=
+            usize::from(misses == Some(MissedTurn::QueueState(QueueState::Blocked)));
+        deferred.forget(waker);
+        delivery
     }
 
-    fn line_up(&mut self, waiter: usize, place: Place) {
-        self.waiters[waiter].place = place;
-        match place {
-            Place::Making => self.making.insert(&mut self.waiters, waiter),
-            Place::Blocked => self.blocked.insert(&mut self.waiters, waiter),
-            Place::Left => {}
+    fn enqueue(&mut self, waiter: usize, state: QueueState) {
+        self.waiters[waiter].state = state;
+        match state {
+            QueueState::Connecting => self.making.insert(&mut self.waiters, waiter),
+            QueueState::Blocked => self.blocked.insert(&mut self.waiters, waiter),
+            QueueState::Detached => {}
         }
     }
 
     /// Says where it stood.
-    fn leave(&mut self, waiter: usize) -> Place {
-        let stood = mem::replace(&mut self.waiters[waiter].place, Place::Left);
+    fn leave(&mut self, waiter: usize) -> QueueState {
+        let stood = mem::replace(&mut self.waiters[waiter].state, QueueState::Detached);
         match stood {
-            Place::Making => self.making.remove(&mut self.waiters, waiter),
-            Place::Blocked => self.blocked.remove(&mut self.waiters, waiter),
-            Place::Left => {}
+            QueueState::Connecting => self.making.remove(&mut self.waiters, waiter),
+            QueueState::Blocked => self.blocked.remove(&mut self.waiters, waiter),
+            QueueState::Detached => {}
         }
         stood
     }
@@ -497,7 +508,7 @@ impl<C: Poolable> Line<C> {
     }
 }
 
-impl Queue {
+impl TicketQueue {
     const fn new() -> Self {
         Self {
             list: List::new(),
@@ -506,7 +517,7 @@ impl Queue {
     }
 
     /// Behind the last of its kind or, having waited in the other queue, a step or two before it.
-    fn insert<C>(&mut self, waiters: &mut Slab<Waiting<C>>, waiter: usize) {
+    fn insert<C>(&mut self, waiters: &mut Slab<WaitNode<C>>, waiter: usize) {
         let ticket = waiters[waiter].ticket;
         let urgent = ticket & LATER == 0;
         let mut before = if urgent {
@@ -532,7 +543,7 @@ impl Queue {
         self.list.insert_after(waiters, before, waiter);
     }
 
-    fn remove<C>(&mut self, waiters: &mut Slab<Waiting<C>>, waiter: usize) {
+    fn remove<C>(&mut self, waiters: &mut Slab<WaitNode<C>>, waiter: usize) {
         if self.last_urgent == Some(waiter) {
             // Before an urgent one stand urgent ones only.
             self.last_urgent = List::prev(waiters, waiter);
@@ -541,21 +552,21 @@ impl Queue {
     }
 }
 
-impl<C> Gift<C> {
+impl<C> Delivery<C> {
     const EMPTY: Self = Self {
         connection: None,
-        slot: None,
+        permit: None,
         refused: false,
         made: false,
         lost: false,
         stuck_for: None,
-        stood: Place::Left,
+        stood: QueueState::Detached,
         unclaimed: false,
     };
 
     fn is_empty(&self) -> bool {
         self.connection.is_none()
-            && self.slot.is_none()
+            && self.permit.is_none()
             && !self.refused
             && !self.lost
             && self.stuck_for.is_none()
@@ -563,18 +574,20 @@ impl<C> Gift<C> {
 }
 
 /// Whether it is still here, and has not come for what it was given.
-fn has_unclaimed<C>(waiters: &Slab<Waiting<C>>, whom: Whom) -> bool {
-    let waiting = waiters.get(whom.place).filter(|it| it.id == whom.id);
-    waiting.is_some_and(|it| it.gift.unclaimed && !it.gift.refused)
+fn has_unclaimed<C>(waiters: &Slab<WaitNode<C>>, waiter_id: WaiterId) -> bool {
+    let node = waiters
+        .get(waiter_id.index)
+        .filter(|it| it.id == waiter_id.id);
+    node.is_some_and(|it| it.delivery.unclaimed && !it.delivery.refused)
 }
 
-impl<C> Waiting<C> {
+impl<C> WaitNode<C> {
     fn can_use(&self, runtime: Option<Id>) -> bool {
         !self.fresh && self.runtime == runtime
     }
 }
 
-impl<C> Linked for Waiting<C> {
+impl<C> Linked for WaitNode<C> {
     fn links(&mut self) -> &mut Links {
         &mut self.links
     }

@@ -7,27 +7,27 @@ use std::time::Duration;
 use tokio::runtime::Id;
 
 use crate::connection::poolable::Poolable;
-use crate::pool::key_pool::HostPool;
-use crate::pool::permit::Slot;
-use crate::pool::pooled_conn::{Berth, Spoiled};
-use crate::pool::wait_queue::Whom;
+use crate::pool::key_pool::KeyPool;
+use crate::pool::permit::ConnPermit;
+use crate::pool::pooled_conn::{PooledConn, Rejected};
+use crate::pool::wait_queue::WaiterId;
 
 /// A place in line. Dropping it leaves the line at once, and passes on what was given to it and not come for.
 pub(crate) struct Waiter<C: Poolable> {
-    home: Arc<HostPool<C>>,
-    place: usize,
+    key_pool: Arc<KeyPool<C>>,
+    index: usize,
     /// The runtime that looks for what is overdue, while this caller is blocked.
     looks: Mutex<Option<Id>>,
 }
 
 /// What a waiter is given.
-pub(crate) enum Turn<C: Poolable> {
+pub(crate) enum WaitOutcome<C: Poolable> {
     /// A connection that another caller gave back.
-    Connection(Box<Berth<C>>),
+    Connection(Box<PooledConn<C>>),
     /// The connection that was made for it.
-    Made(Box<Berth<C>>),
+    Made(Box<PooledConn<C>>),
     /// The right to make one.
-    Make(Slot<C>),
+    Make(ConnPermit<C>),
     /// The agent is destroyed.
     Refused,
     /// The connection that was made for it went to another, since it did not come for it.
@@ -37,20 +37,20 @@ pub(crate) enum Turn<C: Poolable> {
 }
 
 impl<C: Poolable> Waiter<C> {
-    pub(super) fn new(home: Arc<HostPool<C>>, place: usize) -> Self {
+    pub(super) fn new(key_pool: Arc<KeyPool<C>>, index: usize) -> Self {
         Self {
-            home,
-            place,
+            key_pool,
+            index,
             looks: Mutex::new(None),
         }
     }
 
-    pub(crate) fn poll_turn(&self, cx: &Context<'_>) -> Poll<Turn<C>> {
-        let mut gift = match self.home.collect(self.place, cx.waker()) {
-            Ok(gift) => gift,
+    pub(crate) fn poll_outcome(&self, cx: &Context<'_>) -> Poll<WaitOutcome<C>> {
+        let mut delivery = match self.key_pool.collect(self.index, cx.waker()) {
+            Ok(delivery) => delivery,
             Err(is_blocked) => {
                 if is_blocked {
-                    let from_here = || self.home.pool().look_from_here();
+                    let from_here = || self.key_pool.pool().look_from_here();
                     let mut looks = self.looks();
                     *looks = looks.or_else(from_here);
                 }
@@ -58,55 +58,57 @@ impl<C: Poolable> Waiter<C> {
             }
         };
         self.look_no_more();
-        // A slot that is not needed passes on when it is dropped.
-        let slot = gift
-            .slot
+        // A permit that is not needed passes on when it is dropped.
+        let permit = delivery
+            .permit
             .take()
-            .map(|slot| Slot::new(self.home.clone(), slot));
-        let connection = gift.connection.take();
-        Poll::Ready(match (connection, slot) {
-            (connection, _) if gift.refused => {
-                if let Some(berth) = connection {
-                    self.home.put(berth);
+            .map(|permit| ConnPermit::new(self.key_pool.clone(), permit));
+        let connection = delivery.connection.take();
+        Poll::Ready(match (connection, permit) {
+            (connection, _) if delivery.refused => {
+                if let Some(pooled) = connection {
+                    self.key_pool.put(pooled);
                 }
-                Turn::Refused
+                WaitOutcome::Refused
             }
-            (Some(mut berth), _) => {
-                berth.set_home(self.home.clone());
-                if gift.made {
-                    Turn::Made(berth)
+            (Some(mut pooled), _) => {
+                pooled.set_key_pool(self.key_pool.clone());
+                if delivery.made {
+                    WaitOutcome::Made(pooled)
                 } else {
-                    Turn::Connection(berth)
+                    WaitOutcome::Connection(pooled)
                 }
             }
-            (None, Some(slot)) => Turn::Make(slot),
-            (None, None) => gift.stuck_for.map_or(Turn::Lost, Turn::Stuck),
+            (None, Some(permit)) => WaitOutcome::Make(permit),
+            (None, None) => delivery
+                .stuck_for
+                .map_or(WaitOutcome::Lost, WaitOutcome::Stuck),
         })
     }
 
     /// The caller in this place, for whom a connection is made.
-    pub(crate) fn whom(&self) -> Whom {
-        self.home.whom(self.place)
+    pub(crate) fn waiter_id(&self) -> WaiterId {
+        self.key_pool.waiter_id(self.index)
     }
 
     /// How long its own connect may take, where that is not the pool's limit.
     pub(crate) fn set_connect_timeout(&self, limit: Duration) {
-        self.home.set_connect_timeout(self.place, limit);
+        self.key_pool.set_connect_timeout(self.index, limit);
     }
 
     /// It has no use for what it was given, and its own connect goes on: back in line.
-    pub(crate) fn line_up_again(&self, spoiled: Spoiled<C>) {
-        self.home.line_up_again(self.place, spoiled);
+    pub(crate) fn requeue(&self, rejected: Rejected<C>) {
+        self.key_pool.requeue(self.index, rejected);
     }
 
     #[cfg(test)]
     pub(super) fn misses(&self) -> bool {
-        self.home.lock().line().misses(self.place)
+        self.key_pool.lock().queue().misses(self.index)
     }
 
     fn look_no_more(&self) {
         if let Some(runtime) = self.looks().take() {
-            self.home.pool().look_no_more(runtime);
+            self.key_pool.pool().look_no_more(runtime);
         }
     }
 }
@@ -120,12 +122,12 @@ impl<C: Poolable> Waiter<C> {
 impl<C: Poolable> Drop for Waiter<C> {
     fn drop(&mut self) {
         self.look_no_more();
-        let gift = self.home.abandon(self.place);
-        if let Some(slot) = gift.slot {
-            drop(Slot::new(self.home.clone(), slot));
+        let delivery = self.key_pool.abandon(self.index);
+        if let Some(permit) = delivery.permit {
+            drop(ConnPermit::new(self.key_pool.clone(), permit));
         }
-        if let Some(berth) = gift.connection {
-            self.home.put(berth);
+        if let Some(pooled) = delivery.connection {
+            self.key_pool.put(pooled);
         }
     }
 }

@@ -10,7 +10,7 @@
 //! What a `Client` does beside pooling does not happen then: redirects, cookies, decompression, proxies, timeouts,
 //! default headers. The guide "from reqwest" shows what gives each of them back.
 //!
-//! With a `Client` that keeps its pool, [`ObserveLayer`](crate::ObserveLayer) as its `connector_layer` counts connects;
+//! With a `Client` that keeps its pool, [`CountConnectsLayer`](crate::CountConnectsLayer) as its `connector_layer` counts connects;
 //! nothing more can be seen from there.
 
 mod layer;

@@ -3,17 +3,17 @@
 use std::ops::Range;
 
 /// Where host and port are in an authority.
-pub(crate) struct Place<'a> {
+pub(crate) struct HostPort<'a> {
     /// Without brackets.
     pub(crate) host: Range<usize>,
     /// `Err`: what stands in its place is none.
     pub(crate) port: Result<Option<u16>, &'a str>,
 }
 
-impl<'a> Place<'a> {
+impl<'a> HostPort<'a> {
     /// From behind: almost always a port, and a host that has no colon and no user information before it.
     #[inline]
-    pub(crate) fn of(authority: &'a str) -> Self {
+    pub(crate) fn parse(authority: &'a str) -> Self {
         let bytes = authority.as_bytes();
         let mut start = bytes.len();
         let (mut port, mut unit) = (0, 1);
@@ -144,12 +144,12 @@ mod tests {
             ("12345", "12345", None),
             ("1234567:12345", "1234567", Some(12345)),
         ] {
-            let place = Place::of(authority);
+            let place = HostPort::parse(authority);
             assert_eq!(&authority[place.host], host, "{authority}");
             assert_eq!(place.port, Ok(port), "{authority}");
         }
         for (authority, port) in [("h:65536", "65536"), ("h:1234567", "1234567")] {
-            assert_eq!(Place::of(authority).port, Err(port), "{authority}");
+            assert_eq!(HostPort::parse(authority).port, Err(port), "{authority}");
         }
     }
 }

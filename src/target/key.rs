@@ -40,7 +40,7 @@ pub struct KeyRef<'a> {
 impl<'a> KeyRef<'a> {
     /// Of parts that are known: no brackets, and a port.
     #[inline]
-    pub(crate) fn of_parts(
+    pub(crate) fn from_parts(
         scheme: &'a str,
         host: &'a str,
         port: u16,
@@ -148,7 +148,7 @@ fn folded(chunk: [u8; 8]) -> u64 {
     u64::from_le_bytes(chunk) | 0x2020_2020_2020_2020
 }
 
-/// What makes connections interchangeable, kept: the name of a host pool.
+/// What makes connections interchangeable, kept: the name of a key pool.
 ///
 /// Prints as Node's Agent names its pools, `host:port:localAddress:family:socketPath` without what is not set (with the
 /// scheme before it where it is not `http`, and the partition behind it where there is one). Cloning shares.

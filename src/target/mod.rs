@@ -19,7 +19,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use tokio::time::Instant;
 
 use crate::error::{Error, Kind, TargetError};
-use crate::target::authority::Place;
+use crate::target::authority::HostPort;
 use crate::target::extensions::Partition;
 use crate::target::key::{Key, KeyRef};
 #[cfg(feature = "proxy")]
@@ -59,12 +59,12 @@ pub trait Target {
 
     /// Whether this is a second try of what was already served once, and so goes to the head of the line.
     #[inline]
-    fn is_returning(&self) -> bool {
+    fn is_retry(&self) -> bool {
         false
     }
 
     /// When this caller began to wait, if it has waited before: its whole wait is measured by one clock, and
-    /// [`Limits::checkout_timeout`](crate::Limits::checkout_timeout) limits all of it.
+    /// [`PoolConfig::checkout_timeout`](crate::PoolConfig::checkout_timeout) limits all of it.
     #[inline]
     fn waiting_since(&self) -> Option<Instant> {
         None
@@ -79,7 +79,7 @@ impl Target for Uri {
         let Some(authority) = self.authority().map(Authority::as_str) else {
             return KeyRef::new(scheme, "", None);
         };
-        let Place { host, port } = Place::of(authority);
+        let HostPort { host, port } = HostPort::parse(authority);
         KeyRef::new(scheme, &authority[host], port.ok().flatten())
     }
 }
@@ -128,7 +128,7 @@ pub struct Destination {
     secured: bool,
     read_by_proxy: bool,
     reuse: Reuse,
-    returning: bool,
+    is_retry: bool,
     /// In a box: most requests say nothing, and every one is moved.
     terms: Option<Box<Terms>>,
 }
@@ -149,7 +149,7 @@ impl Origin {
                 None => TargetError::NoScheme,
             });
         };
-        let Place { host, port } = Place::of(authority.as_str());
+        let HostPort { host, port } = HostPort::parse(authority.as_str());
         if host.is_empty() {
             return Err(TargetError::NoHost);
         }
@@ -212,7 +212,7 @@ impl Destination {
             secured: false,
             read_by_proxy: false,
             reuse: Reuse::Any,
-            returning: false,
+            is_retry: false,
             terms: None,
         }
     }
@@ -241,13 +241,13 @@ impl Destination {
 
     /// It had a connection that did not take its request.
     #[inline]
-    pub(crate) fn return_to_line(&mut self) {
-        self.returning = true;
+    pub(crate) fn return_to_queue(&mut self) {
+        self.is_retry = true;
     }
 
     /// A caller waits in line for it, from now on at the latest.
     #[cold]
-    pub(crate) fn begin_to_wait(&mut self) {
+    pub(crate) fn start_waiting(&mut self) {
         let since = &mut self.terms().waiting_since;
         if since.is_none() {
             *since = Some(Instant::now());
@@ -301,7 +301,7 @@ impl Destination {
 
     /// Whether the caller wrote a port into the URI.
     pub(crate) fn has_port(&self) -> bool {
-        matches!(Place::of(self.authority().as_str()).port, Ok(Some(_)))
+        matches!(HostPort::parse(self.authority().as_str()).port, Ok(Some(_)))
     }
 
     /// Has the connector look up a second host before it connects to this one.
@@ -361,7 +361,7 @@ impl Target for Destination {
     fn key(&self) -> KeyRef<'_> {
         let host = usize::from(self.host.start)..usize::from(self.host.end);
         let terms = self.terms.as_deref();
-        KeyRef::of_parts(
+        KeyRef::from_parts(
             if self.https { key::HTTPS } else { key::HTTP },
             &self.authority().as_str()[host],
             self.port,
@@ -383,8 +383,8 @@ impl Target for Destination {
     }
 
     #[inline]
-    fn is_returning(&self) -> bool {
-        self.returning
+    fn is_retry(&self) -> bool {
+        self.is_retry
     }
 
     #[inline]

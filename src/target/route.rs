@@ -159,7 +159,7 @@ impl Route {
         self.0.tls.as_ref()
     }
 
-    /// The proxy to connect through; see [`Proxied`](crate::connect::Proxied). The other things that a route says are said
+    /// The proxy to connect through; see [`ProxyConnector`](crate::connect::ProxyConnector). The other things that a route says are said
     /// of the connection to it.
     ///
     /// ```

@@ -10,7 +10,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 use tower_keep_alive::connect::TcpConnector;
 use tower_keep_alive::{
-    AgentHandle, Cause, ConnectionInfo, KeepAliveLayer, Key, OneShot, Partition, Scheduling, Target,
+    AgentHandle, CloseReason, ConnectionInfo, KeepAliveLayer, Key, OneShot, Partition, Scheduling,
+    Target,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -48,7 +49,7 @@ async fn node_01_by_default_connections_are_unlimited_and_256_are_kept() {
     eventually("all are given back", || handle.status().open() == 256).await;
     let status = handle.status();
     assert_eq!(idle(&handle), 256);
-    assert_eq!(status.closes[&Cause::Surplus], 44);
+    assert_eq!(status.closes[&CloseReason::Surplus], 44);
     at_rest(&handle).await;
 }
 
@@ -110,7 +111,7 @@ async fn node_03_zero_max_idle_per_host_keeps_none() {
         eventually("it is closed", || handle.status().open() == 0).await;
     }
     assert_eq!(server.accepted(), 3);
-    assert_eq!(handle.status().closes[&Cause::Surplus], 3);
+    assert_eq!(handle.status().closes[&CloseReason::Surplus], 3);
     at_rest(&handle).await;
 }
 
@@ -124,7 +125,7 @@ async fn node_03_zero_max_idle_keeps_none() {
         eventually("it is closed", || handle.status().open() == 0).await;
     }
     assert_eq!(server.accepted(), 3);
-    assert_eq!(handle.status().closes[&Cause::Surplus], 3);
+    assert_eq!(handle.status().closes[&CloseReason::Surplus], 3);
     at_rest(&handle).await;
 }
 
@@ -138,7 +139,7 @@ async fn node_03_zero_idle_timeout_keeps_none() {
         eventually("it is closed", || handle.status().open() == 0).await;
     }
     assert_eq!(server.accepted(), 3);
-    assert_eq!(handle.status().closes[&Cause::Idle], 3);
+    assert_eq!(handle.status().closes[&CloseReason::Idle], 3);
     at_rest(&handle).await;
 }
 
@@ -209,7 +210,7 @@ async fn kept_for(layer: KeepAliveLayer<http_body_util::Full<bytes::Bytes>>, exp
         settle().await;
     }
     assert_eq!(idle(&handle), 0, "it is not kept after {expected:?}");
-    assert_eq!(handle.status().closes[&Cause::Idle], 1);
+    assert_eq!(handle.status().closes[&CloseReason::Idle], 1);
     at_rest(&handle).await;
 }
 

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tower_keep_alive::connect::TcpConnector;
-use tower_keep_alive::{AgentHandle, Cause, KeepAliveLayer, Key, KeyRef, Partition, Target};
+use tower_keep_alive::{AgentHandle, CloseReason, KeepAliveLayer, Key, KeyRef, Partition, Target};
 use tower_layer::Layer;
 
 fn idle(handle: &AgentHandle) -> usize {
@@ -249,7 +249,7 @@ async fn node_21_a_connection_leaves_by_the_key_that_it_came_by() {
     eventually("it is closed", || handle.status().open() == 0).await;
     let status = handle.status();
     assert!(status.idle.is_empty() && status.active.is_empty() && status.pending.is_empty());
-    assert_eq!(status.closes[&Cause::Shutdown], 1);
+    assert_eq!(status.closes[&CloseReason::Shutdown], 1);
     assert_eq!(connector.alive(), 0);
     at_rest(&handle).await;
 }

@@ -266,7 +266,7 @@ mod unix {
     use http::Uri;
     use http_body_util::Full;
     use tower_keep_alive::connect::UnixConnector;
-    use tower_keep_alive::{AgentHandle, Cause, Error, KeepAlive, KeepAliveLayer, Route};
+    use tower_keep_alive::{AgentHandle, CloseReason, Error, KeepAlive, KeepAliveLayer, Route};
 
     use tower_service::Service;
 
@@ -405,7 +405,7 @@ mod unix {
             assert!(io_error(&error).raw_os_error().is_some());
             let text = error.to_string();
             assert!(text.contains(path.to_str().unwrap()), "{text}");
-            assert_eq!(handle.status().closes[&Cause::Connect], 1);
+            assert_eq!(handle.status().closes[&CloseReason::Connect], 1);
         }
         std::fs::remove_file(path).unwrap();
     }

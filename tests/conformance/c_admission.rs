@@ -18,8 +18,8 @@ use tower::util::MapResponseLayer;
 use tower::{Service, ServiceBuilder};
 use tower_keep_alive::connect::UriConnector;
 use tower_keep_alive::{
-    AgentHandle, Body, Cause, CheckinLayer, CheckoutLayer, Error, ExchangeLayer, HandshakeLayer,
-    Http1Connection, KeepAliveLayer, Limits, Scheduling, TimeoutKind,
+    AgentHandle, Body, CheckinLayer, CheckoutLayer, CloseReason, Error, ExchangeLayer,
+    HandshakeLayer, Http1Connection, KeepAliveLayer, PoolConfig, Scheduling, TimeoutKind,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -342,7 +342,7 @@ async fn node_27_an_idle_connection_of_another_origin_makes_room_at_once() {
     }
     assert_eq!(Instant::now(), start, "nobody waited");
     assert_eq!((connector.made(), connector.max_alive()), (3, 1));
-    assert_eq!(handle.status().closes[&Cause::Room], 2);
+    assert_eq!(handle.status().closes[&CloseReason::Room], 2);
     at_rest(&handle).await;
 }
 
@@ -364,7 +364,7 @@ async fn node_27_the_least_recently_used_makes_room() {
     let kept: Vec<_> = status.idle.keys().map(|key| key.host()).collect();
     assert_eq!(kept, ["a.test", "c.test", "d.test"]);
     assert_eq!(server.accepted(), 4);
-    assert_eq!(status.closes[&Cause::Room], 1);
+    assert_eq!(status.closes[&CloseReason::Room], 1);
     at_rest(&handle).await;
 }
 
@@ -704,8 +704,9 @@ async fn callers_seen(closes: bool) -> Vec<(&'static str, Option<&'static str>)>
     .await;
     let seen = Sightings::default();
     let (on_connect, on_checkout) = (seen.clone(), seen.clone());
-    let checkout =
-        CheckoutLayer::<Http1Connection<Noting>>::new(Limits::new().max_connections_per_host(1));
+    let checkout = CheckoutLayer::<Http1Connection<Noting>>::new(
+        PoolConfig::new().max_connections_per_host(1),
+    );
     let handle = checkout.handle();
     let client = ServiceBuilder::new()
         .layer(ExchangeLayer::new())

@@ -18,9 +18,9 @@ use tower::make::MakeConnection;
 use tower::util::MapResponseLayer;
 use tower::{Service, ServiceBuilder};
 use tower_keep_alive::{
-    AgentHandle, Body, BoxError, Cause, CheckinLayer, CheckoutLayer, Destination, Error,
+    AgentHandle, Body, BoxError, CheckinLayer, CheckoutLayer, CloseReason, Destination, Error,
     ExchangeLayer, HandshakeLayer, Http1Connection, IdleEvictionLayer, KeepAliveLayer, Lease,
-    Limits, Poolable,
+    PoolConfig, Poolable,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -136,7 +136,7 @@ async fn node_35_an_upload_that_is_never_drained_costs_its_connection() {
     assert!(!second.info.is_reused());
     assert_ne!(second.info.id(), first.info.id());
     assert_eq!((connector.made(), connector.max_alive()), (2, 1));
-    assert_eq!(handle.status().closes[&Cause::Abandoned], 1);
+    assert_eq!(handle.status().closes[&CloseReason::Abandoned], 1);
     at_rest(&handle).await;
 }
 
@@ -371,7 +371,7 @@ async fn node_42_with_no_place_for_idle_ones_connections_are_still_handed_over()
     let (reused, made, handle) = one_at_a_time(&server, layer, 4).await;
     assert_eq!(reused, [false, true, true, true]);
     assert_eq!(made, 1);
-    assert_eq!(handle.status().closes[&Cause::Surplus], 1);
+    assert_eq!(handle.status().closes[&CloseReason::Surplus], 1);
     at_rest(&handle).await;
 }
 
@@ -389,7 +389,7 @@ async fn node_42_a_hand_over_heeds_the_servers_hint() {
     let (reused, made, handle) = one_at_a_time(&server, KeepAliveLayer::new(), 4).await;
     assert_eq!(reused, [false; 4], "a second is within the margin");
     assert_eq!(made, 4);
-    assert_eq!(handle.status().closes[&Cause::Idle], 4);
+    assert_eq!(handle.status().closes[&CloseReason::Idle], 4);
     at_rest(&handle).await;
 }
 
@@ -416,7 +416,7 @@ async fn node_42_a_hand_over_heeds_the_ttl() {
     let (reused, made, handle) = one_at_a_time(&server, layer, 4).await;
     assert_eq!(reused, [false, true, false, true]);
     assert_eq!(made, 2);
-    assert_eq!(handle.status().closes[&Cause::Age], 2);
+    assert_eq!(handle.status().closes[&CloseReason::Age], 2);
     at_rest(&handle).await;
 }
 
@@ -427,7 +427,7 @@ async fn node_42_a_hand_over_heeds_max_uses() {
     let (reused, made, handle) = one_at_a_time(&server, layer, 4).await;
     assert_eq!(reused, [false, true, false, true]);
     assert_eq!(made, 2);
-    assert_eq!(handle.status().closes[&Cause::Uses], 2);
+    assert_eq!(handle.status().closes[&CloseReason::Uses], 2);
     at_rest(&handle).await;
 }
 
@@ -519,7 +519,7 @@ async fn node_44_the_one_given_back_beyond_max_free_is_closed() {
     assert_ne!(second.info.id(), first.info.id());
     assert_eq!(third.info.id(), first.info.id());
     assert_eq!(server.accepted(), 2);
-    assert_eq!(handle.status().closes[&Cause::Surplus], 1);
+    assert_eq!(handle.status().closes[&CloseReason::Surplus], 1);
     at_rest(&handle).await;
 }
 
@@ -556,7 +556,7 @@ async fn node_45_the_worked_numbers() {
     }
     assert_eq!((server.accepted(), server.requests()), (8, 20));
     assert_eq!(connector.max_alive(), 5);
-    assert_eq!(handle.status().closes[&Cause::Surplus], 6);
+    assert_eq!(handle.status().closes[&CloseReason::Surplus], 6);
     at_rest(&handle).await;
 }
 
@@ -588,7 +588,7 @@ async fn node_46_equal_limits_keep_all() {
 
 /// The stack by hand, with a layer of the user's own that sees each lease before its exchange.
 fn with_policy<M, P>(
-    limits: Limits,
+    limits: PoolConfig,
     policy: P,
     connector: M,
 ) -> (
@@ -622,7 +622,9 @@ where
 async fn node_42_a_pool_without_keep_alive_hands_nothing_over() {
     let server = Server::in_memory(script::ok);
     let connector = CountingConnector::new(server.connector());
-    let limits = Limits::new().max_connections_per_host(1).keep_alive(false);
+    let limits = PoolConfig::new()
+        .max_connections_per_host(1)
+        .keep_alive(false);
     let (client, handle) = with_policy(limits, |_| {}, connector.clone());
     for answer in join_all((0..4).map(|_| fetch(&client, server.url("/")))).await {
         assert!(!answer.unwrap().info.is_reused());
@@ -630,7 +632,7 @@ async fn node_42_a_pool_without_keep_alive_hands_nothing_over() {
     settle().await;
     assert_eq!((connector.made(), connector.max_alive()), (4, 1));
     assert_eq!(server.accepted(), 4);
-    assert_eq!(handle.status().closes[&Cause::Final], 4);
+    assert_eq!(handle.status().closes[&CloseReason::Final], 4);
     at_rest(&handle).await;
 }
 
@@ -640,10 +642,10 @@ async fn node_47_a_layer_of_ones_own_can_refuse_to_keep() {
     let server = Server::in_memory(script::ok);
     let refusals = Arc::new(Mutex::new([true, false, true].into_iter()));
     let (client, handle) = with_policy(
-        Limits::new(),
+        PoolConfig::new(),
         move |lease| {
             if refusals.lock().unwrap().next().unwrap() {
-                lease.lifespan_mut().end(Cause::Surplus);
+                lease.lifespan_mut().end(CloseReason::Surplus);
             }
         },
         server.connector(),
@@ -660,7 +662,7 @@ async fn node_47_a_layer_of_ones_own_can_refuse_to_keep() {
     assert_ne!(refused.info.id(), kept.info.id());
     assert_eq!(reused.info.id(), kept.info.id());
     assert_eq!(server.accepted(), 2);
-    assert_eq!(handle.status().closes[&Cause::Surplus], 2);
+    assert_eq!(handle.status().closes[&CloseReason::Surplus], 2);
     at_rest(&handle).await;
 }
 
@@ -669,7 +671,7 @@ async fn node_47_a_layer_of_ones_own_can_only_shorten_the_time_idle() {
     for (own, expected) in [(30, 30), (60, 50)] {
         let server = Server::in_memory(script::ok);
         let (client, handle) = with_policy(
-            Limits::new(),
+            PoolConfig::new(),
             move |lease| lease.lifespan_mut().limit_idle(Duration::from_millis(own)),
             server.connector(),
         );
@@ -682,7 +684,7 @@ async fn node_47_a_layer_of_ones_own_can_only_shorten_the_time_idle() {
         settle().await;
         assert_eq!(idle(&handle), 0, "{own}");
         assert_eq!(server.accepted(), 1);
-        assert_eq!(handle.status().closes[&Cause::Idle], 1);
+        assert_eq!(handle.status().closes[&CloseReason::Idle], 1);
         at_rest(&handle).await;
     }
 }
@@ -696,7 +698,7 @@ async fn node_48_a_layer_of_ones_own_is_told_of_every_reuse() {
     let uses = Arc::new(Mutex::new(Vec::new()));
     let seen = uses.clone();
     let (client, handle) = with_policy(
-        Limits::new().max_connections_per_host(1),
+        PoolConfig::new().max_connections_per_host(1),
         move |lease| {
             let lifespan = Poolable::lifespan(lease);
             let mut seen = seen.lock().unwrap();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tower_keep_alive::{Cause, KeepAliveLayer};
+use tower_keep_alive::{CloseReason, KeepAliveLayer};
 
 use crate::support::agent::{agent, agent_over, agent_paused, at_rest, fetch, get, read, send};
 use crate::support::{CountingConnector, Gate, Server, Sockets, eventually, settle};
@@ -17,7 +17,7 @@ async fn node_49_a_close_leaves_nothing_behind() {
     eventually("all are closed", || handle.status().open() == 0).await;
     let status = handle.status();
     assert!(status.idle.is_empty() && status.active.is_empty() && status.pending.is_empty());
-    assert_eq!(status.closes, [(Cause::Final, 3)].into());
+    assert_eq!(status.closes, [(CloseReason::Final, 3)].into());
     assert_eq!(server.accepted(), 3);
     at_rest(&handle).await;
 }
@@ -30,7 +30,7 @@ async fn node_49_whoever_closes_an_idle_connection_its_key_goes() {
     assert_eq!(handle.status().idle.len(), 1);
     handle.close_idle();
     eventually("the key is gone", || handle.status().open() == 0).await;
-    assert_eq!(handle.status().closes, [(Cause::Shutdown, 1)].into());
+    assert_eq!(handle.status().closes, [(CloseReason::Shutdown, 1)].into());
     eventually("the server sees it", || server.open() == 0).await;
     at_rest(&handle).await;
 }
@@ -88,7 +88,7 @@ async fn node_51_a_removal_makes_room_once() {
     eventually("all are closed", || counting.alive() == 0).await;
     assert_eq!((counting.made(), counting.max_alive()), (6, 2));
     eventually("and counted", || handle.status().closed == 6).await;
-    assert_eq!(handle.status().closes, [(Cause::Abandoned, 6)].into());
+    assert_eq!(handle.status().closes, [(CloseReason::Abandoned, 6)].into());
     at_rest(&handle).await;
 }
 
@@ -254,7 +254,7 @@ async fn node_54_an_abort_in_flight_serves_the_next_on_a_new_connection() {
     assert!(!answer.info.is_reused());
     assert_eq!(server.heads()[1].connection, 1);
     assert_eq!((counting.made(), counting.max_alive()), (2, 1));
-    assert_eq!(handle.status().closes, [(Cause::Abandoned, 1)].into());
+    assert_eq!(handle.status().closes, [(CloseReason::Abandoned, 1)].into());
     at_rest(&handle).await;
 }
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use tower_keep_alive::{Cause, Clock, KeepAliveLayer, Moment};
+use tower_keep_alive::{Clock, CloseReason, KeepAliveLayer, Moment};
 
 use crate::support::agent::{agent, agent_over, agent_paused, at_rest, fetch, get, read};
 use crate::support::{Gate, Server, alive_tasks, eventually, not_over_unix, script, settle};
@@ -27,7 +27,7 @@ async fn node_55_a_fin_while_idle_removes_it_at_once() {
     assert_ne!(first.info.id(), second.info.id());
     assert_eq!(server.accepted(), 2);
     let status = handle.status();
-    assert_eq!(status.closes, [(Cause::Peer, 1)].into());
+    assert_eq!(status.closes, [(CloseReason::Peer, 1)].into());
     assert_eq!((status.errors, status.stale), (0, 0));
     at_rest(&handle).await;
 }
@@ -68,7 +68,7 @@ async fn node_56_an_error_while_idle_is_nobodys() {
     );
     assert_eq!(server.accepted(), 2);
     let status = handle.status();
-    assert_eq!(status.closes, [(Cause::Error, 1)].into());
+    assert_eq!(status.closes, [(CloseReason::Error, 1)].into());
     assert_eq!((status.closed, status.errors, status.requests), (1, 1, 2));
     at_rest(&handle).await;
 }
@@ -89,7 +89,7 @@ async fn node_57_one_whose_time_is_up_is_not_taken_even_in_that_instant() {
     settle().await;
     assert_eq!(server.accepted(), 2);
     let status = handle.status();
-    assert_eq!(status.closes, [(Cause::Idle, 1)].into());
+    assert_eq!(status.closes, [(CloseReason::Idle, 1)].into());
     assert_eq!((status.timeouts, status.errors), (1, 0));
     at_rest(&handle).await;
 }
@@ -125,7 +125,7 @@ async fn node_58_stray_bytes_while_idle_are_never_an_answer() {
     assert_eq!(answer.body, "ok");
     assert!(!answer.info.is_reused());
     assert_eq!(server.accepted(), 2);
-    assert_eq!(handle.status().closes, [(Cause::Error, 1)].into());
+    assert_eq!(handle.status().closes, [(CloseReason::Error, 1)].into());
     at_rest(&handle).await;
 }
 
@@ -284,7 +284,7 @@ async fn node_60_nothing_outlives_the_service() {
     eventually("its connection is closed", || server.open() == 0).await;
     // The server's script for the connection is gone with it.
     eventually("its tasks have ended", || alive_tasks() == before).await;
-    assert_eq!(handle.status().closes, [(Cause::Shutdown, 1)].into());
+    assert_eq!(handle.status().closes, [(CloseReason::Shutdown, 1)].into());
     at_rest(&handle).await;
 }
 
@@ -333,6 +333,6 @@ async fn node_61_the_instant_decides_at_the_pick() {
     assert!(!third.info.is_reused());
     settle().await;
     assert_eq!(server.accepted(), 2);
-    assert_eq!(handle.status().closes, [(Cause::Idle, 1)].into());
+    assert_eq!(handle.status().closes, [(CloseReason::Idle, 1)].into());
     at_rest(&handle).await;
 }

@@ -9,7 +9,7 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Channel};
 use tokio::time::{Instant, sleep};
 use tower::{Layer, ServiceExt};
-use tower_keep_alive::{Cause, Error, InactivityTimeout, KeepAliveLayer, TimeoutKind};
+use tower_keep_alive::{CloseReason, Error, InactivityTimeout, KeepAliveLayer, TimeoutKind};
 
 use crate::support::agent::{
     Answer, Req, agent_paused, at_rest, fetch, get, paused_clock, read, send,
@@ -84,7 +84,7 @@ async fn node_62_the_timeout_begins_with_the_connect() {
         (status.created, status.create_errors, status.timeouts),
         (1, 1, 1)
     );
-    assert_eq!(status.closes, [(Cause::ConnectTimeout, 1)].into());
+    assert_eq!(status.closes, [(CloseReason::ConnectTimeout, 1)].into());
     at_rest(&handle).await;
 }
 
@@ -177,7 +177,7 @@ async fn node_64_silence_ends_the_request_and_its_connection_once() {
     sleep(ms(400)).await;
     let status = handle.status();
     assert_eq!((status.timeouts, status.errors, status.requests), (1, 1, 1));
-    assert_eq!(status.closes, [(Cause::Silence, 1)].into());
+    assert_eq!(status.closes, [(CloseReason::Silence, 1)].into());
     assert_eq!(server.accepted(), 2);
     at_rest(&handle).await;
 }

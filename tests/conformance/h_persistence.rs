@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use http::{Method, Request, header};
 use http_body_util::Full;
 use tokio::time::Instant;
-use tower_keep_alive::{Cause, KeepAliveLayer};
+use tower_keep_alive::{CloseReason, KeepAliveLayer};
 
 use super::q_idle_timeout::{idle_life, saying};
 use crate::support::agent::{Req, agent, agent_over, agent_paused, at_rest, fetch, get, send};
@@ -54,7 +54,7 @@ async fn node_69_a_request_that_says_close_is_its_connections_last() {
     send(&client, last).await.unwrap();
     assert_eq!(server.heads()[0].header("connection"), Some("close"));
     eventually("it is closed", || handle.status().open() == 0).await;
-    assert_eq!(handle.status().closes, [(Cause::Final, 1)].into());
+    assert_eq!(handle.status().closes, [(CloseReason::Final, 1)].into());
     assert!(
         !fetch(&client, server.url("/"))
             .await
@@ -76,7 +76,7 @@ async fn node_69_a_request_cannot_ask_to_be_kept_where_nothing_is() {
     }
     eventually("both are closed", || handle.status().open() == 0).await;
     assert_eq!(server.accepted(), 2);
-    assert_eq!(handle.status().closes, [(Cause::Final, 2)].into());
+    assert_eq!(handle.status().closes, [(CloseReason::Final, 2)].into());
     at_rest(&handle).await;
 }
 
@@ -109,8 +109,12 @@ async fn is_kept_after(request: Method, answer: &'static str, then_fin: bool) ->
     assert_eq!(status.idle.len(), usize::from(kept), "{answer}");
     if !kept {
         // A close by the server is the end of such a body.
-        let cause = if then_fin { Cause::Peer } else { Cause::Final };
-        assert_eq!(status.closes, [(cause, 2)].into(), "{answer}");
+        let reason = if then_fin {
+            CloseReason::Peer
+        } else {
+            CloseReason::Final
+        };
+        assert_eq!(status.closes, [(reason, 2)].into(), "{answer}");
     }
     assert_eq!(status.requests, 2, "{answer}");
     at_rest(&handle).await;
@@ -238,7 +242,7 @@ async fn node_73_after_close_the_next_in_line_does_not_wait_for_the_servers_fin(
     settle().await;
     assert_eq!((counting.made(), counting.max_alive()), (3, 1));
     assert_eq!(server.accepted(), 3);
-    assert_eq!(handle.status().closes, [(Cause::Final, 3)].into());
+    assert_eq!(handle.status().closes, [(CloseReason::Final, 3)].into());
     at_rest(&handle).await;
 }
 
@@ -251,10 +255,10 @@ async fn kept_for(
     let server = saying(hint);
     let lived = idle_life(layer, &server).await;
     assert_eq!(lived.is_some(), life.is_some(), "{hint}: {lived:?}");
-    if let (Some((lived, cause)), Some(life)) = (lived, life) {
+    if let (Some((lived, reason)), Some(life)) = (lived, life) {
         let off = lived.abs_diff(Duration::from_millis(life));
         assert!(off <= Duration::from_millis(2), "{hint}: {lived:?}");
-        assert_eq!(cause, Cause::Idle, "{hint}");
+        assert_eq!(reason, CloseReason::Idle, "{hint}");
     }
     assert_eq!(server.accepted(), 1);
 }
@@ -381,7 +385,7 @@ async fn node_77_the_servers_max_is_kept_to() {
     }
     assert_eq!(server.accepted(), 3);
     eventually("the last is closed", || handle.status().open() == 0).await;
-    assert_eq!(handle.status().closes, [(Cause::Uses, 3)].into());
+    assert_eq!(handle.status().closes, [(CloseReason::Uses, 3)].into());
     at_rest(&handle).await;
 }
 
@@ -395,7 +399,7 @@ async fn node_77_the_servers_max_is_kept_to_on_a_hand_over() {
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
     assert_eq!((server.accepted(), counting.max_alive()), (3, 1));
     eventually("the last is closed", || handle.status().open() == 0).await;
-    assert_eq!(handle.status().closes, [(Cause::Uses, 3)].into());
+    assert_eq!(handle.status().closes, [(CloseReason::Uses, 3)].into());
     at_rest(&handle).await;
 }
 
@@ -414,7 +418,7 @@ async fn node_77_a_max_of_our_own_is_kept_to() {
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
     assert_eq!(server.accepted(), 3);
     eventually("the last is closed", || handle.status().open() == 0).await;
-    assert_eq!(handle.status().closes, [(Cause::Uses, 3)].into());
+    assert_eq!(handle.status().closes, [(CloseReason::Uses, 3)].into());
     at_rest(&handle).await;
 }
 
@@ -500,7 +504,7 @@ async fn node_80_a_hand_over_counts_as_reused() {
     assert!(!answers[2].as_ref().unwrap().info.is_reused());
     assert_eq!(server.accepted(), 2);
     let status = handle.status();
-    assert_eq!(status.closes, [(Cause::Peer, 1)].into());
+    assert_eq!(status.closes, [(CloseReason::Peer, 1)].into());
     assert_eq!(status.reused, 1);
     at_rest(&handle).await;
 }

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use tower::retry::RetryLayer;
 use tower::{Layer, Service, ServiceExt};
 use tower_keep_alive::retry::ReusedReset;
-use tower_keep_alive::{AgentHandle, Body, Cause, Error, KeepAliveLayer};
+use tower_keep_alive::{AgentHandle, Body, CloseReason, Error, KeepAliveLayer};
 
 use crate::support::agent::{
     Answer, Req, agent, agent_over, agent_paused, at_rest, fetch, get, post, read, send,
@@ -151,7 +151,7 @@ async fn node_82_an_abort_while_connecting_for_nobody_else_gives_up_the_connect(
         (status.created, status.closed, status.create_errors),
         (1, 1, 0)
     );
-    assert_eq!(status.closes, [(Cause::Cancelled, 1)].into());
+    assert_eq!(status.closes, [(CloseReason::Cancelled, 1)].into());
     // Its slot is free.
     gate.open_for_all();
     let answer = fetch(&client, server.url("/second")).await.unwrap();
@@ -200,7 +200,7 @@ async fn node_83_an_abort_signal_is_a_drop() {
     eventually("the server sees it", || server.open() == 0).await;
     let status = handle.status();
     assert_eq!((status.errors, status.timeouts, status.requests), (0, 0, 0));
-    assert_eq!(status.closes, [(Cause::Abandoned, 1)].into());
+    assert_eq!(status.closes, [(CloseReason::Abandoned, 1)].into());
     fetch(&client, server.url("/")).await.unwrap();
     at_rest(&handle).await;
 }
@@ -231,8 +231,12 @@ async fn node_84_a_close_before_the_head_is_a_reset() {
             eventually("it is gone", || handle.status().open() == 0).await;
         }
         let status = handle.status();
-        let cause = if rst { Cause::Error } else { Cause::Peer };
-        assert_eq!(status.closes, [(cause, 2)].into());
+        let reason = if rst {
+            CloseReason::Error
+        } else {
+            CloseReason::Peer
+        };
+        assert_eq!(status.closes, [(reason, 2)].into());
         assert_eq!((status.created, status.requests), (2, 1));
         assert_eq!(server.accepted(), 2);
         at_rest(&handle).await;

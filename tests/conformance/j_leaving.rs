@@ -13,8 +13,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_keep_alive::{
-    AgentHandle, Body, Cause, CheckinLayer, CheckoutLayer, ExchangeLayer, HandshakeLayer,
-    Http1Connection, KeepAliveLayer, Limits, TtlLayer,
+    AgentHandle, Body, CheckinLayer, CheckoutLayer, CloseReason, ExchangeLayer, HandshakeLayer,
+    Http1Connection, KeepAliveLayer, PoolConfig, TtlLayer,
 };
 
 use super::g_timeouts::ms;
@@ -491,7 +491,7 @@ async fn node_90_a_detached_exchange_that_fails_is_no_close_of_the_agents() {
         ),
         (1, 1, 0, 0)
     );
-    assert!(!status.closes.contains_key(&Cause::Error));
+    assert!(!status.closes.contains_key(&CloseReason::Error));
     at_rest(&handle).await;
 }
 
@@ -585,7 +585,7 @@ async fn node_90_no_limit_of_the_agents_ends_what_has_left() {
         }
         conn.closed().await;
     });
-    let checkout = CheckoutLayer::<Http1Connection<Full<Bytes>>>::new(Limits::new());
+    let checkout = CheckoutLayer::<Http1Connection<Full<Bytes>>>::new(PoolConfig::new());
     let handle = checkout.handle();
     let client = ServiceBuilder::new()
         .layer(ExchangeLayer::new())
@@ -611,7 +611,7 @@ async fn node_90_no_limit_of_the_agents_ends_what_has_left() {
     assert_eq!(&owned.unwrap(), b"late");
     assert_eq!(detached.unwrap().body, "detached");
     attached.expect_err("it is the agent's, and too old");
-    assert_eq!(handle.status().closes, [(Cause::Age, 1)].into());
+    assert_eq!(handle.status().closes, [(CloseReason::Age, 1)].into());
     drop(owner);
     at_rest(&handle).await;
 }

@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use http::Uri;
 use tower::service_fn;
 use tower_keep_alive::connect::UriConnector;
-use tower_keep_alive::{AgentHandle, Cause, KeepAliveLayer};
+use tower_keep_alive::{AgentHandle, CloseReason, KeepAliveLayer};
 
 use crate::support::agent::{Client, agent, agent_over, agent_paused, at_rest, fetch, get};
 use crate::support::{CountingConnector, Gate, Server, Sockets, eventually, script};
@@ -52,7 +52,7 @@ async fn node_103_destroy_closes_what_is_idle_and_what_is_in_use() {
     eventually("all are closed", || handle.status().open() == 0).await;
     gate.open_for_all();
     eventually("the server sees it", || server.open() == 0).await;
-    assert_eq!(handle.status().closes, [(Cause::Shutdown, 2)].into());
+    assert_eq!(handle.status().closes, [(CloseReason::Shutdown, 2)].into());
     at_rest(&handle).await;
 }
 
@@ -109,7 +109,7 @@ async fn node_104_drain_finishes_who_is_in_line_and_refuses_who_comes() {
     }
     eventually("the server sees it", || server.open() == 0).await;
     assert_eq!((server.accepted(), server.requests()), (1, 3));
-    assert_eq!(handle.status().closes, [(Cause::Shutdown, 1)].into());
+    assert_eq!(handle.status().closes, [(CloseReason::Shutdown, 1)].into());
     at_rest(&handle).await;
 }
 
@@ -128,7 +128,7 @@ async fn node_104_close_idle_is_not_the_end() {
         fetch(&client, server.url("/")).await.unwrap();
     }
     assert_eq!((server.accepted(), server.requests()), (2, 5));
-    assert_eq!(handle.status().closes, [(Cause::Shutdown, 1)].into());
+    assert_eq!(handle.status().closes, [(CloseReason::Shutdown, 1)].into());
     at_rest(&handle).await;
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tower_keep_alive::{Cause, KeepAliveLayer, TimeoutKind};
+use tower_keep_alive::{CloseReason, KeepAliveLayer, TimeoutKind};
 
 use super::q_idle_timeout::{idle_life, saying};
 use crate::support::agent::{agent, agent_over, agent_paused, at_rest, fetch};
@@ -29,10 +29,10 @@ async fn ak_01_connections_are_kept_unless_told_otherwise() {
 
 #[tokio::test(start_paused = true)]
 async fn ak_02_the_idle_timeout_is_four_seconds() {
-    let (life, cause) = idle_life(KeepAliveLayer::new(), &saying("")).await.unwrap();
+    let (life, reason) = idle_life(KeepAliveLayer::new(), &saying("")).await.unwrap();
     let off = life.abs_diff(Duration::from_secs(4));
     assert!(off <= Duration::from_millis(2), "{life:?}");
-    assert_eq!(cause, Cause::Idle);
+    assert_eq!(reason, CloseReason::Idle);
 }
 
 #[tokio::test(start_paused = true)]
@@ -107,7 +107,7 @@ async fn ak_09_in_use_there_is_no_limit_and_idle_it_is_256_a_host() {
     let status = handle.status();
     let idle: Vec<_> = status.idle.values().copied().collect();
     assert_eq!(idle, [256, 256]);
-    assert_eq!(status.closes, [(Cause::Surplus, 88)].into());
+    assert_eq!(status.closes, [(CloseReason::Surplus, 88)].into());
     assert_eq!(server.accepted(), 600);
     at_rest(&handle).await;
 }
@@ -175,6 +175,6 @@ async fn ak_10_without_keep_alive_nothing_is_handed_over_and_the_limit_is_kept_t
     settle().await;
     assert_eq!((counting.made(), counting.max_alive()), (4, 2));
     assert_eq!(server.accepted(), 4);
-    assert_eq!(handle.status().closes, [(Cause::Final, 4)].into());
+    assert_eq!(handle.status().closes, [(CloseReason::Final, 4)].into());
     at_rest(&handle).await;
 }

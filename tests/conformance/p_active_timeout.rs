@@ -12,7 +12,7 @@ use hyper_util::client::legacy::connect::dns::Name;
 use tokio::time::sleep;
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_keep_alive::connect::TcpConnector;
-use tower_keep_alive::{Cause, KeepAliveLayer, TimeoutKind};
+use tower_keep_alive::{CloseReason, KeepAliveLayer, TimeoutKind};
 
 use super::g_timeouts::{late, ms, silent_for, timed, took, within};
 use crate::support::agent::{agent_paused, at_rest, fetch, get, post, send};
@@ -36,7 +36,7 @@ async fn ak_11_silence_fails_a_first_use() {
     took(elapsed, ms(100));
     assert!(!error.is_reused());
     assert_eq!((status.timeouts, status.errors), (1, 1));
-    assert_eq!(status.closes, [(Cause::Silence, 1)].into());
+    assert_eq!(status.closes, [(CloseReason::Silence, 1)].into());
     assert!(error.to_string().contains("100ms"), "{error}");
     at_rest(&handle).await;
 }
@@ -75,7 +75,7 @@ async fn ak_11_silence_in_a_body_fails_the_body() {
     took(elapsed, ms(100));
     let status = handle.status();
     assert_eq!((status.timeouts, status.requests), (1, 0));
-    assert_eq!(status.closes, [(Cause::Silence, 1)].into());
+    assert_eq!(status.closes, [(CloseReason::Silence, 1)].into());
     at_rest(&handle).await;
 }
 
@@ -176,7 +176,7 @@ async fn ak_14_a_callers_own_timeout_is_no_error_and_frees_the_slot() {
     assert_eq!((counting.made(), counting.max_alive()), (2, 1));
     let status = handle.status();
     assert_eq!((status.timeouts, status.errors, status.requests), (0, 0, 2));
-    assert_eq!(status.closes, [(Cause::Abandoned, 1)].into());
+    assert_eq!(status.closes, [(CloseReason::Abandoned, 1)].into());
     // No timer of the first is left behind to end the second.
     sleep(ms(2000)).await;
     assert_eq!(handle.status().timeouts, 0);

@@ -7,8 +7,8 @@ use http_body_util::{BodyExt, Full};
 use tokio::time::{Instant, sleep, timeout};
 use tower::{Layer, ServiceExt};
 use tower_keep_alive::{
-    Cause, CheckinLayer, CheckoutLayer, Destination, ExchangeLayer, HandshakeLayer,
-    Http1Connection, IdleEvictionLayer, KeepAliveLayer, Limits, Poolable, TtlLayer,
+    CheckinLayer, CheckoutLayer, CloseReason, Destination, ExchangeLayer, HandshakeLayer,
+    Http1Connection, IdleEvictionLayer, KeepAliveLayer, PoolConfig, Poolable, TtlLayer,
 };
 
 use crate::support::agent::{agent_paused, at_rest, fetch, get, paused_clock, send};
@@ -33,7 +33,7 @@ pub(super) fn saying(lines: &'static str) -> Server {
 pub(super) async fn idle_life(
     layer: KeepAliveLayer<Full<Bytes>>,
     server: &Server,
-) -> Option<(Duration, Cause)> {
+) -> Option<(Duration, CloseReason)> {
     let (client, handle) = agent_paused(layer, server.connector());
     fetch(&client, server.url("/")).await.unwrap();
     settle().await;
@@ -45,9 +45,9 @@ pub(super) async fn idle_life(
     }
     let life = released.elapsed();
     at_rest(&handle).await;
-    let cause = *handle.status().closes.keys().next().unwrap();
+    let reason = *handle.status().closes.keys().next().unwrap();
     assert_eq!(handle.status().closed, 1);
-    is_kept.then_some((life, cause))
+    is_kept.then_some((life, reason))
 }
 
 #[tokio::test(start_paused = true)]
@@ -64,7 +64,7 @@ async fn ak_18_an_idle_connection_goes_quietly_when_its_time_is_up() {
     let status = handle.status();
     assert_eq!(status.open(), 0);
     assert_eq!((status.timeouts, status.errors, status.closed), (1, 0, 1));
-    assert_eq!(status.closes, [(Cause::Idle, 1)].into());
+    assert_eq!(status.closes, [(CloseReason::Idle, 1)].into());
     assert_eq!(server.open(), 0);
     assert!(
         !fetch(&client, server.url("/"))
@@ -204,7 +204,7 @@ async fn ak_20_zero_keeps_none_idle() {
     settle().await;
     assert_eq!(server.accepted(), 2);
     assert_eq!(handle.status().open(), 0);
-    assert_eq!(handle.status().closes, [(Cause::Idle, 2)].into());
+    assert_eq!(handle.status().closes, [(CloseReason::Idle, 2)].into());
     at_rest(&handle).await;
 }
 
@@ -226,7 +226,7 @@ async fn ak_20_the_idle_timeout_is_not_for_use() {
     assert_eq!(handle.status().timeouts, 0);
     sleep(ms(60)).await;
     settle().await;
-    assert_eq!(handle.status().closes, [(Cause::Idle, 1)].into());
+    assert_eq!(handle.status().closes, [(CloseReason::Idle, 1)].into());
     at_rest(&handle).await;
 }
 
@@ -235,24 +235,24 @@ async fn ak_20_the_idle_timeout_is_not_for_use() {
 async fn ak_21_a_connections_own_idle_time_does_not_outlive_its_ttl() {
     let long = saying("Keep-Alive: timeout=4");
     let layer = || KeepAliveLayer::new().idle_timeout(Duration::MAX);
-    let (life, cause) = idle_life(layer().ttl(ms(200)), &long).await.unwrap();
+    let (life, reason) = idle_life(layer().ttl(ms(200)), &long).await.unwrap();
     assert!((ms(198)..=ms(202)).contains(&life), "{life:?}");
-    assert_eq!(cause, Cause::Age);
-    let (life, cause) = idle_life(layer().ttl(ms(5000)), &long).await.unwrap();
+    assert_eq!(reason, CloseReason::Age);
+    let (life, reason) = idle_life(layer().ttl(ms(5000)), &long).await.unwrap();
     assert!((ms(2998)..=ms(3002)).contains(&life), "{life:?}");
-    assert_eq!(cause, Cause::Idle);
+    assert_eq!(reason, CloseReason::Idle);
 }
 
 /// A policy of the user's own, in a layer of its own: it tightens, on whichever side of the others it stands.
 #[tokio::test(start_paused = true)]
 async fn ak_21_a_policy_for_one_connection_can_only_shorten() {
     for (own, ttl, expected, reason) in [
-        (3000, 200, 200, Cause::Age),
-        (100, 5000, 100, Cause::Idle),
-        (8000, 60_000, 4000, Cause::Idle),
+        (3000, 200, 200, CloseReason::Age),
+        (100, 5000, 100, CloseReason::Idle),
+        (8000, 60_000, 4000, CloseReason::Idle),
     ] {
         let server = Server::in_memory(script::ok);
-        let checkout = CheckoutLayer::new(Limits::new().clock(paused_clock()));
+        let checkout = CheckoutLayer::new(PoolConfig::new().clock(paused_clock()));
         let handle = checkout.handle();
         let limited = IdleEvictionLayer::new(ms(4000)).layer(
             TtlLayer::new(ms(ttl)).layer(
@@ -300,7 +300,7 @@ async fn ak_22_a_shorter_idle_time_than_the_servers_avoids_its_resets() {
     settle().await;
     assert_eq!(server.accepted(), 10);
     let status = handle.status();
-    assert_eq!(status.closes, [(Cause::Idle, 10)].into());
+    assert_eq!(status.closes, [(CloseReason::Idle, 10)].into());
     assert_eq!((status.requests, status.stale), (10, 0));
     at_rest(&handle).await;
 }
@@ -322,10 +322,10 @@ async fn ak_23_the_servers_word_is_not_overridden() {
             assert_eq!(life, None, "{hint}");
             continue;
         };
-        let (life, cause) = life.unwrap();
+        let (life, reason) = life.unwrap();
         let range = ms(expected - 2)..=ms(expected + 2);
         assert!(range.contains(&life), "{hint}: {life:?}");
-        assert_eq!(cause, Cause::Idle);
+        assert_eq!(reason, CloseReason::Idle);
     }
 }
 

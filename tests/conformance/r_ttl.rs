@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use http_body_util::Full;
 use tokio::time::{Instant, sleep};
-use tower_keep_alive::{Cause, Clock, KeepAliveLayer, Moment};
+use tower_keep_alive::{Clock, CloseReason, KeepAliveLayer, Moment};
 
 use super::q_idle_timeout::idle_life;
 use crate::support::agent::{agent, agent_over, agent_paused, at_rest, fetch, get, read};
@@ -56,7 +56,7 @@ async fn ak_25_a_ttl_interrupts_no_exchange() {
     }
     assert_eq!(server.accepted(), 2);
     let status = handle.status();
-    assert_eq!(status.closes, [(Cause::Age, 2)].into());
+    assert_eq!(status.closes, [(CloseReason::Age, 2)].into());
     assert_eq!((status.requests, status.errors), (2, 0));
     at_rest(&handle).await;
 }
@@ -85,7 +85,7 @@ async fn ak_25_constant_traffic_is_rotated_too() {
     settle().await;
     // Ten requests each, from 0 to 90 ms of its age.
     assert_eq!(server.accepted(), 3);
-    assert_eq!(handle.status().closes, [(Cause::Age, 3)].into());
+    assert_eq!(handle.status().closes, [(CloseReason::Age, 3)].into());
     at_rest(&handle).await;
 }
 
@@ -100,7 +100,7 @@ async fn ak_25_age_begins_when_the_connection_is_there() {
     assert!(second.info.is_reused());
     sleep(ms(11)).await;
     settle().await;
-    assert_eq!(handle.status().closes, [(Cause::Age, 1)].into());
+    assert_eq!(handle.status().closes, [(CloseReason::Age, 1)].into());
     assert_eq!(server.accepted(), 1);
     at_rest(&handle).await;
 }
@@ -108,22 +108,22 @@ async fn ak_25_age_begins_when_the_connection_is_there() {
 #[tokio::test(start_paused = true)]
 async fn ak_26_idle_time_is_the_shorter_of_idle_timeout_and_what_is_left_of_the_ttl() {
     for (idle_timeout, ttl, life, expected) in [
-        (ms(4000), ms(200), 200, Cause::Age),
-        (ms(500), ms(1000), 500, Cause::Idle),
-        (Duration::MAX, ms(50), 50, Cause::Age),
-        (ms(100), Duration::MAX, 100, Cause::Idle),
+        (ms(4000), ms(200), 200, CloseReason::Age),
+        (ms(500), ms(1000), 500, CloseReason::Idle),
+        (Duration::MAX, ms(50), 50, CloseReason::Age),
+        (ms(100), Duration::MAX, 100, CloseReason::Idle),
     ] {
         let server = Server::in_memory(script::ok);
         let layer = KeepAliveLayer::new().idle_timeout(idle_timeout).ttl(ttl);
-        let (lived, cause) = idle_life(layer, &server).await.unwrap();
+        let (lived, reason) = idle_life(layer, &server).await.unwrap();
         assert!(lived.abs_diff(ms(life)) <= ms(2), "{life}: {lived:?}");
-        assert_eq!(cause, expected);
+        assert_eq!(reason, expected);
     }
     // What is left of it: the exchange took some.
     let layer = KeepAliveLayer::new().ttl(ms(200));
-    let (lived, cause) = idle_life(layer, &taking(120)).await.unwrap();
+    let (lived, reason) = idle_life(layer, &taking(120)).await.unwrap();
     assert!(lived.abs_diff(ms(80)) <= ms(2), "{lived:?}");
-    assert_eq!(cause, Cause::Age);
+    assert_eq!(reason, CloseReason::Age);
 }
 
 #[tokio::test(start_paused = true)]
@@ -164,7 +164,7 @@ async fn ak_26_age_is_looked_at_when_one_is_picked() {
     assert!(!third.info.is_reused());
     settle().await;
     assert_eq!(server.accepted(), 2);
-    assert_eq!(handle.status().closes, [(Cause::Age, 1)].into());
+    assert_eq!(handle.status().closes, [(CloseReason::Age, 1)].into());
     at_rest(&handle).await;
 }
 
@@ -184,7 +184,7 @@ async fn ak_27_a_connection_past_its_ttl_is_not_handed_over() {
     assert!(begun.elapsed() <= ms(310), "nobody waits for anything else");
     settle().await;
     assert_eq!((counting.made(), counting.max_alive()), (3, 1));
-    assert_eq!(handle.status().closes, [(Cause::Age, 3)].into());
+    assert_eq!(handle.status().closes, [(CloseReason::Age, 3)].into());
     at_rest(&handle).await;
 }
 
@@ -206,13 +206,18 @@ async fn ak_27_what_is_left_of_a_ttl_is_no_limit_for_the_exchange_it_is_handed_t
     settle().await;
     assert_eq!((counting.made(), counting.max_alive()), (2, 1));
     let status = handle.status();
-    assert_eq!((status.closes[&Cause::Age], status.errors), (1, 0));
+    assert_eq!((status.closes[&CloseReason::Age], status.errors), (1, 0));
     at_rest(&handle).await;
 }
 
 /// A caller in line is handed a connection within its limits, and comes for it when its runtime has time: with a look
 /// in time and before that look is over, or without one; and with a connect of its own under way, or in line for it.
-async fn comes_late(layer: KeepAliveLayer<Full<Bytes>>, cause: Cause, looks: bool, connects: bool) {
+async fn comes_late(
+    layer: KeepAliveLayer<Full<Bytes>>,
+    reason: CloseReason,
+    looks: bool,
+    connects: bool,
+) {
     let server = Server::in_memory(script::ok);
     let gate = Gate::new();
     gate.open(1);
@@ -237,7 +242,7 @@ async fn comes_late(layer: KeepAliveLayer<Full<Bytes>>, cause: Cause, looks: boo
     assert_eq!((counting.made(), server.accepted()), (2, 2));
     let status = handle.status();
     assert_eq!((status.stale, status.reused), (0, 0));
-    assert_eq!(status.closes, [(cause, 1)].into());
+    assert_eq!(status.closes, [(reason, 1)].into());
     at_rest(&handle).await;
 }
 
@@ -245,8 +250,14 @@ async fn comes_late(layer: KeepAliveLayer<Full<Bytes>>, cause: Cause, looks: boo
 async fn ak_27_who_comes_late_for_a_hand_over_gets_nothing_past_its_time() {
     for (looks, connects) in [(false, false), (true, false), (false, true), (true, true)] {
         let layer = || KeepAliveLayer::new().idle_timeout(Duration::MAX);
-        comes_late(layer().ttl(ms(100)), Cause::Age, looks, connects).await;
-        comes_late(layer().idle_timeout(ms(100)), Cause::Idle, looks, connects).await;
+        comes_late(layer().ttl(ms(100)), CloseReason::Age, looks, connects).await;
+        comes_late(
+            layer().idle_timeout(ms(100)),
+            CloseReason::Idle,
+            looks,
+            connects,
+        )
+        .await;
     }
 }
 
@@ -269,6 +280,6 @@ async fn ak_27_who_comes_late_to_a_socket_gets_nothing_past_its_time() {
     let late = late.await.unwrap();
     assert!(!late.info.is_reused());
     assert_eq!(server.accepted(), 2);
-    assert_eq!(handle.status().closes, [(Cause::Age, 1)].into());
+    assert_eq!(handle.status().closes, [(CloseReason::Age, 1)].into());
     at_rest(&handle).await;
 }

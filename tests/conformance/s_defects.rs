@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use tokio::time::sleep;
 use tower::{ServiceBuilder, ServiceExt};
-use tower_keep_alive::{Cause, KeepAliveLayer};
+use tower_keep_alive::{CloseReason, KeepAliveLayer};
 
 use super::g_timeouts::{late, ms, silent_for, timed, took};
 use crate::support::agent::{agent_paused, at_rest, fetch, get, read};
@@ -149,7 +149,7 @@ async fn ak_29_callers_that_go_do_not_raise_the_limit() {
     settle().await;
     assert_eq!(counting.alive(), 1);
     assert_eq!(handle.status().idle.len(), 1);
-    assert!(!handle.status().closes.contains_key(&Cause::Connect));
+    assert!(!handle.status().closes.contains_key(&CloseReason::Connect));
     at_rest(&handle).await;
 }
 
@@ -171,7 +171,7 @@ async fn ak_28_only_the_active_timeout_ends_a_connection_in_use() {
     assert!(silent_for(third, ms(1000)).is_reused());
     took(elapsed, ms(1400));
     assert_eq!(server.accepted(), 1);
-    assert_eq!(handle.status().closes, [(Cause::Silence, 1)].into());
+    assert_eq!(handle.status().closes, [(CloseReason::Silence, 1)].into());
     at_rest(&handle).await;
 }
 

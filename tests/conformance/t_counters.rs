@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tower_keep_alive::{Cause, KeepAliveLayer, Status};
+use tower_keep_alive::{CloseReason, KeepAliveLayer, Status};
 
 use crate::support::agent::{
     agent, agent_over, agent_paused, at_rest, fetch, get, post, read, send,
@@ -55,7 +55,7 @@ async fn ak_31_a_refused_connect_is_created_failed_and_closed() {
     assert!(error.is_connect(), "{error:?}");
     let status = handle.status();
     assert_eq!(counters(&status), [1, 1, 1, 1, 0, 0]);
-    assert_eq!(status.closes, [(Cause::Connect, 1)].into());
+    assert_eq!(status.closes, [(CloseReason::Connect, 1)].into());
     assert!(status.active.is_empty() && status.pending.is_empty());
     at_rest(&handle).await;
 }
@@ -90,7 +90,7 @@ async fn ak_32_a_connect_that_takes_too_long_counts_and_one_that_is_given_up_doe
     assert!(given_up.is_err());
     let status = handle.status();
     assert_eq!(counters(&status), [2, 1, 2, 1, 1, 0]);
-    assert_eq!(status.closes[&Cause::Cancelled], 1);
+    assert_eq!(status.closes[&CloseReason::Cancelled], 1);
     assert_eq!(counting.alive(), 0);
     at_rest(&handle).await;
 }
@@ -122,11 +122,11 @@ async fn ak_33_whatever_ends_a_connection_it_is_closed_once() {
     })
     .await;
     let (client, handle) = agent(KeepAliveLayer::new());
-    for (turn, (path, cause)) in [
-        ("/fin", Cause::Peer),
-        ("/rst", Cause::Error),
-        ("/close", Cause::Final),
-        ("/part", Cause::Abandoned),
+    for (turn, (path, reason)) in [
+        ("/fin", CloseReason::Peer),
+        ("/rst", CloseReason::Error),
+        ("/close", CloseReason::Final),
+        ("/part", CloseReason::Abandoned),
     ]
     .into_iter()
     .enumerate()
@@ -139,13 +139,13 @@ async fn ak_33_whatever_ends_a_connection_it_is_closed_once() {
         let status = handle.status();
         let ended = turn as u64 + 1;
         assert_eq!((status.created, status.closed), (ended, ended), "{path}");
-        assert_eq!(status.closes.get(&cause), Some(&1), "{path}: {status:?}");
+        assert_eq!(status.closes.get(&reason), Some(&1), "{path}: {status:?}");
     }
     fetch(&client, server.url("/")).await.unwrap();
     handle.close_idle();
     eventually("it is closed", || handle.status().closed == 5).await;
     assert_eq!(server.accepted(), 5);
-    assert_eq!(handle.status().closes[&Cause::Shutdown], 1);
+    assert_eq!(handle.status().closes[&CloseReason::Shutdown], 1);
     at_rest(&handle).await;
 }
 
@@ -219,13 +219,16 @@ async fn ak_35_timeouts_are_counted_together_and_told_apart() {
     fetch(&client, server.url("/")).await.unwrap();
     tokio::time::sleep(Duration::from_millis(80)).await;
     settle().await;
-    assert_eq!(handle.status().closes, [(Cause::Age, 1)].into());
+    assert_eq!(handle.status().closes, [(CloseReason::Age, 1)].into());
     // By its idle timeout.
     fetch(&client, server.url("/")).await.unwrap();
     tokio::time::sleep(Duration::from_millis(110)).await;
     settle().await;
     let status = handle.status();
-    assert_eq!(status.closes, [(Cause::Idle, 1), (Cause::Age, 1)].into());
+    assert_eq!(
+        status.closes,
+        [(CloseReason::Idle, 1), (CloseReason::Age, 1)].into()
+    );
     assert_eq!(counters(&status), [2, 0, 2, 0, 2, 3]);
     assert_eq!(server.accepted(), 2);
     at_rest(&handle).await;
@@ -437,7 +440,7 @@ async fn ak_40_three_hundred_requests_have_ten_ids_and_leave_five_idle() {
     eventually("the rest is closed", || handle.status().closed == 5).await;
     let status = handle.status();
     assert_eq!(status.idle.values().sum::<usize>(), 5);
-    assert_eq!(status.closes, [(Cause::Surplus, 5)].into());
+    assert_eq!(status.closes, [(CloseReason::Surplus, 5)].into());
     assert_eq!((status.requests, status.reused), (300, 290));
     assert_eq!((counting.made(), counting.max_alive()), (10, 10));
     at_rest(&handle).await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tower_keep_alive::connect::TcpConnector;
-use tower_keep_alive::{Cause, KeepAliveLayer};
+use tower_keep_alive::{CloseReason, KeepAliveLayer};
 
 use crate::support::agent::{agent, agent_over, at_rest, fetch, get};
 use crate::support::{CountingConnector, Gate, Server, Sockets, eventually, only_over_tcp};
@@ -77,7 +77,7 @@ async fn ak_44_a_server_that_closes_on_a_reused_connection_leaves_nothing() {
     eventually("it is closed", || handle.status().open() == 0).await;
     assert_eq!((server.accepted(), server.requests()), (1, 2));
     let status = handle.status();
-    assert_eq!(status.closes, [(Cause::Peer, 1)].into());
+    assert_eq!(status.closes, [(CloseReason::Peer, 1)].into());
     assert_eq!(status.requests, 1);
     at_rest(&handle).await;
 }
@@ -94,7 +94,7 @@ async fn ak_45_an_abort_in_flight_leaves_nothing() {
     gate.open_for_all();
     eventually("the server sees it", || server.open() == 0).await;
     let status = handle.status();
-    assert_eq!(status.closes, [(Cause::Abandoned, 1)].into());
+    assert_eq!(status.closes, [(CloseReason::Abandoned, 1)].into());
     assert_eq!((status.requests, status.errors), (0, 0));
     assert!(
         !fetch(&client, server.url("/"))
@@ -229,7 +229,7 @@ async fn ak_50_destroy_closes_two_in_use() {
     eventually("both are closed", || handle.status().open() == 0).await;
     gate.open_for_all();
     eventually("the server sees it", || server.open() == 0).await;
-    assert_eq!(handle.status().closes, [(Cause::Shutdown, 2)].into());
+    assert_eq!(handle.status().closes, [(CloseReason::Shutdown, 2)].into());
     at_rest(&handle).await;
 }
 
@@ -259,7 +259,7 @@ async fn ak_51_a_connection_the_policy_refuses_is_not_used_again() {
     );
     eventually("all are closed", || handle.status().closed == 4).await;
     assert_eq!((counting.made(), counting.max_alive()), (4, 1));
-    assert_eq!(handle.status().closes, [(Cause::Idle, 4)].into());
+    assert_eq!(handle.status().closes, [(CloseReason::Idle, 4)].into());
     at_rest(&handle).await;
 }
 

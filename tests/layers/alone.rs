@@ -10,8 +10,9 @@ use http::{Request, Uri};
 use http_body_util::{BodyExt, Full};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_keep_alive::{
-    BoxError, Cause, CheckinLayer, CheckoutLayer, Destination, ExchangeLayer, HandshakeLayer,
-    IdleEvictionLayer, KeepAliveLayer, Limits, MaxUsesLayer, Moment, Poolable, Target, TtlLayer,
+    BoxError, CheckinLayer, CheckoutLayer, CloseReason, Destination, ExchangeLayer, HandshakeLayer,
+    IdleEvictionLayer, KeepAliveLayer, MaxUsesLayer, Moment, PoolConfig, Poolable, Target,
+    TtlLayer,
 };
 
 use crate::line::{Shard, answer, maker};
@@ -63,7 +64,7 @@ async fn a_lease_is_ready_when_no_request_is_under_way() {
         }
     })
     .await;
-    let checkout = CheckoutLayer::new(Limits::new());
+    let checkout = CheckoutLayer::new(PoolConfig::new());
     let handle = checkout.handle();
     let leases = ServiceBuilder::new()
         .layer(CheckinLayer::new())
@@ -153,7 +154,7 @@ async fn a_request_that_was_not_sent_says_that_it_comes_back() {
         }
     })
     .await;
-    let checkout = CheckoutLayer::new(Limits::new());
+    let checkout = CheckoutLayer::new(PoolConfig::new());
     let handle = checkout.handle();
     let leases = ServiceBuilder::new()
         .layer(CheckinLayer::new())
@@ -162,7 +163,7 @@ async fn a_request_that_was_not_sent_says_that_it_comes_back() {
         .service(Connector);
     let (asked, told) = mpsc::channel();
     let client = ExchangeLayer::new().layer(service_fn(move |target: Destination| {
-        asked.send(target.is_returning()).unwrap();
+        asked.send(target.is_retry()).unwrap();
         let (leases, ends) = (leases.clone(), ends.clone());
         async move {
             let lease = leases.oneshot(target).await?;
@@ -229,7 +230,7 @@ async fn checkin_alone_closes_after_use() {
 #[tokio::test]
 async fn checkout_alone_limits_and_counts_and_keeps_nothing() {
     let server = Server::echo().await;
-    let checkout = CheckoutLayer::new(Limits::new().max_connections_per_host(1));
+    let checkout = CheckoutLayer::new(PoolConfig::new().max_connections_per_host(1));
     let handle = checkout.handle();
     let client = ServiceBuilder::new()
         .layer(ExchangeLayer::new())
@@ -268,7 +269,7 @@ async fn limits_alone_are_words_on_a_connection() {
     let line = idle.oneshot(Shard(1)).await.unwrap();
     let now = Moment::now();
     let deadline = line.lifespan().deadline(now).unwrap();
-    assert_eq!(deadline.cause, Cause::Idle);
+    assert_eq!(deadline.reason, CloseReason::Idle);
     assert_eq!(Some(deadline.at), now.checked_add(Duration::from_secs(4)));
     drop(line);
 

@@ -5,8 +5,8 @@ use http::{Request, Version};
 use http_body_util::Full;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_keep_alive::{
-    Cause, CheckinLayer, CheckoutLayer, ConnectionInfo, ExchangeLayer, HandshakeLayer,
-    KeepAliveLayer, Limits, OneShot, Partition,
+    CheckinLayer, CheckoutLayer, CloseReason, ConnectionInfo, ExchangeLayer, HandshakeLayer,
+    KeepAliveLayer, OneShot, Partition, PoolConfig,
 };
 
 use crate::support::agent::{Connector, Req, agent, agent_over, at_rest, fetch, get, read, send};
@@ -46,7 +46,7 @@ async fn info_is_in_the_extensions_unless_it_is_not_wanted() {
 #[tokio::test]
 async fn absolute_form_is_what_a_proxy_gets() {
     let server = Server::ok().await;
-    let checkout = CheckoutLayer::new(Limits::new());
+    let checkout = CheckoutLayer::new(PoolConfig::new());
     let handle = checkout.handle();
     let proxy = server.url("/").parse::<http::Uri>().unwrap();
     let client = ServiceBuilder::new()
@@ -148,7 +148,7 @@ async fn one_shot_is_outside_the_limits_closed_and_counted() {
     eventually("and counted", || handle.status().closed == 1).await;
     let status = handle.status();
     assert_eq!((status.created, status.open()), (2, 1), "{status}");
-    assert_eq!(status.closes[&Cause::Final], 1);
+    assert_eq!(status.closes[&CloseReason::Final], 1);
 
     gate.open_for_all();
     held.await.unwrap().unwrap();

@@ -15,8 +15,8 @@ use http_body_util::{BodyExt, Full};
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_keep_alive::{
-    AgentHandle, Body, BoxError, Cause, Checkin, CheckinLayer, Checkout, CheckoutLayer,
-    Destination, Exchange, ExchangeLayer, Lifespan, Limits, Poolable, SendError,
+    AgentHandle, Body, BoxError, Checkin, CheckinLayer, Checkout, CheckoutLayer, CloseReason,
+    Destination, Exchange, ExchangeLayer, Lifespan, PoolConfig, Poolable, SendError,
 };
 
 use crate::support::eventually;
@@ -152,7 +152,7 @@ fn client(frames: fn() -> Frames) -> (Client, AgentHandle, Arc<Say>) {
             lifespan: Lifespan::new(),
         }))
     });
-    let checkout = CheckoutLayer::new(Limits::new());
+    let checkout = CheckoutLayer::new(PoolConfig::new());
     let handle = checkout.handle();
     let connections = checkout.layer(Make::new(make));
     let client = ExchangeLayer::new().layer(CheckinLayer::new().layer(connections));
@@ -258,7 +258,7 @@ async fn an_end_is_held_back_for_a_second_at_the_most() {
         let took = begun.elapsed();
         assert!(!almost_after || took >= Duration::from_secs(1), "{took:?}");
         eventually("it is given up", || handle.status().closed == 1).await;
-        assert_eq!(handle.status().closes, [(Cause::Abandoned, 1)].into());
+        assert_eq!(handle.status().closes, [(CloseReason::Abandoned, 1)].into());
     }
 }
 

@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use tower::{ServiceBuilder, ServiceExt};
 use tower_keep_alive::{
-    AgentHandle, Cause, CheckinLayer, CheckoutError, CheckoutLayer, Denied, IdleEvictionLayer,
-    Limits, MaxUsesLayer, Scheduling,
+    AgentHandle, CheckinLayer, CheckoutError, CheckoutLayer, CloseReason, Denied,
+    IdleEvictionLayer, MaxUsesLayer, PoolConfig, Scheduling,
 };
 
 use crate::line::{Line, Lines, Shard, answer, maker};
 use crate::support::agent::at_rest;
 use crate::support::{Server, eventually, not_tiny, settle};
 
-fn lines(server: &Server, limits: Limits) -> (Lines, AgentHandle) {
+fn lines(server: &Server, limits: PoolConfig) -> (Lines, AgentHandle) {
     let checkout = CheckoutLayer::new(limits);
     let handle = checkout.handle();
     let lines = ServiceBuilder::new()
@@ -25,7 +25,7 @@ fn lines(server: &Server, limits: Limits) -> (Lines, AgentHandle) {
 #[tokio::test]
 async fn lines_are_reused() {
     let server = Server::in_memory(answer);
-    let (lines, handle) = lines(&server, Limits::new());
+    let (lines, handle) = lines(&server, PoolConfig::new());
     for at in 1..=3 {
         let mut line = lines.clone().oneshot(Shard(1)).await.unwrap();
         assert_eq!(line.ask("hello").await.unwrap(), "hello!");
@@ -49,7 +49,7 @@ async fn lines_are_reused() {
 #[tokio::test]
 async fn lines_are_limited_and_queued_for_in_order() {
     let server = Server::in_memory(answer);
-    let limits = Limits::new()
+    let limits = PoolConfig::new()
         .max_connections_per_host(1)
         .max_pending_per_host(2);
     let (lines, handle) = lines(&server, limits);
@@ -82,7 +82,7 @@ async fn lines_are_limited_and_queued_for_in_order() {
 #[tokio::test(start_paused = true)]
 async fn lines_are_evicted_when_idle_for_too_long() {
     let server = Server::in_memory(answer);
-    let checkout = CheckoutLayer::new(Limits::new());
+    let checkout = CheckoutLayer::new(PoolConfig::new());
     let handle = checkout.handle();
     let lines = ServiceBuilder::new()
         .layer(CheckinLayer::new())
@@ -97,7 +97,7 @@ async fn lines_are_evicted_when_idle_for_too_long() {
     tokio::time::sleep(Duration::from_millis(20)).await;
     let status = handle.status();
     assert_eq!((status.open(), status.timeouts), (0, 1));
-    assert_eq!(status.closes[&Cause::Idle], 1);
+    assert_eq!(status.closes[&CloseReason::Idle], 1);
     eventually("the server sees it go", || server.open() == 0).await;
     at_rest(&handle).await;
 }
@@ -108,7 +108,7 @@ async fn a_line_closed_by_the_server_while_idle_is_found_stale() {
         return;
     }
     let server = Server::in_memory(answer);
-    let (lines, handle) = lines(&server, Limits::new().max_connections_per_host(1));
+    let (lines, handle) = lines(&server, PoolConfig::new().max_connections_per_host(1));
     let mut line = lines.clone().oneshot(Shard(1)).await.unwrap();
     assert_eq!(line.ask("bye").await.unwrap(), "bye!");
     drop(line);
@@ -118,14 +118,14 @@ async fn a_line_closed_by_the_server_while_idle_is_found_stale() {
     drop(line);
     assert_eq!(server.accepted(), 2);
     let status = handle.status();
-    assert_eq!((status.stale, status.closes[&Cause::Stale]), (1, 1));
+    assert_eq!((status.stale, status.closes[&CloseReason::Stale]), (1, 1));
     at_rest(&handle).await;
 }
 
 #[tokio::test]
 async fn a_line_given_up_in_the_middle_is_nobodys() {
     let server = Server::in_memory(answer);
-    let (lines, handle) = lines(&server, Limits::new().max_connections_per_host(1));
+    let (lines, handle) = lines(&server, PoolConfig::new().max_connections_per_host(1));
     let mut line = lines.clone().oneshot(Shard(1)).await.unwrap();
     let patience = Duration::from_millis(5);
     tokio::time::timeout(patience, line.ask("hush"))
@@ -149,7 +149,7 @@ async fn a_line_that_fails_is_not_kept() {
         conn.read().await;
         conn.rst();
     });
-    let (lines, handle) = lines(&server, Limits::new());
+    let (lines, handle) = lines(&server, PoolConfig::new());
     let mut line = lines.clone().oneshot(Shard(1)).await.unwrap();
     line.ask("hello").await.unwrap_err();
     drop(line);
@@ -160,7 +160,7 @@ async fn a_line_that_fails_is_not_kept() {
 #[tokio::test]
 async fn lines_are_used_up() {
     let server = Server::in_memory(answer);
-    let checkout = CheckoutLayer::new(Limits::new().scheduling(Scheduling::Fifo));
+    let checkout = CheckoutLayer::new(PoolConfig::new().scheduling(Scheduling::Fifo));
     let handle = checkout.handle();
     let lines = ServiceBuilder::new()
         .layer(CheckinLayer::new())
@@ -172,7 +172,7 @@ async fn lines_are_used_up() {
         line.ask("hello").await.unwrap();
     }
     assert_eq!(server.accepted(), 3);
-    assert_eq!(handle.status().closes[&Cause::Uses], 2);
+    assert_eq!(handle.status().closes[&CloseReason::Uses], 2);
     at_rest(&handle).await;
 }
 
@@ -181,7 +181,7 @@ async fn lines_are_used_up() {
 async fn two_services_can_share_a_pool() {
     use tower_keep_alive::{Checkin, Checkout, Pool};
     let server = Server::in_memory(answer);
-    let pool: Pool<Line> = Pool::new(Limits::new());
+    let pool: Pool<Line> = Pool::new(PoolConfig::new());
     let handle = pool.handle();
     let one = Checkin::new(Checkout::with_pool(maker(&server), pool.clone()));
     let two = Checkin::new(Checkout::with_pool(maker(&server), pool));
@@ -190,6 +190,10 @@ async fn two_services_can_share_a_pool() {
         line.ask("hello").await.unwrap();
     }
     assert_eq!(server.accepted(), 1);
-    assert_eq!(handle.status().closes[&Cause::Shutdown], 1, "all are gone");
+    assert_eq!(
+        handle.status().closes[&CloseReason::Shutdown],
+        1,
+        "all are gone"
+    );
     at_rest(&handle).await;
 }

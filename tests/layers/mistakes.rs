@@ -3,7 +3,7 @@
 use std::task::{Context, Poll};
 
 use tower::{ServiceBuilder, ServiceExt};
-use tower_keep_alive::{CheckinLayer, CheckoutLayer, Lifespan, Limits, Poolable};
+use tower_keep_alive::{CheckinLayer, CheckoutLayer, Lifespan, PoolConfig, Poolable};
 
 use crate::line::{Line, Shard, answer, maker};
 use crate::support::Server;
@@ -32,7 +32,7 @@ impl Poolable for Wrapped {
 #[tokio::test]
 async fn a_layer_that_changes_the_connection_above_checkout_panics_in_debug() {
     let server = Server::in_memory(answer);
-    let checkout = CheckoutLayer::new(Limits::new().max_connections_per_host(1));
+    let checkout = CheckoutLayer::new(PoolConfig::new().max_connections_per_host(1));
     let handle = checkout.handle();
     let lines = ServiceBuilder::new()
         .layer(CheckinLayer::new())
@@ -60,7 +60,7 @@ async fn a_layer_that_changes_the_connection_above_checkout_panics_in_debug() {
 #[tokio::test]
 async fn a_layer_that_changes_the_connection_below_checkout_is_fine() {
     let server = Server::in_memory(answer);
-    let checkout = CheckoutLayer::new(Limits::new());
+    let checkout = CheckoutLayer::new(PoolConfig::new());
     let handle = checkout.handle();
     let lines = ServiceBuilder::new()
         .layer(CheckinLayer::new())

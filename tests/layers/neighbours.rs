@@ -24,8 +24,8 @@ use tower::util::{BoxCloneSyncService, MapResponse};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_keep_alive::connect::UriConnector;
 use tower_keep_alive::{
-    BoxError, Cause, CheckinLayer, CheckoutError, CheckoutLayer, Destination, ExchangeLayer,
-    HandshakeLayer, KeepAliveLayer, Limits,
+    BoxError, CheckinLayer, CheckoutError, CheckoutLayer, CloseReason, Destination, ExchangeLayer,
+    HandshakeLayer, KeepAliveLayer, PoolConfig,
 };
 
 use crate::support;
@@ -65,7 +65,7 @@ async fn a_timeout_above_gives_the_request_up_and_passes_the_slot_on() {
     assert_eq!(read(response).await.unwrap().body, "ok");
     at_rest(&handle).await;
     let status = handle.status();
-    assert_eq!(status.closes[&Cause::Abandoned], 1, "{status}");
+    assert_eq!(status.closes[&CloseReason::Abandoned], 1, "{status}");
     assert_eq!(server.accepted(), 2);
 }
 
@@ -74,7 +74,7 @@ async fn a_timeout_on_connects_stands_below_checkout() {
     let server = Server::in_memory(script::ok);
     let gate = Gate::new();
     let connector = CountingConnector::new(server.connector()).gate(&gate);
-    let checkout = CheckoutLayer::new(Limits::new().max_connections_per_host(1));
+    let checkout = CheckoutLayer::new(PoolConfig::new().max_connections_per_host(1));
     let handle = checkout.handle();
     let client = ServiceBuilder::new()
         .layer(ExchangeLayer::new())
@@ -100,7 +100,7 @@ async fn a_concurrency_limit_on_connects_stands_below_checkout() {
     let server = Server::ok().await;
     let gate = Gate::new();
     let connector = CountingConnector::new(support::Sockets).gate(&gate);
-    let checkout = CheckoutLayer::new(Limits::new());
+    let checkout = CheckoutLayer::new(PoolConfig::new());
     let handle = checkout.handle();
     let client = ServiceBuilder::new()
         .layer(ExchangeLayer::new())
@@ -134,7 +134,7 @@ async fn a_concurrency_limit_on_connects_stands_below_checkout() {
 #[tokio::test]
 async fn map_request_and_map_err_stand_anywhere() {
     let server = Server::ok().await;
-    let checkout = CheckoutLayer::new(Limits::new());
+    let checkout = CheckoutLayer::new(PoolConfig::new());
     let handle = checkout.handle();
     let seen = Arc::new(AtomicUsize::new(0));
     let connects = seen.clone();
@@ -359,6 +359,6 @@ async fn a_transport_that_never_shuts_down_gives_its_slot_back() {
     within(fetch(&client, server.url("/"))).await.unwrap();
     assert!(started.elapsed() < Duration::from_secs(1));
     assert_eq!(server.accepted(), 3);
-    assert_eq!(handle.status().closes[&Cause::Idle], 2);
+    assert_eq!(handle.status().closes[&CloseReason::Idle], 2);
     at_rest(&handle).await;
 }

@@ -38,7 +38,7 @@ fn every_public_type_is_debug() {
     debug::<Status>();
     debug::<CloseHook>();
     debug::<TransportGuard>();
-    debug::<Cause>();
+    debug::<CloseReason>();
     debug::<Checkin<Conns>>();
     debug::<CheckinFuture<()>>();
     debug::<CheckinLayer>();
@@ -81,7 +81,7 @@ fn every_public_type_is_debug() {
     debug::<Reuse>();
     debug::<Deadline>();
     debug::<Lifespan>();
-    debug::<Limits>();
+    debug::<PoolConfig>();
     debug::<Pool<Http1Connection<B>>>();
     debug::<Scheduling>();
     debug::<Liveness>();

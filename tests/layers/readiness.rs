@@ -9,11 +9,11 @@ use http::{Request, Response, Uri};
 use http_body_util::Full;
 use tower::util::ServiceExt;
 use tower::{Layer, Service};
-use tower_keep_alive::connect::ProxiedLayer;
+use tower_keep_alive::connect::ProxyLayer;
 use tower_keep_alive::forward::ForwardLayer;
 use tower_keep_alive::{
-    ActiveTimeoutLayer, CheckinLayer, Destination, ExchangeLayer, HandshakeLayer, Http1Connection,
-    IdleEvictionLayer, Lease, MaxUsesLayer, ObserveLayer, TtlLayer,
+    ActiveTimeoutLayer, CheckinLayer, CountConnectsLayer, Destination, ExchangeLayer,
+    HandshakeLayer, Http1Connection, IdleEvictionLayer, Lease, MaxUsesLayer, TtlLayer,
 };
 use tower_test::mock;
 
@@ -50,9 +50,9 @@ async fn a_service_is_ready_when_the_one_below_is() {
     follows::<Uri, Http1Connection<B>, Uri, _>(ActiveTimeoutLayer::new(SECOND)).await;
     follows::<Destination, Lease<Http1Connection<B>>, Request<B>, _>(ExchangeLayer::new()).await;
     follows::<Uri, MemoryStream, Uri, _>(HandshakeLayer::<B>::new()).await;
-    follows::<Uri, MemoryStream, Uri, _>(ObserveLayer::new()).await;
+    follows::<Uri, MemoryStream, Uri, _>(CountConnectsLayer::new()).await;
     follows::<Destination, MemoryStream, Destination, _>(CA.trusted()).await;
-    follows::<Destination, MemoryStream, Destination, _>(ProxiedLayer::new()).await;
+    follows::<Destination, MemoryStream, Destination, _>(ProxyLayer::new()).await;
     let forward = ForwardLayer::to(Uri::from_static("http://up.test")).unwrap();
     follows::<Request<B>, Response<B>, Request<B>, _>(forward).await;
 }

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use http_body_util::Full;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_keep_alive::{
-    AgentHandle, Body, Cause, CheckinLayer, CheckoutLayer, Error, ExchangeLayer, HandshakeLayer,
-    IdleEvictionLayer, Limits, MaxUsesLayer, TtlLayer,
+    AgentHandle, Body, CheckinLayer, CheckoutLayer, CloseReason, Error, ExchangeLayer,
+    HandshakeLayer, IdleEvictionLayer, MaxUsesLayer, PoolConfig, TtlLayer,
 };
 
 use crate::line::{Shard, answer, maker};
@@ -62,7 +62,7 @@ impl<S> Client for S where
 
 /// Above Checkin, between it and Checkout, and below.
 fn stack(server: &Server, [above, between, below]: [Three; 3]) -> (impl Client, AgentHandle) {
-    let checkout = CheckoutLayer::new(Limits::new());
+    let checkout = CheckoutLayer::new(PoolConfig::new());
     let handle = checkout.handle();
     let client = ServiceBuilder::new()
         .layer(ExchangeLayer::new())
@@ -95,8 +95,8 @@ fn places(limit: Three, looser: Three) -> Vec<[Three; 3]> {
     ]
 }
 
-fn closes(handle: &AgentHandle, cause: Cause) -> u64 {
-    handle.status().closes.get(&cause).copied().unwrap_or(0)
+fn closes(handle: &AgentHandle, reason: CloseReason) -> u64 {
+    handle.status().closes.get(&reason).copied().unwrap_or(0)
 }
 
 #[tokio::test(start_paused = true)]
@@ -126,7 +126,7 @@ async fn idle_eviction_stands_anywhere() {
         assert_eq!((server.accepted(), handle.status().open()), (1, 1));
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert_eq!(
-            (closes(&handle, Cause::Idle), handle.status().open()),
+            (closes(&handle, CloseReason::Idle), handle.status().open()),
             (1, 0)
         );
         eventually("the server sees it go", || server.open() == 0).await;
@@ -147,7 +147,7 @@ async fn ttl_stands_anywhere() {
         assert_eq!((server.accepted(), handle.status().open()), (1, 1));
         tokio::time::sleep(Duration::from_millis(1_100)).await;
         assert_eq!(
-            (closes(&handle, Cause::Age), handle.status().open()),
+            (closes(&handle, CloseReason::Age), handle.status().open()),
             (1, 0)
         );
         at_rest(&handle).await;
@@ -165,7 +165,7 @@ async fn max_uses_stands_anywhere() {
         }
         assert_eq!(server.accepted(), 3);
         assert_eq!(
-            (closes(&handle, Cause::Uses), handle.status().open()),
+            (closes(&handle, CloseReason::Uses), handle.status().open()),
             (2, 1)
         );
         at_rest(&handle).await;
@@ -185,9 +185,12 @@ async fn limits_of_all_kinds_stand_together() {
         fetch(&client, server.url("/")).await.unwrap();
         settle().await;
     }
-    assert_eq!((server.accepted(), closes(&handle, Cause::Uses)), (2, 1));
+    assert_eq!(
+        (server.accepted(), closes(&handle, CloseReason::Uses)),
+        (2, 1)
+    );
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(closes(&handle, Cause::Idle), 1);
+    assert_eq!(closes(&handle, CloseReason::Idle), 1);
     at_rest(&handle).await;
 }
 
@@ -195,7 +198,7 @@ async fn limits_of_all_kinds_stand_together() {
 #[tokio::test]
 async fn checkin_can_be_doubled() {
     let server = Server::in_memory(script::ok);
-    let checkout = CheckoutLayer::new(Limits::new().max_connections_per_host(1));
+    let checkout = CheckoutLayer::new(PoolConfig::new().max_connections_per_host(1));
     let handle = checkout.handle();
     let client = ServiceBuilder::new()
         .layer(ExchangeLayer::new())
@@ -222,8 +225,8 @@ async fn checkin_can_be_doubled() {
 #[tokio::test]
 async fn checkout_can_be_doubled() {
     let server = Server::in_memory(script::ok);
-    let above = CheckoutLayer::new(Limits::new().max_connections_per_host(5));
-    let below = CheckoutLayer::new(Limits::new().max_connections_per_host(2));
+    let above = CheckoutLayer::new(PoolConfig::new().max_connections_per_host(5));
+    let below = CheckoutLayer::new(PoolConfig::new().max_connections_per_host(2));
     let handles = [above.handle(), below.handle()];
     let client = ServiceBuilder::new()
         .layer(ExchangeLayer::new())
@@ -253,8 +256,8 @@ async fn checkout_can_be_doubled() {
 #[tokio::test]
 async fn checkin_and_checkout_can_be_doubled_together() {
     let server = Server::in_memory(answer);
-    let above = CheckoutLayer::new(Limits::new());
-    let below = CheckoutLayer::new(Limits::new().max_connections_per_host(2));
+    let above = CheckoutLayer::new(PoolConfig::new());
+    let below = CheckoutLayer::new(PoolConfig::new().max_connections_per_host(2));
     let handles = [above.handle(), below.handle()];
     let lines = ServiceBuilder::new()
         .layer(CheckinLayer::new())

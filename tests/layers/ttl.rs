@@ -9,8 +9,9 @@ use http_body_util::Full;
 use tokio::time::Instant;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_keep_alive::{
-    AgentHandle, Cause, Checkin, CheckinLayer, Checkout, CheckoutLayer, Exchange, ExchangeLayer,
-    Handshake, HandshakeLayer, Http1Connection, Limits, Moment, Poolable, Ttl, TtlLayer,
+    AgentHandle, Checkin, CheckinLayer, Checkout, CheckoutLayer, CloseReason, Exchange,
+    ExchangeLayer, Handshake, HandshakeLayer, Http1Connection, Moment, PoolConfig, Poolable, Ttl,
+    TtlLayer,
 };
 
 use crate::line::{Shard, answer, maker};
@@ -22,7 +23,7 @@ const TTL: Duration = Duration::from_secs(100);
 #[tokio::test(start_paused = true)]
 async fn jitter_is_in_bounds_and_constant_per_connection() {
     let server = Server::in_memory(answer);
-    let checkout = CheckoutLayer::new(Limits::new());
+    let checkout = CheckoutLayer::new(PoolConfig::new());
     let handle = checkout.handle();
     let jittered = TtlLayer::new(TTL).jitter(0.2);
     let lines = ServiceBuilder::new()
@@ -42,7 +43,7 @@ async fn jitter_is_in_bounds_and_constant_per_connection() {
                 let lifespan = line.as_ref().expect("made").lifespan();
                 assert_eq!(lifespan.uses(), round + 1);
                 let deadline = lifespan.deadline(Moment::now()).expect("there is a TTL");
-                assert_eq!(deadline.cause, Cause::Age);
+                assert_eq!(deadline.reason, CloseReason::Age);
                 deadline.at.mono.duration_since(born)
             })
             .collect();
@@ -63,7 +64,7 @@ async fn jitter_is_in_bounds_and_constant_per_connection() {
     tokio::time::sleep_until(born + youngest - Duration::from_millis(10)).await;
     assert_eq!(handle.status().open(), 40);
     tokio::time::sleep_until(born + TTL + Duration::from_millis(10)).await;
-    assert_eq!(handle.status().closes[&Cause::Age], 40);
+    assert_eq!(handle.status().closes[&CloseReason::Age], 40);
     at_rest(&handle).await;
 }
 
@@ -72,7 +73,7 @@ type Stack = Exchange<
 >;
 
 fn stack(server: &Server, ttl: TtlLayer) -> (Stack, AgentHandle) {
-    let checkout = CheckoutLayer::new(Limits::new().max_connections_per_host(1));
+    let checkout = CheckoutLayer::new(PoolConfig::new().max_connections_per_host(1));
     let handle = checkout.handle();
     let client = ServiceBuilder::new()
         .layer(ExchangeLayer::new())
@@ -120,7 +121,7 @@ async fn hard_ends_an_exchange_before_its_head() {
     assert_eq!(answer.body, "ok");
     assert_eq!(started.elapsed().as_secs(), TTL.as_secs());
     let status = handle.status();
-    assert_eq!((status.closes[&Cause::Age], status.timeouts), (1, 1));
+    assert_eq!((status.closes[&CloseReason::Age], status.timeouts), (1, 1));
     eventually("the server sees it go", || server.open() == 1).await;
     // The other one's timer goes with it.
     handle.close_idle();
@@ -138,7 +139,7 @@ async fn hard_ends_a_body_in_the_middle() {
     assert!(error.connection().is_some());
     assert_eq!(started.elapsed().as_secs(), TTL.as_secs());
     assert_eq!(fetch(&client, server.url("/")).await.unwrap().body, "ok");
-    assert_eq!(handle.status().closes[&Cause::Age], 1);
+    assert_eq!(handle.status().closes[&CloseReason::Age], 1);
     // The other one's timer goes with it.
     handle.close_idle();
     at_rest(&handle).await;
@@ -156,7 +157,11 @@ async fn without_hard_an_exchange_goes_on_to_its_end() {
     for at in 1..=2 {
         assert_eq!(fetch(&client, server.url("/")).await.unwrap().body, "late");
         settle().await;
-        assert_eq!(handle.status().closes[&Cause::Age], at, "and is not kept");
+        assert_eq!(
+            handle.status().closes[&CloseReason::Age],
+            at,
+            "and is not kept"
+        );
     }
     assert_eq!(server.accepted(), 2);
     at_rest(&handle).await;
@@ -169,7 +174,7 @@ async fn hard_ends_an_idle_connection_and_no_timer_is_left() {
     let (client, handle) = stack(&server, TtlLayer::new(TTL).hard());
     fetch(&client, server.url("/")).await.unwrap();
     tokio::time::sleep(TTL + Duration::from_millis(10)).await;
-    assert_eq!(handle.status().closes[&Cause::Age], 1);
+    assert_eq!(handle.status().closes[&CloseReason::Age], 1);
     assert_eq!(handle.status().open(), 0);
 
     fetch(&client, server.url("/")).await.unwrap();

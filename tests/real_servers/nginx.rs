@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::future::try_join_all;
 use http_body_util::Full;
 use tower_keep_alive::connect::{TcpConnector, Tls};
-use tower_keep_alive::{AgentHandle, Cause, KeepAlive, KeepAliveLayer};
+use tower_keep_alive::{AgentHandle, CloseReason, KeepAlive, KeepAliveLayer};
 
 use crate::running::{Running, program};
 use crate::support::agent::{agent_over, at_rest, fetch};
@@ -144,6 +144,10 @@ async fn nginx_resumes_after_each_close() {
         println!("{protocol}: {status}");
         assert_eq!((status.created, status.create_errors), (100, 0));
         assert_eq!((status.requests, status.stale), (700, 0));
-        assert_eq!(status.closes.get(&Cause::Final), Some(&100), "{status:?}");
+        assert_eq!(
+            status.closes.get(&CloseReason::Final),
+            Some(&100),
+            "{status:?}"
+        );
     }
 }

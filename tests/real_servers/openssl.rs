@@ -18,7 +18,7 @@ use tower::util::MapResponse;
 use tower::{Layer, Service};
 use tower_keep_alive::connect::rustls::{HandshakeKind, ProtocolVersion};
 use tower_keep_alive::connect::{MaybeTls, Tcp, TcpConnector};
-use tower_keep_alive::{AgentHandle, Body, Cause, Error, KeepAliveLayer};
+use tower_keep_alive::{AgentHandle, Body, CloseReason, Error, KeepAliveLayer};
 
 use crate::running::{Running, program};
 use crate::support::agent::{Req, agent_over, at_rest, fetch};
@@ -175,7 +175,7 @@ async fn openssl_resumes_after_each_close() {
         println!("{version:?}, OpenSSL: {status}");
         assert_eq!((status.created, status.create_errors), (100, 0));
         assert_eq!((status.requests, status.stale), (700, 0));
-        assert_eq!(status.closes, [(Cause::Final, 100)].into());
+        assert_eq!(status.closes, [(CloseReason::Final, 100)].into());
         let handshakes = handshakes.lock().unwrap();
         assert_eq!(handshakes.len(), 100);
         assert_eq!(handshakes[0], (version, HandshakeKind::Full));

@@ -9,7 +9,7 @@ use tower::limit::ConcurrencyLimitLayer;
 use tower::load_shed::error::Overloaded;
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_keep_alive::{
-    CheckinLayer, CheckoutLayer, Error, ExchangeLayer, HandshakeLayer, KeepAliveLayer, Limits,
+    CheckinLayer, CheckoutLayer, Error, ExchangeLayer, HandshakeLayer, KeepAliveLayer, PoolConfig,
 };
 
 use crate::support::agent::{Connector, agent, at_rest, fetch, get, read};
@@ -93,7 +93,7 @@ async fn a_concurrency_limit_below_limits_connects_and_not_connections() {
     let server = Server::ok().await;
     let gate = Gate::new();
     let connector = CountingConnector::new(Sockets).gate(&gate);
-    let checkout = CheckoutLayer::new(Limits::new());
+    let checkout = CheckoutLayer::new(PoolConfig::new());
     let handle = checkout.handle();
     let client = ServiceBuilder::new()
         .layer(ExchangeLayer::new())

@@ -13,8 +13,8 @@ use tower::timeout::error::Elapsed;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_keep_alive::retry::ReusedReset;
 use tower_keep_alive::{
-    Cause, CheckinLayer, CheckoutLayer, Error, ExchangeLayer, HandshakeLayer, KeepAliveLayer,
-    Limits,
+    CheckinLayer, CheckoutLayer, CloseReason, Error, ExchangeLayer, HandshakeLayer, KeepAliveLayer,
+    PoolConfig,
 };
 
 use crate::support::agent::{Connector, agent_paused, at_rest, fetch, get, read};
@@ -85,7 +85,7 @@ async fn a_timeout_above_counts_the_time_in_line() {
     assert_eq!(started.elapsed().as_secs(), 2, "both, and at once");
     // Which closes the connection of the first, as nobody knows what the server makes of its request.
     at_rest(&handle).await;
-    assert_eq!(handle.status().closes[&Cause::Abandoned], 1);
+    assert_eq!(handle.status().closes[&CloseReason::Abandoned], 1);
     assert_eq!(server.accepted(), 1);
 }
 
@@ -99,7 +99,7 @@ async fn a_timeout_below_counts_the_connect_alone() {
     });
     let gate = Gate::new();
     let connector = CountingConnector::new(server.connector()).gate(&gate);
-    let checkout = CheckoutLayer::new(Limits::new().max_connections_per_host(1));
+    let checkout = CheckoutLayer::new(PoolConfig::new().max_connections_per_host(1));
     let handle = checkout.handle();
     let client = ServiceBuilder::new()
         .layer(ExchangeLayer::new())

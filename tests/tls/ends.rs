@@ -13,7 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tower::{Layer, ServiceExt};
 use tower_keep_alive::connect::TcpConnector;
-use tower_keep_alive::{Cause, Destination, KeepAliveLayer};
+use tower_keep_alive::{CloseReason, Destination, KeepAliveLayer};
 
 use crate::support::agent::{agent_over, at_rest, fetch, post, send};
 use crate::support::tls::{CA, localhost};
@@ -121,7 +121,11 @@ async fn an_end_is_the_servers_with_a_goodbye_and_without() {
             let _ = fetch(&client, server.url(path)).await;
             eventually("it is closed", || handle.status().closed == 1).await;
             let status = handle.status();
-            assert_eq!(status.closes, [(Cause::Peer, 1)].into(), "{path}, {how:?}");
+            assert_eq!(
+                status.closes,
+                [(CloseReason::Peer, 1)].into(),
+                "{path}, {how:?}"
+            );
             assert_eq!((status.created, status.errors), (1, 0), "{path}, {how:?}");
             at_rest(&handle).await;
         }

@@ -9,7 +9,7 @@ use http_body_util::Full;
 use tokio::sync::{Mutex, mpsc};
 use tokio_rustls::rustls::{self, CertificateError};
 use tower::Layer;
-use tower_keep_alive::connect::{Proxied, ProxiedLayer, Proxy, TcpConnector, Tls};
+use tower_keep_alive::connect::{Proxy, ProxyConnector, ProxyLayer, TcpConnector, Tls};
 use tower_keep_alive::{AgentHandle, KeepAlive, KeepAliveLayer, Route};
 
 use crate::support::agent::{Req, agent_over, at_rest, get, send};
@@ -17,12 +17,12 @@ use crate::support::tls::CA;
 use crate::support::{Conn, Server, eventually, proxies, script};
 use crate::{Loopback, idle, in_chain, text};
 
-type Client = KeepAlive<Tls<Proxied<Tls<TcpConnector<Loopback>>>>, Full<Bytes>>;
+type Client = KeepAlive<Tls<ProxyConnector<Tls<TcpConnector<Loopback>>>>, Full<Bytes>>;
 
 /// TLS with the origin, above the tunnels, and TLS with the proxy, below them.
 fn agent() -> (Client, AgentHandle) {
     let to_proxies = CA.trusted().layer(TcpConnector::with_resolver(Loopback));
-    let tunnels = ProxiedLayer::new().layer(to_proxies);
+    let tunnels = ProxyLayer::new().layer(to_proxies);
     agent_over(KeepAliveLayer::new(), CA.trusted().layer(tunnels))
 }
 

@@ -5,19 +5,19 @@ use http_body_util::Full;
 use rcgen::date_time_ymd;
 use tokio_rustls::rustls::{self, CertificateError, HandshakeKind, ServerConfig};
 use tower::Layer;
-use tower_keep_alive::connect::{Proxied, ProxiedLayer, Proxy, TcpConnector, Tls};
-use tower_keep_alive::{AgentHandle, Cause, KeepAlive, KeepAliveLayer, Key, Route};
+use tower_keep_alive::connect::{Proxy, ProxyConnector, ProxyLayer, TcpConnector, Tls};
+use tower_keep_alive::{AgentHandle, CloseReason, KeepAlive, KeepAliveLayer, Key, Route};
 
 use crate::support::agent::{Req, agent_over, at_rest, get, send};
 use crate::support::tls::{Authority, CA, Identity};
 use crate::support::{Conn, Server, eventually, proxies, script};
 use crate::{Loopback, idle, in_chain, text};
 
-type Tunnels = Proxied<TcpConnector<Loopback>>;
+type Tunnels = ProxyConnector<TcpConnector<Loopback>>;
 type Client<M = Tunnels> = KeepAlive<Tls<M>, Full<Bytes>>;
 
 fn agent() -> (Client, AgentHandle) {
-    let tunnels = ProxiedLayer::new().layer(TcpConnector::with_resolver(Loopback));
+    let tunnels = ProxyLayer::new().layer(TcpConnector::with_resolver(Loopback));
     agent_over(KeepAliveLayer::new(), CA.trusted().layer(tunnels))
 }
 
@@ -163,7 +163,7 @@ async fn refused(scheme: &str, config: ServerConfig) -> CertificateError {
         reason = Some(why.clone());
         let status = handle.status();
         assert_eq!((status.created, status.create_errors), (made, made));
-        assert_eq!(status.closes, [(Cause::Connect, made)].into());
+        assert_eq!(status.closes, [(CloseReason::Connect, made)].into());
         assert!(
             status.idle.is_empty() && status.active.is_empty(),
             "{status}"

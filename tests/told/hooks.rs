@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tower_keep_alive::{AgentHandle, Cause, Event, EventKind, KeepAliveLayer};
+use tower_keep_alive::{AgentHandle, CloseReason, Event, EventKind, KeepAliveLayer};
 
 use crate::support::agent::{agent, agent_over, agent_paused, at_rest, fetch, get, read};
 use crate::support::{CountingConnector, Gate, RefusingPort, Server, Sockets, eventually, script};
@@ -47,7 +47,7 @@ async fn a_connection_is_told_of_from_its_connect_to_its_end() {
     }
     assert!(matches!(
         told[3].1,
-        EventKind::Closed { cause: Cause::Shutdown, age, .. } if age > Duration::ZERO
+        EventKind::Closed { reason: CloseReason::Shutdown, age, .. } if age > Duration::ZERO
     ));
     at_rest(&handle).await;
 }
@@ -65,13 +65,13 @@ async fn an_eviction_is_told_with_its_limit_and_before_the_end() {
     assert!(matches!(
         ends[0].1,
         EventKind::Evicted {
-            cause: Cause::Idle,
+            reason: CloseReason::Idle,
             ..
         }
     ));
     let age = Duration::from_secs(2);
     assert!(
-        matches!(ends[1].1, EventKind::Closed { cause: Cause::Idle, age: it, .. } if it >= age)
+        matches!(ends[1].1, EventKind::Closed { reason: CloseReason::Idle, age: it, .. } if it >= age)
     );
     at_rest(&handle).await;
 }
@@ -151,7 +151,7 @@ async fn a_connect_that_fails_is_told_as_closed_without_a_number() {
                 (
                     None,
                     EventKind::Closed {
-                        cause: Cause::Connect,
+                        reason: CloseReason::Connect,
                         age: Duration::ZERO,
                         ..
                     }

@@ -1,10 +1,10 @@
-//! What an `ObserveLayer` has counted, by the clock.
+//! What an `CountConnectsLayer` has counted, by the clock.
 
 use std::time::Duration;
 
 use tokio::time::sleep;
 use tower::{Layer, Service, ServiceExt, service_fn};
-use tower_keep_alive::ObserveLayer;
+use tower_keep_alive::CountConnectsLayer;
 
 const fn secs(count: u64) -> Duration {
     Duration::from_secs(count)
@@ -22,7 +22,7 @@ async fn connect(takes: u64) -> Result<u64, &'static str> {
 
 #[tokio::test(start_paused = true)]
 async fn connects_are_counted_by_how_they_end_and_timed_when_they_succeed() {
-    let observe = ObserveLayer::new();
+    let observe = CountConnectsLayer::new();
     let mut connector = observe.layer(service_fn(connect));
     assert_eq!(connector.ready().await.unwrap().call(4).await, Ok(4));
     assert_eq!(connector.ready().await.unwrap().call(2).await, Ok(2));

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
 use tokio::time::Instant;
-use tower_keep_alive::{Cause, Clock, Moment};
+use tower_keep_alive::{Clock, CloseReason, Moment};
 
 use crate::house::{Dice, Layers, closes, closes_all, in_paused_time, runs};
 use crate::support::agent::{agent_over, agent_paused, at_rest, fetch, get, read};
@@ -32,7 +32,7 @@ fn trust_17_a_ttl_never_interrupts() {
         assert_eq!(first.body, "/350");
         settle().await;
         assert_eq!(handle.status().open(), 0, "not kept when it comes back");
-        assert_eq!(closes(&handle, Cause::Age), 1);
+        assert_eq!(closes(&handle, CloseReason::Age), 1);
         let second = fetch(&client, server.url("/1")).await.unwrap();
         assert!(!second.info.is_reused());
         println!(
@@ -58,7 +58,10 @@ fn trust_17_a_ttl_is_kept_on_a_hand_over() {
             .collect();
         assert_ne!(ids[0], ids[1]);
         assert_eq!(ids[1], ids[2]);
-        assert_eq!((server.accepted(), closes(&handle, Cause::Age)), (2, 1));
+        assert_eq!(
+            (server.accepted(), closes(&handle, CloseReason::Age)),
+            (2, 1)
+        );
         at_rest(&handle).await;
         closes_all(client, &handle).await;
     });
@@ -257,7 +260,7 @@ fn trust_18_a_wall_clock_set_back_does_not_hold_up_eviction() {
         assert_eq!(handle.status().open(), 1);
         tokio::time::sleep(Duration::from_millis(20)).await;
         eventually("it is evicted", || handle.status().open() == 0).await;
-        assert_eq!(closes(&handle, Cause::Idle), 1);
+        assert_eq!(closes(&handle, CloseReason::Idle), 1);
         at_rest(&handle).await;
         closes_all(client, &handle).await;
     });

@@ -7,7 +7,7 @@ use http::Request;
 use http_body_util::{BodyExt, Channel, Either, Full};
 use tokio::time::Instant;
 use tower::{Layer, ServiceExt};
-use tower_keep_alive::{Cause, KeepAliveLayer};
+use tower_keep_alive::{CloseReason, KeepAliveLayer};
 
 use crate::house::{
     Layers, closes, closes_all, in_paused_time, on_current_thread, on_threads, runs,
@@ -139,7 +139,10 @@ async fn goes_on(framing: &[(&str, &str)]) {
         begun.elapsed()
     );
     assert_eq!(
-        (handle.status().open(), closes(&handle, Cause::Abandoned)),
+        (
+            handle.status().open(),
+            closes(&handle, CloseReason::Abandoned)
+        ),
         (0, 1)
     );
     // Too late.
@@ -302,7 +305,7 @@ fn trust_14_a_drain_has_its_ends() {
             drop(response);
             eventually("it is closed", || handle.status().open() == 0).await;
             let took = started.elapsed();
-            assert_eq!(closes(&handle, Cause::Abandoned), 1);
+            assert_eq!(closes(&handle, CloseReason::Abandoned), 1);
             assert_eq!(handle.status().requests, 0);
             let answer = fetch(&client, server.url("/next/1")).await.unwrap();
             assert_eq!(answer.body, "/next/1");

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use http_body_util::Full;
 use tokio::runtime::{Builder, Runtime};
-use tower_keep_alive::{AgentHandle, Cause, KeepAliveLayer};
+use tower_keep_alive::{AgentHandle, CloseReason, KeepAliveLayer};
 
 use crate::support::{alive_tasks, eventually};
 
@@ -89,8 +89,8 @@ pub(crate) async fn closes_all<S>(client: S, handle: &AgentHandle) {
     .await;
 }
 
-pub(crate) fn closes(handle: &AgentHandle, cause: Cause) -> u64 {
-    handle.status().closes.get(&cause).copied().unwrap_or(0)
+pub(crate) fn closes(handle: &AgentHandle, reason: CloseReason) -> u64 {
+    handle.status().closes.get(&reason).copied().unwrap_or(0)
 }
 
 /// So many by default, and so many where the whole figure is wanted.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use tokio::time::Instant;
-use tower_keep_alive::Cause;
+use tower_keep_alive::CloseReason;
 
 use crate::house::{Layers, closes, closes_all, in_paused_time, runs};
 use crate::support::agent::{agent_paused, at_rest, fetch, get, read};
@@ -57,7 +57,7 @@ fn trust_10_late_binding_while_a_connect_hangs() {
         assert!(started.elapsed() < limit + 20 * TURN);
         let status = handle.status();
         assert_eq!((status.create_errors, status.open()), (1, 1), "{status}");
-        assert_eq!(closes(&handle, Cause::ConnectTimeout), 1);
+        assert_eq!(closes(&handle, CloseReason::ConnectTimeout), 1);
         println!(
             "trust 10: served by a freed connection while its own connect hung, which ended at its timeout"
         );

@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_keep_alive::{
     AgentHandle, CheckinLayer, CheckoutLayer, CloseHook, Destination, Error, ExchangeLayer,
-    HandshakeLayer, KeepAlive, Limits, Poolable,
+    HandshakeLayer, KeepAlive, PoolConfig, Poolable,
 };
 
 use crate::house::{
@@ -304,7 +304,8 @@ fn trust_24_hooks_may_ask_the_agent() {
         let url = server.url("/");
         let (other, other_handle) = agent(Layers::new().max_connections_per_host(1));
         let (dropped, hooked) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let checkout = CheckoutLayer::new(Limits::new().max_connections_per_host(2).max_idle(1));
+        let checkout =
+            CheckoutLayer::new(PoolConfig::new().max_connections_per_host(2).max_idle(1));
         let handle = checkout.handle();
         let tie = {
             let (handle, other, url) = (handle.clone(), other.clone(), url.clone());

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_keep_alive::{
     CheckinLayer, CheckoutError, CheckoutLayer, Denied, Destination, EventKind, ExchangeLayer,
-    Limits, TimeoutKind,
+    PoolConfig, TimeoutKind,
 };
 
 use crate::fake::Maker;
@@ -17,8 +17,8 @@ use crate::support::agent::{get, paused_clock};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn limits() -> Limits {
-    Limits::new()
+fn limits() -> PoolConfig {
+    PoolConfig::new()
         .clock(paused_clock())
         .max_connections_per_host(1)
         .checkout_timeout(4 * SECOND)

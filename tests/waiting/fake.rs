@@ -42,7 +42,7 @@ impl Service<Destination> for Maker {
 
     fn call(&mut self, _: Destination) -> Self::Future {
         let mut lifespan = Lifespan::new();
-        let transport = lifespan.transport_guard().expect("taken once");
+        let transport = lifespan.take_transport_guard().expect("taken once");
         self.0.transports.lock().unwrap().push(transport);
         let shared = self.0.clone();
         ready(Ok(Fake { shared, lifespan }))

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use tokio::time::{Instant, timeout};
-use tower_keep_alive::{Cause, KeepAliveLayer};
+use tower_keep_alive::{CloseReason, KeepAliveLayer};
 
 use crate::support::agent::{Client, agent, agent_over, fetch, get};
 use crate::support::{CountingConnector, Gate, Server, eventually, script};
@@ -58,7 +58,7 @@ async fn an_idle_connection_of_a_runtime_that_is_not_driven_makes_room() {
             (2, 1, 1),
             "{status}"
         );
-        assert_eq!(status.closes[&Cause::Room], 1, "{status}");
+        assert_eq!(status.closes[&CloseReason::Room], 1, "{status}");
         // Whatever its driver still does says nothing twice.
         drop(runtime);
         is_served(&client, second.url("/")).await;
@@ -157,7 +157,7 @@ async fn a_connect_in_a_runtime_that_is_not_driven_ends_with_its_time() {
     answer.await.unwrap().expect("it hangs").unwrap();
     assert!(begun.elapsed() < Duration::from_secs(5));
     let status = handle.status();
-    assert_eq!(status.closes[&Cause::ConnectTimeout], 1, "{status}");
+    assert_eq!(status.closes[&CloseReason::ConnectTimeout], 1, "{status}");
     drop((request, runtime));
     assert_eq!((handle.status().created, handle.status().closed), (2, 1));
 }

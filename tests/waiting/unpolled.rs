@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt, iter};
 use http_body_util::Full;
 use tokio::time::{sleep, timeout};
-use tower_keep_alive::{Cause, Destination, KeepAliveLayer};
+use tower_keep_alive::{CloseReason, Destination, KeepAliveLayer};
 
 use crate::support::agent::{agent, agent_over, agent_paused, at_rest, fetch, get};
 use crate::support::{CountingConnector, Gate, Server, eventually, script};
@@ -130,7 +130,7 @@ async fn a_caller_that_lost_the_connection_made_for_it_makes_another() {
     connects.open_for_all();
     // Nobody else wants it: it is idle, and its time is up.
     eventually("it is closed", || handle.status().closed == 1).await;
-    assert_eq!(handle.status().closes[&Cause::Idle], 1);
+    assert_eq!(handle.status().closes[&CloseReason::Idle], 1);
     assert_eq!(unpolled.await.unwrap().body, "ok");
     assert_eq!(handle.status().created, 2);
     at_rest(&handle).await;
@@ -157,7 +157,7 @@ async fn a_connection_that_nobody_comes_for_is_idle_and_ages() {
     sleep(idle).await;
     let status = handle.status();
     assert_eq!(
-        (status.open(), status.closes[&Cause::Idle]),
+        (status.open(), status.closes[&CloseReason::Idle]),
         (0, 1),
         "{status}"
     );

@@ -27,7 +27,7 @@ const SHOWN: &str = r##"
     }
     const closes = {};
     for (const row of document.querySelectorAll("#causes tr[data-cause]"))
-        closes[row.dataset.cause] = Number(row.lastChild.textContent);
+        closes[row.dataset.reason] = Number(row.lastChild.textContent);
     const all = {};
     for (const id of ["open", "pending", "requests", "created", "closed"]) all[id] = number(id);
     return { all, pools, closes, live: document.getElementById("live").textContent };

@@ -28,7 +28,7 @@ use crate::target::tls_config::TlsConfig;
 /// # Order
 ///
 /// Directly above the connector, which is asked for `http` and has the port written out: it has to make a plain
-/// connection. With `ProxiedLayer`, above that for TLS with origins, and once more below it where there are proxies that are
+/// connection. With `ProxyLayer`, above that for TLS with origins, and once more below it where there are proxies that are
 /// spoken with under TLS.
 ///
 /// # Clone

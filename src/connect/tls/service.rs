@@ -67,7 +67,7 @@ where
                 return TlsConnecting(Box::pin(ready(Err(error))));
             }
         };
-        // What is secured above passes too: below `Proxied`, this is for proxies, and not for what goes past them.
+        // What is secured above passes too: below `ProxyConnector`, this is for proxies, and not for what goes past them.
         if *destination.scheme() != Scheme::HTTPS || destination.is_secured() {
             let connecting = self.inner.call(destination.into());
             return TlsConnecting(Box::pin(async move {

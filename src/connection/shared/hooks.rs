@@ -3,31 +3,31 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::Bond;
-use crate::connection::close_reason::Cause;
+use super::ConnShared;
+use crate::connection::close_reason::CloseReason;
 
 /// What stands for a connection's transport: kept beside it, and dropped after it.
 ///
 /// A connection whose transport lives in a task of its own takes this from its
 /// [`Lifespan`](crate::Lifespan::transport_guard) and moves it into that task. When it is dropped, by whatever way the
-/// task ends, the connection leaves its pool and its slot passes on.
+/// task ends, the connection leaves its pool and its permit passes on.
 #[derive(Debug)]
 #[must_use = "dropping it says that the transport is gone"]
-pub struct TransportGuard(pub(super) Arc<Bond>);
+pub struct TransportGuard(pub(super) Arc<ConnShared>);
 
 impl TransportGuard {
-    pub(crate) fn new(bond: Arc<Bond>) -> Self {
-        Self(bond)
+    pub(crate) fn new(shared: Arc<ConnShared>) -> Self {
+        Self(shared)
     }
 
     #[inline]
-    pub(crate) fn bond(&self) -> &Bond {
+    pub(crate) fn shared(&self) -> &ConnShared {
         &self.0
     }
 
     /// Says why the transport ends. The first word stands, whoever says it.
-    pub fn note(&self, cause: Cause) {
-        self.0.note(cause);
+    pub fn set_close_reason(&self, reason: CloseReason) {
+        self.0.set_close_reason(reason);
     }
 }
 
@@ -39,21 +39,21 @@ impl Drop for TransportGuard {
 
 /// What is to be done when a connection's transport is gone. Dropping it does it.
 #[must_use = "dropping it says that the transport is gone"]
-pub struct CloseHook(pub(super) Option<Box<dyn FnOnce(Cause) + Send + Sync>>);
+pub struct CloseHook(pub(super) Option<Box<dyn FnOnce(CloseReason) + Send + Sync>>);
 
 impl CloseHook {
     /// Nothing is to be done.
     pub(super) const NONE: Self = Self(None);
 
     /// Does `hook`, with the reason.
-    pub fn new(hook: impl FnOnce(Cause) + Send + Sync + 'static) -> Self {
+    pub fn new(hook: impl FnOnce(CloseReason) + Send + Sync + 'static) -> Self {
         Self(Some(Box::new(hook)))
     }
 
     /// Does it now: the transport is gone, and this is why.
-    pub fn run(mut self, cause: Cause) {
+    pub fn run(mut self, reason: CloseReason) {
         if let Some(hook) = self.0.take() {
-            hook(cause);
+            hook(reason);
         }
     }
 }
@@ -61,7 +61,7 @@ impl CloseHook {
 impl Drop for CloseHook {
     fn drop(&mut self) {
         if let Some(hook) = self.0.take() {
-            hook(Cause::Dropped);
+            hook(CloseReason::Dropped);
         }
     }
 }

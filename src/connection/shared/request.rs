@@ -5,15 +5,15 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use crate::connection::close_reason::Cause;
-use crate::connection::shared::{BODY_FAILED, Bond, HTTP10, RESTS};
+use crate::connection::close_reason::CloseReason;
+use crate::connection::shared::{BODY_FAILED, ConnShared, HTTP10, RESTS};
 use crate::error::RequestBodyError;
 use crate::sync::atomic::Ordering;
 
 /// What may come of a request's body after hyper has all that is announced.
 pub(crate) type Rest = Pin<Box<dyn Future<Output = Result<(), RequestBodyError>> + Send>>;
 
-impl Bond {
+impl ConnShared {
     #[cold]
     pub(crate) fn set_http10(&self) {
         self.peer.fetch_or(HTTP10, Ordering::Relaxed);
@@ -35,10 +35,10 @@ impl Bond {
     fn put_rest(&self, exchange: u8, rest: Rest) {
         // One that is not kept is dropped after the lock.
         let _dropped;
-        let mut ends = self.ends();
+        let mut close_state = self.close_state();
         if self.activity.exchange_without_head() == Some(exchange) {
-            _dropped = ends.more().rest.replace((exchange, rest));
-            self.parting.fetch_or(RESTS, Ordering::AcqRel);
+            _dropped = close_state.extras().rest.replace((exchange, rest));
+            self.driver_flags.fetch_or(RESTS, Ordering::AcqRel);
         } else {
             _dropped = Some((exchange, rest));
         }
@@ -60,26 +60,26 @@ impl Bond {
     }
 
     fn take_rest(&self) -> Option<(u8, Rest)> {
-        let mut ends = self.ends();
-        self.parting.fetch_and(!RESTS, Ordering::AcqRel);
-        ends.more.as_mut()?.rest.take()
+        let mut close_state = self.close_state();
+        self.driver_flags.fetch_and(!RESTS, Ordering::AcqRel);
+        close_state.extras.as_mut()?.rest.take()
     }
 
     #[inline]
     pub(crate) fn has_rest(&self) -> bool {
-        self.parting.load(Ordering::Acquire) & RESTS != 0
+        self.driver_flags.load(Ordering::Acquire) & RESTS != 0
     }
 
     /// The request's own body has failed, which ends the connection.
     #[cold]
     pub(crate) fn fail_body(&self, error: RequestBodyError) {
-        self.note(Cause::Abandoned);
-        self.ends().more().body_error = Some(error);
-        self.parting.fetch_or(BODY_FAILED, Ordering::AcqRel);
+        self.set_close_reason(CloseReason::Abandoned);
+        self.close_state().extras().body_error = Some(error);
+        self.driver_flags.fetch_or(BODY_FAILED, Ordering::AcqRel);
     }
 
     pub(crate) fn has_failed_body(&self) -> bool {
-        self.parting.load(Ordering::Acquire) & BODY_FAILED != 0
+        self.driver_flags.load(Ordering::Acquire) & BODY_FAILED != 0
     }
 
     /// Why the request's body failed, if it did. What is awaited of it is not awaited any longer.
@@ -91,19 +91,19 @@ impl Bond {
                 self.fail_body(error);
             }
         }
-        self.ends().more.as_mut()?.body_error.take()
+        self.close_state().extras.as_mut()?.body_error.take()
     }
 
     /// Nothing was written of the request under way, and this is its head.
     #[cold]
     pub(crate) fn keep_unwritten(&self, head: Vec<u8>) {
-        self.ends().more().unwritten = Some(head);
+        self.close_state().extras().unwritten = Some(head);
         self.activity.keeps_head();
     }
 
     /// The head of the request under way, if nothing was written of it.
     pub(crate) fn take_unwritten(&self) -> Option<Vec<u8>> {
-        let head = self.ends().more.as_mut()?.unwritten.take();
+        let head = self.close_state().extras.as_mut()?.unwritten.take();
         head.filter(|_| self.activity.has_kept_head())
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
 use crate::connection::activity::Activity;
-use crate::connection::close_reason::Cause;
-use crate::connection::shared::{Bond, TIMED};
+use crate::connection::close_reason::CloseReason;
+use crate::connection::shared::{ConnShared, TIMED};
 use crate::error::TimeoutKind;
 use crate::sync::atomic::Ordering;
 
@@ -35,7 +35,7 @@ impl ExchangeTimeouts {
         has_head: bool,
         is_uploading: bool,
         cx: &mut Context<'_>,
-    ) -> Poll<Cause> {
+    ) -> Poll<CloseReason> {
         loop {
             let is_sent = !is_uploading && !activity.write_waits();
             if let Some(limit) = self.response.filter(|_| is_sent && !has_head)
@@ -57,17 +57,17 @@ impl ExchangeTimeouts {
             ready!(sleep.as_mut().poll(cx));
             if let Some((_, limit)) = self.request.filter(|&(at, _)| at == due) {
                 self.over = Some((TimeoutKind::Request, limit));
-                return Poll::Ready(Cause::RequestTimeout);
+                return Poll::Ready(CloseReason::RequestTimeout);
             }
             if let Some(limit) = self.response {
                 self.over = Some((TimeoutKind::Response, limit));
-                return Poll::Ready(Cause::ResponseTimeout);
+                return Poll::Ready(CloseReason::ResponseTimeout);
             }
         }
     }
 }
 
-impl Bond {
+impl ConnShared {
     /// Limits the use that has begun: the whole exchange to that moment, and the wait for the head of its response. Said
     /// before its request is sent, which wakes the driver.
     #[cold]
@@ -80,9 +80,9 @@ impl Bond {
             self.expectation.want_head();
         }
         let number = self.activity.uses();
-        let mut ends = self.ends();
-        let before = ends.more().timeouts.take();
-        ends.more().timeouts = Some(Box::new(ExchangeTimeouts {
+        let mut close_state = self.close_state();
+        let before = close_state.extras().timeouts.take();
+        close_state.extras().timeouts = Some(Box::new(ExchangeTimeouts {
             number,
             request,
             response,
@@ -90,21 +90,24 @@ impl Bond {
             sleep: before.and_then(|it| it.sleep),
             over: None,
         }));
-        self.parting.fetch_or(TIMED, Ordering::AcqRel);
+        self.driver_flags.fetch_or(TIMED, Ordering::AcqRel);
     }
 
     #[inline]
     pub(crate) fn is_timed(&self) -> bool {
-        self.parting.load(Ordering::Acquire) & TIMED != 0
+        self.driver_flags.load(Ordering::Acquire) & TIMED != 0
     }
 
     /// Ready when the exchange under way has taken longer than it may. Said by the driver.
     #[cold]
-    pub(crate) fn poll_timeouts(&self, cx: &mut Context<'_>) -> Poll<Cause> {
+    pub(crate) fn poll_timeouts(&self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         let taken = {
-            let mut ends = self.ends();
-            self.parting.fetch_and(!TIMED, Ordering::AcqRel);
-            ends.more.as_mut().and_then(|more| more.timeouts.take())
+            let mut close_state = self.close_state();
+            self.driver_flags.fetch_and(!TIMED, Ordering::AcqRel);
+            close_state
+                .extras
+                .as_mut()
+                .and_then(|extras| extras.timeouts.take())
         };
         // Those of an exchange that is over are dropped here.
         let Some(mut timeouts) = taken.filter(|it| self.activity.is_use(it.number)) else {
@@ -112,11 +115,11 @@ impl Bond {
         };
         let has_head = self.expectation.has_head();
         let polled = timeouts.poll(&self.activity, has_head, self.is_uploading(), cx);
-        let mut ends = self.ends();
+        let mut close_state = self.close_state();
         // The next exchange may have begun meanwhile, with limits of its own.
-        if ends.more().timeouts.is_none() {
-            ends.more().timeouts = Some(timeouts);
-            self.parting.fetch_or(TIMED, Ordering::AcqRel);
+        if close_state.extras().timeouts.is_none() {
+            close_state.extras().timeouts = Some(timeouts);
+            self.driver_flags.fetch_or(TIMED, Ordering::AcqRel);
         }
         polled
     }
@@ -124,8 +127,8 @@ impl Bond {
     /// Which limit ended the use of this number, if one did.
     #[cold]
     pub(crate) fn timed_out(&self, number: u64) -> Option<(TimeoutKind, Duration)> {
-        let ends = self.ends();
-        let timeouts = ends.more.as_ref()?.timeouts.as_ref()?;
+        let close_state = self.close_state();
+        let timeouts = close_state.extras.as_ref()?.timeouts.as_ref()?;
         timeouts.over.filter(|_| timeouts.number == number)
     }
 }

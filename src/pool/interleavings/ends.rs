@@ -6,23 +6,23 @@ use std::task::Poll;
 
 use loom::thread::spawn;
 
-use crate::connection::close_reason::Cause;
+use crate::connection::close_reason::CloseReason;
 use crate::connection::poolable::Poolable;
-use crate::connection::shared::{Bond, CloseHook, TransportGuard};
+use crate::connection::shared::{CloseHook, ConnShared, TransportGuard};
 use crate::pool::interleavings::{A, Scene, explore, wait_for};
-use crate::pool::{Limits, Stop, Verdict};
+use crate::pool::{Decision, PoolConfig, Stop};
 
 #[derive(Default)]
 struct Stopped(AtomicBool);
 
 impl Stop for Stopped {
-    fn stop(&self, _: Cause) {
+    fn stop(&self, _: CloseReason) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
 fn of_one() -> Scene {
-    Scene::new(Limits::new().max_connections_per_host(1))
+    Scene::new(PoolConfig::new().max_connections_per_host(1))
 }
 
 #[test]
@@ -61,15 +61,15 @@ fn close_against_hand_over() {
 
 #[test]
 fn close_against_make() {
-    explore("a transport gone before its slot is filled", 4, || {
+    explore("a transport gone before its permit is filled", 4, || {
         let scene = of_one();
-        let mut slot = scene.may_make(A);
-        let begun = slot.begin();
+        let mut permit = scene.may_make(A);
+        let begun = permit.begin();
         let mut conn = scene.connection();
         let driver = conn.driver();
         let next = scene.waits(A);
         let close = spawn(move || driver.ends());
-        let fill = spawn(move || slot.fill(conn, begun).give_back());
+        let fill = spawn(move || permit.fill(conn, begun).give_back());
         let served = scene.turn(next).expect("not refused");
         close.join().expect("closed");
         fill.join().expect("filled");
@@ -92,7 +92,7 @@ fn drain_against_put() {
         wait_for(scene.pool.handle().drain());
         // Not before the last is closed, and nobody is let in any more.
         scene.has_nothing();
-        assert!(matches!(scene.ask(A, None), Verdict::ShutDown));
+        assert!(matches!(scene.ask(A, None), Decision::ShutDown));
         deliver.join().expect("delivered");
         caller.join().expect("served");
         scene.has_nothing();
@@ -106,11 +106,11 @@ fn drain_against_take() {
         let caller = {
             let scene = scene.clone();
             spawn(move || match scene.ask(A, None) {
-                Verdict::Make(slot, waiter) => {
+                Decision::Make(permit, waiter) => {
                     drop(waiter);
-                    scene.connect(slot).give_back();
+                    scene.connect(permit).give_back();
                 }
-                Verdict::ShutDown => {}
+                Decision::ShutDown => {}
                 _ => panic!("nothing is open"),
             })
         };
@@ -125,11 +125,11 @@ fn drain_against_take() {
 fn destroy_against_make_and_wait() {
     explore("destroy, a connect, and a caller in line", 2, || {
         let scene = of_one();
-        let slot = scene.may_make(A);
+        let permit = scene.may_make(A);
         let waiting = scene.waits(A);
         let make = {
             let scene = scene.clone();
-            spawn(move || scene.connect(slot))
+            spawn(move || scene.connect(permit))
         };
         let caller = {
             let scene = scene.clone();
@@ -138,7 +138,7 @@ fn destroy_against_make_and_wait() {
         scene.pool.handle().destroy();
         let made = make.join().expect("made");
         // In use or not, it is to end now.
-        assert!(made.connection_ref().lifespan().bond().is_killed());
+        assert!(made.connection_ref().lifespan().shared().is_killed());
         made.give_back();
         caller.join().expect("served or refused");
         scene.has_nothing();
@@ -149,21 +149,23 @@ fn destroy_against_make_and_wait() {
 fn destroy_against_a_connect_without_its_caller() {
     explore("destroy, and a connect left behind", 6, || {
         let scene = of_one();
-        let slot = scene.may_make(A);
+        let permit = scene.may_make(A);
         let leave = spawn(move || {
             let stopped = Arc::<Stopped>::default();
             let stop: Weak<dyn Stop> = Arc::downgrade(&(stopped.clone() as Arc<dyn Stop>));
-            slot.home().set_connecting(slot.place(), stop.clone(), None);
-            let wanted = slot.home().leave_connecting(slot.place(), &stop);
-            (slot, wanted, stopped)
+            permit
+                .key_pool()
+                .set_connecting(permit.index(), stop.clone(), None);
+            let wanted = permit.key_pool().leave_connecting(permit.index(), &stop);
+            (permit, wanted, stopped)
         });
         scene.pool.handle().destroy();
-        let (slot, wanted, stopped) = leave.join().expect("left");
+        let (permit, wanted, stopped) = leave.join().expect("left");
         assert!(
             !wanted || stopped.0.load(Ordering::Relaxed),
             "it would go on"
         );
-        drop(slot);
+        drop(permit);
         scene.has_nothing();
     });
 }
@@ -187,16 +189,16 @@ fn the_last_owner_against_put() {
 #[test]
 fn a_hook_runs_once() {
     explore("a transport detached, and gone", 6, || {
-        let bond = Arc::new(Bond::new());
-        let guard = TransportGuard::new(bond.clone());
+        let shared = Arc::new(ConnShared::new());
+        let guard = TransportGuard::new(shared.clone());
         let runs = Arc::new(AtomicUsize::new(0));
         let gone = spawn(move || drop(guard));
         let detach = {
-            let bond = bond.clone();
-            spawn(move || bond.detach())
+            let shared = shared.clone();
+            spawn(move || shared.detach())
         };
         let counted = runs.clone();
-        bond.on_close(CloseHook::new(move |_| {
+        shared.on_close(CloseHook::new(move |_| {
             counted.fetch_add(1, Ordering::Relaxed);
         }));
         gone.join().expect("gone");
@@ -208,21 +210,21 @@ fn a_hook_runs_once() {
 #[test]
 fn a_detached_transport_hears_of_its_end() {
     explore("kill, and a detached transport that waits", 6, || {
-        let bond = Arc::new(Bond::new());
-        bond.detach();
+        let shared = Arc::new(ConnShared::new());
+        shared.detach();
         let transport = {
-            let bond = bond.clone();
+            let shared = shared.clone();
             spawn(move || {
                 wait_for(std::future::poll_fn(|cx| {
-                    if bond.is_killed() {
+                    if shared.is_killed() {
                         return Poll::Ready(());
                     }
-                    bond.wake_if_killed(cx.waker());
+                    shared.wake_if_killed(cx.waker());
                     Poll::Pending
                 }));
             })
         };
-        bond.kill(Cause::Shutdown);
+        shared.kill(CloseReason::Shutdown);
         transport.join().expect("heard");
     });
 }

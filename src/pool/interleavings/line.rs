@@ -3,10 +3,10 @@
 use loom::thread::spawn;
 
 use crate::pool::interleavings::{A, Scene, explore};
-use crate::pool::{Limits, Verdict};
+use crate::pool::{Decision, PoolConfig};
 
 fn of_one() -> Scene {
-    Scene::new(Limits::new().max_connections_per_host(1))
+    Scene::new(PoolConfig::new().max_connections_per_host(1))
 }
 
 #[test]
@@ -35,15 +35,15 @@ fn what_a_caller_who_leaves_had_is_the_next_ones() {
             spawn(move || {
                 let had = scene.look(&first);
                 drop(first);
-                if let Some(berth) = had {
-                    berth.give_back();
+                if let Some(pooled) = had {
+                    pooled.give_back();
                 }
             })
         };
-        let berth = scene.turn(second).expect("not refused");
+        let pooled = scene.turn(second).expect("not refused");
         deliver.join().expect("delivered");
         cancel.join().expect("left");
-        berth.give_back();
+        pooled.give_back();
         assert_eq!(scene.pool.handle().status().created, 1);
         scene.at_rest();
     });
@@ -71,10 +71,10 @@ fn a_slot_passes_on_once() {
                     drop(had);
                 })
             };
-            let berth = scene.turn(second).expect("not refused");
+            let pooled = scene.turn(second).expect("not refused");
             close.join().expect("closed");
             cancel.join().expect("left");
-            drop(berth);
+            drop(pooled);
             scene.at_rest();
         },
     );
@@ -83,7 +83,7 @@ fn a_slot_passes_on_once() {
 #[test]
 fn a_connection_and_a_slot_serve_two() {
     explore("one given back, one closed, two in line", 2, || {
-        let scene = Scene::new(Limits::new().max_connections_per_host(2));
+        let scene = Scene::new(PoolConfig::new().max_connections_per_host(2));
         let (one, two) = (scene.serve(A), scene.serve(A));
         let (first, second) = (scene.waits(A), scene.waits(A));
         let deliver = spawn(move || one.give_back());
@@ -103,7 +103,7 @@ fn a_connection_and_a_slot_serve_two() {
 #[test]
 fn a_host_that_goes_quiet_is_not_found_again() {
     explore("the last of a host closed, and a caller", 6, || {
-        let scene = Scene::new(Limits::new());
+        let scene = Scene::new(PoolConfig::new());
         let last = scene.serve(A);
         let close = spawn(move || drop(last));
         let caller = {
@@ -114,7 +114,7 @@ fn a_host_that_goes_quiet_is_not_found_again() {
         caller.join().expect("served");
         // What it gave back is where the next one looks.
         match scene.ask(A, None) {
-            Verdict::Take(berth) => berth.give_back(),
+            Decision::Take(pooled) => pooled.give_back(),
             _ => panic!("one is idle"),
         }
         scene.at_rest();
@@ -175,7 +175,7 @@ fn what_is_taken_back_is_not_come_for_too() {
 
 #[test]
 fn a_slot_that_is_taken_back_serves_the_next() {
-    explore("a slot, come for, and taken back", 2, || {
+    explore("a permit, come for, and taken back", 2, || {
         let scene = of_one();
         let conn = scene.serve(A);
         let (first, second) = (scene.waits(A), scene.waits(A));
@@ -200,16 +200,16 @@ fn a_slot_that_is_taken_back_serves_the_next() {
 fn what_is_made_for_a_caller_who_does_not_come_is_the_next_ones() {
     explore("delivered, come for, and taken back", 2, || {
         let scene = of_one();
-        let (slot, maker) = match scene.ask(A, None) {
-            Verdict::Make(slot, waiter) => (slot, waiter),
+        let (permit, maker) = match scene.ask(A, None) {
+            Decision::Make(permit, waiter) => (permit, waiter),
             _ => panic!("nothing is open"),
         };
         let next = scene.waits(A);
-        let home = slot.home().clone();
-        let whom = maker.whom();
+        let key_pool = permit.key_pool().clone();
+        let waiter_id = maker.waiter_id();
         let deliver = {
             let scene = scene.clone();
-            spawn(move || home.deliver(whom, scene.connect(slot)))
+            spawn(move || key_pool.deliver(waiter_id, scene.connect(permit)))
         };
         let take_back = {
             let scene = scene.clone();
@@ -220,8 +220,8 @@ fn what_is_made_for_a_caller_who_does_not_come_is_the_next_ones() {
             spawn(move || scene.turn(next).expect("not refused").give_back())
         };
         // It may have lost it.
-        if let Some(berth) = scene.turn(maker) {
-            berth.give_back();
+        if let Some(pooled) = scene.turn(maker) {
+            pooled.give_back();
         }
         for task in [deliver, take_back, other] {
             task.join().expect("no panic");

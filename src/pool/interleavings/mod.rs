@@ -26,11 +26,14 @@ use http::Uri;
 use loom::sync::{Condvar, Mutex};
 
 use crate::clock::Moment;
-use crate::connection::close_reason::Cause;
+use crate::connection::close_reason::CloseReason;
 use crate::connection::lifespan::Lifespan;
 use crate::connection::poolable::Poolable;
 use crate::connection::shared::TransportGuard;
-use crate::pool::{Ask, Berth, Limits, Pool, Slot, Spoiled, Turn, Verdict, Waiter};
+use crate::pool::{
+    CheckoutRequest, ConnPermit, Decision, Pool, PoolConfig, PooledConn, Rejected, WaitOutcome,
+    Waiter,
+};
 use crate::target::{Reuse, Target};
 
 const A: &str = "http://a/";
@@ -61,7 +64,7 @@ struct Scene {
     limit: usize,
 }
 
-/// A connection. Its transport goes before its lifespan, and so before its slot passes on.
+/// A connection. Its transport goes before its lifespan, and so before its permit passes on.
 struct Conn {
     transport: Option<Transport>,
     open: Arc<AtomicBool>,
@@ -79,88 +82,90 @@ struct Driver {
 }
 
 impl Scene {
-    fn new(limits: Limits) -> Self {
-        let limit = limits.max_connections_per_host.min(limits.max_connections);
+    fn new(config: PoolConfig) -> Self {
+        let limit = config.max_connections_per_host.min(config.max_connections);
         Self {
-            pool: Pool::new(limits),
+            pool: Pool::new(config),
             alive: Arc::default(),
             limit,
         }
     }
 
-    fn ask(&self, host: &'static str, stale: Option<Spoiled<Conn>>) -> Verdict<Conn> {
-        let ask = Ask {
+    fn ask(&self, host: &'static str, stale: Option<Rejected<Conn>>) -> Decision<Conn> {
+        let ask = CheckoutRequest {
             reuse: Reuse::Any,
             runtime: None,
-            returning: stale.is_some(),
+            is_retry: stale.is_some(),
         };
         let key = Uri::from_static(host);
         self.pool.checkout(&key.key(), ask, stale, Moment::now())
     }
 
     /// What a caller does until it has a connection that is open.
-    fn serve(&self, host: &'static str) -> Box<Berth<Conn>> {
+    fn serve(&self, host: &'static str) -> Box<PooledConn<Conn>> {
         let mut stale = None;
         loop {
-            let berth = match self.ask(host, stale.take()) {
-                Verdict::Take(berth) => berth,
-                Verdict::Make(slot, waiter) => {
-                    let berth = self.connect(slot);
+            let pooled = match self.ask(host, stale.take()) {
+                Decision::Take(pooled) => pooled,
+                Decision::Make(permit, waiter) => {
+                    let pooled = self.connect(permit);
                     drop(waiter);
-                    return berth;
+                    return pooled;
                 }
-                Verdict::Wait(waiter) => self.turn(waiter).expect("nobody is refused"),
-                Verdict::QueueFull(_) => panic!("the line has no limit"),
-                Verdict::ShutDown => panic!("it is open"),
+                Decision::Wait(waiter) => self.turn(waiter).expect("nobody is refused"),
+                Decision::QueueFull(_) => panic!("the line has no limit"),
+                Decision::ShutDown => panic!("it is open"),
             };
-            if berth.connection_ref().is_open() {
-                return berth;
+            if pooled.connection_ref().is_open() {
+                return pooled;
             }
-            stale = Some(Spoiled::new(berth, Cause::Stale));
+            stale = Some(Rejected::new(pooled, CloseReason::Stale));
         }
     }
 
     /// The same for one who wants a connection that nobody has used, and comes before all others for it.
-    fn serve_anew(&self, host: &'static str) -> Box<Berth<Conn>> {
-        let ask = Ask {
+    fn serve_anew(&self, host: &'static str) -> Box<PooledConn<Conn>> {
+        let ask = CheckoutRequest {
             reuse: Reuse::Fresh,
             runtime: None,
-            returning: false,
+            is_retry: false,
         };
         let key = Uri::from_static(host);
         match self.pool.checkout(&key.key(), ask, None, Moment::now()) {
-            Verdict::Make(slot, _waiter) => self.connect(slot),
-            Verdict::Wait(waiter) => self.turn(waiter).expect("nobody is refused"),
-            Verdict::Take(_) => panic!("was used before"),
-            Verdict::QueueFull(_) => panic!("the line has no limit"),
-            Verdict::ShutDown => panic!("it is open"),
+            Decision::Make(permit, _waiter) => self.connect(permit),
+            Decision::Wait(waiter) => self.turn(waiter).expect("nobody is refused"),
+            Decision::Take(_) => panic!("was used before"),
+            Decision::QueueFull(_) => panic!("the line has no limit"),
+            Decision::ShutDown => panic!("it is open"),
         }
     }
 
     /// What a caller in line gets, made for it or not; nothing if it is refused.
-    fn turn(&self, waiter: Waiter<Conn>) -> Option<Box<Berth<Conn>>> {
-        match wait_for(std::future::poll_fn(|cx| waiter.poll_turn(cx))) {
-            Turn::Connection(berth) => Some(berth),
-            Turn::Make(slot) => Some(self.connect(slot)),
-            Turn::Made(berth) => Some(berth),
-            Turn::Refused | Turn::Lost | Turn::Stuck(_) => None,
+    fn turn(&self, waiter: Waiter<Conn>) -> Option<Box<PooledConn<Conn>>> {
+        match wait_for(std::future::poll_fn(|cx| waiter.poll_outcome(cx))) {
+            WaitOutcome::Connection(pooled) => Some(pooled),
+            WaitOutcome::Make(permit) => Some(self.connect(permit)),
+            WaitOutcome::Made(pooled) => Some(pooled),
+            WaitOutcome::Refused | WaitOutcome::Lost | WaitOutcome::Stuck(_) => None,
         }
     }
 
     /// One look at what there is for a caller in line.
-    fn look(&self, waiter: &Waiter<Conn>) -> Option<Box<Berth<Conn>>> {
-        match waiter.poll_turn(&Context::from_waker(Waker::noop())) {
-            Poll::Ready(Turn::Connection(berth)) => Some(berth),
-            Poll::Ready(Turn::Make(slot)) => Some(self.connect(slot)),
-            Poll::Ready(Turn::Made(berth)) => Some(berth),
-            Poll::Ready(Turn::Refused | Turn::Lost | Turn::Stuck(_)) => panic!("nobody is refused"),
+    fn look(&self, waiter: &Waiter<Conn>) -> Option<Box<PooledConn<Conn>>> {
+        match waiter.poll_outcome(&Context::from_waker(Waker::noop())) {
+            Poll::Ready(WaitOutcome::Connection(pooled)) => Some(pooled),
+            Poll::Ready(WaitOutcome::Make(permit)) => Some(self.connect(permit)),
+            Poll::Ready(WaitOutcome::Made(pooled)) => Some(pooled),
+            Poll::Ready(WaitOutcome::Refused | WaitOutcome::Lost | WaitOutcome::Stuck(_)) => {
+                panic!("nobody is refused")
+            }
             Poll::Pending => None,
         }
     }
 
     fn waits(&self, host: &'static str) -> Waiter<Conn> {
         match self.ask(host, None) {
-            Verdict::Wait(waiter) => waiter,
+            Decision::Wait(waiter) => waiter,
             _ => panic!("it has to wait"),
         }
     }
@@ -168,12 +173,12 @@ impl Scene {
     /// Time enough has passed for everything that was given and not come for.
     fn take_back(&self) {
         let table = &self.pool.shared().table;
-        table.each(crate::pool::HostPool::take_back_all);
+        table.each(crate::pool::KeyPool::take_back_all);
     }
 
-    fn may_make(&self, host: &'static str) -> Slot<Conn> {
+    fn may_make(&self, host: &'static str) -> ConnPermit<Conn> {
         match self.ask(host, None) {
-            Verdict::Make(slot, _waiter) => slot,
+            Decision::Make(permit, _waiter) => permit,
             _ => panic!("nothing is open"),
         }
     }
@@ -188,9 +193,9 @@ impl Scene {
         }
     }
 
-    fn connect(&self, mut slot: Slot<Conn>) -> Box<Berth<Conn>> {
-        let begun = slot.begin();
-        slot.fill(self.connection(), begun)
+    fn connect(&self, mut permit: ConnPermit<Conn>) -> Box<PooledConn<Conn>> {
+        let begun = permit.begin();
+        permit.fill(self.connection(), begun)
     }
 
     /// The last line of every model: everything is accounted for, and nothing is left behind.
@@ -216,7 +221,7 @@ impl Conn {
     fn driver(&mut self) -> Driver {
         Driver {
             _transport: self.transport.take().expect("taken once"),
-            _guard: self.lifespan.transport_guard().expect("taken once"),
+            _guard: self.lifespan.take_transport_guard().expect("taken once"),
             open: self.open.clone(),
         }
     }

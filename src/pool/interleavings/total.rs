@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use loom::thread::spawn;
 
 use crate::pool::interleavings::{A, B, Scene, explore};
-use crate::pool::{Limits, Verdict};
+use crate::pool::{Decision, PoolConfig};
 
 #[test]
 fn no_host_misses_what_another_gives_back() {
     explore("two hosts, a total of one", 3, || {
-        let scene = Scene::new(Limits::new().max_connections(1));
+        let scene = Scene::new(PoolConfig::new().max_connections(1));
         let other = {
             let scene = scene.clone();
             spawn(move || scene.serve(B).give_back())
@@ -25,7 +25,7 @@ fn no_host_misses_what_another_gives_back() {
 #[test]
 fn a_put_and_two_in_line() {
     explore("a put, its own host's caller and another's", 2, || {
-        let scene = Scene::new(Limits::new().max_connections(1));
+        let scene = Scene::new(PoolConfig::new().max_connections(1));
         let conn = scene.serve(A);
         let deliver = spawn(move || conn.give_back());
         let other = {
@@ -39,19 +39,21 @@ fn a_put_and_two_in_line() {
     });
 }
 
-/// Between a slot's being set aside for a caller and its arrival, one who comes later stands behind that caller.
+/// Between a permit's being set aside for a caller and its arrival, one who comes later stands behind that caller.
 #[test]
 fn a_slot_set_aside_is_not_overtaken() {
-    explore("a slot set aside, and one who comes later", 4, || {
-        let limits = Limits::new().max_connections(2).max_connections_per_host(1);
-        let scene = Scene::new(limits);
+    explore("a permit set aside, and one who comes later", 4, || {
+        let config = PoolConfig::new()
+            .max_connections(2)
+            .max_connections_per_host(1);
+        let scene = Scene::new(config);
         let conn = scene.serve(A);
         let waiting = scene.waits(A);
         let close = spawn(move || drop(conn));
         let later = {
             let scene = scene.clone();
             spawn(move || match scene.ask(A, None) {
-                Verdict::Wait(waiter) => drop(waiter),
+                Decision::Wait(waiter) => drop(waiter),
                 _ => panic!("overtook the one in line"),
             })
         };
@@ -62,19 +64,21 @@ fn a_slot_set_aside_is_not_overtaken() {
     });
 }
 
-/// Between a slot's being set aside for a caller and its arrival, one who need not stand in line may have taken the last
+/// Between a permit's being set aside for a caller and its arrival, one who need not stand in line may have taken the last
 /// place of their host.
 #[test]
 fn a_slot_set_aside_does_not_exceed_the_hosts_limit() {
-    explore("a slot set aside, and one who is urgent", 2, || {
-        let limits = Limits::new().max_connections(2).max_connections_per_host(1);
-        let scene = Scene::new(limits);
+    explore("a permit set aside, and one who is urgent", 2, || {
+        let config = PoolConfig::new()
+            .max_connections(2)
+            .max_connections_per_host(1);
+        let scene = Scene::new(config);
         let conn = scene.serve(A);
         let waiting = scene.waits(A);
         let close = spawn(move || drop(conn));
         let urgent = {
             let scene = scene.clone();
-            // Who is given a slot or a connection gives it back, and so the other is served.
+            // Who is given a permit or a connection gives it back, and so the other is served.
             spawn(move || drop(scene.serve_anew(A)))
         };
         drop(scene.turn(waiting).expect("not refused"));
@@ -87,10 +91,10 @@ fn a_slot_set_aside_does_not_exceed_the_hosts_limit() {
 #[test]
 fn a_slot_set_aside_for_one_who_leaves_comes_back() {
     explore(
-        "a slot set aside, its caller gone, another host's",
+        "a permit set aside, its caller gone, another host's",
         2,
         || {
-            let scene = Scene::new(Limits::new().max_connections(1));
+            let scene = Scene::new(PoolConfig::new().max_connections(1));
             let conn = scene.serve(A);
             let (leaves, stays) = (scene.waits(A), scene.waits(B));
             let close = spawn(move || drop(conn));
@@ -107,7 +111,7 @@ fn a_slot_set_aside_for_one_who_leaves_comes_back() {
 #[test]
 fn a_caller_who_leaves_the_total_is_forgotten() {
     explore("another host's caller leaves, and a put", 4, || {
-        let scene = Scene::new(Limits::new().max_connections(1));
+        let scene = Scene::new(PoolConfig::new().max_connections(1));
         let conn = scene.serve(A);
         let leaves = scene.waits(B);
         let left = Arc::new(AtomicBool::new(false));
@@ -131,12 +135,12 @@ fn a_caller_who_leaves_the_total_is_forgotten() {
 #[test]
 fn too_many_idle_are_closed_once() {
     explore("two puts and a take, at most one idle", 3, || {
-        let limits = Limits::new().max_idle(1).max_connections_per_host(2);
-        let scene = Scene::new(limits);
+        let config = PoolConfig::new().max_idle(1).max_connections_per_host(2);
+        let scene = Scene::new(config);
         let (one, two) = (scene.serve(A), scene.serve(A));
         let puts = [one, two].map(|conn| spawn(move || conn.give_back()));
-        if let Verdict::Take(berth) = scene.ask(A, None) {
-            berth.give_back();
+        if let Decision::Take(pooled) = scene.ask(A, None) {
+            pooled.give_back();
         }
         for put in puts {
             put.join().expect("given back");

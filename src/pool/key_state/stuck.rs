@@ -1,15 +1,15 @@
 //! Callers who are blocked by a connection that nobody here can close: its transport has no way to be closed from outside of
 //! its driver, and the runtime of that is not driven.
 //!
-//! Such a connection may keep its slot for ever. Nobody who is blocked waits for that longer than its own connect may take.
+//! Such a connection may keep its permit for ever. Nobody who is blocked waits for that longer than its own connect may take.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Around, Host};
+use super::{KeyState, StepCx};
 use crate::connection::poolable::Poolable;
-use crate::pool::config::Limits;
+use crate::pool::config::PoolConfig;
 
 /// When callers in line were last given something, as far as looks have seen: while others are served, a caller waits for
 /// its turn, and not for a connection that does not close.
@@ -37,10 +37,10 @@ impl Progress {
 /// The longest that a caller waits for a connection that cannot be closed, however long its own connect may take.
 const LONGEST: Duration = Duration::from_secs(8);
 
-/// How long a connection that cannot be closed may take for a use that ends, while somebody waits for its slot; then it is told
+/// How long a connection that cannot be closed may take for a use that ends, while somebody waits for its permit; then it is told
 /// to go. As long again is left for that: where its runtime is driven, it goes.
-pub(super) fn time_to_go(limits: &Limits) -> Duration {
-    patience(limits.connect_timeout) / 2
+pub(super) fn time_to_go(config: &PoolConfig) -> Duration {
+    patience(config.connect_timeout) / 2
 }
 
 /// How long a caller who may connect for so long waits for a connection that cannot be closed. Less than all of that time,
@@ -49,7 +49,7 @@ fn patience(connect_timeout: Duration) -> Duration {
     connect_timeout.min(LONGEST) / 4 * 3
 }
 
-impl<C: Poolable> Host<C> {
+impl<C: Poolable> KeyState<C> {
     /// Tells callers who are blocked by a connection that cannot be closed, and was told to go so long ago. `by_total`: it
     /// is one of any host, and they wait for the total.
     pub(in crate::pool) fn fail_stuck(
@@ -57,24 +57,24 @@ impl<C: Poolable> Host<C> {
         stuck_for: Duration,
         by_total: bool,
         now: Instant,
-        around: &mut Around<'_, C>,
+        cx: &mut StepCx<'_, C>,
     ) {
-        let is_full = self.counted >= around.limits.max_connections_per_host;
+        let is_full = self.counted >= cx.config.max_connections_per_host;
         if is_full == by_total {
             return;
         }
-        let granted = around.total.as_ref().map_or(0, |total| total.granted());
-        self.progress.see(self.line.gifts() + granted, now);
+        let granted = cx.total.as_ref().map_or(0, |total| total.granted());
+        self.progress.see(self.queue.gifts() + granted, now);
         let progress = &self.progress;
         let why = |since: Instant, limit: Option<Duration>| {
-            let time = patience(limit.unwrap_or(around.limits.connect_timeout));
+            let time = patience(limit.unwrap_or(cx.config.connect_timeout));
             let is_due = stuck_for >= time / 2
                 && now.saturating_duration_since(since) >= time
                 && progress.has_stopped(now, time);
             is_due.then_some(time)
         };
-        self.line.fail_blocked(why, around.after);
-        self.settle(around);
+        self.queue.fail_blocked(why, cx.deferred);
+        self.grant_permits(cx);
     }
 }
 

@@ -7,24 +7,24 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Around, Connecting, Host, Look, Seen, Stage, stuck};
+use super::{Connecting, KeyState, Look, Seen, Stage, StepCx, stuck};
 use crate::agent::Mode;
 use crate::clock::Moment;
-use crate::connection::close_reason::Cause;
+use crate::connection::close_reason::CloseReason;
 use crate::connection::poolable::Poolable;
 use crate::pool::deferred::Stop;
-use crate::pool::pooled_conn::{Berth, Spoiled};
-use crate::pool::wait_queue::{Missing, Whom};
+use crate::pool::pooled_conn::{PooledConn, Rejected};
+use crate::pool::wait_queue::{MissedTurn, WaiterId};
 
-impl<C: Poolable> Host<C> {
+impl<C: Poolable> KeyState<C> {
     /// The connect is in a task of its own.
     pub(in crate::pool) fn set_connecting(
         &mut self,
-        slot: usize,
+        index: usize,
         connect: Weak<dyn Stop>,
         due: Option<Instant>,
     ) {
-        self.open[slot].stage = Stage::Connecting(Some(Box::new(Connecting {
+        self.open[index].stage = Stage::Connecting(Some(Box::new(Connecting {
             connect,
             due,
             is_left: false,
@@ -32,8 +32,8 @@ impl<C: Poolable> Host<C> {
     }
 
     /// The connect goes on without its caller. It may be over already, and its place another's.
-    pub(in crate::pool) fn leave_connecting(&mut self, slot: usize, connect: &Weak<dyn Stop>) {
-        if let Some(open) = self.open.get_mut(slot)
+    pub(in crate::pool) fn leave_connecting(&mut self, index: usize, connect: &Weak<dyn Stop>) {
+        if let Some(open) = self.open.get_mut(index)
             && let Stage::Connecting(Some(connecting)) = &mut open.stage
             && ptr::addr_eq(connecting.connect.as_ptr(), connect.as_ptr())
         {
@@ -44,28 +44,28 @@ impl<C: Poolable> Host<C> {
     /// Here is what was made for a caller, who may not be here any more. Says when the sweeper has to come to look.
     pub(in crate::pool) fn deliver(
         &mut self,
-        whom: Whom,
-        mut berth: Box<Berth<C>>,
+        waiter_id: WaiterId,
+        mut pooled: Box<PooledConn<C>>,
         mode: Mode,
         now: Moment,
-        around: &mut Around<'_, C>,
+        cx: &mut StepCx<'_, C>,
     ) -> Option<Moment> {
-        if !self.line.awaits(whom) {
-            return self.put(berth, mode, now, around);
+        if !self.queue.awaits(waiter_id) {
+            return self.put(pooled, mode, now, cx);
         }
         // It is idle until its caller comes for it.
-        berth.idle_since = Some(now);
-        let is_shared = self.find(&berth).is_some_and(|(_, open)| !open.one_shot);
+        pooled.idle_since = Some(now);
+        let is_shared = self.find(&pooled).is_some_and(|(_, open)| !open.one_shot);
         let other = self
-            .line
-            .give_made(whom.place, berth, is_shared, around.after);
-        self.put(other?, mode, now, around)
+            .queue
+            .give_made(waiter_id.index, pooled, is_shared, cx.deferred);
+        self.put(other?, mode, now, cx)
     }
 
     /// A look is taken now. What is unclaimed now and still is at a later look, was not come for: whatever held up its caller's
     /// task until now has held up this look, too.
     pub(in crate::pool) fn see(&mut self, now: Instant) {
-        self.line.see(now);
+        self.queue.see(now);
     }
 
     /// Takes back what was seen by then and is not come for: it goes to the next in line, or is idle.
@@ -74,27 +74,27 @@ impl<C: Poolable> Host<C> {
         seen_by: Instant,
         mode: Mode,
         now: Moment,
-        around: &mut Around<'_, C>,
+        cx: &mut StepCx<'_, C>,
     ) -> Option<Moment> {
-        let mut watch: Option<Moment> = None;
-        while let Some(gift) = self.line.take_back(seen_by) {
-            if let Some(slot) = gift.slot {
-                self.release(slot, around);
+        let mut sweep_at: Option<Moment> = None;
+        while let Some(delivery) = self.queue.take_back(seen_by) {
+            if let Some(index) = delivery.permit {
+                self.release(index, cx);
             }
-            if let Some(berth) = gift.connection {
-                watch = self.put(berth, mode, now, around).or(watch);
+            if let Some(pooled) = delivery.connection {
+                sweep_at = self.put(pooled, mode, now, cx).or(sweep_at);
             }
         }
-        watch
+        sweep_at
     }
 
     /// Whether somebody was given something and has not come for it.
     pub(in crate::pool) fn is_unclaimed(&mut self) -> bool {
-        self.line.is_unclaimed()
+        self.queue.is_unclaimed()
     }
 
     /// Ends what connects or closes for too long.
-    pub(in crate::pool) fn look(&mut self, look: &Look, around: &mut Around<'_, C>) -> Seen {
+    pub(in crate::pool) fn look(&mut self, look: &Look, cx: &mut StepCx<'_, C>) -> Seen {
         let mut seen = Seen::default();
         for (_, open) in &mut self.open {
             match &open.stage {
@@ -102,11 +102,11 @@ impl<C: Poolable> Host<C> {
                 Stage::Connecting(Some(connecting)) => {
                     if connecting.due.is_some_and(|due| due <= look.now) {
                         let connect = connecting.connect.clone();
-                        around.after.stop(connect, Cause::ConnectTimeout);
+                        cx.deferred.stop(connect, CloseReason::ConnectTimeout);
                     }
                 }
-                Stage::Connected(bond) => {
-                    let Some(time) = bond.time_to_close(look.goodbye) else {
+                Stage::Connected(shared) => {
+                    let Some(time) = shared.time_to_close(look.goodbye) else {
                         open.closing = 0;
                         open.is_stuck = false;
                         continue;
@@ -120,16 +120,16 @@ impl<C: Poolable> Host<C> {
                         seen.stuck_for = seen.stuck_for.max(Some(spent));
                         continue;
                     }
-                    let can_be_closed = bond.can_be_closed();
+                    let can_be_closed = shared.can_be_closed();
                     let time = match can_be_closed {
                         true => time,
-                        false => time.min(stuck::time_to_go(around.limits)),
+                        false => time.min(stuck::time_to_go(cx.config)),
                     };
                     if time > spent {
                         seen.is_left = true;
                         continue;
                     }
-                    around.after.force(bond.clone());
+                    cx.deferred.force(shared.clone());
                     if !can_be_closed {
                         open.is_stuck = !open.one_shot;
                         open.closing = look.millis;
@@ -141,13 +141,13 @@ impl<C: Poolable> Host<C> {
     }
 
     /// Stops the connects that nobody waits for, or all of them.
-    pub(in crate::pool) fn stop_connects(&mut self, all: bool, around: &mut Around<'_, C>) {
+    pub(in crate::pool) fn stop_connects(&mut self, all: bool, cx: &mut StepCx<'_, C>) {
         for (_, open) in &mut self.open {
             if let Stage::Connecting(Some(connecting)) = &open.stage
                 && (all || connecting.is_left)
             {
                 let connect = connecting.connect.clone();
-                around.after.stop(connect, Cause::Cancelled);
+                cx.deferred.stop(connect, CloseReason::Cancelled);
             }
         }
     }
@@ -157,45 +157,40 @@ impl<C: Poolable> Host<C> {
     pub(super) fn serve_who_comes(
         &mut self,
         waiter: usize,
-        missing: Missing,
-        around: &mut Around<'_, C>,
+        missing: MissedTurn,
+        cx: &mut StepCx<'_, C>,
     ) {
-        if let Some(runtime) = self.line.takes(waiter) {
-            let now = around.limits.clock.now();
-            while let Some((berth, why)) = self.take_idle(runtime, now, around) {
+        if let Some(runtime) = self.queue.takes(waiter) {
+            let now = cx.config.clock.now();
+            while let Some((pooled, why)) = self.take_idle(runtime, now, cx) {
                 let Some(why) = why else {
-                    return self.line.hand(waiter, berth);
+                    return self.queue.hand(waiter, pooled);
                 };
-                self.discard(Spoiled::new(berth, why), around);
+                self.discard(Rejected::new(pooled, why), cx);
             }
         }
-        if missing == Missing::Made {
-            return self.line.lose(waiter);
+        if missing == MissedTurn::Made {
+            return self.queue.lose(waiter);
         }
-        let is_full = self.counted >= around.limits.max_connections_per_host;
-        if self.line.is_blocked(waiter)
+        let is_full = self.counted >= cx.config.max_connections_per_host;
+        if self.queue.is_blocked(waiter)
             && is_full
-            && self.line.blocked() > self.dying
-            && let Some(slot) = self.idle.head()
+            && self.queue.blocked() > self.incoming_permits
+            && let Some(index) = self.idle.head()
         {
-            let berth = self.unpark(slot, around).expect("in the idle list");
-            self.close_for_blocked(berth, Cause::Room, around);
+            let pooled = self.remove_idle(index, cx).expect("in the idle list");
+            self.close_for_blocked(pooled, CloseReason::Room, cx);
         }
-        self.settle(around);
+        self.grant_permits(cx);
     }
 
     /// The waiter has no use for what it was given, and its own connect goes on: it stands in line again.
-    pub(in crate::pool) fn line_up_again(
-        &mut self,
-        waiter: usize,
-        mode: Mode,
-        around: &mut Around<'_, C>,
-    ) {
-        let ticket = around.ticket(true);
-        self.line.line_up_again(waiter, ticket);
+    pub(in crate::pool) fn requeue(&mut self, waiter: usize, mode: Mode, cx: &mut StepCx<'_, C>) {
+        let ticket = cx.ticket(true);
+        self.queue.requeue(waiter, ticket);
         if mode == Mode::Destroyed {
             // It was not in line when the others were told.
-            self.line.refuse(waiter, around.after);
+            self.queue.refuse(waiter, cx.deferred);
         }
     }
 }

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake};
 
-use crate::connection::close_reason::Cause;
+use crate::connection::close_reason::CloseReason;
 use crate::connection::lifespan::Lifespan;
 use crate::connection::poolable::Poolable;
-use crate::connection::shared::{Bond, TransportGuard};
-use crate::pool::{Slot, Spoiled, Waiter};
+use crate::connection::shared::{ConnShared, TransportGuard};
+use crate::pool::{ConnPermit, Rejected, Waiter};
 use crate::target::Reuse;
 
 /// What the model knows of one transport, without asking the pool.
@@ -23,7 +23,7 @@ pub(super) struct Line {
     pub(super) closing: AtomicBool,
     /// An upload goes on.
     pub(super) uploading: AtomicBool,
-    pub(super) bond: Arc<Bond>,
+    pub(super) shared: Arc<ConnShared>,
     pub(super) limits: LineLimits,
     pub(super) facts: Mutex<Facts>,
 }
@@ -56,7 +56,7 @@ impl Line {
         let facts = self.facts.lock().unwrap();
         self.open.load(SeqCst)
             && self.counts()
-            && !self.bond.is_poisoned()
+            && !self.shared.is_poisoned()
             && !self.uploading.load(SeqCst)
             && facts.uses < self.limits.max_uses
             && now - facts.born < self.limits.max_age
@@ -94,7 +94,7 @@ impl Poolable for Conn {
 
     fn poll_free(&mut self, _: &mut Context<'_>) -> Poll<()> {
         if self.line.uploading.load(SeqCst) {
-            self.lifespan.end(Cause::Abandoned);
+            self.lifespan.end(CloseReason::Abandoned);
         }
         Poll::Ready(())
     }
@@ -129,12 +129,12 @@ pub(super) struct Caller {
     pub(super) host: usize,
     pub(super) reuse: Reuse,
     pub(super) urgent: bool,
-    /// Before the slot, as in a checkout.
+    /// Before the permit, as in a checkout.
     pub(super) waiter: Option<Waiter<Conn>>,
-    pub(super) slot: Option<Slot<Conn>>,
+    pub(super) permit: Option<ConnPermit<Conn>>,
     pub(super) begun: bool,
     /// It was given this, and has no use for it.
-    pub(super) spoiled: Option<Spoiled<Conn>>,
+    pub(super) rejected: Option<Rejected<Conn>>,
     pub(super) flag: Arc<Flag>,
     /// It was told to wait for its waker.
     pub(super) pending: bool,
@@ -147,9 +147,9 @@ pub(super) struct Caller {
 impl Caller {
     pub(super) fn is_blocked(&self) -> bool {
         self.waiter.is_some()
-            && self.slot.is_none()
+            && self.permit.is_none()
             && !self.made
-            && self.spoiled.is_none()
+            && self.rejected.is_none()
             && self.reuse != Reuse::Never
     }
 
@@ -157,7 +157,7 @@ impl Caller {
         self.waiter.is_some()
             && !self.made
             && !self.missed
-            && self.spoiled.is_none()
+            && self.rejected.is_none()
             && self.reuse == Reuse::Any
             && !self.urgent
     }

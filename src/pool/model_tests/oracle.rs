@@ -10,14 +10,14 @@ use http::Uri;
 use super::actors::{Caller, Conn, Line};
 use super::steps::HOSTS;
 use super::world::{World, line};
-use crate::pool::{Berth, Scheduling, Slot, Verdict};
+use crate::pool::{ConnPermit, Decision, PooledConn, Scheduling};
 use crate::target::key::Key;
 use crate::target::{Reuse, Target};
 
 /// What the model says of a checkout before the pool decides.
 pub(super) struct Expected {
     reuse: Reuse,
-    returning: bool,
+    is_retry: bool,
     /// The one to take: the first in the order of the schedule that may be used. More than one where they became idle
     /// in the same step.
     picks: Vec<u64>,
@@ -33,56 +33,56 @@ pub(super) struct Expected {
 }
 
 impl Expected {
-    pub(super) fn check(&self, verdict: &Verdict<Conn>, world: &World) {
+    pub(super) fn check(&self, decision: &Decision<Conn>, world: &World) {
         let limits = &world.limits;
-        match verdict {
-            Verdict::Take(berth) => {
+        match decision {
+            Decision::Take(pooled) => {
                 assert_eq!(self.reuse, Reuse::Any, "it wanted none that was used");
-                let id = line(berth).bond.id();
+                let id = line(pooled).shared.id();
                 assert!(
                     self.picks.contains(&id),
                     "#{id} is not one of {:?}",
                     self.picks
                 );
                 for line in &self.passed {
-                    assert!(line.closing.load(SeqCst), "#{} is kept", line.bond.id());
+                    assert!(line.closing.load(SeqCst), "#{} is kept", line.shared.id());
                 }
             }
-            Verdict::Make(..) if self.reuse == Reuse::Never => {}
-            Verdict::Make(..) => {
+            Decision::Make(..) if self.reuse == Reuse::Never => {}
+            Decision::Make(..) => {
                 assert!(self.picks.is_empty(), "{:?} may be used", self.picks);
                 assert!(self.counted < limits.max_connections_per_host);
                 assert!(self.total < limits.max_connections);
-                let urgent = self.returning || self.reuse == Reuse::Fresh;
+                let urgent = self.is_retry || self.reuse == Reuse::Fresh;
                 let urgent = urgent || !self.passed.is_empty();
                 assert!(urgent || self.blocked == 0, "somebody is overtaken");
             }
-            Verdict::Wait(_) => {
+            Decision::Wait(_) => {
                 assert_ne!(self.reuse, Reuse::Never);
                 assert!(self.picks.is_empty(), "{:?} may be used", self.picks);
             }
-            Verdict::QueueFull(max) => {
-                assert!(!self.returning && self.reuse == Reuse::Any);
+            Decision::QueueFull(max) => {
+                assert!(!self.is_retry && self.reuse == Reuse::Any);
                 assert!(self.picks.is_empty(), "{:?} may be used", self.picks);
                 assert!(*max == limits.max_pending_per_host && *max < usize::MAX);
                 assert!(self.pending >= *max, "there is room in the line");
             }
-            Verdict::ShutDown => assert!(!self.admits),
+            Decision::ShutDown => assert!(!self.admits),
         }
-        if !matches!(verdict, Verdict::ShutDown) {
+        if !matches!(decision, Decision::ShutDown) {
             assert!(self.admits, "it should have been refused");
         }
     }
 }
 
 impl World {
-    /// `spoiled`: the caller brings one back that it had been given.
+    /// `rejected`: the caller brings one back that it had been given.
     pub(super) fn expect_of_checkout(
         &self,
         host: usize,
         reuse: Reuse,
-        returning: bool,
-        spoiled: bool,
+        is_retry: bool,
+        rejected: bool,
     ) -> Expected {
         let now = self.now();
         let mut idle = self.idle(host);
@@ -98,10 +98,10 @@ impl World {
         let passed = idle.iter().take_while(|line| !first(line));
         Expected {
             reuse,
-            returning,
+            is_retry,
             picks: if reuse == Reuse::Any {
                 let picks = idle.iter().filter(first).filter(usable);
-                picks.map(|line| line.bond.id()).collect()
+                picks.map(|line| line.shared.id()).collect()
             } else {
                 Vec::new()
             },
@@ -111,17 +111,17 @@ impl World {
             blocked: self.blocked(host),
             pending: self.pending(host),
             // Who has had its turn is let in while the agent drains.
-            admits: !self.closed || (!self.destroyed && (returning || spoiled)),
+            admits: !self.closed || (!self.destroyed && (is_retry || rejected)),
         }
     }
 
     /// The end of a good use, or of a connect that nobody waited for.
     pub(super) fn give_back(
         &self,
-        berth: Box<Berth<Conn>>,
-        give_back: impl FnOnce(Box<Berth<Conn>>),
+        pooled: Box<PooledConn<Conn>>,
+        give_back: impl FnOnce(Box<PooledConn<Conn>>),
     ) {
-        let line = line(&berth).clone();
+        let line = line(&pooled).clone();
         line.facts.lock().unwrap().free_since = self.now();
         let usable = line.may_be_used(self.now()) && !line.one_shot;
         let wanted = self.callers.iter().any(|it| it.waiter.is_some());
@@ -130,9 +130,9 @@ impl World {
         let kept = self.limits.keep_alive
             && host < self.limits.max_idle_per_host
             && all < self.limits.max_idle;
-        give_back(berth);
+        give_back(pooled);
         let closed = line.closing.load(SeqCst);
-        let id = line.bond.id();
+        let id = line.shared.id();
         if !usable || !self.limits.keep_alive || self.destroyed {
             assert!(closed, "#{id} may not be used again, and is kept");
         } else if kept && !wanted && !self.closed && self.pool.is_some() {
@@ -140,28 +140,28 @@ impl World {
         }
     }
 
-    fn slots(&self, host: usize) -> impl Iterator<Item = &Slot<Conn>> {
+    fn permits(&self, host: usize) -> impl Iterator<Item = &ConnPermit<Conn>> {
         let making = self
             .callers
             .iter()
             .filter(move |it| it.host == host && it.reuse != Reuse::Never);
         let left = self.background.iter().filter(move |it| it.host == host);
         making
-            .filter_map(|it| it.slot.as_ref())
-            .chain(left.map(|it| it.slot()))
+            .filter_map(|it| it.permit.as_ref())
+            .chain(left.map(|it| it.permit()))
     }
 
     /// Transports and connects that a limit counts.
     fn counted(&self, host: usize) -> usize {
         let lines = self.lines.iter();
         let alive = lines.filter(|it| it.host == host && it.counts() && !it.one_shot);
-        alive.count() + self.slots(host).count()
+        alive.count() + self.permits(host).count()
     }
 
     fn blocked(&self, host: usize) -> usize {
         let key = Uri::from_static(HOSTS[host]);
         let host = self.shared.table.find(&key.key());
-        host.map_or(0, |it| it.lock().line().blocked())
+        host.map_or(0, |it| it.lock().queue().blocked())
     }
 
     fn pending(&self, host: usize) -> usize {
@@ -208,7 +208,7 @@ impl World {
         assert!(kept().all(|&idle| idle <= self.limits.max_idle_per_host));
         assert!(kept().sum::<usize>() <= self.limits.max_idle);
         if self.destroyed {
-            let in_line = |it: &Caller| it.waiter.is_some() && it.spoiled.is_none();
+            let in_line = |it: &Caller| it.waiter.is_some() && it.rejected.is_none();
             assert!(!self.callers.iter().any(in_line));
         }
         if self.closed || self.pool.is_none() {
@@ -226,7 +226,7 @@ impl World {
                 continue;
             }
             if self.counted(host) < self.limits.max_connections_per_host {
-                assert!(total >= self.limits.max_connections, "a slot is free");
+                assert!(total >= self.limits.max_connections, "a permit is free");
                 held_by_total += 1;
             } else if of(&status.idle, host) > 0 {
                 assert!(blocked <= self.closing(host), "an idle one could go");
@@ -239,11 +239,13 @@ impl World {
             assert!(held_by_total <= closing, "an idle one could make room");
         }
         let callers = self.callers.iter();
-        let not_begun = callers.filter(|it| it.slot.is_some() && !it.begun).count();
+        let not_begun = callers
+            .filter(|it| it.permit.is_some() && !it.begun)
+            .count();
         let counted = status.closed + status.detached + status.open() as u64;
         assert_eq!(status.created + not_begun as u64, counted);
         let alive = self.lines.iter().filter(|it| it.counts()).count();
-        let making = self.callers.iter().filter(|it| it.slot.is_some()).count();
+        let making = self.callers.iter().filter(|it| it.permit.is_some()).count();
         assert_eq!(status.open(), alive + making + self.background.len());
     }
 

@@ -9,7 +9,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest_state_machine::ReferenceStateMachine;
 
-use crate::pool::{Limits, Scheduling};
+use crate::pool::{PoolConfig, Scheduling};
 use crate::target::Reuse;
 
 /// The hosts that callers ask for again and again.
@@ -29,9 +29,9 @@ pub(super) struct Setup {
 }
 
 impl Setup {
-    pub(super) fn limits(&self) -> Limits {
+    pub(super) fn config(&self) -> PoolConfig {
         // Hand-overs are taken back when a step says so.
-        let mut limits = Limits::new()
+        let mut limits = PoolConfig::new()
             .keep_alive(self.keep_alive)
             .hand_over_timeout(Duration::MAX);
         if let Some(max) = self.per_host {
@@ -62,10 +62,10 @@ pub(super) type Who = u8;
 #[derive(Clone, Debug)]
 pub(super) enum Step {
     /// A caller asks for a connection. `finds_stale`: a look at what it is given tells that it is dead.
-    Ask {
+    CheckoutRequest {
         host: usize,
         reuse: Reuse,
-        returning: bool,
+        is_retry: bool,
         finds_stale: bool,
     },
     /// A caller who may make a connection begins to.
@@ -188,11 +188,11 @@ impl ReferenceStateMachine for Script {
             1 => Just(Reuse::Fresh),
             1 => Just(Reuse::Never),
         ];
-        let ask = (host.clone(), reuse, prop::bool::weighted(0.1), stale()).prop_map(
-            |(host, reuse, returning, finds_stale)| Step::Ask {
+        let request = (host.clone(), reuse, prop::bool::weighted(0.1), stale()).prop_map(
+            |(host, reuse, is_retry, finds_stale)| Step::CheckoutRequest {
                 host,
                 reuse,
-                returning,
+                is_retry,
                 finds_stale,
             },
         );
@@ -205,7 +205,7 @@ impl ReferenceStateMachine for Script {
         ];
         prop_oneof![
             // A sequence that begins with this one is one to read: so these stand where shrinking ends.
-            220 => ask,
+            220 => request,
             90 => who().prop_map(Step::Begin),
             110 => (who(), made()).prop_map(|(who, made)| Step::Connect(who, made)),
             60 => (who(), made()).prop_map(|(who, made)| Step::Deliver(who, made)),

@@ -11,11 +11,14 @@ use super::actors::{Caller, Conn, Driver, Facts, Line, LineLimits, Trace, Wire};
 use super::steps::{End, HOSTS, Made, Setup, Step, Who, millis};
 use crate::agent::{AgentHandle, ConnectionState};
 use crate::clock::{Clock, Moment};
-use crate::connection::close_reason::Cause;
+use crate::connection::close_reason::CloseReason;
 use crate::connection::lifespan::Lifespan;
-use crate::connection::poolable::{Poolable, Use};
+use crate::connection::poolable::{ErasedLease, Poolable};
 use crate::pool::shared::Shared;
-use crate::pool::{Ask, Berth, HostPool, Limits, Pool, Slot, Spoiled, Stop, Turn, Verdict};
+use crate::pool::{
+    CheckoutRequest, ConnPermit, Decision, KeyPool, Pool, PoolConfig, PooledConn, Rejected, Stop,
+    WaitOutcome,
+};
 use crate::target::key::Key;
 use crate::target::{Reuse, Target};
 
@@ -24,14 +27,14 @@ pub(super) struct World {
     pub(super) pool: Option<Pool<Conn>>,
     pub(super) shared: Arc<Shared<Conn>>,
     pub(super) agent: AgentHandle,
-    pub(super) limits: Limits,
+    pub(super) limits: PoolConfig,
     pub(super) time: Arc<AtomicU64>,
     pub(super) lines: Vec<Arc<Line>>,
     /// In the order of arrival.
     pub(super) callers: Vec<Caller>,
     pub(super) background: Vec<Background>,
-    #[expect(clippy::vec_box, reason = "a berth is boxed once and for all")]
-    pub(super) used: Vec<Box<Berth<Conn>>>,
+    #[expect(clippy::vec_box, reason = "a pooled is boxed once and for all")]
+    pub(super) used: Vec<Box<PooledConn<Conn>>>,
     pub(super) drivers: Vec<Driver>,
     /// New callers are refused.
     pub(super) closed: bool,
@@ -44,7 +47,7 @@ pub(super) struct World {
 /// A connect that goes on for nobody in particular.
 pub(super) struct Background {
     pub(super) host: usize,
-    slot: Slot<Conn>,
+    permit: ConnPermit<Conn>,
     /// Whether it is to be given up. Nothing for one that warms the pool.
     stopped: Option<Arc<Stopped>>,
 }
@@ -53,21 +56,21 @@ pub(super) struct Background {
 struct Stopped(AtomicBool);
 
 impl Stop for Stopped {
-    fn stop(&self, _: Cause) {
+    fn stop(&self, _: CloseReason) {
         self.0.store(true, SeqCst);
     }
 }
 
 impl Background {
-    pub(super) fn slot(&self) -> &Slot<Conn> {
-        &self.slot
+    pub(super) fn permit(&self) -> &ConnPermit<Conn> {
+        &self.permit
     }
 }
 
 impl World {
     pub(super) fn new(setup: &Setup) -> Self {
         let time = Arc::new(AtomicU64::new(0));
-        let limits = setup.limits().clock({
+        let limits = setup.config().clock({
             let (start, time) = (Moment::now(), time.clone());
             Clock::new(move || start.checked_add(millis(time.load(SeqCst))).unwrap())
         });
@@ -104,12 +107,12 @@ impl World {
 
     fn act(&mut self, step: Step) {
         match step {
-            Step::Ask {
+            Step::CheckoutRequest {
                 host,
                 reuse,
-                returning,
+                is_retry,
                 finds_stale,
-            } => self.checkout(host, reuse, returning, None, finds_stale),
+            } => self.checkout(host, reuse, is_retry, None, finds_stale),
             Step::Begin(who) => self.begin(who),
             Step::Connect(who, made) => self.connect(who, &made),
             Step::Collect { who, finds_stale } => {
@@ -132,13 +135,13 @@ impl World {
             Step::LoseTransport(who) => {
                 if let Some(index) = nth(who, self.drivers.len()) {
                     let driver = self.drivers.remove(index);
-                    self.note(|| format!("#{} loses its transport", driver._guard.bond().id()));
+                    self.note(|| format!("#{} loses its transport", driver._guard.shared().id()));
                 }
             }
             Step::ServerCloses(who) => {
                 if let Some(index) = nth(who, self.lines.len()) {
                     let line = self.lines[index].clone();
-                    self.note(|| format!("the server closes #{}", line.bond.id()));
+                    self.note(|| format!("the server closes #{}", line.shared.id()));
                     line.open.store(false, SeqCst);
                 }
             }
@@ -149,8 +152,8 @@ impl World {
             Step::Poison(who) => {
                 if let Some(index) = nth(who, self.lines.len()) {
                     let line = self.lines[index].clone();
-                    self.note(|| format!("#{} is poisoned", line.bond.id()));
-                    line.bond.poison();
+                    self.note(|| format!("#{} is poisoned", line.shared.id()));
+                    line.shared.poison();
                 }
             }
             Step::Visit => {
@@ -191,167 +194,174 @@ impl World {
         &mut self,
         host: usize,
         reuse: Reuse,
-        returning: bool,
-        spoiled: Option<Spoiled<Conn>>,
+        is_retry: bool,
+        rejected: Option<Rejected<Conn>>,
         finds_stale: bool,
     ) {
         let Some(pool) = &self.pool else { return };
-        let ask = Ask {
+        let request = CheckoutRequest {
             reuse,
             runtime: None,
-            returning,
+            is_retry,
         };
         self.arrived += 1;
         let ended_before = self.ended(host);
-        let expected = self.expect_of_checkout(host, reuse, returning, spoiled.is_some());
-        let verdict = pool.checkout(
+        let expected = self.expect_of_checkout(host, reuse, is_retry, rejected.is_some());
+        let decision = pool.checkout(
             &Uri::from_static(HOSTS[host]).key(),
-            ask,
-            spoiled,
+            request,
+            rejected,
             self.limits.clock.now(),
         );
-        let outcome = match &verdict {
-            Verdict::Take(berth) => format!("takes #{}", line(berth).bond.id()),
-            Verdict::Make(..) => "may make".into(),
-            Verdict::Wait(_) => "waits".into(),
-            Verdict::QueueFull(_) => "finds the queue full".into(),
-            Verdict::ShutDown => "is refused".into(),
+        let outcome = match &decision {
+            Decision::Take(pooled) => format!("takes #{}", line(pooled).shared.id()),
+            Decision::Make(..) => "may make".into(),
+            Decision::Wait(_) => "waits".into(),
+            Decision::QueueFull(_) => "finds the queue full".into(),
+            Decision::ShutDown => "is refused".into(),
         };
         let number = self.arrived;
-        self.note(|| format!("caller {number} for {} ({ask:?}) {outcome}", HOSTS[host]));
-        expected.check(&verdict, self);
+        self.note(|| {
+            format!(
+                "caller {number} for {} ({request:?}) {outcome}",
+                HOSTS[host]
+            )
+        });
+        expected.check(&decision, self);
         // Who came upon dead or expired ones is urgent, too.
-        let urgent = returning || reuse == Reuse::Fresh || self.ended(host) > ended_before;
+        let urgent = is_retry || reuse == Reuse::Fresh || self.ended(host) > ended_before;
         let mut caller = Caller {
             number,
             host,
             reuse,
             urgent,
             waiter: None,
-            slot: None,
+            permit: None,
             begun: false,
-            spoiled: None,
+            rejected: None,
             flag: Arc::default(),
             pending: false,
             made: false,
             missed: false,
         };
-        match verdict {
-            Verdict::Take(berth) => return self.served(caller, berth, finds_stale),
-            Verdict::Make(slot, waiter) => {
-                caller.slot = Some(slot);
+        match decision {
+            Decision::Take(pooled) => return self.served(caller, pooled, finds_stale),
+            Decision::Make(permit, waiter) => {
+                caller.permit = Some(permit);
                 caller.waiter = Some(waiter);
             }
-            Verdict::Wait(waiter) => caller.waiter = Some(waiter),
-            Verdict::QueueFull(_) | Verdict::ShutDown => return,
+            Decision::Wait(waiter) => caller.waiter = Some(waiter),
+            Decision::QueueFull(_) | Decision::ShutDown => return,
         }
         self.callers.push(caller);
     }
 
     /// A caller who is not in line any more has a connection of somebody else.
-    fn served(&mut self, mut caller: Caller, mut berth: Box<Berth<Conn>>, finds_stale: bool) {
-        let line = line(&berth).clone();
-        let over = berth.is_over(self.limits.clock.now());
+    fn served(&mut self, mut caller: Caller, mut pooled: Box<PooledConn<Conn>>, finds_stale: bool) {
+        let line = line(&pooled).clone();
+        let over = pooled.is_over(self.limits.clock.now());
         let fit = line.may_be_used(self.now());
-        assert_eq!(over.is_none(), fit, "#{}: {over:?}", line.bond.id());
-        if let Some(cause) = over.or(finds_stale.then_some(Cause::Stale)) {
-            let (number, id) = (caller.number, line.bond.id());
-            self.note(|| format!("caller {number} has no use for #{id}: {cause}"));
-            caller.spoiled = Some(Spoiled::new(berth, cause));
+        assert_eq!(over.is_none(), fit, "#{}: {over:?}", line.shared.id());
+        if let Some(reason) = over.or(finds_stale.then_some(CloseReason::Stale)) {
+            let (number, id) = (caller.number, line.shared.id());
+            self.note(|| format!("caller {number} has no use for #{id}: {reason}"));
+            caller.rejected = Some(Rejected::new(pooled, reason));
             return self.callers.push(caller);
         }
         caller.waiter = None;
         line.facts.lock().unwrap().uses += 1;
-        berth.check_out(self.limits.clock.now(), None);
-        self.used.push(berth);
-        if let Some(slot) = caller.slot.take().filter(|_| caller.begun) {
-            self.leave_behind(caller.host, slot);
+        pooled.check_out(self.limits.clock.now(), None);
+        self.used.push(pooled);
+        if let Some(permit) = caller.permit.take().filter(|_| caller.begun) {
+            self.leave_behind(caller.host, permit);
         }
     }
 
-    fn leave_behind(&mut self, host: usize, slot: Slot<Conn>) {
+    fn leave_behind(&mut self, host: usize, permit: ConnPermit<Conn>) {
         let stopped = Arc::<Stopped>::default();
         let stop: Weak<dyn Stop> = Arc::downgrade(&(stopped.clone() as Arc<dyn Stop>));
-        slot.home().set_connecting(slot.place(), stop.clone(), None);
-        if slot.home().leave_connecting(slot.place(), &stop) {
+        permit
+            .key_pool()
+            .set_connecting(permit.index(), stop.clone(), None);
+        if permit.key_pool().leave_connecting(permit.index(), &stop) {
             self.background.push(Background {
                 host,
-                slot,
+                permit,
                 stopped: Some(stopped),
             });
         }
     }
 
     fn come_back(&mut self, who: Who) {
-        let Some(index) = self.nth_caller(who, |it| it.spoiled.is_some()) else {
+        let Some(index) = self.nth_caller(who, |it| it.rejected.is_some()) else {
             return;
         };
         let mut caller = self.callers.remove(index);
         self.note(|| format!("caller {} comes back", caller.number));
-        let spoiled = caller.spoiled.take().unwrap();
+        let rejected = caller.rejected.take().unwrap();
         if let Some(waiter) = &caller.waiter {
-            waiter.line_up_again(spoiled);
+            waiter.requeue(rejected);
             caller.urgent = true;
             caller.pending = false;
             self.callers.push(caller);
         } else {
-            self.checkout(caller.host, caller.reuse, true, Some(spoiled), false);
+            self.checkout(caller.host, caller.reuse, true, Some(rejected), false);
         }
     }
 
     fn begin(&mut self, who: Who) {
-        if let Some(index) = self.nth_caller(who, |it| it.slot.is_some() && !it.begun) {
+        if let Some(index) = self.nth_caller(who, |it| it.permit.is_some() && !it.begun) {
             let caller = &mut self.callers[index];
             caller.begun = true;
-            caller.slot.as_mut().unwrap().begin();
+            caller.permit.as_mut().unwrap().begin();
             let number = caller.number;
             self.note(|| format!("caller {number} begins to connect"));
         }
     }
 
     fn connect(&mut self, who: Who, made: &Made) {
-        let can = |it: &Caller| it.slot.is_some() && it.begun && it.spoiled.is_none();
+        let can = |it: &Caller| it.permit.is_some() && it.begun && it.rejected.is_none();
         let Some(index) = self.nth_caller(who, can) else {
             return;
         };
         let mut caller = self.callers.remove(index);
-        let slot = caller.slot.take().unwrap();
+        let permit = caller.permit.take().unwrap();
         let one_shot = caller.reuse == Reuse::Never;
-        let Some(mut berth) = self.connected(caller.host, one_shot, slot, made) else {
+        let Some(mut pooled) = self.connected(caller.host, one_shot, permit, made) else {
             return self.note(|| format!("caller {} fails to connect", caller.number));
         };
-        let line = line(&berth).clone();
-        self.note(|| format!("caller {} makes #{}", caller.number, line.bond.id()));
+        let line = line(&pooled).clone();
+        self.note(|| format!("caller {} makes #{}", caller.number, line.shared.id()));
         drop(caller.waiter);
         line.facts.lock().unwrap().uses = 1;
-        Poolable::lifespan_mut(berth.connection()).check_out(None);
-        self.used.push(berth);
+        Poolable::lifespan_mut(pooled.connection()).check_out(None);
+        self.used.push(pooled);
     }
 
     /// A connect comes to its end in its task, and its caller has to come for what it made.
     fn deliver(&mut self, who: Who, made: &Made) {
-        let can = |it: &Caller| it.slot.is_some() && it.begun;
+        let can = |it: &Caller| it.permit.is_some() && it.begun;
         let Some(index) = self.nth_caller(who, can) else {
             return;
         };
         let mut caller = self.callers.remove(index);
-        let slot = caller.slot.take().unwrap();
-        let home = slot.home().clone();
+        let permit = caller.permit.take().unwrap();
+        let key_pool = permit.key_pool().clone();
         let one_shot = caller.reuse == Reuse::Never;
-        let Some(berth) = self.connected(caller.host, one_shot, slot, made) else {
+        let Some(pooled) = self.connected(caller.host, one_shot, permit, made) else {
             return self.note(|| format!("caller {} fails to connect", caller.number));
         };
-        let id = line(&berth).bond.id();
+        let id = line(&pooled).shared.id();
         self.note(|| format!("#{id} is left for caller {}", caller.number));
         caller.made = true;
-        home.deliver(caller.waiter.as_ref().unwrap().whom(), berth);
+        key_pool.deliver(caller.waiter.as_ref().unwrap().waiter_id(), pooled);
         self.callers.insert(index, caller);
     }
 
     /// Time enough has passed: whoever has not come for what it was given loses it.
     fn take_back(&mut self) {
         self.note(|| "what nobody came for is taken back".into());
-        self.shared.table.each(HostPool::take_back_all);
+        self.shared.table.each(KeyPool::take_back_all);
         for caller in &mut self.callers {
             caller.missed |= caller.waiter.as_ref().is_some_and(|it| it.misses());
         }
@@ -361,9 +371,9 @@ impl World {
         &mut self,
         host: usize,
         one_shot: bool,
-        slot: Slot<Conn>,
+        permit: ConnPermit<Conn>,
         made: &Made,
-    ) -> Option<Box<Berth<Conn>>> {
+    ) -> Option<Box<PooledConn<Conn>>> {
         let Made::Connection {
             driver,
             max_idle,
@@ -371,7 +381,7 @@ impl World {
             max_uses,
         } = *made
         else {
-            slot.fail(Cause::Connect);
+            permit.fail(CloseReason::Connect);
             return None;
         };
         let mut lifespan = Lifespan::new();
@@ -393,7 +403,7 @@ impl World {
             detached: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             uploading: AtomicBool::new(false),
-            bond: lifespan.bond().clone(),
+            shared: lifespan.shared().clone(),
             limits: LineLimits {
                 max_idle: max_idle.unwrap_or(u64::MAX),
                 max_age: max_age.unwrap_or(u64::MAX),
@@ -411,7 +421,7 @@ impl World {
         if driver {
             self.drivers.push(Driver {
                 _wire: wire.take().unwrap(),
-                _guard: lifespan.transport_guard().unwrap(),
+                _guard: lifespan.take_transport_guard().unwrap(),
             });
         }
         let conn = Conn {
@@ -420,17 +430,17 @@ impl World {
             lifespan,
         };
         // How long it took is told to nobody here.
-        Some(slot.fill(conn, self.limits.clock.now().mono))
+        Some(permit.fill(conn, self.limits.clock.now().mono))
     }
 
     fn finish_in_background(&mut self, who: Who, made: &Made) {
         let Some(index) = nth(who, self.background.len()) else {
             return;
         };
-        let Background { host, slot, .. } = self.background.remove(index);
-        if let Some(berth) = self.connected(host, false, slot, made) {
-            self.note(|| format!("#{} is made in the background", line(&berth).bond.id()));
-            self.give_back(berth, Berth::give_back);
+        let Background { host, permit, .. } = self.background.remove(index);
+        if let Some(pooled) = self.connected(host, false, permit, made) {
+            self.note(|| format!("#{} is made in the background", line(&pooled).shared.id()));
+            self.give_back(pooled, PooledConn::give_back);
         }
     }
 
@@ -440,15 +450,15 @@ impl World {
         let lacking = count
             .min(self.limits.max_idle_per_host)
             .saturating_sub(self.idle(host).len());
-        match pool.warm(&key.key(), count) {
-            Ok(slots) => {
-                assert!(slots.len() <= lacking, "more than was asked for");
-                self.note(|| format!("{} are made to warm {}", slots.len(), HOSTS[host]));
-                for mut slot in slots {
-                    slot.begin();
+        match pool.prewarm(&key.key(), count) {
+            Ok(permits) => {
+                assert!(permits.len() <= lacking, "more than was asked for");
+                self.note(|| format!("{} are made to warm {}", permits.len(), HOSTS[host]));
+                for mut permit in permits {
+                    permit.begin();
                     self.background.push(Background {
                         host,
-                        slot,
+                        permit,
                         stopped: None,
                     });
                 }
@@ -457,26 +467,26 @@ impl World {
         }
     }
 
-    /// Nothing of it may stay: neither in the table nor in the books.
+    /// Nothing of it may stay: neither in the table nor in the agent's counters.
     fn visit(&self) {
         let Some(pool) = &self.pool else { return };
-        let ask = Ask {
+        let request = CheckoutRequest {
             reuse: Reuse::Any,
             runtime: None,
-            returning: false,
+            is_retry: false,
         };
         let host = Uri::try_from(format!("http://visited{}/", self.steps)).unwrap();
         // The limits over all keys may refuse it; who waits leaves at once.
-        match pool.checkout(&host.key(), ask, None, self.limits.clock.now()) {
-            Verdict::Make(mut slot, waiter) => {
-                slot.begin();
+        match pool.checkout(&host.key(), request, None, self.limits.clock.now()) {
+            Decision::Make(mut permit, waiter) => {
+                permit.begin();
                 drop(waiter);
-                slot.fail(Cause::Connect);
+                permit.fail(CloseReason::Connect);
             }
-            Verdict::Wait(waiter) => drop(waiter),
-            Verdict::Take(_) => panic!("nobody has been there"),
-            Verdict::QueueFull(_) => assert_eq!(self.limits.max_pending_per_host, 0),
-            Verdict::ShutDown => assert!(self.closed),
+            Decision::Wait(waiter) => drop(waiter),
+            Decision::Take(_) => panic!("nobody has been there"),
+            Decision::QueueFull(_) => assert_eq!(self.limits.max_pending_per_host, 0),
+            Decision::ShutDown => assert!(self.closed),
         }
         let key = Key::from(host.key());
         assert!(self.agent.connections(&key).is_empty());
@@ -498,22 +508,22 @@ impl World {
     }
 
     fn end_use(&mut self, index: usize, how: End) {
-        let berth = self.used.remove(index);
-        let line = line(&berth).clone();
-        self.note(|| format!("the use of #{} ends: {how:?}", line.bond.id()));
+        let pooled = self.used.remove(index);
+        let line = line(&pooled).clone();
+        self.note(|| format!("the use of #{} ends: {how:?}", line.shared.id()));
         match how {
-            End::Bad => berth.close(Cause::Error),
-            End::Dropped => drop(berth),
+            End::Bad => pooled.close(CloseReason::Error),
+            End::Dropped => drop(pooled),
             End::Detached => {
                 line.detached.store(line.alive.load(SeqCst), SeqCst);
-                line.bond.detach();
-                self.used.push(berth);
+                line.shared.detach();
+                self.used.push(pooled);
             }
             End::Early => {
                 line.uploading.store(true, SeqCst);
-                self.give_back(berth, Use::release);
+                self.give_back(pooled, ErasedLease::release);
             }
-            End::Good => self.give_back(berth, Use::release),
+            End::Good => self.give_back(pooled, ErasedLease::release),
         }
     }
 
@@ -522,12 +532,12 @@ impl World {
         let mut caller = self.callers.remove(index);
         self.note(|| format!("caller {} leaves", caller.number));
         caller.waiter = None;
-        if let Some(slot) = caller.slot.take()
+        if let Some(permit) = caller.permit.take()
             && caller.begun
             && caller.reuse != Reuse::Never
-            && slot.home().has_takers()
+            && permit.key_pool().has_takers()
         {
-            self.leave_behind(caller.host, slot);
+            self.leave_behind(caller.host, permit);
         }
     }
 
@@ -540,7 +550,7 @@ impl World {
                 let facts = *line.facts.lock().unwrap();
                 let in_time = now - facts.born < line.limits.max_age
                     && now - facts.free_since < line.limits.max_idle;
-                assert!(in_time, "#{} outlives its time", line.bond.id());
+                assert!(in_time, "#{} outlives its time", line.shared.id());
             }
         }
     }
@@ -548,13 +558,13 @@ impl World {
     /// What the caller came for, if there was something.
     fn collect(&mut self, index: usize, finds_stale: bool) -> Option<&'static str> {
         let caller = &mut self.callers[index];
-        if caller.spoiled.is_some() {
+        if caller.rejected.is_some() {
             return None;
         }
         let waker = Waker::from(caller.flag.clone());
         let waiter = caller.waiter.as_ref()?;
         let woken = caller.flag.0.swap(false, SeqCst);
-        let Poll::Ready(turn) = waiter.poll_turn(&Context::from_waker(&waker)) else {
+        let Poll::Ready(turn) = waiter.poll_outcome(&Context::from_waker(&waker)) else {
             caller.pending = true;
             return None;
         };
@@ -566,43 +576,43 @@ impl World {
         );
         caller.pending = false;
         match turn {
-            Turn::Connection(berth) => {
+            WaitOutcome::Connection(pooled) => {
                 assert_eq!(caller.reuse, Reuse::Any);
                 let mut caller = self.callers.remove(index);
-                self.note(|| format!("caller {number} is handed #{}", line(&berth).bond.id()));
-                if caller.slot.is_none() && !caller.made {
+                self.note(|| format!("caller {number} is handed #{}", line(&pooled).shared.id()));
+                if caller.permit.is_none() && !caller.made {
                     caller.waiter = None;
                 }
-                self.served(caller, berth, finds_stale);
+                self.served(caller, pooled, finds_stale);
                 Some("connection")
             }
-            Turn::Made(mut berth) => {
+            WaitOutcome::Made(mut pooled) => {
                 let caller = self.callers.remove(index);
-                assert!(caller.made && caller.slot.is_none());
-                let line = line(&berth).clone();
-                self.note(|| format!("caller {number} comes for #{}", line.bond.id()));
+                assert!(caller.made && caller.permit.is_none());
+                let line = line(&pooled).clone();
+                self.note(|| format!("caller {number} comes for #{}", line.shared.id()));
                 drop(caller.waiter);
                 line.facts.lock().unwrap().uses = 1;
-                Poolable::lifespan_mut(berth.connection()).check_out(None);
-                self.used.push(berth);
+                Poolable::lifespan_mut(pooled.connection()).check_out(None);
+                self.used.push(pooled);
                 Some("its own")
             }
-            Turn::Lost => {
+            WaitOutcome::Lost => {
                 let caller = self.callers.remove(index);
-                assert!(caller.made && caller.slot.is_none());
+                assert!(caller.made && caller.permit.is_none());
                 self.note(|| format!("caller {number} has lost its own"));
                 drop(caller.waiter);
                 self.checkout(caller.host, caller.reuse, true, None, false);
                 Some("nothing")
             }
-            Turn::Stuck(_) => panic!("every transport is dropped when it is told to go"),
-            Turn::Make(slot) => {
-                assert!(caller.slot.is_none());
-                caller.slot = Some(slot);
+            WaitOutcome::Stuck(_) => panic!("every transport is dropped when it is told to go"),
+            WaitOutcome::Make(permit) => {
+                assert!(caller.permit.is_none());
+                caller.permit = Some(permit);
                 self.note(|| format!("caller {number} may make"));
-                Some("slot")
+                Some("permit")
             }
-            Turn::Refused => {
+            WaitOutcome::Refused => {
                 assert!(self.destroyed);
                 drop(self.callers.remove(index));
                 Some("refusal")
@@ -630,8 +640,12 @@ impl World {
                     .filter(|it| it.host == host && it.is_in_order());
                 match given {
                     Some("connection") if in_order => assert_eq!(older.count(), 0, "overtaken"),
-                    Some("slot") if in_order => {
-                        assert_eq!(older.filter(|it| it.slot.is_none()).count(), 0, "overtaken");
+                    Some("permit") if in_order => {
+                        assert_eq!(
+                            older.filter(|it| it.permit.is_none()).count(),
+                            0,
+                            "overtaken"
+                        );
                     }
                     _ => {}
                 }
@@ -654,7 +668,7 @@ impl World {
         let ids: Vec<_> = idle.filter_map(|it| it.id).collect();
         let lines = self.lines.iter();
         lines
-            .filter(|it| ids.contains(&it.bond.id()))
+            .filter(|it| ids.contains(&it.shared.id()))
             .cloned()
             .collect()
     }
@@ -662,12 +676,12 @@ impl World {
     fn note_who_is_idle(&self) {
         let idle: BTreeMap<_, _> = (0..HOSTS.len())
             .flat_map(|host| self.idle(host))
-            .map(|line| (line.bond.id(), ()))
+            .map(|line| (line.shared.id(), ()))
             .collect();
         for line in &self.lines {
             let mut facts = line.facts.lock().unwrap();
             facts.idle_from_step = idle
-                .contains_key(&line.bond.id())
+                .contains_key(&line.shared.id())
                 .then(|| facts.idle_from_step.unwrap_or(self.steps));
         }
     }
@@ -684,8 +698,8 @@ impl World {
     }
 }
 
-pub(super) fn line(berth: &Berth<Conn>) -> &Arc<Line> {
-    &berth.connection_ref().line
+pub(super) fn line(pooled: &PooledConn<Conn>) -> &Arc<Line> {
+    &pooled.connection_ref().line
 }
 
 /// Counted round.

@@ -13,7 +13,7 @@ use hyper_util::client::pool::cache;
 use tokio::runtime::Runtime;
 use tower::{Service, ServiceExt};
 use tower_keep_alive::{
-    Checkin, Checkout, KeyRef, Lease, Lifespan, Limits, Liveness, Pool, Poolable, Target,
+    Checkin, Checkout, KeyRef, Lease, Lifespan, Liveness, Pool, PoolConfig, Poolable, Target,
 };
 
 /// Connections by host, so many for each at the most.
@@ -83,7 +83,7 @@ impl Service<Host> for Connect {
 pub(crate) struct Agent(Checkin<Checkout<Connect, Dummy>>);
 
 pub(crate) fn agent(_: &Runtime, _: &[Arc<str>], limit: usize) -> Agent {
-    let pool = Pool::new(Limits::new().max_connections_per_host(limit));
+    let pool = Pool::new(PoolConfig::new().max_connections_per_host(limit));
     Agent(Checkin::new(Checkout::with_pool(Connect, pool)))
 }
 
