@@ -142,8 +142,8 @@ impl<C: Poolable> KeyPool<C> {
             return Err(self);
         };
         let permits = permits.ok_or(Denied::ShutDown);
-        let index = |place| ConnPermit::new(self.clone(), place);
-        Ok(permits.map(|places| places.into_iter().map(index).collect()))
+        let permit = |index| ConnPermit::new(self.clone(), index);
+        Ok(permits.map(|indices| indices.into_iter().map(permit).collect()))
     }
 
     /// A caller whose own connect is under way has no use for what it was given, and stands in line again.

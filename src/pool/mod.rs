@@ -19,6 +19,8 @@ mod orders_tests;
 mod overdue;
 mod permit;
 mod pooled_conn;
+#[cfg(test)]
+mod runtime_tests;
 mod shared;
 mod sweeper;
 mod table;

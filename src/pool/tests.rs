@@ -39,7 +39,7 @@ impl Poolable for Conn {
     }
 }
 
-const A: &str = "http://a/";
+pub(super) const A: &str = "http://a/";
 const B: &str = "http://b/";
 
 pub(super) fn ask(pool: &Pool<Conn>, host: &'static str, reuse: Reuse) -> Decision<Conn> {
@@ -96,7 +96,7 @@ pub(super) fn turn(waiter: &Waiter<Conn>) -> Option<WaitOutcome<Conn>> {
     }
 }
 
-fn handed_over(waiter: &Waiter<Conn>) -> Box<PooledConn<Conn>> {
+pub(super) fn handed_over(waiter: &Waiter<Conn>) -> Box<PooledConn<Conn>> {
     match turn(waiter) {
         Some(WaitOutcome::Connection(pooled)) => pooled,
         Some(WaitOutcome::Make(_)) => panic!("may make one"),
@@ -108,7 +108,7 @@ fn handed_over(waiter: &Waiter<Conn>) -> Box<PooledConn<Conn>> {
     }
 }
 
-fn may_make(waiter: &Waiter<Conn>) -> ConnPermit<Conn> {
+pub(super) fn may_make(waiter: &Waiter<Conn>) -> ConnPermit<Conn> {
     match turn(waiter) {
         Some(WaitOutcome::Make(permit)) => permit,
         Some(WaitOutcome::Connection(..)) => panic!("was handed a connection"),
@@ -658,48 +658,5 @@ fn hosts_gone_quiet_leave_the_table() {
     assert_eq!(pool.handle().status().idle.len(), 10_000);
     pool.handle().close_idle();
     assert!(pool.shared().table.is_empty());
-    at_rest(pool);
-}
-
-#[test]
-fn a_connection_serves_callers_of_its_own_runtime_only() {
-    let runtime = || {
-        let builder = &mut tokio::runtime::Builder::new_current_thread();
-        builder.enable_time().build().unwrap()
-    };
-    let (here, there) = (runtime(), runtime());
-    let pool = Pool::new(PoolConfig::new().max_connections_per_host(1));
-    let ask_in = |runtime: &tokio::runtime::Runtime| {
-        let _entered = runtime.enter();
-        let ask = CheckoutRequest {
-            reuse: Reuse::Any,
-            runtime: crate::pool::pooled_conn::current_runtime(),
-            is_retry: false,
-        };
-        pool.checkout(&Uri::from_static(A).key(), ask, None, Moment::now())
-    };
-    let connect_in = |runtime: &tokio::runtime::Runtime, permit| {
-        let _entered = runtime.enter();
-        connect(permit)
-    };
-    let Decision::Make(permit, waiter) = ask_in(&here) else {
-        panic!("nothing is open");
-    };
-    drop(waiter);
-    connect_in(&here, permit).give_back();
-    // An idle one of the other runtime makes room...
-    let waiter = waits(ask_in(&there));
-    let conn = connect_in(&there, may_make(&waiter));
-    drop(waiter);
-    // ...and so does one that is given back.
-    let waiter = waits(ask_in(&here));
-    conn.give_back();
-    let conn = connect_in(&here, may_make(&waiter));
-    drop(waiter);
-    let waiter = waits(ask_in(&here));
-    conn.give_back();
-    handed_over(&waiter).give_back();
-    drop(waiter);
-    assert_eq!(pool.handle().status().closes[&CloseReason::Room], 2);
     at_rest(pool);
 }

@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake};
 
+use super::steps::Who;
 use crate::connection::close_reason::CloseReason;
 use crate::connection::lifespan::Lifespan;
 use crate::connection::poolable::Poolable;
 use crate::connection::shared::{ConnShared, TransportGuard};
-use crate::pool::{ConnPermit, Rejected, Waiter};
+use crate::pool::{ConnPermit, PooledConn, Rejected, Waiter};
 use crate::target::Reuse;
 
 /// What the model knows of one transport, without asking the pool.
@@ -185,4 +186,13 @@ impl Drop for Trace {
             *FAILED.lock().unwrap() = self.0.join("\n  ");
         }
     }
+}
+
+pub(super) fn line(pooled: &PooledConn<Conn>) -> &Arc<Line> {
+    &pooled.connection_ref().line
+}
+
+/// Counted round.
+pub(super) fn nth(who: Who, of: usize) -> Option<usize> {
+    (of > 0).then(|| usize::from(who) % of)
 }

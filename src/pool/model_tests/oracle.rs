@@ -7,9 +7,9 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use http::Uri;
 
-use super::actors::{Caller, Conn, Line};
+use super::actors::{Caller, Conn, Line, line};
 use super::steps::HOSTS;
-use super::world::{World, line};
+use super::world::World;
 use crate::pool::{ConnPermit, Decision, PooledConn, Scheduling};
 use crate::target::key::Key;
 use crate::target::{Reuse, Target};

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use http::Uri;
 
-use super::actors::{Caller, Conn, Driver, Facts, Line, LineLimits, Trace, Wire};
+use super::actors::{Caller, Conn, Driver, Facts, Line, LineLimits, Trace, Wire, line, nth};
 use super::steps::{End, HOSTS, Made, Setup, Step, Who, millis};
 use crate::agent::{AgentHandle, ConnectionState};
 use crate::clock::{Clock, Moment};
@@ -33,7 +33,7 @@ pub(super) struct World {
     /// In the order of arrival.
     pub(super) callers: Vec<Caller>,
     pub(super) background: Vec<Background>,
-    #[expect(clippy::vec_box, reason = "a pooled is boxed once and for all")]
+    #[expect(clippy::vec_box, reason = "a connection is boxed once and for all")]
     pub(super) used: Vec<Box<PooledConn<Conn>>>,
     pub(super) drivers: Vec<Driver>,
     /// New callers are refused.
@@ -696,13 +696,4 @@ impl World {
     pub(super) fn note(&mut self, what: impl FnOnce() -> String) {
         self.trace.note(what());
     }
-}
-
-pub(super) fn line(pooled: &PooledConn<Conn>) -> &Arc<Line> {
-    &pooled.connection_ref().line
-}
-
-/// Counted round.
-fn nth(who: Who, of: usize) -> Option<usize> {
-    (of > 0).then(|| usize::from(who) % of)
 }
