@@ -44,7 +44,7 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 /// | [`is_shut_down`](Self::is_shut_down) | the agent was drained or destroyed | stop |
 /// | [`is_reset`](Self::is_reset) | the connection was closed or lost before the head of a response | with [`is_reused`](Self::is_reused), send again what is idempotent: [`ReusedReset`](crate::retry::ReusedReset) does |
 /// | [`is_unsent`](Self::is_unsent), beside any of these | the server has seen nothing of the request | send it again, whatever its method, unless it [`is_target`](Self::is_target) |
-/// | [`is_too_large`](Self::is_too_large), [`is_decode`](Self::is_decode) | the body of the response is longer than the limit, or not what was asked for | raise the limit, look at the response |
+/// | [`is_too_large`](Self::is_too_large), [`is_decode`](Self::is_decode) | the response is larger than the limit, or its body not what was asked for | raise the limit, look at the response |
 /// | none of these | no response, or one without an end | what is idempotent may be sent again |
 pub struct Error(Box<Inner>);
 
@@ -438,10 +438,17 @@ impl Error {
     }
 
     /// The body of the response is longer than the limit that [`Body::bytes`](crate::Body::bytes), or one of its
-    /// neighbours, was given.
+    /// neighbours, was given; or the head has more fields
+    /// ([`max_response_fields`](crate::KeepAliveLayer::max_response_fields)) or bytes
+    /// ([`max_buf_size`](hyper::client::conn::http1::Builder::max_buf_size)) than it may.
     #[must_use]
     pub fn is_too_large(&self) -> bool {
-        matches!(self.0.kind, Kind::TooLarge(_))
+        matches!(self.0.kind, Kind::TooLarge(_)) || self.has_large_head()
+    }
+
+    fn has_large_head(&self) -> bool {
+        let is_large = |error: &hyper::Error| error.is_parse_too_large();
+        matches!(self.0.kind, Kind::Exchange) && self.source().and_then(find).is_some_and(is_large)
     }
 
     /// The body of the response came whole, and is not the text or the JSON that the caller asked for; the source says
@@ -547,6 +554,9 @@ impl fmt::Display for Error {
             Kind::Exchange if self.is_reset() => {
                 f.write_str("the connection was closed or lost before a response")?;
             }
+            Kind::Exchange if self.has_large_head() => f.write_str(
+                "the head of the response has more fields or bytes than it may: see max_response_fields, and max_buf_size of hyper's builder",
+            )?,
             Kind::Exchange => f.write_str("no response")?,
             Kind::Body => f.write_str("the response has no end")?,
             Kind::TooLarge(limit) => {

@@ -37,9 +37,22 @@ pub struct HandshakeLayer<B> {
 /// nothing.
 #[derive(Clone)]
 pub(super) struct Settings {
-    pub(super) http1: Builder,
+    http1: Builder,
     pub(super) probe: Look,
     pub(super) max_interim_responses: usize,
+    /// `None`: what `http1` says.
+    max_response_fields: Option<usize>,
+}
+
+impl Settings {
+    /// hyper's builder, with what is set beside it.
+    pub(super) fn http1(&self) -> Builder {
+        let mut http1 = self.http1.clone();
+        if let Some(max) = self.max_response_fields {
+            http1.max_headers(max);
+        }
+        http1
+    }
 }
 
 /// How a transport is looked at; nothing for one that is not known.
@@ -53,6 +66,7 @@ impl<B> HandshakeLayer<B> {
             http1: Builder::new(),
             probe: Arc::new(Probe::find),
             max_interim_responses: interim::DEFAULT_MAX,
+            max_response_fields: None,
         })
     }
 
@@ -89,6 +103,28 @@ impl<B> HandshakeLayer<B> {
     #[must_use]
     pub fn max_interim_responses(mut self, max: usize) -> Self {
         self.settings.max_interim_responses = max;
+        self
+    }
+
+    /// The most header fields that a response may have, each repetition counted; with one more the request fails with an
+    /// error that [`is_too_large`](crate::Error::is_too_large). Default: 100, or what [`http1`](Self::http1) says.
+    ///
+    /// hyper keeps room for 100 fields on the stack. For any other number it allocates some 70 bytes for each field, twice
+    /// for each response: about 3,000 instructions for 256. So this is for servers that send that many; Node and Go count
+    /// bytes instead (16 KiB, 10 MiB), and curl stops at 5,000 fields. The size of a whole head is limited by
+    /// [`max_buf_size`](Builder::max_buf_size), 408 KiB by default, whatever the number of its fields.
+    ///
+    /// ```
+    /// use tower_keep_alive::HandshakeLayer;
+    ///
+    /// let layer = HandshakeLayer::<http_body_util::Empty<bytes::Bytes>>::new().max_response_fields(256);
+    /// # let _ = layer;
+    /// ```
+    #[doc(alias = "max_headers")]
+    #[doc(alias = "maxHeadersCount")]
+    #[must_use]
+    pub fn max_response_fields(mut self, max: usize) -> Self {
+        self.settings.max_response_fields = Some(max);
         self
     }
 
@@ -156,6 +192,7 @@ impl<B> fmt::Debug for HandshakeLayer<B> {
                 "max_interim_responses",
                 &self.settings.max_interim_responses,
             )
+            .field("max_response_fields", &self.settings.max_response_fields)
             .finish_non_exhaustive()
     }
 }

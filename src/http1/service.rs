@@ -73,11 +73,9 @@ where
 
     fn call(&mut self, target: T) -> HandshakeFuture<B> {
         let connecting = self.inner.make_connection(target);
-        let Settings {
-            http1,
-            probe: look,
-            max_interim_responses,
-        } = self.settings.clone();
+        let http1 = self.settings.http1();
+        let look = self.settings.probe.clone();
+        let max_interim_responses = self.settings.max_interim_responses;
         HandshakeFuture(Box::pin(async move {
             let transport = connecting.await.map_err(Into::into)?;
             let probe = look(&transport as &dyn Any);

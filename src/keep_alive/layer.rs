@@ -346,6 +346,13 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
+    /// The most header fields that a response may have; see [`HandshakeLayer::max_response_fields`], which says what more than
+    /// 100 cost. Default: 100.
+    pub fn max_response_fields(mut self, max: usize) -> Self {
+        self.settings.handshake = self.settings.handshake.max_response_fields(max);
+        self
+    }
+
     /// How to look at a transport that is not one of [`connect`](crate::connect)'s before it is used again; see
     /// [`HandshakeLayer::probe_with`].
     pub fn probe_with<IO: 'static>(
@@ -463,6 +470,7 @@ mod tests {
             ("response_timeout", new().response_timeout(SECOND)),
             ("http1", new().http1(http1)),
             ("max_interim_responses", new().max_interim_responses(7)),
+            ("max_response_fields", new().max_response_fields(7)),
             ("clock", new().clock(later())),
             (
                 "route",

@@ -71,6 +71,7 @@ async fn a_clone_of_the_handshake_keeps_its_settings() {
     let layer = HandshakeLayer::<Full<Bytes>>::new()
         .http1(title_case())
         .max_interim_responses(7)
+        .max_response_fields(77)
         .probe_with(look(&looks));
     assert_eq!(format!("{:?}", layer.clone()), format!("{layer:?}"));
     let service = layer.clone().layer(Sockets);
