@@ -65,13 +65,13 @@ pub(crate) use waiter::{WaitOutcome, Waiter};
 /// use tower_keep_alive::{PoolConfig, Pool, Lifespan, Poolable};
 /// # use std::task::{Context, Poll};
 /// # struct Line(Lifespan);
-/// # impl Poolable for WaitQueue {
+/// # impl Poolable for Line {
 /// #     fn is_open(&self) -> bool { true }
 /// #     fn poll_free(&mut self, _: &mut Context<'_>) -> Poll<()> { Poll::Ready(()) }
 /// #     fn lifespan(&self) -> &Lifespan { &self.0 }
 /// #     fn lifespan_mut(&mut self) -> &mut Lifespan { &mut self.0 }
 /// # }
-/// let pool: Pool<WaitQueue> = Pool::new(PoolConfig::new().max_connections_per_host(2));
+/// let pool: Pool<Line> = Pool::new(PoolConfig::new().max_connections_per_host(2));
 /// assert_eq!(pool.handle().status().open(), 0);
 /// ```
 pub struct Pool<C: Poolable>(Arc<Owner<C>>);
