@@ -1,5 +1,7 @@
 //! When to send a request again.
 
+mod unsent;
+
 use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
@@ -12,6 +14,8 @@ use tower::retry::budget::Budget;
 
 use crate::error::{BoxError, Error, find};
 use crate::target::extensions::{OnFreshConnection, is_repeatable};
+
+pub use unsent::Unsent;
 
 /// A [`tower::retry::Policy`] for the race of HTTP/1: a server may close an idle connection just when a request is sent
 /// on it.

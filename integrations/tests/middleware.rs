@@ -18,11 +18,14 @@ use reqwest_retry::RetryTransientMiddleware;
 use reqwest_retry::policies::ExponentialBackoff;
 use reqwest_tracing::TracingMiddleware;
 use support::agent::at_rest;
+use support::tls::Authority;
 use support::{Conn, RefusingPort, Server, eventually, script};
 use tower::ServiceBuilder;
 use tower_keep_alive::connect::{Proxy, ProxyLayer, TcpConnector};
 use tower_keep_alive::reqwest::{AgentMiddleware, AgentStrategy};
-use tower_keep_alive::{AgentHandle, ConnectionInfo, Error, KeepAliveLayer, OneShot, Route};
+use tower_keep_alive::{
+    AgentHandle, ConnectionInfo, Error, KeepAliveLayer, OneShot, Route, TimeoutKind,
+};
 
 /// A client whose own `reqwest::Client` must not be used.
 fn client(
@@ -265,6 +268,75 @@ async fn silence_is_followed_by_another_try_where_that_does_no_harm() {
     let error = client.get(server.url("/")).send().await.unwrap_err();
     assert!(agents(&error).is_timeout(), "{error:?}");
     assert_eq!(server.requests(), 1 + 3);
+    at_rest(&handle).await;
+}
+
+/// A limit of tower's between the middleware and the agent says nothing of the agent's, and is a timeout all the same.
+#[tokio::test]
+async fn a_time_limit_of_a_layer_below_is_followed_by_another_try_where_that_does_no_harm() {
+    let server = Server::start(|mut conn| async move {
+        conn.request().await;
+        conn.stall().await;
+    })
+    .await;
+    let layer = KeepAliveLayer::<Body>::new();
+    let handle = layer.handle();
+    let service = ServiceBuilder::new()
+        .timeout(Duration::from_millis(40))
+        .layer(layer)
+        .service(TcpConnector::new());
+    let client = retrying(ClientBuilder::new(reqwest::Client::new()))
+        .with(AgentMiddleware::new(service))
+        .build();
+    let error = client.post(server.url("/")).send().await.unwrap_err();
+    let found = agents(&error);
+    assert_eq!(
+        found.timeout_kind(),
+        Some(TimeoutKind::Request),
+        "{error:?}"
+    );
+    assert_eq!(found.timeout(), None);
+    assert!(!found.is_unsent() && !found.is_permanent());
+    assert_eq!(server.requests(), 1);
+    let error = client.get(server.url("/")).send().await.unwrap_err();
+    assert!(agents(&error).is_timeout(), "{error:?}");
+    assert_eq!(server.requests(), 1 + 3);
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn a_requests_own_timeout_is_kept_in_each_try() {
+    let server = Server::start(|mut conn| async move {
+        conn.request().await;
+        conn.stall().await;
+    })
+    .await;
+    let (client, handle) = client(KeepAliveLayer::new(), retrying);
+    let limit = Duration::from_millis(40);
+    let error = client.get(server.url("/")).timeout(limit).send().await;
+    let error = error.unwrap_err();
+    assert_eq!(agents(&error).timeout(), Some(limit), "{error:?}");
+    assert_eq!(server.requests(), 3);
+    at_rest(&handle).await;
+}
+
+/// Another try ends in the same way.
+#[tokio::test]
+async fn a_certificate_that_does_not_verify_is_not_tried_again() {
+    let server = Server::start_tls(support::tls::localhost().server(), script::ok).await;
+    let layer = KeepAliveLayer::<Body>::new();
+    let handle = layer.handle();
+    let service = ServiceBuilder::new()
+        .layer(layer)
+        .layer(Authority::new("another").trusted())
+        .service(TcpConnector::new());
+    let client = retrying(ClientBuilder::new(reqwest::Client::new()))
+        .with(AgentMiddleware::new(service))
+        .build();
+    let error = client.get(server.url("/")).send().await.unwrap_err();
+    let found = agents(&error);
+    assert!(found.is_certificate() && found.is_permanent(), "{error:?}");
+    assert_eq!(handle.status().create_errors, 1);
     at_rest(&handle).await;
 }
 

@@ -19,10 +19,10 @@ use tower_http::follow_redirect::policy::{FilterCredentials, Limited, PolicyExt}
 use tower_http::follow_redirect::{FollowRedirectLayer, RequestUri};
 use tower_keep_alive::connect::TcpConnector;
 use tower_keep_alive::reqwest::{Reqwest, ReqwestLayer};
-use tower_keep_alive::retry::ReusedReset;
+use tower_keep_alive::retry::{ReusedReset, Unsent};
 use tower_keep_alive::{
     AgentHandle, BoxError, ConnectionInfo, Error, KeepAlive, KeepAliveLayer, OneShot, Partition,
-    Route,
+    RequestTimeout, Route, TimeoutKind,
 };
 
 type Client = Reqwest<KeepAlive<TcpConnector, Body>>;
@@ -489,4 +489,63 @@ async fn a_reqwest_body_can_be_sent_from_a_spawned_task() {
     })
     .await
     .unwrap();
+}
+
+/// The whole exchange: the wait for the head, and a body that does not end.
+#[tokio::test]
+async fn a_requests_own_timeout_is_kept() {
+    let server = Server::start(|mut conn| async move {
+        while let Some(head) = conn.request().await {
+            match head.target.as_str() {
+                "/never" => {}
+                "/half" => {
+                    conn.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nha")
+                        .await;
+                }
+                _ => conn.respond("ok").await,
+            }
+        }
+    })
+    .await;
+    let (client, handle) = client(KeepAliveLayer::new().active_timeout(Duration::MAX));
+    let limit = Duration::from_millis(60);
+    let limited = |path: &str| {
+        let mut request = get(server.url(path));
+        *request.timeout_mut() = Some(limit);
+        request
+    };
+    let error = client.clone().oneshot(limited("/never")).await.unwrap_err();
+    assert_eq!(error.timeout_kind(), Some(TimeoutKind::Request));
+    assert_eq!(error.timeout(), Some(limit));
+    let response = client.clone().oneshot(limited("/half")).await.unwrap();
+    let error = response.text().await.unwrap_err();
+    let error = Error::find(&error).expect("the agent's error");
+    assert_eq!(error.timeout(), Some(limit));
+    // Its own extension says more.
+    let own = http::Request::try_from(limited("/never")).unwrap();
+    let (mut head, body) = own.into_parts();
+    head.extensions.insert(RequestTimeout(limit / 2));
+    let own = http::Request::from_parts(head, body).try_into().unwrap();
+    let error = client.clone().oneshot(own).await.unwrap_err();
+    assert_eq!(error.timeout(), Some(limit / 2));
+    let response = client.oneshot(limited("/")).await.unwrap();
+    assert_eq!(response.text().await.unwrap(), "ok");
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn what_was_never_sent_is_sent_again_with_its_timeout() {
+    let refusing = RefusingPort::new();
+    let (client, handle) = client(KeepAliveLayer::new());
+    let quick = Unsent::new().backoff(Duration::ZERO, Duration::from_millis(1), 0.0);
+    let client = ServiceBuilder::new()
+        .layer(RetryLayer::new(quick.unwrap()))
+        .service(client);
+    let mut request = Request::new(Method::POST, refusing.url("/").parse().unwrap());
+    *request.body_mut() = Some("x".into());
+    *request.timeout_mut() = Some(Duration::from_secs(20));
+    let error = client.oneshot(request).await.unwrap_err();
+    assert!(error.is_connect(), "{error:?}");
+    assert_eq!(handle.status().create_errors, 3);
+    at_rest(&handle).await;
 }

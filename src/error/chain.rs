@@ -26,6 +26,24 @@ pub(crate) fn find<E: StdError + 'static>(error: &Any) -> Option<&E> {
     chain(error).find_map(|error| error.downcast_ref())
 }
 
+/// What an error above the agent is about.
+pub(super) enum Found<'a> {
+    Agents(&'a Error),
+    /// The agent was given up when a time was over.
+    Elapsed,
+}
+
+pub(super) fn agents_or_elapsed(error: &Any) -> Option<Found<'_>> {
+    chain(error).find_map(|error| match error.downcast_ref() {
+        Some(error) => Some(Found::Agents(error)),
+        None => is_elapsed(error).then_some(Found::Elapsed),
+    })
+}
+
+fn is_elapsed(error: &Any) -> bool {
+    error.is::<tower::timeout::error::Elapsed>() || error.is::<tokio::time::error::Elapsed>()
+}
+
 /// What the pool below said, through what layers between have made of it. Not what the pool of another agent said: a
 /// connector may ask one.
 pub(super) fn denied(error: &Any) -> Option<Denied> {
@@ -53,10 +71,7 @@ pub(super) fn has_timed_out(error: &Any) -> bool {
             return agent.is_timeout();
         }
         let io = error.downcast_ref::<io::Error>();
-        if io.is_some_and(|error| error.kind() == ErrorKind::TimedOut)
-            || error.is::<tower::timeout::error::Elapsed>()
-            || error.is::<tokio::time::error::Elapsed>()
-        {
+        if io.is_some_and(|error| error.kind() == ErrorKind::TimedOut) || is_elapsed(error) {
             return true;
         }
     }

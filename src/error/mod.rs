@@ -8,6 +8,7 @@ mod send;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 #[cfg(feature = "proxy")]
@@ -19,6 +20,7 @@ use crate::error::connect::ConnectError;
 #[cfg(feature = "proxy")]
 use crate::target::proxy::Refusal;
 
+use chain::Found;
 pub(crate) use chain::{find, is_gone};
 pub use checkout::{CheckoutError, Denied};
 pub use send::SendError;
@@ -69,6 +71,8 @@ pub(crate) enum Kind {
     #[cfg(feature = "proxy")]
     Refused(Box<Refusal>),
     Timeout(TimeoutKind, Duration),
+    /// A limit above the agent was over; nobody says how long that was.
+    Elapsed,
     QueueFull(usize),
     ShutDown,
     /// The request's own body failed.
@@ -241,6 +245,10 @@ impl Error {
     /// The agent's error in what others have made of it: in the boxes of layers above, in the `reqwest::Error` of a
     /// body, in that of a middleware.
     ///
+    /// The error of a time limit above the agent (`Elapsed` of `tower::timeout` or of `tokio::time::timeout`) is found as one
+    /// that [`is_timeout`](Self::is_timeout), of the kind [`Request`](TimeoutKind::Request): the server may have seen the
+    /// request.
+    ///
     /// ```
     /// use tower_keep_alive::{BoxError, Error};
     ///
@@ -251,7 +259,11 @@ impl Error {
     /// ```
     #[must_use]
     pub fn find<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Self> {
-        find(error)
+        static ELAPSED: LazyLock<Error> = LazyLock::new(|| Error::new(Kind::Elapsed));
+        match chain::agents_or_elapsed(error)? {
+            Found::Agents(error) => Some(error),
+            Found::Elapsed => Some(&ELAPSED),
+        }
     }
 
     /// No connection could be made. Nothing was sent.
@@ -292,6 +304,29 @@ impl Error {
         return self.is_connect() && self.source().is_some_and(chain::is_of_certificate);
         #[cfg(not(feature = "tls"))]
         false
+    }
+
+    /// Another attempt of the same request ends in the same way, unless something is mended first: the request cannot be sent
+    /// as it is ([`is_target`](Self::is_target)), the server's certificate does not verify
+    /// ([`is_certificate`](Self::is_certificate)), the agent is shut down ([`is_shut_down`](Self::is_shut_down)), or a proxy
+    /// refused the tunnel with a status other than 5xx, 408 and 429. [`Unsent`](crate::retry::Unsent) does not try these again.
+    ///
+    /// ```
+    /// use tower_keep_alive::Error;
+    ///
+    /// fn try_again(error: &Error) -> bool {
+    ///     error.is_unsent() && !error.is_permanent()
+    /// }
+    /// # let _ = try_again;
+    /// ```
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        #[cfg(feature = "proxy")]
+        if let Some(status) = self.proxy_status() {
+            let passing = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
+            return !status.is_server_error() && !passing.contains(&status);
+        }
+        self.is_target() || self.is_certificate() || self.is_shut_down()
     }
 
     /// The status of the proxy's answer, where a proxy of HTTP refused to make the tunnel that the request needs
@@ -342,8 +377,8 @@ impl Error {
 
     /// Something took longer than it may; [`timeout_kind`](Self::timeout_kind) says what.
     ///
-    /// It is the agent's own limit, or, for a connect, one below: the system's (`ETIMEDOUT`), or that of a
-    /// `tower::timeout` or a `tokio::time::timeout` in the connector.
+    /// It is the agent's own limit; for a connect, also one below: the system's (`ETIMEDOUT`), or that of a `tower::timeout` or
+    /// a `tokio::time::timeout` in the connector; and for a whole request one above, where it is [found](Self::find).
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         self.timeout_kind().is_some()
@@ -355,12 +390,13 @@ impl Error {
         match self.0.kind {
             Kind::Timeout(kind, _) => Some(kind),
             Kind::Connect { timed_out: true } => Some(TimeoutKind::Connect),
+            Kind::Elapsed => Some(TimeoutKind::Request),
             _ => None,
         }
     }
 
-    /// How long it took, where [`is_timeout`](Self::is_timeout) and the limit is the agent's own. Nothing if a limit below
-    /// was over first: nobody says how long that was.
+    /// How long it took, where [`is_timeout`](Self::is_timeout) and the limit is the agent's own. Nothing if a limit below or
+    /// above was over first: nobody says how long that was.
     #[must_use]
     pub fn timeout(&self) -> Option<Duration> {
         match self.0.kind {
@@ -549,6 +585,7 @@ impl fmt::Display for Error {
             Kind::QueueFull(limit) => {
                 write!(f, "{limit} callers are waiting for a connection already")?;
             }
+            Kind::Elapsed => f.write_str("a time limit above the agent was over")?,
             Kind::ShutDown => f.write_str("the agent is shut down")?,
             Kind::Exchange if self.0.unsent => f.write_str("the request could not be sent")?,
             Kind::Exchange if self.is_reset() => {

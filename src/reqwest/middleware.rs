@@ -7,6 +7,7 @@ use http_body::Body as HttpBody;
 use reqwest::{Body, Request, Response};
 use reqwest_middleware::{Middleware, Next, Result};
 use tower::ServiceExt;
+use tower::timeout::error::Elapsed;
 use tower_service::Service;
 
 use crate::connection::info::ConnectionInfo;
@@ -143,11 +144,19 @@ fn unanswered(
             extensions.insert(OnFreshConnection);
         }
     }
+    unboxed(error).context(sent).into()
+}
+
+/// What is given to anyhow in a box cannot be told by its type any more; and these have to be.
+fn unboxed(error: BoxError) -> anyhow::Error {
     let error = match error.downcast::<Error>() {
-        Ok(error) => anyhow::Error::new(*error),
-        Err(error) => anyhow::Error::from_boxed(error),
+        Ok(error) => return anyhow::Error::new(*error),
+        Err(error) => error,
     };
-    error.context(sent).into()
+    match error.downcast::<Elapsed>() {
+        Ok(elapsed) => anyhow::Error::new(*elapsed),
+        Err(error) => anyhow::Error::from_boxed(error),
+    }
 }
 
 impl<S> fmt::Debug for AgentMiddleware<S> {

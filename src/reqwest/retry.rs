@@ -2,9 +2,10 @@ use std::future::{Ready, ready};
 use std::mem;
 
 use reqwest::{Body, Request};
+use tokio::time::Sleep;
 use tower::retry::Policy;
 
-use crate::retry::ReusedReset;
+use crate::retry::{ReusedReset, Unsent};
 use crate::target::extensions::OnFreshConnection;
 
 /// As for requests of `http`'s, above [`ReqwestLayer`](crate::reqwest::ReqwestLayer). A request whose body is a stream
@@ -19,11 +20,7 @@ where
         if !self.follows(result) {
             return None;
         }
-        // Its extensions can be reached by conversion only. What was sent once can be converted.
-        let empty = Request::new(request.method().clone(), request.url().clone());
-        let mut again = http::Request::<Body>::try_from(mem::replace(request, empty)).ok()?;
-        again.extensions_mut().insert(OnFreshConnection);
-        *request = again.try_into().ok()?;
+        ask_for_fresh(request)?;
         Some(ready(()))
     }
 
@@ -31,4 +28,33 @@ where
         let copy = http::Request::<Body>::try_from(request.try_clone()?).ok()?;
         self.wants(&copy).then(|| copy.try_into().ok()).flatten()
     }
+}
+
+/// As for requests of `http`'s, above [`ReqwestLayer`](crate::reqwest::ReqwestLayer).
+impl<R, E> Policy<Request, R, E> for Unsent
+where
+    E: 'static,
+{
+    type Future = Sleep;
+
+    fn retry(&mut self, request: &mut Request, result: &mut Result<R, E>) -> Option<Sleep> {
+        let (pause, needs_fresh) = self.follows(result)?;
+        if needs_fresh {
+            ask_for_fresh(request)?;
+        }
+        Some(pause)
+    }
+
+    fn clone_request(&mut self, request: &Request) -> Option<Request> {
+        self.wants().then(|| request.try_clone()).flatten()
+    }
+}
+
+/// Its extensions can be reached by conversion only. What was sent once can be converted.
+fn ask_for_fresh(request: &mut Request) -> Option<()> {
+    let empty = Request::new(request.method().clone(), request.url().clone());
+    let mut again = http::Request::<Body>::try_from(mem::replace(request, empty)).ok()?;
+    again.extensions_mut().insert(OnFreshConnection);
+    *request = again.try_into().ok()?;
+    Some(())
 }

@@ -11,6 +11,7 @@ use reqwest::{ResponseBuilderExt, Url};
 use tower_service::Service;
 
 use crate::error::{BoxError, Error, TargetError};
+use crate::target::extensions::RequestTimeout;
 
 /// The service that [`ReqwestLayer`](crate::reqwest::ReqwestLayer) makes.
 ///
@@ -19,7 +20,9 @@ use crate::error::{BoxError, Error, TargetError};
 /// [`ConnectionInfo`](crate::ConnectionInfo), are with the `reqwest::Response`. Its URL is the request's, unless a layer
 /// below has set one by reqwest's `ResponseBuilderExt`, as after a redirect.
 ///
-/// A request's own `timeout` is a matter of reqwest's `Client`, and not kept to here.
+/// A request's own `timeout` is kept to, as [`RequestTimeout`](crate::RequestTimeout): it limits the whole exchange, to the end
+/// of the response body. The `timeout` of a `reqwest::Client` cannot be seen from here; set
+/// [`request_timeout`](crate::KeepAliveLayer::request_timeout) in its place.
 ///
 /// # Errors
 ///
@@ -107,9 +110,16 @@ impl<F, E> fmt::Debug for ReqwestFuture<F, E> {
     }
 }
 
+/// With the request's own time limit as the agent's extension, unless it has that extension already.
 pub(super) fn outbound(request: reqwest::Request) -> Result<http::Request<reqwest::Body>, Error> {
-    http::Request::try_from(request)
-        .map_err(|error| Error::target(TargetError::Url).caused_by(error))
+    let timeout = request.timeout().copied();
+    let mut request = http::Request::try_from(request)
+        .map_err(|error| Error::target(TargetError::Url).caused_by(error))?;
+    if let Some(timeout) = timeout {
+        let extensions = request.extensions_mut();
+        extensions.get_or_insert_with(|| RequestTimeout(timeout));
+    }
+    Ok(request)
 }
 
 pub(super) fn inbound<R>(mut response: http::Response<R>, url: Url) -> reqwest::Response

@@ -1,6 +1,4 @@
 use reqwest::Response;
-#[cfg(feature = "proxy")]
-use reqwest::StatusCode;
 use reqwest_middleware::Error as MiddlewareError;
 use reqwest_retry::{Retryable, RetryableStrategy, default_on_request_success};
 
@@ -15,9 +13,9 @@ use crate::reqwest::middleware::Sent;
 /// | nothing was sent: no connection, a full line, a connection that was closing | again | again |
 /// | a proxy refused to make a tunnel, with 5xx, 408 or 429 | again | again |
 /// | a proxy refused to make a tunnel, with another status | not again | not again |
-/// | no response: the connection was closed, or silent for too long | again | not again |
+/// | no response: the connection was closed, or a time limit was over, be it one between the middleware and the agent (`tower::timeout`) | again | not again |
 /// | 5xx, 408, 429 | again | not again |
-/// | another response, a request that cannot be sent or whose own body failed, an agent that is shut down | not again | not again |
+/// | another response, a request that cannot be sent or whose own body failed, a server whose certificate does not verify, an agent that is shut down ([`is_permanent`](Error::is_permanent)) | not again | not again |
 ///
 /// A request may be sent twice if its method is idempotent (RFC 9110 §9.2.2) or it has an `Idempotency-Key` or
 /// `X-Idempotency-Key`. Where a reused connection was closed, the next try has a new one. reqwest-retry's own strategy takes every error of a
@@ -55,28 +53,11 @@ fn may_follow(error: &MiddlewareError) -> bool {
     let Some(error) = Error::find(whole.as_ref()) else {
         return false;
     };
-    if error.is_target() || error.is_shut_down() {
-        return false;
-    }
-    #[cfg(feature = "proxy")]
-    if error
-        .proxy_status()
-        .is_some_and(|status| !is_passing(status))
-    {
+    if error.is_permanent() {
         return false;
     }
     let unanswered = error.is_reset() || error.is_timeout();
     error.is_unsent() || unanswered && sent.is_some_and(|sent| sent.repeatable)
-}
-
-/// Whether what refused may not do so the next time: as reqwest-retry judges the status of a response.
-#[cfg(feature = "proxy")]
-fn is_passing(status: StatusCode) -> bool {
-    status.is_server_error()
-        || matches!(
-            status,
-            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS
-        )
 }
 
 #[cfg(test)]

@@ -1,27 +1,36 @@
 //! Several upstreams, and names for types.
 
 use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use http::{Response, Uri};
 use tower::balance::p2c::Balance;
 use tower::buffer::Buffer;
 use tower::discover::ServiceList;
-use tower::load::{CompleteOnResponse, PendingRequests};
+use tower::load::pending_requests::Count;
+use tower::load::{CompleteOnResponse, Load, PendingRequests};
+use tower::retry::RetryLayer;
 use tower::steer::Steer;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
+use tower_keep_alive::retry::Unsent;
 use tower_keep_alive::{Body, BoxError, Error, KeepAlive, KeepAliveLayer};
 
-use crate::support::agent::{Connector, Req, at_rest, belongs_here, fetch, get, read, send};
-use crate::support::{Gate, Server, eventually, script};
+use crate::support::agent::{Connector, Req, at_rest, belongs_here, fetch, get, post, read, send};
+use crate::support::{Gate, RefusingPort, Server, eventually, script};
 
 type Agent = KeepAlive<Connector, http_body_util::Full<bytes::Bytes>>;
 
 /// A client that sends everything to one server.
 fn to(server: &Server, client: Agent) -> Named {
-    let uri: Uri = server.url("/").parse().unwrap();
+    to_url(&server.url("/"), client)
+}
+
+fn to_url(url: &str, client: Agent) -> Named {
+    let uri: Uri = url.parse().unwrap();
     let authority = uri.authority().unwrap().clone();
     Named::new(client.map_request(move |mut request: Req| {
         let path = request.uri().path().to_owned();
@@ -90,6 +99,89 @@ async fn p2c_balances_by_what_is_under_way_and_each_upstream_has_a_pool() {
     })
     .await;
     // The buffer's task ends with it.
+    drop(client);
+    at_rest(&handle).await;
+}
+
+/// An upstream that could not be connected to is the second choice for a while.
+#[derive(Clone, Default)]
+struct Failed(Arc<Mutex<Option<Instant>>>);
+
+impl Failed {
+    /// Notes whether an error says so.
+    fn note(&self, error: Error) -> Error {
+        if error.is_connect() {
+            *self.0.lock().unwrap() = Some(Instant::now());
+        }
+        error
+    }
+}
+
+/// A client of one upstream, and what is under way there.
+struct Upstream<S> {
+    client: PendingRequests<S>,
+    failed: Failed,
+}
+
+impl<S> Load for Upstream<S> {
+    type Metric = (bool, Count);
+
+    fn load(&self) -> (bool, Count) {
+        let failed = *self.failed.0.lock().unwrap();
+        let lately = failed.is_some_and(|at| at.elapsed() < Duration::from_secs(1));
+        (lately, self.client.load())
+    }
+}
+
+impl<S: Service<Req>> Service<Req> for Upstream<S> {
+    type Response = <PendingRequests<S> as Service<Req>>::Response;
+    type Error = <PendingRequests<S> as Service<Req>>::Error;
+    type Future = <PendingRequests<S> as Service<Req>>::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.client.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        self.client.call(request)
+    }
+}
+
+#[tokio::test]
+async fn one_dead_upstream_of_two_fails_no_request() {
+    let dead = RefusingPort::new();
+    let server = Server::ok().await;
+    let layer = KeepAliveLayer::new();
+    let handle = layer.handle();
+    let upstreams = [dead.url("/"), server.url("/")].map(|url| {
+        let failed = Failed::default();
+        let noting = failed.clone();
+        let client = to_url(&url, layer.layer(Connector)).map_err(move |error| noting.note(error));
+        let client = PendingRequests::new(Named::new(client), CompleteOnResponse::default());
+        Upstream { client, failed }
+    });
+    let balance = Balance::new(ServiceList::new(upstreams));
+    let client = ServiceBuilder::new()
+        .layer(RetryLayer::new(Unsent::new()))
+        .service(Buffer::new(balance, 64));
+    let client = BoxCloneSyncService::<Req, Response<Body>, BoxError>::new(client);
+    // By turns, and many at a time.
+    for at_once in [1, 20] {
+        for _ in 0..500 / at_once {
+            let requests = (0..at_once).map(|_| {
+                let client = client.clone();
+                async move {
+                    let response = client.oneshot(post("http://balanced/", "x")).await;
+                    read(response.expect("no request fails")).await.unwrap()
+                }
+            });
+            for answer in join_all(requests).await {
+                assert_eq!(answer.body, "ok");
+            }
+        }
+    }
+    assert_eq!(server.requests(), 1000);
+    assert!(handle.status().create_errors > 0, "it was tried");
     drop(client);
     at_rest(&handle).await;
 }

@@ -81,7 +81,9 @@ async fn a_timeout_above_counts_the_time_in_line() {
     );
     assert!(first.unwrap_err().is::<Elapsed>());
     let second = second.unwrap_err();
-    assert!(second.is::<Elapsed>() && Error::find(&*second).is_none());
+    assert!(second.is::<Elapsed>());
+    let found = Error::find(&*second).expect("as one of the agent's");
+    assert!(found.is_timeout() && found.timeout().is_none() && !found.is_unsent());
     assert_eq!(started.elapsed().as_secs(), 2, "both, and at once");
     // Which closes the connection of the first, as nobody knows what the server makes of its request.
     at_rest(&handle).await;
