@@ -119,6 +119,41 @@ impl Nanos {
     }
 }
 
+/// A length of time in a quarter of a [`Duration`]'s room, for what is copied with each request: whole milliseconds, rounded
+/// up. What is 49 days or longer has no end.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Millis(u32);
+
+impl Millis {
+    pub(crate) const ZERO: Self = Self(0);
+    pub(crate) const NONE: Self = Self(u32::MAX);
+
+    pub(crate) const fn from_duration(time: Duration) -> Self {
+        let millis = time.as_nanos().div_ceil(1_000_000);
+        match millis < u32::MAX as u128 {
+            true => Self(millis as u32),
+            false => Self::NONE,
+        }
+    }
+
+    pub(crate) const fn time(self) -> Duration {
+        match self.0 {
+            u32::MAX => Duration::MAX,
+            millis => Duration::from_millis(millis as u64),
+        }
+    }
+
+    pub(crate) const fn nanos(self) -> Nanos {
+        Nanos::from_duration(self.time())
+    }
+}
+
+impl fmt::Debug for Millis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.time().fmt(f)
+    }
+}
+
 impl From<Duration> for Nanos {
     #[inline]
     fn from(time: Duration) -> Self {
@@ -194,6 +229,19 @@ mod tests {
         assert!(!end.is_reached_at(set_back));
         assert_eq!(set_back.since(start), Duration::from_secs(9));
         assert_eq!(suspended.since(start), Duration::from_secs(11));
+    }
+
+    #[test]
+    fn milliseconds_are_rounded_up_and_none_stays_none() {
+        for (time, millis) in [
+            (Duration::ZERO, Duration::ZERO),
+            (Duration::from_nanos(1), Duration::from_millis(1)),
+            (Duration::from_secs(7), Duration::from_secs(7)),
+            (Duration::MAX, Duration::MAX),
+        ] {
+            assert_eq!(Millis::from_duration(time).time(), millis);
+        }
+        assert_eq!(Millis::from_duration(Duration::MAX).nanos(), Nanos::NONE);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
+use crate::clock::Millis;
 use crate::connection::close_reason::CloseReason;
 use crate::connection::info::ConnectionInfo;
 use crate::connection::poolable::{ErasedLease, Poolable};
@@ -222,8 +223,8 @@ where
         let destination = this.destination.as_ref();
         let destination = destination.expect("read from the request");
         let timeout = this.parts.settings.expect_continue_timeout;
-        if *this.expects_continue && !timeout.is_zero() {
-            conn.lifespan().shared().expect_continue(timeout);
+        if *this.expects_continue && timeout != Millis::ZERO {
+            conn.lifespan().shared().expect_continue(timeout.time());
         }
         if let Some(limits) = this.time_limits {
             limits.hand_to(conn.lifespan().shared());

@@ -8,7 +8,7 @@ use http::header::{
 use http::{Response, Version};
 use http_body::Body;
 
-use crate::clock::Nanos;
+use crate::clock::{Millis, Nanos};
 use crate::connection::lifespan::ServerHint;
 use crate::exchange::tokens::{has, is_option, tokens};
 
@@ -25,7 +25,7 @@ pub(super) struct ResponseHint {
 
 /// Looks at each field once: two look-ups cost more than that in a response of the usual size.
 #[inline]
-pub(super) fn read<R: Body>(response: &Response<R>, margin: Nanos) -> ResponseHint {
+pub(super) fn read<R: Body>(response: &Response<R>, margin: Millis) -> ResponseHint {
     let mut server_hint = ServerHint::NONE;
     let (mut close, mut keep_alive) = (false, false);
     for (name, value) in response.headers() {
@@ -61,7 +61,7 @@ pub(super) fn says_close(fields: &HeaderMap) -> bool {
 
 /// `Keep-Alive: timeout=N, max=M`, the margin taken off the timeout. What is not understood says nothing; where a
 /// parameter is there more than once the least counts.
-fn tighten(server_hint: &mut ServerHint, value: &HeaderValue, margin: Nanos) {
+fn tighten(server_hint: &mut ServerHint, value: &HeaderValue, margin: Millis) {
     for parameter in tokens(value) {
         let Some(at) = parameter.iter().position(|byte| *byte == b'=') else {
             continue;
@@ -71,7 +71,8 @@ fn tighten(server_hint: &mut ServerHint, value: &HeaderValue, margin: Nanos) {
             continue;
         };
         if name.eq_ignore_ascii_case(b"timeout") {
-            let idle = Nanos::from_duration(Duration::from_secs(number)).saturating_sub(margin);
+            let idle =
+                Nanos::from_duration(Duration::from_secs(number)).saturating_sub(margin.nanos());
             server_hint.idle = server_hint.idle.min(idle);
         } else if name.eq_ignore_ascii_case(b"max") {
             server_hint.uses = server_hint.uses.min(number);
@@ -105,7 +106,7 @@ mod tests {
             let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
             response.headers_mut().append(KEEP_ALIVE, value);
         }
-        let server_hint = read(&response, SECOND.into()).server_hint;
+        let server_hint = read(&response, Millis::from_duration(SECOND)).server_hint;
         (
             (server_hint.idle != Nanos::NONE).then_some(server_hint.idle.time().as_secs()),
             (server_hint.uses != u64::MAX).then_some(server_hint.uses),
@@ -181,7 +182,7 @@ mod tests {
             }
             read(
                 &response.body(Empty::<Bytes>::new()).unwrap(),
-                SECOND.into(),
+                Millis::from_duration(SECOND),
             )
             .is_last
         };

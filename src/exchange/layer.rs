@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use tower_layer::Layer;
 
-use crate::clock::Nanos;
+use crate::clock::Millis;
 use crate::exchange::Exchange;
 use crate::target::route::Route;
 
@@ -20,20 +20,31 @@ pub struct ExchangeLayer {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Settings {
     pub(super) keep_alive: bool,
-    pub(super) server_hint_margin: Nanos,
+    pub(super) server_hint_margin: Millis,
     pub(super) info_in_extensions: bool,
     pub(super) absolute_form: bool,
     pub(super) fresh_for_non_idempotent: bool,
     pub(super) drain_unread: Drain,
-    pub(super) expect_continue_timeout: Duration,
-    pub(super) timeouts: Timeouts,
+    pub(super) expect_continue_timeout: Millis,
+    pub(super) request_timeout: Millis,
+    pub(super) response_timeout: Millis,
 }
 
 impl Settings {
     /// Whether they say something about the connection of each request, or about its time.
     #[inline]
     pub(super) fn says_terms(&self) -> bool {
-        self.fresh_for_non_idempotent || !self.keep_alive || self.timeouts.are_wanted()
+        self.fresh_for_non_idempotent
+            || !self.keep_alive
+            || self.request_timeout != Millis::NONE
+            || self.response_timeout != Millis::NONE
+    }
+
+    pub(super) fn timeouts(&self) -> Timeouts {
+        Timeouts {
+            request: self.request_timeout.time(),
+            response: self.response_timeout.time(),
+        }
     }
 }
 
@@ -45,11 +56,6 @@ pub(super) struct Timeouts {
 }
 
 impl Timeouts {
-    pub(super) const NONE: Self = Self {
-        request: Duration::MAX,
-        response: Duration::MAX,
-    };
-
     #[inline]
     pub(super) fn are_wanted(self) -> bool {
         self.request != Duration::MAX || self.response != Duration::MAX
@@ -60,17 +66,17 @@ impl Timeouts {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Drain {
     pub(super) bytes: u64,
-    pub(super) time: Nanos,
+    pub(super) time: Millis,
 }
 
 impl Drain {
     pub(super) const NONE: Self = Self {
         bytes: 0,
-        time: Nanos::ZERO,
+        time: Millis::ZERO,
     };
 
     pub(super) fn is_wanted(self) -> bool {
-        self.bytes > 0 || self.time > Nanos::ZERO
+        self.bytes > 0 || self.time > Millis::ZERO
     }
 }
 
@@ -81,13 +87,14 @@ impl ExchangeLayer {
         Self {
             settings: Settings {
                 keep_alive: true,
-                server_hint_margin: Nanos::from_duration(Duration::from_secs(1)),
+                server_hint_margin: Millis::from_duration(Duration::from_secs(1)),
                 info_in_extensions: true,
                 absolute_form: false,
                 fresh_for_non_idempotent: false,
                 drain_unread: Drain::NONE,
-                expect_continue_timeout: Duration::from_secs(1),
-                timeouts: Timeouts::NONE,
+                expect_continue_timeout: Millis::from_duration(Duration::from_secs(1)),
+                request_timeout: Millis::NONE,
+                response_timeout: Millis::NONE,
             },
             route: None,
         }
@@ -107,7 +114,7 @@ impl ExchangeLayer {
     #[doc(alias = "agentKeepAliveTimeoutBuffer")]
     #[must_use]
     pub const fn server_hint_margin(mut self, margin: Duration) -> Self {
-        self.settings.server_hint_margin = Nanos::from_duration(margin);
+        self.settings.server_hint_margin = Millis::from_duration(margin);
         self
     }
 
@@ -171,7 +178,7 @@ impl ExchangeLayer {
     #[doc(alias = "ExpectContinueTimeout")]
     #[must_use]
     pub const fn expect_continue_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.expect_continue_timeout = timeout;
+        self.settings.expect_continue_timeout = Millis::from_duration(timeout);
         self
     }
 
@@ -198,7 +205,7 @@ impl ExchangeLayer {
     #[must_use]
     pub const fn request_timeout(mut self, max: Duration) -> Self {
         assert!(!max.is_zero(), "request_timeout must not be zero");
-        self.settings.timeouts.request = max;
+        self.settings.request_timeout = Millis::from_duration(max);
         self
     }
 
@@ -224,7 +231,7 @@ impl ExchangeLayer {
     #[must_use]
     pub const fn response_timeout(mut self, max: Duration) -> Self {
         assert!(!max.is_zero(), "response_timeout must not be zero");
-        self.settings.timeouts.response = max;
+        self.settings.response_timeout = Millis::from_duration(max);
         self
     }
 
@@ -235,7 +242,7 @@ impl ExchangeLayer {
     pub const fn drain_unread(mut self, bytes: u64, time: Duration) -> Self {
         self.settings.drain_unread = Drain {
             bytes,
-            time: Nanos::from_duration(time),
+            time: Millis::from_duration(time),
         };
         self
     }

@@ -123,7 +123,7 @@ fn set_terms<B>(
     settings: &Settings,
     destination: &mut Destination,
 ) -> Option<Box<TimeLimits>> {
-    let mut timeouts = settings.timeouts;
+    let mut timeouts = settings.timeouts();
     heed(request.extensions_mut(), destination, &mut timeouts);
     if settings.fresh_for_non_idempotent
         && destination.reuse() == Reuse::Any

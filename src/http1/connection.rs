@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::task::{Context, Poll, Waker};
 
-use http::{Request, Response, Version};
+use http::{Method, Request, Response, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -135,31 +135,16 @@ where
         let Some(sender) = &mut parts.sender else {
             return Http1Future::refused(request, shared, io::ErrorKind::ConnectionAborted.into());
         };
-        let content = match request.body().is_end_stream() {
-            true => None,
-            false => Some(Framing::of(&request, shared.is_http10())),
+        // What most requests are, by itself: a request is large, and one whose address is passed on is moved once more.
+        let is_plain = request.body().is_end_stream() && *request.method() != Method::OPTIONS;
+        let (request, kept) = match is_plain {
+            true => without_content(request),
+            false => match framed(request, &shared) {
+                Ok(framed) => framed,
+                Err(refused) => return refused,
+            },
         };
-        if content == Some(Framing::Impossible) {
-            shared.set_close_reason(CloseReason::Final);
-            let why = io::Error::new(io::ErrorKind::InvalidInput, NO_CHUNKS);
-            return Http1Future::refused(request, shared, why);
-        }
         shared.activity().request();
-        asterisk::begin(&request, &shared);
-        // Nothing in here can fail, and so it is moved once.
-        let (head, body) = request.into_parts();
-        let (upload, kept) = match content {
-            None => {
-                let kept = Kept {
-                    body,
-                    version: head.version,
-                    is_all: head.extensions.is_empty(),
-                };
-                (Upload::NONE, Some(kept))
-            }
-            Some(framing) => (Upload::begin(body, framing, &shared), None),
-        };
-        let request = Request::from_parts(head, upload);
         let sent = Box::pin(sender.try_send_request(request));
         // A request that is sent just when hyper's connection ends can arrive in a channel that has been emptied for the
         // last time: it would lie there, and its caller wait, for as long as there is a sender. Without one it comes back.
@@ -174,6 +159,43 @@ where
             shared,
         }
     }
+}
+
+/// As hyper gets it, and what it has no use for.
+type Prepared<B> = (Request<Upload<B>>, Option<Kept<B>>);
+
+#[inline]
+fn without_content<B>(request: Request<B>) -> Prepared<B> {
+    let (head, body) = request.into_parts();
+    let kept = Kept {
+        body,
+        version: head.version,
+        is_all: head.extensions.is_empty(),
+    };
+    (Request::from_parts(head, Upload::NONE), Some(kept))
+}
+
+/// With a body, or for the server as a whole. `Err`: it cannot be sent.
+#[inline(never)]
+fn framed<B>(request: Request<B>, shared: &Arc<ConnShared>) -> Result<Prepared<B>, Http1Future<B>>
+where
+    B: Body + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    asterisk::begin(&request, shared);
+    if request.body().is_end_stream() {
+        return Ok(without_content(request));
+    }
+    let framing = Framing::of(&request, shared.is_http10());
+    if framing == Framing::Impossible {
+        shared.set_close_reason(CloseReason::Final);
+        let why = io::Error::new(io::ErrorKind::InvalidInput, NO_CHUNKS);
+        return Err(Http1Future::refused(request, shared.clone(), why));
+    }
+    Ok((
+        request.map(|body| Upload::begin(body, framing, shared)),
+        None,
+    ))
 }
 
 const NO_CHUNKS: &str = "the server speaks HTTP/1.0, which cannot carry a body of unknown length";
