@@ -483,7 +483,10 @@ impl Error {
     }
 
     fn has_large_head(&self) -> bool {
-        let is_large = |error: &hyper::Error| error.is_parse_too_large();
+        // hyper has a predicate for it where it is a server, and only its words where it is not.
+        let is_large = |error: &hyper::Error| {
+            error.is_parse() && error.to_string() == "message head is too large"
+        };
         matches!(self.0.kind, Kind::Exchange) && self.source().and_then(find).is_some_and(is_large)
     }
 
