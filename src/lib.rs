@@ -184,6 +184,8 @@ pub use connection::info::ConnectionInfo;
 pub use connection::lifespan::{Deadline, Lifespan};
 pub use connection::poolable::{ErasedLease, Liveness, Poolable};
 pub use connection::shared::{CloseHook, TransportGuard};
+#[cfg(feature = "tls")]
+pub use connection::tls_info::TlsInfo;
 pub use count_connects::{Connects, CountConnects, CountConnectsFuture, CountConnectsLayer};
 pub use error::{BoxError, CheckoutError, Denied, Error, SendError, TimeoutKind};
 pub use exchange::{Body, Exchange, ExchangeFuture, ExchangeLayer};

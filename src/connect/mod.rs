@@ -19,18 +19,12 @@ mod socks;
 mod tcp;
 #[cfg(feature = "tls")]
 mod tls;
+pub(crate) mod transport;
 #[cfg(feature = "proxy")]
 mod tunnel;
 #[cfg(unix)]
 mod unix;
 mod uri;
-
-use std::any::Any;
-
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
-
-use crate::connection::shared::Addresses;
 
 #[cfg(feature = "proxy")]
 pub use crate::target::proxy::Proxy;
@@ -50,26 +44,3 @@ pub use tokio_rustls::rustls;
 #[cfg(unix)]
 pub use unix::{Unix, UnixConnecting, UnixConnector};
 pub use uri::{HyperConnecting, HyperIo, UriConnecting, UriConnector};
-
-/// The two ends of a transport, where it tells them.
-pub(crate) fn addresses(transport: &dyn Any) -> Addresses {
-    #[cfg(feature = "tls")]
-    if let Some(tls) = transport.downcast_ref::<MaybeTls<Tcp>>() {
-        return tls.addresses();
-    }
-    // TLS through a proxy that is spoken with under TLS.
-    #[cfg(feature = "tls")]
-    if let Some(tls) = transport.downcast_ref::<MaybeTls<MaybeTls<Tcp>>>() {
-        return tls.with_transport(MaybeTls::addresses);
-    }
-    if let Some(tcp) = transport.downcast_ref::<Tcp>() {
-        return tcp.addresses();
-    }
-    if let Some(tcp) = transport.downcast_ref::<TcpStream>() {
-        return tcp::addresses(tcp);
-    }
-    if let Some(tcp) = transport.downcast_ref::<TokioIo<TokioIo<TcpStream>>>() {
-        return tcp::addresses(tcp.inner().inner());
-    }
-    Addresses::default()
-}

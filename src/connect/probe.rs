@@ -2,11 +2,7 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-#[cfg(feature = "tls")]
-use crate::connect::MaybeTls;
-use crate::connect::Tcp;
-#[cfg(unix)]
-use crate::connect::Unix;
+use crate::connect::transport;
 use crate::connection::poolable::Liveness;
 use crate::connection::shared::Close;
 
@@ -91,24 +87,7 @@ impl Probe {
 
     /// The probe of a transport that is known here.
     pub(crate) fn find(transport: &dyn Any) -> Option<Self> {
-        #[cfg(unix)]
-        if let Some(unix) = transport.downcast_ref::<Unix>() {
-            return Some(unix.probe());
-        }
-        #[cfg(feature = "tls")]
-        if let Some(tls) = transport.downcast_ref::<MaybeTls<Tcp>>() {
-            return Some(tls.probe());
-        }
-        // Through a proxy that is spoken with under TLS.
-        #[cfg(feature = "tls")]
-        if let Some(tls) = transport.downcast_ref::<MaybeTls<MaybeTls<Tcp>>>() {
-            return Some(tls.probe_with(MaybeTls::probe));
-        }
-        #[cfg(all(unix, feature = "tls"))]
-        if let Some(tls) = transport.downcast_ref::<MaybeTls<Unix>>() {
-            return Some(tls.probe());
-        }
-        transport.downcast_ref::<Tcp>().map(Tcp::probe)
+        transport::known(transport)?.probe()
     }
 }
 

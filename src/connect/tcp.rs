@@ -304,10 +304,6 @@ impl Tcp {
     pub fn new(stream: TcpStream) -> Self {
         Self::of(stream)
     }
-
-    pub(super) fn addresses(&self) -> Addresses {
-        addresses(self.stream())
-    }
 }
 
 /// The two ends of a stream, where it is still open.

@@ -10,6 +10,8 @@ use tokio::time::Instant;
 use crate::clock::Moment;
 use crate::connection::lifespan::Lifespan;
 use crate::connection::shared::ConnShared;
+#[cfg(feature = "tls")]
+use crate::connection::tls_info::TlsInfo;
 use crate::target::key::Key;
 
 /// The connection that served an exchange: on every response body, in the extensions of every response (unless
@@ -73,13 +75,21 @@ impl ConnectionInfo {
     /// Our own address, where the transport tells it.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.shared.addresses().local
+        self.shared.transport()?.addresses.local
     }
 
     /// The server's address, where the transport tells it.
     #[must_use]
     pub fn remote_addr(&self) -> Option<SocketAddr> {
-        self.shared.addresses().remote
+        self.shared.transport()?.addresses.remote
+    }
+
+    /// What was agreed on with the origin in the handshake of TLS, and its certificates; nothing without TLS, and nothing
+    /// where the transport is not of [`connect`](crate::connect)'s types. TLS with a proxy is not told.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(&self) -> Option<&TlsInfo> {
+        self.shared.transport()?.tls.as_ref()
     }
 
     /// What the connection is pooled under; `None` where no pool has it.
@@ -120,7 +130,8 @@ impl ConnectionInfo {
 
 impl fmt::Debug for ConnectionInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ConnectionInfo")
+        let mut debug = f.debug_struct("ConnectionInfo");
+        debug
             .field("id", &self.id())
             .field("key", &self.key())
             .field("reused", &self.is_reused())
@@ -128,7 +139,11 @@ impl fmt::Debug for ConnectionInfo {
             .field("age", &self.age())
             .field("idle_for", &self.idle_for())
             .field("local_addr", &self.local_addr())
-            .field("remote_addr", &self.remote_addr())
-            .finish()
+            .field("remote_addr", &self.remote_addr());
+        #[cfg(feature = "tls")]
+        if let Some(tls) = self.tls() {
+            debug.field("tls", tls);
+        }
+        debug.finish()
     }
 }

@@ -7,3 +7,5 @@ pub(crate) mod info;
 pub(crate) mod lifespan;
 pub(crate) mod poolable;
 pub(crate) mod shared;
+#[cfg(feature = "tls")]
+pub(crate) mod tls_info;

@@ -21,6 +21,8 @@ use crate::connection::close_reason::CloseReason;
 use crate::connection::expectation::Expectation;
 use crate::connection::shared::request::Rest;
 use crate::connection::shared::timeouts::ExchangeTimeouts;
+#[cfg(feature = "tls")]
+use crate::connection::tls_info::TlsInfo;
 use crate::error::RequestBodyError;
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering};
 use crate::sync::{Mutex, MutexGuard};
@@ -49,8 +51,8 @@ pub(crate) struct ConnShared {
     state: AtomicU8,
     key: OnceLock<Key>,
     born: OnceLock<Moment>,
-    /// In a box of its own, for a transport that has any.
-    addresses: OnceLock<Box<Addresses>>,
+    /// In a box of its own, for a transport that tells anything.
+    transport: OnceLock<Box<TransportInfo>>,
     close_state: Mutex<CloseState>,
 }
 
@@ -58,6 +60,14 @@ pub(crate) struct ConnShared {
 pub(crate) struct Addresses {
     pub(crate) local: Option<SocketAddr>,
     pub(crate) remote: Option<SocketAddr>,
+}
+
+/// What a transport told when it was made.
+#[derive(Debug)]
+pub(crate) struct TransportInfo {
+    pub(crate) addresses: Addresses,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<TlsInfo>,
 }
 
 /// How long a connection may take to finish a use after its lease is gone.
@@ -207,7 +217,7 @@ impl ConnShared {
             state: AtomicU8::new(0),
             key: OnceLock::new(),
             born: OnceLock::new(),
-            addresses: OnceLock::new(),
+            transport: OnceLock::new(),
             close_state: Mutex::new(CloseState::NONE),
         }
     }
@@ -236,14 +246,12 @@ impl ConnShared {
         let _ = self.born.set(now);
     }
 
-    pub(crate) fn addresses(&self) -> Addresses {
-        self.addresses.get().map(|it| **it).unwrap_or_default()
+    pub(crate) fn transport(&self) -> Option<&TransportInfo> {
+        self.transport.get().map(|it| &**it)
     }
 
-    pub(crate) fn set_addresses(&self, addresses: Addresses) {
-        if addresses.local.is_some() || addresses.remote.is_some() {
-            let _ = self.addresses.set(Box::new(addresses));
-        }
+    pub(crate) fn set_transport(&self, transport: TransportInfo) {
+        let _ = self.transport.set(Box::new(transport));
     }
 
     /// Why it ends: the first word stands, but that a last exchange may still end badly.

@@ -10,8 +10,9 @@ use hyper_util::rt::TokioIo;
 use tower::make::MakeConnection;
 use tower_service::Service;
 
-use crate::connect::{self, Probe};
+use crate::connect::{Probe, transport};
 use crate::connection::lifespan::Lifespan;
+use crate::connection::shared::TransportInfo;
 use crate::error::BoxError;
 use crate::http1::Http1Connection;
 use crate::http1::driver::Driver;
@@ -80,9 +81,13 @@ where
             let transport = connecting.await.map_err(Into::into)?;
             let probe = look(&transport as &dyn Any);
             let mut lifespan = Lifespan::new();
-            lifespan
-                .shared()
-                .set_addresses(connect::addresses(&transport));
+            if let Some(known) = transport::known(&transport) {
+                lifespan.shared().set_transport(TransportInfo {
+                    addresses: known.addresses(),
+                    #[cfg(feature = "tls")]
+                    tls: known.tls_info(),
+                });
+            }
             let guard = lifespan
                 .take_transport_guard()
                 .expect("a new lifespan has its guard");

@@ -21,6 +21,7 @@ mod certificates;
 mod ends;
 mod handshake;
 mod idle;
+mod info;
 mod pem;
 mod proxies_by_tls;
 mod roots;

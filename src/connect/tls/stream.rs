@@ -7,14 +7,15 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::ClientConnection;
+use tokio_rustls::rustls::{ClientConnection, HandshakeKind, ProtocolVersion};
 
 use crate::connect::probe::Look;
 use crate::connect::socket::Halves;
 use crate::connect::tls::records::Records;
-use crate::connect::{Probe, Socket, Tcp};
+use crate::connect::{Probe, Socket};
 use crate::connection::poolable::Liveness;
-use crate::connection::shared::{Addresses, Close};
+use crate::connection::shared::Close;
+use crate::connection::tls_info::{TlsFacts, TlsInfo};
 use crate::error::PartlyWritten;
 
 /// A transport with TLS on it, or without.
@@ -77,6 +78,25 @@ impl<IO> MaybeTls<IO> {
         }
     }
 
+    pub(in crate::connect) fn tls_info(&self) -> Option<TlsInfo> {
+        let tls = self.tls_connection()?;
+        let cipher = tls.negotiated_cipher_suite()?;
+        let name = cipher.suite().as_str().unwrap_or("unknown");
+        let (protocol, cipher) = match tls.protocol_version()? {
+            ProtocolVersion::TLSv1_2 => ("TLSv1.2", name.to_owned()),
+            // rustls puts the version into the names of these.
+            _ => ("TLSv1.3", name.replacen("TLS13_", "TLS_", 1)),
+        };
+        let certificates = tls.peer_certificates().unwrap_or_default();
+        Some(TlsInfo::new(TlsFacts {
+            protocol,
+            cipher,
+            alpn: tls.alpn_protocol().map(<[u8]>::to_vec),
+            resumed: tls.handshake_kind() == Some(HandshakeKind::Resumed),
+            certificates: certificates.iter().map(|it| Box::from(&**it)).collect(),
+        }))
+    }
+
     pub(in crate::connect) fn with_transport<R>(&self, look: impl FnOnce(&IO) -> R) -> R {
         match &self.0 {
             Inner::Plain(transport) => look(transport),
@@ -101,12 +121,6 @@ impl<S: Halves> MaybeTls<Socket<S>> {
             stream: Arc::downgrade(stream),
             below,
         })
-    }
-}
-
-impl MaybeTls<Tcp> {
-    pub(in crate::connect) fn addresses(&self) -> Addresses {
-        self.with_transport(Tcp::addresses)
     }
 }
 

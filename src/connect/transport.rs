@@ -1,0 +1,135 @@
+//! What a transport can tell of itself.
+
+use std::any::Any;
+
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+#[cfg(unix)]
+use crate::connect::Unix;
+#[cfg(feature = "tls")]
+use crate::connect::socket::Halves;
+use crate::connect::tcp::addresses;
+#[cfg(feature = "tls")]
+use crate::connect::{MaybeTls, Socket};
+use crate::connect::{Probe, Tcp};
+use crate::connection::shared::Addresses;
+#[cfg(feature = "tls")]
+use crate::connection::tls_info::TlsInfo;
+
+/// What a transport can tell beside its bytes. Nothing, unless it says so.
+pub(crate) trait Transport {
+    /// A look at it while its driver has it.
+    fn probe(&self) -> Option<Probe> {
+        None
+    }
+
+    /// Its two ends.
+    fn addresses(&self) -> Addresses {
+        Addresses::default()
+    }
+
+    /// What was agreed on in a handshake of its own.
+    #[cfg(feature = "tls")]
+    fn tls_info(&self) -> Option<TlsInfo> {
+        None
+    }
+}
+
+/// The transport of any type, if it is one that can tell anything. The one list of those types.
+pub(crate) fn known(transport: &dyn Any) -> Option<&dyn Transport> {
+    macro_rules! first_of {
+        ($($(#[$condition:meta])? $type:ty),+ $(,)?) => {
+            $($(#[$condition])?
+            if let Some(known) = transport.downcast_ref::<$type>() {
+                return Some(known);
+            })+
+        };
+    }
+    first_of!(
+        Tcp,
+        TcpStream,
+        // hyper-util's `HttpConnector`, in a `UriConnector`.
+        TokioIo<TokioIo<TcpStream>>,
+        #[cfg(unix)]
+        Unix,
+        #[cfg(feature = "tls")]
+        MaybeTls<Tcp>,
+        // Through a proxy that is spoken with under TLS.
+        #[cfg(feature = "tls")]
+        MaybeTls<MaybeTls<Tcp>>,
+        #[cfg(all(unix, feature = "tls"))]
+        MaybeTls<Unix>,
+        #[cfg(all(unix, feature = "tls"))]
+        MaybeTls<MaybeTls<Unix>>,
+    );
+    None
+}
+
+impl Transport for Tcp {
+    fn probe(&self) -> Option<Probe> {
+        Some(Self::probe(self))
+    }
+
+    fn addresses(&self) -> Addresses {
+        addresses(self.stream())
+    }
+}
+
+impl Transport for TcpStream {
+    fn addresses(&self) -> Addresses {
+        addresses(self)
+    }
+}
+
+impl Transport for TokioIo<TokioIo<TcpStream>> {
+    fn addresses(&self) -> Addresses {
+        addresses(self.inner().inner())
+    }
+}
+
+/// Its addresses are paths, of which the client's has no name.
+#[cfg(unix)]
+impl Transport for Unix {
+    fn probe(&self) -> Option<Probe> {
+        Some(Self::probe(self))
+    }
+}
+
+#[cfg(feature = "tls")]
+impl<S: Halves> Transport for MaybeTls<Socket<S>>
+where
+    Socket<S>: Transport,
+{
+    fn probe(&self) -> Option<Probe> {
+        Some(Self::probe(self))
+    }
+
+    fn addresses(&self) -> Addresses {
+        self.with_transport(Transport::addresses)
+    }
+
+    fn tls_info(&self) -> Option<TlsInfo> {
+        Self::tls_info(self)
+    }
+}
+
+/// With TLS, if any, with the origin; what lies below is another's: a proxy's.
+#[cfg(feature = "tls")]
+impl<IO> Transport for MaybeTls<MaybeTls<IO>>
+where
+    MaybeTls<IO>: Transport + Send + 'static,
+{
+    fn probe(&self) -> Option<Probe> {
+        let below = self.with_transport(Transport::probe)?;
+        Some(self.probe_with(|_| below))
+    }
+
+    fn addresses(&self) -> Addresses {
+        self.with_transport(Transport::addresses)
+    }
+
+    fn tls_info(&self) -> Option<TlsInfo> {
+        Self::tls_info(self)
+    }
+}
