@@ -116,7 +116,7 @@ async fn each_checkout_is_a_span_and_each_step_an_event_in_it() {
     }
     handle.close_idle();
     eventually("its end is said", || !said.lines("closed").is_empty()).await;
-    assert!(said.lines("closed")[0].contains("cause=Shutdown"));
+    assert!(said.lines("closed")[0].contains("reason=Shutdown"));
     at_rest(&handle).await;
 }
 

@@ -77,7 +77,7 @@ async fn counted(snapshotter: &Snapshotter) {
     eventually("it is evicted", || handle.status().closed == 1).await;
     let look = Look::at(snapshotter);
     assert_eq!((look.of(OPEN, ACTIVE), look.of(OPEN, IDLE)), (0.0, -1.0));
-    let reason = "cause=idle for too long";
+    let reason = "reason=idle for too long";
     assert_eq!(look.of("tower_keep_alive.connections.closed", reason), 1.0);
     assert_eq!(look.of("http.client.connection.duration", HOST), 1.0);
     at_rest(&handle).await;
