@@ -31,23 +31,20 @@ pub use unsent::Unsent;
 /// fails by [its own body](Error::is_request_body). Most of what was not written never comes here: the agent sends it
 /// again by itself.
 ///
-/// The request's body has to be `Clone`; each request is cloned before it is sent. The policy finds the agent's error in
+/// Each request is copied before it is sent. Its body is a [`RequestBody`](crate::RequestBody), of which one that is a stream is sent once only,
+/// or of any type that is `Clone`. The policy finds the agent's error in
 /// the boxes of layers between.
 ///
 /// ```
-/// use bytes::Bytes;
-/// use http_body_util::Full;
 /// use tower::ServiceBuilder;
 /// use tower::retry::RetryLayer;
-/// use tower_keep_alive::KeepAliveLayer;
-/// use tower_keep_alive::connect::TcpConnector;
+/// use tower_keep_alive::KeepAlive;
 /// use tower_keep_alive::retry::ReusedReset;
 ///
 /// let client = ServiceBuilder::new()
-///     .layer(RetryLayer::new(ReusedReset::default()))
-///     .layer(KeepAliveLayer::new())
-///     .service(TcpConnector::new());
-/// # fn sends<S: tower::Service<http::Request<Full<Bytes>>>>(_: S) {}
+///     .layer(RetryLayer::new(ReusedReset::new()))
+///     .service(KeepAlive::new());
+/// # fn sends<S: tower::Service<http::Request<tower_keep_alive::RequestBody>>>(_: S) {}
 /// # sends(client);
 /// ```
 #[derive(Clone, Default)]
@@ -138,20 +135,18 @@ where
 {
     type Future = Ready<()>;
 
-    fn retry(
-        &mut self,
-        request: &mut Request<B>,
-        result: &mut Result<R, E>,
-    ) -> Option<Self::Future> {
-        self.follows(result).then(|| {
-            request.extensions_mut().insert(OnFreshConnection);
-            ready(())
-        })
+    fn retry(&mut self, request: &mut Request<B>, result: &mut Result<R, E>) -> Option<Ready<()>> {
+        self.follows(result).then(|| on_fresh_connection(request))
     }
 
     fn clone_request(&mut self, request: &Request<B>) -> Option<Request<B>> {
         self.wants(request).then(|| request.clone())
     }
+}
+
+pub(crate) fn on_fresh_connection<B>(request: &mut Request<B>) -> Ready<()> {
+    request.extensions_mut().insert(OnFreshConnection);
+    ready(())
 }
 
 impl fmt::Debug for ReusedReset {
@@ -180,7 +175,7 @@ fn agent_error<E: 'static>(error: &E) -> Option<&Error> {
     find(boxed?)
 }
 
-fn without_body<B>(request: &Request<B>) -> Request<()> {
+pub(crate) fn without_body<B>(request: &Request<B>) -> Request<()> {
     let mut bare = Request::new(());
     *bare.method_mut() = request.method().clone();
     *bare.uri_mut() = request.uri().clone();

@@ -410,7 +410,7 @@ async fn a_server_that_lies_harms_only_its_own_answer() {
                     Err(error) => {
                         assert!(!error.is_reset(), "{name}: there was a head: {error:?}");
                         assert_eq!(outcome, Outcome::NoEnd, "{name}: {error:?}");
-                        assert!(error.to_string().contains("no end"), "{name}: {error}");
+                        assert!(error.to_string().contains("to its end"), "{name}: {error}");
                         Err(error)
                     }
                 },

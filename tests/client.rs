@@ -6,11 +6,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, StatusCode, Uri};
-use http_body::Frame;
+use http_body::{Body as _, Frame};
+use http_body_util::combinators::{BoxBody, UnsyncBoxBody};
 use http_body_util::{BodyExt, Full, StreamBody};
 use support::agent::{at_rest, belongs_here, read};
 use support::{Conn, RefusingPort, Server, not_over_tls, only_over_tcp, script};
-use tower_keep_alive::{KeepAlive, RequestBody};
+use tower::ServiceExt;
+use tower::retry::Retry;
+use tower_keep_alive::retry::ReusedReset;
+use tower_keep_alive::{Body, BoxError, Error, KeepAlive, RequestBody};
 
 /// Over plain TCP, which is what `KeepAlive::new` makes for `http`.
 fn agent() -> KeepAlive {
@@ -50,7 +54,7 @@ async fn whatever_a_body_is_made_of_is_sent_whole() {
     let streamed = || {
         let pieces =
             ["pi", "ec", "es"].map(|it| Ok::<_, std::io::Error>(Frame::data(Bytes::from(it))));
-        RequestBody::new(StreamBody::new(futures_util::stream::iter(pieces)))
+        StreamBody::new(futures_util::stream::iter(pieces))
     };
     for (body, sent) in [
         (RequestBody::from(()), ""),
@@ -63,7 +67,9 @@ async fn whatever_a_body_is_made_of_is_sent_whole() {
         (RequestBody::from(Full::new(Bytes::from("full"))), "full"),
         (RequestBody::from(Full::<Bytes>::default()), ""),
         (RequestBody::from(http_body_util::Empty::<Bytes>::new()), ""),
-        (streamed(), "pieces"),
+        (streamed().into(), "pieces"),
+        (BoxBody::new(streamed()).into(), "pieces"),
+        (UnsyncBoxBody::new(streamed()).into(), "pieces"),
     ] {
         let again = body.try_clone();
         read(agent.post(url.clone(), body).await.unwrap())
@@ -71,12 +77,16 @@ async fn whatever_a_body_is_made_of_is_sent_whole() {
             .unwrap();
         let came = server.heads().pop().unwrap();
         assert_eq!(String::from_utf8_lossy(&came.body), sent);
+        // A length that is known is announced, in a box too.
+        let length = came.header("content-length").map(str::to_owned);
+        let announced = (sent != "pieces").then(|| sent.len().to_string());
+        assert_eq!(length, announced);
         if let Some(again) = again {
             let again = again.collect().await.unwrap().to_bytes();
             assert_eq!(again, sent);
         }
     }
-    assert!(streamed().try_clone().is_none());
+    assert!(RequestBody::from(streamed()).try_clone().is_none());
     at_rest(&agent.handle()).await;
 }
 
@@ -91,12 +101,126 @@ async fn a_request_with_fields_of_its_own_is_sent_as_it_is() {
         .header("x-own", "yes")
         .body("text")
         .unwrap();
-    read(agent.send(request).await.unwrap()).await.unwrap();
+    read(agent.request(request).await.unwrap()).await.unwrap();
     let head = &server.heads()[0];
     assert_eq!(
         (head.method.as_str(), head.body.as_slice()),
         ("PUT", &b"text"[..])
     );
+    at_rest(&agent.handle()).await;
+}
+
+/// A body of bytes can be sent twice, and one that is a stream cannot.
+#[tokio::test]
+async fn a_request_body_is_sent_again_by_the_retry_policy_if_it_is_bytes() {
+    if only_over_tcp("the default connector is TCP's") {
+        return;
+    }
+    for streamed in [false, true] {
+        // The first connection ends at its second request, before an answer.
+        let server = Server::start(|mut conn: Conn| async move {
+            if conn.index > 0 {
+                return script::ok(conn).await;
+            }
+            conn.request().await;
+            conn.respond("ok").await;
+            conn.request().await;
+            conn.fin().await;
+        })
+        .await;
+        let agent = agent();
+        let client = Retry::new(ReusedReset::new(), agent.clone());
+        read(agent.get(server.url("/")).await.unwrap())
+            .await
+            .unwrap();
+        let body = match streamed {
+            true => RequestBody::new(Full::new(Bytes::from("text"))),
+            false => RequestBody::from("text"),
+        };
+        let request = Request::put(server.url("/"))
+            .header("x-own", "yes")
+            .body(body)
+            .unwrap();
+        let answer = client.oneshot(request).await;
+        match answer {
+            Ok(response) => {
+                assert!(!streamed && !response.body().connection().is_reused());
+                read(response).await.unwrap();
+            }
+            Err(error) => assert!(
+                streamed && error.is_reset() && error.is_reused(),
+                "{error:?}"
+            ),
+        }
+        let heads = server.heads();
+        assert_eq!(heads.len(), if streamed { 2 } else { 3 });
+        for put in &heads[1..] {
+            let sent = (put.method.as_str(), put.body.as_slice());
+            assert_eq!(sent, ("PUT", &b"text"[..]));
+            assert_eq!(put.header("x-own"), Some("yes"));
+        }
+        at_rest(&agent.handle()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_body_of_another_type_goes_where_a_body_is_wanted() {
+    let mut body = Body::new(Full::new(Bytes::from("hello")));
+    assert_eq!(body.size_hint().exact(), Some(5));
+    let info = body.connection();
+    assert_eq!((info.uses(), info.is_reused()), (0, false));
+    assert!(info.key().is_none() && info.remote_addr().is_none());
+    // Harmless where there is no connection.
+    info.poison();
+    info.detach();
+    let id = info.id();
+    body = Body::new(body);
+    assert_eq!(body.connection().id(), id, "it stays as it is");
+    assert_eq!(body.bytes(5).await.unwrap(), "hello");
+
+    let failing = StreamBody::new(futures_util::stream::iter([Err::<Frame<Bytes>, _>("why")]));
+    let error = Body::new(failing).bytes(5).await.unwrap_err();
+    assert!(error.connection().is_none(), "{error:?}");
+    assert_eq!(
+        std::error::Error::source(&error).unwrap().to_string(),
+        "why"
+    );
+}
+
+/// What a layer has made of a body is a body of ours again, and knows its connection.
+#[tokio::test]
+async fn a_response_with_a_body_in_a_body_keeps_its_connection() {
+    if only_over_tcp("the default connector is TCP's") {
+        return;
+    }
+    let server = Server::start(|mut conn: Conn| async move {
+        conn.request().await;
+        conn.respond("hello").await;
+        conn.request().await;
+        conn.send(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\ncut")
+            .await;
+        conn.fin().await;
+    })
+    .await;
+    let agent = agent();
+    let wrapped = async || {
+        let response = agent.get(server.url("/")).await.unwrap();
+        Body::from_response(response.map(|body| body.map_err(BoxError::from)))
+    };
+    let first = wrapped().await.into_body();
+    let id = first.connection().id();
+    assert!(first.connection().key().is_some());
+    assert_eq!(first.text(9).await.unwrap(), "hello");
+
+    let second = wrapped().await.into_body();
+    assert_eq!(
+        (second.connection().id(), second.connection().uses()),
+        (id, 2)
+    );
+    // The error is the inner body's own.
+    let error = second.text(9).await.unwrap_err();
+    assert_eq!(error.connection().unwrap().id(), id);
+    assert!(Error::find(std::error::Error::source(&error).unwrap()).is_none());
     at_rest(&agent.handle()).await;
 }
 

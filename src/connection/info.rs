@@ -35,6 +35,19 @@ impl ConnectionInfo {
         }
     }
 
+    /// Of a body that came on no connection.
+    pub(crate) fn none() -> Self {
+        Self {
+            shared: Arc::new(ConnShared::new()),
+            uses: 0,
+            idle: None,
+        }
+    }
+
+    pub(crate) fn is_none(&self) -> bool {
+        self.uses == 0
+    }
+
     /// The connection's number, unique in this process.
     #[must_use]
     pub fn id(&self) -> u64 {

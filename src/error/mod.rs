@@ -79,7 +79,7 @@ pub(crate) enum Kind {
     RequestBody(BodyFault),
     /// The connection failed before the head of a response.
     Exchange,
-    /// The connection failed after the head of a response.
+    /// The body of a response failed: its connection did, or a layer that it came through.
     Body,
     /// The body of a response is longer than the caller's limit.
     TooLarge(usize),
@@ -465,9 +465,9 @@ impl Error {
         matches!(self.0.kind, Kind::ShutDown)
     }
 
-    /// The request cannot be sent as it is: no host, a scheme that is not HTTP, contradictory fields, a
-    /// [`Route`](crate::Route) that the connector cannot follow, a body that HTTP/1.0 cannot carry. The text says which. No
-    /// connection was touched.
+    /// The request cannot be sent as it is: no host, a scheme that is not HTTP, a version other than HTTP/1.1 and HTTP/1.0,
+    /// contradictory fields, a [`Route`](crate::Route) that the connector cannot follow, a body that HTTP/1.0 cannot carry.
+    /// The text says which. No connection was touched.
     #[must_use]
     pub fn is_target(&self) -> bool {
         matches!(self.0.kind, Kind::Target(_))
@@ -598,7 +598,7 @@ impl fmt::Display for Error {
                 "the head of the response has more fields or bytes than it may: see max_response_fields, and max_buf_size of hyper's builder",
             )?,
             Kind::Exchange => f.write_str("no response")?,
-            Kind::Body => f.write_str("the response has no end")?,
+            Kind::Body => f.write_str("the response body could not be read to its end")?,
             Kind::TooLarge(limit) => {
                 return write!(f, "the body of the response is longer than {limit} bytes");
             }
@@ -630,6 +630,7 @@ pub(crate) enum TargetError {
     TooLong,
     Scheme(String),
     Port(String),
+    Version(http::Version),
     Method(&'static str),
     Header(&'static str, &'static str),
     TooManyFields(usize),
@@ -651,6 +652,10 @@ impl fmt::Display for TargetError {
             Self::TooLong => f.write_str("the URI is too long"),
             Self::Scheme(scheme) => write!(f, "the scheme {scheme:?} is neither http nor https"),
             Self::Uri(why) => f.write_str(why),
+            Self::Version(version) => write!(
+                f,
+                "the request asks for {version:?}, but its connection speaks HTTP/1.1: set the request's version to Version::HTTP_11"
+            ),
             Self::Port(port) => write!(f, "{port:?} is no port"),
             Self::Method(why) | Self::Route(why) | Self::User(why) => f.write_str(why),
             Self::Body(why) => write!(f, "the body cannot be sent: {why}"),

@@ -5,9 +5,9 @@ use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
+use http::Response;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use http_body_util::BodyExt;
 use http_body_util::combinators::BoxBody;
 use hyper::body::Incoming;
 use tokio::runtime::Handle;
@@ -17,6 +17,7 @@ use crate::connection::info::ConnectionInfo;
 use crate::connection::poolable::ErasedLease;
 use crate::error::{BoxError, Error, Kind};
 use crate::exchange::hold::Hold;
+use crate::exchange::in_bytes::InBytes;
 use crate::exchange::layer::Drain;
 
 /// The body of a response. It holds the connection that it comes on, and gives it back where it ends.
@@ -52,8 +53,94 @@ struct End {
 }
 
 impl Body {
+    /// A body of another type, in a box: one that a layer above has made of a [`Body`], or one of a test's stub.
+    ///
+    /// A body in a body is not told of its connection: [`from_response`](Self::from_response) keeps what is known of it. A
+    /// `Body` stays as it is.
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use http::{Request, Response};
+    /// use http_body_util::Full;
+    /// use tower::service_fn;
+    /// use tower_keep_alive::{Body, Error, RequestBody};
+    ///
+    /// // Answers in the place of a client, in a test.
+    /// let stub = service_fn(|_: Request<RequestBody>| async {
+    ///     let body = Body::new(Full::new(Bytes::from("hello")));
+    ///     Ok::<_, Error>(Response::new(body))
+    /// });
+    /// # fn is_a_client<S: tower::Service<Request<RequestBody>, Response = Response<Body>, Error = Error>>(_: S) {}
+    /// # is_a_client(stub);
+    /// ```
+    #[must_use]
+    pub fn new<R>(body: R) -> Self
+    where
+        R: HttpBody + Send + Sync + 'static,
+        R::Error: Into<BoxError>,
+    {
+        let mut body = Some(body);
+        let own = (&mut body as &mut dyn Any).downcast_mut::<Option<Self>>();
+        match own.and_then(Option::take) {
+            Some(body) => body,
+            None => Self::about(body, ConnectionInfo::none()),
+        }
+    }
+
+    /// The response with its body in a [`Body`] again, after a layer that changed the body's type. What is known of the
+    /// connection stays: it is in the response's extensions, unless
+    /// [`info_in_extensions(false)`](crate::KeepAliveLayer::info_in_extensions) was set.
+    ///
+    /// It is the function for `map_response` right above such a layer, as above tower-http's `DecompressionLayer`: what is
+    /// above it needs no word of the layer's type. [The guide](crate::guides::common_tasks#compressed-responses) has the whole
+    /// of it.
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use http::{Request, Response};
+    /// use http_body_util::combinators::MapErr;
+    ///     /// use tower::ServiceBuilder;
+    /// use tower_keep_alive::connect::DefaultConnector;
+    /// use tower_keep_alive::{Body, BoxError, KeepAliveLayer, RequestBody};
+    ///
+    /// let client = ServiceBuilder::new()
+    ///     .map_response(Body::from_response)
+    ///     // Any layer that gives the body another type.
+    ///     .map_response(|response: Response<Body>| response.map(|body| body.map_err(BoxError::from)))
+    ///     .layer(KeepAliveLayer::new())
+    ///     .service(DefaultConnector::new());
+    /// # fn is_a_client<S: tower::Service<Request<RequestBody>, Response = Response<Body>>>(_: S) {}
+    /// # is_a_client(client);
+    /// ```
+    #[must_use]
+    pub fn from_response<R>(response: Response<R>) -> Response<Self>
+    where
+        R: HttpBody + Send + Sync + 'static,
+        R::Error: Into<BoxError>,
+    {
+        let info = response.extensions().get::<ConnectionInfo>().cloned();
+        response.map(|body| match info {
+            Some(info) => Self::about(Some(body), info),
+            None => Self::new(body),
+        })
+    }
+
+    /// A body that holds no connection.
+    fn about<R>(body: Option<R>, info: ConnectionInfo) -> Self
+    where
+        R: HttpBody + Send + Sync + 'static,
+        R::Error: Into<BoxError>,
+    {
+        Self {
+            inner: Inner::boxed(body),
+            held: None,
+            info,
+            drain: Drain::NONE,
+        }
+    }
+
     #[inline]
-    pub(super) fn new<R>(
+    pub(super) fn holding<R>(
         body: R,
         held: Option<Box<dyn ErasedLease>>,
         info: ConnectionInfo,
@@ -68,14 +155,7 @@ impl Body {
         let incoming = (&mut body as &mut dyn Any).downcast_mut::<Option<Incoming>>();
         let inner = match incoming.and_then(Option::take) {
             Some(incoming) => Inner::Http1(incoming),
-            None => Inner::Other(body.map_or_else(BoxBody::default, |body| {
-                BoxBody::new(
-                    body.map_frame(|frame| {
-                        frame.map_data(|mut data| data.copy_to_bytes(data.remaining()))
-                    })
-                    .map_err(Into::into),
-                )
-            })),
+            None => Inner::boxed(body),
         };
         Self {
             inner,
@@ -85,7 +165,8 @@ impl Body {
         }
     }
 
-    /// The connection that the response came on.
+    /// The connection that the response came on. A body that came on none ([`Body::new`]) has one without a key, whose
+    /// [`uses`](ConnectionInfo::uses) are 0.
     #[must_use]
     pub fn connection(&self) -> &ConnectionInfo {
         &self.info
@@ -152,10 +233,21 @@ impl Body {
         if let Some(mut held) = self.held.take() {
             held.lifespan_mut().end(CloseReason::Error);
             held.release();
+            return Error::new(Kind::Body)
+                .caused_by(source)
+                .on(self.info.clone());
         }
-        Error::new(Kind::Body)
-            .caused_by(source)
-            .on(self.info.clone())
+        // Through a layer.
+        match source.downcast::<Error>() {
+            Ok(error) => *error,
+            Err(source) => {
+                let error = Error::new(Kind::Body).caused_by(source);
+                match self.info.is_none() {
+                    true => error,
+                    false => error.with_connection(self.info.clone()),
+                }
+            }
+        }
     }
 }
 
@@ -202,6 +294,14 @@ impl HttpBody for Body {
 }
 
 impl Inner {
+    fn boxed<R>(body: Option<R>) -> Self
+    where
+        R: HttpBody + Send + Sync + 'static,
+        R::Error: Into<BoxError>,
+    {
+        Self::Other(body.map_or_else(BoxBody::default, |inner| BoxBody::new(InBytes { inner })))
+    }
+
     #[inline]
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self {

@@ -265,7 +265,7 @@ where
                 };
                 let drain = this.parts.settings.drain_unread;
                 if let Poll::Ready(Ok(response)) = answer {
-                    let response = response.map(|it| Body::new(it, held, info, drain));
+                    let response = response.map(|it| Body::holding(it, held, info, drain));
                     return match busy {
                         None => Poll::Ready(Ok(response)),
                         Some(held) => self.hold_back(response, held, cx),

@@ -7,6 +7,7 @@ mod fields;
 mod future;
 mod hint;
 mod hold;
+mod in_bytes;
 mod layer;
 mod request;
 mod service;
@@ -19,6 +20,7 @@ mod tokens;
 pub use body::Body;
 pub(crate) use future::Acquired;
 pub use future::ExchangeFuture;
+pub(crate) use in_bytes::InBytes;
 pub use layer::ExchangeLayer;
 pub use service::Exchange;
 

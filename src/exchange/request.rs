@@ -66,8 +66,7 @@ pub(super) fn split_origin<B: Body>(
     match request.version() {
         Version::HTTP_11 => {}
         Version::HTTP_10 => check_http10(request)?,
-        // Whatever it came in by, this is what it goes out by.
-        _ => *request.version_mut() = Version::HTTP_11,
+        other => return Err(TargetError::Version(other)),
     }
     if speaks || settings.says_terms() {
         return Ok(set_terms(request, settings, destination));
@@ -352,6 +351,22 @@ mod tests {
         ] {
             let error = aimed(method, uri, plain).unwrap_err();
             assert!(error.to_string().contains(why), "{uri}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_version_that_is_not_spoken_is_named() {
+        for (version, why) in [
+            (Version::HTTP_09, "HTTP/0.9"),
+            (Version::HTTP_2, "HTTP/2.0"),
+            (Version::HTTP_3, "HTTP/3.0"),
+        ] {
+            let request = Request::get("http://h/").version(version);
+            let mut request = request.body(Empty::<Bytes>::new()).unwrap();
+            let error =
+                split_origin(&mut request, &settings(ExchangeLayer::new()), &mut None).unwrap_err();
+            assert!(error.to_string().contains(why), "{error}");
+            assert!(error.to_string().contains("Version::HTTP_11"), "{error}");
         }
     }
 

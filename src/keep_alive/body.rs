@@ -3,20 +3,22 @@ use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Empty, Full};
+use http_body_util::combinators::{BoxBody, UnsyncBoxBody};
+use http_body_util::{Empty, Full, StreamBody};
 
 use crate::error::BoxError;
+use crate::exchange::InBytes;
 
 /// The body of a request, whatever it is made of: the default body type of [`KeepAlive`](crate::KeepAlive).
 ///
 /// `From` takes `()`, which is no body, and `&'static str`, `String`, `&'static [u8]`, `Vec<u8>`, [`Bytes`], `Full<Bytes>` and
-/// `Empty<Bytes>`, which are sent with their `Content-Length`. Any other [`http_body::Body`] goes in by [`RequestBody::new`].
+/// `Empty<Bytes>`, which are sent with their `Content-Length`; also http-body-util's `BoxBody`, `UnsyncBoxBody` and
+/// `StreamBody`. Any other [`http_body::Body`] goes in by [`RequestBody::new`].
 ///
-/// A `RequestBody` may be a stream, and so is not `Clone`: [`ReusedReset`](crate::retry::ReusedReset) wants a body type that
-/// is, such as `Full<Bytes>`.
+/// A `RequestBody` may be a stream, and so is not `Clone`. [`try_clone`](Self::try_clone) copies one that is bytes, and
+/// [`ReusedReset`](crate::retry::ReusedReset) does so before it sends a request.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -31,7 +33,7 @@ use crate::error::BoxError;
 /// let pieces = futures_util::stream::iter(["one ", "two"].map(|piece| {
 ///     Ok::<_, std::io::Error>(http_body::Frame::data(Bytes::from(piece)))
 /// }));
-/// let streamed = RequestBody::new(StreamBody::new(pieces));
+/// let streamed = RequestBody::from(StreamBody::new(pieces));
 /// assert_eq!(streamed.size_hint().exact(), None);
 /// ```
 pub struct RequestBody(Inner);
@@ -49,16 +51,14 @@ impl RequestBody {
         Self(Inner::Bytes(Bytes::new()))
     }
 
-    /// A body of another type, in a box. One whose size is not known is sent in chunks.
+    /// A body of another type, in a box. One whose length is known is sent with a `Content-Length`, another in chunks.
     #[must_use]
     pub fn new<B>(body: B) -> Self
     where
         B: HttpBody + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let body =
-            body.map_frame(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())));
-        Self(Inner::Boxed(body.map_err(Into::into).boxed_unsync()))
+        Self(Inner::Boxed(UnsyncBoxBody::new(InBytes { inner: body })))
     }
 
     /// A copy, if the body is bytes; `None` for a stream, which can be read only once.
@@ -133,6 +133,33 @@ impl From<Full<Bytes>> for RequestBody {
 impl From<Empty<Bytes>> for RequestBody {
     fn from(_: Empty<Bytes>) -> Self {
         Self::empty()
+    }
+}
+
+impl<E> From<BoxBody<Bytes, E>> for RequestBody
+where
+    E: Into<BoxError> + 'static,
+{
+    fn from(body: BoxBody<Bytes, E>) -> Self {
+        Self::new(body)
+    }
+}
+
+impl<E> From<UnsyncBoxBody<Bytes, E>> for RequestBody
+where
+    E: Into<BoxError> + 'static,
+{
+    fn from(body: UnsyncBoxBody<Bytes, E>) -> Self {
+        Self::new(body)
+    }
+}
+
+impl<S> From<StreamBody<S>> for RequestBody
+where
+    StreamBody<S>: HttpBody<Error: Into<BoxError>> + Send + 'static,
+{
+    fn from(body: StreamBody<S>) -> Self {
+        Self::new(body)
     }
 }
 

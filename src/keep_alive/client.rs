@@ -132,7 +132,7 @@ where
         resolve(self.start(Method::HEAD, uri, RequestBody::empty()))
     }
 
-    /// Sends a POST with a body. No `Content-Type` is set: to set fields, use [`send`](Self::send).
+    /// Sends a POST with a body. No `Content-Type` is set: to set fields, use [`request`](Self::request).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -162,37 +162,6 @@ where
         T: Into<RequestBody>,
     {
         resolve(self.start(Method::POST, uri, body.into()))
-    }
-
-    /// Sends a request whose body is anything that a [`RequestBody`] comes from.
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let app = axum::Router::new().route("/", axum::routing::put(|body: String| async { body }));
-    /// # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    /// # let url = format!("http://{}/", listener.local_addr().unwrap());
-    /// # tokio::spawn(async { axum::serve(listener, app).await });
-    /// use tower_keep_alive::http::Request;
-    ///
-    /// let agent = tower_keep_alive::KeepAlive::new();
-    /// let request = Request::put(&url)
-    ///     .header("content-type", "application/json")
-    ///     .body(r#"{"name": "value"}"#)?;
-    /// let response = agent.send(request).await?;
-    /// assert!(response.status().is_success());
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// See [`Error`].
-    pub fn send<T>(&self, request: Request<T>) -> KeepAliveFuture<M, RequestBody>
-    where
-        T: Into<RequestBody>,
-    {
-        self.request(request.map(Into::into))
     }
 
     fn start<U>(

@@ -4,6 +4,7 @@ mod body;
 mod client;
 mod future;
 mod layer;
+mod retry;
 mod service;
 
 pub use body::RequestBody;

@@ -71,29 +71,26 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    /// Sends a request: what `call` does, for callers without a tower stack.
+    /// Sends a request. Its body is `B` or anything that becomes one: for a [`RequestBody`], text, bytes and `()`, which is no
+    /// body. The future resolves at the head of the response. Read the response's body to its end: that frees the
+    /// connection.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), tower_keep_alive::Error> {
-    /// use bytes::Bytes;
-    /// use http::Request;
-    /// use http_body_util::Empty;
-    /// use tower::ServiceBuilder;
-    /// use tower_keep_alive::KeepAliveLayer;
-    /// use tower_keep_alive::connect::TcpConnector;
-    ///
-    /// let client = ServiceBuilder::new()
-    ///     .layer(KeepAliveLayer::new())
-    ///     .service(TcpConnector::new());
-    /// # let app = axum::Router::new().route("/", axum::routing::get(|| async { "hello" }));
-    /// # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    /// # let addr = listener.local_addr().unwrap();
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let app = axum::Router::new().route("/", axum::routing::put(|body: String| async { body }));
+    /// # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    /// # let url = format!("http://{}/", listener.local_addr()?);
     /// # tokio::spawn(async { axum::serve(listener, app).await });
-    /// let request = Request::get(format!("http://{addr}/")).body(Empty::<Bytes>::new()).unwrap();
-    /// let response = client.request(request).await?;
+    /// use tower_keep_alive::KeepAlive;
+    /// use tower_keep_alive::http::Request;
+    ///
+    /// let agent = KeepAlive::new();
+    /// let request = Request::put(&url)
+    ///     .header("content-type", "application/json")
+    ///     .body(r#"{"name": "value"}"#)?;
+    /// let response = agent.request(request).await?;
     /// assert!(response.status().is_success());
-    /// assert!(!response.body().connection().is_reused());
     /// # Ok(())
     /// # }
     /// ```
@@ -102,7 +99,15 @@ where
     ///
     /// See [`Error`].
     #[inline]
-    pub fn request(&self, request: Request<B>) -> KeepAliveFuture<M, B> {
+    pub fn request<T>(&self, request: Request<T>) -> KeepAliveFuture<M, B>
+    where
+        T: Into<B>,
+    {
+        self.exchange(request.map(Into::into))
+    }
+
+    #[inline]
+    fn exchange(&self, request: Request<B>) -> KeepAliveFuture<M, B> {
         KeepAliveFuture::new(self.stack.exchange(
             |leases, destination| match leases.get_ref().try_checkout(destination) {
                 Ok(pooled) => Acquired::Ready(Lease::of(pooled)),
@@ -134,7 +139,7 @@ where
 
     #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        self.request(request)
+        self.exchange(request)
     }
 }
 

@@ -195,16 +195,24 @@ async fn one_shots_given_up_leave_the_limits_alone() {
     assert_eq!(status.open(), 1, "{status}");
 }
 
-/// A request of another version goes out by what this is.
 #[tokio::test]
-async fn http_2_requests_go_out_as_http_1() {
+async fn a_request_of_a_version_that_is_not_spoken_is_refused_before_a_connect() {
     let server = Server::ok().await;
     let (client, handle) = agent(KeepAliveLayer::new());
-    let request = Request::get(server.url("/")).version(Version::HTTP_2);
+    for version in [Version::HTTP_09, Version::HTTP_2, Version::HTTP_3] {
+        let request = Request::get(server.url("/")).version(version);
+        let request = request.body(Full::default()).unwrap();
+        let error = client.clone().oneshot(request).await.unwrap_err();
+        assert!(error.is_target() && error.is_unsent(), "{error:?}");
+        assert!(error.to_string().contains("Version::HTTP_11"), "{error}");
+    }
+    assert_eq!(handle.status().created, 0);
+    let request = Request::get(server.url("/")).version(Version::HTTP_10);
     let request = request.body(Full::default()).unwrap();
-    let response = client.clone().oneshot(request).await.unwrap();
-    read(response).await.unwrap();
-    assert_eq!(server.heads()[0].version, "HTTP/1.1");
+    read(client.clone().oneshot(request).await.unwrap())
+        .await
+        .unwrap();
+    assert_eq!(server.heads()[0].version, "HTTP/1.0");
     at_rest(&handle).await;
 }
 

@@ -120,7 +120,7 @@ fn futures_are_send() {
     send_future::<<Conns as Service<Uri>>::Future>();
     send_future::<<Ttl<Conns> as Service<Uri>>::Future>();
     send_future::<Drained>();
-    let by_reference = |client: &'static Stack, request| {
+    let by_reference = |client: &'static Stack, request: Request<B>| {
         fn is_send<F: Future + Send>(_: F) {}
         is_send(client.request(request));
     };

@@ -145,7 +145,10 @@ async fn exchange(
     if dice.roll(50) == 0 {
         request = request.extension(OneShot);
     }
-    let Ok(mut response) = client.request(request.body(upload.into()).unwrap()).await else {
+    let Ok(mut response) = client
+        .request(request.body(Full::from(upload)).unwrap())
+        .await
+    else {
         return Ok(false);
     };
     let own = response

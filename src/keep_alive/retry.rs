@@ -1,0 +1,29 @@
+use std::future::Ready;
+
+use http::Request;
+use tower::retry::Policy;
+
+use crate::keep_alive::RequestBody;
+use crate::retry::{ReusedReset, on_fresh_connection, without_body};
+
+/// As for bodies that are `Clone`. A request whose body is a stream cannot be sent twice.
+impl<R, E> Policy<Request<RequestBody>, R, E> for ReusedReset
+where
+    E: 'static,
+{
+    type Future = Ready<()>;
+
+    fn retry(
+        &mut self,
+        request: &mut Request<RequestBody>,
+        result: &mut Result<R, E>,
+    ) -> Option<Ready<()>> {
+        self.follows(result).then(|| on_fresh_connection(request))
+    }
+
+    fn clone_request(&mut self, request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+        let body = request.body().try_clone()?;
+        self.wants(request)
+            .then(|| without_body(request).map(|()| body))
+    }
+}
