@@ -1,9 +1,9 @@
-//! A service in axum that calls another one over the agent, which is part of its `State`.
+//! An axum service that calls another service. The client is part of its `State`.
 //!
 //! `cargo run --example axum_outbound`
 //!
-//! It starts both on free ports, sends the first a few requests, shows its status, and ends. Bodies are passed on as they
-//! come, both ways: what one server sends, the other gets, frame for frame, and nothing is copied or collected between.
+//! The example starts both services on free ports, sends a few requests to the first, shows its status, and ends. Bodies
+//! are streamed in both directions; nothing is copied or collected in between.
 
 use std::error::Error;
 
@@ -19,12 +19,12 @@ use futures_util::future::try_join_all;
 use http_body_util::BodyExt;
 use tokio::net::TcpListener;
 use tower::ServiceBuilder;
-use tower_keep_alive::connect::TcpConnector;
+use tower_keep_alive::connect::DefaultConnector;
 use tower_keep_alive::forward::{ConfigError, ForwardLayer};
 use tower_keep_alive::{AgentHandle, KeepAlive, KeepAliveLayer, Status};
 
-/// The agent for axum's bodies. It is cheap to clone, and its clones share their connections.
-type Client = KeepAlive<TcpConnector, Body>;
+/// A client for axum's bodies. It is cheap to clone, and its clones share their connections.
+type Client = KeepAlive<DefaultConnector, Body>;
 
 /// What handlers need; axum clones it for each request.
 #[derive(Clone)]
@@ -42,36 +42,35 @@ async fn main() -> Result<(), Box<dyn Error>> {
         agent: layer.handle(),
         client: ServiceBuilder::new()
             .layer(layer)
-            .service(TcpConnector::new()),
+            .service(DefaultConnector::new()),
         upstream,
     };
     let agent = app.agent.clone();
     let url = start(service(app)?).await?;
 
-    let me = KeepAliveLayer::new();
-    let me = ServiceBuilder::new().layer(me).service(TcpConnector::new());
+    // Asks this service, and sends text or nothing.
+    let caller = KeepAlive::new();
     let shout = async |word: &'static str| -> Result<String, Box<dyn Error>> {
-        let request = Request::post(format!("{url}/shout")).body(Body::from(word))?;
-        text(me.request(request).await?).await
+        text(caller.post(format!("{url}/shout"), word).await?).await
     };
     println!("One: {}", shout("hello").await?);
     let six = ["a", "b", "c", "d", "e", "f"].map(shout);
     println!("Six at once: {}", try_join_all(six).await?.join(" "));
 
-    let request = Request::get(format!("{url}/hello/axum")).body(Body::empty())?;
-    println!("In a handler: {}", text(me.request(request).await?).await?);
+    let hello = caller.get(format!("{url}/hello/axum")).await?;
+    println!("In a handler: {}", text(hello).await?);
 
-    let request = Request::get(format!("{url}/status")).body(Body::empty())?;
-    println!("Status: {}", text(me.request(request).await?).await?);
+    let status = caller.get(format!("{url}/status")).await?;
+    println!("Status: {}", text(status).await?);
 
     agent.drain().await;
     println!("Drained: {}", agent.status());
     Ok(())
 }
 
-/// The service that calls another.
+/// The service that calls the other one.
 fn service(app: App) -> Result<Router, ConfigError> {
-    // Everything else is the other one's: over the same connections.
+    // Any other route goes to the other service as it is, over the same connections.
     let other = ServiceBuilder::new()
         .layer(HandleErrorLayer::new(async |error| Failure::from(error)))
         .layer(ForwardLayer::to(&app.upstream)?)
@@ -83,13 +82,13 @@ fn service(app: App) -> Result<Router, ConfigError> {
         .with_state(app))
 }
 
-/// Asks the other service for something, and makes an answer of its own of it.
+/// Asks the other service, and answers with what it said.
 async fn hello(State(app): State<App>, Path(name): Path<String>) -> Result<String, Failure> {
     let request = Request::post(format!("{}/shout", app.upstream)).body(Body::from(name))?;
     let response = app.client.request(request).await?;
-    // To its end: that is where the connection goes back.
-    let shouted = response.into_body().collect().await?.to_bytes();
-    Ok(format!("Hello, {}", String::from_utf8_lossy(&shouted)))
+    // To its end: that returns the connection to the pool.
+    let shouted = response.into_body().text(1024).await?;
+    Ok(format!("Hello, {shouted}"))
 }
 
 /// agentkeepalive's `getCurrentStatus()`, as JSON.
@@ -138,8 +137,7 @@ async fn start(app: Router) -> Result<String, Box<dyn Error>> {
 
 async fn text(response: Response<tower_keep_alive::Body>) -> Result<String, Box<dyn Error>> {
     let status = response.status();
-    let body = response.into_body().collect().await?.to_bytes();
-    let text = String::from_utf8_lossy(&body).into_owned();
+    let text = response.into_body().text(64 * 1024).await?;
     match status.is_success() {
         true => Ok(text),
         false => Err(format!("{status}: {text}").into()),

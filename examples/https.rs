@@ -10,20 +10,17 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::get;
 use axum::serve::Listener;
-use bytes::Bytes;
-use http::Request;
-use http_body_util::{BodyExt, Empty};
 use rcgen::{CertifiedKey, KeyPair};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tower::ServiceBuilder;
 use tower::util::MapResponseLayer;
-use tower_keep_alive::KeepAliveLayer;
 use tower_keep_alive::connect::rustls::crypto::ring;
 use tower_keep_alive::connect::rustls::pki_types::PrivateKeyDer;
 use tower_keep_alive::connect::rustls::{HandshakeKind, ServerConfig};
 use tower_keep_alive::connect::{MaybeTls, Tcp, TcpConnector, TlsLayer};
+use tower_keep_alive::{KeepAlive, KeepAliveLayer};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -32,26 +29,23 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let tls = TlsLayer::new().roots_pem(identity.cert.pem())?;
     let port = start_server(identity).await?;
 
-    let layer = KeepAliveLayer::new();
-    let agent = layer.handle();
-    let client = ServiceBuilder::new()
-        .layer(layer)
+    let client: KeepAlive<_> = ServiceBuilder::new()
+        .layer(KeepAliveLayer::new())
         .layer(MapResponseLayer::new(told as fn(_) -> _))
         .layer(tls)
         .service(TcpConnector::new());
+    let agent = client.handle();
 
     for round in ["At first:", "After they were closed:"] {
         agent.close_idle();
         println!("{round}");
         for name in ["a", "b", "c"] {
             let url = format!("https://localhost:{port}/{name}");
-            let request = Request::get(url).body(Empty::<Bytes>::new())?;
-            let response = client.request(request).await?;
+            let response = client.get(url).await?;
             let connection = response.body().connection().clone();
-            let text = response.into_body().collect().await?.to_bytes();
+            let text = response.into_body().text(1024).await?;
             println!(
-                "  {} on connection {}, {}",
-                String::from_utf8_lossy(&text),
+                "  {text} on connection {}, {}",
                 connection.id(),
                 match connection.is_reused() {
                     true => "reused",

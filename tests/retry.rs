@@ -393,7 +393,7 @@ async fn what_is_unsent_is_sent_again_with_the_body_it_had() {
         }
     });
     let trap = TrapConnector::new(server.connector());
-    let layer = KeepAliveLayer::new().max_connections_per_host(1);
+    let layer = KeepAliveLayer::<Channel<Bytes>>::new().max_connections_per_host(1);
     let handle = layer.handle();
     // A body that nobody could clone, and no policy.
     let agent = layer.clock(paused_clock()).layer(trap.clone());

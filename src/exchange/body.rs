@@ -96,10 +96,9 @@ impl Body {
     /// of it.
     ///
     /// ```
-    /// use bytes::Bytes;
     /// use http::{Request, Response};
-    /// use http_body_util::combinators::MapErr;
-    ///     /// use tower::ServiceBuilder;
+    /// use http_body_util::BodyExt;
+    /// use tower::ServiceBuilder;
     /// use tower_keep_alive::connect::DefaultConnector;
     /// use tower_keep_alive::{Body, BoxError, KeepAliveLayer, RequestBody};
     ///

@@ -146,7 +146,7 @@ async fn exchange(
         request = request.extension(OneShot);
     }
     let Ok(mut response) = client
-        .request(request.body(Full::from(upload)).unwrap())
+        .request(request.body(http_body_util::Full::from(upload)).unwrap())
         .await
     else {
         return Ok(false);

@@ -110,7 +110,7 @@ async fn idle_connections(count: usize, at_most: f64, report: &Report) -> bool {
 async fn crowd_of_hosts(count: usize, report: &Report) -> bool {
     let layer = KeepAliveLayer::new().idle_timeout(Duration::from_millis(200));
     let handle = layer.handle();
-    let client = layer.layer(Answering);
+    let client: KeepAlive<Answering, Empty<Bytes>> = layer.layer(Answering);
     // What the agent makes once, and what tokio does.
     one_request(&client, ONE).await;
     none_open(&handle).await;
@@ -202,7 +202,7 @@ async fn agent(count: usize, url: impl Fn(usize) -> String) -> f64 {
     let layer = layer.idle_timeout(Duration::from_secs(600));
     let layer = layer.active_timeout(ACTIVE_TIMEOUT);
     let handle = layer.handle();
-    let client = layer.layer(Answering);
+    let client: KeepAlive<Answering, Empty<Bytes>> = layer.layer(Answering);
     // None is given back before all are made.
     let mut bodies = Vec::with_capacity(count);
     for number in 0..count {
