@@ -1,6 +1,8 @@
 //! Node's `http.Agent`, with what agentkeepalive adds, as tower layers for hyper clients: connections are pooled for
 //! each host, reused, queued for, limited, aged, evicted and counted, and never trusted blindly.
 //!
+//! [Common tasks](guides::common_tasks): JSON, redirects, gzip, cookies, uploads, proxies, each as code to copy.
+//!
 //! Where you come from: [Node](guides::from_agentkeepalive), [hyper-util](guides::from_hyper_util),
 //! [reqwest](guides::from_reqwest), [axum](guides::recipes#in-an-axum-service). A reverse proxy: [`forward`]. With tower's
 //! layers around it: [recipes](guides::recipes). When the compiler objects:
@@ -219,6 +221,12 @@ pub mod guides {
     #[cfg(not(doctest))]
     #[doc = include_str!("../docs/from-reqwest.md")]
     pub mod from_reqwest {}
+
+    /// Common tasks: JSON, forms, authorization, redirects, compression, cookies, uploads, timeouts, proxies, streams.
+    // Its code needs more than this crate has: the workspace's package `integrations` compiles it.
+    #[cfg(not(doctest))]
+    #[doc = include_str!("../docs/common-tasks.md")]
+    pub mod common_tasks {}
 
     /// Recipes for axum, and with tower's own layers.
     #[doc = include_str!("../docs/recipes.md")]

@@ -7,7 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each guide, and its title. rustdoc takes the title from the module.
-const GUIDES: [(&str, &str); 5] = [
+const GUIDES: [(&str, &str); 6] = [
+    ("common-tasks", "Common tasks"),
     (
         "from-agentkeepalive",
         "From Node's http.Agent and agentkeepalive",

@@ -5,3 +5,7 @@
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/from-reqwest.md")]
 struct FromReqwest;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/common-tasks.md")]
+struct CommonTasks;
