@@ -18,7 +18,7 @@ use http::{Method, Request};
 use http_body::{Body, Frame};
 use http_body_util::Full;
 use support::agent::{
-    Connector, agent, agent_over, agent_paused, at_rest, fetch, get, post, probe, read,
+    Connector, agent, agent_over, agent_paused, at_rest, fetch, get, probe, read,
     says_nothing_twice, send,
 };
 use support::{
@@ -289,40 +289,6 @@ async fn a_request_without_content_of_which_nothing_was_written_goes_elsewhere_w
         assert_eq!(head.method, method.as_str());
         assert_eq!(head.header("authorization"), Some("me"));
         assert_eq!((trap.made(), server.requests()), (2, 2), "{method} {kind}");
-        at_rest(&handle).await;
-    }
-}
-
-#[derive(Clone)]
-struct Own;
-
-#[tokio::test(start_paused = true)]
-async fn what_cannot_be_had_back_is_told_unsent() {
-    for (body, own, reused) in [
-        ("content", false, true),
-        ("", true, true),
-        ("", false, false),
-    ] {
-        let server = Server::in_memory(script::ok);
-        let trap = TrapConnector::new(server.connector());
-        let (client, handle) = agent_paused(KeepAliveLayer::new(), trap.clone());
-        if reused {
-            fetch(&client, server.url("/")).await.unwrap();
-            settle().await;
-        }
-        trap.set(Fault {
-            accepts: 0,
-            write: Some(ErrorKind::BrokenPipe),
-            read: None,
-        });
-        let mut request = post(server.url("/"), body);
-        if own {
-            request.extensions_mut().insert(Own);
-        }
-        let error = send(&client, request.clone()).await.unwrap_err();
-        assert!(error.is_unsent() && error.is_reset(), "{error:?}");
-        assert_eq!(error.is_reused(), reused);
-        assert_eq!(trap.made(), 1);
         at_rest(&handle).await;
     }
 }

@@ -200,18 +200,14 @@ fn errors_are_printed_with_what_they_are() {
     let connect = CheckoutError::Connect("no way".into());
     assert_eq!(connect.to_string(), "no connection could be made");
     assert_eq!(connect.source().unwrap().to_string(), "no way");
-    for (unsent, said) in [
-        (None, "the request has no response"),
+    let request = || Some(Box::new(Request::new(B::default())));
+    for (error, said) in [
+        (SendError::new("why"), "the request has no response"),
         (
-            Some(Box::new(Request::new(B::default()))),
+            SendError::unsent("why", request()),
             "the request was not sent",
         ),
     ] {
-        let error = SendError {
-            error: "why".into(),
-            nothing_written: unsent.is_some(),
-            unsent,
-        };
         is_named("SendError", &error);
         assert_eq!(error.to_string(), said);
         assert_eq!(error.source().unwrap().to_string(), "why");

@@ -19,7 +19,9 @@ edition = "2024"
 [dependencies]
 axum = { version = "0.8", default-features = false, features = ["http1", "tokio"] }
 bytes = "1"
+futures-util = { version = "0.3", default-features = false }
 http = "1"
+http-body = "1"
 http-body-util = "0.1"
 hyper-util = { version = "0.1", features = ["client-legacy", "tokio"] }
 tokio = { version = "1", features = ["rt"] }

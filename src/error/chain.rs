@@ -82,7 +82,7 @@ pub(super) fn has_timed_out(error: &Any) -> bool {
 /// its own, a reset comes as an I/O error or as a failed write of a body that a GET does not have.
 ///
 /// Only what hyper or the transport itself says counts. What begins with another error is a layer's own.
-pub(super) fn is_reset(error: &Any, reused: bool) -> bool {
+pub(crate) fn is_reset(error: &Any, reused: bool) -> bool {
     if !error.is::<hyper::Error>() && !error.is::<io::Error>() {
         return false;
     }

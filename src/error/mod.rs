@@ -21,7 +21,7 @@ use crate::error::connect::ConnectError;
 use crate::target::proxy::Refusal;
 
 use chain::Found;
-pub(crate) use chain::{find, is_gone};
+pub(crate) use chain::{find, is_gone, is_reset};
 pub use checkout::{CheckoutError, Denied};
 pub use send::SendError;
 pub(crate) use send::{BodyFault, PartlyWritten, RequestBodyError};
@@ -444,10 +444,19 @@ impl Error {
     /// failed before a byte was taken. (A first write of more than 16 KiB is taken for one that was in part: a transport
     /// that encrypts may have sent a record of it.)
     ///
-    /// On a reused connection the agent sends such a request again by itself, on another one, and the caller hears of
-    /// nothing. It cannot where a write was tried and the request had a body with content, or extensions that are not this
-    /// crate's: these are not to be had back. Then the caller gets this error, and
-    /// [`ReusedReset`](crate::retry::ReusedReset) sends a clone of the request.
+    /// # What the agent sends again by itself
+    ///
+    /// On a reused connection such a request goes to another connection by itself, whatever its method, its extensions and
+    /// its body; the caller hears of nothing. What had been taken out of a streamed body is sent first, then the rest of it.
+    ///
+    /// The caller gets this error where
+    ///
+    /// - the connection had been made for this request: the server takes connections and ends them, and may do so again;
+    /// - the request is not to be had back: the transport takes one piece at a time
+    ///   ([`is_write_vectored`](tokio::io::AsyncWrite::is_write_vectored) is `false`) and had none of a body of more than
+    ///   16 KiB, or the runtime of the connection does not run any more.
+    ///
+    /// [`ReusedReset`](crate::retry::ReusedReset) sends a clone of the request in the second case.
     #[must_use]
     pub fn is_unsent(&self) -> bool {
         self.0.unsent || matches!(self.0.kind, Kind::Target(_))

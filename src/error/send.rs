@@ -15,24 +15,61 @@ pub struct SendError<B> {
     pub unsent: Option<Box<Request<B>>>,
     /// Nothing of the request was written. So it is where the request is given back; it may be so where it cannot be.
     pub nothing_written: bool,
+    /// The request, whose body gave frames that were not written. They are in its extensions, and come first where it is sent.
+    begun: Option<Box<Request<B>>>,
 }
 
 impl<B> SendError<B> {
-    pub(crate) fn new(error: impl Into<BoxError>) -> Self {
+    /// The request may have been written, or a part of it.
+    pub fn new(error: impl Into<BoxError>) -> Self {
         Self {
             error: error.into(),
             unsent: None,
             nothing_written: false,
+            begun: None,
         }
     }
 
-    /// Nothing was written; the request, if it can be had back.
-    pub(crate) fn unsent(error: impl Into<BoxError>, request: Option<Box<Request<B>>>) -> Self {
+    /// Nothing was written. With the request, if it can be had back whole: then
+    /// [`Exchange`](crate::Exchange) sends it on another connection, if this one had been used before.
+    ///
+    /// ```
+    /// use http::Request;
+    /// use tower_keep_alive::SendError;
+    ///
+    /// let request = Request::new("body");
+    /// let error = SendError::unsent("the connection has closed", Some(Box::new(request)));
+    /// assert!(error.nothing_written && error.unsent.is_some());
+    /// ```
+    pub fn unsent(error: impl Into<BoxError>, request: Option<Box<Request<B>>>) -> Self {
         Self {
-            error: error.into(),
             unsent: request,
             nothing_written: true,
+            ..Self::new(error)
         }
+    }
+
+    /// Nothing was written, and the frames that the body has given are beside it.
+    pub(crate) fn begun(error: impl Into<BoxError>, request: Box<Request<B>>) -> Self {
+        Self {
+            begun: Some(request),
+            ..Self::unsent(error, None)
+        }
+    }
+
+    /// The request, to be sent on another [`Http1Connection`](crate::Http1Connection): [`unsent`](Self::unsent), or else one
+    /// whose body was begun with, though nothing of it was written. What was taken out of such a body is in the request's
+    /// extensions, and is sent first; read by anything else the body would lack its beginning.
+    #[must_use]
+    pub fn into_request(self) -> Option<Request<B>> {
+        self.into_parts().2
+    }
+
+    /// What happened, whether nothing was written, and the request if it can be sent again.
+    pub(crate) fn into_parts(self) -> (BoxError, bool, Option<Request<B>>) {
+        let nothing_written = self.nothing_written || self.unsent.is_some();
+        let request = self.unsent.or(self.begun).map(|request| *request);
+        (self.error, nothing_written, request)
     }
 }
 
@@ -41,6 +78,7 @@ impl<B> fmt::Debug for SendError<B> {
         f.debug_struct("SendError")
             .field("error", &self.error)
             .field("unsent", &self.unsent.is_some())
+            .field("begun", &self.begun.is_some())
             .field("nothing_written", &self.nothing_written)
             .finish()
     }

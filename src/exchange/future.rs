@@ -277,19 +277,15 @@ where
                 unreachable!("it is no answer");
             };
             let conn = conn.0.take().expect("not polled after it is ready");
-            let SendError {
-                error,
-                unsent,
-                nothing_written,
-            } = failed;
-            let error = unanswered(conn, error, nothing_written || unsent.is_some());
+            let (error, nothing_written, request) = failed.into_parts();
+            let error = unanswered(conn, error, nothing_written);
             let (Some(destination), Some(request), true) =
-                (&mut *this.destination, unsent, error.is_reused())
+                (&mut *this.destination, request, error.is_reused())
             else {
                 return Poll::Ready(Err(error));
             };
             destination.return_to_queue();
-            this.parts.request = Some(*request);
+            this.parts.request = Some(request);
             this.state.set(State::Ask);
             ready!(self.as_mut().poll_send(cx))?;
         }

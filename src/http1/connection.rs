@@ -1,12 +1,13 @@
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
-use http::{Method, Request, Response, Version};
+use http::{Extensions, Method, Request, Response, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -18,10 +19,11 @@ use crate::connection::close_reason::CloseReason;
 use crate::connection::lifespan::Lifespan;
 use crate::connection::poolable::{Liveness, Poolable};
 use crate::connection::shared::ConnShared;
-use crate::error::{BoxError, SendError};
+use crate::error::{self, BoxError, SendError};
 use crate::http1::asterisk;
+use crate::http1::replay::Taken;
 use crate::http1::unwritten;
-use crate::http1::upload::{Framing, Upload};
+use crate::http1::upload::{Framing, Returns, Upload};
 
 /// An HTTP/1 connection: a `Service` for one request at a time.
 ///
@@ -115,7 +117,7 @@ where
 
 impl<B> Service<Request<B>> for Http1Connection<B>
 where
-    B: Body + Send + 'static,
+    B: Body + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
     type Response = Response<Incoming>;
@@ -136,7 +138,9 @@ where
             return Http1Future::refused(request, shared, io::ErrorKind::ConnectionAborted.into());
         };
         // What most requests are, by itself: a request is large, and one whose address is passed on is moved once more.
-        let is_plain = request.body().is_end_stream() && *request.method() != Method::OPTIONS;
+        let is_plain = request.body().is_end_stream()
+            && *request.method() != Method::OPTIONS
+            && request.extensions().get::<Taken>().is_none();
         let (request, kept) = match is_plain {
             true => without_content(request),
             false => match framed(request, &shared) {
@@ -154,36 +158,39 @@ where
             parts.sender = None;
         }
         Http1Future {
-            sent: Ok(sent),
-            kept,
+            state: State::Sent(sent),
+            kept: Some(kept),
             shared,
         }
     }
 }
 
-/// As hyper gets it, and what it has no use for.
-type Prepared<B> = (Request<Upload<B>>, Option<Kept<B>>);
+/// As hyper gets it, and what is kept of it meanwhile.
+type Prepared<B> = (Request<Upload<B>>, Kept<B>);
 
 #[inline]
 fn without_content<B>(request: Request<B>) -> Prepared<B> {
     let (head, body) = request.into_parts();
     let kept = Kept {
-        body,
+        body: KeptBody::Whole(body),
         version: head.version,
-        is_all: head.extensions.is_empty(),
+        extensions: head.extensions.clone(),
     };
-    (Request::from_parts(head, Upload::NONE), Some(kept))
+    (Request::from_parts(head, Upload::NONE), kept)
 }
 
 /// With a body, or for the server as a whole. `Err`: it cannot be sent.
 #[inline(never)]
-fn framed<B>(request: Request<B>, shared: &Arc<ConnShared>) -> Result<Prepared<B>, Http1Future<B>>
+fn framed<B>(
+    mut request: Request<B>,
+    shared: &Arc<ConnShared>,
+) -> Result<Prepared<B>, Http1Future<B>>
 where
-    B: Body + Send + 'static,
+    B: Body + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
     asterisk::begin(&request, shared);
-    if request.body().is_end_stream() {
+    if request.body().is_end_stream() && request.extensions().get::<Taken>().is_none() {
         return Ok(without_content(request));
     }
     let framing = Framing::of(&request, shared.is_http10());
@@ -192,10 +199,15 @@ where
         let why = io::Error::new(io::ErrorKind::InvalidInput, NO_CHUNKS);
         return Err(Http1Future::refused(request, shared.clone(), why));
     }
-    Ok((
-        request.map(|body| Upload::begin(body, framing, shared)),
-        None,
-    ))
+    let taken = request.extensions_mut().remove::<Taken>();
+    let (head, body) = request.into_parts();
+    let (upload, returns) = Upload::begin(body, taken.unwrap_or_default(), framing, shared);
+    let kept = Kept {
+        body: KeptBody::Sent(returns),
+        version: head.version,
+        extensions: head.extensions.clone(),
+    };
+    Ok((Request::from_parts(head, upload), kept))
 }
 
 const NO_CHUNKS: &str = "the server speaks HTTP/1.0, which cannot carry a body of unknown length";
@@ -229,61 +241,52 @@ impl<B> fmt::Debug for Http1Connection<B> {
 ///
 /// Dropping it before it is ready closes the connection: HTTP/1 has no other way to give up a request.
 pub struct Http1Future<B> {
-    /// Or why the connection did not take the request, until that is told.
-    sent: Result<Pin<Box<dyn Future<Output = Sent<B>> + Send>>, Option<Box<SendError<B>>>>,
-    /// The body of a request without content.
+    state: State<B>,
+    /// Of a request that was sent.
     kept: Option<Kept<B>>,
     shared: Arc<ConnShared>,
 }
 
+enum State<B> {
+    Sent(Pin<Box<dyn Future<Output = Sent<B>> + Send>>),
+    /// Nothing was written, and hyper is about to give back what it has of the body.
+    GivenBack(Pin<Box<dyn Future<Output = SendError<B>> + Send>>),
+    /// Why the connection did not take the request, until that is told.
+    Refused(Option<Box<SendError<B>>>),
+}
+
 type Sent<B> = Result<Response<Incoming>, TrySendError<Request<Upload<B>>>>;
 
-/// What a request without content has beside its head. hyper has no use for it.
+/// What a request has beside its head. What was encoded of it does not come back from hyper.
 struct Kept<B> {
-    body: B,
+    body: KeptBody<B>,
     version: Version,
-    /// The request has no extensions. They go with the head, and do not come back.
-    is_all: bool,
+    extensions: Extensions,
 }
+
+enum KeptBody<B> {
+    /// Of a request without content: hyper has no use for it.
+    Whole(B),
+    Sent(Arc<Returns<B>>),
+}
+
+/// hyper drops what it has with its connection, in the task of the driver.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 impl<B> Http1Future<B> {
     #[cold]
     fn refused(request: Request<B>, shared: Arc<ConnShared>, why: io::Error) -> Self {
         let error = SendError::unsent(why, Some(Box::new(request)));
         Self {
-            sent: Err(Some(Box::new(error))),
+            state: State::Refused(Some(Box::new(error))),
             kept: None,
             shared,
         }
     }
 
-    #[cold]
-    fn failed(&mut self, mut failed: TrySendError<Request<Upload<B>>>) -> SendError<B> {
-        if let Some(request) = failed.take_message() {
-            let (head, upload) = request.into_parts();
-            let body = self.kept.take().map(|kept| kept.body);
-            let body = body.or_else(|| upload.take());
-            // A request comes back only if hyper has not begun with it.
-            let unsent = body.map(|body| Box::new(Request::from_parts(head, body)));
-            return SendError::unsent(failed.into_error(), unsent);
-        }
-        if let Some(error) = self.shared.end_body() {
-            return SendError::new(error);
-        }
-        let error = failed.into_error();
-        if self.shared.activity().has_written() {
-            return SendError::new(error);
-        }
-        SendError::unsent(error, self.unwritten())
-    }
-
-    /// The request as it was, if there is enough of it left.
-    fn unwritten(&mut self) -> Option<Box<Request<B>>> {
-        let head = self.shared.take_unwritten()?;
-        let kept = self.kept.take().filter(|kept| kept.is_all)?;
-        let mut request = unwritten::read(&head)?;
-        *request.version_mut() = kept.version;
-        Some(Box::new(request.map(|()| kept.body)))
+    fn has_content(&self) -> bool {
+        let kept = self.kept.as_ref().map(|kept| &kept.body);
+        matches!(kept, Some(KeptBody::Sent(_)))
     }
 
     /// An answer to a request with content is none if the body failed meanwhile: the server may have seen only a part.
@@ -299,35 +302,126 @@ impl<B> Http1Future<B> {
     }
 }
 
-impl<B> Future for Http1Future<B> {
+impl<B: Send + 'static> Http1Future<B> {
+    #[cold]
+    fn failed(&mut self, mut failed: TrySendError<Request<Upload<B>>>) -> State<B> {
+        let refused = |error| State::Refused(Some(Box::new(error)));
+        let kept = self
+            .kept
+            .take()
+            .map(|kept| (kept.body, kept.version, kept.extensions));
+        if let Some(request) = failed.take_message() {
+            // A request comes back only if hyper has not begun with it.
+            let (head, upload) = request.into_parts();
+            let body = match (upload.take(), kept) {
+                (Some((body, taken)), _) => Some((body, taken)),
+                (None, Some((KeptBody::Whole(body), ..))) => Some((body, Taken::default())),
+                // Its announced length is 0.
+                (None, _) => None,
+            };
+            let error = failed.into_error();
+            return refused(match body {
+                Some((body, taken)) => unsent(error, Request::from_parts(head, body), taken),
+                None => SendError::unsent(error, None),
+            });
+        }
+        if let Some(error) = self.shared.end_body() {
+            return refused(SendError::new(error));
+        }
+        let error = failed.into_error();
+        if self.shared.activity().has_written() {
+            return refused(SendError::new(error));
+        }
+        match kept {
+            Some((KeptBody::Sent(returns), version, extensions)) => {
+                // What is left for the connection to do is to drop what it has.
+                let is_reused = self.shared.activity().uses() > 1;
+                self.shared.kill(match error::is_reset(&error, is_reused) {
+                    true => CloseReason::Peer,
+                    false => CloseReason::Error,
+                });
+                let shared = self.shared.clone();
+                State::GivenBack(Box::pin(async move {
+                    let back = poll_fn(|cx| returns.poll_back(cx));
+                    let back = tokio::time::timeout(PATIENCE, back).await.ok().flatten();
+                    if shared.activity().has_written() {
+                        return SendError::new(error);
+                    }
+                    let body = back.map(|(content, taken)| {
+                        let (body, rest) = content.end();
+                        (body, taken.then(rest))
+                    });
+                    unwritten(error, &shared, body, version, extensions)
+                }))
+            }
+            Some((KeptBody::Whole(body), version, extensions)) => {
+                let body = Some((body, Taken::default()));
+                refused(unwritten(error, &self.shared, body, version, extensions))
+            }
+            None => refused(SendError::unsent(error, None)),
+        }
+    }
+}
+
+/// The request as it was, if there is enough of it left.
+fn unwritten<B>(
+    error: hyper::Error,
+    shared: &ConnShared,
+    body: Option<(B, Taken)>,
+    version: Version,
+    extensions: Extensions,
+) -> SendError<B> {
+    let head = shared.take_unwritten();
+    let request = head.as_deref().and_then(unwritten::read);
+    let (Some(request), Some((body, taken))) = (request, body) else {
+        return SendError::unsent(error, None);
+    };
+    let mut request = request.map(|()| body);
+    *request.version_mut() = version;
+    *request.extensions_mut() = extensions;
+    unsent(error, request, taken)
+}
+
+fn unsent<B>(error: hyper::Error, mut request: Request<B>, taken: Taken) -> SendError<B> {
+    if taken.is_empty() {
+        return SendError::unsent(error, Some(Box::new(request)));
+    }
+    request.extensions_mut().insert(taken);
+    SendError::begun(error, Box::new(request))
+}
+
+impl<B: Send + 'static> Future for Http1Future<B> {
     type Output = Result<Response<Incoming>, SendError<B>>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        match &mut this.sent {
-            Ok(sent) => {
-                let polled = sent.as_mut().poll(cx);
-                if let Poll::Ready(Ok(response)) = &polled {
-                    this.shared.activity().answered();
-                    if response.version() == Version::HTTP_10 {
-                        this.shared.set_http10();
+        loop {
+            match &mut this.state {
+                State::Sent(sent) => {
+                    let polled = sent.as_mut().poll(cx);
+                    if let Poll::Ready(Ok(response)) = &polled {
+                        this.shared.activity().answered();
+                        if response.version() == Version::HTTP_10 {
+                            this.shared.set_http10();
+                        }
                     }
-                }
-                match polled {
-                    Poll::Ready(Ok(response))
-                        if this.kept.is_some() || this.shared.has_no_driver_flags() =>
-                    {
+                    match polled {
                         Poll::Ready(Ok(response))
+                            if !this.has_content() || this.shared.has_no_driver_flags() =>
+                        {
+                            return Poll::Ready(Ok(response));
+                        }
+                        Poll::Ready(Ok(response)) => return Poll::Ready(this.answered(response)),
+                        Poll::Ready(Err(failed)) => this.state = this.failed(failed),
+                        Poll::Pending => return Poll::Pending,
                     }
-                    Poll::Ready(Ok(response)) => Poll::Ready(this.answered(response)),
-                    Poll::Ready(Err(failed)) => Poll::Ready(Err(this.failed(failed))),
-                    Poll::Pending => Poll::Pending,
                 }
-            }
-            Err(refused) => {
-                let error = refused.take().expect("not polled after it is ready");
-                Poll::Ready(Err(*error))
+                State::GivenBack(error) => return error.as_mut().poll(cx).map(Err),
+                State::Refused(error) => {
+                    let error = error.take().expect("not polled after it is ready");
+                    return Poll::Ready(Err(*error));
+                }
             }
         }
     }

@@ -220,6 +220,7 @@ mod tests {
 
     use super::*;
     use crate::connection::shared::TransportGuard;
+    use crate::http1::replay::Taken;
     use crate::http1::transport::Transport;
     use crate::http1::upload::{Framing, Upload};
 
@@ -277,7 +278,7 @@ mod tests {
             let pieces = vec![Bytes::from(vec![b'x'; piece]); count];
             let body = Late { waits, pieces };
             let framing = Framing::Length(length as u64);
-            let upload = Upload::begin(body, framing, &shared);
+            let (upload, _) = Upload::begin(body, Taken::default(), framing, &shared);
             let request = Request::post("/").header("content-length", length);
             let sent = sender.send_request(request.body(upload).unwrap());
             assert!(shared.is_uploading());

@@ -6,6 +6,7 @@ mod driver;
 mod gate;
 mod interim;
 mod layer;
+mod replay;
 mod service;
 mod transport;
 mod unwritten;

@@ -60,7 +60,7 @@ where
     M::Connection: Unpin + Send + 'static,
     M::Future: Send + 'static,
     M::Error: Into<BoxError>,
-    B: Body + Send + 'static,
+    B: Body + Send + Unpin + 'static,
     B::Data: Send,
     B::Error: Into<BoxError>,
 {

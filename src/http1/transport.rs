@@ -50,7 +50,7 @@ struct Unwritable<IO> {
 }
 
 /// The most that a record of TLS holds (RFC 8446 §5.1). A write of no more than that which fails was not read by anybody.
-const ONE_RECORD: usize = 1 << 14;
+pub(super) const ONE_RECORD: usize = 1 << 14;
 
 /// What came before the error is there to be read as soon as the runtime has looked; a busy one looks late.
 const READ_GRACE: Duration = Duration::from_millis(50);

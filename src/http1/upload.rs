@@ -10,11 +10,11 @@ use bytes::Buf;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{Method, Request, Version};
 use http_body::{Body, Frame, SizeHint};
-use pin_project_lite::pin_project;
 
 use crate::connection::shared::ConnShared;
 use crate::error::{BodyFault, BoxError, RequestBodyError};
 use crate::http1::gate::Gate;
+use crate::http1::replay::{self, Data, Piece, Taken};
 
 /// The request body that hyper is given.
 ///
@@ -24,23 +24,27 @@ use crate::http1::gate::Gate;
 ///
 /// One pointer, because each connection of hyper has room for 32 requests. A request without content has nothing here:
 /// its body stays with the [`Http1Future`](crate::http1::Http1Future).
-pub(super) struct Upload<B>(Option<Pin<Box<Content<B>>>>);
+pub(super) struct Upload<B>(Option<Box<Content<B>>>);
 
-pin_project! {
-    /// A body with content, on its way.
-    struct Content<B> {
-        // Until hyper asks for the first frame. Not pinned: a request that was not sent gives it back.
-        fresh: Option<B>,
-        #[pin]
-        begun: Option<B>,
-        // Absent once hyper has all of the body and only its end is still awaited.
-        shared: Option<Arc<ConnShared>>,
-        // Of a request with `Expect: 100-continue`, until its body may be sent.
-        gate: Option<Gate>,
-        // What the head of the request announces; `None` if the body is sent in chunks.
-        announced: Option<u64>,
-        given: u64,
-    }
+/// Where a body with content goes back to, with what hyper took out of it.
+pub(super) type Returns<B> = replay::Returns<Box<Content<B>>>;
+
+/// A body with content, on its way.
+pub(super) struct Content<B> {
+    body: B,
+    /// What another connection took out of the body and did not write. It comes first.
+    taken: Taken,
+    /// How many frames hyper was given before anything of the request was written.
+    unwritten: usize,
+    /// Until it has gone back.
+    returns: Option<Arc<Returns<B>>>,
+    /// `false` once hyper has all of the body and only its end is still awaited.
+    is_uploading: bool,
+    /// Of a request with `Expect: 100-continue`, until its body may be sent.
+    gate: Option<Gate>,
+    /// What the head of the request announces; `None` if the body is sent in chunks.
+    announced: Option<u64>,
+    given: u64,
 }
 
 /// How hyper will send a body with content.
@@ -91,47 +95,53 @@ impl<B> Upload<B> {
     /// Of a request without content.
     pub(super) const NONE: Self = Self(None);
 
-    /// A body with content. It is on its way from here on.
-    pub(super) fn begin(body: B, framing: Framing, shared: &Arc<ConnShared>) -> Self
+    /// A body with content, and what was taken out of it before. It is on its way from here on.
+    pub(super) fn begin(
+        body: B,
+        taken: Taken,
+        framing: Framing,
+        shared: &Arc<ConnShared>,
+    ) -> (Self, Arc<Returns<B>>)
     where
-        B: Body + Send + 'static,
+        B: Body + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
-        let mut content = Content {
-            fresh: Some(body),
-            begun: None,
-            shared: None,
+        let returns = Arc::new(Returns::new(shared.clone()));
+        let mut content = Box::new(Content {
+            body,
+            taken,
+            unwritten: 0,
+            returns: Some(returns.clone()),
+            is_uploading: false,
             gate: None,
             announced: framing.announced(),
             given: 0,
-        };
+        });
         if framing == Framing::Length(0) {
             // hyper will not ask for any of it.
-            shared.watch_rest(Box::pin(Rest(Box::pin(content))));
-            return Self::NONE;
+            shared.watch_rest(Box::pin(Rest(Some(content))));
+            return (Self::NONE, returns);
         }
         shared.set_uploading(true);
-        content.shared = Some(shared.clone());
+        content.is_uploading = true;
         // HTTP/1.0 has no 100.
         if !shared.is_http10() {
             content.gate = shared.continue_timeout().map(Gate::new);
         }
-        Self(Some(Box::pin(content)))
+        (Self(Some(content)), returns)
     }
 
     /// The body of a request that was not sent, if it has content.
-    pub(super) fn take(mut self) -> Option<B> {
-        self.0.take()?.as_mut().project().fresh.take()
+    pub(super) fn take(mut self) -> Option<(B, Taken)> {
+        self.0.take().map(|content| content.end())
     }
 }
 
 impl<B> Drop for Upload<B> {
     #[inline]
     fn drop(&mut self) {
-        if let Some(content) = &self.0
-            && let Some(shared) = &content.shared
-        {
-            shared.set_uploading(false);
+        if let Some(content) = self.0.take() {
+            content.go_back();
         }
     }
 }
@@ -151,47 +161,49 @@ impl std::error::Error for Failed {}
 
 impl<B> Body for Upload<B>
 where
-    B: Body + Send + 'static,
+    B: Body + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    type Data = B::Data;
+    type Data = Piece<B::Data, Box<Content<B>>>;
     type Error = Failed;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, Failed>>> {
+    ) -> Poll<Option<Result<Frame<Self::Data>, Failed>>> {
         let Some(content) = &mut self.0 else {
             return Poll::Ready(None);
         };
-        ready!(content.as_mut().poll_gate(cx));
-        let polled = content.as_mut().poll_frame(cx);
-        if let Some(shared) = &content.shared {
-            // Whatever else holds an upload back is not the caller's slowness.
-            shared.activity().set_upload_waits(polled.is_pending());
-        }
+        let Some(returns) = content.returns.clone() else {
+            return Poll::Ready(None);
+        };
+        let shared = returns.shared();
+        ready!(content.poll_gate(shared, cx));
+        let polled = content.poll_frame(cx);
+        // Whatever else holds an upload back is not the caller's slowness.
+        shared.activity().set_upload_waits(polled.is_pending());
         let polled = match ready!(polled) {
             // The last of it, if it is as long as it should be. hyper asks for nothing after this frame.
-            Some(Ok(frame)) if content.is_complete() => match content.as_mut().poll_end(cx) {
-                Poll::Ready(Ok(())) => Some(Ok(frame)),
+            Some(Ok(frame)) if content.is_complete() => match content.poll_end(cx) {
+                Poll::Ready(Ok(())) => Some(Ok(content.give(frame, &returns))),
                 Poll::Ready(Err(error)) => Some(Err(error)),
                 Poll::Pending => {
-                    if let Some(mut content) = self.0.take()
-                        && let Some(shared) = content.as_mut().project().shared.take()
-                    {
+                    let frame = content.give(frame, &returns);
+                    if let Some(mut content) = self.0.take() {
+                        content.is_uploading = false;
                         shared.set_uploading(false);
-                        shared.watch_rest(Box::pin(Rest(content)));
+                        shared.watch_rest(Box::pin(Rest(Some(content))));
                     }
                     return Poll::Ready(Some(Ok(frame)));
                 }
             },
-            polled => polled,
+            Some(Ok(frame)) => Some(Ok(content.give(frame, &returns))),
+            Some(Err(error)) => Some(Err(error)),
+            None => None,
         };
         Poll::Ready(polled.map(|polled| {
             polled.map_err(|error| {
-                if let Some(shared) = &content.shared {
-                    shared.fail_body(error);
-                }
+                shared.fail_body(error);
                 Failed
             })
         }))
@@ -199,68 +211,105 @@ where
 
     #[inline]
     fn is_end_stream(&self) -> bool {
-        let content = self.0.as_ref().and_then(|it| it.body());
-        content.is_none_or(Body::is_end_stream)
+        self.0.as_ref().is_none_or(|it| it.is_end_stream())
     }
 
     #[inline]
     fn size_hint(&self) -> SizeHint {
-        let content = self.0.as_ref().and_then(|it| it.body());
-        content.map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        let content = self.0.as_ref();
+        content.map_or_else(|| SizeHint::with_exact(0), |it| it.size_hint())
     }
 }
 
 impl<B> Content<B> {
     /// Ready when the body may be sent.
     #[inline]
-    fn poll_gate(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self.project();
-        if let (Some(gate), Some(shared)) = (&mut *this.gate, &*this.shared) {
+    fn poll_gate(&mut self, shared: &ConnShared, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(gate) = &mut self.gate {
             ready!(gate.poll_open(shared, cx));
-            *this.gate = None;
+            self.gate = None;
         }
         Poll::Ready(())
-    }
-
-    fn body(&self) -> Option<&B> {
-        self.fresh.as_ref().or(self.begun.as_ref())
     }
 
     fn is_complete(&self) -> bool {
         self.announced == Some(self.given)
     }
+
+    /// hyper has no use for it any more.
+    fn go_back(mut self: Box<Self>) {
+        let Some(returns) = self.returns.take() else {
+            return;
+        };
+        if self.is_uploading {
+            returns.shared().set_uploading(false);
+        }
+        let unwritten = self.unwritten;
+        returns.put_content(self, unwritten);
+    }
+
+    /// The body, and what was taken out of it before and not given to hyper.
+    pub(super) fn end(self) -> (B, Taken) {
+        if let (Some(returns), true) = (&self.returns, self.is_uploading) {
+            returns.shared().set_uploading(false);
+        }
+        (self.body, self.taken)
+    }
 }
 
 impl<B> Content<B>
 where
-    B: Body,
+    B: Body + Unpin,
     B::Error: Into<BoxError>,
 {
+    fn is_end_stream(&self) -> bool {
+        self.taken.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.taken.and(self.body.size_hint())
+    }
+
+    /// For hyper.
+    fn give(
+        &mut self,
+        frame: Frame<Data<B::Data>>,
+        returns: &Arc<Returns<B>>,
+    ) -> Frame<Piece<B::Data, Box<Self>>> {
+        if returns.shared().activity().has_written() {
+            return frame.map_data(Piece::written);
+        }
+        let number = self.unwritten;
+        self.unwritten += 1;
+        if let Some(trailers) = frame.trailers_ref() {
+            returns.put_trailers(number, trailers);
+        }
+        frame.map_data(|data| Piece::unwritten(data, number, returns))
+    }
+
     /// As the body gives it, and never more than what is announced, nor an end before that.
     fn poll_frame(
-        self: Pin<&mut Self>,
+        &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, RequestBodyError>>> {
-        let mut this = self.project();
-        if let Some(body) = this.fresh.take() {
-            this.begun.set(Some(body));
-        }
-        let Some(mut body) = this.begun.as_mut().as_pin_mut() else {
-            return Poll::Ready(None);
+    ) -> Poll<Option<Result<Frame<Data<B::Data>>, RequestBodyError>>> {
+        let frame = match self.taken.next() {
+            Some(frame) => Some(frame),
+            None => match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => Some(frame.map_data(Data::Own)),
+                Some(Err(error)) => {
+                    return Poll::Ready(Some(Err(RequestBodyError::failed(error))));
+                }
+                None => None,
+            },
         };
-        let frame = match ready!(body.as_mut().poll_frame(cx)) {
-            Some(Ok(frame)) => Some(frame),
-            Some(Err(error)) => return Poll::Ready(Some(Err(RequestBodyError::failed(error)))),
-            None => None,
-        };
-        let Some(announced) = *this.announced else {
+        let Some(announced) = self.announced else {
             return Poll::Ready(frame.map(Ok));
         };
         let data = frame.as_ref().and_then(Frame::data_ref);
-        *this.given += data.map_or(0, |data| data.remaining() as u64);
-        let given = *this.given;
+        self.given += data.map_or(0, |data| data.remaining() as u64);
+        let given = self.given;
         let is_over = match &frame {
-            Some(frame) => frame.is_trailers() || body.is_end_stream(),
+            Some(frame) => frame.is_trailers() || self.is_end_stream(),
             None => true,
         };
         let fault = if given > announced {
@@ -274,15 +323,12 @@ where
     }
 
     /// Of a body that has given all that is announced: ready when it ends there, and when it does not.
-    fn poll_end(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), RequestBodyError>> {
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RequestBodyError>> {
         loop {
-            if self.body().is_none_or(Body::is_end_stream) {
+            if self.is_end_stream() {
                 return Poll::Ready(Ok(()));
             }
-            match ready!(self.as_mut().poll_frame(cx)) {
+            match ready!(self.poll_frame(cx)) {
                 None => return Poll::Ready(Ok(())),
                 Some(Err(error)) => return Poll::Ready(Err(error)),
                 // A length has no trailers after it; an empty frame is none.
@@ -293,17 +339,28 @@ where
 }
 
 /// What may come of a body after hyper has all that is announced. Resolves when the body ends there, and when it does not.
-struct Rest<B>(Pin<Box<Content<B>>>);
+struct Rest<B>(Option<Box<Content<B>>>);
 
 impl<B> Future for Rest<B>
 where
-    B: Body,
+    B: Body + Unpin,
     B::Error: Into<BoxError>,
 {
     type Output = Result<(), RequestBodyError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll_end(cx)
+        match &mut self.0 {
+            Some(content) => content.poll_end(cx),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+impl<B> Drop for Rest<B> {
+    fn drop(&mut self) {
+        if let Some(content) = self.0.take() {
+            content.go_back();
+        }
     }
 }
 
@@ -329,7 +386,7 @@ mod tests {
         let bonds = [(); 2].map(|()| Arc::new(ConnShared::new()));
         let begin = |shared| {
             let body = Full::new(Bytes::from("content"));
-            Upload::begin(body, Framing::Length(7), shared)
+            Upload::begin(body, Taken::default(), Framing::Length(7), shared).0
         };
         let [first, second] = bonds.each_ref().map(begin);
         assert!(bonds.iter().all(|shared| shared.is_uploading()));
@@ -343,8 +400,9 @@ mod tests {
     fn one_that_was_not_sent_is_given_back() {
         let shared = Arc::new(ConnShared::new());
         let body = Full::new(Bytes::from("content"));
-        let upload = Upload::begin(body, Framing::Chunked, &shared);
-        let body = upload.take().expect("nobody asked for a frame");
+        let (upload, _) = Upload::begin(body, Taken::default(), Framing::Chunked, &shared);
+        let (body, taken) = upload.take().expect("it has content");
+        assert!(taken.is_empty() && !shared.is_uploading());
         assert_eq!(body.size_hint().exact(), Some(7));
     }
 
@@ -379,11 +437,13 @@ mod tests {
     /// What hyper gets of it, for as long as it asks, and what is wrong with it.
     fn given(framing: Framing, steps: Vec<Step>) -> (String, Option<RequestBodyError>) {
         let shared = Arc::new(ConnShared::new());
-        let mut upload = Upload::begin(Steps(steps.into()), framing, &shared);
+        let steps = Steps(steps.into());
+        let (mut upload, _) = Upload::begin(steps, Taken::default(), framing, &shared);
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let mut given = String::new();
         while let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut upload).poll_frame(&mut cx) {
-            let data = frame.into_data().unwrap_or_default();
+            let mut data = frame.into_data().unwrap_or_else(|_| panic!("no trailers"));
+            let data = data.copy_to_bytes(data.remaining());
             given.push_str(std::str::from_utf8(&data).unwrap());
             if framing == Framing::Length(given.len() as u64) {
                 break;

@@ -26,7 +26,8 @@ use crate::target::route::Route;
 /// Node's `http.Agent` with what agentkeepalive adds, over any connector of [`Destination`]s
 /// ([`MakeConnection<Destination>`](tower::make::MakeConnection)): the whole stack with agentkeepalive's defaults.
 ///
-/// `B` is the type of the request bodies; it is inferred. A connector that takes URIs goes into a
+/// `B` is the type of the request bodies; it is inferred, and has to be `Unpin`: a
+/// [`RequestBody`](crate::RequestBody) holds one that is not. A connector that takes URIs goes into a
 /// [`UriConnector`](crate::connect::UriConnector).
 ///
 /// # Clone
@@ -376,7 +377,7 @@ where
     M::Response: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     M::Future: Send + 'static,
     M::Error: Into<BoxError>,
-    B: HttpBody + Send + 'static,
+    B: HttpBody + Send + Unpin + 'static,
     B::Data: Send,
     B::Error: Into<BoxError>,
 {

@@ -87,11 +87,8 @@ impl Service<Request<Full<Bytes>>> for Fake {
 
     fn call(&mut self, request: Request<Full<Bytes>>) -> Self::Future {
         ready(if self.lifespan.is_reused() {
-            Err(SendError {
-                error: io::Error::from(io::ErrorKind::ConnectionReset).into(),
-                unsent: Some(Box::new(request)),
-                nothing_written: true,
-            })
+            let reset = io::Error::from(io::ErrorKind::ConnectionReset);
+            Err(SendError::unsent(reset, Some(Box::new(request))))
         } else {
             Ok(Response::new(Full::new(Bytes::from_static(b"answer"))))
         })
