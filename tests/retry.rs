@@ -453,7 +453,7 @@ async fn every_reused_connection_that_is_reset_is_retried_once_on_a_new_one() {
 
 #[tokio::test]
 async fn at_the_limit_the_second_try_comes_first_and_takes_nothing_used() {
-    let server = resets_once().await;
+    let server = Server::start(resets_once).await;
     let counting = CountingConnector::new(Sockets);
     let layer = KeepAliveLayer::new().max_connections_per_host(1);
     let (agent, handle) = agent_over(layer, counting.clone());
@@ -479,17 +479,14 @@ async fn at_the_limit_the_second_try_comes_first_and_takes_nothing_used() {
 }
 
 /// A second try finds the limit kept by an idle connection that somebody else made in between, for `other`.
-async fn second_try_finds_the_limit_reached(
-    layer: KeepAliveLayer<Full<Bytes>>,
-    server: &Server,
-    other: &Server,
-) {
-    let counting = CountingConnector::new(Sockets);
-    let (agent, handle) = agent_over(layer, counting.clone());
+async fn second_try_finds_the_limit_reached(layer: KeepAliveLayer<Full<Bytes>>, other: &str) {
+    let server = Server::in_memory(resets_once);
+    let counting = CountingConnector::new(server.connector());
+    let (agent, handle) = agent_paused(layer, counting.clone());
     let warm = fetch(&agent, server.url("/warm")).await.unwrap();
     let tries = Arc::new(AtomicUsize::new(0));
     let meanwhile = {
-        let (agent, url, handle) = (agent.clone(), other.url("/other"), handle.clone());
+        let (agent, url, handle) = (agent.clone(), other.to_owned(), handle.clone());
         service_fn(move |request: Req| {
             let (agent, url, handle) = (agent.clone(), url.clone(), handle.clone());
             let again = tries.fetch_add(1, Ordering::SeqCst) > 0;
@@ -512,29 +509,24 @@ async fn second_try_finds_the_limit_reached(
     at_rest(&handle).await;
 }
 
-async fn resets_once() -> Server {
-    Server::start(|mut conn| async move {
-        while let Some(head) = conn.request().await {
-            if head.target == "/reset" && conn.index == 0 {
-                return conn.rst();
-            }
-            conn.respond(&head.target).await;
+async fn resets_once(mut conn: Conn) {
+    while let Some(head) = conn.request().await {
+        if head.target == "/reset" && conn.index == 0 {
+            return conn.rst();
         }
-    })
-    .await
+        conn.respond(&head.target).await;
+    }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn at_the_limit_an_idle_connection_makes_room_for_the_second_try() {
-    let server = resets_once().await;
+    let same = "http://in-memory.test/other";
     let layer = KeepAliveLayer::new().max_connections_per_host(1);
-    second_try_finds_the_limit_reached(layer, &server, &server).await;
+    second_try_finds_the_limit_reached(layer, same).await;
     // Of the same host, and of another one.
-    for of_other in [false, true] {
-        let (server, other) = (resets_once().await, resets_once().await);
-        let other = if of_other { &other } else { &server };
+    for other in [same, "http://other.test/other"] {
         let layer = KeepAliveLayer::new().max_connections(1);
-        second_try_finds_the_limit_reached(layer, &server, other).await;
+        second_try_finds_the_limit_reached(layer, other).await;
     }
 }
 

@@ -482,9 +482,9 @@ async fn node_80_a_dying_connection_is_not_handed_over() {
     at_rest(&handle).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn node_80_a_hand_over_counts_as_reused() {
-    let server = Server::start(|mut conn| async move {
+    let server = Server::in_memory(|mut conn| async move {
         conn.request().await;
         conn.respond("ok").await;
         if conn.index == 0 {
@@ -493,9 +493,9 @@ async fn node_80_a_hand_over_counts_as_reused() {
             return conn.fin().await;
         }
         conn.closed().await;
-    })
-    .await;
-    let (client, handle) = agent(KeepAliveLayer::new().max_connections_per_host(1));
+    });
+    let layer = KeepAliveLayer::new().max_connections_per_host(1);
+    let (client, handle) = agent_paused(layer, server.connector());
     let answers = join_all((0..3).map(|_| fetch(&client, server.url("/")))).await;
     assert!(!answers[0].as_ref().unwrap().info.is_reused());
     let error = answers[1].as_ref().expect_err("closed by the server");
