@@ -1,41 +1,47 @@
-//! A page that shows the pools of an agent as they breathe.
+//! A live page of an agent's pools: connections, time in queue, errors, timeouts, and why connections were closed.
 //!
-//! `cargo run --example dashboard`, then open the address that it prints. It starts three servers of different tempers
-//! and a service in axum that calls them over one agent, under a load that comes and goes. `--for 10s` ends it by itself.
+//! `cargo run --example dashboard`, then open the address that it prints. The example starts three servers, one fast, one
+//! slow and one that fails now and then, and calls them over one agent under a load that rises and falls. `--for 10s` ends
+//! it after that time.
 //!
-//! The page is one file, `dashboard.html`; what it shows comes from `AgentHandle::status` twice a second, as server-sent
-//! events. Take `App`, `router` and the page over into a service of your own: only the demonstration below them is not
-//! for that.
+//! The page is one file, `dashboard.html`. Twice a second the service sends it the agent's status, and what the agent's
+//! events said since the last time, as server-sent events. To have the page in a service of your own, take over `App`,
+//! `router` and the page; everything from `main` on is the demonstration.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::error::Error;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use axum::Router;
 use axum::body::Body;
 use axum::extract::{Query, State};
-use axum::http::{Request, StatusCode};
-use axum::response::sse::{Event, KeepAlive as Comments, Sse};
+use axum::http::{Request, Response, StatusCode};
+use axum::response::sse::{Event as Message, KeepAlive as Comments, Sse};
 use axum::response::{Html, IntoResponse, Json};
 use axum::routing::{get, post};
-use axum::{Router, serve};
+use axum::serve::{ListenerExt, serve};
 use clap::Parser;
-use futures_util::stream::{Stream, StreamExt, once, unfold};
+use futures_util::stream::{Stream, StreamExt, iter, once, unfold};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tower::ServiceBuilder;
+use tokio::time::MissedTickBehavior;
+use tower::util::BoxCloneService;
+use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_keep_alive::connect::TcpConnector;
-use tower_keep_alive::{AgentHandle, ConnectionStatus, KeepAlive, KeepAliveLayer};
+use tower_keep_alive::{
+    AgentHandle, CloseReason, ConnectionStatus, Event, EventKind, KeepAliveLayer,
+};
 
 /// How often the page is told.
 const BEAT: Duration = Duration::from_millis(500);
 
-/// How many beats a page that is opened is told of at once: a minute.
-const HISTORY: usize = 120;
+/// How many beats a page is told of when it is opened: those of one minute, the first and the last included.
+const HISTORY: usize = 121;
 
 #[derive(Parser)]
 struct Args {
@@ -57,8 +63,10 @@ struct App {
 }
 
 impl App {
-    /// Takes the agent's pulse in a task of its own, which ends with the last page and the service.
-    fn watching(agent: AgentHandle) -> Self {
+    /// Reads the agent's status twice a second in a task of its own, which ends with the last page and the service.
+    ///
+    /// `limit`: the most connections of one pool, which the page draws as a line.
+    fn watching(agent: AgentHandle, limit: Option<usize>) -> Self {
         let history = Arc::new(Mutex::new(VecDeque::new()));
         let (say, beat) = watch::channel(Value::Null);
         let app = Self {
@@ -66,14 +74,17 @@ impl App {
             history: history.clone(),
             beat,
         };
+        let recent = Recent::default();
+        let heard = recent.clone();
+        agent.on_event(move |_, event| heard.count(event));
         tokio::spawn(async move {
             let mut ticks = tokio::time::interval(BEAT);
+            // A beat that comes late is followed by no other at once: a minute has no more than `HISTORY`.
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             while !say.is_closed() {
                 ticks.tick().await;
-                let at = SystemTime::now().duration_since(UNIX_EPOCH);
-                let at = at.unwrap_or_default().as_millis() as u64;
-                let beat = json!({ "at": at, "status": agent.status() });
-                let mut history = history.lock().unwrap_or_else(PoisonError::into_inner);
+                let beat = beat_of(&agent, limit, &recent);
+                let mut history = lock(&history);
                 history.push_back(beat.clone());
                 if history.len() > HISTORY {
                     history.pop_front();
@@ -83,6 +94,92 @@ impl App {
         });
         app
     }
+}
+
+/// What the page is told: the status as it is now, and what happened in each pool since the last beat.
+fn beat_of(agent: &AgentHandle, limit: Option<usize>, recent: &Recent) -> Value {
+    let at = SystemTime::now().duration_since(UNIX_EPOCH);
+    let status = agent.status();
+    let reasons = status.closes.keys().map(|&reason| {
+        let about = json!({ "words": reason.to_string(), "kind": Kind::of(reason) });
+        (json!(reason).as_str().unwrap_or_default().to_owned(), about)
+    });
+    json!({
+        "at": at.unwrap_or_default().as_millis() as u64,
+        "limit": limit,
+        "reasons": reasons.collect::<BTreeMap<_, _>>(),
+        "pools": recent.take(),
+        "status": status,
+    })
+}
+
+/// Whether a connection that was closed is a sign of trouble.
+#[derive(PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+enum Kind {
+    Error,
+    /// The other side took too long. A connection that was idle for too long or too old is no sign of that.
+    Timeout,
+    Ordinary,
+}
+
+impl Kind {
+    fn of(reason: CloseReason) -> Self {
+        match reason {
+            CloseReason::Error | CloseReason::Connect => Self::Error,
+            CloseReason::Silence | CloseReason::ConnectTimeout => Self::Timeout,
+            _ => Self::Ordinary,
+        }
+    }
+}
+
+/// What the agent's events said since the last beat, by the name that the pool has in the status.
+#[derive(Clone, Default)]
+struct Recent(Arc<Mutex<BTreeMap<String, Counts>>>);
+
+#[derive(Default, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Counts {
+    errors: u64,
+    timeouts: u64,
+    /// Requests that waited in the queue and were handed a connection.
+    queued: u64,
+    /// How long they waited, together and at the most, in milliseconds.
+    queue_time: f64,
+    longest_queue_time: f64,
+}
+
+impl Recent {
+    /// Called by the agent, so quick: it writes only where a request had waited or a connection failed.
+    fn count(&self, event: &Event<'_>) {
+        match event.kind {
+            EventKind::HandedOver { waited, .. } => {
+                let millis = waited.as_secs_f64() * 1000.0;
+                let mut pools = lock(&self.0);
+                let counts = pools.entry(event.key.to_string()).or_default();
+                counts.queued += 1;
+                counts.queue_time += millis;
+                counts.longest_queue_time = counts.longest_queue_time.max(millis);
+            }
+            EventKind::Closed { reason, .. } if Kind::of(reason) != Kind::Ordinary => {
+                let mut pools = lock(&self.0);
+                let counts = pools.entry(event.key.to_string()).or_default();
+                match Kind::of(reason) {
+                    Kind::Error => counts.errors += 1,
+                    _ => counts.timeouts += 1,
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn take(&self) -> BTreeMap<String, Counts> {
+        std::mem::take(&mut lock(&self.0))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn router(app: App) -> Router {
@@ -102,10 +199,10 @@ fn router(app: App) -> Router {
 }
 
 /// The last minute in one event, and then one event a beat.
-async fn events(State(app): State<App>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let event = |name, data: &Value| Event::default().event(name).data(data.to_string());
+async fn events(State(app): State<App>) -> Sse<impl Stream<Item = Result<Message, Infallible>>> {
+    let event = |name, data: &Value| Message::default().event(name).data(data.to_string());
     let past = {
-        let history = app.history.lock().unwrap_or_else(PoisonError::into_inner);
+        let history = lock(&app.history);
         json!(history.iter().collect::<Vec<_>>())
     };
     let past = event("history", &past);
@@ -137,23 +234,42 @@ async fn connections(State(app): State<App>, Query(pool): Query<Pool>) -> impl I
     Json(list.iter().map(line).collect::<Vec<_>>())
 }
 
+/// The most connections to one server.
+const LIMIT: usize = 8;
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     let layer = KeepAliveLayer::new()
-        .max_connections_per_host(8)
+        .max_connections_per_host(LIMIT)
         .idle_timeout(Duration::from_secs(2))
+        .active_timeout(Duration::from_secs(1))
         .ttl(Duration::from_secs(20))
         .ttl_jitter(0.5);
     let agent = layer.handle();
+    let app = App::watching(agent.clone(), Some(LIMIT));
+    // The servers have names, for the page. All of them are here.
+    let here =
+        |_| async { Ok::<_, Infallible>([SocketAddr::from((Ipv4Addr::LOCALHOST, 0))].into_iter()) };
     let client = ServiceBuilder::new()
+        .layer(BoxCloneService::layer())
         .layer(layer)
-        .service(TcpConnector::new());
-    for temper in [Temper::Quick, Temper::Slow, Temper::Moody] {
+        .service(TcpConnector::with_resolver(service_fn(here)));
+    for (name, temper) in [
+        ("fast", Temper::Fast),
+        ("slow", Temper::Slow),
+        ("flaky", Temper::Flaky),
+    ] {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let url = format!("http://{}/", listener.local_addr()?);
+        let url = format!("http://{name}.test:{}/", listener.local_addr()?.port());
+        // What is broken off ends in a reset.
+        let listener = listener.tap_io(move |socket| {
+            if temper == Temper::Flaky {
+                socket.set_zero_linger().ok();
+            }
+        });
         tokio::spawn(async move { serve(listener, upstream(temper)).await });
-        for caller in 0..12 {
+        for caller in 0..CALLERS {
             tokio::spawn(call(client.clone(), url.clone(), caller));
         }
     }
@@ -166,7 +282,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             None => drop(tokio::signal::ctrl_c().await),
         }
     };
-    let page = serve(listener, router(App::watching(agent.clone())));
+    let page = serve(listener, router(app));
     tokio::select! {
         served = async { page.await } => served?,
         () = end => {}
@@ -176,39 +292,54 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-// What follows is the demonstration: servers, and callers who come and go.
+/// To each server.
+const CALLERS: u32 = 12;
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Temper {
-    Quick,
+    Fast,
     Slow,
-    /// Closes a connection every few responses.
-    Moody,
+    /// Closes a connection every few responses, breaks off some of them, and does not answer at all to a few requests.
+    Flaky,
 }
 
 fn upstream(temper: Temper) -> Router {
     let answer = move || async move {
-        let (time, close) = match temper {
-            Temper::Quick => (5, false),
-            Temper::Slow => (150, false),
-            Temper::Moody => (20, fastrand::u8(..) < 40),
+        let time = match temper {
+            Temper::Fast => 5,
+            Temper::Slow => 150,
+            Temper::Flaky => 20,
         };
         tokio::time::sleep(Duration::from_millis(fastrand::u64(time..3 * time))).await;
-        let connection = if close { "close" } else { "keep-alive" };
-        (StatusCode::OK, [("connection", connection)], "hello\n")
+        let (mut connection, mut body) = ("keep-alive", Body::from("hello\n"));
+        if temper == Temper::Flaky {
+            match fastrand::u32(..200) {
+                0 => tokio::time::sleep(Duration::from_secs(60)).await,
+                1 => {
+                    let parts = [Ok("hel"), Err("nothing follows")];
+                    body = Body::from_stream(iter(parts));
+                }
+                2..32 => connection = "close",
+                _ => {}
+            }
+        }
+        (StatusCode::OK, [("connection", connection)], body)
     };
     Router::new().fallback(answer)
 }
 
+type Client =
+    BoxCloneService<Request<Body>, Response<tower_keep_alive::Body>, tower_keep_alive::Error>;
+
 /// One of many callers: more of them are awake at one time than at another.
-async fn call(client: KeepAlive<TcpConnector, Body>, url: String, caller: u32) {
+async fn call(client: Client, url: String, caller: u32) {
     let start = tokio::time::Instant::now();
     loop {
         let wave = (start.elapsed().as_secs_f64() / 5.0).sin() * 6.0 + 6.0;
         if f64::from(caller) <= wave {
             let request = Request::get(&url).body(Body::empty());
             let request = request.expect("an address makes a request");
-            match client.request(request).await {
+            match client.clone().oneshot(request).await {
                 Ok(response) => drop(response.into_body().collect().await),
                 Err(error) if error.is_shut_down() => return,
                 Err(_) => {}

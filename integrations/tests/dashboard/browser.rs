@@ -122,6 +122,12 @@ impl Browser {
         self.client.screenshot().await.expect("a picture")
     }
 
+    /// Moves the pointer there.
+    pub(crate) async fn point(&self, [x, y]: [f64; 2]) {
+        let moved = json!({ "type": "mouseMoved", "x": x, "y": y });
+        self.devtools("Input.dispatchMouseEvent", moved).await;
+    }
+
     /// Makes the page so large, as if that were the device's.
     pub(crate) async fn resize(&self, (width, height): (u32, u32)) {
         let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 800 });

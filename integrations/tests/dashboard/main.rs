@@ -5,6 +5,7 @@
 
 mod browser;
 mod page;
+mod told;
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::time::Duration;
@@ -13,24 +14,35 @@ use browser::Browser;
 use futures_util::FutureExt;
 use page::{Dashboard, eventually};
 use serde_json::{Value, json};
+use told::Told;
 
-const DESK: (u32, u32) = (1200, 620);
+const DESK: (u32, u32) = (1280, 920);
 const PHONE: (u32, u32) = (390, 844);
 
 /// What the page shows, read in one step.
 const SHOWN: &str = r##"
-    const number = id => Number(document.getElementById(id).textContent);
+    const text = id => document.getElementById(id).textContent;
     const pools = {};
     for (const pool of document.querySelectorAll(".pool")) {
-        const of = name => parseInt(pool.querySelector(`[data-is=${name}]`).textContent);
-        pools[pool.dataset.key] = { active: of("active"), idle: of("idle"), pending: of("pending") };
+        const one = pools[pool.dataset.key] = { at: Number(pool.dataset.at), name: pool.querySelector(".name").textContent };
+        for (const it of pool.querySelectorAll(".numbers [data-is]")) one[it.dataset.is] = it.textContent;
+        one.limit = pool.querySelector("[data-is=limit]")?.textContent ?? null;
+        one.times = [...pool.querySelectorAll("[data-is=time]")].map(it => it.textContent).join(", ");
     }
     const closes = {};
-    for (const row of document.querySelectorAll("#causes tr[data-cause]"))
-        closes[row.dataset.reason] = Number(row.lastChild.textContent);
+    for (const row of document.querySelectorAll("#causes tr[data-reason]"))
+        closes[row.dataset.reason] = {
+            words: row.firstChild.textContent, count: row.lastChild.textContent, kind: row.querySelector(".bar div").className,
+        };
     const all = {};
-    for (const id of ["open", "pending", "requests", "created", "closed"]) all[id] = number(id);
-    return { all, pools, closes, live: document.getElementById("live").textContent };
+    for (const id of ["open", "active", "idle", "queued", "queue-time", "longest-queue-time", "rate", "reuse", "errors",
+        "all-errors", "timeouts", "all-timeouts", "requests", "created", "closed"]) all[id] = text(id);
+    const close = document.getElementById("close-idle");
+    return {
+        at: Number(document.querySelector("main").dataset.at), all, pools, closes, live: text("live"),
+        closeIdle: { text: close.textContent, disabled: close.disabled },
+        chosen: [...document.querySelectorAll(".pool[aria-pressed=true]")].map(it => it.dataset.key),
+    };
 "##;
 
 /// The texts that can hardly be read: their contrast, where it is below that of WCAG AA. And how many were looked at.
@@ -78,13 +90,18 @@ async fn the_page_shows_what_the_agent_says() {
 
 async fn clicked_through(browser: &Browser, dashboard: &Dashboard) {
     browser.resize(DESK).await;
+    dashboard.has_beats(10).await;
     browser.goto(dashboard.url()).await;
-    numbers_are_the_status(browser, dashboard).await;
+    the_busiest_pool_is_chosen(browser, dashboard).await;
+    numbers_are_what_was_told(browser, dashboard).await;
     pause_freezes_and_goes_on(browser, dashboard).await;
     a_pool_lists_its_connections(browser, dashboard).await;
-    close_idle_closes(browser, dashboard).await;
+    a_pointer_shows_its_moment(browser, dashboard).await;
+    a_minute_is_a_minute(browser, dashboard.url()).await;
+    names_are_text_and_the_busiest_are_drawn(browser).await;
+    close_idle_says_what_it_closes(browser, dashboard).await;
     if let Some(file) = std::env::var_os("DASHBOARD_SCREENSHOT") {
-        dashboard.has_beats(120).await;
+        dashboard.has_beats(130).await;
         std::fs::write(file, browser.screenshot().await).expect("the picture is written");
     }
     light_and_dark_can_be_read(browser).await;
@@ -93,11 +110,28 @@ async fn clicked_through(browser: &Browser, dashboard: &Dashboard) {
     assert!(complaints.is_empty(), "{complaints:#?}");
 }
 
-/// Every number, several times: each is of the one beat that was shown.
-async fn numbers_are_the_status(browser: &Browser, dashboard: &Dashboard) {
-    eventually("there are pools, and closes", async || {
+async fn the_busiest_pool_is_chosen(browser: &Browser, dashboard: &Dashboard) {
+    eventually("a pool is chosen", async || {
+        browser.run(SHOWN).await["chosen"] != json!([])
+    })
+    .await;
+    let shown = browser.run(SHOWN).await;
+    let chosen = shown["chosen"].as_array().expect("pools");
+    assert_eq!(chosen.len(), 1, "{chosen:?}");
+    // It was chosen at this beat, or at one of those before it: the page had been open for no longer.
+    let at = shown["at"].as_u64().expect("a time");
+    let busiest = dashboard.told_before(at).await.busiest_at_the_end(6);
+    assert!(busiest.contains(&chosen[0]), "{chosen:?}: {busiest:?}");
+}
+
+/// Every number, several times: each is of the one beat that was shown, or of the minute before it.
+async fn numbers_are_what_was_told(browser: &Browser, dashboard: &Dashboard) {
+    eventually("there is something of everything", async || {
         let shown = browser.run(SHOWN).await;
-        shown["pools"].as_object().is_some_and(|it| it.len() == 3) && shown["closes"] != json!({})
+        let has = |id: &str| !["0", "–"].contains(&shown["all"][id].as_str().expect(id));
+        ["queue-time", "errors", "timeouts", "closed"]
+            .into_iter()
+            .all(has)
     })
     .await;
     let mut seen = Vec::new();
@@ -107,43 +141,23 @@ async fn numbers_are_the_status(browser: &Browser, dashboard: &Dashboard) {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         }
-        let status = dashboard.status_with(&shown["all"]["requests"]).await;
-        agrees(&shown, &status);
+        agrees(&shown, dashboard).await;
         seen.push(shown);
     }
-    assert!(seen[0]["all"]["requests"].as_u64() < seen[3]["all"]["requests"].as_u64());
+    assert!(seen[0]["at"].as_u64() < seen[3]["at"].as_u64());
 }
 
-fn agrees(shown: &Value, status: &Value) {
-    let sum = |name: &str| {
-        let map = status[name].as_object().expect("a map");
-        map.values()
-            .map(|it| it.as_u64().expect("a count"))
-            .sum::<u64>()
-    };
-    let all = json!({
-        "open": sum("freeSockets") + sum("sockets"),
-        "pending": sum("requests"),
-        "requests": status["requestCount"],
-        "created": status["createSocketCount"],
-        "closed": status["closeSocketCount"],
-    });
-    assert_eq!(shown["all"], all, "{status:#}");
-    assert_eq!(shown["closes"], status["closes"]);
-    let pools = shown["pools"].as_object().expect("pools");
-    let of = |map: &str, key: &str| status[map].get(key).cloned().unwrap_or(json!(0));
+async fn agrees(shown: &Value, dashboard: &Dashboard) {
+    let at = shown["at"].as_u64().expect("a time");
+    let told = dashboard.told_before(at).await;
+    let of = |name: &str| &shown[name];
+    assert_eq!(*of("all"), told.all());
+    assert_eq!(*of("closes"), told.closes());
+    assert_eq!(*of("closeIdle"), told.close_idle());
+    let pools = of("pools").as_object().expect("pools");
+    assert_eq!(pools.keys().cloned().collect::<Vec<_>>(), told.pools());
     for (key, pool) in pools {
-        let said = json!({
-            "active": of("sockets", key),
-            "idle": of("freeSockets", key),
-            "pending": of("requests", key),
-        });
-        assert_eq!(*pool, said, "{key}: {status:#}");
-    }
-    for map in ["sockets", "freeSockets", "requests"] {
-        for key in status[map].as_object().expect("a map").keys() {
-            assert!(pools.contains_key(key), "{key} is not shown");
-        }
+        assert_eq!(*pool, told.pool(key), "{key}");
     }
 }
 
@@ -153,17 +167,13 @@ async fn pause_freezes_and_goes_on(browser: &Browser, dashboard: &Dashboard) {
     assert_eq!(shown["live"], "paused");
     assert_eq!(browser.text("#pause").await, "Go on");
     dashboard.has_beats(dashboard.beats() + 3).await;
-    assert_eq!(browser.run(SHOWN).await, shown, "it stands still");
-    agrees(
-        &shown,
-        &dashboard.status_with(&shown["all"]["requests"]).await,
-    );
+    assert_eq!(browser.run(SHOWN).await, shown, "the page stands still");
+    agrees(&shown, dashboard).await;
 
     browser.click("#pause").await;
-    let requests = shown["all"]["requests"].as_u64();
-    eventually("it goes on", async || {
+    eventually("the page goes on", async || {
         let now = browser.run(SHOWN).await;
-        now["live"] == "live" && now["all"]["requests"].as_u64() > requests
+        now["live"] == "live" && now["at"].as_u64() > shown["at"].as_u64()
     })
     .await;
     assert_eq!(browser.text("#pause").await, "Pause");
@@ -175,18 +185,28 @@ async fn a_pool_lists_its_connections(browser: &Browser, dashboard: &Dashboard) 
         return {
             title: document.querySelector("#connections h2").textContent,
             rows: rows.map(row => [...row.children].map(it => it.textContent)),
-            chosen: [...document.querySelectorAll(".pool[aria-expanded=true]")].map(it => it.dataset.key),
+            chosen: [...document.querySelectorAll(".pool[aria-pressed=true]")].map(it => it.dataset.key),
         };
     "##;
+    let chosen = browser.run(LISTED).await["chosen"][0].clone();
+    let chosen = chosen.as_str().expect("a pool");
+    let card = |key: &str| format!(".pool[data-key='{key}']");
+    browser.click(&card(chosen)).await;
+    eventually("the list closes", async || {
+        let listed = browser.run(LISTED).await;
+        listed["title"] == "Connections" && listed["chosen"] == json!([])
+    })
+    .await;
+
     let keys =
         browser.run("return [...document.querySelectorAll('.pool')].map(it => it.dataset.key)");
-    let key = keys.await[0].as_str().expect("a pool").to_owned();
-    let pool = format!(".pool[data-key='{key}']");
-    browser.click(&pool).await;
+    let keys = keys.await;
+    let key = keys[0].as_str().expect("a pool");
+    browser.click(&card(key)).await;
     eventually("its connections are the agent's", async || {
         let listed = browser.run(LISTED).await;
         let rows = listed["rows"].as_array().expect("rows");
-        let said = dashboard.connections(&key).await;
+        let said = dashboard.connections(key).await;
         let ids: Vec<_> = said.iter().map(|it| format!("#{}", it["id"])).collect();
         for row in rows {
             assert!(
@@ -199,38 +219,124 @@ async fn a_pool_lists_its_connections(browser: &Browser, dashboard: &Dashboard) 
             );
         }
         // Between the list and the question some may have come or gone; a list that is the same is the agent's.
-        listed["title"] == json!(format!("Connections of {key}"))
+        listed["title"] == json!(format!("Connections of {}", told::short(key)))
             && listed["chosen"] == json!([key])
             && !rows.is_empty()
             && rows.len() == ids.len()
             && rows.iter().zip(&ids).all(|(row, id)| row[0] == json!(id))
     })
     .await;
-    browser.click(&pool).await;
-    eventually("the list closes", async || {
-        let listed = browser.run(LISTED).await;
-        listed["title"] == "Connections" && listed["chosen"] == json!([])
-    })
-    .await;
-    // It stays open for the picture.
-    browser.click(&pool).await;
 }
 
-async fn close_idle_closes(browser: &Browser, dashboard: &Dashboard) {
+/// Over one chart, the numbers of all pools are those of the moment under the pointer.
+async fn a_pointer_shows_its_moment(browser: &Browser, dashboard: &Dashboard) {
+    const WHERE: &str = r##"
+        const chart = document.querySelectorAll(".pool svg")[1];
+        const ends = [...chart.querySelectorAll("path")].map(it => it.getBoundingClientRect());
+        const box = chart.getBoundingClientRect();
+        return [ends[0].right - (ends[0].right - box.left) * 0.1, box.top + box.height / 2];
+    "##;
+    browser.click("#pause").await;
+    let place = browser.run(WHERE).await;
+    let place = [0, 1].map(|it| place[it].as_f64().expect("a place"));
+    browser.point(place).await;
+    let shown = browser.run(SHOWN).await;
+    let at = shown["pools"].as_object().expect("pools").values();
+    let mut at = at.map(|pool| pool["at"].as_u64().expect("a time"));
+    let moment = at.next().expect("pools");
+    assert!(at.all(|it| it == moment), "one moment in all pools");
+    let ago = shown["at"].as_u64().expect("a time") - moment;
+    // A tenth of the chart, with its margin.
+    assert!(
+        (5_000..=7_500).contains(&ago),
+        "{ago} ms before the last beat"
+    );
+    let told = dashboard.told_before(moment).await;
+    for (key, pool) in shown["pools"].as_object().expect("pools") {
+        assert_eq!(*pool, told.pool_at_the_end(key), "{key}");
+    }
+
+    browser.point([1.0, 1.0]).await;
+    let shown = browser.run(SHOWN).await;
+    agrees(&shown, dashboard).await;
+    browser.click("#pause").await;
+}
+
+/// Of what is older, nothing is shown; nor is a limit where there is none.
+async fn a_minute_is_a_minute(browser: &Browser, url: &str) {
+    browser.click("#pause").await;
+    let last = browser.run("return beats[beats.length - 1]").await;
+    let at = last["at"].as_u64().expect("a time");
+    // A hundred seconds in which something happened at every beat.
+    let beats = (0..200).map(|place| {
+        let mut beat = last.clone();
+        beat["at"] = json!(at - (199 - place) * 500);
+        beat["limit"] = Value::Null;
+        for (counter, step) in [("requestCount", 70), ("reusedSocketCount", 9), ("createSocketCount", 1)] {
+            beat["status"][counter] = json!(1_000_000 + place * step);
+        }
+        beat["pools"] = json!({ "host.test:80:": {
+            "errors": 1, "timeouts": 2, "queued": 4, "queueTime": 50.0 * place as f64, "longestQueueTime": 50_000.0 - 50.0 * place as f64,
+        } });
+        beat
+    });
+    let beats = json!(beats.collect::<Vec<_>>());
+    browser
+        .run(&format!("beats = {beats}; heard(); show();"))
+        .await;
+    let shown = browser.run(SHOWN).await;
+    let told =
+        Told::of_minute(beats.as_array().expect("a list"), at).expect("the last beat is there");
+    assert_eq!(shown["all"], told.all());
+    assert_eq!(shown["all"]["errors"], "120");
+    assert_eq!(shown["all"]["rate"], "140");
+    for (key, pool) in shown["pools"].as_object().expect("pools") {
+        assert_eq!(*pool, told.pool(key), "{key}");
+        assert_eq!(pool["limit"], Value::Null);
+    }
+    // With what it was told itself.
+    browser.goto(url).await;
+    eventually("the page is live again", async || {
+        browser.run(SHOWN).await["chosen"] != json!([])
+    })
+    .await;
+}
+
+/// Names of pools may be strangers'.
+async fn names_are_text_and_the_busiest_are_drawn(browser: &Browser) {
+    const MANY: &str = r##"
+        const before = beats, sockets = { "<img src=x>": 99 };
+        for (let pool = 0; pool < 30; pool++) sockets[`host${pool}.test:80:`] = pool;
+        beats = beats.map(beat => ({ ...beat, status: { ...beat.status, sockets, freeSockets: {}, requests: {} } }));
+        show();
+        const cards = [...document.querySelectorAll(".pool")].map(it => it.querySelector(".name").textContent);
+        const seen = { cards: cards.sort(), images: document.images.length, more: document.getElementById("more").textContent };
+        beats = before;
+        show();
+        return { ...seen, hidden: document.getElementById("more").hidden };
+    "##;
+    let seen = browser.run(MANY).await;
+    let mut cards: Vec<_> = (7..30).map(|it| format!("host{it}.test:80")).collect();
+    cards.push("<img src=x>".to_owned());
+    cards.sort();
+    assert_eq!(seen["cards"], json!(cards));
+    assert_eq!(seen["images"], 0);
+    let more = seen["more"].as_str().expect("a text");
+    assert!(more.starts_with("The 24 busiest of 3"), "{more}");
+    assert_eq!(seen["hidden"], true, "the pools of the example are few");
+}
+
+async fn close_idle_says_what_it_closes(browser: &Browser, dashboard: &Dashboard) {
     let before = browser.run(SHOWN).await;
     assert_eq!(before["closes"]["shutdown"], Value::Null);
     // There may be nothing idle in this very moment.
     eventually("what was idle is closed", async || {
         browser.click("#close-idle").await;
         let shown = browser.run(SHOWN).await;
-        shown["closes"]["shutdown"].as_u64() > Some(0)
+        shown["closes"]["shutdown"] != Value::Null
     })
     .await;
-    let shown = browser.run(SHOWN).await;
-    agrees(
-        &shown,
-        &dashboard.status_with(&shown["all"]["requests"]).await,
-    );
+    agrees(&browser.run(SHOWN).await, dashboard).await;
 }
 
 async fn light_and_dark_can_be_read(browser: &Browser) {

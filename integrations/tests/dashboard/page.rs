@@ -15,6 +15,8 @@ use tower::Layer;
 use tower_keep_alive::connect::TcpConnector;
 use tower_keep_alive::{KeepAlive, KeepAliveLayer};
 
+use crate::told::Told;
+
 /// Waits until `condition` holds; panics with `what` if it does not within 20 s.
 pub(crate) async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
     let begun = Instant::now();
@@ -125,14 +127,11 @@ impl Dashboard {
         }
     }
 
-    /// The status that it told when so many requests were done.
-    pub(crate) async fn status_with(&self, requests: &Value) -> Value {
+    /// What it had told a page when it told the beat of this time: that one, and those of the minute before it.
+    pub(crate) async fn told_before(&self, at: u64) -> Told {
         let find = || {
             let beats = self.beats.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut statuses = beats.iter().map(|beat| &beat["status"]);
-            statuses
-                .rfind(|it| it["requestCount"] == *requests)
-                .cloned()
+            Told::of_minute(&beats, at)
         };
         eventually("the page shows a beat", async || find().is_some()).await;
         find().expect("found above")
