@@ -5,15 +5,16 @@ mod support;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
+use http::{Request, Uri};
 use http_body_util::channel::Sender;
 use http_body_util::{BodyExt, Channel, Full};
 use support::agent::{agent_over, at_rest, fetch, get, send};
-use support::{Conn, Gate, Server, eventually};
+use support::{Conn, CountingConnector, Gate, Server, eventually};
 use tokio::time::Instant;
 use tower::{Layer, ServiceExt};
 use tower_keep_alive::{
-    AgentHandle, Body, CloseReason, Error, InactivityTimeout, KeepAliveLayer, TimeoutKind,
+    AgentHandle, Body, CloseReason, Destination, Error, InactivityTimeout, KeepAliveLayer,
+    TimeoutKind,
 };
 
 const T: Duration = Duration::from_millis(100);
@@ -349,6 +350,50 @@ async fn silence_counts_anew_when_an_upload_has_gone_on() {
         assert!((T * 4..T * 4 + T / 4).contains(&took), "{took:?}");
         at_rest(&handle).await;
     }
+}
+
+/// It was made in advance, or for a caller that was served by another connection first.
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_nobody_has_used_yet_is_not_silent() {
+    let limit = T * 10;
+    let (answers, connects) = (Gate::new(), Gate::new());
+    let server = Server::in_memory({
+        let answers = answers.clone();
+        move |mut conn| {
+            let answers = answers.clone();
+            async move {
+                while conn.request().await.is_some() {
+                    answers.pass().await;
+                    conn.respond("here").await;
+                }
+            }
+        }
+    });
+    let connector = CountingConnector::new(server.connector()).gate(&connects);
+    let layer = layer().active_timeout(limit).idle_timeout(limit * 10);
+    let (client, handle) = agent_over(layer, connector);
+    let is_idle = |count| handle.status().idle.values().sum::<usize>() == count;
+    connects.open(1);
+    let ((), (), ()) = tokio::join!(
+        async { drop(fetch(&client, server.url("/first")).await.unwrap()) },
+        async {
+            eventually("the first is sent", || server.requests() == 1).await;
+            fetch(&client, server.url("/second")).await.unwrap();
+        },
+        async {
+            eventually("the second connects", || connects.waiting() == 1).await;
+            answers.open_for_all();
+        },
+    );
+    connects.open_for_all();
+    eventually("its connection is the pool's", || is_idle(2)).await;
+    let target = Destination::try_from(server.url("/").parse::<Uri>().unwrap()).unwrap();
+    assert_eq!(handle.prewarm(target, 3).await.unwrap(), 1);
+
+    tokio::time::sleep(limit * 5).await;
+    assert!(is_idle(3), "{}", handle.status());
+    assert_eq!((handle.status().timeouts, handle.status().errors), (0, 0));
+    at_rest(&handle).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -162,6 +162,8 @@ impl<C: Poolable> KeyPool<C> {
     pub(crate) fn deliver(self: &Arc<Self>, waiter_id: WaiterId, mut pooled: Box<PooledConn<C>>) {
         let now = self.pool.config.clock.now();
         drop(pooled.take_key_pool());
+        // Not in use before a caller takes it: whoever finds it idle may come after any time, and nothing is silent until then.
+        pooled.connection().lifespan().shared().activity().end_use();
         let sweep_at = self.with(|state, cx| {
             let mode = self.pool.mode();
             state.deliver(waiter_id, pooled, mode, now, cx)
