@@ -127,7 +127,10 @@ impl Kind {
     fn of(reason: CloseReason) -> Self {
         match reason {
             CloseReason::Error | CloseReason::Connect => Self::Error,
-            CloseReason::Silence | CloseReason::ConnectTimeout => Self::Timeout,
+            CloseReason::ConnectTimeout
+            | CloseReason::Silence
+            | CloseReason::RequestTimeout
+            | CloseReason::ResponseTimeout => Self::Timeout,
             _ => Self::Ordinary,
         }
     }
