@@ -123,7 +123,7 @@ impl fmt::Display for CloseReason {
             Self::ConnectTimeout => "connect timed out",
             Self::Cancelled => "connect given up",
             Self::Shutdown => "closed by the application",
-            Self::Detached => "left the pool",
+            Self::Detached => "detached",
             Self::Dropped => "dropped by its holder",
             Self::Poisoned => "poisoned by a caller",
             Self::RequestTimeout => "its request took too long",
