@@ -236,9 +236,9 @@ where
                 if let Some(limit) = target.connect_timeout() {
                     waiter.set_connect_timeout(limit);
                 }
+                let limit = waiter.config().checkout_timeout;
                 waiting.waiter = Some(waiter);
                 waiting.target = Some(target);
-                let limit = self.parts.pool.config().checkout_timeout;
                 if limit != Duration::MAX && waiting.queue_timeout.is_none() {
                     let spent = now.mono.saturating_duration_since(waiting.since.mono);
                     let sleep = tokio::time::sleep(limit.saturating_sub(spent));
@@ -253,7 +253,7 @@ where
     }
 
     fn connect(&self, permit: ConnPermit<C>, waiter: &Waiter<C>, target: T) -> Connect<C> {
-        let config = self.parts.pool.config();
+        let config = waiter.config();
         let limit = target.connect_timeout().unwrap_or(config.connect_timeout);
         Connect::begin(
             permit,

@@ -126,6 +126,31 @@ impl Lifespan {
         self.shared.activity().tighten(max);
     }
 
+    /// In the place of what was said before.
+    pub(crate) fn set_age_limit(&mut self, max: Duration) {
+        self.max_age = max.into();
+    }
+
+    /// In the place of what was said before.
+    pub(crate) fn set_idle_limit(&mut self, max: Duration) {
+        self.max_idle = max.into();
+    }
+
+    /// In the place of what was said before.
+    pub(crate) fn set_uses_limit(&mut self, max: u64) {
+        self.max_uses = max;
+    }
+
+    /// With up to this part taken off, another for each connection.
+    pub(crate) fn with_jitter(&self, max: Duration, part: f64) -> Duration {
+        if max == Duration::MAX {
+            return max;
+        }
+        let part = 1.0 - part * self.jitter_sample();
+        // As a float the longest durations round up to more than a duration can be.
+        Duration::try_from_secs_f64(max.as_secs_f64() * part).map_or(max, |less| less.min(max))
+    }
+
     /// Ties `guard` to the connection: it is dropped when the transport is gone.
     pub fn attach(&mut self, guard: impl Any + Send + Sync) {
         self.shared.attach(Box::new(guard));

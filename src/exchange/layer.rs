@@ -2,8 +2,10 @@ use std::time::Duration;
 
 use tower_layer::Layer;
 
+use crate::agent::HostOverrides;
 use crate::clock::Millis;
 use crate::exchange::Exchange;
+use crate::exchange::service::Defaults;
 use crate::target::route::Route;
 
 /// Makes [`Exchange`] services.
@@ -14,7 +16,7 @@ use crate::target::route::Route;
 #[derive(Clone, Debug)]
 pub struct ExchangeLayer {
     settings: Settings,
-    route: Option<Route>,
+    defaults: Defaults,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -96,7 +98,7 @@ impl ExchangeLayer {
                 request_timeout: Millis::NONE,
                 response_timeout: Millis::NONE,
             },
-            route: None,
+            defaults: Defaults::NONE,
         }
     }
 
@@ -159,7 +161,7 @@ impl ExchangeLayer {
     /// ```
     #[must_use]
     pub fn route(mut self, route: Route) -> Self {
-        self.route = Some(route);
+        self.defaults.set_route(route);
         self
     }
 
@@ -247,6 +249,14 @@ impl ExchangeLayer {
         self
     }
 
+    /// With the limits that some hosts have for their exchanges.
+    pub(crate) fn hosts(mut self, hosts: &HostOverrides) -> Self {
+        if hosts.limit_exchanges() {
+            self.defaults.set_hosts(hosts.clone());
+        }
+        self
+    }
+
     #[cfg(test)]
     pub(super) const fn settings(&self) -> Settings {
         self.settings
@@ -263,6 +273,6 @@ impl<M> Layer<M> for ExchangeLayer {
     type Service = Exchange<M>;
 
     fn layer(&self, inner: M) -> Exchange<M> {
-        Exchange::new(inner, self.settings, self.route.clone())
+        Exchange::new(inner, self.settings, self.defaults.clone())
     }
 }
