@@ -38,8 +38,8 @@
 //!
 //! # The stack
 //!
-//! [`KeepAliveLayer`] is these layers with their defaults. Each can be used by itself, left out, and made optional, and
-//! layers of your own can stand between them:
+//! [`KeepAliveLayer`] is these layers with their defaults. A layer that sets a limit can be left out, doubled and made
+//! optional, and stands below or above Checkout; layers of your own can stand between any two:
 //!
 //! | from the top | a service of | says or does |
 //! |---|---|---|
@@ -185,7 +185,7 @@ pub use clock::{Clock, Moment};
 pub use connection::close_reason::CloseReason;
 pub use connection::info::ConnectionInfo;
 pub use connection::lifespan::{Deadline, Lifespan};
-pub use connection::poolable::{ErasedLease, Liveness, Poolable};
+pub use connection::poolable::{Liveness, Poolable};
 pub use connection::shared::{CloseHook, TransportGuard};
 #[cfg(feature = "tls")]
 pub use connection::tls_info::TlsInfo;
@@ -198,7 +198,7 @@ pub use expiry::{
 };
 pub use http1::{Handshake, HandshakeFuture, HandshakeLayer, Http1Connection, Http1Future};
 pub use keep_alive::{KeepAlive, KeepAliveFuture, KeepAliveLayer, RequestBody};
-pub use pool::{Pool, PoolConfig, Scheduling};
+pub use pool::{CheckedOut, Pool, PoolConfig, Scheduling};
 pub use target::extensions::{
     InactivityTimeout, OneShot, Partition, RequestTimeout, ResponseTimeout,
 };

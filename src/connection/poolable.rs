@@ -45,7 +45,6 @@ use crate::connection::shared::CloseHook;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a connection that can be pooled",
     label = "`Poolable` is missing here",
-    note = "Checkin and Exchange stand directly above Checkout and the expiry layers, with nothing between that changes the connection's type",
     note = "below them stands `HandshakeLayer` for HTTP/1, or a service of your own whose response implements `Poolable`"
 )]
 pub trait Poolable: Send + Sync + 'static {
@@ -81,17 +80,30 @@ pub trait Poolable: Send + Sync + 'static {
 
     /// Its limits, to tighten them.
     fn lifespan_mut(&mut self) -> &mut Lifespan;
-
-    /// Itself as a use whose type is forgotten. A lease does this without allocating; nobody else has to.
-    fn into_erased(self) -> Box<dyn ErasedLease>
-    where
-        Self: Sized,
-    {
-        Box::new(self)
-    }
 }
 
-/// The use of one connection, its type forgotten: what a response body holds on to.
+/// The use of one connection, and the way to give it back: what a response body holds on to.
+///
+/// `Lease` alone is one: the trait cannot be named outside of this crate.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a lease: nothing would give the connection back",
+    label = "`CheckinLayer` is missing below `ExchangeLayer`",
+    note = "the order is `ExchangeLayer`, `CheckinLayer`, `CheckoutLayer`, and below them what makes connections"
+)]
+#[expect(
+    unnameable_types,
+    reason = "sealed: it is a bound, and nobody else writes it"
+)]
+pub trait Leased: Poolable {
+    /// Itself, its type forgotten. Does not allocate.
+    fn into_erased(self) -> Box<dyn ErasedLease>;
+}
+
+/// A [`Leased`] whose type is forgotten.
+#[expect(
+    unnameable_types,
+    reason = "sealed: it is a bound, and nobody else writes it"
+)]
 pub trait ErasedLease: Send + Sync + 'static {
     /// The limits of the connection.
     fn lifespan_mut(&mut self) -> &mut Lifespan;
@@ -102,20 +114,7 @@ pub trait ErasedLease: Send + Sync + 'static {
     /// Ends the use as [`release`](Self::release) does, unless its connection is not free yet and
     /// [will be in a moment](Poolable::is_almost_free): then nothing happens, and `cx` is woken when it is worth asking
     /// again.
-    fn release_if_free(self: Box<Self>, cx: &mut Context<'_>) -> Option<Box<dyn ErasedLease>> {
-        let _ = cx;
-        self.release();
-        None
-    }
-}
-
-/// A connection that nobody leases is closed after its use.
-impl<C: Poolable> ErasedLease for C {
-    fn lifespan_mut(&mut self) -> &mut Lifespan {
-        Poolable::lifespan_mut(self)
-    }
-
-    fn release(self: Box<Self>) {}
+    fn release_if_free(self: Box<Self>, cx: &mut Context<'_>) -> Option<Box<dyn ErasedLease>>;
 }
 
 /// What a look at a transport tells.

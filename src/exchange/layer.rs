@@ -12,7 +12,7 @@ use crate::target::route::Route;
 ///
 /// # Order
 ///
-/// Above [`CheckinLayer`](crate::CheckinLayer), or above a service that makes connections for one exchange each.
+/// Above [`CheckinLayer`](crate::CheckinLayer): it takes leases, and a stack that gives it anything else does not compile.
 #[derive(Clone, Debug)]
 pub struct ExchangeLayer {
     settings: Settings,

@@ -7,7 +7,7 @@ use http_body::Body as HttpBody;
 use tower_service::Service;
 
 use crate::agent::HostOverrides;
-use crate::connection::poolable::Poolable;
+use crate::connection::poolable::{Leased, Poolable};
 use crate::error::{BoxError, Error, SendError};
 use crate::exchange::future::{AcquireFn, Acquired};
 use crate::exchange::layer::Settings;
@@ -161,7 +161,7 @@ impl<M, C, B, R> Service<Request<B>> for Exchange<M>
 where
     M: Service<Destination, Response = C> + Clone,
     M::Error: Into<BoxError>,
-    C: Poolable + Service<Request<B>, Response = Response<R>, Error = SendError<B>>,
+    C: Leased + Service<Request<B>, Response = Response<R>, Error = SendError<B>>,
     B: HttpBody,
     R: HttpBody + Send + Sync + 'static,
     R::Error: Into<BoxError>,
