@@ -5,8 +5,8 @@ use tokio::time::Sleep;
 use tower::retry::Policy;
 
 use crate::keep_alive::RequestBody;
-use crate::target::extensions::OnFreshConnection;
 use crate::retry::{ReusedReset, Unsent, on_fresh_connection, without_body};
+use crate::target::extensions::OnFreshConnection;
 
 /// As for bodies that are `Clone`. A request whose body is a stream cannot be sent twice.
 impl<R, E> Policy<Request<RequestBody>, R, E> for ReusedReset
