@@ -38,8 +38,8 @@
 //!
 //! # The stack
 //!
-//! [`KeepAliveLayer`] is these layers with their defaults. A layer that sets a limit can be left out, doubled and made
-//! optional, and stands below or above Checkout; layers of your own can stand between any two:
+//! [`KeepAliveLayer`] is these layers with their defaults. Each can be used by itself, left out, and made optional, and
+//! layers of your own can stand between them:
 //!
 //! | from the top | a service of | says or does |
 //! |---|---|---|
@@ -176,8 +176,7 @@ pub use http;
 pub use http_body_util;
 
 pub use agent::{
-    AgentHandle, ConnectionState, ConnectionStatus, Drained, Event, EventKind, HostSettings,
-    PrewarmError, Status,
+    AgentHandle, ConnectionState, ConnectionStatus, Drained, Event, EventKind, PrewarmError, Status,
 };
 pub use checkin::{Checkin, CheckinFuture, CheckinLayer, Lease};
 pub use checkout::{Checkout, CheckoutFuture, CheckoutLayer};
@@ -185,7 +184,7 @@ pub use clock::{Clock, Moment};
 pub use connection::close_reason::CloseReason;
 pub use connection::info::ConnectionInfo;
 pub use connection::lifespan::{Deadline, Lifespan};
-pub use connection::poolable::{Liveness, Poolable};
+pub use connection::poolable::{ErasedLease, Liveness, Poolable, Released};
 pub use connection::shared::{CloseHook, TransportGuard};
 #[cfg(feature = "tls")]
 pub use connection::tls_info::TlsInfo;
@@ -198,7 +197,7 @@ pub use expiry::{
 };
 pub use http1::{Handshake, HandshakeFuture, HandshakeLayer, Http1Connection, Http1Future};
 pub use keep_alive::{KeepAlive, KeepAliveFuture, KeepAliveLayer, RequestBody};
-pub use pool::{CheckedOut, Pool, PoolConfig, Scheduling};
+pub use pool::{Pool, PoolConfig, Scheduling};
 pub use target::extensions::{
     InactivityTimeout, OneShot, Partition, RequestTimeout, ResponseTimeout,
 };

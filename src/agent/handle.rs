@@ -60,9 +60,6 @@ impl AgentHandle {
                     }
                 }
             });
-            pool.host_settings(&mut |key, settings| {
-                status.hosts.insert(key.clone(), settings.clone());
-            });
         });
         status
     }

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 use pin_project_lite::pin_project;
 
 use crate::checkin::Lease;
-use crate::checkin::from_checkout::FromCheckout;
+use crate::connection::poolable::Poolable;
 
 pin_project! {
     /// Resolves to a lease.
@@ -30,13 +30,13 @@ impl<F> CheckinFuture<F> {
 impl<F, C, E> Future for CheckinFuture<F>
 where
     F: Future<Output = Result<C, E>>,
-    C: FromCheckout,
+    C: Poolable,
 {
-    type Output = Result<Lease<C::Conn>, E>;
+    type Output = Result<Lease<C>, E>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let conn = ready!(self.project().inner.poll(cx))?;
-        Poll::Ready(Ok(conn.into_lease()))
+        Poll::Ready(Ok(Lease::new(conn)))
     }
 }

@@ -1,14 +1,18 @@
 use std::fmt;
 use std::future::poll_fn;
+use std::mem;
 use std::ops::{Deref, DerefMut};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tower_service::Service;
 
 use crate::connection::close_reason::CloseReason;
 use crate::connection::lifespan::Lifespan;
-use crate::connection::poolable::{ErasedLease, Leased, Liveness, Poolable};
+use crate::connection::poolable::{ErasedLease, Liveness, Poolable, Released};
 use crate::connection::shared::{CloseHook, FINISH_TIMEOUT};
 use crate::pool::PooledConn;
 
@@ -22,9 +26,14 @@ use crate::pool::PooledConn;
 pub struct Lease<C: Poolable>(Option<Box<PooledConn<C>>>);
 
 impl<C: Poolable> Lease<C> {
+    #[inline]
+    pub(super) fn new(conn: C) -> Self {
+        Self(Some(PooledConn::reclaim(conn)))
+    }
+
     /// Of a connection that is in use from now on.
     #[inline]
-    pub(crate) fn from_pooled(pooled: Box<PooledConn<C>>) -> Self {
+    pub(crate) fn of(pooled: Box<PooledConn<C>>) -> Self {
         Self(Some(pooled))
     }
 
@@ -102,13 +111,13 @@ impl<C: Poolable> Poolable for Lease<C> {
     fn lifespan_mut(&mut self) -> &mut Lifespan {
         Poolable::lifespan_mut(&mut **self)
     }
-}
 
-impl<C: Poolable> Leased for Lease<C> {
     #[inline]
     fn into_erased(mut self) -> Box<dyn ErasedLease> {
-        // Its drop has nothing left to do.
-        self.0.take().expect("held until dropped")
+        let pooled = self.0.take().expect("held until dropped");
+        // Nothing is left of it to be dropped.
+        mem::forget(self);
+        pooled
     }
 }
 
@@ -135,13 +144,13 @@ impl<C: Poolable> ErasedLease for PooledConn<C> {
     #[inline]
     fn release(self: Box<Self>) {
         if let Some(busy) = end(self, &mut Context::from_waker(Waker::noop())) {
-            leave_behind(busy);
+            leave_behind(busy, None);
         }
     }
 
     #[inline]
-    fn release_if_free(self: Box<Self>, cx: &mut Context<'_>) -> Option<Box<dyn ErasedLease>> {
-        wait_or_leave_behind(end(self, cx)?)
+    fn release_soon(self: Box<Self>, cx: &mut Context<'_>) -> Option<Released> {
+        leave_for_a_moment(end(self, cx)?)
     }
 }
 
@@ -163,29 +172,31 @@ fn end<C: Poolable>(
     None
 }
 
-/// Gives back what is worth waiting for: a driver that needs no more than its turn, and has a thread for it.
+/// Whether it is worth waiting for: a driver needs no more than its turn, and has a thread for it.
 #[cold]
-fn wait_or_leave_behind<C: Poolable>(
-    mut pooled: Box<PooledConn<C>>,
-) -> Option<Box<dyn ErasedLease>> {
+fn leave_for_a_moment<C: Poolable>(mut pooled: Box<PooledConn<C>>) -> Option<Released> {
     // Only the threads of a runtime like this go on whoever waits, and its timers with them.
     let has_thread = Handle::try_current().is_ok_and(|runtime| {
         runtime.runtime_flavor() == RuntimeFlavor::MultiThread && pooled.lives_in(runtime.id())
     });
-    if has_thread && pooled.connection().is_almost_free() {
-        return Some(pooled);
+    if !has_thread || !pooled.connection().is_almost_free() {
+        leave_behind(pooled, None);
+        return None;
     }
-    leave_behind(pooled);
-    None
+    let (waits, released) = oneshot::channel();
+    leave_behind(pooled, Some(waits));
+    Some(Released(released))
 }
 
+/// In a task: nobody has to be polled for the connection to be given back.
 #[cold]
-fn leave_behind<C: Poolable>(mut pooled: Box<PooledConn<C>>) {
+fn leave_behind<C: Poolable>(mut pooled: Box<PooledConn<C>>, waits: Option<oneshot::Sender<()>>) {
     match Handle::try_current() {
         Ok(runtime) => {
             // Before the task is polled: others who wait look at this, and the task may never be.
-            pooled.connection().lifespan().shared().set_finishing(true);
-            runtime.spawn(wind_down(pooled));
+            let shared = pooled.connection().lifespan().shared();
+            shared.set_finishing(true);
+            runtime.spawn(wind_down(pooled, waits));
         }
         Err(_) => pooled.close(CloseReason::Abandoned),
     }
@@ -203,14 +214,36 @@ fn check_in<C: Poolable>(mut pooled: Box<PooledConn<C>>) {
     pooled.give_back();
 }
 
-/// Waits for the end of a use that nobody else waits for. Ends when it has come, or after a second.
-async fn wind_down<C: Poolable>(mut pooled: Box<PooledConn<C>>) {
-    let free = poll_fn(|cx| pooled.connection().poll_free(cx));
-    match tokio::time::timeout(FINISH_TIMEOUT, free).await {
-        Ok(()) => {
+/// Before the first look whether the connection is still about to be free; each pause is twice as long as the one before.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Waits for the end of a use; `waits`: somebody else does, too, for as long as the connection is about to be free. Ends when
+/// the use has ended, or after a second.
+async fn wind_down<C: Poolable>(
+    mut pooled: Box<PooledConn<C>>,
+    mut waits: Option<oneshot::Sender<()>>,
+) {
+    let until = Instant::now() + FINISH_TIMEOUT;
+    let mut pause = PAUSE;
+    loop {
+        let next = match waits {
+            Some(_) => until.min(Instant::now() + pause),
+            None => until,
+        };
+        let free = poll_fn(|cx| pooled.connection().poll_free(cx));
+        if tokio::time::timeout_at(next, free).await.is_ok() {
             pooled.connection().lifespan().shared().set_finishing(false);
             check_in(pooled);
+            break;
         }
-        Err(_) => pooled.close(CloseReason::Abandoned),
+        if Instant::now() >= until {
+            pooled.close(CloseReason::Abandoned);
+            break;
+        }
+        // Nobody wakes for it if it is not about to be free any more.
+        waits = waits.filter(|_| pooled.connection().is_almost_free());
+        pause *= 2;
     }
+    // Whoever waits finds the connection given back.
+    drop(waits);
 }

@@ -17,7 +17,7 @@ use crate::connection::close_reason::CloseReason;
 use crate::connection::poolable::{Liveness, Poolable};
 use crate::error::{BoxError, CheckoutError, Denied};
 use crate::pool::{
-    CheckedOut, CheckoutRequest, ConnPermit, Decision, PooledConn, Rejected, WaitOutcome, Waiter,
+    CheckoutRequest, ConnPermit, Decision, PooledConn, Rejected, WaitOutcome, Waiter,
 };
 use crate::target::{Reuse, Target};
 
@@ -64,6 +64,8 @@ struct Waiting<C: Poolable, T> {
     idle_check: Option<IdleCheck<C>>,
     /// It began to wait then.
     since: Moment,
+    /// How long it had waited before, where this is not the first try.
+    waited_before: Duration,
     /// How long it waited for what it got, where that was somebody else's connection or a permit.
     waited: Option<Duration>,
     /// It was given a connection in line.
@@ -175,7 +177,7 @@ where
 
     /// An idle connection that is found open at once, or else the state to go on in.
     #[inline]
-    fn start(&mut self) -> Result<Option<CheckedOut<C>>, Denied> {
+    fn start(&mut self) -> Result<Option<C>, Denied> {
         let State::Start(start) = &mut self.state else {
             return Ok(None);
         };
@@ -236,9 +238,9 @@ where
                 if let Some(limit) = target.connect_timeout() {
                     waiter.set_connect_timeout(limit);
                 }
-                let limit = waiter.config().checkout_timeout;
                 waiting.waiter = Some(waiter);
                 waiting.target = Some(target);
+                let limit = self.parts.pool.config().checkout_timeout;
                 if limit != Duration::MAX && waiting.queue_timeout.is_none() {
                     let spent = now.mono.saturating_duration_since(waiting.since.mono);
                     let sleep = tokio::time::sleep(limit.saturating_sub(spent));
@@ -253,7 +255,7 @@ where
     }
 
     fn connect(&self, permit: ConnPermit<C>, waiter: &Waiter<C>, target: T) -> Connect<C> {
-        let config = waiter.config();
+        let config = self.parts.pool.config();
         let limit = target.connect_timeout().unwrap_or(config.connect_timeout);
         Connect::begin(
             permit,
@@ -267,21 +269,18 @@ where
 
     /// With a connection that was not made for this caller, and for which it stood in line for so long.
     #[inline]
-    fn served(
-        &self,
-        mut pooled: Box<PooledConn<C>>,
-        now: Moment,
-        waited: Option<Duration>,
-    ) -> CheckedOut<C> {
+    fn served(&self, mut pooled: Box<PooledConn<C>>, now: Moment, waited: Option<Duration>) -> C {
         pooled.check_out(now, waited);
         self.serve(pooled, waited)
     }
 
     #[inline]
-    fn serve(&self, pooled: Box<PooledConn<C>>, waited: Option<Duration>) -> CheckedOut<C> {
-        let lifespan = pooled.connection_ref().lifespan();
-        self.span.served(lifespan, waited.unwrap_or_default());
-        CheckedOut::new(pooled)
+    fn serve(&self, pooled: Box<PooledConn<C>>, waited: Option<Duration>) -> C {
+        let conn = pooled.into_connection();
+        let lifespan = conn.lifespan();
+        let waited = waited.unwrap_or_default();
+        self.span.served(lifespan, waited);
+        conn
     }
 }
 
@@ -293,7 +292,7 @@ where
     T: Target + Send + 'static,
     C: Poolable,
 {
-    type Output = Result<CheckedOut<C>, CheckoutError>;
+    type Output = Result<C, CheckoutError>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -312,7 +311,7 @@ where
     C: Poolable,
 {
     #[inline]
-    fn poll_within(&mut self, cx: &mut Context<'_>) -> Poll<Result<CheckedOut<C>, CheckoutError>> {
+    fn poll_within(&mut self, cx: &mut Context<'_>) -> Poll<Result<C, CheckoutError>> {
         let this = self;
         loop {
             if matches!(this.state, State::Start(_)) {
@@ -388,16 +387,17 @@ impl<C: Poolable, T> Waiting<C, T> {
     where
         T: Target,
     {
+        let before = target
+            .waiting_since()
+            .map_or(Duration::ZERO, |it| it.elapsed());
         Self {
             shared: target.reuse() != Reuse::Never,
             target: None,
             waiter: None,
             connect: None,
             idle_check: None,
-            since: match target.waiting_since() {
-                Some(since) => now.earlier(since.elapsed()),
-                None => now,
-            },
+            since: now.earlier(before),
+            waited_before: before,
             waited: None,
             handed_over: false,
             queue_timeout: None,
@@ -423,9 +423,15 @@ impl<C: Poolable, T> Waiting<C, T> {
                 }
             }
             match self.waiter.as_mut().map(|waiter| waiter.poll_outcome(cx)) {
-                Some(Poll::Ready(WaitOutcome::Made(pooled))) => {
+                Some(Poll::Ready(WaitOutcome::Made(mut pooled))) => {
                     self.waiter = None;
                     self.connect = None;
+                    if pooled.has_lain_since_made(clock.now())
+                        && pooled.connection().probe() == Liveness::Dead
+                    {
+                        pooled.close(CloseReason::Stale);
+                        return self.not_polled();
+                    }
                     return Step::Made(pooled);
                 }
                 Some(Poll::Ready(WaitOutcome::Connection(mut pooled))) => {
@@ -452,7 +458,7 @@ impl<C: Poolable, T> Waiting<C, T> {
                     return Step::Failed(Denied::ShutDown.into());
                 }
                 Some(Poll::Ready(WaitOutcome::Lost)) => {
-                    return Step::Failed(Denied::NotPolled.into());
+                    return self.not_polled();
                 }
                 Some(Poll::Ready(WaitOutcome::Stuck(time))) => {
                     return Step::Failed(Denied::CannotClose(time).into());
@@ -476,7 +482,7 @@ impl<C: Poolable, T> Waiting<C, T> {
             }
             if delivered {
                 // What was made went to another caller, and no connect is under way that could end this wait.
-                return Step::Failed(Denied::NotPolled.into());
+                return self.not_polled();
             }
             if let Some((limit, queue_timeout)) = &mut self.queue_timeout
                 && queue_timeout.as_mut().poll(cx).is_ready()
@@ -492,6 +498,12 @@ impl<C: Poolable, T> Waiting<C, T> {
 }
 
 impl<C: Poolable, T> Waiting<C, T> {
+    /// What was made for it went to another caller.
+    fn not_polled(&self) -> Step<C> {
+        let waited = self.waited.unwrap_or(self.waited_before);
+        Step::Failed(Denied::NotPolled(waited).into())
+    }
+
     /// It has no use for what it was given. Its own connect goes on, back in line; without one it starts again.
     fn without(&mut self, rejected: Rejected<C>) -> Option<Step<C>> {
         match &mut self.waiter {

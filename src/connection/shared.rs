@@ -517,6 +517,12 @@ impl ConnShared {
         // Otherwise it is dropped here, after the lock.
     }
 
+    /// It is closed from outside in a moment, and not to be used again until then.
+    pub(crate) fn condemn(&self) {
+        self.set_close_reason(CloseReason::Abandoned);
+        self.state.fetch_or(POISONED, Ordering::AcqRel);
+    }
+
     /// Whether it can be closed from here though its driver is not polled, or is gone already.
     pub(crate) fn can_be_closed(&self) -> bool {
         let close_state = self.close_state();

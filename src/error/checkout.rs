@@ -42,8 +42,8 @@ pub enum Denied {
     CannotClose(Duration),
     /// The connection that was made for this caller went to another one, because the caller's future was not polled for
     /// longer than [`PoolConfig::hand_over_timeout`](crate::PoolConfig::hand_over_timeout). Ask again: [`Exchange`](crate::Exchange)
-    /// does.
-    NotPolled,
+    /// does. The time is how long the caller had waited in line before its connect began.
+    NotPolled(Duration),
 }
 
 impl fmt::Display for Denied {
@@ -54,7 +54,7 @@ impl fmt::Display for Denied {
             Self::QueueFull(limit) => write!(f, "{limit} callers are waiting already"),
             Self::ShutDown => f.write_str("the agent is shut down"),
             Self::CannotClose(after) => write_cannot_close(f, *after),
-            Self::NotPolled => f.write_str(
+            Self::NotPolled(_) => f.write_str(
                 "the connection made for this caller went to another one, because the caller's future was not polled",
             ),
         }

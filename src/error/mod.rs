@@ -189,7 +189,7 @@ impl Error {
             Denied::CannotClose(after) => Kind::Timeout(TimeoutKind::Close, after),
             Denied::QueueFull(limit) => Kind::QueueFull(limit),
             Denied::ShutDown => Kind::ShutDown,
-            Denied::NotPolled => {
+            Denied::NotPolled(_) => {
                 let error = Self::new(Kind::Connect { timed_out: false });
                 return error.unsent().caused_by(denied);
             }
@@ -197,11 +197,14 @@ impl Error {
         Self::new(kind).unsent()
     }
 
-    /// The caller lost the connection that was made for it, and may ask again.
-    pub(crate) fn is_of_not_polled(&self) -> bool {
+    /// Where the caller lost the connection that was made for it, and may ask again: how long it had waited in line before.
+    pub(crate) fn not_polled(&self) -> Option<Duration> {
         let source = self.0.source.as_ref();
         let denied = source.and_then(|it| it.downcast_ref::<Denied>());
-        denied == Some(&Denied::NotPolled)
+        match denied {
+            Some(Denied::NotPolled(waited)) => Some(*waited),
+            _ => None,
+        }
     }
 
     /// What a connector said.

@@ -1,6 +1,6 @@
 use std::any::Any;
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -14,9 +14,8 @@ use tokio::runtime::Handle;
 
 use crate::connection::close_reason::CloseReason;
 use crate::connection::info::ConnectionInfo;
-use crate::connection::poolable::ErasedLease;
+use crate::connection::poolable::{ErasedLease, Released};
 use crate::error::{BoxError, Error, Kind};
-use crate::exchange::hold::Hold;
 use crate::exchange::in_bytes::InBytes;
 use crate::exchange::layer::Drain;
 
@@ -49,7 +48,7 @@ enum Inner {
 struct End {
     /// The last frame, if the end came with one.
     frame: Option<Frame<Bytes>>,
-    hold: Hold,
+    released: Released,
 }
 
 impl Body {
@@ -171,10 +170,10 @@ impl Body {
         &self.info
     }
 
-    /// The use that is to be waited for, if its connection is not free yet.
+    /// What is to be waited for, if the connection is not free yet.
     #[inline]
-    fn ended(&mut self, cx: &mut Context<'_>) -> Option<Box<dyn ErasedLease>> {
-        self.held.take()?.release_if_free(cx)
+    fn ended(&mut self, cx: &mut Context<'_>) -> Option<Released> {
+        self.held.take()?.release_soon(cx)
     }
 
     /// What the end of the body, or that there is none yet, means for the connection.
@@ -183,7 +182,7 @@ impl Body {
         &mut self,
         polled: &Poll<Option<Result<Frame<Bytes>, E>>>,
         cx: &mut Context<'_>,
-    ) -> Option<Box<dyn ErasedLease>> {
+    ) -> Option<Released> {
         // After its end the connection is somebody else's.
         self.held.as_ref()?;
         let activity = self.info.shared().activity();
@@ -196,20 +195,19 @@ impl Body {
         }
     }
 
-    /// Keeps the end of the body until this use is released.
+    /// Keeps the end of the body until the connection is free.
     #[cold]
     fn hold_back<E: Into<BoxError>>(
         &mut self,
         end: Poll<Option<Result<Frame<Bytes>, E>>>,
-        held: Box<dyn ErasedLease>,
+        released: Released,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let frame = match end {
             Poll::Ready(Some(Ok(frame))) => Some(frame),
             _ => None,
         };
-        let hold = Hold::new(held);
-        self.inner = Inner::Held(Box::new(End { frame, hold }));
+        self.inner = Inner::Held(Box::new(End { frame, released }));
         let polled = self.inner.poll_frame(cx);
         self.told(polled)
     }
@@ -265,14 +263,14 @@ impl HttpBody for Body {
                 let polled = Pin::new(body).poll_frame(cx);
                 match self.heed(&polled, cx) {
                     None => self.told(polled),
-                    Some(held) => self.hold_back(polled, held, cx),
+                    Some(released) => self.hold_back(polled, released, cx),
                 }
             }
             Inner::Other(body) => {
                 let polled = Pin::new(body).poll_frame(cx);
                 match self.heed(&polled, cx) {
                     None => self.told(polled),
-                    Some(held) => self.hold_back(polled, held, cx),
+                    Some(released) => self.hold_back(polled, released, cx),
                 }
             }
             Inner::Held(_) => {
@@ -309,7 +307,7 @@ impl Inner {
                 .map(|frame| frame.map(|frame| frame.map_err(Into::into))),
             Self::Other(body) => Pin::new(body).poll_frame(cx),
             Self::Held(end) => {
-                ready!(end.hold.poll(cx));
+                ready!(Pin::new(&mut end.released).poll(cx));
                 let frame = end.frame.take();
                 *self = Self::Other(BoxBody::default());
                 Poll::Ready(frame.map(Ok))

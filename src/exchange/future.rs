@@ -11,10 +11,9 @@ use tower_service::Service;
 use crate::clock::Millis;
 use crate::connection::close_reason::CloseReason;
 use crate::connection::info::ConnectionInfo;
-use crate::connection::poolable::{ErasedLease, Leased, Poolable};
+use crate::connection::poolable::{ErasedLease, Poolable, Released};
 use crate::error::{BoxError, Error, SendError};
 use crate::exchange::hint::{self, ResponseHint};
-use crate::exchange::hold::Hold;
 use crate::exchange::layer::Settings;
 use crate::exchange::time_limits::TimeLimits;
 use crate::exchange::{Body, fields, request, to_proxy};
@@ -69,7 +68,7 @@ pin_project! {
 struct Answer {
     /// Until it is given to the caller.
     response: Option<Response<Body>>,
-    hold: Hold,
+    released: Released,
 }
 
 /// What it is made with. In one place, so that it is moved without the room for what is not there yet.
@@ -135,7 +134,7 @@ where
     M: Service<Destination, Response = C, Future = F>,
     M::Error: Into<BoxError>,
     F: Future<Output = Result<C, M::Error>>,
-    C: Leased + Service<Request<B>, Response = Response<R>, Error = SendError<B>, Future = S>,
+    C: Poolable + Service<Request<B>, Response = Response<R>, Error = SendError<B>, Future = S>,
     S: Future<Output = Result<Response<R>, SendError<B>>>,
     B: HttpBody,
     R: HttpBody + Send + Sync + 'static,
@@ -159,7 +158,7 @@ where
     M: Service<Destination, Response = C, Future = F>,
     M::Error: Into<BoxError>,
     F: Future<Output = Result<C, M::Error>>,
-    C: Leased + Service<Request<B>, Response = Response<R>, Error = SendError<B>, Future = S>,
+    C: Poolable + Service<Request<B>, Response = Response<R>, Error = SendError<B>, Future = S>,
     S: Future<Output = Result<Response<R>, SendError<B>>>,
     B: HttpBody,
     R: HttpBody + Send + Sync + 'static,
@@ -260,7 +259,7 @@ where
                 let (held, info) = answered(conn, response, &this.parts.settings, asked);
                 // The use goes on with the body, and is over where there is none.
                 let (held, busy) = match response.body().is_end_stream() {
-                    true => (None, held.release_if_free(cx)),
+                    true => (None, held.release_soon(cx)),
                     false => (Some(held), None),
                 };
                 let drain = this.parts.settings.drain_unread;
@@ -268,7 +267,7 @@ where
                     let response = response.map(|it| Body::holding(it, held, info, drain));
                     return match busy {
                         None => Poll::Ready(Ok(response)),
-                        Some(held) => self.hold_back(response, held, cx),
+                        Some(released) => self.hold_back(response, released, cx),
                     };
                 }
                 unreachable!("it is an answer");
@@ -296,17 +295,17 @@ impl<M, F, C, S, B> ExchangeFuture<M, F, C, S, B>
 where
     C: Poolable,
 {
-    /// Keeps a response without a body until this use is released.
+    /// Keeps a response without a body until its connection is free.
     #[cold]
     fn hold_back(
         mut self: Pin<&mut Self>,
         response: Response<Body>,
-        held: Box<dyn ErasedLease>,
+        released: Released,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Response<Body>, Error>> {
         let answer = Box::new(Answer {
             response: Some(response),
-            hold: Hold::new(held),
+            released,
         });
         self.as_mut().project().state.set(State::Held { answer });
         self.poll_held(cx)
@@ -320,7 +319,7 @@ where
         let StateProjection::Held { answer } = self.project().state.project() else {
             unreachable!("it is held back");
         };
-        ready!(answer.hold.poll(cx));
+        ready!(Pin::new(&mut answer.released).poll(cx));
         let response = answer.response.take();
         Poll::Ready(Ok(response.expect("not polled after it is ready")))
     }
@@ -339,11 +338,10 @@ fn poll_late(limits: &mut Option<Box<TimeLimits>>, cx: &mut Context<'_>) -> Poll
 #[cold]
 fn again(error: BoxError, destination: &mut Destination) -> Result<(), Error> {
     let error = Error::from_checkout(error);
-    if !error.is_of_not_polled() {
-        return Err(error);
+    match error.not_polled() {
+        Some(waited) if destination.asks_again(waited) => Ok(()),
+        _ => Err(error),
     }
-    destination.return_to_queue();
-    Ok(())
 }
 
 /// On its way, on this connection.
@@ -400,7 +398,7 @@ fn answered<C, R>(
     asked: Asks,
 ) -> (Box<dyn ErasedLease>, ConnectionInfo)
 where
-    C: Leased,
+    C: Poolable,
     R: HttpBody,
 {
     let lifespan = conn.lifespan_mut();

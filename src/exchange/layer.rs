@@ -2,21 +2,19 @@ use std::time::Duration;
 
 use tower_layer::Layer;
 
-use crate::agent::HostOverrides;
 use crate::clock::Millis;
 use crate::exchange::Exchange;
-use crate::exchange::service::Defaults;
 use crate::target::route::Route;
 
 /// Makes [`Exchange`] services.
 ///
 /// # Order
 ///
-/// Above [`CheckinLayer`](crate::CheckinLayer): it takes leases, and a stack that gives it anything else does not compile.
+/// Above [`CheckinLayer`](crate::CheckinLayer), or above a service that makes connections for one exchange each.
 #[derive(Clone, Debug)]
 pub struct ExchangeLayer {
     settings: Settings,
-    defaults: Defaults,
+    route: Option<Route>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -98,7 +96,7 @@ impl ExchangeLayer {
                 request_timeout: Millis::NONE,
                 response_timeout: Millis::NONE,
             },
-            defaults: Defaults::NONE,
+            route: None,
         }
     }
 
@@ -161,7 +159,7 @@ impl ExchangeLayer {
     /// ```
     #[must_use]
     pub fn route(mut self, route: Route) -> Self {
-        self.defaults.set_route(route);
+        self.route = Some(route);
         self
     }
 
@@ -249,14 +247,6 @@ impl ExchangeLayer {
         self
     }
 
-    /// With the limits that some hosts have for their exchanges.
-    pub(crate) fn hosts(mut self, hosts: &HostOverrides) -> Self {
-        if hosts.limit_exchanges() {
-            self.defaults.set_hosts(hosts.clone());
-        }
-        self
-    }
-
     #[cfg(test)]
     pub(super) const fn settings(&self) -> Settings {
         self.settings
@@ -273,6 +263,6 @@ impl<M> Layer<M> for ExchangeLayer {
     type Service = Exchange<M>;
 
     fn layer(&self, inner: M) -> Exchange<M> {
-        Exchange::new(inner, self.settings, self.defaults.clone())
+        Exchange::new(inner, self.settings, self.route.clone())
     }
 }

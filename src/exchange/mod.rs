@@ -6,7 +6,6 @@ mod credentials;
 mod fields;
 mod future;
 mod hint;
-mod hold;
 mod in_bytes;
 mod layer;
 mod request;

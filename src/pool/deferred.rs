@@ -41,6 +41,7 @@ enum DeferredAction<C> {
     /// To be closed from here: whoever should have done it has not, for too long.
     Force(Arc<ConnShared>),
     Alert,
+    AlertOfDelivery,
     Wake(Waker),
     /// A waker that is not needed any more. Its drop may be a task's, and so anything's.
     Forget(#[expect(dead_code, reason = "it is here to be dropped")] Waker),
@@ -73,7 +74,12 @@ impl<C: Poolable> Deferred<C> {
         self.0.push(DeferredAction::Force(shared));
     }
 
-    /// Something was left for somebody to come for.
+    /// Something was given to somebody, and is taken back if it is not come for.
+    pub(super) fn alert_of_delivery(&mut self) {
+        self.0.push(DeferredAction::AlertOfDelivery);
+    }
+
+    /// Something closes for somebody.
     pub(super) fn alert(&mut self) {
         self.0.push(DeferredAction::Alert);
     }
@@ -116,6 +122,8 @@ impl<C: Poolable> Deferred<C> {
                     shared.force();
                 }
                 DeferredAction::Alert => key_pool.alert(),
+                DeferredAction::AlertOfDelivery if key_pool.takes_back() => key_pool.alert(),
+                DeferredAction::AlertOfDelivery => {}
                 DeferredAction::Wake(waker) => waker.wake(),
                 DeferredAction::Forget(_) | DeferredAction::Drop(_) => {}
             }

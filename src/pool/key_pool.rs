@@ -13,7 +13,6 @@ use crate::connection::close_reason::CloseReason;
 use crate::connection::lifespan::Lifespan;
 use crate::connection::poolable::Poolable;
 use crate::error::Denied;
-use crate::pool::config::PoolConfig;
 use crate::pool::deferred::{Deferred, Stop};
 use crate::pool::gauges::{Counts, Gauges};
 use crate::pool::key_state::{KeyDecision, KeyState, Seen, StepCx};
@@ -29,8 +28,6 @@ use crate::target::key::Key;
 pub(crate) struct KeyPool<C> {
     key: Key,
     pool: Arc<Shared<C>>,
-    /// The pool's, or with what is set for this key.
-    config: Arc<PoolConfig>,
     state: Mutex<KeyState<C>>,
     gauges: Gauges,
 }
@@ -51,19 +48,10 @@ impl<C: Poolable> KeyPool<C> {
     pub(super) fn new(key: Key, pool: Arc<Shared<C>>) -> Arc<Self> {
         Arc::new(Self {
             gauges: Gauges::new(&key),
-            config: match pool.config.of_key(&key) {
-                Some(own) => Arc::new(own),
-                None => pool.config.clone(),
-            },
             key,
             pool,
             state: Mutex::new(KeyState::new()),
         })
-    }
-
-    /// What holds for this key.
-    pub(crate) fn config(&self) -> &PoolConfig {
-        &self.config
     }
 
     pub(super) fn key(&self) -> &Key {
@@ -195,12 +183,36 @@ impl<C: Poolable> KeyPool<C> {
         self.with(|state, cx| {
             state.see(now);
             let mut seen = look.map_or_else(Seen::default, |it| state.look(&it, cx));
-            seen.is_left |= state.is_unclaimed();
+            seen.is_left |= state.is_unclaimed() && self.takes_back();
             if let Some(stuck_for) = seen.stuck_for {
                 state.fail_stuck(stuck_for, false, now, cx);
             }
+            seen.goes_on = state.goes_on_watched();
             seen
         })
+    }
+
+    /// Whether what is given to a caller is ever taken back.
+    pub(super) fn takes_back(&self) -> bool {
+        self.pool.config.hand_over_timeout != Duration::MAX
+    }
+
+    /// A look by itself, without what follows from it.
+    #[cfg(test)]
+    pub(super) fn look_only(
+        self: &Arc<Self>,
+        look: &crate::pool::key_state::Look,
+        deferred: &mut Deferred<C>,
+    ) {
+        let mut cx = StepCx {
+            me: self,
+            config: &self.pool.config,
+            total: None,
+            tickets: &self.pool.tickets,
+            stale: &mut 0,
+            deferred,
+        };
+        self.lock().look(look, &mut cx);
     }
 
     /// A connection of some host has been stuck for so long: callers who wait for the total do not wait for ever.
@@ -274,7 +286,7 @@ impl<C: Poolable> KeyPool<C> {
         if pool.has_total() || pool.mode() != Mode::Open {
             return Err(pooled);
         }
-        state.keep(pooled, now, &self.config)
+        state.keep(pooled, now, &pool.config)
     }
 
     /// A connect begins, now.
@@ -449,11 +461,11 @@ impl<C: Poolable> KeyPool<C> {
         let pool = &*self.pool;
         let mut deferred = Deferred::new();
         let mut stale = 0;
-        let (result, retires, change) = {
+        let (result, retires, is_watched, begins_watch, change) = {
             let mut total = pool.lock_total();
             let mut cx = StepCx {
                 me: self,
-                config: &self.config,
+                config: &pool.config,
                 total: total.as_deref_mut(),
                 tickets: &pool.tickets,
                 stale: &mut stale,
@@ -463,14 +475,22 @@ impl<C: Poolable> KeyPool<C> {
             let result = step(&mut state, &mut cx);
             let retires = state.is_quiet() && !state.retired;
             state.retired |= retires;
+            let is_watched = state.is_watched;
+            let begins_watch = state.begins_watch();
             let change = Counts::of(&state).since(before);
             drop(total);
             drop(state);
-            (result, retires, change)
+            (result, retires, is_watched, begins_watch, change)
         };
         if retires {
             pool.table.remove(self);
+            if is_watched {
+                pool.watch_no_more(self);
+            }
             pool.agent.quiet.notify_waiters();
+        }
+        if begins_watch {
+            pool.watch_key(self);
         }
         self.gauges.change(change);
         if stale > 0 {

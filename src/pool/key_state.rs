@@ -25,12 +25,13 @@ use crate::pool::config::{PoolConfig, Scheduling};
 use crate::pool::deferred::{Deferred, Stop};
 use crate::pool::key_pool::KeyPool;
 use crate::pool::list::{Linked, Links, List, SlabIndex};
-use crate::pool::pooled_conn::{PooledConn, Rejected};
+use crate::pool::pooled_conn::{PooledConn, Rejected, current_runtime};
 use crate::pool::total_limits::TotalLimits;
 use crate::pool::wait_queue::{CheckoutRequest, Delivery, LATER, QueueState, WaitQueue};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::target::Reuse;
 use stuck::Progress;
+pub(super) use unclaimed::{Look, Seen};
 
 pub(super) struct KeyState<C> {
     open: Slab<Open<C>>,
@@ -45,6 +46,10 @@ pub(super) struct KeyState<C> {
     /// The ticket under which this host waits for the total.
     turn: Option<u64>,
     progress: Progress,
+    /// How many connections are being closed for callers who are blocked by the total.
+    making_room: usize,
+    /// It is among those that looks are taken at.
+    pub(super) is_watched: bool,
     /// Out of the table: whoever still finds it looks again.
     pub(super) retired: bool,
 }
@@ -101,24 +106,6 @@ pub(super) enum KeyDecision<C> {
     QueueFull(usize),
 }
 
-/// When a look is taken at what is overdue.
-pub(super) struct Look {
-    pub(super) now: Instant,
-    /// Since the pool began, and one more.
-    pub(super) millis: u32,
-    /// How long a connection may take to close while somebody waits for its permit.
-    pub(super) goodbye: Duration,
-}
-
-/// What a look has seen.
-#[derive(Default)]
-pub(super) struct Seen {
-    /// Something closes, and still has time.
-    pub(super) is_left: bool,
-    /// So long ago a connection was told to go that cannot be closed from here, and it has not gone.
-    pub(super) stuck_for: Option<Duration>,
-}
-
 /// What every step of a host needs beside the host.
 pub(super) struct StepCx<'a, C> {
     pub(super) me: &'a Arc<KeyPool<C>>,
@@ -140,6 +127,8 @@ impl<C: Poolable> KeyState<C> {
             sweep_at: None,
             turn: None,
             progress: Progress::default(),
+            making_room: 0,
+            is_watched: false,
             retired: false,
         }
     }
@@ -294,6 +283,7 @@ impl<C: Poolable> KeyState<C> {
             {
                 total.will_make_room();
                 self.open[index].frees_for_total = true;
+                self.making_room += 1;
                 cx.deferred.close(pooled, CloseReason::Room);
                 return None;
             }
@@ -397,6 +387,7 @@ impl<C: Poolable> KeyState<C> {
             cx.deferred.close(pooled, CloseReason::Peer);
         }
         self.incoming_permits -= usize::from(open.frees_for_key);
+        self.making_room -= usize::from(open.frees_for_total);
         if !open.one_shot {
             self.counted -= 1;
             if let Some(total) = &mut cx.total {
@@ -426,6 +417,7 @@ impl<C: Poolable> KeyState<C> {
             return false;
         };
         self.open[index].frees_for_total = for_room;
+        self.making_room += usize::from(for_room);
         if for_room {
             cx.deferred.alert();
         }
@@ -483,6 +475,7 @@ impl<C: Poolable> KeyState<C> {
         waker: &Waker,
         cx: &mut StepCx<'_, C>,
     ) -> Result<Delivery<C>, bool> {
+        self.queue.is_polled_in(waiter, current_runtime());
         if let Some(missing) = self.queue.comes(waiter) {
             self.serve_who_comes(waiter, missing, cx);
         }

@@ -5,15 +5,19 @@
 //! moved on, or its runtime is alive and not driven. A caller who is blocked and is polled has a runtime that is driven. So
 //! the look is taken from there.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::mem;
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::runtime::{Handle, Id};
 use tokio::sync::Notify;
 
 use crate::connection::poolable::Poolable;
+use crate::pool::key_pool::KeyPool;
+use crate::pool::key_state::Seen;
 use crate::pool::shared::Shared;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 
 /// One task in each runtime that has blocked callers, and for a moment in one where something was left for somebody.
 pub(super) struct Overdue {
@@ -72,7 +76,7 @@ impl Overdue {
         let mut runtimes = self.runtimes();
         let at = at(&mut runtimes, here.id());
         runtimes[at].blocked += 1;
-        if !std::mem::replace(&mut runtimes[at].looks, true) {
+        if !mem::replace(&mut runtimes[at].looks, true) {
             drop(runtimes);
             self.look_from(&here, pool);
         }
@@ -95,6 +99,11 @@ impl Overdue {
                 runtimes.swap_remove(at);
             }
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_alert(&self) -> bool {
+        self.is_alert.load(Ordering::SeqCst)
     }
 
     fn rest(&self) -> Duration {
@@ -189,18 +198,49 @@ impl<C: Poolable> Shared<C> {
     /// connects or closes for too long is ended. What still has time is looked at again.
     pub(super) fn look(&self, all: bool) {
         self.overdue.is_alert.store(false, Ordering::SeqCst);
-        let mut is_left = false;
-        let mut stuck_for: Option<Duration> = None;
-        self.table.each(|host| {
-            let seen = host.look(all);
-            is_left |= seen.is_left;
-            stuck_for = stuck_for.max(seen.stuck_for);
-        });
-        if is_left {
+        let mut sum = Seen::default();
+        // Keys at which nothing happens, idle ones above all, are not looked at.
+        let watched = mem::take(&mut *self.watched());
+        let mut kept = Vec::new();
+        for key_pool in watched.iter().filter_map(Weak::upgrade) {
+            let seen = key_pool.look(all);
+            sum.add(&seen);
+            if seen.goes_on {
+                kept.push(key_pool);
+            }
+        }
+        self.watched().extend(kept.iter().map(Arc::downgrade));
+        // No permit of any key is on its way, and whatever was idle has been closed.
+        if all && self.lock_total().is_some_and(|total| total.lacks_room()) {
+            self.table.each(|key_pool| sum.add(&key_pool.look(true)));
+        }
+        if sum.is_left {
             self.overdue.is_alert.store(true, Ordering::SeqCst);
         }
-        if let Some(stuck_for) = stuck_for.filter(|_| self.has_total()) {
-            self.table.each(|host| host.fail_stuck_in_total(stuck_for));
+        if let Some(stuck_for) = sum.stuck_for.filter(|_| self.has_total()) {
+            for key_pool in kept {
+                key_pool.fail_stuck_in_total(stuck_for);
+            }
         }
+    }
+
+    /// Every key, for whoever waits until all are quiet.
+    pub(super) fn look_everywhere(&self) {
+        self.table.each(|key_pool| {
+            key_pool.look(true);
+        });
+    }
+
+    /// Looks are to be taken at this key.
+    #[cold]
+    pub(super) fn watch_key(&self, key_pool: &Arc<KeyPool<C>>) {
+        self.watched().push(Arc::downgrade(key_pool));
+    }
+
+    /// It is out of the table.
+    #[cold]
+    pub(super) fn watch_no_more(&self, key_pool: &Arc<KeyPool<C>>) {
+        let ended = Arc::downgrade(key_pool);
+        self.watched().retain(|it| !it.ptr_eq(&ended));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::runtime::Id;
 use tokio::time::Instant;
 
-use crate::agent::{AgentState, ConnectionStatus, HostSettings, KeyCounts, Mode, PoolControl};
+use crate::agent::{AgentState, ConnectionStatus, KeyCounts, Mode, PoolControl};
 use crate::clock::Moment;
 use crate::connection::poolable::Poolable;
 use crate::error::Denied;
@@ -32,13 +32,15 @@ const GOODBYE: Duration = Duration::from_millis(50);
 
 /// Held by the pool's owners, and by each key pool: so that status stays true for as long as a connection lives.
 pub(crate) struct Shared<C> {
-    pub(super) config: Arc<PoolConfig>,
+    pub(super) config: PoolConfig,
     pub(super) agent: Arc<AgentState>,
     pub(super) table: Table<C>,
     pub(super) tickets: AtomicU64,
     total: Option<Mutex<TotalLimits<C>>>,
     sweeper: Sweeper,
     pub(super) overdue: Overdue,
+    /// The keys that looks are taken at.
+    watched: Mutex<Vec<Weak<KeyPool<C>>>>,
     began: Instant,
     orphaned: AtomicBool,
     me: Weak<Self>,
@@ -51,8 +53,9 @@ impl<C: Poolable> Shared<C> {
                 .are_total()
                 .then(|| Mutex::new(TotalLimits::new(&config))),
             overdue: Overdue::new(config.hand_over_timeout),
+            watched: Mutex::new(Vec::new()),
             began: Instant::now(),
-            config: Arc::new(config),
+            config,
             table: Table::new(),
             tickets: AtomicU64::new(0),
             sweeper: Sweeper::new(),
@@ -174,10 +177,14 @@ impl<C: Poolable> Shared<C> {
         self.overdue.leave(runtime);
     }
 
+    pub(super) fn watched(&self) -> MutexGuard<'_, Vec<Weak<KeyPool<C>>>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What a look that is taken now goes by.
     pub(super) fn at(&self, now: Instant) -> Look {
         let since = now.saturating_duration_since(self.began).as_millis();
-        let goodbye = GOODBYE.min(self.config.shortest_checkout_timeout() / 4);
+        let goodbye = GOODBYE.min(self.config.checkout_timeout / 4);
         Look {
             now,
             millis: u32::try_from(since).map_or(u32::MAX, |it| it.saturating_add(1)),
@@ -251,15 +258,6 @@ impl<C: Poolable> PoolControl for Shared<C> {
             .each(|key_pool| count(key_pool.key(), key_pool.key_counts()));
     }
 
-    fn host_settings(&self, tell: &mut dyn FnMut(&Key, &HostSettings)) {
-        self.table.each(|key_pool| {
-            let own = &key_pool.config().own;
-            if *own != HostSettings::default() {
-                tell(key_pool.key(), own);
-            }
-        });
-    }
-
     fn connections(&self, key: &Key, list: &mut Vec<ConnectionStatus>) {
         if let Some(key_pool) = self.table.find(&key.as_ref()) {
             key_pool.connections(list);
@@ -279,7 +277,7 @@ impl<C: Poolable> PoolControl for Shared<C> {
     }
 
     fn look(&self) {
-        Self::look(self, true);
+        self.look_everywhere();
     }
 }
 

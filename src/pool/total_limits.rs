@@ -89,6 +89,11 @@ impl<C> TotalLimits<C> {
         self.making_room -= usize::from(made_room);
     }
 
+    /// Whether somebody waits for whom no connection is being closed.
+    pub(super) fn lacks_room(&self) -> bool {
+        self.unclaimed > self.making_room
+    }
+
     /// A permit that was set aside has found its caller.
     pub(super) fn has_granted(&mut self) {
         self.granted += 1;

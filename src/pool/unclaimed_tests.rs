@@ -9,7 +9,9 @@ use tokio::time::Instant;
 use super::tests::{Conn, ask, at_rest, connect, made, turn, waits};
 use super::*;
 use crate::connection::close_reason::CloseReason;
-use crate::target::Reuse;
+use crate::pool::deferred::Deferred;
+use crate::pool::key_state::Look;
+use crate::target::{Reuse, Target};
 
 const HOST: &str = "http://a/";
 
@@ -53,6 +55,33 @@ fn who_leaves_a_connect_that_is_over_leaves_no_other_in_its_place() {
     at_rest(pool);
 }
 
+/// Between the look that finds it and what follows from that, without a lock.
+#[test]
+fn what_is_to_be_closed_from_outside_is_not_used_any_more() {
+    let pool = Pool::<Conn>::new(PoolConfig::new());
+    let pooled = made(&pool, HOST);
+    let shared = pooled.connection_ref().lifespan().shared().clone();
+    shared.set_finishing(true);
+    let uri = http::Uri::from_static(HOST);
+    let key_pool = pool.shared().table.find(&uri.key()).expect("it is there");
+    let mut deferred = Deferred::new();
+    for millis in [1, 60_000] {
+        let look = Look {
+            now: Instant::now(),
+            millis,
+            goodbye: Duration::ZERO,
+        };
+        key_pool.look_only(&look, &mut deferred);
+    }
+    // The end of its use comes in this moment.
+    shared.set_finishing(false);
+    pooled.give_back();
+    assert!(pool.handle().status().idle.is_empty());
+    deferred.run(&key_pool);
+    drop(key_pool);
+    at_rest(pool);
+}
+
 /// Whatever holds up a caller's task holds up a look as well: what has just been given is not taken at the first.
 #[test]
 fn what_a_look_sees_first_is_not_taken_back_by_it() {
@@ -87,4 +116,47 @@ fn what_a_look_sees_first_is_not_taken_back_by_it() {
     }
     drop((first, third));
     at_rest(pool);
+}
+
+#[test]
+fn keys_at_which_nothing_happens_are_not_looked_at() {
+    let config = PoolConfig::new().max_connections_per_host(1);
+    let pool = Pool::<Conn>::new(config);
+    for number in 0..1_000 {
+        made(&pool, format!("http://h{number}/").leak()).give_back();
+    }
+    assert_eq!(pool.handle().status().idle.len(), 1_000);
+    assert_eq!(pool.shared().watched().len(), 0);
+    let conn = made(&pool, HOST);
+    let waiter = waits(ask(&pool, HOST, Reuse::Any));
+    assert_eq!(pool.shared().watched().len(), 1);
+    pool.shared().look(true);
+    assert_eq!(pool.shared().watched().len(), 1);
+    conn.give_back();
+    pool.shared().look(true);
+    assert_eq!(pool.shared().watched().len(), 1, "it is not come for");
+    match turn(&waiter) {
+        Some(WaitOutcome::Connection(pooled)) => pooled.give_back(),
+        _ => panic!("it was given back"),
+    }
+    drop(waiter);
+    pool.shared().look(true);
+    assert_eq!(pool.shared().watched().len(), 0);
+    at_rest(pool);
+}
+
+/// Nothing is ever taken back then, and there is nothing to look for.
+#[test]
+fn a_hand_over_that_is_kept_raises_no_alarm() {
+    for (kept_for, is_alert) in [(Duration::MAX, false), (Duration::from_millis(5), true)] {
+        let config = PoolConfig::new().max_connections_per_host(1);
+        let pool = Pool::new(config.hand_over_timeout(kept_for));
+        let conn = made(&pool, HOST);
+        let waiter = waits(ask(&pool, HOST, Reuse::Any));
+        conn.give_back();
+        pool.shared().look(true);
+        assert_eq!(pool.shared().overdue.is_alert(), is_alert);
+        drop(waiter);
+        at_rest(pool);
+    }
 }

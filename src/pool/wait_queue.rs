@@ -54,6 +54,8 @@ pub(super) struct WaitQueue<C> {
     /// Who was given something, the earliest first, and when that was first seen to be unclaimed. Those who have come for it,
     /// or are gone, stay in it until they are come upon.
     given: VecDeque<(WaiterId, Option<Instant>)>,
+    /// Who does not come for a connection of its own, which nobody else is in need of.
+    kept: Vec<WaiterId>,
     /// How many of those who miss turns may not begin a connect.
     missing_blocked: usize,
     /// How often a caller was given something.
@@ -142,6 +144,7 @@ impl<C: Poolable> WaitQueue<C> {
             making: TicketQueue::new(),
             blocked: TicketQueue::new(),
             given: VecDeque::new(),
+            kept: Vec::new(),
             missing_blocked: 0,
             gifts: 0,
             next_id: 0,
@@ -321,7 +324,7 @@ impl<C: Poolable> WaitQueue<C> {
                 .retain(|(waiter_id, _)| has_unclaimed(waiters, *waiter_id));
         }
         self.given.push_back((self.waiter_id(waiter), None));
-        deferred.alert();
+        deferred.alert_of_delivery();
     }
 
     fn forget_those_who_came(&mut self) {
@@ -338,6 +341,11 @@ impl<C: Poolable> WaitQueue<C> {
         !self.given.is_empty()
     }
 
+    /// The same, or somebody was and has come for it in the meantime.
+    pub(super) fn has_given(&self) -> bool {
+        !self.given.is_empty()
+    }
+
     /// What is unclaimed now was seen now, unless it was before.
     pub(super) fn see(&mut self, now: Instant) {
         let unseen = self.given.iter_mut().rev();
@@ -347,7 +355,11 @@ impl<C: Poolable> WaitQueue<C> {
     }
 
     /// Takes from somebody what was seen to be unclaimed by then, if there is such a one; it misses turns from now on.
-    pub(super) fn take_back(&mut self, seen_by: Instant) -> Option<Delivery<C>> {
+    ///
+    /// `keeps_own`: a caller who wants a connection of its own keeps the one that was made for it for as long as nobody waits
+    /// here. It has no use for another, and would make one each time.
+    pub(super) fn take_back(&mut self, seen_by: Instant, keeps_own: bool) -> Option<Delivery<C>> {
+        while keeps_own && !self.has_takers() && self.keep_own(seen_by) {}
         self.forget_those_who_came();
         let &(waiter_id, seen) = self.given.front()?;
         if seen.is_none_or(|seen| seen > seen_by) {
@@ -368,6 +380,36 @@ impl<C: Poolable> WaitQueue<C> {
         node.misses = Some(misses);
         self.missing_blocked += usize::from(misses == MissedTurn::QueueState(QueueState::Blocked));
         Some(delivery)
+    }
+
+    /// Whether the next one that would be taken back is kept for its caller instead.
+    fn keep_own(&mut self, seen_by: Instant) -> bool {
+        self.forget_those_who_came();
+        let Some(&(waiter_id, Some(seen))) = self.given.front() else {
+            return false;
+        };
+        let node = &mut self.waiters[waiter_id.index];
+        let keeps = seen <= seen_by && node.fresh && node.delivery.made;
+        if keeps {
+            node.delivery.unclaimed = false;
+            self.given.pop_front();
+            self.kept.push(waiter_id);
+        }
+        keeps
+    }
+
+    /// Somebody waits here now: what is kept for callers who do not come is to be taken back from them, too.
+    fn offer_kept(&mut self) {
+        for waiter_id in mem::take(&mut self.kept) {
+            let node = self.waiters.get_mut(waiter_id.index);
+            if let Some(node) = node.filter(|it| it.id == waiter_id.id)
+                && node.delivery.made
+                && node.delivery.connection.is_some()
+            {
+                node.delivery.unclaimed = true;
+                self.given.push_back((waiter_id, None));
+            }
+        }
     }
 
     /// One who has missed turns is polled: where it stands from now on.
@@ -449,6 +491,12 @@ impl<C: Poolable> WaitQueue<C> {
         }
     }
 
+    /// It is polled here, and so it takes connections of this runtime.
+    pub(super) fn is_polled_in(&mut self, waiter: usize, runtime: Option<Id>) {
+        let node = &mut self.waiters[waiter];
+        node.runtime = runtime.or(node.runtime);
+    }
+
     /// What there is for a waiter, or its waker kept.
     pub(super) fn collect(
         &mut self,
@@ -485,7 +533,10 @@ impl<C: Poolable> WaitQueue<C> {
         self.waiters[waiter].state = state;
         match state {
             QueueState::Connecting => self.making.insert(&mut self.waiters, waiter),
-            QueueState::Blocked => self.blocked.insert(&mut self.waiters, waiter),
+            QueueState::Blocked => {
+                self.blocked.insert(&mut self.waiters, waiter);
+                self.offer_kept();
+            }
             QueueState::Detached => {}
         }
     }

@@ -1,17 +1,18 @@
 //! A place in line.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::mem;
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::runtime::Id;
 
 use crate::connection::poolable::Poolable;
-use crate::pool::config::PoolConfig;
 use crate::pool::key_pool::KeyPool;
 use crate::pool::permit::ConnPermit;
-use crate::pool::pooled_conn::{PooledConn, Rejected};
+use crate::pool::pooled_conn::{PooledConn, Rejected, current_runtime};
 use crate::pool::wait_queue::WaiterId;
+use crate::sync::{Mutex, MutexGuard};
 
 /// A place in line. Dropping it leaves the line at once, and passes on what was given to it and not come for.
 pub(crate) struct Waiter<C: Poolable> {
@@ -51,9 +52,7 @@ impl<C: Poolable> Waiter<C> {
             Ok(delivery) => delivery,
             Err(is_blocked) => {
                 if is_blocked {
-                    let from_here = || self.key_pool.pool().look_from_here();
-                    let mut looks = self.looks();
-                    *looks = looks.or_else(from_here);
+                    self.look_from_here();
                 }
                 return Poll::Pending;
             }
@@ -92,10 +91,6 @@ impl<C: Poolable> Waiter<C> {
         self.key_pool.waiter_id(self.index)
     }
 
-    pub(crate) fn config(&self) -> &PoolConfig {
-        self.key_pool.config()
-    }
-
     /// How long its own connect may take, where that is not the pool's limit.
     pub(crate) fn set_connect_timeout(&self, limit: Duration) {
         self.key_pool.set_connect_timeout(self.index, limit);
@@ -109,6 +104,19 @@ impl<C: Poolable> Waiter<C> {
     #[cfg(test)]
     pub(super) fn misses(&self) -> bool {
         self.key_pool.lock().queue().misses(self.index)
+    }
+
+    /// From where it was polled last: that runtime is driven, and another may not be any more.
+    fn look_from_here(&self) {
+        let mut looks = self.looks();
+        if let Some(runtime) = current_runtime()
+            && *looks != Some(runtime)
+        {
+            let pool = self.key_pool.pool();
+            if let Some(before) = mem::replace(&mut *looks, pool.look_from_here()) {
+                pool.look_no_more(before);
+            }
+        }
     }
 
     fn look_no_more(&self) {

@@ -195,7 +195,13 @@ struct Terms {
     #[cfg(feature = "proxy")]
     side_lookup: Option<SideLookup>,
     waiting_since: Option<Instant>,
+    /// How often a connection that was made for it went to another caller.
+    lost: u8,
 }
+
+/// How often a caller asks for another connection in the stead of one that was made for it and that it did not come for. One
+/// that comes as late each time might do so for ever.
+const MOST_LOST: u8 = 16;
 
 /// To be referred to.
 static HTTP: Scheme = Scheme::HTTP;
@@ -243,6 +249,17 @@ impl Destination {
     #[inline]
     pub(crate) fn return_to_queue(&mut self) {
         self.is_retry = true;
+    }
+
+    /// It lost the connection that was made for it, before which it had waited for so long, and goes back. Its own connect was
+    /// no wait. `false`: that has happened too often.
+    #[cold]
+    pub(crate) fn asks_again(&mut self, waited: Duration) -> bool {
+        self.return_to_queue();
+        let terms = self.terms();
+        terms.waiting_since = Instant::now().checked_sub(waited);
+        terms.lost += 1;
+        terms.lost <= MOST_LOST
     }
 
     /// A caller waits in line for it, from now on at the latest.
@@ -435,6 +452,18 @@ mod tests {
         assert_eq!(Key::from(destination.key()).to_string(), "h:81::blue");
         assert!(!format!("{destination:?}").contains("me@"));
         assert_eq!(Uri::from(destination).to_string(), "http://me@h:81/");
+    }
+
+    #[test]
+    fn who_loses_its_connection_time_and_again_is_told_in_the_end() {
+        let uri = Uri::from_static("http://h/");
+        let mut destination = Destination::try_from(uri).unwrap();
+        let waited = std::time::Duration::from_millis(3);
+        for _ in 0..MOST_LOST {
+            assert!(destination.asks_again(waited));
+            assert!(destination.waiting_since().unwrap().elapsed() >= waited);
+        }
+        assert!(!destination.asks_again(waited));
     }
 
     #[test]

@@ -235,6 +235,25 @@ async fn an_end_that_is_dropped_while_it_is_held_back_costs_no_connection() {
     }
 }
 
+/// Its caller does something else, and does not drop it either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_that_is_held_back_and_not_polled_keeps_no_connection() {
+    for (frames, has_body) in [(known as fn() -> Frames, true), (empty, false)] {
+        let (client, handle, say) = client(frames);
+        let mut sent = Box::pin(client.clone().oneshot(get()));
+        let mut body = None;
+        if has_body {
+            let body = body.insert(sent.await.unwrap().into_body());
+            assert!(body.frame().now_or_never().is_none());
+        } else {
+            assert!(sent.as_mut().now_or_never().is_none());
+        }
+        say.free();
+        eventually("it is given back", || is_idle(&handle)).await;
+        assert!(handle.status().closes.is_empty());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_end_is_held_back_for_a_second_at_the_most() {
     for (frames, almost_after) in [

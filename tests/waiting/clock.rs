@@ -1,19 +1,22 @@
 //! One wait is measured by one clock, whatever the caller is given meanwhile.
 
+use std::pin::pin;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use http::Uri;
 use http_body_util::BodyExt;
 use tokio::time::{Instant, sleep};
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_keep_alive::{
     CheckinLayer, CheckoutError, CheckoutLayer, Denied, Destination, EventKind, ExchangeLayer,
-    PoolConfig, TimeoutKind,
+    KeepAliveLayer, PoolConfig, TimeoutKind,
 };
 
 use crate::fake::Maker;
-use crate::support::agent::{get, paused_clock};
+use crate::support::agent::{agent_paused, at_rest, fetch, get, paused_clock, read};
+use crate::support::{CountingConnector, Gate, Server, script};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -104,4 +107,29 @@ async fn the_wait_that_is_told_began_before_a_stale_hand_over() {
         _ => None,
     });
     assert_eq!(waited.collect::<Vec<_>>(), [2 * SECOND]);
+}
+
+/// Nobody polls it while its own connection is made, and that goes to another caller.
+#[tokio::test(start_paused = true)]
+async fn the_time_of_its_own_connect_is_no_wait() {
+    let server = Server::in_memory(script::ok);
+    let connects = Gate::new();
+    let connector = CountingConnector::new(server.connector()).gate(&connects);
+    let layer = KeepAliveLayer::new().max_connections_per_host(1);
+    let layer = layer
+        .checkout_timeout(4 * SECOND)
+        .connect_timeout(8 * SECOND);
+    let (client, handle) = agent_paused(layer, connector);
+    let mut unpolled = pin!(fetch(&client, server.url("/")));
+    assert!(unpolled.as_mut().now_or_never().is_none());
+    sleep(3 * SECOND).await;
+    connects.open_for_all();
+    let held = client.request(get(server.url("/"))).await.unwrap();
+    let (answer, ()) = tokio::join!(unpolled, async {
+        sleep(3 * SECOND).await;
+        read(held).await.unwrap();
+    });
+    assert_eq!(answer.expect("it waited for 3 s").body, "ok");
+    assert_eq!(handle.status().created, 1);
+    at_rest(&handle).await;
 }

@@ -230,3 +230,23 @@ async fn what_is_handed_to_a_runtime_that_is_not_driven_goes_to_the_next() {
     let answer = tokio::task::spawn_blocking(move || runtime.drive(task));
     answer.await.unwrap().unwrap().unwrap();
 }
+
+/// It began to wait in a runtime that nobody drives any more. What it waits for has to be closed from where it is now.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_who_moves_to_another_runtime_is_served_there() {
+    let server = Server::ok().await;
+    let (client, handle) = agent(Layers::new().max_connections_per_host(1));
+    let idle = leaves_one_idle(&client, server.url("/"));
+    let mut request = Box::pin(client.request(get(server.url("/"))));
+    let ([request], runtime) = undriven(async move {
+        let polled = request
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_pending());
+        [request]
+    });
+    let response = timeout(LONG, request).await.expect("it hangs").unwrap();
+    crate::support::agent::read(response).await.unwrap();
+    assert_eq!(handle.status().created, 2);
+    drop((idle, runtime));
+}

@@ -11,7 +11,7 @@ use http_body_util::Full;
 use tokio::time::{sleep, timeout};
 use tower_keep_alive::{CloseReason, Destination, KeepAliveLayer};
 
-use crate::support::agent::{agent, agent_over, agent_paused, at_rest, fetch, get};
+use crate::support::agent::{agent, agent_over, agent_paused, at_rest, fetch, get, post};
 use crate::support::{CountingConnector, Gate, Server, eventually, script};
 
 type Layers = KeepAliveLayer<Full<Bytes>>;
@@ -364,4 +364,53 @@ async fn a_connector_that_panics_keeps_no_permit() {
         drop(unpolled);
     }
     at_rest(&handle).await;
+}
+
+/// It would make one after the other: none is of use to it but its own.
+#[tokio::test]
+async fn a_fresh_connection_is_kept_for_a_caller_who_is_polled_seldom() {
+    let server = Server::in_memory(script::ok);
+    let connects = Gate::new();
+    let connector = CountingConnector::new(server.connector()).gate(&connects);
+    let layer = Layers::new().fresh_for_non_idempotent(true);
+    let (client, handle) = agent_over(layer, connector);
+    let mut seldom = pin!(client.request(post(server.url("/"), "upload")));
+    poll_once(seldom.as_mut());
+    connects.open_for_all();
+    eventually("it is made", || handle.status().created == 1).await;
+    for _ in 0..4 {
+        // Much longer than a hand-over is kept for.
+        sleep(Duration::from_millis(60)).await;
+        assert_eq!(handle.status().idle.len(), 0, "nobody else wants it");
+    }
+    let response = seldom.await.unwrap();
+    assert!(!response.body().connection().is_reused());
+    crate::support::agent::read(response).await.unwrap();
+    assert_eq!(handle.status().created, 1);
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn a_fresh_connection_that_is_kept_goes_to_whoever_needs_its_place() {
+    let server = Server::in_memory(script::ok);
+    for layer in [
+        Layers::new().max_connections_per_host(1),
+        Layers::new().max_connections(1),
+    ] {
+        let connects = Gate::new();
+        let connector = CountingConnector::new(server.connector()).gate(&connects);
+        let layer = layer.fresh_for_non_idempotent(true);
+        let (client, handle) = agent_over(layer, connector);
+        let mut seldom = pin!(client.request(post(server.url("/"), "upload")));
+        poll_once(seldom.as_mut());
+        connects.open_for_all();
+        eventually("it is made", || handle.status().created == 1).await;
+        sleep(Duration::from_millis(60)).await;
+        let next = timeout(LONG, fetch(&client, server.url("/"))).await;
+        assert_eq!(next.expect("served").unwrap().body, "ok");
+        assert_eq!(handle.status().created, 1, "it was that one");
+        let response = timeout(LONG, seldom).await.expect("served").unwrap();
+        crate::support::agent::read(response).await.unwrap();
+        at_rest(&handle).await;
+    }
 }

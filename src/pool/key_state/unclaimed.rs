@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Connecting, KeyState, Look, Seen, Stage, StepCx, stuck};
+use super::{Connecting, KeyState, Stage, StepCx, stuck};
 use crate::agent::Mode;
 use crate::clock::Moment;
 use crate::connection::close_reason::CloseReason;
@@ -15,6 +15,34 @@ use crate::connection::poolable::Poolable;
 use crate::pool::deferred::Stop;
 use crate::pool::pooled_conn::{PooledConn, Rejected};
 use crate::pool::wait_queue::{MissedTurn, WaiterId};
+
+/// When a look is taken at what is overdue.
+pub(in crate::pool) struct Look {
+    pub(in crate::pool) now: Instant,
+    /// Since the pool began, and one more.
+    pub(in crate::pool) millis: u32,
+    /// How long a connection may take to close while somebody waits for its permit.
+    pub(in crate::pool) goodbye: Duration,
+}
+
+/// What a look has seen.
+#[derive(Default)]
+pub(in crate::pool) struct Seen {
+    /// There is something to look at here next time.
+    pub(in crate::pool) goes_on: bool,
+    /// Something closes, and still has time.
+    pub(in crate::pool) is_left: bool,
+    /// So long ago a connection was told to go that cannot be closed from here, and it has not gone.
+    pub(in crate::pool) stuck_for: Option<Duration>,
+}
+
+impl Seen {
+    /// What was seen elsewhere as well.
+    pub(in crate::pool) fn add(&mut self, other: &Self) {
+        self.is_left |= other.is_left;
+        self.stuck_for = self.stuck_for.max(other.stuck_for);
+    }
+}
 
 impl<C: Poolable> KeyState<C> {
     /// The connect is in a task of its own.
@@ -77,7 +105,9 @@ impl<C: Poolable> KeyState<C> {
         cx: &mut StepCx<'_, C>,
     ) -> Option<Moment> {
         let mut sweep_at: Option<Moment> = None;
-        while let Some(delivery) = self.queue.take_back(seen_by) {
+        // With a total, it is other keys' callers who may be in need of it.
+        let keeps_own = cx.total.is_none();
+        while let Some(delivery) = self.queue.take_back(seen_by, keeps_own) {
             if let Some(index) = delivery.permit {
                 self.release(index, cx);
             }
@@ -91,6 +121,28 @@ impl<C: Poolable> KeyState<C> {
     /// Whether somebody was given something and has not come for it.
     pub(in crate::pool) fn is_unclaimed(&mut self) -> bool {
         self.queue.is_unclaimed()
+    }
+
+    /// Whether looks are to be taken here, and were not until now: somebody waits, or was given something, or has something
+    /// closed for it. What else takes too long here is looked at where somebody waits for the total.
+    #[inline]
+    pub(in crate::pool) fn begins_watch(&mut self) -> bool {
+        let begins = !self.is_watched && !self.retired && self.is_of_interest();
+        self.is_watched |= begins;
+        begins
+    }
+
+    /// The same, after a look.
+    pub(in crate::pool) fn goes_on_watched(&mut self) -> bool {
+        let goes_on = self.is_of_interest();
+        self.is_watched &= goes_on;
+        goes_on
+    }
+
+    fn is_of_interest(&self) -> bool {
+        self.queue.pending() > 0
+            || self.queue.has_given()
+            || self.incoming_permits + self.making_room > 0
     }
 
     /// Ends what connects or closes for too long.
@@ -129,6 +181,8 @@ impl<C: Poolable> KeyState<C> {
                         seen.is_left = true;
                         continue;
                     }
+                    // Under the lock: whoever brings it back until that is done has it closed here, and it is not used again.
+                    shared.condemn();
                     cx.deferred.force(shared.clone());
                     if !can_be_closed {
                         open.is_stuck = !open.one_shot;
