@@ -186,6 +186,7 @@ pub use connection::info::ConnectionInfo;
 pub use connection::lifespan::{Deadline, Lifespan};
 pub use connection::poolable::{ErasedLease, Liveness, Poolable, Released};
 pub use connection::shared::{CloseHook, TransportGuard};
+pub use connection::timings::Timings;
 #[cfg(feature = "tls")]
 pub use connection::tls_info::TlsInfo;
 pub use count_connects::{Connects, CountConnects, CountConnectsFuture, CountConnectsLayer};
@@ -199,7 +200,7 @@ pub use http1::{Handshake, HandshakeFuture, HandshakeLayer, Http1Connection, Htt
 pub use keep_alive::{KeepAlive, KeepAliveFuture, KeepAliveLayer, RequestBody};
 pub use pool::{Pool, PoolConfig, Scheduling};
 pub use target::extensions::{
-    InactivityTimeout, OneShot, Partition, RequestTimeout, ResponseTimeout,
+    InactivityTimeout, OneShot, Partition, RecordTimings, RequestTimeout, ResponseTimeout,
 };
 pub use target::key::{Key, KeyRef};
 pub use target::route::{Family, Route};

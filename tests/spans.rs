@@ -168,3 +168,40 @@ async fn node_34_a_connect_is_in_its_callers_span_also_when_another_is_served_by
     assert_ne!(made[0].0, made[1].0, "each in a span of its own");
     at_rest(&handle).await;
 }
+
+#[tokio::test]
+async fn an_exchange_whose_times_are_wanted_says_them_at_its_end() {
+    let said = Said::default();
+    // For this thread, which runs all tasks of the test.
+    let _guard = set_default(Registry::default().with(said.clone()));
+    let server = Server::ok().await;
+    let (client, handle) = agent(KeepAliveLayer::new().timings(true));
+    for _ in 0..2 {
+        fetch(&client, server.url("/")).await.unwrap();
+    }
+    let [made, reused] = &said.lines("exchanged")[..] else {
+        panic!("{:?}", said.lines(""));
+    };
+    for line in [made, reused] {
+        for field in [
+            "key=",
+            "connection.id=",
+            "queue=",
+            "response=",
+            "body=",
+            "total=",
+        ] {
+            assert!(line.contains(field), "{line}");
+        }
+    }
+    assert!(
+        made.contains(" connect=") && !reused.contains(" connect="),
+        "{made} {reused}"
+    );
+    let spans = said.lines("checkout in");
+    assert!(
+        spans[0].contains(" connect=") && !spans[1].contains(" connect="),
+        "{spans:?}"
+    );
+    at_rest(&handle).await;
+}

@@ -29,6 +29,10 @@ impl CheckoutSpan {
                 connection.id = Empty,
                 reused = Empty,
                 waited = Empty,
+                dns = Empty,
+                connect = Empty,
+                tunnel = Empty,
+                tls = Empty,
             );
             if !span.is_disabled() {
                 span.record("key", display(Key::from(target.key())));
@@ -62,6 +66,23 @@ impl CheckoutSpan {
             self.span.record("connection.id", lifespan.shared().id());
             self.span.record("reused", lifespan.is_reused());
             self.span.record("waited", tracing::field::debug(waited));
+            if let Some(made) = lifespan
+                .shared()
+                .transport()
+                .filter(|_| !lifespan.is_reused())
+            {
+                let times = made.times;
+                for (part, time) in [
+                    ("dns", times.dns),
+                    ("connect", times.connect),
+                    ("tunnel", times.tunnel),
+                    ("tls", times.tls),
+                ] {
+                    if let Some(time) = time.known() {
+                        self.span.record(part, tracing::field::debug(time));
+                    }
+                }
+            }
         }
         #[cfg(feature = "metrics")]
         if let Some(key) = lifespan.shared().key() {

@@ -17,6 +17,7 @@ mod socket;
 #[cfg(feature = "proxy")]
 mod socks;
 mod tcp;
+pub(crate) mod times;
 #[cfg(feature = "tls")]
 mod tls;
 pub(crate) mod transport;

@@ -15,7 +15,7 @@ use tower_service::Service;
 
 use crate::connect::proxy_conn::ProxyConn;
 use crate::connect::resolve::resolve;
-use crate::connect::{socks, tunnel};
+use crate::connect::{socks, times, tunnel};
 use crate::error::connect::ConnectError;
 use crate::error::{BoxError, Error, Kind, TargetError};
 use crate::target::Destination;
@@ -296,10 +296,12 @@ impl Tunnel {
         };
         let hop = ProxyConn::new(transport);
         if !proxy.protocol().is_http() {
-            return socks::tunnel(hop, proxy, origin).await;
+            let tunnel = socks::tunnel(hop, proxy, origin);
+            return times::part(|times| &mut times.tunnel, tunnel).await;
         }
         let target = origin.into_parts().authority;
-        tunnel::tunnel(hop, proxy, target.expect("an origin has a host")).await
+        let tunnel = tunnel::tunnel(hop, proxy, target.expect("an origin has a host"));
+        times::part(|times| &mut times.tunnel, tunnel).await
     }
 }
 

@@ -19,6 +19,7 @@ use crate::connect::dial::{LEAST_DELAY, Pace, dial, in_order};
 use crate::connect::options::{Options, in_probes, in_seconds};
 use crate::connect::resolve::{literal, resolve};
 use crate::connect::socket::Halves;
+use crate::connect::times;
 use crate::connection::shared::Addresses;
 use crate::error::connect::{ConnectError, FailedAddresses};
 use crate::error::{BoxError, Error, Kind, TargetError};
@@ -223,13 +224,18 @@ impl<R> TcpConnector<R> {
             if let Some((side, lookup)) = side {
                 side.answer(resolve(&mut resolver, &lookup).await?);
             }
-            let addresses = resolve(&mut resolver, &lookup).await?;
+            let resolving = resolve(&mut resolver, &lookup);
+            let addresses = match literal(&lookup) {
+                Some(_) => resolving.await?,
+                None => times::part(|times| &mut times.dns, resolving).await?,
+            };
             let pace = Pace {
                 delay,
                 deadline: deadline::current(),
             };
             let connect = |address| options.connect(address);
-            match dial(in_order(addresses), pace, connect).await {
+            let dialling = dial(in_order(addresses), pace, connect);
+            match times::part(|times| &mut times.connect, dialling).await {
                 Ok(stream) => Ok(Tcp::new(stream)),
                 Err(failed) => {
                     let name = literal(&lookup).is_none().then_some(lookup.host);

@@ -15,6 +15,7 @@ use tower_service::Service;
 
 use crate::connect::Socket;
 use crate::connect::socket::Halves;
+use crate::connect::times;
 use crate::error::connect::{ConnectError, reason};
 use crate::error::{BoxError, Error, Kind, TargetError};
 use crate::target::Destination;
@@ -109,7 +110,7 @@ where
         };
         UnixConnecting(Box::pin(async move {
             let path = path?;
-            match connect(&path).await {
+            match times::part(|times| &mut times.connect, connect(&path)).await {
                 Ok(stream) => Ok(Unix::new(stream)),
                 Err(error) => {
                     let tried = format!("connect to {}: {}", path.display(), reason(&error));

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::clock::Moment;
 use crate::connection::lifespan::Lifespan;
 use crate::connection::shared::ConnShared;
+use crate::connection::timings::{Recorder, Timings};
 #[cfg(feature = "tls")]
 use crate::connection::tls_info::TlsInfo;
 use crate::target::key::Key;
@@ -23,6 +24,8 @@ pub struct ConnectionInfo {
     shared: Arc<ConnShared>,
     uses: u64,
     idle: Option<(Instant, Instant)>,
+    /// Where the times of this exchange are recorded.
+    recorder: Option<Arc<Recorder>>,
 }
 
 impl ConnectionInfo {
@@ -32,6 +35,7 @@ impl ConnectionInfo {
             shared: lifespan.shared().clone(),
             uses: lifespan.uses(),
             idle: lifespan.idle(),
+            recorder: None,
         }
     }
 
@@ -41,11 +45,21 @@ impl ConnectionInfo {
             shared: Arc::new(ConnShared::new()),
             uses: 0,
             idle: None,
+            recorder: None,
         }
     }
 
     pub(crate) fn is_none(&self) -> bool {
         self.uses == 0
+    }
+
+    pub(crate) fn with_recorder(mut self, recorder: Arc<Recorder>) -> Self {
+        self.recorder = Some(recorder);
+        self
+    }
+
+    pub(crate) fn recorder(&self) -> Option<&Recorder> {
+        self.recorder.as_deref()
     }
 
     /// The connection's number, unique in this process.
@@ -103,6 +117,16 @@ impl ConnectionInfo {
     #[must_use]
     pub fn tls(&self) -> Option<&TlsInfo> {
         self.shared.transport()?.tls.as_ref()
+    }
+
+    /// How long the parts of this exchange took so far, where that was asked for: by
+    /// [`RecordTimings`](crate::RecordTimings) or [`ExchangeLayer::timings`](crate::ExchangeLayer::timings). What is asked
+    /// of a clone after the body has ended knows about the end.
+    #[must_use]
+    pub fn timings(&self) -> Option<Timings> {
+        let own_connect = self.shared.transport().filter(|_| !self.is_reused());
+        let connect = own_connect.map(|transport| transport.times);
+        Some(self.recorder.as_ref()?.timings(connect))
     }
 
     /// What the connection is pooled under; `None` where no pool has it.

@@ -21,6 +21,7 @@ use crate::connection::close_reason::CloseReason;
 use crate::connection::expectation::Expectation;
 use crate::connection::shared::request::Rest;
 use crate::connection::shared::timeouts::ExchangeTimeouts;
+use crate::connection::timings::ConnectTimes;
 #[cfg(feature = "tls")]
 use crate::connection::tls_info::TlsInfo;
 use crate::error::RequestBodyError;
@@ -66,6 +67,7 @@ pub(crate) struct Addresses {
 #[derive(Debug)]
 pub(crate) struct TransportInfo {
     pub(crate) addresses: Addresses,
+    pub(crate) times: ConnectTimes,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<TlsInfo>,
 }

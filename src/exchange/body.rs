@@ -18,6 +18,7 @@ use crate::connection::poolable::{ErasedLease, Released};
 use crate::error::{BoxError, Error, Kind};
 use crate::exchange::in_bytes::InBytes;
 use crate::exchange::layer::Drain;
+use crate::exchange::timed::Timed;
 
 /// The body of a response. It holds the connection that it comes on, and gives it back where it ends.
 ///
@@ -161,6 +162,22 @@ impl Body {
             info,
             drain,
         }
+    }
+
+    /// Of an exchange whose times are recorded.
+    #[cold]
+    pub(super) fn timed<R>(
+        body: R,
+        held: Option<Box<dyn ErasedLease>>,
+        info: ConnectionInfo,
+        drain: Drain,
+    ) -> Self
+    where
+        R: HttpBody + Send + Sync + 'static,
+        R::Error: Into<BoxError>,
+    {
+        let body = Timed::new(body, info.clone());
+        Self::holding(body, held, info, drain)
     }
 
     /// The connection that the response came on. A body that came on none ([`Body::new`]) has one without a key, whose

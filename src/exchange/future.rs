@@ -16,6 +16,7 @@ use crate::error::{BoxError, Error, SendError};
 use crate::exchange::hint::{self, ResponseHint};
 use crate::exchange::layer::Settings;
 use crate::exchange::time_limits::TimeLimits;
+use crate::exchange::timed;
 use crate::exchange::{Body, fields, request, to_proxy};
 use crate::target::{Destination, Target};
 
@@ -256,7 +257,8 @@ where
                         .as_ref()
                         .is_some_and(Destination::is_read_by_proxy),
                 };
-                let (held, info) = answered(conn, response, &this.parts.settings, asked);
+                let limits = this.time_limits.as_deref();
+                let (held, info) = answered(conn, response, &this.parts.settings, asked, limits);
                 // The use goes on with the body, and is over where there is none.
                 let (held, busy) = match response.body().is_end_stream() {
                     true => (None, held.release_soon(cx)),
@@ -264,7 +266,10 @@ where
                 };
                 let drain = this.parts.settings.drain_unread;
                 if let Poll::Ready(Ok(response)) = answer {
-                    let response = response.map(|it| Body::holding(it, held, info, drain));
+                    let response = match info.recorder() {
+                        None => response.map(|it| Body::holding(it, held, info, drain)),
+                        Some(_) => response.map(|it| Body::timed(it, held, info, drain)),
+                    };
                     return match busy {
                         None => Poll::Ready(Ok(response)),
                         Some(released) => self.hold_back(response, released, cx),
@@ -277,10 +282,13 @@ where
             };
             let conn = conn.0.take().expect("not polled after it is ready");
             let (error, nothing_written, request) = failed.into_parts();
-            let error = unanswered(conn, error, nothing_written);
+            let error = unanswered(conn, error, nothing_written, this.time_limits.as_deref());
             let (Some(destination), Some(request), true) =
                 (&mut *this.destination, request, error.is_reused())
             else {
+                if let Some(info) = error.connection() {
+                    timed::end(info);
+                }
                 return Poll::Ready(Err(error));
             };
             destination.return_to_queue();
@@ -396,6 +404,7 @@ fn answered<C, R>(
     response: &mut Response<R>,
     settings: &Settings,
     asked: Asks,
+    limits: Option<&TimeLimits>,
 ) -> (Box<dyn ErasedLease>, ConnectionInfo)
 where
     C: Poolable,
@@ -418,7 +427,11 @@ where
         lifespan.shared().upgrade();
     }
     lifespan.shared().activity().set_caller_waits(false);
-    let info = ConnectionInfo::of(lifespan);
+    let mut info = ConnectionInfo::of(lifespan);
+    if let Some(limits) = limits {
+        limits.answered();
+        info = limits.recorded(info);
+    }
     if settings.info_in_extensions {
         response.extensions_mut().insert(info.clone());
     }
@@ -426,11 +439,20 @@ where
 }
 
 /// There will be no response. The connection is of no use any more.
-fn unanswered<C: Poolable>(mut conn: C, error: BoxError, unsent: bool) -> Error {
+fn unanswered<C: Poolable>(
+    mut conn: C,
+    error: BoxError,
+    unsent: bool,
+    limits: Option<&TimeLimits>,
+) -> Error {
     let lifespan = conn.lifespan_mut();
     let failed = Error::from_send(error, unsent);
     let is_request_body = failed.is_request_body();
-    let failed = failed.on(ConnectionInfo::of(lifespan));
+    let info = ConnectionInfo::of(lifespan);
+    let failed = failed.on(match limits {
+        Some(limits) => limits.recorded(info),
+        None => info,
+    });
     lifespan.end(if is_request_body {
         CloseReason::Abandoned
     } else if failed.is_reset() {

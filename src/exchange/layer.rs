@@ -28,6 +28,7 @@ pub(super) struct Settings {
     pub(super) expect_continue_timeout: Millis,
     pub(super) request_timeout: Millis,
     pub(super) response_timeout: Millis,
+    pub(super) timings: bool,
 }
 
 impl Settings {
@@ -38,6 +39,7 @@ impl Settings {
             || !self.keep_alive
             || self.request_timeout != Millis::NONE
             || self.response_timeout != Millis::NONE
+            || self.timings
     }
 
     pub(super) fn timeouts(&self) -> Timeouts {
@@ -95,6 +97,7 @@ impl ExchangeLayer {
                 expect_continue_timeout: Millis::from_duration(Duration::from_secs(1)),
                 request_timeout: Millis::NONE,
                 response_timeout: Millis::NONE,
+                timings: false,
             },
             route: None,
         }
@@ -232,6 +235,21 @@ impl ExchangeLayer {
     pub const fn response_timeout(mut self, max: Duration) -> Self {
         assert!(!max.is_zero(), "response_timeout must not be zero");
         self.settings.response_timeout = Millis::from_duration(max);
+        self
+    }
+
+    /// Whether [`ConnectionInfo::timings`](crate::ConnectionInfo::timings) tells how long the parts of each exchange took.
+    /// With the feature `tracing` each exchange says so as well when it ends, in an event at debug. It takes two allocations
+    /// and four looks at the clock for each request. [`RecordTimings`](crate::RecordTimings) asks for it for one request.
+    /// Default: false.
+    ///
+    /// ```
+    /// let layer = tower_keep_alive::ExchangeLayer::new().timings(true);
+    /// # let _ = layer;
+    /// ```
+    #[must_use]
+    pub const fn timings(mut self, record: bool) -> Self {
+        self.settings.timings = record;
         self
     }
 

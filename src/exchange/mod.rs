@@ -13,6 +13,7 @@ mod service;
 #[cfg(test)]
 mod target_tests;
 mod time_limits;
+mod timed;
 mod to_proxy;
 mod tokens;
 

@@ -7,13 +7,14 @@ use http::uri::{Authority, Parts, PathAndQuery, Scheme};
 use http::{Extensions, HeaderMap, Method, Request, Uri, Version};
 use http_body::Body;
 
+use crate::connection::timings::Recorder;
 use crate::error::TargetError;
 use crate::exchange::layer::{Settings, Timeouts};
 use crate::exchange::time_limits::TimeLimits;
 use crate::exchange::{credentials, fields, to_proxy};
 use crate::target::extensions::{
-    InactivityTimeout, OnFreshConnection, OneShot, Partition, RequestTimeout, ResponseTimeout,
-    is_repeatable,
+    InactivityTimeout, OnFreshConnection, OneShot, Partition, RecordTimings, RequestTimeout,
+    ResponseTimeout, is_repeatable,
 };
 use crate::target::route::Route;
 use crate::target::{Destination, Origin, Reuse, Target};
@@ -135,7 +136,9 @@ fn set_terms<B>(
     if !tunnels && (destination.reuse() == Reuse::Never || !settings.keep_alive) {
         fields::say_close(request.headers_mut());
     }
-    timeouts.are_wanted().then(|| TimeLimits::begin(timeouts))
+    let timed = request.extensions_mut().remove::<RecordTimings>().is_some() || settings.timings;
+    let recorder = timed.then(Recorder::begin);
+    (timed || timeouts.are_wanted()).then(|| TimeLimits::begin(timeouts, recorder))
 }
 
 /// `Host` of a CONNECT is its target, which always names a port (RFC 9110 §9.3.6, RFC 9112 §3.2).

@@ -1,18 +1,21 @@
-//! How long one exchange may take, from its beginning to when its request is sent. After that its connection's driver keeps
-//! to what is left.
+//! How long one exchange may take, from its beginning to when its request is sent, and how long it took. After that its
+//! connection's driver keeps to what is left.
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
+use crate::connection::info::ConnectionInfo;
 use crate::connection::shared::ConnShared;
+use crate::connection::timings::Recorder;
 use crate::error::{Error, Kind, TimeoutKind};
 use crate::exchange::layer::Timeouts;
 
-/// The limits of one exchange that has any, in a box: most have none.
+/// The limits of one exchange that has any, or whose times are recorded, in a box: most have neither.
 #[derive(Debug)]
 pub(super) struct TimeLimits {
     timeouts: Timeouts,
@@ -20,12 +23,13 @@ pub(super) struct TimeLimits {
     until: Option<Instant>,
     /// Set when the exchange first waits.
     sleep: Option<Pin<Box<Sleep>>>,
+    recorder: Option<Arc<Recorder>>,
 }
 
 impl TimeLimits {
     /// Of an exchange that begins now.
     #[cold]
-    pub(super) fn begin(timeouts: Timeouts) -> Box<Self> {
+    pub(super) fn begin(timeouts: Timeouts, recorder: Option<Arc<Recorder>>) -> Box<Self> {
         let limited = timeouts.request != Duration::MAX;
         Box::new(Self {
             timeouts,
@@ -33,7 +37,25 @@ impl TimeLimits {
                 .then(|| Instant::now().checked_add(timeouts.request))
                 .flatten(),
             sleep: None,
+            recorder,
         })
+    }
+
+    /// With the record of this exchange, if there is one.
+    #[cold]
+    pub(super) fn recorded(&self, info: ConnectionInfo) -> ConnectionInfo {
+        match &self.recorder {
+            Some(recorder) => info.with_recorder(recorder.clone()),
+            None => info,
+        }
+    }
+
+    /// The head of the response is there.
+    #[cold]
+    pub(super) fn answered(&self) {
+        if let Some(recorder) = &self.recorder {
+            recorder.head();
+        }
     }
 
     /// Ready with the error when the time of an exchange is over that has not been sent.
@@ -66,6 +88,12 @@ impl TimeLimits {
     #[cold]
     pub(super) fn hand_to(&mut self, connection: &ConnShared) {
         self.sleep = None;
+        if let Some(recorder) = &self.recorder {
+            recorder.sent();
+        }
+        if !self.timeouts.are_wanted() {
+            return;
+        }
         let request = self.until.map(|until| (until, self.timeouts.request));
         let response = self.timeouts.response;
         let response = (response != Duration::MAX).then_some(response);

@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use tower::make::MakeConnection;
 use tower_service::Service;
 
-use crate::connect::{Probe, transport};
+use crate::connect::{Probe, times, transport};
 use crate::connection::lifespan::Lifespan;
 use crate::connection::shared::TransportInfo;
 use crate::error::BoxError;
@@ -78,16 +78,17 @@ where
         let look = self.settings.probe.clone();
         let max_interim_responses = self.settings.max_interim_responses;
         HandshakeFuture(Box::pin(async move {
-            let transport = connecting.await.map_err(Into::into)?;
+            let (connected, times) = times::measured(connecting).await;
+            let transport = connected.map_err(Into::into)?;
             let probe = look(&transport as &dyn Any);
             let mut lifespan = Lifespan::new();
-            if let Some(known) = transport::known(&transport) {
-                lifespan.shared().set_transport(TransportInfo {
-                    addresses: known.addresses(),
-                    #[cfg(feature = "tls")]
-                    tls: known.tls_info(),
-                });
-            }
+            let known = transport::known(&transport);
+            lifespan.shared().set_transport(TransportInfo {
+                addresses: known.map(|it| it.addresses()).unwrap_or_default(),
+                times,
+                #[cfg(feature = "tls")]
+                tls: known.and_then(|it| it.tls_info()),
+            });
             let guard = lifespan
                 .take_transport_guard()
                 .expect("a new lifespan has its guard");

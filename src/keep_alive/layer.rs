@@ -334,6 +334,13 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
+    /// Whether the response of each request tells how long the parts of its exchange took; see [`ExchangeLayer::timings`].
+    /// Default: false.
+    pub fn timings(mut self, record: bool) -> Self {
+        self.settings.exchange = self.settings.exchange.timings(record);
+        self
+    }
+
     /// HTTP/1 as hyper's builder says. Default: hyper's defaults.
     pub fn http1(mut self, http1: Builder) -> Self {
         self.settings.handshake = self.settings.handshake.http1(http1);
@@ -469,6 +476,7 @@ mod tests {
             ),
             ("request_timeout", new().request_timeout(SECOND)),
             ("response_timeout", new().response_timeout(SECOND)),
+            ("timings", new().timings(true)),
             ("http1", new().http1(http1)),
             ("max_interim_responses", new().max_interim_responses(7)),
             ("max_response_fields", new().max_response_fields(7)),

@@ -94,6 +94,19 @@ pub struct RequestTimeout(pub Duration);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ResponseTimeout(pub Duration);
 
+/// A request extension: [`ConnectionInfo::timings`](crate::ConnectionInfo::timings) of the response, or of the error, tells
+/// how long the parts of this exchange took. [`timings`](crate::ExchangeLayer::timings) asks for it for every request.
+///
+/// ```
+/// let request = http::Request::get("http://localhost/")
+///     .extension(tower_keep_alive::RecordTimings)
+///     .body(())
+///     .unwrap();
+/// # assert!(request.extensions().get::<tower_keep_alive::RecordTimings>().is_some());
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct RecordTimings;
+
 /// A request extension: this is a second try, for which only a new connection will do.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OnFreshConnection;

@@ -1,12 +1,16 @@
 //! TLS through proxies: its other end is the origin, and nobody on the way.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http_body_util::Full;
 use rcgen::date_time_ymd;
 use tokio_rustls::rustls::{self, CertificateError, HandshakeKind, ServerConfig};
 use tower::Layer;
 use tower_keep_alive::connect::{Proxy, ProxyConnector, ProxyLayer, TcpConnector, Tls};
-use tower_keep_alive::{AgentHandle, CloseReason, KeepAlive, KeepAliveLayer, Key, Route};
+use tower_keep_alive::{
+    AgentHandle, CloseReason, KeepAlive, KeepAliveLayer, Key, RecordTimings, Route,
+};
 
 use crate::support::agent::{Req, agent_over, at_rest, get, send};
 use crate::support::tls::{Authority, CA, Identity};
@@ -197,5 +201,39 @@ async fn an_origin_that_is_not_who_it_has_to_be_is_refused_through_a_proxy_too()
         let stranger = Authority::new("stranger").issue(&["origin.test"]);
         let error = refused(scheme, stranger.server()).await;
         assert_eq!(error, CertificateError::UnknownIssuer);
+    }
+}
+
+#[tokio::test]
+async fn each_part_of_a_connect_through_a_proxy_is_timed() {
+    let origin = origin(&CA.issue(&["origin.test"])).await;
+    for scheme in ["http", "socks4a", "socks5h"] {
+        let (_server, proxy) = proxy(scheme).await;
+        let (client, handle) = agent();
+        for is_reused in [false, true] {
+            let mut request = through(&proxy, origin.url_of("origin.test", "/"));
+            request.extensions_mut().insert(RecordTimings);
+            let answer = send(&client, request).await.unwrap();
+            assert_eq!(answer.info.is_reused(), is_reused);
+            let timings = answer.info.timings().expect("asked for");
+            let parts = [
+                timings.dns(),
+                timings.connect(),
+                timings.tunnel(),
+                timings.tls(),
+            ];
+            assert!(
+                parts.iter().all(|part| part.is_some() != is_reused),
+                "{timings:?}"
+            );
+            let sum: Duration = parts.into_iter().flatten().sum();
+            let exchange = timings.response().unwrap() + timings.body().unwrap();
+            assert!(
+                timings.queue() + sum + exchange <= timings.total(),
+                "{timings:?}"
+            );
+        }
+        handle.close_idle();
+        at_rest(&handle).await;
     }
 }

@@ -13,6 +13,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tower_service::Service;
 
 use crate::connect::MaybeTls;
+use crate::connect::times;
 use crate::connect::tls::error;
 use crate::connect::tls::records::Records;
 use crate::connect::tls::trust_roots::Configuration;
@@ -90,7 +91,7 @@ where
             };
             let transport = connecting.await.map_err(Into::into)?;
             let handshake = TlsConnector::from(config).connect(name, Records::new(transport));
-            match handshake.await {
+            match times::part(|times| &mut times.tls, handshake).await {
                 Ok(stream) => Ok(MaybeTls::tls(stream)),
                 Err(failure) => Err(error::handshake(&host, failure).into()),
             }

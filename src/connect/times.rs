@@ -1,0 +1,72 @@
+//! How long the parts of a connect take.
+
+use std::cell::Cell;
+use std::future::Future;
+
+use tokio::time::Instant;
+
+use crate::clock::Nanos;
+use crate::connection::timings::ConnectTimes;
+
+tokio::task_local! {
+    static TIMES: Cell<ConnectTimes>;
+}
+
+/// Runs a connect, and says how long it and its parts took. A connector that is polled in a task of its own tells nothing of
+/// its parts.
+pub(crate) async fn measured<F: Future>(connect: F) -> (F::Output, ConnectTimes) {
+    let begun = Instant::now();
+    let within = async {
+        let connected = connect.await;
+        (connected, TIMES.with(Cell::get))
+    };
+    let (connected, mut times) = TIMES.scope(Cell::new(ConnectTimes::NONE), within).await;
+    times.total = begun.elapsed().into();
+    (connected, times)
+}
+
+/// Runs one part of the connect that is being measured, if one is. Where there are two of a kind, their times add up.
+pub(super) async fn part<F: Future>(
+    which: fn(&mut ConnectTimes) -> &mut Nanos,
+    part: F,
+) -> F::Output {
+    let begun = Instant::now();
+    let ended = part.await;
+    // Nothing measures it: an error that changes nothing.
+    let _ = TIMES.try_with(|cell| {
+        let mut times = cell.get();
+        let time = which(&mut times);
+        let before = time.known().unwrap_or_default();
+        *time = before.saturating_add(begun.elapsed()).into();
+        cell.set(times);
+    });
+    ended
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_parts_of_a_connect_add_up_by_their_kind() {
+        let wait = |seconds| tokio::time::sleep(Duration::from_secs(seconds));
+        let connect = async {
+            part(|times| &mut times.dns, wait(1)).await;
+            part(|times| &mut times.tls, wait(2)).await;
+            wait(3).await;
+            part(|times| &mut times.tls, wait(4)).await;
+            "made"
+        };
+        let (made, times) = measured(connect).await;
+        assert_eq!(made, "made");
+        let seconds = |time: Nanos| time.known().map(|it| it.as_secs());
+        assert_eq!(seconds(times.dns), Some(1));
+        assert_eq!(seconds(times.connect), None);
+        assert_eq!(seconds(times.tls), Some(6));
+        assert_eq!(seconds(times.total), Some(10));
+        // Without anybody who measures.
+        part(|times| &mut times.dns, wait(1)).await;
+    }
+}
