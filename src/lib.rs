@@ -38,8 +38,8 @@
 //!
 //! # The stack
 //!
-//! [`KeepAliveLayer`] is these layers with their defaults. Each can be used by itself, left out, and made optional, and
-//! layers of your own can stand between them:
+//! [`KeepAliveLayer`] is these layers with their defaults. A layer that sets a limit can be left out, doubled and made
+//! optional, and stands below or above Checkout; layers of your own can stand between any two:
 //!
 //! | from the top | a service of | says or does |
 //! |---|---|---|
@@ -176,7 +176,8 @@ pub use http;
 pub use http_body_util;
 
 pub use agent::{
-    AgentHandle, ConnectionState, ConnectionStatus, Drained, Event, EventKind, PrewarmError, Status,
+    AgentHandle, ConnectionState, ConnectionStatus, Drained, Event, EventKind, HostSettings,
+    PrewarmError, Status,
 };
 pub use checkin::{Checkin, CheckinFuture, CheckinLayer, Lease};
 pub use checkout::{Checkout, CheckoutFuture, CheckoutLayer};
@@ -184,7 +185,7 @@ pub use clock::{Clock, Moment};
 pub use connection::close_reason::CloseReason;
 pub use connection::info::ConnectionInfo;
 pub use connection::lifespan::{Deadline, Lifespan};
-pub use connection::poolable::{ErasedLease, Liveness, Poolable, Released};
+pub use connection::poolable::{Liveness, Poolable};
 pub use connection::shared::{CloseHook, TransportGuard};
 pub use connection::timings::Timings;
 #[cfg(feature = "tls")]
@@ -198,7 +199,7 @@ pub use expiry::{
 };
 pub use http1::{Handshake, HandshakeFuture, HandshakeLayer, Http1Connection, Http1Future};
 pub use keep_alive::{KeepAlive, KeepAliveFuture, KeepAliveLayer, RequestBody};
-pub use pool::{Pool, PoolConfig, Scheduling};
+pub use pool::{CheckedOut, Pool, PoolConfig, Scheduling};
 pub use target::extensions::{
     InactivityTimeout, OneShot, Partition, RecordTimings, RequestTimeout, ResponseTimeout,
 };

@@ -13,7 +13,7 @@ use support::agent::{at_rest, belongs_here, read};
 use support::{Conn, RefusingPort, Server, not_over_tls, only_over_tcp, script};
 use tower::ServiceExt;
 use tower::retry::Retry;
-use tower_keep_alive::retry::ReusedReset;
+use tower_keep_alive::retry::{ReusedReset, Unsent};
 use tower_keep_alive::{Body, BoxError, Error, KeepAlive, RequestBody};
 
 /// Over plain TCP, which is what `KeepAlive::new` makes for `http`.
@@ -159,6 +159,30 @@ async fn a_request_body_is_sent_again_by_the_retry_policy_if_it_is_bytes() {
             assert_eq!(sent, ("PUT", &b"text"[..]));
             assert_eq!(put.header("x-own"), Some("yes"));
         }
+        at_rest(&agent.handle()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_body_that_never_reached_a_server_is_sent_again_if_it_is_bytes() {
+    if only_over_tcp("the default connector is TCP's") {
+        return;
+    }
+    let refusing = RefusingPort::new();
+    for (body, attempts) in [
+        (RequestBody::from("text"), 2),
+        (RequestBody::new(Full::new(Bytes::from("text"))), 1),
+    ] {
+        let agent = agent();
+        let policy = Unsent::new()
+            .attempts(2)
+            .backoff(Duration::ZERO, Duration::from_millis(1), 0.0)
+            .unwrap();
+        let client = Retry::new(policy, agent.clone());
+        let request = Request::post(refusing.url("/")).body(body).unwrap();
+        let error = client.oneshot(request).await.unwrap_err();
+        assert!(error.is_connect(), "{error:?}");
+        assert_eq!(agent.handle().status().create_errors, attempts);
         at_rest(&agent.handle()).await;
     }
 }

@@ -60,6 +60,9 @@ impl AgentHandle {
                     }
                 }
             });
+            pool.host_settings(&mut |key, settings| {
+                status.hosts.insert(key.clone(), settings.clone());
+            });
         });
         status
     }

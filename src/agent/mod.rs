@@ -3,6 +3,7 @@
 mod connection_status;
 mod event;
 mod handle;
+mod host_settings;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod prewarm;
@@ -14,6 +15,8 @@ mod trace;
 pub use connection_status::{ConnectionState, ConnectionStatus};
 pub use event::{Event, EventKind};
 pub use handle::{AgentHandle, Drained};
+pub(crate) use host_settings::HostOverrides;
+pub use host_settings::HostSettings;
 #[cfg(feature = "metrics")]
 pub(crate) use metrics::{OpenConnections, waited};
 pub use prewarm::PrewarmError;

@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, Weak};
 use tokio::sync::Notify;
 
 use crate::agent::event::Listeners;
-use crate::agent::{ConnectionStatus, Prewarmed, Status};
+use crate::agent::{ConnectionStatus, HostSettings, Prewarmed, Status};
 use crate::connection::close_reason::CloseReason;
 use crate::connection::shared::ConnShared;
 use crate::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -25,6 +25,7 @@ pub(crate) struct AgentState {
     stale: AtomicU64,
     mode: AtomicU8,
     pub(super) listeners: Listeners,
+    name: std::sync::RwLock<Option<Arc<str>>>,
     /// Told whenever a key pool goes quiet: what `drain` waits for.
     pub(crate) quiet: Notify,
     pools: Mutex<Vec<Weak<dyn PoolControl>>>,
@@ -37,6 +38,8 @@ pub(crate) struct AgentState {
 pub(crate) trait PoolControl: Send + Sync {
     fn key_counts(&self, count: &mut dyn FnMut(&Key, KeyCounts));
     fn connections(&self, key: &Key, list: &mut Vec<ConnectionStatus>);
+    /// Of each key that has settings of its own.
+    fn host_settings(&self, tell: &mut dyn FnMut(&Key, &HostSettings));
     fn close_idle(&self);
     /// Closes everything and fails whoever waits.
     fn destroy(&self);
@@ -78,11 +81,21 @@ impl AgentState {
             stale: AtomicU64::new(0),
             mode: AtomicU8::new(Mode::Open as u8),
             listeners: Listeners::default(),
+            name: std::sync::RwLock::default(),
             quiet: Notify::new(),
             pools: Mutex::new(Vec::new()),
             makers: Mutex::new(Vec::new()),
             detached: Mutex::new(Vec::new()),
         }
+    }
+
+    pub(crate) fn set_name(&self, name: Arc<str>) {
+        *self.name.write().unwrap_or_else(PoisonError::into_inner) = Some(name);
+    }
+
+    pub(crate) fn name(&self) -> Option<Arc<str>> {
+        let name = self.name.read().unwrap_or_else(PoisonError::into_inner);
+        name.clone()
     }
 
     pub(crate) fn created(&self) {
@@ -167,6 +180,7 @@ impl AgentState {
 
     pub(crate) fn counts(&self) -> Status {
         let mut status = Status {
+            name: self.name().map(|name| name.as_ref().to_owned()),
             created: self.created.load(Ordering::Relaxed),
             requests: self.requests.load(Ordering::Relaxed),
             reused: self.reused.load(Ordering::Relaxed),
@@ -212,6 +226,10 @@ mod tests {
         }
 
         fn connections(&self, _: &Key, _: &mut Vec<ConnectionStatus>) {
+            unreachable!("it is gone")
+        }
+
+        fn host_settings(&self, _: &mut dyn FnMut(&Key, &HostSettings)) {
             unreachable!("it is gone")
         }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::agent::HostSettings;
 use crate::connection::close_reason::CloseReason;
 use crate::target::key::Key;
 
@@ -10,7 +11,7 @@ use crate::target::key::Key;
 ///
 /// With the feature `serde` it serializes to agentkeepalive's object (`createSocketCount`, …, `freeSockets`,
 /// `sockets`, `requests`, in this order), and after that what is ours: `reusedSocketCount`, `staleSocketCount`,
-/// `detachedSocketCount`, `closes`. Maps never have a key with nothing behind it.
+/// `detachedSocketCount`, `closes`, and `name` and `hosts` where they say something. Maps never have a key with nothing behind it.
 ///
 /// Whenever nothing is in motion, `created == closed + detached + open()`.
 ///
@@ -77,6 +78,19 @@ pub struct Status {
     pub detached: u64,
     /// What `closed` is made of.
     pub closes: BTreeMap<CloseReason, u64>,
+    /// The agent's name, where it was given one ([`KeepAliveLayer::name`](crate::KeepAliveLayer::name)).
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub name: Option<String>,
+    /// The settings of their own that keys have at present, where there are any
+    /// ([`KeepAliveLayer::for_host`](crate::KeepAliveLayer::for_host)). In JSON, times are in milliseconds.
+    #[cfg_attr(
+        feature = "serde",
+        serde(
+            skip_serializing_if = "BTreeMap::is_empty",
+            serialize_with = "settings_by_name"
+        )
+    )]
+    pub hosts: BTreeMap<Key, HostSettings>,
 }
 
 /// Keys that differ in what is not told have one name, and are counted together.
@@ -90,6 +104,21 @@ where
         *names.entry(key.to_string()).or_default() += count;
     }
     serializer.collect_map(names)
+}
+
+#[cfg(feature = "serde")]
+fn settings_by_name<S>(
+    hosts: &BTreeMap<Key, HostSettings>,
+    serializer: S,
+) -> Result<S::Ok, S::Error>
+where
+    S: serde::Serializer,
+{
+    serializer.collect_map(
+        hosts
+            .iter()
+            .map(|(key, settings)| (key.to_string(), settings)),
+    )
 }
 
 impl Status {
@@ -127,6 +156,9 @@ impl Status {
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sum = |map: &BTreeMap<Key, usize>| map.values().sum::<usize>();
+        if let Some(name) = &self.name {
+            write!(f, "{name}: ")?;
+        }
         write!(
             f,
             "{} created ({} failed), {} closed, {} requests, {} reused, {} stale; {} idle, {} active, {} pending",

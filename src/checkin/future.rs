@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 use pin_project_lite::pin_project;
 
 use crate::checkin::Lease;
-use crate::connection::poolable::Poolable;
+use crate::checkin::from_checkout::FromCheckout;
 
 pin_project! {
     /// Resolves to a lease.
@@ -30,13 +30,13 @@ impl<F> CheckinFuture<F> {
 impl<F, C, E> Future for CheckinFuture<F>
 where
     F: Future<Output = Result<C, E>>,
-    C: Poolable,
+    C: FromCheckout,
 {
-    type Output = Result<Lease<C>, E>;
+    type Output = Result<Lease<C::Conn>, E>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let conn = ready!(self.project().inner.poll(cx))?;
-        Poll::Ready(Ok(Lease::new(conn)))
+        Poll::Ready(Ok(conn.into_lease()))
     }
 }

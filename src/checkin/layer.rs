@@ -6,8 +6,8 @@ use crate::checkin::Checkin;
 ///
 /// # Order
 ///
-/// Directly above [`CheckoutLayer`](crate::CheckoutLayer), or with layers between that leave the connection's type as
-/// it is. Without a Checkout below, every connection is closed after its use.
+/// Above [`CheckoutLayer`](crate::CheckoutLayer), directly or with layers between that leave the connection's type as it
+/// is. A stack without a Checkout below does not compile.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CheckinLayer(());
 

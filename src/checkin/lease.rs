@@ -1,6 +1,5 @@
 use std::fmt;
 use std::future::poll_fn;
-use std::mem;
 use std::ops::{Deref, DerefMut};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -12,7 +11,7 @@ use tower_service::Service;
 
 use crate::connection::close_reason::CloseReason;
 use crate::connection::lifespan::Lifespan;
-use crate::connection::poolable::{ErasedLease, Liveness, Poolable, Released};
+use crate::connection::poolable::{ErasedLease, Leased, Liveness, Poolable, Released};
 use crate::connection::shared::{CloseHook, FINISH_TIMEOUT};
 use crate::pool::PooledConn;
 
@@ -26,14 +25,9 @@ use crate::pool::PooledConn;
 pub struct Lease<C: Poolable>(Option<Box<PooledConn<C>>>);
 
 impl<C: Poolable> Lease<C> {
-    #[inline]
-    pub(super) fn new(conn: C) -> Self {
-        Self(Some(PooledConn::reclaim(conn)))
-    }
-
     /// Of a connection that is in use from now on.
     #[inline]
-    pub(crate) fn of(pooled: Box<PooledConn<C>>) -> Self {
+    pub(crate) fn from_pooled(pooled: Box<PooledConn<C>>) -> Self {
         Self(Some(pooled))
     }
 
@@ -111,13 +105,13 @@ impl<C: Poolable> Poolable for Lease<C> {
     fn lifespan_mut(&mut self) -> &mut Lifespan {
         Poolable::lifespan_mut(&mut **self)
     }
+}
 
+impl<C: Poolable> Leased for Lease<C> {
     #[inline]
     fn into_erased(mut self) -> Box<dyn ErasedLease> {
-        let pooled = self.0.take().expect("held until dropped");
-        // Nothing is left of it to be dropped.
-        mem::forget(self);
-        pooled
+        // Its drop has nothing left to do.
+        self.0.take().expect("held until dropped")
     }
 }
 

@@ -1,5 +1,6 @@
 //! Gives a connection back when its use is over.
 
+mod from_checkout;
 mod future;
 mod layer;
 mod lease;

@@ -2,8 +2,8 @@ use std::task::{Context, Poll};
 
 use tower_service::Service;
 
+use crate::checkin::from_checkout::FromCheckout;
 use crate::checkin::{CheckinFuture, Lease};
-use crate::connection::poolable::Poolable;
 
 /// Makes each connection of `M` a [`Lease`]: it goes back to the pool it came from when the lease is dropped.
 #[derive(Clone, Debug)]
@@ -36,9 +36,9 @@ impl<M> Checkin<M> {
 impl<M, T> Service<T> for Checkin<M>
 where
     M: Service<T>,
-    M::Response: Poolable,
+    M::Response: FromCheckout,
 {
-    type Response = Lease<M::Response>;
+    type Response = Lease<<M::Response as FromCheckout>::Conn>;
     type Error = M::Error;
     type Future = CheckinFuture<M::Future>;
 

@@ -17,7 +17,7 @@ use crate::connection::close_reason::CloseReason;
 use crate::connection::poolable::{Liveness, Poolable};
 use crate::error::{BoxError, CheckoutError, Denied};
 use crate::pool::{
-    CheckoutRequest, ConnPermit, Decision, PooledConn, Rejected, WaitOutcome, Waiter,
+    CheckedOut, CheckoutRequest, ConnPermit, Decision, PooledConn, Rejected, WaitOutcome, Waiter,
 };
 use crate::target::{Reuse, Target};
 
@@ -177,7 +177,7 @@ where
 
     /// An idle connection that is found open at once, or else the state to go on in.
     #[inline]
-    fn start(&mut self) -> Result<Option<C>, Denied> {
+    fn start(&mut self) -> Result<Option<CheckedOut<C>>, Denied> {
         let State::Start(start) = &mut self.state else {
             return Ok(None);
         };
@@ -238,9 +238,9 @@ where
                 if let Some(limit) = target.connect_timeout() {
                     waiter.set_connect_timeout(limit);
                 }
+                let limit = waiter.config().checkout_timeout;
                 waiting.waiter = Some(waiter);
                 waiting.target = Some(target);
-                let limit = self.parts.pool.config().checkout_timeout;
                 if limit != Duration::MAX && waiting.queue_timeout.is_none() {
                     let spent = now.mono.saturating_duration_since(waiting.since.mono);
                     let sleep = tokio::time::sleep(limit.saturating_sub(spent));
@@ -255,7 +255,7 @@ where
     }
 
     fn connect(&self, permit: ConnPermit<C>, waiter: &Waiter<C>, target: T) -> Connect<C> {
-        let config = self.parts.pool.config();
+        let config = waiter.config();
         let limit = target.connect_timeout().unwrap_or(config.connect_timeout);
         Connect::begin(
             permit,
@@ -269,18 +269,21 @@ where
 
     /// With a connection that was not made for this caller, and for which it stood in line for so long.
     #[inline]
-    fn served(&self, mut pooled: Box<PooledConn<C>>, now: Moment, waited: Option<Duration>) -> C {
+    fn served(
+        &self,
+        mut pooled: Box<PooledConn<C>>,
+        now: Moment,
+        waited: Option<Duration>,
+    ) -> CheckedOut<C> {
         pooled.check_out(now, waited);
         self.serve(pooled, waited)
     }
 
     #[inline]
-    fn serve(&self, pooled: Box<PooledConn<C>>, waited: Option<Duration>) -> C {
-        let conn = pooled.into_connection();
-        let lifespan = conn.lifespan();
-        let waited = waited.unwrap_or_default();
-        self.span.served(lifespan, waited);
-        conn
+    fn serve(&self, pooled: Box<PooledConn<C>>, waited: Option<Duration>) -> CheckedOut<C> {
+        let lifespan = pooled.connection_ref().lifespan();
+        self.span.served(lifespan, waited.unwrap_or_default());
+        CheckedOut::new(pooled)
     }
 }
 
@@ -292,7 +295,7 @@ where
     T: Target + Send + 'static,
     C: Poolable,
 {
-    type Output = Result<C, CheckoutError>;
+    type Output = Result<CheckedOut<C>, CheckoutError>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -311,7 +314,7 @@ where
     C: Poolable,
 {
     #[inline]
-    fn poll_within(&mut self, cx: &mut Context<'_>) -> Poll<Result<C, CheckoutError>> {
+    fn poll_within(&mut self, cx: &mut Context<'_>) -> Poll<Result<CheckedOut<C>, CheckoutError>> {
         let this = self;
         loop {
             if matches!(this.state, State::Start(_)) {

@@ -23,7 +23,6 @@ where
 {
     fn prewarm(self: Arc<Self>, target: Destination, count: usize) -> Prewarming {
         Box::pin(async move {
-            let limit = self.pool.config().connect_timeout;
             let permits = match self.pool.prewarm(&target.key(), count) {
                 Ok(permits) => permits,
                 Err(denied) => {
@@ -38,6 +37,7 @@ where
                 .into_iter()
                 .map(|permit| {
                     let span = CheckoutSpan::begin(&target);
+                    let limit = permit.key_pool().config().connect_timeout;
                     Connect::begin(
                         permit,
                         None,

@@ -8,7 +8,7 @@ use crate::agent::Prewarm;
 use crate::checkout::CheckoutFuture;
 use crate::connection::poolable::Poolable;
 use crate::error::{BoxError, CheckoutError};
-use crate::pool::{Pool, PooledConn};
+use crate::pool::{CheckedOut, Pool, PooledConn};
 use crate::target::Target;
 
 /// Gives out connections: an idle one, or one that another caller gives back, or a new one of `M`, or, where a limit is
@@ -78,7 +78,7 @@ where
     T: Target + Send + 'static,
     C: Poolable,
 {
-    type Response = C;
+    type Response = CheckedOut<C>;
     type Error = CheckoutError;
     type Future = CheckoutFuture<M, T, C>;
 

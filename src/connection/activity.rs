@@ -63,6 +63,11 @@ impl Activity {
         self.limit.fetch_min(in_millis(max), Ordering::Relaxed);
     }
 
+    /// In the place of what was said before.
+    pub(crate) fn set_limit(&self, max: Duration) {
+        self.limit.store(in_millis(max), Ordering::Relaxed);
+    }
+
     /// A limit for the present use alone: it wins, be it longer or shorter.
     pub(crate) fn limit_this_use(&self, max: Duration) {
         self.limit_now.store(in_millis(max), Ordering::Relaxed);

@@ -46,8 +46,6 @@ pub struct Lifespan {
     idle: Option<(Instant, Instant)>,
     /// The age at which a timer ends it.
     hard_age: Nanos,
-    /// What the pool keeps of this connection while somebody uses it.
-    pooled: Option<Box<dyn Any + Send + Sync>>,
     shared: Arc<ConnShared>,
     /// Until a driver takes the transport's guard: then the transport goes with the driver and not with this.
     has_transport: bool,
@@ -58,7 +56,7 @@ pub struct Lifespan {
 
 // Each connection has one.
 #[cfg(all(test, target_os = "linux", target_pointer_width = "64"))]
-const _: () = assert!(size_of::<Lifespan>() <= 112);
+const _: () = assert!(size_of::<Lifespan>() <= 96);
 
 /// What one exchange said about the connection that served it. Replaced by the next one's.
 #[derive(Clone, Copy, Debug)]
@@ -97,7 +95,6 @@ impl Lifespan {
             hint_uses: u64::MAX,
             idle: None,
             hard_age: Nanos::NONE,
-            pooled: None,
             shared: Arc::new(ConnShared::new()),
             has_transport: true,
             ended: false,
@@ -124,6 +121,31 @@ impl Lifespan {
     /// Not to be silent for longer than `max` while it is in use. The connection's driver keeps to this.
     pub fn limit_inactivity(&mut self, max: Duration) {
         self.shared.activity().tighten(max);
+    }
+
+    /// In the place of what was said before.
+    pub(crate) fn set_age_limit(&mut self, max: Duration) {
+        self.max_age = max.into();
+    }
+
+    /// In the place of what was said before.
+    pub(crate) fn set_idle_limit(&mut self, max: Duration) {
+        self.max_idle = max.into();
+    }
+
+    /// In the place of what was said before.
+    pub(crate) fn set_uses_limit(&mut self, max: u64) {
+        self.max_uses = max;
+    }
+
+    /// With up to this part taken off, another for each connection.
+    pub(crate) fn with_jitter(&self, max: Duration, part: f64) -> Duration {
+        if max == Duration::MAX {
+            return max;
+        }
+        let part = 1.0 - part * self.jitter_sample();
+        // As a float the longest durations round up to more than a duration can be.
+        Duration::try_from_secs_f64(max.as_secs_f64() * part).map_or(max, |less| less.min(max))
     }
 
     /// Ties `guard` to the connection: it is dropped when the transport is gone.
@@ -297,16 +319,6 @@ impl Lifespan {
     pub(crate) fn set_server_hint(&mut self, server_hint: ServerHint) {
         self.hint_idle = server_hint.idle;
         self.hint_uses = server_hint.uses;
-    }
-
-    #[inline]
-    pub(crate) fn set_pooled(&mut self, pooled: Box<dyn Any + Send + Sync>) {
-        self.pooled = Some(pooled);
-    }
-
-    #[inline]
-    pub(crate) fn take_pooled(&mut self) -> Option<Box<dyn Any + Send + Sync>> {
-        self.pooled.take()
     }
 }
 

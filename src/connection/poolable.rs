@@ -49,7 +49,6 @@ use crate::connection::shared::CloseHook;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a connection that can be pooled",
     label = "`Poolable` is missing here",
-    note = "Checkin and Exchange stand directly above Checkout and the expiry layers, with nothing between that changes the connection's type",
     note = "below them stands `HandshakeLayer` for HTTP/1, or a service of your own whose response implements `Poolable`"
 )]
 pub trait Poolable: Send + Sync + 'static {
@@ -85,17 +84,30 @@ pub trait Poolable: Send + Sync + 'static {
 
     /// Its limits, to tighten them.
     fn lifespan_mut(&mut self) -> &mut Lifespan;
-
-    /// Itself as a use whose type is forgotten. A lease does this without allocating; nobody else has to.
-    fn into_erased(self) -> Box<dyn ErasedLease>
-    where
-        Self: Sized,
-    {
-        Box::new(self)
-    }
 }
 
-/// The use of one connection, its type forgotten: what a response body holds on to.
+/// The use of one connection, and the way to give it back: what a response body holds on to.
+///
+/// `Lease` alone is one: the trait cannot be named outside of this crate.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a lease: nothing would give the connection back",
+    label = "`CheckinLayer` is missing below `ExchangeLayer`",
+    note = "the order is `ExchangeLayer`, `CheckinLayer`, `CheckoutLayer`, and below them what makes connections"
+)]
+#[expect(
+    unnameable_types,
+    reason = "sealed: it is a bound, and nobody else writes it"
+)]
+pub trait Leased: Poolable {
+    /// Itself, its type forgotten. Does not allocate.
+    fn into_erased(self) -> Box<dyn ErasedLease>;
+}
+
+/// A [`Leased`] whose type is forgotten.
+#[expect(
+    unnameable_types,
+    reason = "sealed: it is a bound, and nobody else writes it"
+)]
 pub trait ErasedLease: Send + Sync + 'static {
     /// The limits of the connection.
     fn lifespan_mut(&mut self) -> &mut Lifespan;
@@ -105,12 +117,8 @@ pub trait ErasedLease: Send + Sync + 'static {
 
     /// Ends the use as [`release`](Self::release) does. Where its connection is not free yet and
     /// [will be in a moment](Poolable::is_almost_free), what is returned is ready when it is: whoever waits for that finds
-    /// this connection. The use ends by itself, whether or not anybody waits. Default: nothing to wait for.
-    fn release_soon(self: Box<Self>, cx: &mut Context<'_>) -> Option<Released> {
-        let _ = cx;
-        self.release();
-        None
-    }
+    /// this connection. The use ends by itself, whether or not anybody waits.
+    fn release_soon(self: Box<Self>, cx: &mut Context<'_>) -> Option<Released>;
 }
 
 /// Ready when a use that [is over](ErasedLease::release_soon) has given its connection back, or when that takes longer than it
@@ -119,6 +127,7 @@ pub trait ErasedLease: Send + Sync + 'static {
 /// # Cancel safety
 ///
 /// Dropping it ends the waiting, and nothing else.
+#[expect(unnameable_types, reason = "sealed: it is what a sealed trait returns")]
 #[derive(Debug)]
 pub struct Released(pub(crate) oneshot::Receiver<()>);
 
@@ -129,15 +138,6 @@ impl Future for Released {
         // Whoever says nothing and is gone has nothing more to say.
         Pin::new(&mut self.0).poll(cx).map(drop)
     }
-}
-
-/// A connection that nobody leases is closed after its use.
-impl<C: Poolable> ErasedLease for C {
-    fn lifespan_mut(&mut self) -> &mut Lifespan {
-        Poolable::lifespan_mut(self)
-    }
-
-    fn release(self: Box<Self>) {}
 }
 
 /// What a look at a transport tells.

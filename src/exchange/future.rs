@@ -11,7 +11,7 @@ use tower_service::Service;
 use crate::clock::Millis;
 use crate::connection::close_reason::CloseReason;
 use crate::connection::info::ConnectionInfo;
-use crate::connection::poolable::{ErasedLease, Poolable, Released};
+use crate::connection::poolable::{ErasedLease, Leased, Poolable, Released};
 use crate::error::{BoxError, Error, SendError};
 use crate::exchange::hint::{self, ResponseHint};
 use crate::exchange::layer::Settings;
@@ -135,7 +135,7 @@ where
     M: Service<Destination, Response = C, Future = F>,
     M::Error: Into<BoxError>,
     F: Future<Output = Result<C, M::Error>>,
-    C: Poolable + Service<Request<B>, Response = Response<R>, Error = SendError<B>, Future = S>,
+    C: Leased + Service<Request<B>, Response = Response<R>, Error = SendError<B>, Future = S>,
     S: Future<Output = Result<Response<R>, SendError<B>>>,
     B: HttpBody,
     R: HttpBody + Send + Sync + 'static,
@@ -159,7 +159,7 @@ where
     M: Service<Destination, Response = C, Future = F>,
     M::Error: Into<BoxError>,
     F: Future<Output = Result<C, M::Error>>,
-    C: Poolable + Service<Request<B>, Response = Response<R>, Error = SendError<B>, Future = S>,
+    C: Leased + Service<Request<B>, Response = Response<R>, Error = SendError<B>, Future = S>,
     S: Future<Output = Result<Response<R>, SendError<B>>>,
     B: HttpBody,
     R: HttpBody + Send + Sync + 'static,
@@ -407,7 +407,7 @@ fn answered<C, R>(
     limits: Option<&TimeLimits>,
 ) -> (Box<dyn ErasedLease>, ConnectionInfo)
 where
-    C: Poolable,
+    C: Leased,
     R: HttpBody,
 {
     let lifespan = conn.lifespan_mut();

@@ -2,19 +2,21 @@ use std::time::Duration;
 
 use tower_layer::Layer;
 
+use crate::agent::HostOverrides;
 use crate::clock::Millis;
 use crate::exchange::Exchange;
+use crate::exchange::service::Defaults;
 use crate::target::route::Route;
 
 /// Makes [`Exchange`] services.
 ///
 /// # Order
 ///
-/// Above [`CheckinLayer`](crate::CheckinLayer), or above a service that makes connections for one exchange each.
+/// Above [`CheckinLayer`](crate::CheckinLayer): it takes leases, and a stack that gives it anything else does not compile.
 #[derive(Clone, Debug)]
 pub struct ExchangeLayer {
     settings: Settings,
-    route: Option<Route>,
+    defaults: Defaults,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -99,7 +101,7 @@ impl ExchangeLayer {
                 response_timeout: Millis::NONE,
                 timings: false,
             },
-            route: None,
+            defaults: Defaults::NONE,
         }
     }
 
@@ -162,7 +164,7 @@ impl ExchangeLayer {
     /// ```
     #[must_use]
     pub fn route(mut self, route: Route) -> Self {
-        self.route = Some(route);
+        self.defaults.set_route(route);
         self
     }
 
@@ -265,6 +267,14 @@ impl ExchangeLayer {
         self
     }
 
+    /// With the limits that some hosts have for their exchanges.
+    pub(crate) fn hosts(mut self, hosts: &HostOverrides) -> Self {
+        if hosts.limit_exchanges() {
+            self.defaults.set_hosts(hosts.clone());
+        }
+        self
+    }
+
     #[cfg(test)]
     pub(super) const fn settings(&self) -> Settings {
         self.settings
@@ -281,6 +291,6 @@ impl<M> Layer<M> for ExchangeLayer {
     type Service = Exchange<M>;
 
     fn layer(&self, inner: M) -> Exchange<M> {
-        Exchange::new(inner, self.settings, self.route.clone())
+        Exchange::new(inner, self.settings, self.defaults.clone())
     }
 }

@@ -1,17 +1,21 @@
 use std::mem;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::{Extensions, Request, Response};
+use http::{Request, Response};
 use http_body::Body as HttpBody;
 use tower_service::Service;
 
-use crate::connection::poolable::Poolable;
+use crate::agent::HostOverrides;
+use crate::connection::poolable::{Leased, Poolable};
 use crate::error::{BoxError, Error, SendError};
 use crate::exchange::future::{AcquireFn, Acquired};
 use crate::exchange::layer::Settings;
 use crate::exchange::{Body, ExchangeFuture};
-use crate::target::Destination;
+use crate::target::extensions::{Partition, RequestTimeout, ResponseTimeout};
+use crate::target::key::Key;
 use crate::target::route::Route;
+use crate::target::{Destination, Target};
 
 /// Sends each request on a connection of `M`, and holds the connection until the response body has ended.
 ///
@@ -38,24 +42,86 @@ use crate::target::route::Route;
 pub struct Exchange<M> {
     inner: M,
     settings: Settings,
-    /// Of requests that have none of their own.
+    defaults: Defaults,
+}
+
+/// What is said for requests that do not say it themselves. Nothing, as a rule: then it is one look.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Defaults(Option<Arc<Said>>);
+
+#[derive(Clone, Debug, Default)]
+struct Said {
     route: Option<Route>,
+    /// Hosts whose exchanges have limits of their own.
+    hosts: Option<HostOverrides>,
+}
+
+impl Defaults {
+    pub(super) const NONE: Self = Self(None);
+
+    pub(super) fn set_route(&mut self, route: Route) {
+        self.said().route = Some(route);
+    }
+
+    pub(super) fn set_hosts(&mut self, hosts: HostOverrides) {
+        self.said().hosts = Some(hosts);
+    }
+
+    fn said(&mut self) -> &mut Said {
+        Arc::make_mut(self.0.get_or_insert_default())
+    }
+}
+
+impl Said {
+    #[cold]
+    fn say<B>(&self, request: &mut Request<B>) {
+        if let Some(route) = &self.route {
+            let extensions = request.extensions_mut();
+            extensions.get_or_insert_with(|| route.clone());
+        }
+        if let Some(hosts) = &self.hosts {
+            let found = hosts.find(&key_of(request));
+            let extensions = request.extensions_mut();
+            let found = found.unwrap_or_default();
+            if let Some(max) = found.request_timeout {
+                extensions.get_or_insert_with(|| RequestTimeout(max));
+            }
+            if let Some(max) = found.response_timeout {
+                extensions.get_or_insert_with(|| ResponseTimeout(max));
+            }
+        }
+    }
+}
+
+/// What its connection will be pooled under.
+fn key_of<B>(request: &Request<B>) -> Key {
+    let mut key = request.uri().key();
+    if let Some(partition) = request.extensions().get::<Partition>() {
+        key = key.partition(partition.name());
+    }
+    if let Some(route) = request.extensions().get::<Route>() {
+        key = match route.is_empty() {
+            true => key,
+            false => key.route(route),
+        };
+    }
+    key.into()
 }
 
 impl<M> Exchange<M> {
-    pub(super) fn new(inner: M, settings: Settings, route: Option<Route>) -> Self {
+    pub(super) fn new(inner: M, settings: Settings, defaults: Defaults) -> Self {
         Self {
             inner,
             settings,
-            route,
+            defaults,
         }
     }
 
-    /// Gives the request the default route, unless it has one of its own.
+    /// Gives the request the defaults for what it does not say itself.
     #[inline]
-    fn set_route<B>(&self, request: &mut Request<B>) {
-        if let Some(route) = &self.route {
-            insert_route(request.extensions_mut(), route);
+    fn set_defaults<B>(&self, request: &mut Request<B>) {
+        if let Some(said) = &self.defaults.0 {
+            said.say(request);
         }
     }
 
@@ -71,7 +137,7 @@ impl<M> Exchange<M> {
         C: Poolable + Service<Request<B>>,
         B: HttpBody,
     {
-        self.set_route(&mut request);
+        self.set_defaults(&mut request);
         ExchangeFuture::new(self.inner.clone(), acquire, request, self.settings)
     }
 
@@ -91,18 +157,11 @@ impl<M> Exchange<M> {
     }
 }
 
-#[cold]
-fn insert_route(said: &mut Extensions, route: &Route) {
-    if said.get::<Route>().is_none() {
-        said.insert(route.clone());
-    }
-}
-
 impl<M, C, B, R> Service<Request<B>> for Exchange<M>
 where
     M: Service<Destination, Response = C> + Clone,
     M::Error: Into<BoxError>,
-    C: Poolable + Service<Request<B>, Response = Response<R>, Error = SendError<B>>,
+    C: Leased + Service<Request<B>, Response = Response<R>, Error = SendError<B>>,
     B: HttpBody,
     R: HttpBody + Send + Sync + 'static,
     R::Error: Into<BoxError>,
@@ -119,7 +178,7 @@ where
 
     #[inline]
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        self.set_route(&mut request);
+        self.set_defaults(&mut request);
         let clone = self.inner.clone();
         let ready = mem::replace(&mut self.inner, clone);
         let acquire: AcquireFn<M, C, M::Future> =

@@ -91,10 +91,7 @@ impl Age {
         if self.max == Duration::MAX {
             return;
         }
-        let part = 1.0 - self.jitter * lifespan.jitter_sample();
-        // As a float the longest durations round up to more than a duration can be.
-        let max = Duration::try_from_secs_f64(self.max.as_secs_f64() * part)
-            .map_or(self.max, |max| max.min(self.max));
+        let max = lifespan.with_jitter(self.max, self.jitter);
         if self.hard {
             end_at(lifespan, max);
         } else {

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::agent::{AgentHandle, AgentState};
+use crate::agent::{AgentHandle, AgentState, HostSettings};
 use crate::checkin::CheckinLayer;
 use crate::checkout::CheckoutLayer;
 use crate::clock::Clock;
@@ -21,6 +21,7 @@ use crate::http1::HandshakeLayer;
 use crate::keep_alive::KeepAlive;
 use crate::pool::{PoolConfig, Scheduling};
 use crate::target::Destination;
+use crate::target::key::Key;
 use crate::target::route::Route;
 
 /// Node's `http.Agent` with what agentkeepalive adds, over any connector of [`Destination`]s
@@ -248,6 +249,68 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
+    /// Settings for one host, whatever the scheme and port, in the place of those for all: limits, expiry and timeouts, as
+    /// [`HostSettings`] lists them. The name is compared without regard to case, an address by its value. Where several apply
+    /// to a host, all do, in their order: for each setting the last one counts. [`Status::hosts`](crate::Status::hosts) shows
+    /// what has come of it.
+    ///
+    /// The settings are looked up once for each pool of a host. Those of `request_timeout` and `response_timeout` are looked up
+    /// for each request, where a host has any.
+    ///
+    /// # Panics
+    ///
+    /// If `host` is no host name and no IP address. A name that is not ASCII has to be written in Punycode, as in URIs.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_keep_alive::KeepAlive;
+    ///
+    /// let agent = KeepAlive::builder()
+    ///     .max_connections_per_host(100)
+    ///     .for_host("api.example.com", |host| {
+    ///         host.max_connections(10).request_timeout(Duration::from_secs(5))
+    ///     })
+    ///     .build();
+    /// # let _ = agent;
+    /// ```
+    pub fn for_host(mut self, host: &str, set: impl FnOnce(HostSettings) -> HostSettings) -> Self {
+        self.settings.config = self.settings.config.for_host(host, set);
+        self
+    }
+
+    /// As [`for_host`](Self::for_host), for each key that `matches` is true of: by scheme, port or partition, or for a whole
+    /// domain.
+    ///
+    /// ```
+    /// use tower_keep_alive::KeepAlive;
+    ///
+    /// let agent = KeepAlive::builder()
+    ///     .for_key(|key| key.host().ends_with(".internal"), |host| host.max_connections(500))
+    ///     .build();
+    /// # let _ = agent;
+    /// ```
+    pub fn for_key(
+        mut self,
+        matches: impl Fn(&Key) -> bool + Send + Sync + 'static,
+        set: impl FnOnce(HostSettings) -> HostSettings,
+    ) -> Self {
+        self.settings.config = self.settings.config.for_key(matches, set);
+        self
+    }
+
+    /// A name for this agent, which its status says: for programs that have several. It holds for the layer's clones and handles as well. Default: none.
+    ///
+    /// ```
+    /// use tower_keep_alive::KeepAlive;
+    ///
+    /// let agent = KeepAlive::builder().name("billing").build();
+    /// assert!(agent.handle().status().to_string().starts_with("billing: "));
+    /// ```
+    pub fn name(self, name: impl Into<Arc<str>>) -> Self {
+        self.settings.agent.set_name(name.into());
+        self
+    }
+
     /// Which idle connection is taken (Node: `scheduling`). Default: the one used last.
     pub fn scheduling(mut self, scheduling: Scheduling) -> Self {
         self.settings.config = self.settings.config.scheduling(scheduling);
@@ -397,7 +460,9 @@ where
             twice.max(Duration::from_secs(8))
         });
         let connect = settings.connect_timeout.unwrap_or(active);
-        let config = settings.config.clone().connect_timeout(connect);
+        let mut config = settings.config.clone().connect_timeout(connect);
+        config.ttl_jitter = settings.ttl_jitter;
+        let exchange = settings.exchange.clone().hosts(&config.hosts);
         let checkout = CheckoutLayer::with_agent(config, settings.agent.clone());
         let idle = IdleEvictionLayer::new(settings.idle_timeout);
         let ttl = TtlLayer::new(settings.ttl).jitter(settings.ttl_jitter);
@@ -407,7 +472,7 @@ where
         let connections = checkout.layer(limited);
         connections.register();
         let leases = CheckinLayer::new().layer(connections);
-        KeepAlive::from_stack(settings.exchange.layer(leases))
+        KeepAlive::from_stack(exchange.layer(leases))
     }
 }
 
@@ -480,6 +545,9 @@ mod tests {
             ("http1", new().http1(http1)),
             ("max_interim_responses", new().max_interim_responses(7)),
             ("max_response_fields", new().max_response_fields(7)),
+            ("name", new().name("seven")),
+            ("for_host", new().for_host("h", |host| host.max_idle(7))),
+            ("for_key", new().for_key(|_| true, |host| host.max_idle(7))),
             ("clock", new().clock(later())),
             (
                 "route",

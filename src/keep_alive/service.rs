@@ -110,7 +110,7 @@ where
     fn exchange(&self, request: Request<B>) -> KeepAliveFuture<M, B> {
         KeepAliveFuture::new(self.stack.exchange(
             |leases, destination| match leases.get_ref().try_checkout(destination) {
-                Ok(pooled) => Acquired::Ready(Lease::of(pooled)),
+                Ok(pooled) => Acquired::Ready(Lease::from_pooled(pooled)),
                 Err(future) => Acquired::Pending(CheckinFuture::new(future)),
             },
             request,

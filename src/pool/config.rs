@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use crate::agent::{HostOverrides, HostSettings};
 use crate::clock::Clock;
+use crate::target::key::Key;
 
 /// What a pool keeps to: how many connections, how many callers in line, and how long both may take.
 ///
@@ -33,6 +35,12 @@ pub struct PoolConfig {
     pub(crate) hand_over_timeout: Duration,
     pub(crate) scheduling: Scheduling,
     pub(crate) clock: Clock,
+    /// Of hosts with settings of their own.
+    pub(crate) hosts: HostOverrides,
+    /// What is set for the one host that this is for.
+    pub(crate) own: HostSettings,
+    /// Of the TTL that is set for a host.
+    pub(crate) ttl_jitter: f64,
 }
 
 /// Which idle connection is taken.
@@ -61,6 +69,9 @@ impl PoolConfig {
             hand_over_timeout: Duration::from_millis(5),
             scheduling: Scheduling::default(),
             clock: Clock::default(),
+            hosts: HostOverrides::default(),
+            own: HostSettings::default(),
+            ttl_jitter: 0.0,
         }
     }
 
@@ -155,6 +166,66 @@ impl PoolConfig {
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
+    }
+
+    /// Settings for one host, whatever the scheme and port: what `set` sets is in the place of what is said for all hosts, and
+    /// of what layers between this pool and the connector say of the connections. The name is compared without regard to
+    /// case, an address by its value. Where several apply to a host, all do, in their order: for each setting the last one
+    /// counts. They are looked up once for each pool of a host, and not for each request.
+    ///
+    /// The pool keeps to the limits, the expiry and the timeouts of connect and checkout. `request_timeout` and
+    /// `response_timeout` are a matter of the exchange: [`KeepAliveLayer::for_host`](crate::KeepAliveLayer::for_host) keeps
+    /// to them.
+    ///
+    /// # Panics
+    ///
+    /// If `host` is no host name and no IP address. A name that is not ASCII has to be written in Punycode, as in URIs.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_keep_alive::PoolConfig;
+    ///
+    /// let config = PoolConfig::new()
+    ///     .max_connections_per_host(100)
+    ///     .for_host("small.example.com", |host| host.max_connections(2))
+    ///     .for_key(|key| key.scheme() == "http", |host| host.ttl(Duration::from_secs(60)));
+    /// # let _ = config;
+    /// ```
+    pub fn for_host(mut self, host: &str, set: impl FnOnce(HostSettings) -> HostSettings) -> Self {
+        self.hosts.add_host(host, set(HostSettings::default()));
+        self
+    }
+
+    /// As [`for_host`](Self::for_host), for each key that `matches` is true of.
+    pub fn for_key(
+        mut self,
+        matches: impl Fn(&Key) -> bool + Send + Sync + 'static,
+        set: impl FnOnce(HostSettings) -> HostSettings,
+    ) -> Self {
+        self.hosts
+            .add_matching(matches, set(HostSettings::default()));
+        self
+    }
+
+    /// What holds for one key, where that is not what holds for all.
+    pub(super) fn of_key(&self, key: &Key) -> Option<Self> {
+        let own = self.hosts.find(key)?;
+        let or = |set: Option<usize>, for_all| set.unwrap_or(for_all);
+        Some(Self {
+            max_connections_per_host: or(own.max_connections, self.max_connections_per_host),
+            max_idle_per_host: or(own.max_idle, self.max_idle_per_host),
+            max_pending_per_host: or(own.max_pending, self.max_pending_per_host),
+            checkout_timeout: own.checkout_timeout.unwrap_or(self.checkout_timeout),
+            connect_timeout: own.connect_timeout.unwrap_or(self.connect_timeout),
+            own,
+            ..self.clone()
+        })
+    }
+
+    /// The shortest that any caller has.
+    pub(super) fn shortest_checkout_timeout(&self) -> Duration {
+        let own = self.hosts.shortest_checkout_timeout();
+        own.map_or(self.checkout_timeout, |own| own.min(self.checkout_timeout))
     }
 
     /// Whether anything is limited over all keys.

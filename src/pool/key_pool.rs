@@ -13,6 +13,7 @@ use crate::connection::close_reason::CloseReason;
 use crate::connection::lifespan::Lifespan;
 use crate::connection::poolable::Poolable;
 use crate::error::Denied;
+use crate::pool::config::PoolConfig;
 use crate::pool::deferred::{Deferred, Stop};
 use crate::pool::gauges::{Counts, Gauges};
 use crate::pool::key_state::{KeyDecision, KeyState, Seen, StepCx};
@@ -28,6 +29,8 @@ use crate::target::key::Key;
 pub(crate) struct KeyPool<C> {
     key: Key,
     pool: Arc<Shared<C>>,
+    /// The pool's, or with what is set for this key.
+    config: Arc<PoolConfig>,
     state: Mutex<KeyState<C>>,
     gauges: Gauges,
 }
@@ -48,10 +51,19 @@ impl<C: Poolable> KeyPool<C> {
     pub(super) fn new(key: Key, pool: Arc<Shared<C>>) -> Arc<Self> {
         Arc::new(Self {
             gauges: Gauges::new(&key),
+            config: match pool.config.of_key(&key) {
+                Some(own) => Arc::new(own),
+                None => pool.config.clone(),
+            },
             key,
             pool,
             state: Mutex::new(KeyState::new()),
         })
+    }
+
+    /// What holds for this key.
+    pub(crate) fn config(&self) -> &PoolConfig {
+        &self.config
     }
 
     pub(super) fn key(&self) -> &Key {
@@ -286,7 +298,7 @@ impl<C: Poolable> KeyPool<C> {
         if pool.has_total() || pool.mode() != Mode::Open {
             return Err(pooled);
         }
-        state.keep(pooled, now, &pool.config)
+        state.keep(pooled, now, &self.config)
     }
 
     /// A connect begins, now.
@@ -465,7 +477,7 @@ impl<C: Poolable> KeyPool<C> {
             let mut total = pool.lock_total();
             let mut cx = StepCx {
                 me: self,
-                config: &pool.config,
+                config: &self.config,
                 total: total.as_deref_mut(),
                 tickets: &pool.tickets,
                 stale: &mut stale,

@@ -1,5 +1,6 @@
 //! The connections that are kept, the callers in line for them, and the one place that decides: use, make or wait.
 
+mod checked_out;
 mod config;
 mod deferred;
 #[cfg(test)]
@@ -41,6 +42,7 @@ use crate::connection::poolable::Poolable;
 use crate::error::Denied;
 use crate::target::key::KeyRef;
 
+pub use checked_out::CheckedOut;
 pub use config::{PoolConfig, Scheduling};
 pub(crate) use deferred::Stop;
 pub(crate) use key_pool::{Decision, KeyPool};

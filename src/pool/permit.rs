@@ -49,6 +49,8 @@ impl<C: Poolable> ConnPermit<C> {
     pub(crate) fn fill(self, mut conn: C, begun: Instant) -> Box<PooledConn<C>> {
         let key_pool = self.key_pool.clone();
         let index = self.index;
+        let config = key_pool.config();
+        config.own.put_on(conn.lifespan_mut(), config.ttl_jitter);
         key_pool.connected(self.index(), begun, conn.lifespan());
         let mut permit = self;
         conn.on_close(CloseHook::new(move |reason| {

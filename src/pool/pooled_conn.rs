@@ -12,8 +12,8 @@ use crate::connection::poolable::Poolable;
 use crate::pool::key_pool::KeyPool;
 use crate::pool::list::SlabIndex;
 
-/// Made once a connection, and moved with it ever after: from the pool into the connection's lifespan when it is taken,
-/// from there into its lease, and back. So a lease, and what a response body holds, cost no allocation.
+/// A connection and its entry in the pool. Boxed once, when the connection is made, and moved in that box ever after: from
+/// the idle list into a lease or a response body, and back. So checking out and checking in allocate nothing.
 #[derive(Debug)]
 pub(crate) struct PooledConn<C> {
     /// Where it belongs. Not while it is idle: the host would keep itself.
@@ -28,7 +28,7 @@ pub(crate) struct PooledConn<C> {
     pub(super) idle_since: Option<Moment>,
     /// When its time is up, as of when it was put.
     pub(super) deadline: Option<Moment>,
-    conn: Option<C>,
+    conn: C,
 }
 
 // Each connection has one.
@@ -57,13 +57,8 @@ impl<C: Poolable> PooledConn<C> {
             runtime: current_runtime(),
             idle_since: None,
             deadline: None,
-            conn: Some(conn),
+            conn,
         }
-    }
-
-    /// The pooled connection of a connection that no pool made: closed after its use.
-    pub(crate) fn unpooled(conn: C) -> Self {
-        Self::new(SlabIndex::NONE, conn)
     }
 
     #[inline]
@@ -94,16 +89,12 @@ impl<C: Poolable> PooledConn<C> {
 
     #[inline]
     pub(crate) fn connection(&mut self) -> &mut C {
-        self.conn
-            .as_mut()
-            .expect("with its connection, if boxed by itself")
+        &mut self.conn
     }
 
     #[inline]
     pub(crate) fn connection_ref(&self) -> &C {
-        self.conn
-            .as_ref()
-            .expect("with its connection, if boxed by itself")
+        &self.conn
     }
 
     /// It serves a caller that it was not made for, from now on.
@@ -160,44 +151,13 @@ impl<C: Poolable> PooledConn<C> {
         self.connection_ref().lifespan().shared().id()
     }
 
-    /// The connection, with its pooled connection hidden in it.
-    #[inline]
-    pub(crate) fn into_connection(mut self: Box<Self>) -> C {
-        let mut conn = self.conn.take().expect("with its connection");
-        conn.lifespan_mut().set_pooled(self);
-        conn
-    }
-
-    /// The pooled connection that is hidden in a connection, around it.
-    #[inline]
-    pub(crate) fn reclaim(mut conn: C) -> Box<Self> {
-        let Some(pooled) = conn.lifespan_mut().take_pooled() else {
-            return Box::new(Self::unpooled(conn));
-        };
-        match pooled.downcast::<Self>() {
-            Ok(mut pooled) => {
-                pooled.conn = Some(conn);
-                pooled
-            }
-            Err(_) => {
-                debug_assert!(
-                    false,
-                    "something between Checkin and Checkout changes the connection's type: it cannot be pooled"
-                );
-                Box::new(Self::unpooled(conn))
-            }
-        }
-    }
-
-    /// The use is over and the connection can be used again. One that no pool made is dropped.
+    /// The use is over and the connection can be used again.
     #[inline]
     pub(crate) fn give_back(mut self: Box<Self>) {
         if let Some(key_pool) = self.key_pool.take() {
-            self.connection().lifespan().shared().activity().end_use();
+            self.conn.lifespan().shared().activity().end_use();
             self.idle_since = None;
             key_pool.put(self);
-        } else if !self.connection().is_open() {
-            self.close(CloseReason::Peer);
         }
     }
 
@@ -218,9 +178,7 @@ impl<C: Poolable> PooledConn<C> {
 
     /// Ends the transport, and the connection with it. Never under a lock.
     pub(crate) fn close(mut self, reason: CloseReason) {
-        if let Some(mut conn) = self.conn.take() {
-            conn.lifespan_mut().end(reason);
-        }
+        self.conn.lifespan_mut().end(reason);
     }
 }
 

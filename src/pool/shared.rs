@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::runtime::Id;
 use tokio::time::Instant;
 
-use crate::agent::{AgentState, ConnectionStatus, KeyCounts, Mode, PoolControl};
+use crate::agent::{AgentState, ConnectionStatus, HostSettings, KeyCounts, Mode, PoolControl};
 use crate::clock::Moment;
 use crate::connection::poolable::Poolable;
 use crate::error::Denied;
@@ -32,7 +32,7 @@ const GOODBYE: Duration = Duration::from_millis(50);
 
 /// Held by the pool's owners, and by each key pool: so that status stays true for as long as a connection lives.
 pub(crate) struct Shared<C> {
-    pub(super) config: PoolConfig,
+    pub(super) config: Arc<PoolConfig>,
     pub(super) agent: Arc<AgentState>,
     pub(super) table: Table<C>,
     pub(super) tickets: AtomicU64,
@@ -55,7 +55,7 @@ impl<C: Poolable> Shared<C> {
             overdue: Overdue::new(config.hand_over_timeout),
             watched: Mutex::new(Vec::new()),
             began: Instant::now(),
-            config,
+            config: Arc::new(config),
             table: Table::new(),
             tickets: AtomicU64::new(0),
             sweeper: Sweeper::new(),
@@ -184,7 +184,7 @@ impl<C: Poolable> Shared<C> {
     /// What a look that is taken now goes by.
     pub(super) fn at(&self, now: Instant) -> Look {
         let since = now.saturating_duration_since(self.began).as_millis();
-        let goodbye = GOODBYE.min(self.config.checkout_timeout / 4);
+        let goodbye = GOODBYE.min(self.config.shortest_checkout_timeout() / 4);
         Look {
             now,
             millis: u32::try_from(since).map_or(u32::MAX, |it| it.saturating_add(1)),
@@ -256,6 +256,15 @@ impl<C: Poolable> PoolControl for Shared<C> {
     fn key_counts(&self, count: &mut dyn FnMut(&Key, KeyCounts)) {
         self.table
             .each(|key_pool| count(key_pool.key(), key_pool.key_counts()));
+    }
+
+    fn host_settings(&self, tell: &mut dyn FnMut(&Key, &HostSettings)) {
+        self.table.each(|key_pool| {
+            let own = &key_pool.config().own;
+            if *own != HostSettings::default() {
+                tell(key_pool.key(), own);
+            }
+        });
     }
 
     fn connections(&self, key: &Key, list: &mut Vec<ConnectionStatus>) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::runtime::Id;
 
 use crate::connection::poolable::Poolable;
+use crate::pool::config::PoolConfig;
 use crate::pool::key_pool::KeyPool;
 use crate::pool::permit::ConnPermit;
 use crate::pool::pooled_conn::{PooledConn, Rejected, current_runtime};
@@ -89,6 +90,10 @@ impl<C: Poolable> Waiter<C> {
     /// The caller in this place, for whom a connection is made.
     pub(crate) fn waiter_id(&self) -> WaiterId {
         self.key_pool.waiter_id(self.index)
+    }
+
+    pub(crate) fn config(&self) -> &PoolConfig {
+        self.key_pool.config()
     }
 
     /// How long its own connect may take, where that is not the pool's limit.

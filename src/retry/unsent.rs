@@ -33,8 +33,9 @@ use crate::target::extensions::OnFreshConnection;
 /// Above what chooses the server, such as tower's `Balance`: the next attempt may go elsewhere. Beside
 /// [`ReusedReset`](crate::retry::ReusedReset), which is for requests that a server may have seen.
 ///
-/// The request's body has to be `Clone`; each request is cloned before it is sent. The policy finds the agent's error in
-/// the boxes of layers between.
+/// Each request is copied before it is sent. Its body is a [`RequestBody`](crate::RequestBody), of which one that is a stream
+/// is sent once only, or of any type that is `Clone`. The policy finds the agent's error in what layers in between have made
+/// of it.
 ///
 /// ```
 /// use std::sync::Arc;

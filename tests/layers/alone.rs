@@ -111,6 +111,7 @@ async fn a_lease_that_has_closed_is_ready_and_gives_the_request_back() {
     .await;
     let leases = ServiceBuilder::new()
         .layer(CheckinLayer::new())
+        .layer(CheckoutLayer::new(PoolConfig::new()))
         .layer(HandshakeLayer::<B>::new())
         .service(Connector);
     let uri: Uri = server.url("/").parse().unwrap();
@@ -185,73 +186,6 @@ async fn a_request_that_was_not_sent_says_that_it_comes_back() {
     at_rest(&handle).await;
 }
 
-#[tokio::test]
-async fn exchange_alone_makes_a_connection_for_each_request() {
-    let server = Server::echo().await;
-    let client = ServiceBuilder::new()
-        .layer(ExchangeLayer::new())
-        .layer(HandshakeLayer::<B>::new())
-        .service(Connector);
-    for path in ["/a", "/b"] {
-        let answer = fetch(&client, server.url(path)).await.unwrap();
-        assert_eq!(answer.body, path);
-        assert!(!answer.info.is_reused());
-        assert!(answer.info.key().is_none(), "no pool has it");
-        answer.info.detach();
-    }
-    assert_eq!(server.accepted(), 2);
-    let host = server.addr().to_string();
-    for head in server.heads() {
-        assert_eq!(head.header("host"), Some(&*host));
-    }
-    eventually("each closes after its use", || server.open() == 0).await;
-
-    let response = client.clone().oneshot(get(server.url("/"))).await.unwrap();
-    drop(response);
-    drop(client);
-    eventually("unread as well", || server.open() == 0).await;
-}
-
-#[tokio::test]
-async fn checkin_alone_closes_after_use() {
-    let server = Server::echo().await;
-    let client = ServiceBuilder::new()
-        .layer(ExchangeLayer::new())
-        .layer(CheckinLayer::new())
-        .layer(HandshakeLayer::<B>::new())
-        .service(Connector);
-    for path in ["/a", "/b"] {
-        assert_eq!(fetch(&client, server.url(path)).await.unwrap().body, path);
-    }
-    assert_eq!(server.accepted(), 2);
-    eventually("each closes after its use", || server.open() == 0).await;
-}
-
-#[tokio::test]
-async fn checkout_alone_limits_and_counts_and_keeps_nothing() {
-    let server = Server::echo().await;
-    let checkout = CheckoutLayer::new(PoolConfig::new().max_connections_per_host(1));
-    let handle = checkout.handle();
-    let client = ServiceBuilder::new()
-        .layer(ExchangeLayer::new())
-        .layer(checkout)
-        .layer(HandshakeLayer::<B>::new())
-        .service(Connector);
-    let held = client.clone().oneshot(get(server.url("/a"))).await.unwrap();
-    let waits = tokio::spawn({
-        let (client, url) = (client.clone(), server.url("/b"));
-        async move { fetch(&client, url).await }
-    });
-    eventually("one in line", || handle.status().pending.len() == 1).await;
-    drop(held);
-    assert_eq!(waits.await.unwrap().unwrap().body, "/b");
-    eventually("all are closed", || handle.status().open() == 0).await;
-    at_rest(&handle).await;
-    let status = handle.status();
-    assert_eq!((status.created, status.closed, status.reused), (2, 2, 0));
-    assert_eq!(server.accepted(), 2);
-}
-
 /// Limits on connections that nobody pools are words on them, and change nothing else.
 #[tokio::test(start_paused = true)]
 async fn limits_alone_are_words_on_a_connection() {
@@ -288,14 +222,17 @@ async fn limits_alone_are_words_on_a_connection() {
 #[tokio::test(start_paused = true)]
 async fn a_hard_ttl_needs_no_pool() {
     let server = Server::in_memory(crate::support::script::stall);
-    let client = ServiceBuilder::new()
-        .layer(ExchangeLayer::new())
+    let connections = ServiceBuilder::new()
         .layer(TtlLayer::new(Duration::from_secs(4)).hard())
         .layer(HandshakeLayer::<B>::new())
         .service(server.connector());
+    let uri: Uri = server.url("/").parse().unwrap();
+    let mut conn = connections.oneshot(uri).await.unwrap();
     let started = tokio::time::Instant::now();
-    let error = fetch(&client, server.url("/")).await.unwrap_err();
-    assert!(error.connection().is_some(), "{error:?}");
+    let request = Request::get("/").header(HOST, "h").body(B::default());
+    let failed = conn.ready().await.unwrap().call(request.unwrap()).await;
+    assert!(failed.is_err());
+    drop(conn);
     assert_eq!(started.elapsed().as_secs(), 4);
     eventually("it is closed", || server.open() == 0).await;
 }

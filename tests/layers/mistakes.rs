@@ -1,4 +1,4 @@
-//! What a user gets wrong is told.
+//! Layers of a user's own in the stack. Those that do not fit do not compile: `docs/when-a-stack-does-not-compile.md`.
 
 use std::task::{Context, Poll};
 
@@ -29,34 +29,6 @@ impl Poolable for Wrapped {
     }
 }
 
-#[tokio::test]
-async fn a_layer_that_changes_the_connection_above_checkout_panics_in_debug() {
-    let server = Server::in_memory(answer);
-    let checkout = CheckoutLayer::new(PoolConfig::new().max_connections_per_host(1));
-    let handle = checkout.handle();
-    let lines = ServiceBuilder::new()
-        .layer(CheckinLayer::new())
-        .map_response(Wrapped)
-        .layer(checkout)
-        .service(maker(&server));
-    for at in 1..=2 {
-        let leased = tokio::spawn(lines.clone().oneshot(Shard(1))).await;
-        if cfg!(debug_assertions) {
-            let panic = leased.expect_err("it is told").into_panic();
-            let text = panic.downcast_ref::<&str>().expect("a message");
-            assert!(text.contains("between Checkin and Checkout"), "{text}");
-            assert!(text.contains("type"), "{text}");
-        } else {
-            drop(leased);
-        }
-        // It costs the connection and no slot.
-        at_rest(&handle).await;
-        let status = handle.status();
-        assert_eq!((status.created, status.closed), (at, at), "{status}");
-    }
-}
-
-/// Below Checkout it is nobody's mistake.
 #[tokio::test]
 async fn a_layer_that_changes_the_connection_below_checkout_is_fine() {
     let server = Server::in_memory(answer);

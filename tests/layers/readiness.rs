@@ -43,7 +43,7 @@ where
 #[tokio::test]
 async fn a_service_is_ready_when_the_one_below_is() {
     const SECOND: Duration = Duration::from_secs(1);
-    follows::<Uri, Http1Connection<B>, Uri, _>(CheckinLayer::new()).await;
+    follows::<Uri, Lease<Http1Connection<B>>, Uri, _>(CheckinLayer::new()).await;
     follows::<Uri, Http1Connection<B>, Uri, _>(IdleEvictionLayer::new(SECOND)).await;
     follows::<Uri, Http1Connection<B>, Uri, _>(TtlLayer::new(SECOND)).await;
     follows::<Uri, Http1Connection<B>, Uri, _>(MaxUsesLayer::new(1)).await;

@@ -1,0 +1,332 @@
+//! Settings for some hosts, in the place of those for all.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::uri::Authority;
+
+use crate::connection::lifespan::Lifespan;
+use crate::target::key::Key;
+
+/// The settings of one host, where they are not those of the agent; see
+/// [`KeepAliveLayer::for_host`](crate::KeepAliveLayer::for_host). What is not set here is as for every host.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_keep_alive::KeepAliveLayer;
+///
+/// let layer = KeepAliveLayer::<http_body_util::Empty<bytes::Bytes>>::new()
+///     .max_connections_per_host(100)
+///     .for_host("small.example.com", |host| {
+///         host.max_connections(2).ttl(Duration::from_secs(60))
+///     });
+/// # let _ = layer;
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "camelCase"))]
+#[non_exhaustive]
+#[must_use]
+pub struct HostSettings {
+    /// The most connections open for each key of the host.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub max_connections: Option<usize>,
+    /// The most idle connections for each key of the host.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub max_idle: Option<usize>,
+    /// The most callers in line for each key of the host.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub max_pending: Option<usize>,
+    /// The most exchanges on one connection.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub max_uses: Option<u64>,
+    /// The longest time idle.
+    #[cfg_attr(
+        feature = "serde",
+        serde(skip_serializing_if = "Option::is_none", serialize_with = "as_millis")
+    )]
+    pub idle_timeout: Option<Duration>,
+    /// The oldest that a connection gets.
+    #[cfg_attr(
+        feature = "serde",
+        serde(skip_serializing_if = "Option::is_none", serialize_with = "as_millis")
+    )]
+    pub ttl: Option<Duration>,
+    /// The longest silence of a connection in use.
+    #[cfg_attr(
+        feature = "serde",
+        serde(skip_serializing_if = "Option::is_none", serialize_with = "as_millis")
+    )]
+    pub active_timeout: Option<Duration>,
+    /// The longest time for a connect.
+    #[cfg_attr(
+        feature = "serde",
+        serde(skip_serializing_if = "Option::is_none", serialize_with = "as_millis")
+    )]
+    pub connect_timeout: Option<Duration>,
+    /// The longest time in line.
+    #[cfg_attr(
+        feature = "serde",
+        serde(skip_serializing_if = "Option::is_none", serialize_with = "as_millis")
+    )]
+    pub checkout_timeout: Option<Duration>,
+    /// The longest time for a whole exchange.
+    #[cfg_attr(
+        feature = "serde",
+        serde(skip_serializing_if = "Option::is_none", serialize_with = "as_millis")
+    )]
+    pub request_timeout: Option<Duration>,
+    /// The longest time from the end of a request to the head of its response.
+    #[cfg_attr(
+        feature = "serde",
+        serde(skip_serializing_if = "Option::is_none", serialize_with = "as_millis")
+    )]
+    pub response_timeout: Option<Duration>,
+}
+
+/// As agentkeepalive's options are; no limit is `null`.
+#[cfg(feature = "serde")]
+fn as_millis<S>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error>
+where
+    S: serde::Serializer,
+{
+    let millis = time.and_then(|time| u64::try_from(time.as_millis()).ok());
+    serde::Serialize::serialize(&millis, serializer)
+}
+
+macro_rules! settings {
+    ($($(#[$doc:meta])* $name:ident: $type:ty $(, not $zero:expr)?;)*) => {
+        impl HostSettings {
+            $(
+                $(#[$doc])*
+                pub fn $name(mut self, value: $type) -> Self {
+                    $(assert!(value != $zero, concat!(stringify!($name), " must not be zero"));)?
+                    self.$name = Some(value);
+                    self
+                }
+            )*
+
+            /// With what a later match sets in the place of what an earlier one did.
+            fn overridden_by(self, later: &Self) -> Self {
+                Self { $($name: later.$name.or(self.$name)),* }
+            }
+        }
+    };
+}
+
+settings! {
+    /// As [`max_connections_per_host`](crate::KeepAliveLayer::max_connections_per_host).
+    ///
+    /// # Panics
+    ///
+    /// If the value is 0.
+    max_connections: usize, not 0;
+    /// As [`max_idle_per_host`](crate::KeepAliveLayer::max_idle_per_host).
+    max_idle: usize;
+    /// As [`max_pending_per_host`](crate::KeepAliveLayer::max_pending_per_host).
+    max_pending: usize;
+    /// As [`max_uses`](crate::KeepAliveLayer::max_uses).
+    ///
+    /// # Panics
+    ///
+    /// If the value is 0.
+    max_uses: u64, not 0;
+    /// As [`idle_timeout`](crate::KeepAliveLayer::idle_timeout).
+    idle_timeout: Duration;
+    /// As [`ttl`](crate::KeepAliveLayer::ttl); the agent's `ttl_jitter` is taken off.
+    ttl: Duration;
+    /// As [`active_timeout`](crate::KeepAliveLayer::active_timeout). The connect timeout does not follow.
+    ///
+    /// # Panics
+    ///
+    /// If the value is zero.
+    active_timeout: Duration, not Duration::ZERO;
+    /// As [`connect_timeout`](crate::KeepAliveLayer::connect_timeout).
+    connect_timeout: Duration;
+    /// As [`checkout_timeout`](crate::KeepAliveLayer::checkout_timeout).
+    checkout_timeout: Duration;
+    /// As [`request_timeout`](crate::KeepAliveLayer::request_timeout).
+    ///
+    /// # Panics
+    ///
+    /// If the value is zero.
+    request_timeout: Duration, not Duration::ZERO;
+    /// As [`response_timeout`](crate::KeepAliveLayer::response_timeout).
+    ///
+    /// # Panics
+    ///
+    /// If the value is zero.
+    response_timeout: Duration, not Duration::ZERO;
+}
+
+impl HostSettings {
+    /// Whether an exchange is limited by them before its connection is known.
+    fn limit_exchanges(&self) -> bool {
+        self.request_timeout.is_some() || self.response_timeout.is_some()
+    }
+
+    /// In the place of what the layers below have said of this connection. Takes up to `jitter` of the TTL off.
+    pub(crate) fn put_on(&self, lifespan: &mut Lifespan, jitter: f64) {
+        if let Some(max) = self.idle_timeout {
+            lifespan.set_idle_limit(max);
+        }
+        if let Some(max) = self.ttl {
+            lifespan.set_age_limit(lifespan.with_jitter(max, jitter));
+        }
+        if let Some(max) = self.max_uses {
+            lifespan.set_uses_limit(max);
+        }
+        if let Some(max) = self.active_timeout {
+            lifespan.shared().activity().set_limit(max);
+        }
+    }
+}
+
+/// Which hosts have settings of their own, in the order in which they were given.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct HostOverrides(Vec<(Matcher, HostSettings)>);
+
+#[derive(Clone)]
+enum Matcher {
+    Name(Box<str>),
+    Address(IpAddr),
+    Key(Arc<dyn Fn(&Key) -> bool + Send + Sync>),
+}
+
+impl HostOverrides {
+    /// # Panics
+    ///
+    /// If `host` is no host name and no address.
+    pub(crate) fn add_host(&mut self, host: &str, settings: HostSettings) {
+        self.0.push((Matcher::of_host(host), settings));
+    }
+
+    pub(crate) fn add_matching(
+        &mut self,
+        matches: impl Fn(&Key) -> bool + Send + Sync + 'static,
+        settings: HostSettings,
+    ) {
+        self.0.push((Matcher::Key(Arc::new(matches)), settings));
+    }
+
+    /// What is set for a key; nothing if none of it is.
+    pub(crate) fn find(&self, key: &Key) -> Option<HostSettings> {
+        let matching = self.0.iter().filter(|(matcher, _)| matcher.matches(key));
+        matching
+            .map(|(_, settings)| settings.clone())
+            .reduce(|earlier, later| earlier.overridden_by(&later))
+    }
+
+    /// Whether an exchange has to be looked up before its connection is known.
+    pub(crate) fn limit_exchanges(&self) -> bool {
+        self.0
+            .iter()
+            .any(|(_, settings)| settings.limit_exchanges())
+    }
+
+    /// The shortest of a time that any of them sets.
+    pub(crate) fn shortest_checkout_timeout(&self) -> Option<Duration> {
+        let set = self.0.iter();
+        set.filter_map(|(_, settings)| settings.checkout_timeout)
+            .min()
+    }
+}
+
+impl Matcher {
+    fn of_host(host: &str) -> Self {
+        let bare = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+        if let Ok(address) = bare.unwrap_or(host).parse() {
+            return Self::Address(address);
+        }
+        assert!(
+            host.is_ascii(),
+            "for_host({host:?}): a name that is not ASCII has to be written as in a URI, in Punycode: xn--…"
+        );
+        let authority = host.parse::<Authority>();
+        let is_host = !host.is_empty() && authority.is_ok_and(|it| it.host() == host);
+        assert!(
+            is_host && !host.starts_with('['),
+            "for_host({host:?}): it is no host name and no IP address; leave out scheme, user, port and path"
+        );
+        Self::Name(host.into())
+    }
+
+    fn matches(&self, key: &Key) -> bool {
+        match self {
+            Self::Name(name) => name.eq_ignore_ascii_case(key.host()),
+            Self::Address(address) => key.host().parse() == Ok(*address),
+            Self::Key(matches) => matches(key),
+        }
+    }
+}
+
+impl fmt::Debug for Matcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Address(address) => address.fmt(f),
+            Self::Key(_) => f.write_str("for_key"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::key::KeyRef;
+
+    fn key(host: &str) -> Key {
+        KeyRef::new("http", host, Some(8080)).into()
+    }
+
+    #[test]
+    fn a_host_is_found_in_whatever_case_and_form_it_is_written() {
+        for (given, asked, expected) in [
+            ("api.example.com", "API.Example.com", true),
+            ("API.EXAMPLE.COM", "api.example.com", true),
+            ("example.com", "api.example.com", false),
+            ("[::1]", "::1", true),
+            ("0:0:0:0:0:0:0:1", "::1", true),
+            ("::1", "0:0:0:0:0:0:0:1", true),
+            ("127.0.0.1", "127.0.0.1", true),
+            ("127.0.0.1", "127.0.0.2", false),
+            ("xn--bcher-kva.example", "XN--bcher-kva.example", true),
+        ] {
+            let mut overrides = HostOverrides::default();
+            overrides.add_host(given, HostSettings::default().max_idle(1));
+            assert_eq!(overrides.find(&key(asked)).is_some(), expected, "{given}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_host_is_refused_in_words() {
+        for host in [
+            "",
+            "http://h",
+            "h:80",
+            "me@h",
+            "h/path",
+            "[::1]:80",
+            "bücher.example",
+            "*.example.com:1",
+        ] {
+            let refused = std::panic::catch_unwind(|| Matcher::of_host(host)).unwrap_err();
+            let text = refused.downcast_ref::<String>().expect("a message");
+            assert!(text.contains(&format!("{host:?}")), "{text}");
+        }
+    }
+
+    #[test]
+    fn of_those_that_match_the_last_stands_for_each_setting() {
+        let mut overrides = HostOverrides::default();
+        let new = HostSettings::default;
+        overrides.add_matching(|key| key.port() == 8080, new().max_idle(1).max_pending(2));
+        overrides.add_host("h", new().max_idle(3));
+        overrides.add_host("other", new().max_idle(4));
+        let found = overrides.find(&key("h")).unwrap();
+        assert_eq!(found, new().max_idle(3).max_pending(2));
+        assert_eq!(overrides.find(&KeyRef::new("http", "x", None).into()), None);
+    }
+}
