@@ -30,7 +30,7 @@ use tower_keep_alive_benches::memory_stream::InMemory;
 use tower_keep_alive_benches::peers::{
     Agent, AgentOf, HyperAlone, LegacyInMemory, LegacyTcp, Peer, Reqwest, cache,
 };
-use tower_keep_alive_benches::report::{Report, median, thousands};
+use tower_keep_alive_benches::report::{Report, Spread, thousands};
 use tower_keep_alive_benches::server;
 
 /// What is asked for.
@@ -196,14 +196,18 @@ fn compare(name: &str, peers: &mut [Client<'_>], report: &Report) {
     println!();
     println!("{name:<30} {:>12} {:>10}", "median ns", "to hyper");
     for (place, (peer, _)) in peers.iter().enumerate() {
-        let mut ratios: Vec<_> = nanos[place]
+        let ratios: Vec<_> = nanos[place]
             .iter()
             .zip(&nanos[0])
             .map(|(a, b)| a / b)
             .collect();
-        let ratio = median(&mut ratios);
-        let nanos = median(&mut nanos[place].clone());
-        println!("{peer:<30} {:>12} {ratio:>10.3}", thousands(nanos));
+        let ratio = Spread::of(&ratios);
+        let nanos = Spread::of(&nanos[place]);
+        println!(
+            "{peer:<30} {:>12} {:>10.3}",
+            thousands(nanos.median),
+            ratio.median
+        );
         report.figure(name, peer, "ns", nanos);
         report.figure(name, peer, "to hyper", ratio);
     }

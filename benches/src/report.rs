@@ -17,7 +17,41 @@ pub struct Figure {
     pub peer: String,
     /// What was measured, with its unit.
     pub unit: String,
+    /// A count, or the median of some rounds.
     pub value: f64,
+    /// The least and the most of the rounds; none for a count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread: Option<[f64; 2]>,
+}
+
+/// What was measured in several rounds: the median, the least and the most.
+#[derive(Clone, Copy, Debug)]
+pub struct Spread {
+    pub least: f64,
+    pub median: f64,
+    pub most: f64,
+}
+
+impl Spread {
+    /// Not a number without a round.
+    pub fn of(rounds: &[f64]) -> Self {
+        Self {
+            least: rounds.iter().copied().reduce(f64::min).unwrap_or(f64::NAN),
+            median: median(&mut rounds.to_vec()),
+            most: rounds.iter().copied().reduce(f64::max).unwrap_or(f64::NAN),
+        }
+    }
+}
+
+/// A count, which is the same in every round.
+impl From<f64> for Spread {
+    fn from(count: f64) -> Self {
+        Self {
+            least: count,
+            median: count,
+            most: count,
+        }
+    }
 }
 
 /// Where figures go: nowhere, unless a file is given.
@@ -36,16 +70,22 @@ impl Report {
     /// # Panics
     ///
     /// If it cannot be written.
-    pub fn figure(&self, case: &str, peer: &str, unit: &str, value: f64) {
+    pub fn figure(&self, case: &str, peer: &str, unit: &str, value: impl Into<Spread>) {
         let Some(path) = &self.file else {
             return;
         };
+        let Spread {
+            least,
+            median,
+            most,
+        } = value.into();
         let figure = Figure {
             bench: self.bench.to_owned(),
             case: case.to_owned(),
             peer: peer.to_owned(),
             unit: unit.to_owned(),
-            value,
+            value: median,
+            spread: (least < most).then_some([least, most]),
         };
         let append = || -> io::Result<()> {
             let mut file = OpenOptions::new().create(true).append(true).open(path)?;

@@ -24,7 +24,7 @@ use tower_keep_alive::connect::TcpConnector;
 use tower_keep_alive_benches::ask::Ask;
 use tower_keep_alive_benches::child::Child;
 use tower_keep_alive_benches::peers::{Agent, HandPool, LegacyTcp, Peer, Reqwest, cache};
-use tower_keep_alive_benches::report::{Report, median, thousands};
+use tower_keep_alive_benches::report::{Report, Spread, thousands};
 use tower_keep_alive_benches::server;
 
 /// Requests per second over 50 connections
@@ -91,20 +91,23 @@ fn compare(name: &str, runtime: &Runtime, arguments: &Arguments, report: &Report
     );
     println!();
     println!(
-        "{:<24} {:>10} {:>10} {:>10}",
-        "", "requests/s", "of hyper", "of legacy"
+        "{:<24} {:>10} {:>17} {:>10} {:>10}",
+        "", "requests/s", "least-most", "of hyper", "of legacy"
     );
     let ratio = |these: &[f64], those: &[f64]| {
-        let mut ratios: Vec<_> = these.iter().zip(those).map(|(a, b)| a / b).collect();
-        median(&mut ratios)
+        let ratios: Vec<_> = these.iter().zip(those).map(|(a, b)| a / b).collect();
+        Spread::of(&ratios)
     };
     for (place, (peer, _)) in peers.iter().enumerate() {
         let of_hyper = ratio(&rates[place], &rates[0]);
         let of_legacy = ratio(&rates[place], &rates[2]);
-        let rate = median(&mut rates[place].clone());
+        let rate = Spread::of(&rates[place]);
         println!(
-            "{peer:<24} {:>10} {of_hyper:>10.3} {of_legacy:>10.3}",
-            thousands(rate)
+            "{peer:<24} {:>10} {:>17} {:>10.3} {:>10.3}",
+            thousands(rate.median),
+            format!("{}-{}", thousands(rate.least), thousands(rate.most)),
+            of_hyper.median,
+            of_legacy.median,
         );
         report.figure(name, peer, "requests/s", rate);
         report.figure(name, peer, "of hyper", of_hyper);

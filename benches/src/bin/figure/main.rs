@@ -1,8 +1,8 @@
 //! Writes `docs/benchmarks.svg` and `docs/benchmarks.md` from what the other benches have found.
 //!
-//! `benches/run.sh` runs them all, and then this; or `cargo run --release -p tower-keep-alive-benches --bin figure -- FILE`
-//! with a file that they have written by `--json FILE`. Where a figure is there twice, the later one counts; what is not
-//! there is left out.
+//! `benches/run.sh` runs them all, leaves what they found in `docs/benchmarks.jsonl`, and runs this. Both can be written
+//! again from that file: `cargo run --release -p tower-keep-alive-benches --bin figure`. Where a figure is there twice, the
+//! later one counts; what is not there is left out, and a peer that a table shows and the picture does not is a failure.
 
 mod chart;
 mod table;
@@ -18,8 +18,8 @@ use crate::table::{TABLES, Table};
 /// The figures, drawn and as tables
 #[derive(Parser)]
 struct Arguments {
-    /// Figures, a line of JSON each
-    file: PathBuf,
+    /// Figures, a line of JSON each [default: docs/benchmarks.jsonl]
+    file: Option<PathBuf>,
 }
 
 /// All that was found.
@@ -36,26 +36,20 @@ impl Figures {
                     == (&figure.bench, &figure.case, &figure.peer, &figure.unit)
             });
             match same {
-                Some(earlier) => earlier.value = figure.value,
+                Some(earlier) => *earlier = figure,
                 None => figures.push(figure),
             }
         }
         Self(figures)
     }
-
-    fn value(&self, bench: &str, case: &str, peer: &str, unit: &str) -> Option<f64> {
-        let mut all = self.0.iter();
-        let same = |it: &&Figure| {
-            (&*it.bench, &*it.case, &*it.peer, &*it.unit) == (bench, case, peer, unit)
-        };
-        all.find(same).map(|it| it.value)
-    }
 }
 
 fn main() {
-    let figures = Figures::read(&Arguments::parse().file);
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
-    std::fs::create_dir_all(&docs).expect("docs can be there");
+    let file = Arguments::parse().file;
+    let figures = Figures::read(&file.unwrap_or_else(|| docs.join("benchmarks.jsonl")));
+    let missing = chart::missing(&figures);
+    assert!(missing.is_empty(), "not in the picture: {missing:?}");
     let write = |name: &str, text: String| {
         std::fs::write(docs.join(name), text).expect("docs can be written");
         println!("written: docs/{name}");
@@ -71,7 +65,9 @@ fn page(figures: &Figures) -> String {
          Written by `benches/run.sh`, which runs them all; how each measures, and how to read it, is at the top of its \
          source in `benches/`. These are of one run on {cores} cores, {}, built by {}, with the versions in \
          `Cargo.lock`. Counts (instructions, allocations, system calls, sockets, bytes) are the same from run to run; \
-         times are not, and on a machine that does other things as well they differ by a tenth and more.\n\n\
+         times are not, and on a machine that does other things as well they differ by a tenth and more. A time is the \
+         median of its rounds, with the least and the most of them in parentheses where the run kept them. \
+         `benchmarks.jsonl` has the figures for programs.\n\n\
          ![Figures of the tables below](benchmarks.svg)\n",
         std::env::consts::ARCH,
         env!("BUILT_WITH"),

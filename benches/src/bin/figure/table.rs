@@ -26,8 +26,8 @@ pub(crate) const TABLES: &[Table] = &[
     },
     Table {
         title: "The benchmark of agentkeepalive: connections that are kept",
-        text: "`headline`: 60 callers, 50 sockets, a server that takes 5 ms, through a proxy on each client. *direct* is the \
-               same load without a proxy; CPU and memory are the proxy's.",
+        text: "`headline`: 60 callers, 50 sockets, a server that takes 5 ms, through a proxy on each client; CPU and memory \
+               are the proxy's.",
         bench: "headline",
         is_part: |it| it.case == "kept",
         column: |it| &it.unit,
@@ -99,12 +99,15 @@ pub(crate) const TABLES: &[Table] = &[
 ];
 
 impl Table {
+    /// The figures that it shows.
+    pub(crate) fn part<'a>(&'a self, figures: &'a Figures) -> impl Iterator<Item = &'a Figure> {
+        let all = figures.0.iter();
+        all.filter(|it| it.bench == self.bench && (self.is_part)(it))
+    }
+
     /// None without figures.
     pub(crate) fn markdown(&self, figures: &Figures) -> Option<String> {
-        let all = figures.0.iter();
-        let part: Vec<_> = all
-            .filter(|it| it.bench == self.bench && (self.is_part)(it))
-            .collect();
+        let part: Vec<_> = self.part(figures).collect();
         let (mut rows, mut columns) = (Vec::new(), Vec::new());
         for figure in &part {
             if !rows.contains(&&*figure.peer) {
@@ -130,12 +133,21 @@ impl Table {
                 let found = part
                     .iter()
                     .find(|it| it.peer == row && (self.column)(it) == *column);
-                let cell = found.map_or(String::new(), |it| number(it.value));
+                let cell = found.map_or(String::new(), |it| cell(it));
                 let _ = write!(text, " {cell} |");
             }
             text.push('\n');
         }
         Some(text)
+    }
+}
+
+/// A count; or a median, and within which limits the rounds were.
+fn cell(figure: &Figure) -> String {
+    let value = number(figure.value);
+    match figure.spread {
+        Some([least, most]) => format!("{value} ({}–{})", number(least), number(most)),
+        None => value,
     }
 }
 

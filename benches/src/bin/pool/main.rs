@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 use clap::{Parser, Subcommand, ValueEnum};
 use tokio::runtime::{Builder, Runtime};
 use tower_keep_alive_benches::child::is_there;
-use tower_keep_alive_benches::report::{Report, median, thousands};
+use tower_keep_alive_benches::report::{Report, Spread, thousands};
 
 use crate::peers::{Pools, agent, bb8, cache, deadpool};
 
@@ -154,10 +154,10 @@ impl Bench {
         println!();
     }
 
-    fn row(&self, peer: &str, cells: &[(String, f64)], unit: &str) {
+    fn row(&self, peer: &str, cells: &[(String, Spread)], unit: &str) {
         print!("{peer:<24}");
         for (case, value) in cells {
-            print!(" {:>24}", thousands(*value));
+            print!(" {:>24}", thousands(value.median));
             self.report.figure(case, peer, unit, *value);
         }
         println!();
@@ -219,11 +219,11 @@ impl Bench {
             } else {
                 "hosts"
             };
-            (format!("{size} {of}"), count)
+            (format!("{size} {of}"), count.into())
         };
-        let cells: Vec<_> = sizes.iter().map(cell).collect();
+        let cells: Vec<(_, Spread)> = sizes.iter().map(cell).collect();
         self.row("ours, instructions", &cells, "instructions");
-        let (first, last) = (cells[0].1, cells[cells.len() - 1].1);
+        let (first, last) = (cells[0].1.median, cells[cells.len() - 1].1.median);
         let is_flat = last <= first * FLAT;
         let verdict = if is_flat { "flat" } else { "FAILED: not flat" };
         println!(
@@ -234,10 +234,10 @@ impl Bench {
     }
 
     /// Of one thread.
-    fn threaded<P: Pools>(&self, pools: &P, threads: usize, hosts: usize) -> f64 {
+    fn threaded<P: Pools>(&self, pools: &P, threads: usize, hosts: usize) -> Spread {
         let hosts = names(hosts);
         let turns = 200_000;
-        let mut nanos: Vec<_> = (0..5)
+        let nanos: Vec<_> = (0..5)
             .map(|_| {
                 let start = Barrier::new(threads + 1);
                 let begun = std::thread::scope(|scope| {
@@ -259,10 +259,10 @@ impl Bench {
                 begun.elapsed().as_nanos() as f64 / turns as f64
             })
             .collect();
-        median(&mut nanos)
+        Spread::of(&nanos)
     }
 
-    fn in_turn<P: Pools>(&self, pools: &P, hosts: &[Arc<str>]) -> f64 {
+    fn in_turn<P: Pools>(&self, pools: &P, hosts: &[Arc<str>]) -> Spread {
         let mut at = 0;
         self.time(|turns| {
             self.runtime.block_on(async {
@@ -275,7 +275,7 @@ impl Bench {
     }
 
     /// Nanoseconds for one turn.
-    fn time(&self, mut work: impl FnMut(usize)) -> f64 {
+    fn time(&self, mut work: impl FnMut(usize)) -> Spread {
         // Fewer than 100 at a time, and the look at the clock would count.
         let mut measure = || {
             let begun = Instant::now();
@@ -287,8 +287,8 @@ impl Bench {
             begun.elapsed().as_nanos() as f64 / turns as f64
         };
         measure();
-        let mut nanos: Vec<_> = (0..5).map(|_| measure()).collect();
-        median(&mut nanos)
+        let nanos: Vec<_> = (0..5).map(|_| measure()).collect();
+        Spread::of(&nanos)
     }
 }
 
