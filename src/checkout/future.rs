@@ -17,7 +17,8 @@ use crate::connection::close_reason::CloseReason;
 use crate::connection::poolable::{Liveness, Poolable};
 use crate::error::{BoxError, CheckoutError, Denied};
 use crate::pool::{
-    CheckedOut, CheckoutRequest, ConnPermit, Decision, PooledConn, Rejected, WaitOutcome, Waiter,
+    CheckedOut, CheckoutRequest, ConnPermit, Decision, Pool, PooledConn, Rejected, WaitOutcome,
+    Waiter,
 };
 use crate::target::{Reuse, Target};
 
@@ -61,7 +62,9 @@ struct Waiting<C: Poolable, T> {
     /// Before the connect: it leaves the line before its permit passes on.
     waiter: Option<Waiter<C>>,
     connect: Option<Connect<C>>,
-    idle_check: Option<IdleCheck<C>>,
+    idle_check: Option<IdleCheck>,
+    /// The connection that was looked at for two turns, by its number.
+    checked: Option<u64>,
     /// It began to wait then.
     since: Moment,
     /// How long it had waited before, where this is not the first try.
@@ -74,9 +77,11 @@ struct Waiting<C: Poolable, T> {
     queue_timeout: Option<(Duration, Pin<Box<Sleep>>)>,
 }
 
-/// A connection that cannot be looked at: the runtime gets two turns to say that it has closed.
-struct IdleCheck<C> {
-    pooled: Box<PooledConn<C>>,
+/// A connection that cannot be looked at: the runtime gets two turns to say that it has closed. Meanwhile it lies in the line,
+/// as what is handed over does, and is taken back from a caller who is not polled.
+struct IdleCheck {
+    /// The connection's number.
+    id: u64,
     /// Boxed: tokio gives the type no name, and two of them have to be polled one after the other.
     turns: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
@@ -84,7 +89,12 @@ struct IdleCheck<C> {
 impl<C: Poolable, T: Target> State<C, T> {
     /// The first, or that after an idle connection which is not known to be open.
     #[cold]
-    fn after(doubtful: Option<(Box<PooledConn<C>>, Liveness)>, target: T, now: Moment) -> Self {
+    fn after(
+        pool: &Pool<C>,
+        doubtful: Option<(Box<PooledConn<C>>, Liveness)>,
+        target: T,
+        now: Moment,
+    ) -> Self {
         match doubtful {
             None => Self::Start(Start::new(target, None)),
             Some((pooled, Liveness::Dead)) => {
@@ -93,7 +103,7 @@ impl<C: Poolable, T: Target> State<C, T> {
             }
             Some((pooled, _)) => {
                 let mut waiting = Waiting::new(&target, now);
-                waiting.idle_check = Some(IdleCheck::new(pooled));
+                waiting.check(pool, pooled, &target, now);
                 waiting.target = Some(target);
                 Self::Waiting(Box::new(waiting))
             }
@@ -168,7 +178,7 @@ where
                 Ok(pooled)
             }
             Err(doubtful) => Err(Self {
-                state: State::after(doubtful, target.clone(), now),
+                state: State::after(&parts.pool, doubtful, target.clone(), now),
                 parts: parts.clone(),
                 span,
             }),
@@ -226,7 +236,7 @@ where
         };
         match decision {
             Decision::Take(pooled) => {
-                waiting.idle_check = Some(IdleCheck::new(pooled));
+                waiting.check(&self.parts.pool, pooled, &target, now);
                 waiting.target = Some(target);
             }
             Decision::Make(permit, waiter) => {
@@ -235,17 +245,8 @@ where
                 waiting.waiter = Some(waiter);
             }
             Decision::Wait(waiter) => {
-                if let Some(limit) = target.connect_timeout() {
-                    waiter.set_connect_timeout(limit);
-                }
-                let limit = waiter.config().checkout_timeout;
-                waiting.waiter = Some(waiter);
+                waiting.queue(waiter, &target, now);
                 waiting.target = Some(target);
-                if limit != Duration::MAX && waiting.queue_timeout.is_none() {
-                    let spent = now.mono.saturating_duration_since(waiting.since.mono);
-                    let sleep = tokio::time::sleep(limit.saturating_sub(spent));
-                    waiting.queue_timeout = Some((limit, Box::pin(sleep)));
-                }
             }
             Decision::QueueFull(limit) => return Err(Denied::QueueFull(limit)),
             Decision::ShutDown => return Err(Denied::ShutDown),
@@ -399,6 +400,7 @@ impl<C: Poolable, T> Waiting<C, T> {
             waiter: None,
             connect: None,
             idle_check: None,
+            checked: None,
             since: now.earlier(before),
             waited_before: before,
             waited: None,
@@ -415,15 +417,7 @@ impl<C: Poolable, T> Waiting<C, T> {
                 if idle_check.turns.as_mut().poll(cx).is_pending() {
                     return Step::Pending;
                 }
-                let Some(IdleCheck { pooled, .. }) = self.idle_check.take() else {
-                    continue;
-                };
-                let Some(reason) = pooled.is_over(clock.now()) else {
-                    return Step::Connection(pooled);
-                };
-                if let Some(again) = self.without(Rejected::new(pooled, reason)) {
-                    return again;
-                }
+                self.checked = self.idle_check.take().map(|it| it.id);
             }
             match self.waiter.as_mut().map(|waiter| waiter.poll_outcome(cx)) {
                 Some(Poll::Ready(WaitOutcome::Made(mut pooled))) => {
@@ -438,14 +432,20 @@ impl<C: Poolable, T> Waiting<C, T> {
                     return Step::Made(pooled);
                 }
                 Some(Poll::Ready(WaitOutcome::Connection(mut pooled))) => {
-                    self.handed_over = true;
+                    let is_checked = self.checked == Some(pooled.id());
+                    self.handed_over |= !is_checked;
                     // It may have lain there for long: a caller comes for it when its runtime has time.
                     let reason = match pooled.is_over(clock.now()) {
                         Some(reason) => reason,
+                        None if is_checked => return Step::Connection(pooled),
                         None => match pooled.connection().probe() {
                             Liveness::Open => return Step::Connection(pooled),
                             Liveness::Unknown => {
-                                self.idle_check = Some(IdleCheck::new(pooled));
+                                self.idle_check = Some(IdleCheck::new(pooled.id()));
+                                let is_making = self.connect.is_some();
+                                if let Some(waiter) = &self.waiter {
+                                    waiter.leave(pooled, is_making);
+                                }
                                 continue;
                             }
                             Liveness::Dead => CloseReason::Stale,
@@ -500,6 +500,29 @@ impl<C: Poolable, T> Waiting<C, T> {
     }
 }
 
+impl<C: Poolable, T: Target> Waiting<C, T> {
+    /// Gives an idle connection that cannot be looked at two turns, in line.
+    fn check(&mut self, pool: &Pool<C>, pooled: Box<PooledConn<C>>, target: &T, now: Moment) {
+        self.idle_check = Some(IdleCheck::new(pooled.id()));
+        let waiter = pool.leave(pooled, CheckoutRequest::from_target(target), now);
+        self.queue(waiter, target, now);
+    }
+
+    /// In line, for as long as it may wait.
+    fn queue(&mut self, waiter: Waiter<C>, target: &T, now: Moment) {
+        if let Some(limit) = target.connect_timeout() {
+            waiter.set_connect_timeout(limit);
+        }
+        let limit = waiter.config().checkout_timeout;
+        self.waiter = Some(waiter);
+        if limit != Duration::MAX && self.queue_timeout.is_none() {
+            let spent = now.mono.saturating_duration_since(self.since.mono);
+            let sleep = tokio::time::sleep(limit.saturating_sub(spent));
+            self.queue_timeout = Some((limit, Box::pin(sleep)));
+        }
+    }
+}
+
 impl<C: Poolable, T> Waiting<C, T> {
     /// What was made for it went to another caller.
     fn not_polled(&self) -> Step<C> {
@@ -533,9 +556,6 @@ impl<C: Poolable, T> Drop for Waiting<C, T> {
     fn drop(&mut self) {
         // Out of line first, so as not to be counted among those whom the connect would serve.
         self.waiter = None;
-        if let Some(IdleCheck { pooled, .. }) = self.idle_check.take() {
-            pooled.give_back_unused();
-        }
         if let Some(connect) = self.connect.take()
             && self.shared
             && !std::thread::panicking()
@@ -546,11 +566,11 @@ impl<C: Poolable, T> Drop for Waiting<C, T> {
     }
 }
 
-impl<C> IdleCheck<C> {
+impl IdleCheck {
     #[inline]
-    fn new(pooled: Box<PooledConn<C>>) -> Self {
+    fn new(id: u64) -> Self {
         Self {
-            pooled,
+            id,
             turns: Box::pin(async {
                 tokio::task::yield_now().await;
                 tokio::task::yield_now().await;

@@ -166,6 +166,26 @@ impl<C: Poolable> KeyPool<C> {
         });
     }
 
+    /// A caller is given what it has already, since it is not ready for it yet.
+    pub(super) fn leave_for_new(
+        self: &Arc<Self>,
+        pooled: Box<PooledConn<C>>,
+        request: CheckoutRequest,
+        now: Moment,
+    ) -> usize {
+        self.with(|state, cx| state.leave_for_new(pooled, request, now, self.pool.mode(), cx))
+    }
+
+    /// The same, for one who is in line. `is_making`: its own connect is under way.
+    pub(super) fn leave_for(
+        self: &Arc<Self>,
+        waiter: usize,
+        pooled: Box<PooledConn<C>>,
+        is_making: bool,
+    ) {
+        self.with(|state, cx| state.leave_for(waiter, pooled, is_making, self.pool.mode(), cx));
+    }
+
     pub(super) fn waiter_id(&self, waiter: usize) -> WaiterId {
         self.lock().queue().waiter_id(waiter)
     }

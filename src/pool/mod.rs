@@ -130,6 +130,18 @@ impl<C: Poolable> Pool<C> {
         self.shared().checkout(key, request, rejected, now)
     }
 
+    /// A place in line for a caller who has this idle connection and is not ready for it yet: it is there to be come for.
+    pub(crate) fn leave(
+        &self,
+        mut pooled: Box<PooledConn<C>>,
+        request: CheckoutRequest,
+        now: Moment,
+    ) -> Waiter<C> {
+        let key_pool = pooled.take_key_pool().expect("taken from its pool");
+        let waiter = key_pool.leave_for_new(pooled, request, now);
+        Waiter::new(key_pool, waiter)
+    }
+
     /// The right to make as many connections as `count` idle ones lack, within the limits.
     pub(crate) fn prewarm(
         &self,

@@ -147,7 +147,7 @@ impl<C: Poolable> PooledConn<C> {
 
     /// The connection's number.
     #[inline]
-    pub(super) fn id(&self) -> u64 {
+    pub(crate) fn id(&self) -> u64 {
         self.connection_ref().lifespan().shared().id()
     }
 
@@ -157,13 +157,6 @@ impl<C: Poolable> PooledConn<C> {
         if let Some(key_pool) = self.key_pool.take() {
             self.conn.lifespan().shared().activity().end_use();
             self.idle_since = None;
-            key_pool.put(self);
-        }
-    }
-
-    /// It was not used, and is idle for as long as it was before.
-    pub(crate) fn give_back_unused(mut self: Box<Self>) {
-        if let Some(key_pool) = self.key_pool.take() {
             key_pool.put(self);
         }
     }

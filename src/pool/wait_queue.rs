@@ -267,6 +267,26 @@ impl<C: Poolable> WaitQueue<C> {
         self.given_to(waiter, deferred);
     }
 
+    /// Gives it a connection that it has come for and is not ready for; or gives that back, where there is something for it
+    /// already. If it is taken back, its caller stands where it would without it.
+    pub(super) fn leave_for(
+        &mut self,
+        waiter: usize,
+        pooled: Box<PooledConn<C>>,
+        is_making: bool,
+        deferred: &mut Deferred<C>,
+    ) -> Option<Box<PooledConn<C>>> {
+        if !self.waiters[waiter].delivery.is_empty() {
+            return Some(pooled);
+        }
+        self.give_connection(waiter, pooled, deferred);
+        self.waiters[waiter].delivery.stood = match is_making {
+            true => QueueState::Connecting,
+            false => QueueState::Blocked,
+        };
+        None
+    }
+
     /// From now on it is one of those who are making.
     pub(super) fn give_permit(&mut self, waiter: usize, permit: usize, deferred: &mut Deferred<C>) {
         self.leave(waiter);

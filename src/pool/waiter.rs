@@ -101,6 +101,12 @@ impl<C: Poolable> Waiter<C> {
         self.key_pool.set_connect_timeout(self.index, limit);
     }
 
+    /// It is not ready for the connection that it was given: that is there to be come for.
+    pub(crate) fn leave(&self, mut pooled: Box<PooledConn<C>>, is_making: bool) {
+        drop(pooled.take_key_pool());
+        self.key_pool.leave_for(self.index, pooled, is_making);
+    }
+
     /// It has no use for what it was given, and its own connect goes on: back in line.
     pub(crate) fn requeue(&self, rejected: Rejected<C>) {
         self.key_pool.requeue(self.index, rejected);

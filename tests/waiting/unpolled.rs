@@ -414,3 +414,24 @@ async fn a_fresh_connection_that_is_kept_goes_to_whoever_needs_its_place() {
         at_rest(&handle).await;
     }
 }
+
+/// A transport in memory cannot be looked at: the runtime has two turns to say that it has closed, if it is polled for so long.
+#[tokio::test]
+async fn a_connection_that_is_looked_at_for_who_is_not_polled_goes_to_the_next() {
+    for layer in [
+        Layers::new().max_connections_per_host(1),
+        Layers::new().max_connections(1),
+    ] {
+        let server = Server::in_memory(script::ok);
+        let (client, handle) = agent_over(layer, server.connector());
+        fetch(&client, server.url("/")).await.unwrap();
+        let mut unpolled = pin!(fetch(&client, server.url("/")));
+        poll_once(unpolled.as_mut());
+        let next = timeout(LONG, fetch(&client, server.url("/"))).await;
+        assert!(next.expect("served").unwrap().info.is_reused());
+        assert!(unpolled.await.unwrap().info.is_reused());
+        let status = handle.status();
+        assert_eq!((status.created, status.reused), (1, 2), "{status}");
+        at_rest(&handle).await;
+    }
+}

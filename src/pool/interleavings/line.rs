@@ -1,5 +1,7 @@
 //! Callers of one key: who takes, gives back, leaves and looks on.
 
+use std::time::Duration;
+
 use loom::thread::spawn;
 
 use crate::pool::interleavings::{A, Scene, explore};
@@ -226,6 +228,41 @@ fn what_is_made_for_a_caller_who_does_not_come_is_the_next_ones() {
         for task in [deliver, take_back, other] {
             task.join().expect("no panic");
         }
+        assert_eq!(scene.pool.handle().status().created, 1);
+        scene.at_rest();
+    });
+}
+
+/// The pool's own looks, with their alert and their list of keys.
+#[test]
+fn a_look_against_a_claim_and_who_leaves() {
+    explore("two looks, a claim, and a caller who leaves", 3, || {
+        let config = PoolConfig::new().max_connections_per_host(1);
+        let scene = Scene::new(config.hand_over_timeout(Duration::ZERO));
+        let conn = scene.serve(A);
+        let (first, second) = (scene.waits(A), scene.waits(A));
+        conn.give_back();
+        let looks = {
+            let scene = scene.clone();
+            spawn(move || {
+                scene.pool.shared().look(true);
+                scene.pool.shared().look(true);
+            })
+        };
+        let leaves = {
+            let scene = scene.clone();
+            spawn(move || {
+                let had = scene.look(&first);
+                drop(first);
+                if let Some(pooled) = had {
+                    pooled.give_back();
+                }
+            })
+        };
+        let pooled = scene.turn(second).expect("not refused");
+        leaves.join().expect("left");
+        looks.join().expect("looked");
+        pooled.give_back();
         assert_eq!(scene.pool.handle().status().created, 1);
         scene.at_rest();
     });

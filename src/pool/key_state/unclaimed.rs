@@ -14,7 +14,7 @@ use crate::connection::close_reason::CloseReason;
 use crate::connection::poolable::Poolable;
 use crate::pool::deferred::Stop;
 use crate::pool::pooled_conn::{PooledConn, Rejected};
-use crate::pool::wait_queue::{MissedTurn, WaiterId};
+use crate::pool::wait_queue::{CheckoutRequest, MissedTurn, QueueState, WaiterId};
 
 /// When a look is taken at what is overdue.
 pub(in crate::pool) struct Look {
@@ -236,6 +236,42 @@ impl<C: Poolable> KeyState<C> {
             self.close_for_blocked(pooled, CloseReason::Room, cx);
         }
         self.grant_permits(cx);
+    }
+
+    /// In line, with a connection that it has come for and is not ready for.
+    pub(in crate::pool) fn leave_for_new(
+        &mut self,
+        pooled: Box<PooledConn<C>>,
+        request: CheckoutRequest,
+        now: Moment,
+        mode: Mode,
+        cx: &mut StepCx<'_, C>,
+    ) -> usize {
+        let ticket = cx.ticket(true);
+        let state = QueueState::Detached;
+        let waiter = self.queue.join(ticket, request, now.mono, state);
+        self.leave_for(waiter, pooled, false, mode, cx);
+        waiter
+    }
+
+    /// The same, for one who is in line.
+    pub(in crate::pool) fn leave_for(
+        &mut self,
+        waiter: usize,
+        pooled: Box<PooledConn<C>>,
+        is_making: bool,
+        mode: Mode,
+        cx: &mut StepCx<'_, C>,
+    ) {
+        let other = self.queue.leave_for(waiter, pooled, is_making, cx.deferred);
+        if let Some(other) = other {
+            // Its own connect has delivered in the meantime.
+            self.put(other, mode, cx.config.clock.now(), cx);
+        }
+        if mode == Mode::Destroyed {
+            // It was not in line when the others were told.
+            self.queue.refuse(waiter, cx.deferred);
+        }
     }
 
     /// The waiter has no use for what it was given, and its own connect goes on: it stands in line again.
