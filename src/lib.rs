@@ -1,12 +1,12 @@
-//! Node's `http.Agent`, with what agentkeepalive adds, as tower layers for hyper clients: connections are pooled for
-//! each host, reused, queued for, limited, aged, evicted and counted, and never trusted blindly.
+//! A connection pool for hyper and reqwest clients, built from tower layers, modelled on Node's `http.Agent` and
+//! agentkeepalive. It reuses connections, limits them per host and in total, queues callers, closes connections by idle time,
+//! age and number of uses, and counts them. It checks a connection before each reuse.
 //!
-//! [Common tasks](guides::common_tasks): JSON, redirects, gzip, cookies, uploads, proxies, each as code to copy.
-//!
-//! Where you come from: [Node](guides::from_agentkeepalive), [hyper-util](guides::from_hyper_util),
-//! [reqwest](guides::from_reqwest), [axum](guides::recipes#in-an-axum-service). A reverse proxy: [`forward`]. With tower's
-//! layers around it: [recipes](guides::recipes). When the compiler objects:
-//! [what it means](guides::when_a_stack_does_not_compile).
+//! - [Common tasks](guides::common_tasks): JSON, redirects, gzip, cookies, uploads and proxies, as code to copy.
+//! - Guides for users of [Node](guides::from_agentkeepalive), [hyper-util](guides::from_hyper_util),
+//!   [reqwest](guides::from_reqwest) and [axum](guides::recipes#in-an-axum-service).
+//! - [Recipes](guides::recipes) with tower's layers: retries, timeouts, load balancing; a reverse proxy with [`forward`].
+//! - [What the compiler's messages mean](guides::when_a_stack_does_not_compile).
 //!
 //! # Quick start
 //!
@@ -24,7 +24,7 @@
 //! for expected in [false, true] {
 //!     let response = agent.get(url.as_str()).await?;
 //!     assert_eq!(response.body().connection().is_reused(), expected);
-//!     // The end of the body gives the connection back. This one may have a mebibyte at most.
+//!     // The end of the body returns the connection. This body may have at most 1 MiB.
 //!     let text = response.into_body().text(1024 * 1024).await?;
 //!     assert_eq!(text, "hello");
 //! }
@@ -41,83 +41,73 @@
 //! [`KeepAliveLayer`] is these layers with their defaults. A layer that sets a limit can be left out, doubled and made
 //! optional, and stands below or above Checkout; layers of your own can stand between any two:
 //!
-//! | from the top | a service of | says or does |
+//! | from the top | a service of | what it does |
 //! |---|---|---|
-//! | [`ExchangeLayer`] | `Request<B>` → `Response<Body>` | holds a connection to the end of the response body |
-//! | [`CheckinLayer`] | target → [`Lease`] | gives the connection back when its use is over |
-//! | [`CheckoutLayer`] | target → connection | takes an idle one, or makes one, or waits its turn |
-//! | [`IdleEvictionLayer`], [`TtlLayer`], [`MaxUsesLayer`], [`ActiveTimeoutLayer`] | target → connection | how long a connection is kept |
-//! | [`HandshakeLayer`] | target → connection | HTTP/1 on a transport |
-//! | [`connect::TlsLayer`] | target → transport | TLS for `https` |
-//! | [`connect::TcpConnector`], or any `MakeConnection` | target → transport | |
+//! | [`ExchangeLayer`] | `Request<B>` → `Response<Body>` | holds a connection until the end of the response body |
+//! | [`CheckinLayer`] | target → [`Lease`] | returns the connection to the pool after its use |
+//! | [`CheckoutLayer`] | target → connection | takes an idle connection, makes a new one, or waits in the queue |
+//! | [`IdleEvictionLayer`], [`TtlLayer`], [`MaxUsesLayer`], [`ActiveTimeoutLayer`] | target → connection | limit how long a connection is kept |
+//! | [`HandshakeLayer`] | target → connection | speaks HTTP/1 on a transport |
+//! | [`connect::TlsLayer`] | target → transport | speaks TLS for `https` |
+//! | [`connect::TcpConnector`], or any `MakeConnection` | target → transport | opens a transport |
 //!
-//! Everything between Handshake and Exchange works for connections that are not HTTP as well: implement [`Poolable`].
+//! Everything between `HandshakeLayer` and `ExchangeLayer` also works for connections of other protocols: implement
+//! [`Poolable`].
 //!
-//! A pool belongs to one connector: each service that a layer makes has a pool of its own, and the handle sums over
-//! them. What makes two requests share connections is their [`Key`].
+//! A pool belongs to one connector: each service that a layer makes has a pool of its own, and the layer's handle covers all
+//! of them. Two requests share connections if they have the same [`Key`].
 //!
 //! # Cancel safety
 //!
-//! Every future here may be dropped at any time; nothing of the pool is lost by it.
+//! Every future of this crate may be dropped at any time. The pool loses no connection and no permit by that.
 //!
-//! - In line: the place is lost. What had been given to the caller in that moment passes to the next.
-//! - While connecting: the connect, which has a task of its own, goes on if somebody waits whom it would serve, and is given up otherwise.
-//! - Between sending and the head of the response: the connection is closed, as HTTP/1 has no other way to give up a
-//!   request. Whether the server has acted on it cannot be known.
-//! - In the middle of the response body: the connection is closed, unless the rest of the body had arrived already.
-//! - After the body's last frame: nothing. The connection went back with that frame.
+//! - In the queue: the caller loses its place. A connection that it was given at that moment goes to the next caller.
+//! - While connecting: the connect, which runs in a task of its own, goes on if another caller waits for it, and is cancelled
+//!   otherwise.
+//! - Between the request and the head of the response: the connection is closed, because HTTP/1 has no other way to give up a
+//!   request. The server may or may not have acted on the request.
+//! - In the middle of the response body: the connection is closed, unless the rest of the body had already arrived.
+//! - After the last frame of the body: nothing. The connection returned to the pool with that frame.
 //!
 //! # Timeouts
 //!
 //! | setting | what it covers | default | [`TimeoutKind`] | elsewhere |
 //! |---|---|---|---|---|
 //! | [`request_timeout`](KeepAliveLayer::request_timeout), [`RequestTimeout`] | the whole exchange, from the first poll of its future to the end of the response body | none | `Request` | reqwest: `timeout`; Go: `Client.Timeout` |
-//! | [`checkout_timeout`](KeepAliveLayer::checkout_timeout) | the time in line for a connection | none | `Checkout` | – |
+//! | [`checkout_timeout`](KeepAliveLayer::checkout_timeout) | the time in the queue for a connection | none | `Checkout` | – |
 //! | [`connect_timeout`](KeepAliveLayer::connect_timeout) | one connect: DNS, TCP, TLS | the active timeout | `Connect` | reqwest: `connect_timeout`; Go: `Dialer.Timeout` and `TLSHandshakeTimeout` |
 //! | [`expect_continue_timeout`](KeepAliveLayer::expect_continue_timeout) | the wait for a 100 before the request's body is sent; no error | 1 s | – | Go: `ExpectContinueTimeout` |
 //! | [`response_timeout`](KeepAliveLayer::response_timeout), [`ResponseTimeout`] | from the end of the request to the end of the head of the response | none | `Response` | Go: `ResponseHeaderTimeout`; undici: `headersTimeout` |
 //! | [`active_timeout`](KeepAliveLayer::active_timeout), [`InactivityTimeout`] | silence while the server is waited for, the response body included | twice the idle timeout, 8 s at least | `Inactivity` | agentkeepalive: `timeout`; reqwest: `read_timeout`; undici: `bodyTimeout` |
 //! | [`idle_timeout`](KeepAliveLayer::idle_timeout) | the time that a connection is idle; no error | 4 s | – | agentkeepalive: `freeSocketTimeout`; Go: `IdleConnTimeout`; reqwest: `pool_idle_timeout` |
 //!
-//! All but the last two are counted from a beginning to an end, whatever happens between. The extensions set the limit of one
-//! request. A request that fails by one of them was not seen by the server if [`Error::is_unsent`] says so; otherwise its
-//! connection is closed, and the next in line has its place, whether or not the future or the body is polled.
+//! All but the last two run from a beginning to an end, whatever happens in between. The extensions set the limit for one
+//! request. If [`Error::is_unsent`] is true for a request that timed out, the server has seen nothing of it; otherwise its
+//! connection is closed and the next caller in the queue gets its place, whether or not the future or the body is polled.
 //!
 //! # A future that is not polled
 //!
-//! A future does something only while it is polled. One that waits in line, or connects, and is not polled for a while is
-//! an easy mistake to make: an arm of a `select!` whose other arm runs its handler, what is left in a `buffered` stream or a
-//! `FuturesUnordered` while its consumer does something else, a `join_all` behind a future that blocks its thread, a runtime
-//! that is kept and not driven.
+//! A future makes progress only while it is polled. It is easy to leave one unpolled while it waits in the queue or connects:
+//! in an arm of a `select!` whose other arm runs its handler, in a `buffered` stream or a `FuturesUnordered` whose consumer
+//! does something else, in a `join_all` behind a future that blocks its thread, in a runtime that nobody drives.
 //!
-//! Nobody else waits for such a future:
+//! Such a future holds up no other caller:
 //!
-//! - A connection, or the right to make one, that it was given and does not come for goes to the next in line after 5 ms
-//!   ([`PoolConfig::hand_over_timeout`]). If nobody waits, the connection is idle, and ages.
-//! - A connect that has begun goes on in a task of its own. What it makes is left for the future, and then for others.
-//! - A connection whose place is needed is closed from where it is needed, if its own runtime does not close it within
-//!   50 ms. The same goes for a connect whose time is up. A transport that is not of [`connect`] needs a way to be closed for
-//!   that, [`Probe::with_close`](connect::Probe::with_close); without one, whoever needs the place gets an error whose
+//! - A connection, or the permit to make one, that the future was given and does not take goes to the next caller after 5 ms
+//!   ([`PoolConfig::hand_over_timeout`]). If no caller waits, the connection becomes idle, and ages.
+//! - A connect that has begun goes on in a task of its own. The connection is kept for the future first, then for others.
+//! - If a connection has to make room, and its own runtime does not close it within 50 ms, the caller that needs the room
+//!   closes it. The same holds for a connect whose time is up. A transport that is not from [`connect`] has to say how it is
+//!   closed, by [`Probe::with_close`](connect::Probe::with_close); otherwise the caller that needs the room gets an error whose
 //!   [`timeout_kind`](Error::timeout_kind) is [`Close`](TimeoutKind::Close) before the connect timeout is over.
 //!
-//! The future keeps its place: as soon as it is polled it is the first in line again, and nothing is lost. It does wait
-//! longer, though, and a response that it has begun to read keeps its connection for as long as it is not read. So spawn what
-//! has to go on by itself, or read each response to its end before something else is awaited:
+//! The future keeps its place: when it is polled again it is first in the queue. But it waits longer, and a response that it
+//! has begun to read keeps its connection while it is not read. So spawn what has to go on by itself, or read each response to
+//! its end before you await something else:
 //!
 //! ```
-//! # use bytes::Bytes;
-//! # use http::Request;
-//! # use http_body_util::{BodyExt, Empty};
-//! # use tower::ServiceExt;
-//! # use tower_keep_alive::{BoxError, KeepAlive, connect::TcpConnector};
-//! # async fn both<C>(client: KeepAlive<C, Empty<Bytes>>, url: String) -> Result<(), BoxError>
-//! # where
-//! #     KeepAlive<C, Empty<Bytes>>: tower::Service<Request<Empty<Bytes>>, Response = http::Response<tower_keep_alive::Body>, Error = tower_keep_alive::Error, Future: Send> + Clone + Send + 'static,
-//! # {
-//! let fetch = tokio::spawn(async move {
-//!     let response = client.oneshot(Request::get(url).body(Empty::new())?).await?;
-//!     Ok::<_, BoxError>(response.into_body().collect().await?.to_bytes())
-//! });
+//! # async fn both(client: tower_keep_alive::KeepAlive, url: String) -> Result<(), tower_keep_alive::BoxError> {
+//! let fetch = tokio::spawn(async move { client.get(url).await?.into_body().bytes(1024 * 1024).await });
 //! // Whatever happens here, the request goes on.
 //! let bytes = fetch.await??;
 //! # let _ = bytes;
@@ -125,9 +115,9 @@
 //! # }
 //! ```
 //!
-//! # What is needed
+//! # Requirements
 //!
-//! A tokio runtime with its time driver, for the tasks that drive connections and for the timers.
+//! A tokio runtime with its I/O and time drivers, for the tasks that drive connections and for the timers.
 //!
 //! # Features
 //!

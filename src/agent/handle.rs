@@ -12,9 +12,9 @@ use crate::agent::{AgentState, ConnectionStatus, Event, Mode, PrewarmError, Stat
 use crate::target::Destination;
 use crate::target::key::Key;
 
-/// Status and control of an agent, apart from its service.
+/// Shows the status of an agent, and controls it, without the type parameters of its service.
 ///
-/// A handle keeps no connection and no service alive. It sums over all services that one layer has made.
+/// A handle keeps no connection and no service alive. It covers all services that one layer has made.
 ///
 /// # Clone
 ///
@@ -67,7 +67,7 @@ impl AgentHandle {
         status
     }
 
-    /// The connections that are open for one key, in the order of their making.
+    /// The open connections of one key, oldest first.
     ///
     /// ```
     /// # fn looked_at(agent: &tower_keep_alive::AgentHandle) {
@@ -96,13 +96,12 @@ impl AgentHandle {
         std::mem::replace(&mut self.seen, now) != now
     }
 
-    /// Calls `hook` with everything that happens to this agent's connections from now on, for as long as there is an
-    /// agent: for logs and measurements of your own. The features `tracing` and `metrics` need no hook.
+    /// Calls `hook` with every event of this agent's connections from now on, for your own logs and metrics. The features
+    /// `tracing` and `metrics` need no hook.
     ///
-    /// It is called by whoever makes the thing happen, under no lock, and should be quick. It may use the handle that it
-    /// is given, and should keep none of its own: that would keep the hook, and so itself. A panic of it is its own
-    /// affair. What happens at the same time on two threads is told in any order; what happens to one connection, in
-    /// its order.
+    /// The hook is called where the event happens, without a lock held, and should be quick. It may use the handle that it is
+    /// given; it should not hold a handle of its own, which would keep the hook alive for ever. A panic of the hook is caught.
+    /// The events of one connection come in their order; those of different connections may come in any order.
     ///
     /// ```
     /// use std::sync::atomic::{AtomicU64, Ordering};
@@ -124,18 +123,18 @@ impl AgentHandle {
         self.agent.listeners.add(hook);
     }
 
-    /// Makes connections before they are asked for: as many as `count` idle ones for this target lack now, within all
-    /// limits, and not while callers wait in line for one. Resolves, when the last connect is over, to the number that
-    /// were made; the first request on each finds it [reused](crate::ConnectionInfo::is_reused).
+    /// Opens connections to a target in advance, until `count` are idle, within all limits, and not while callers wait in the
+    /// queue. Resolves to the number of connections made when the last connect is over. The first request on such a connection
+    /// finds it [reused](crate::ConnectionInfo::is_reused).
     ///
-    /// They are made by the services of a [`KeepAliveLayer`](crate::KeepAliveLayer), all at the same time and each its
-    /// own; a handle of a [`CheckoutLayer`](crate::CheckoutLayer) has none.
+    /// Each service of a [`KeepAliveLayer`](crate::KeepAliveLayer) opens its own connections, all services at the same time. The
+    /// handle of a [`CheckoutLayer`](crate::CheckoutLayer) opens none.
     ///
     /// # Errors
     ///
-    /// The first connect that failed, as a request would see it, or that the agent is
-    /// [shut down](crate::Error::is_shut_down). The other connects, of this service and of all others, go on all the
-    /// same: what they make is kept, and [counted](PrewarmError::made).
+    /// The error of the first connect that failed, as a request would get it, or one that
+    /// [`is_shut_down`](crate::Error::is_shut_down). The other connects go on; their connections are kept, and
+    /// [counted](PrewarmError::made).
     ///
     /// # Cancel safety
     ///
@@ -156,19 +155,19 @@ impl AgentHandle {
         prewarm::all(warming.collect()).await
     }
 
-    /// Closes the connections that are idle now. Requests go on, and new ones open connections again.
+    /// Closes all connections that are idle now. Requests under way go on, and new requests open new connections.
     pub fn close_idle(&self) {
         self.agent.each_pool(|pool| pool.close_idle());
     }
 
-    /// Refuses new requests with an error that [`is_shut_down`](crate::Error::is_shut_down), from the moment of this
-    /// call; what is queued and in flight is finished. The future resolves when the last connection that is not
-    /// detached is closed. It does not while a transport is open that cannot be closed from outside
-    /// ([`Probe::with_close`](crate::connect::Probe::with_close)) and whose runtime is alive and not driven.
+    /// Refuses new requests from now on, with an error that [`is_shut_down`](crate::Error::is_shut_down), and finishes those in
+    /// the queue and under way. The future resolves when the last connection that is not detached is closed. It does not
+    /// resolve while a transport is open that cannot be closed from outside
+    /// ([`Probe::with_close`](crate::connect::Probe::with_close)) and whose runtime is alive but not driven.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future stops the waiting, and nothing else: the agent stays closed to new requests.
+    /// If the future is dropped, the agent still refuses new requests.
     pub fn drain(&self) -> Drained {
         self.agent.close(Mode::Draining);
         self.close_idle();
@@ -193,9 +192,9 @@ impl AgentHandle {
         }))
     }
 
-    /// Closes everything now, connections in use and detached ones too (Node: `agent.destroy()`, which leaves the queue
-    /// to go on; ours does not). What was queued or in flight fails with an error that
-    /// [`is_shut_down`](crate::Error::is_shut_down), and so does every request from now on.
+    /// Closes all connections at once, including those in use and detached (Node: `agent.destroy()`, after which the requests
+    /// in the queue go on; here they fail). Requests in the queue, under way and from now on fail with an error that
+    /// [`is_shut_down`](crate::Error::is_shut_down).
     pub fn destroy(&self) {
         self.agent.close(Mode::Destroyed);
         self.agent.each_pool(|pool| pool.destroy());

@@ -7,11 +7,11 @@ use crate::agent::HostSettings;
 use crate::connection::close_reason::CloseReason;
 use crate::target::key::Key;
 
-/// What an agent has done since its start, and what it has now.
+/// The counts of an agent since its start, and its present connections.
 ///
 /// With the feature `serde` it serializes to agentkeepalive's object (`createSocketCount`, …, `freeSockets`,
 /// `sockets`, `requests`, in this order), and after that what is ours: `reusedSocketCount`, `staleSocketCount`,
-/// `detachedSocketCount`, `closes`, and `name` and `hosts` where they say something. Maps never have a key with nothing behind it.
+/// `detachedSocketCount`, `closes`, and `name` and `hosts` where they say something. No map has a key whose value is 0.
 ///
 /// Whenever nothing is in motion, `created == closed + detached + open()`.
 ///
@@ -37,13 +37,13 @@ pub struct Status {
     /// Connects that failed or took too long (createSocketErrorCount).
     #[cfg_attr(feature = "serde", serde(rename = "createSocketErrorCount"))]
     pub create_errors: u64,
-    /// Connections that ended while they counted, failed and abandoned connects among them (closeSocketCount).
+    /// Connections that were closed, including failed and abandoned connects (closeSocketCount).
     #[cfg_attr(feature = "serde", serde(rename = "closeSocketCount"))]
     pub closed: u64,
-    /// Those of them that a failure ended; a clean close by the server is none (errorSocketCount).
+    /// Closed connections that failed; a clean close by the server does not count (errorSocketCount).
     #[cfg_attr(feature = "serde", serde(rename = "errorSocketCount"))]
     pub errors: u64,
-    /// Those of them that a timer ended: idle, TTL, connect and active timeout (timeoutSocketCount).
+    /// Closed connections whose time was up: idle, TTL, connect or active timeout (timeoutSocketCount).
     #[cfg_attr(feature = "serde", serde(rename = "timeoutSocketCount"))]
     pub timeouts: u64,
     /// Exchanges that came to their end (requestCount).
@@ -61,22 +61,22 @@ pub struct Status {
         serde(rename = "sockets", serialize_with = "by_name")
     )]
     pub active: BTreeMap<Key, usize>,
-    /// Callers in line for each key (requests).
+    /// Callers in the queue of each key (requests).
     #[cfg_attr(
         feature = "serde",
         serde(rename = "requests", serialize_with = "by_name")
     )]
     pub pending: BTreeMap<Key, usize>,
-    /// Checkouts that were served by a connection not made for them.
+    /// Checkouts that got a connection that was not made for them.
     #[cfg_attr(feature = "serde", serde(rename = "reusedSocketCount"))]
     pub reused: u64,
-    /// Connections that were found dead when they were about to be used again.
+    /// Connections that were found closed just before a reuse.
     #[cfg_attr(feature = "serde", serde(rename = "staleSocketCount"))]
     pub stale: u64,
-    /// Connections that left with their exchange: upgrades, tunnels, `detach`.
+    /// Connections that left the pool with their exchange: upgrades, tunnels, `detach`.
     #[cfg_attr(feature = "serde", serde(rename = "detachedSocketCount"))]
     pub detached: u64,
-    /// What `closed` is made of.
+    /// `closed` by reason.
     pub closes: BTreeMap<CloseReason, u64>,
     /// The agent's name, where it was given one ([`KeepAliveLayer::name`](crate::KeepAliveLayer::name)).
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]

@@ -18,7 +18,7 @@ use crate::target::key::Key;
 /// The connection that served an exchange: on every response body, in the extensions of every response (unless
 /// `info_in_extensions(false)`), and on every [`Error`](crate::Error) that had one.
 ///
-/// Cloning shares the connection's part and copies the exchange's. It keeps no connection alive.
+/// An info keeps no connection alive, and neither do its clones.
 #[derive(Clone)]
 pub struct ConnectionInfo {
     shared: Arc<ConnShared>,
@@ -68,22 +68,22 @@ impl ConnectionInfo {
         self.shared.id()
     }
 
-    /// Whether the connection was not made by and for this exchange: it was idle before, was handed over by another
-    /// exchange, or was made for a caller that no longer wanted it. Such a connection may have been closed by the
-    /// server just when the request was sent (Node: `request.reusedSocket`, which is false on a hand-over).
+    /// Whether the connection existed before this exchange: it was idle, or came from another exchange, or was made for a
+    /// caller that no longer wanted it. The server may have closed such a connection at the moment when the request was sent
+    /// (Node: `request.reusedSocket`, which is false if the connection came directly from another request).
     #[must_use]
     #[inline]
     pub fn is_reused(&self) -> bool {
         self.idle.is_some()
     }
 
-    /// How many exchanges the connection has carried, this one included.
+    /// How many exchanges the connection has carried, including this one.
     #[must_use]
     pub fn uses(&self) -> u64 {
         self.uses
     }
 
-    /// How long ago the connection was made; zero where no pool has it.
+    /// How long ago the connection was made; zero if it belongs to no pool.
     #[must_use]
     pub fn age(&self) -> Duration {
         self.shared
@@ -99,13 +99,13 @@ impl ConnectionInfo {
         })
     }
 
-    /// Our own address, where the transport tells it.
+    /// The local address, if the transport knows it.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.shared.transport()?.addresses.local
     }
 
-    /// The server's address, where the transport tells it.
+    /// The server's address, if the transport knows it.
     #[must_use]
     pub fn remote_addr(&self) -> Option<SocketAddr> {
         self.shared.transport()?.addresses.remote
@@ -129,16 +129,16 @@ impl ConnectionInfo {
         Some(self.recorder.as_ref()?.timings(connect))
     }
 
-    /// What the connection is pooled under; `None` where no pool has it.
+    /// The key under which the connection is pooled; `None` if it belongs to no pool.
     #[must_use]
     pub fn key(&self) -> Option<&Key> {
         self.shared.key()
     }
 
-    /// Takes the connection out of its agent: from now on it counts in no limit, finishes its exchange, and is not
-    /// pooled (Node: `agentRemove`). For an exchange that is meant to stay open for long.
+    /// Takes the connection out of its agent (Node: `agentRemove`): it no longer counts in any limit, finishes its exchange,
+    /// and does not return to the pool. For an exchange that is meant to stay open for long.
     ///
-    /// Its permit passes to the next in line at once. Does nothing when the exchange is over or was detached before.
+    /// Its permit goes to the next caller in the queue at once. Does nothing if the exchange is over or was already detached.
     pub fn detach(&self) {
         // Idle it is nobody's, and the next exchange's when that has it.
         if self.shared.activity().is_use(self.uses) {
@@ -146,8 +146,8 @@ impl ConnectionInfo {
         }
     }
 
-    /// Takes the connection out of use: the exchange that is on it goes on to its end, and no other one gets it. Idle, it
-    /// is closed now. For a caller who sees by the response that the server behind it is sick.
+    /// Ends the use of the connection after the current exchange: no other exchange gets it. An idle connection is closed at
+    /// once. For a caller that sees from a response that the server is unhealthy.
     ///
     /// ```
     /// # fn answered(response: http::Response<tower_keep_alive::Body>) {

@@ -29,25 +29,25 @@ pub(crate) use send::{BodyFault, PartlyWritten, RequestBodyError};
 /// Any error, boxed.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// Why a request has no answer, or a response no end.
+/// Why a request failed, or the body of a response.
 ///
-/// Ask its predicates; neither the text nor the types of [`source`](StdError::source) are promised. [`find`](Self::find)
-/// finds it through the boxes of layers above. The system's own error, where there is one, is in the chain of sources,
-/// and not always at the same depth: [`io_error`](Self::io_error) gives it.
+/// Ask its predicates. The text and the types of [`source`](StdError::source) may change. [`find`](Self::find) finds the
+/// error in what layers above have made of it. If the operating system reported an error, it is in the chain of sources, at
+/// a depth that varies; [`io_error`](Self::io_error) finds it.
 ///
 /// | predicate | what happened | what to do |
 /// |---|---|---|
 /// | [`is_target`](Self::is_target) | the request cannot be sent as it is | correct the request |
-/// | [`is_request_body`](Self::is_request_body) | the request's own body failed, or has not the length that was announced | see to the body: its error is the source |
-/// | [`is_connect`](Self::is_connect) | no connection could be made | try again later, or elsewhere |
-/// | [`is_certificate`](Self::is_certificate), with `is_connect` | the server did not prove who it is | do not try again: the text says what to mend |
-/// | [`is_timeout`](Self::is_timeout) | something took too long; [`timeout_kind`](Self::timeout_kind) says what | as for what it says |
-/// | [`is_queue_full`](Self::is_queue_full) | too many callers wait already | shed the load |
+/// | [`is_request_body`](Self::is_request_body) | the request's own body failed, or has another length than was announced | look at the source, which is the body's error |
+/// | [`is_connect`](Self::is_connect) | no connection could be made | try again later, or another server |
+/// | [`is_certificate`](Self::is_certificate), with `is_connect` | the server's certificate was not accepted | do not try again; the text says what to do |
+/// | [`is_timeout`](Self::is_timeout) | something took too long; [`timeout_kind`](Self::timeout_kind) says what | depends on the kind |
+/// | [`is_queue_full`](Self::is_queue_full) | the queue for a connection is full | shed load |
 /// | [`is_shut_down`](Self::is_shut_down) | the agent was drained or destroyed | stop |
-/// | [`is_reset`](Self::is_reset) | the connection was closed or lost before the head of a response | with [`is_reused`](Self::is_reused), send again what is idempotent: [`ReusedReset`](crate::retry::ReusedReset) does |
+/// | [`is_reset`](Self::is_reset) | the connection was closed or lost before the head of a response | if it [`is_reused`](Self::is_reused), send an idempotent request again; [`ReusedReset`](crate::retry::ReusedReset) does |
 /// | [`is_unsent`](Self::is_unsent), beside any of these | the server has seen nothing of the request | send it again, whatever its method, unless it [`is_target`](Self::is_target) |
 /// | [`is_too_large`](Self::is_too_large), [`is_decode`](Self::is_decode) | the response is larger than the limit, or its body not what was asked for | raise the limit, look at the response |
-/// | none of these | no response, or one without an end | what is idempotent may be sent again |
+/// | none of these | no response, or a body that could not be read to its end | send an idempotent request again |
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -93,14 +93,14 @@ pub(crate) enum Kind {
 pub enum TimeoutKind {
     /// Making the connection: DNS, TCP, TLS.
     Connect,
-    /// Waiting in line for a connection.
+    /// Waiting in the queue for a connection.
     Checkout,
-    /// Silence on a connection in use.
+    /// The silence of a server during an exchange.
     Inactivity,
-    /// Waiting for the place of a connection that was to be closed, and was not: its runtime is alive and not driven, and its
-    /// transport has no way to be closed from outside. Drive that runtime, or let transports of your own be closed, by
-    /// [`Probe::with_close`](crate::connect::Probe::with_close). The time is three quarters of the connect timeout, so that it
-    /// is over within that, and 6 s at the most.
+    /// Waiting for a connection to be closed that has to make room: its runtime is alive but not driven, and its transport
+    /// cannot be closed from outside. Drive that runtime, or say how transports of your own are closed, by
+    /// [`Probe::with_close`](crate::connect::Probe::with_close). The limit is three quarters of the connect timeout, at most
+    /// 6 s.
     Close,
     /// The whole exchange, from the first poll of its future to the end of the response body.
     Request,
@@ -245,8 +245,8 @@ impl Error {
         failed
     }
 
-    /// The agent's error in what others have made of it: in the boxes of layers above, in the `reqwest::Error` of a
-    /// body, in that of a middleware.
+    /// Finds the agent's error in an error that wraps it: the boxed error of a layer above, the `reqwest::Error` of a body, or
+    /// the error of a middleware.
     ///
     /// The error of a time limit above the agent (`Elapsed` of `tower::timeout` or of `tokio::time::timeout`) is found as one
     /// that [`is_timeout`](Self::is_timeout), of the kind [`Request`](TimeoutKind::Request): the server may have seen the
@@ -271,9 +271,8 @@ impl Error {
 
     /// No connection could be made. Nothing was sent.
     ///
-    /// Where a connector of [`connect`](crate::connect) failed, the text names what could not be connected to and why:
-    /// each address that was tried, the name that has none, the path of a Unix socket, the proxy, the server of a
-    /// handshake.
+    /// If a connector of [`connect`](crate::connect) failed, the text names what could not be connected to and why: each
+    /// address that was tried, a name without addresses, the path of a Unix socket, the proxy, or the server of a handshake.
     #[must_use]
     pub fn is_connect(&self) -> bool {
         #[cfg(feature = "proxy")]
@@ -286,11 +285,11 @@ impl Error {
         )
     }
 
-    /// The server's certificate did not verify: its issuer is not trusted, it has expired, it is for another name. The text
-    /// says which, and what to do. [`is_connect`](Self::is_connect) is true as well; nothing was sent, and another try ends in
-    /// the same way. A proxy that is spoken with under TLS is such a server too.
+    /// The server's certificate was not accepted: its issuer is not trusted, it has expired, or it is for another name. The
+    /// text says which, and what to do. [`is_connect`](Self::is_connect) is true as well. Nothing was sent, and another try
+    /// would fail in the same way. This also holds for a proxy that speaks TLS.
     ///
-    /// It is never so for a TLS that is not [`TlsLayer`](crate::connect)'s, nor where a server refuses this client's
+    /// It is false for TLS of other connectors than [`TlsLayer`](crate::connect)'s, and if a server refuses this client's
     /// certificate.
     ///
     /// ```
@@ -309,10 +308,10 @@ impl Error {
         false
     }
 
-    /// Another attempt of the same request ends in the same way, unless something is mended first: the request cannot be sent
+    /// Another attempt of the same request would fail in the same way until something is changed: the request cannot be sent
     /// as it is ([`is_target`](Self::is_target)), the server's certificate does not verify
     /// ([`is_certificate`](Self::is_certificate)), the agent is shut down ([`is_shut_down`](Self::is_shut_down)), or a proxy
-    /// refused the tunnel with a status other than 5xx, 408 and 429. [`Unsent`](crate::retry::Unsent) does not try these again.
+    /// refused the tunnel with a status other than 5xx, 408 and 429. [`Unsent`](crate::retry::Unsent) does not retry such a request.
     ///
     /// ```
     /// use tower_keep_alive::Error;
@@ -332,10 +331,10 @@ impl Error {
         self.is_target() || self.is_certificate() || self.is_shut_down()
     }
 
-    /// The status of the proxy's answer, where a proxy of HTTP refused to make the tunnel that the request needs
-    /// (RFC 9110 §9.3.6): 407 where it wants a login, 403 where it does not let anybody there, 502 where it could not
-    /// connect. It is never the origin's, to which nothing was sent; [`is_connect`](Self::is_connect) is true. An answer
-    /// to a request that the proxy reads itself (`http` without a tunnel) is a response and no error.
+    /// The status of the proxy's response, if an HTTP proxy refused to make the tunnel for the request (RFC 9110 §9.3.6): 407
+    /// if it asks for a login, 403 if it does not allow the origin, 502 if it could not connect. Nothing was sent to the
+    /// origin; [`is_connect`](Self::is_connect) is true. A response to a request that the proxy reads itself (`http` without a
+    /// tunnel) is a response, not an error.
     ///
     /// ```
     /// use http::StatusCode;
@@ -352,8 +351,8 @@ impl Error {
         self.refusal().map(Refusal::status)
     }
 
-    /// The fields of the proxy's answer, where there is a [`proxy_status`](Self::proxy_status): `Proxy-Authenticate` says
-    /// which login it wants, `Retry-After` when to come again.
+    /// The header fields of the proxy's response, if there is a [`proxy_status`](Self::proxy_status): `Proxy-Authenticate` says
+    /// which login the proxy wants, `Retry-After` when to try again.
     ///
     /// ```
     /// use http::header::{HeaderValue, PROXY_AUTHENTICATE};
@@ -378,7 +377,7 @@ impl Error {
         }
     }
 
-    /// Something took longer than it may; [`timeout_kind`](Self::timeout_kind) says what.
+    /// Something took too long; [`timeout_kind`](Self::timeout_kind) says what.
     ///
     /// It is the agent's own limit; for a connect, also one below: the system's (`ETIMEDOUT`), or that of a `tower::timeout` or
     /// a `tokio::time::timeout` in the connector; and for a whole request one above, where it is [found](Self::find).
@@ -387,7 +386,7 @@ impl Error {
         self.timeout_kind().is_some()
     }
 
-    /// What took too long, where something did.
+    /// What took too long, if something did.
     #[must_use]
     pub fn timeout_kind(&self) -> Option<TimeoutKind> {
         match self.0.kind {
@@ -398,8 +397,8 @@ impl Error {
         }
     }
 
-    /// How long it took, where [`is_timeout`](Self::is_timeout) and the limit is the agent's own. Nothing if a limit below or
-    /// above was over first: nobody says how long that was.
+    /// The limit that was exceeded, if the error [`is_timeout`](Self::is_timeout) and the limit is the agent's own. `None` if a
+    /// limit of another layer was exceeded, because that error does not say how long it was.
     #[must_use]
     pub fn timeout(&self) -> Option<Duration> {
         match self.0.kind {
@@ -409,21 +408,20 @@ impl Error {
     }
 
     /// The request's own body failed, or is longer or shorter than its `Content-Length`. The connection is closed; the
-    /// server may have seen a part of the request. The body's error is the [`source`](StdError::source), as it was.
+    /// server may have seen a part of the request. The [`source`](StdError::source) is the body's own error.
     ///
-    /// Whatever it says, it is neither a reset of the connection nor a timeout of the agent's, and nothing here sends the
-    /// request again.
+    /// Such an error is never a reset of the connection or a timeout of the agent, and the request is not sent again.
     #[must_use]
     pub fn is_request_body(&self) -> bool {
         matches!(self.0.kind, Kind::RequestBody(_))
     }
 
-    /// The connection was closed or reset before the head of a response. With [`is_reused`](Self::is_reused) this is
-    /// what a server's closing of an idle connection looks like.
+    /// The connection was closed or reset before the head of a response. If it also [`is_reused`](Self::is_reused), the server
+    /// has probably closed an idle connection at the moment when the request was sent.
     ///
-    /// On a reused connection that is also how a path that broke meanwhile looks, as in Go: `ETIMEDOUT`, `EHOSTUNREACH`,
-    /// `ENETUNREACH`, `ENETDOWN`. Only what the transport said counts: an error of the request's own body or of a layer is
-    /// none, whatever it came from.
+    /// On a reused connection, `ETIMEDOUT`, `EHOSTUNREACH`, `ENETUNREACH` and `ENETDOWN` count as well, as in Go: the network
+    /// path may have broken while the connection was idle. Only errors of the transport count, not those of the request's own
+    /// body or of a layer.
     #[must_use]
     pub fn is_reset(&self) -> bool {
         matches!(self.0.kind, Kind::Exchange)
@@ -432,7 +430,7 @@ impl Error {
                 .is_some_and(|error| chain::is_reset(error, self.is_reused()))
     }
 
-    /// The connection had not been made for this request; see [`ConnectionInfo::is_reused`].
+    /// The connection was not made for this request; see [`ConnectionInfo::is_reused`].
     #[must_use]
     pub fn is_reused(&self) -> bool {
         self.0
@@ -449,10 +447,10 @@ impl Error {
     ///
     /// # What the agent sends again by itself
     ///
-    /// On a reused connection such a request goes to another connection by itself, whatever its method, its extensions and
-    /// its body; the caller hears of nothing. What had been taken out of a streamed body is sent first, then the rest of it.
+    /// On a reused connection the agent sends such a request on another connection by itself, whatever its method, extensions
+    /// and body; the caller does not notice. What had been taken out of a streamed body is sent first, then the rest of it.
     ///
-    /// The caller gets this error where
+    /// The caller gets this error if
     ///
     /// - the connection had been made for this request: the server takes connections and ends them, and may do so again;
     /// - the request is not to be had back: the transport takes one piece at a time
@@ -465,7 +463,7 @@ impl Error {
         self.0.unsent || matches!(self.0.kind, Kind::Target(_))
     }
 
-    /// As many callers were in line as may be.
+    /// The queue for a connection is full.
     #[must_use]
     pub fn is_queue_full(&self) -> bool {
         matches!(self.0.kind, Kind::QueueFull(_))
@@ -485,8 +483,8 @@ impl Error {
         matches!(self.0.kind, Kind::Target(_))
     }
 
-    /// The body of the response is longer than the limit that [`Body::bytes`](crate::Body::bytes), or one of its
-    /// neighbours, was given; or the head has more fields
+    /// The body of the response is longer than the limit that was given to [`Body::bytes`](crate::Body::bytes),
+    /// `text` or `json`; or the head has more fields
     /// ([`max_response_fields`](crate::KeepAliveLayer::max_response_fields)) or bytes
     /// ([`max_buf_size`](hyper::client::conn::http1::Builder::max_buf_size)) than it may.
     #[must_use]
@@ -502,15 +500,15 @@ impl Error {
         matches!(self.0.kind, Kind::Exchange) && self.source().and_then(find).is_some_and(is_large)
     }
 
-    /// The body of the response came whole, and is not the text or the JSON that the caller asked for; the source says
-    /// where.
+    /// The body of the response is complete, but it is not the text or the JSON that the caller asked for. The source says
+    /// where it differs.
     #[must_use]
     pub fn is_decode(&self) -> bool {
         matches!(self.0.kind, Kind::Decode(_))
     }
 
-    /// The system's error: what the connect, a read or a write failed with. Nothing if the system did not fail, and nothing
-    /// of the request's own body.
+    /// The operating system's error with which the connect, a read or a write failed. `None` if there is none; an error of the
+    /// request's own body does not count.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -552,7 +550,7 @@ impl Error {
         }
     }
 
-    /// The connection that failed, where there was one.
+    /// The connection that failed, if there was one.
     #[must_use]
     pub fn connection(&self) -> Option<&ConnectionInfo> {
         self.0.connection.as_ref()

@@ -20,16 +20,15 @@ use crate::exchange::in_bytes::InBytes;
 use crate::exchange::layer::Drain;
 use crate::exchange::timed::Timed;
 
-/// The body of a response. It holds the connection that it comes on, and gives it back where it ends.
+/// The body of a response. It holds its connection, and returns the connection to the pool with its last frame.
 ///
-/// The end is the last frame, not the drop: a caller who has read everything may keep the body for as long as it likes.
-/// On a runtime of several threads the last frame may come a moment later than it could, when the connection is free: the
-/// caller's next request finds it idle.
-/// A body that is dropped before its end closes its connection, unless the rest of it had arrived already.
+/// A body that was read to its end may be kept for as long as you like. On a runtime of several threads the last frame may be
+/// held back for a moment until the connection is free, so that the caller's next request finds it idle. A body that is
+/// dropped before its end closes its connection, unless the rest of the body had already arrived.
 ///
 /// # Errors
 ///
-/// An [`Error`] where the connection fails, or the server lies about the length, before the end.
+/// An [`Error`] if the connection fails before the end, or ends before the length that the server announced.
 pub struct Body {
     inner: Inner,
     /// Until the end.
@@ -55,8 +54,8 @@ struct End {
 impl Body {
     /// A body of another type, in a box: one that a layer above has made of a [`Body`], or one of a test's stub.
     ///
-    /// A body in a body is not told of its connection: [`from_response`](Self::from_response) keeps what is known of it. A
-    /// `Body` stays as it is.
+    /// Such a body has no [`connection`](Self::connection); [`from_response`](Self::from_response) keeps it. A `Body` is
+    /// returned as it is.
     ///
     /// ```
     /// use bytes::Bytes;
@@ -87,13 +86,12 @@ impl Body {
         }
     }
 
-    /// The response with its body in a [`Body`] again, after a layer that changed the body's type. What is known of the
-    /// connection stays: it is in the response's extensions, unless
-    /// [`info_in_extensions(false)`](crate::KeepAliveLayer::info_in_extensions) was set.
+    /// Makes the body of a response a [`Body`] again, after a layer has changed its type, such as tower-http's
+    /// `DecompressionLayer`. Pass this function to `map_response` directly above that layer; everything above has a type that
+    /// can be named. [Common tasks](crate::guides::common_tasks#compressed-responses) has an example.
     ///
-    /// It is the function for `map_response` right above such a layer, as above tower-http's `DecompressionLayer`: what is
-    /// above it needs no word of the layer's type. [The guide](crate::guides::common_tasks#compressed-responses) has the whole
-    /// of it.
+    /// The [`connection`](Self::connection) is kept. It comes from the response's extensions, so it is lost with
+    /// [`info_in_extensions(false)`](crate::KeepAliveLayer::info_in_extensions).
     ///
     /// ```
     /// use http::{Request, Response};

@@ -12,7 +12,7 @@ use crate::target::route::Route;
 ///
 /// # Order
 ///
-/// Above [`CheckinLayer`](crate::CheckinLayer): it takes leases, and a stack that gives it anything else does not compile.
+/// Directly above [`CheckinLayer`](crate::CheckinLayer), whose leases it takes. Above anything else the stack does not compile.
 #[derive(Clone, Debug)]
 pub struct ExchangeLayer {
     settings: Settings,
@@ -85,7 +85,7 @@ impl Drain {
 }
 
 impl ExchangeLayer {
-    /// With the defaults below.
+    /// A layer with the defaults below.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -105,8 +105,8 @@ impl ExchangeLayer {
         }
     }
 
-    /// Whether connections are kept; if not, every request that asks for no upgrade says `Connection: close`, beside the
-    /// caller's own options. Default: true.
+    /// Whether connections are kept for further requests. With `false` every request, except one for an upgrade, says
+    /// `Connection: close` in addition to the caller's own options. Default: true.
     #[doc(alias = "keepAlive")]
     #[must_use]
     pub const fn keep_alive(mut self, keep: bool) -> Self {
@@ -114,8 +114,8 @@ impl ExchangeLayer {
         self
     }
 
-    /// What is taken off the time that a server names in `Keep-Alive: timeout=N`, for the way there (Node:
-    /// `agentKeepAliveTimeoutBuffer`). A connection whose time is within the margin is not kept. Default: 1 s.
+    /// How much is subtracted from a server's `Keep-Alive: timeout=N`, for the time that a request travels (Node:
+    /// `agentKeepAliveTimeoutBuffer`). If nothing is left, the connection is not kept. Default: 1 s.
     #[doc(alias = "agentKeepAliveTimeoutBuffer")]
     #[must_use]
     pub const fn server_hint_margin(mut self, margin: Duration) -> Self {
@@ -123,36 +123,36 @@ impl ExchangeLayer {
         self
     }
 
-    /// Whether every response has its [`ConnectionInfo`](crate::ConnectionInfo) in its extensions, at the price of
-    /// three allocations; its body has it in any case. Default: true.
+    /// Whether responses carry a [`ConnectionInfo`](crate::ConnectionInfo) in their extensions, which costs three allocations;
+    /// their bodies always do. Default: true.
     #[must_use]
     pub const fn info_in_extensions(mut self, insert: bool) -> Self {
         self.settings.info_in_extensions = insert;
         self
     }
 
-    /// Whether requests for `http` go out in absolute form (RFC 9112 §3.2.2): what a proxy wants when the connection
-    /// leads to it and not to the origin. Default: false.
+    /// Whether requests for `http` are sent in absolute form (RFC 9112 §3.2.2), for a connector whose connections lead to a
+    /// proxy and not to the origin. Default: false.
     #[must_use]
     pub const fn absolute_form(mut self, absolute: bool) -> Self {
         self.settings.absolute_form = absolute;
         self
     }
 
-    /// Whether a request that is not safe to send twice always gets a new connection: one with a method that is not
-    /// idempotent (RFC 9110 §9.2.2) and without an `Idempotency-Key` or `X-Idempotency-Key`. It then never meets a connection that the server
-    /// is just closing, at the price of a connect. Default: false.
+    /// Whether a request that cannot safely be sent twice always gets a new connection: one whose method is not idempotent
+    /// (RFC 9110 §9.2.2), without an `Idempotency-Key` or `X-Idempotency-Key`. Such a request never meets a connection that
+    /// the server is just closing, but pays for a connect. Default: false.
     #[must_use]
     pub const fn fresh_for_non_idempotent(mut self, fresh: bool) -> Self {
         self.settings.fresh_for_non_idempotent = fresh;
         self
     }
 
-    /// The [`Route`] of every request that has none of its own. A request with an empty route (`Route::new()`) goes without
-    /// one. Default: none.
+    /// The [`Route`] for every request without a route of its own. A request with an empty route (`Route::new()`) has none.
+    /// Default: none.
     ///
-    /// It holds for what a layer above sends by itself, too: the request after a redirect may have lost the extensions of
-    /// the first one.
+    /// The route also applies to requests that a layer above sends itself, such as after a redirect, where the extensions of
+    /// the first request may be lost.
     ///
     /// ```
     /// use std::net::Ipv4Addr;
@@ -168,10 +168,10 @@ impl ExchangeLayer {
         self
     }
 
-    /// How long the body of a request with `Expect: 100-continue` waits for the server to say 100, if the server says
-    /// nothing; the body is sent then (RFC 9110 §10.1.1; Go: `ExpectContinueTimeout`, curl: `--expect100-timeout`). Where
-    /// the server answers instead, the body is not sent, and the connection is closed after the response. A server that
-    /// cannot meet the expectation answers 417: send the request again without the field. Zero does not wait. Default: 1 s.
+    /// How long the body of a request with `Expect: 100-continue` waits for the server's 100; after that the body is sent
+    /// (RFC 9110 §10.1.1; Go: `ExpectContinueTimeout`, curl: `--expect100-timeout`). If the server sends a final response
+    /// instead, the body is not sent, and the connection is closed after the response. A server that does not support the
+    /// field responds with 417: send the request again without the field. Zero does not wait. Default: 1 s.
     ///
     /// ```
     /// use std::time::Duration;
@@ -187,8 +187,8 @@ impl ExchangeLayer {
         self
     }
 
-    /// The longest time for a whole exchange, from the first poll of its future to the end of the response body: the wait in
-    /// line, the connect, the request and the response, and whatever the agent sends again by itself (reqwest's and
+    /// How long a whole exchange may take, from the first poll of its future to the end of the response body: the wait in the
+    /// queue, the connect, the request and the response, and whatever the agent sends again by itself (reqwest's and
     /// undici's total timeout). An exchange that takes longer fails with [`TimeoutKind::Request`](crate::TimeoutKind), and
     /// its connection is closed; so is one whose response body nobody reads. [`RequestTimeout`](crate::RequestTimeout) sets
     /// another value for one request. Default: no limit.
@@ -214,12 +214,12 @@ impl ExchangeLayer {
         self
     }
 
-    /// The longest time from when the request was sent, its body included, to the end of the head of the response (Go:
+    /// How long the head of the response may take after the request was sent, including its body (Go:
     /// `ResponseHeaderTimeout`). An exchange that waits longer fails with [`TimeoutKind::Response`](crate::TimeoutKind), and
     /// its connection is closed. Interim responses (1xx) do not extend the time.
     /// [`ResponseTimeout`](crate::ResponseTimeout) sets another value for one request. Default: no limit.
     ///
-    /// The connection's driver keeps to it: [`HandshakeLayer`](crate::HandshakeLayer)'s does.
+    /// The connection's driver enforces the limit; that of [`HandshakeLayer`](crate::HandshakeLayer) does.
     ///
     /// # Panics
     ///
@@ -240,9 +240,9 @@ impl ExchangeLayer {
         self
     }
 
-    /// Whether [`ConnectionInfo::timings`](crate::ConnectionInfo::timings) tells how long the parts of each exchange took.
-    /// With the feature `tracing` each exchange says so as well when it ends, in an event at debug. It takes two allocations
-    /// and four looks at the clock for each request. [`RecordTimings`](crate::RecordTimings) asks for it for one request.
+    /// Whether [`ConnectionInfo::timings`](crate::ConnectionInfo::timings) tells how long the parts of each exchange took. With
+    /// the feature `tracing` there is also an event at level debug at the end of each exchange. Each request costs two more
+    /// allocations and four reads of the clock. [`RecordTimings`](crate::RecordTimings) turns it on for one request.
     /// Default: false.
     ///
     /// ```
@@ -255,9 +255,9 @@ impl ExchangeLayer {
         self
     }
 
-    /// Reads on where a caller drops a response body before its end: up to `bytes` and for up to `time`, in a task of its
-    /// own. If that is the end, the connection is kept. A body that says that it is longer is not begun. Default: off;
-    /// the connection is closed, unless the rest of the body had arrived already.
+    /// Reads the rest of a response body that a caller drops before its end, up to `bytes` and for up to `time`, in a task of
+    /// its own. If that reaches the end, the connection is kept. A body that is announced to be longer is not read. Default:
+    /// off, and the connection is closed unless the rest of the body had already arrived.
     #[must_use]
     pub const fn drain_unread(mut self, bytes: u64, time: Duration) -> Self {
         self.settings.drain_unread = Drain {

@@ -3,16 +3,15 @@ use std::time::Duration;
 use crate::expiry::expiry_layer;
 use crate::expiry::future::Limit;
 
-/// Connections in use are not silent for longer than this (agentkeepalive: `timeout`).
+/// Limits how long a server may be silent during an exchange (agentkeepalive: `timeout`).
 ///
-/// What ends it is silence, not duration: every byte in either direction begins it anew, and it counts only while we wait
-/// for the server. It does not count while a caller does not ask for more of the response, nor while a caller owes the
-/// next part of its own request body; once the upload goes on, it counts from there. A server that takes nothing of an
-/// upload, or does not answer after its end, is silent. A connection that has been silent for too long is closed, and its exchange fails with an error that
-/// [`is_timeout`](crate::Error::is_timeout). [`InactivityTimeout`](crate::InactivityTimeout) sets another value for one
-/// request.
+/// The time restarts with every byte in either direction, and runs only while the client waits for the server. It does not
+/// run while the caller does not read the response, nor while the caller's request body has nothing to send yet. A server
+/// that does not read an upload, or does not answer after its end, is silent. When the time is up, the connection is closed,
+/// and the exchange fails with an error that [`is_timeout`](crate::Error::is_timeout).
+/// [`InactivityTimeout`](crate::InactivityTimeout) sets another value for one request.
 ///
-/// The connection's driver keeps to it: [`HandshakeLayer`](crate::HandshakeLayer)'s does.
+/// The connection's driver enforces the limit; that of [`HandshakeLayer`](crate::HandshakeLayer) does.
 ///
 /// ```
 /// use std::time::Duration;
@@ -44,8 +43,8 @@ impl From<Silence> for Limit {
 }
 
 impl ActiveTimeoutLayer {
-    /// `max` is the longest silence; it is found out when it has lasted that long, or up to an eighth longer.
-    /// `Duration::MAX` is no limit, nor is anything above 49 days.
+    /// `max` is the longest silence. The timeout fires when the silence has lasted that long, or up to an eighth longer.
+    /// `Duration::MAX`, like anything above 49 days, is no limit.
     ///
     /// # Panics
     ///

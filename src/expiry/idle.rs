@@ -3,10 +3,10 @@ use std::time::Duration;
 use crate::expiry::expiry_layer;
 use crate::expiry::future::Limit;
 
-/// Connections are not idle for longer than this (agentkeepalive: `freeSocketTimeout`).
+/// Limits how long a connection may be idle (agentkeepalive: `freeSocketTimeout`).
 ///
-/// An idle connection is closed when its time is up, and is not taken any more even if the timer has not run yet. A
-/// server's `Keep-Alive: timeout` can only shorten it.
+/// An idle connection is closed when its time is up, and is no longer used from then on, even if the timer has not run yet. A
+/// server's `Keep-Alive: timeout` can only shorten the time.
 ///
 /// ```
 /// use std::time::Duration;
@@ -39,7 +39,7 @@ impl From<Idle> for Limit {
 }
 
 impl IdleEvictionLayer {
-    /// `max` is the longest time idle; `Duration::MAX` is no limit, zero keeps none idle.
+    /// `max` is the longest idle time; `Duration::MAX` is no limit, and zero keeps no connection.
     #[must_use]
     pub const fn new(max: Duration) -> Self {
         Self { limit: Idle(max) }

@@ -10,11 +10,10 @@ use crate::connection::lifespan::Lifespan;
 use crate::expiry::expiry_layer;
 use crate::expiry::future::Limit;
 
-/// Connections do not grow older than this, counted from when they were connected (agentkeepalive:
-/// `socketActiveTTL`).
+/// Limits the age of a connection, counted from when it was connected (agentkeepalive: `socketActiveTTL`).
 ///
-/// A connection that is too old is closed when it is given back, or while it is idle, and never in the middle of an
-/// exchange. So connections are rotated under constant traffic too: names are resolved again, and a new back end gets
+/// A connection that is too old is closed while it is idle or when it returns to the pool, and not in the middle of an
+/// exchange. So connections are renewed under constant traffic as well: names are resolved again, and a new back end gets
 /// its share.
 ///
 /// ```
@@ -52,7 +51,7 @@ impl From<Age> for Limit {
 }
 
 impl TtlLayer {
-    /// `max` is the oldest that a connection gets; `Duration::MAX` is no limit.
+    /// `max` is the maximum age; `Duration::MAX` is no limit.
     #[must_use]
     pub const fn new(max: Duration) -> Self {
         Self {
@@ -64,7 +63,7 @@ impl TtlLayer {
         }
     }
 
-    /// Takes up to this part of the TTL off, another for each connection. Default: 0.
+    /// The share of the TTL, 0 to 1, up to which a random part is subtracted for each connection. Default: 0.
     ///
     /// # Panics
     ///
@@ -76,7 +75,7 @@ impl TtlLayer {
         self
     }
 
-    /// Ends a connection at its TTL in the middle of an exchange as well, which then fails. Default: off.
+    /// Closes a connection at its TTL even in the middle of an exchange, which then fails. Default: off.
     #[must_use]
     pub const fn hard(mut self) -> Self {
         self.limit.hard = true;

@@ -1,7 +1,7 @@
 use crate::expiry::expiry_layer;
 use crate::expiry::future::Limit;
 
-/// Connections carry no more exchanges than this.
+/// Limits the number of exchanges on one connection.
 ///
 /// ```
 /// use tower_keep_alive::MaxUsesLayer;
@@ -32,7 +32,7 @@ impl From<Uses> for Limit {
 }
 
 impl MaxUsesLayer {
-    /// `max` is the number of exchanges on one connection; `u64::MAX` is no limit.
+    /// `max` is the maximum number of exchanges on one connection; `u64::MAX` is no limit.
     ///
     /// # Panics
     ///

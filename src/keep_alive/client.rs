@@ -38,7 +38,7 @@ impl KeepAlive {
         Self::builder().build()
     }
 
-    /// A [`KeepAliveLayer`] to set options on; finish with [`build`](KeepAliveLayer::build).
+    /// The settings of a client; [`build`](KeepAliveLayer::build) makes it.
     ///
     /// ```
     /// use std::time::Duration;
@@ -132,7 +132,7 @@ where
         resolve(self.start(Method::HEAD, uri, RequestBody::empty()))
     }
 
-    /// Sends a POST with a body. No `Content-Type` is set: to set fields, use [`request`](Self::request).
+    /// Sends a POST with a body. No `Content-Type` is set; to set header fields, use [`request`](Self::request).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

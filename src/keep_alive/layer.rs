@@ -24,16 +24,16 @@ use crate::target::Destination;
 use crate::target::key::Key;
 use crate::target::route::Route;
 
-/// Node's `http.Agent` with what agentkeepalive adds, over any connector of [`Destination`]s
-/// ([`MakeConnection<Destination>`](tower::make::MakeConnection)): the whole stack with agentkeepalive's defaults.
+/// The whole stack in one layer, with agentkeepalive's defaults: Node's `http.Agent` and what agentkeepalive adds, over any
+/// connector of [`Destination`]s ([`MakeConnection<Destination>`](tower::make::MakeConnection)).
 ///
-/// `B` is the type of the request bodies; it is inferred, and has to be `Unpin`: a
-/// [`RequestBody`](crate::RequestBody) holds one that is not. A connector that takes URIs goes into a
-/// [`UriConnector`](crate::connect::UriConnector).
+/// `B` is the type of the request bodies. tower's `call` and `oneshot` infer it; otherwise name it in the client's type, where
+/// `KeepAlive<_>` is a client of [`RequestBody`](crate::RequestBody). `B` has to be `Unpin`; a `RequestBody` can hold a body
+/// that is not. A connector that takes URIs goes into a [`UriConnector`](crate::connect::UriConnector).
 ///
 /// # Clone
 ///
-/// Clones share their [`handle`](Self::handle), and no connections: each [`Layer::layer`] makes a pool of its own.
+/// Clones share their [`handle`](Self::handle), but no connections: each [`Layer::layer`] makes a pool of its own.
 ///
 /// ```
 /// use std::time::Duration;
@@ -75,7 +75,8 @@ struct Settings {
 }
 
 impl<B> KeepAliveLayer<B> {
-    /// agentkeepalive's defaults: connections are kept for 4 s, 256 for each host at most, without limit in use.
+    /// A layer with agentkeepalive's defaults: idle connections are kept for 4 s, at most 256 for each host; connections in
+    /// use are not limited.
     pub fn new() -> Self {
         Self::with(Settings {
             exchange: ExchangeLayer::new(),
@@ -91,10 +92,10 @@ impl<B> KeepAliveLayer<B> {
         })
     }
 
-    /// The [`Route`] of every request that has none of its own; see [`ExchangeLayer::route`]. Default: none.
+    /// The [`Route`] for every request without a route of its own; see [`ExchangeLayer::route`]. Default: none.
     ///
-    /// Use it instead of an extension where a layer above sends requests by itself, as after a redirect; see
-    /// [the recipe](crate::guides::recipes#redirects). [`AgentHandle::prewarm`] is given the route with its target
+    /// Use it instead of a request extension if a layer above sends requests itself, for example after a redirect; see
+    /// [the recipe](crate::guides::recipes#redirects). For [`AgentHandle::prewarm`] add the route to the target
     /// ([`Destination::with_route`]).
     ///
     /// ```
@@ -122,14 +123,14 @@ impl<B> KeepAliveLayer<B> {
         }
     }
 
-    /// Status and control of all services that this layer and its clones make.
+    /// Shows the status of all services that this layer and its clones make, and controls them.
     #[must_use]
     pub fn handle(&self) -> AgentHandle {
         AgentHandle::new(self.settings.agent.clone())
     }
 
-    /// Whether connections are kept (Node: `keepAlive`). If not, every request goes on a connection of its own and says
-    /// `Connection: close`. Default: true.
+    /// Whether connections are kept for further requests (Node: `keepAlive`). With `false` every request has a connection of
+    /// its own and says `Connection: close`. Default: true.
     #[doc(alias = "keepAlive")]
     pub fn keep_alive(mut self, keep: bool) -> Self {
         self.settings.exchange = self.settings.exchange.keep_alive(keep);
@@ -137,7 +138,7 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
-    /// The longest time idle (agentkeepalive: `freeSocketTimeout`); see [`IdleEvictionLayer`]. Default: 4 s, below the
+    /// How long a connection may be idle (agentkeepalive: `freeSocketTimeout`); see [`IdleEvictionLayer`]. Default: 4 s, below the
     /// 5 s after which Node servers close.
     #[doc(alias = "freeSocketTimeout")]
     pub fn idle_timeout(mut self, max: Duration) -> Self {
@@ -145,8 +146,8 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
-    /// The longest silence of a connection in use (agentkeepalive: `timeout`); see [`ActiveTimeoutLayer`]. Default:
-    /// twice the idle timeout, 8 s at least.
+    /// How long a server may be silent during an exchange (agentkeepalive: `timeout`); see [`ActiveTimeoutLayer`]. Default:
+    /// twice the idle timeout, but at least 8 s.
     ///
     /// # Panics
     ///
@@ -158,20 +159,21 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
-    /// The longest time for a connect, DNS and TLS included. Default: the active timeout.
+    /// How long a connect may take, including DNS and TLS. Default: the active timeout.
     pub fn connect_timeout(mut self, max: Duration) -> Self {
         self.settings.connect_timeout = Some(max);
         self
     }
 
-    /// The oldest that a connection gets (agentkeepalive: `socketActiveTTL`); see [`TtlLayer`]. Default: no limit.
+    /// The maximum age of a connection (agentkeepalive: `socketActiveTTL`); see [`TtlLayer`]. Default: no limit.
     #[doc(alias = "socketActiveTTL")]
     pub fn ttl(mut self, max: Duration) -> Self {
         self.settings.ttl = max;
         self
     }
 
-    /// Takes up to this part of the TTL off, another for each connection; see [`TtlLayer::jitter`]. Default: 0.
+    /// The share of the TTL, 0 to 1, up to which a random part is subtracted for each connection; see [`TtlLayer::jitter`].
+    /// Default: 0.
     ///
     /// # Panics
     ///
@@ -182,7 +184,7 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
-    /// The most exchanges on one connection; see [`MaxUsesLayer`]. Default: no limit.
+    /// The maximum number of exchanges on one connection; see [`MaxUsesLayer`]. Default: no limit.
     ///
     /// # Panics
     ///
@@ -192,7 +194,7 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
-    /// The most connections open for one host (Node: `maxSockets`); see [`PoolConfig::max_connections_per_host`]. Default:
+    /// The maximum number of connections to one host: in use, idle or connecting (Node: `maxSockets`); see [`PoolConfig::max_connections_per_host`]. Default:
     /// no limit.
     ///
     /// # Panics
@@ -204,7 +206,7 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
-    /// The most connections open for all hosts (Node: `maxTotalSockets`); see [`PoolConfig::max_connections`]. Default: no
+    /// The maximum number of connections to all hosts together (Node: `maxTotalSockets`); see [`PoolConfig::max_connections`]. Default: no
     /// limit.
     ///
     /// # Panics
@@ -216,7 +218,7 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
-    /// The most idle connections for one host (Node: `maxFreeSockets`); see [`PoolConfig::max_idle_per_host`]. Default:
+    /// The maximum number of idle connections to one host (Node: `maxFreeSockets`); see [`PoolConfig::max_idle_per_host`]. Default:
     /// 256.
     #[doc(alias = "maxFreeSockets")]
     pub fn max_idle_per_host(mut self, max: usize) -> Self {
@@ -224,42 +226,42 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
-    /// The most idle connections for all hosts; see [`PoolConfig::max_idle`]. Default: no limit.
+    /// The maximum number of idle connections to all hosts together; see [`PoolConfig::max_idle`]. Default: no limit.
     pub fn max_idle(mut self, max: usize) -> Self {
         self.settings.config = self.settings.config.max_idle(max);
         self
     }
 
-    /// The most callers in line for one host; see [`PoolConfig::max_pending_per_host`]. Default: no limit.
+    /// The maximum number of callers in the queue of one host; see [`PoolConfig::max_pending_per_host`]. Default: no limit.
     pub fn max_pending_per_host(mut self, max: usize) -> Self {
         self.settings.config = self.settings.config.max_pending_per_host(max);
         self
     }
 
-    /// The longest time that a connection is kept for a caller in line whose future is not polled; see
+    /// How long a connection is reserved for a caller in the queue whose future is not polled; see
     /// [`PoolConfig::hand_over_timeout`]. Default: 5 ms.
     pub fn hand_over_timeout(mut self, max: Duration) -> Self {
         self.settings.config = self.settings.config.hand_over_timeout(max);
         self
     }
 
-    /// The longest time in line; see [`PoolConfig::checkout_timeout`]. Default: no limit.
+    /// How long a caller may wait in the queue; see [`PoolConfig::checkout_timeout`]. Default: no limit.
     pub fn checkout_timeout(mut self, max: Duration) -> Self {
         self.settings.config = self.settings.config.checkout_timeout(max);
         self
     }
 
-    /// Settings for one host, whatever the scheme and port, in the place of those for all: limits, expiry and timeouts, as
-    /// [`HostSettings`] lists them. The name is compared without regard to case, an address by its value. Where several apply
-    /// to a host, all do, in their order: for each setting the last one counts. [`Status::hosts`](crate::Status::hosts) shows
-    /// what has come of it.
+    /// Settings for one host, whatever the scheme and port, instead of those for all hosts: limits, expiry and timeouts, as
+    /// listed in [`HostSettings`]. Names are compared without regard to case, addresses by their value. If several calls match
+    /// a host, all of them apply in their order, and for each setting the last one wins.
+    /// [`Status::hosts`](crate::Status::hosts) shows the result.
     ///
     /// The settings are looked up once for each pool of a host. Those of `request_timeout` and `response_timeout` are looked up
     /// for each request, where a host has any.
     ///
     /// # Panics
     ///
-    /// If `host` is no host name and no IP address. A name that is not ASCII has to be written in Punycode, as in URIs.
+    /// If `host` is neither a host name nor an IP address. Write a name that is not ASCII in Punycode, as in URIs.
     ///
     /// ```
     /// use std::time::Duration;
@@ -278,8 +280,8 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
-    /// As [`for_host`](Self::for_host), for each key that `matches` is true of: by scheme, port or partition, or for a whole
-    /// domain.
+    /// Like [`for_host`](Self::for_host), for each key for which `matches` returns true: by scheme, port or partition, or for
+    /// a whole domain.
     ///
     /// ```
     /// use tower_keep_alive::KeepAlive;
@@ -298,7 +300,8 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
-    /// A name for this agent, which its status says: for programs that have several. It holds for the layer's clones and handles as well. Default: none.
+    /// A name for this agent, which its status shows, for programs with several agents. The layer's clones and handles have it
+    /// too. Default: none.
     ///
     /// ```
     /// use tower_keep_alive::KeepAlive;
@@ -311,13 +314,13 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
-    /// Which idle connection is taken (Node: `scheduling`). Default: the one used last.
+    /// Which idle connection is taken first (Node: `scheduling`). Default: the one that was used last.
     pub fn scheduling(mut self, scheduling: Scheduling) -> Self {
         self.settings.config = self.settings.config.scheduling(scheduling);
         self
     }
 
-    /// What is taken off a server's `Keep-Alive: timeout=N` (Node: `agentKeepAliveTimeoutBuffer`); see
+    /// How much is subtracted from a server's `Keep-Alive: timeout=N` (Node: `agentKeepAliveTimeoutBuffer`); see
     /// [`ExchangeLayer::server_hint_margin`]. Default: 1 s.
     #[doc(alias = "agentKeepAliveTimeoutBuffer")]
     pub fn server_hint_margin(mut self, margin: Duration) -> Self {
@@ -325,28 +328,29 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
-    /// Whether every response has its connection in its extensions; see [`ExchangeLayer::info_in_extensions`].
+    /// Whether responses carry a [`ConnectionInfo`](crate::ConnectionInfo) in their extensions; their bodies always do. See
+    /// [`ExchangeLayer::info_in_extensions`].
     /// Default: true.
     pub fn info_in_extensions(mut self, insert: bool) -> Self {
         self.settings.exchange = self.settings.exchange.info_in_extensions(insert);
         self
     }
 
-    /// Whether a request that is not safe to send twice always gets a new connection; see
+    /// Whether a request that cannot safely be sent twice always gets a new connection; see
     /// [`ExchangeLayer::fresh_for_non_idempotent`]. Default: false.
     pub fn fresh_for_non_idempotent(mut self, fresh: bool) -> Self {
         self.settings.exchange = self.settings.exchange.fresh_for_non_idempotent(fresh);
         self
     }
 
-    /// Reads on, up to so many bytes and for so long, where a caller drops a response body before its end; see
-    /// [`ExchangeLayer::drain_unread`]. Default: off.
+    /// How much of a response body that is dropped before its end is read, and for how long, to keep its connection; see
+    /// [`ExchangeLayer::drain_unread`]. Default: off, and the connection is closed.
     pub fn drain_unread(mut self, bytes: u64, time: Duration) -> Self {
         self.settings.exchange = self.settings.exchange.drain_unread(bytes, time);
         self
     }
 
-    /// How long the body of a request with `Expect: 100-continue` waits for the server to say 100; see
+    /// How long the body of a request with `Expect: 100-continue` waits for the server's 100; see
     /// [`ExchangeLayer::expect_continue_timeout`]. Default: 1 s.
     ///
     /// ```
@@ -363,7 +367,7 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
-    /// The longest time for a whole exchange, from the first poll of its future to the end of the response body; see
+    /// How long a whole exchange may take, from the first poll of its future to the end of the response body; see
     /// [`ExchangeLayer::request_timeout`]. Default: no limit.
     ///
     /// # Panics
@@ -385,7 +389,7 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
-    /// The longest time from when a request was sent to the end of the head of its response (Go: `ResponseHeaderTimeout`);
+    /// How long the head of a response may take after the request was sent (Go: `ResponseHeaderTimeout`);
     /// see [`ExchangeLayer::response_timeout`]. Default: no limit.
     ///
     /// # Panics
@@ -404,27 +408,27 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
-    /// HTTP/1 as hyper's builder says. Default: hyper's defaults.
+    /// The settings of hyper's HTTP/1. Default: hyper's defaults.
     pub fn http1(mut self, http1: Builder) -> Self {
         self.settings.handshake = self.settings.handshake.http1(http1);
         self
     }
 
-    /// The most interim responses (1xx) before the response to one request, which may not take more than 1 MiB together;
+    /// The maximum number of interim responses (1xx) before the response to one request. Together they may have at most 1 MiB;
     /// see [`HandshakeLayer::max_interim_responses`]. Default: 100.
     pub fn max_interim_responses(mut self, max: usize) -> Self {
         self.settings.handshake = self.settings.handshake.max_interim_responses(max);
         self
     }
 
-    /// The most header fields that a response may have; see [`HandshakeLayer::max_response_fields`], which says what more than
+    /// The maximum number of header fields of a response; see [`HandshakeLayer::max_response_fields`], which says what more than
     /// 100 cost. Default: 100.
     pub fn max_response_fields(mut self, max: usize) -> Self {
         self.settings.handshake = self.settings.handshake.max_response_fields(max);
         self
     }
 
-    /// How to look at a transport that is not one of [`connect`](crate::connect)'s before it is used again; see
+    /// How the pool looks at a transport that is not from [`connect`](crate::connect) before it uses the connection again; see
     /// [`HandshakeLayer::probe_with`].
     pub fn probe_with<IO: 'static>(
         mut self,
@@ -434,7 +438,7 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
-    /// Another clock, for tests of your own.
+    /// The clock that the pool reads, for your own tests.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.settings.config = self.settings.config.clock(clock);
         self

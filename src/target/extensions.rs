@@ -32,8 +32,8 @@ impl Partition {
     }
 }
 
-/// A request extension: this request uses a connection of its own, outside every limit, that is closed afterwards; it
-/// says `Connection: close`. What Node does for `agent: false`.
+/// A request extension: this request gets a connection of its own, outside of all limits, which is closed afterwards. The
+/// request says `Connection: close` (Node: `agent: false`).
 ///
 /// ```
 /// let request = http::Request::get("http://localhost/")
@@ -45,9 +45,9 @@ impl Partition {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct OneShot;
 
-/// A request extension: the longest silence of this request's connection, and the longest time for a connect made for
-/// it, instead of the agent's [`active_timeout`](crate::KeepAliveLayer::active_timeout) (Node: the request's `timeout`).
-/// `Duration::MAX` is no limit, nor is anything above 49 days. Gone after the request.
+/// A request extension: how long the server may be silent during this request, and how long a connect for it may take,
+/// instead of the agent's [`active_timeout`](crate::KeepAliveLayer::active_timeout) (Node: the request's `timeout`).
+/// `Duration::MAX`, like anything above 49 days, is no limit. The connection's next request has the agent's limit again.
 ///
 /// ```
 /// use std::time::Duration;
@@ -62,7 +62,7 @@ pub struct OneShot;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct InactivityTimeout(pub Duration);
 
-/// A request extension: the longest time that this request's whole exchange may take, instead of the agent's
+/// A request extension: how long the whole exchange of this request may take, instead of the agent's
 /// [`request_timeout`](crate::ExchangeLayer::request_timeout). `Duration::MAX` is no limit; zero fails at once.
 ///
 /// ```
@@ -78,7 +78,7 @@ pub struct InactivityTimeout(pub Duration);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RequestTimeout(pub Duration);
 
-/// A request extension: the longest time from the end of this request to the head of its response, instead of the agent's
+/// A request extension: how long the head of the response may take after this request was sent, instead of the agent's
 /// [`response_timeout`](crate::ExchangeLayer::response_timeout). `Duration::MAX` is no limit.
 ///
 /// ```

@@ -12,28 +12,26 @@ use crate::connect::tls::pem::{self, PemError};
 use crate::connect::tls::trust_roots::{Configuration, Settings};
 use crate::target::tls_config::TlsConfig;
 
-/// TLS for `https`, over any connector; `http` passes as it is.
+/// Speaks TLS for `https` over any connector, and leaves `http` as it is.
 ///
-/// The server has to prove, by a certificate of somebody trusted, that it is the host of the URI. Trusted are those whom
-/// the platform trusts, unless [`roots_pem`](Self::roots_pem) or [`with_config`](Self::with_config) say otherwise. A server
-/// that does not prove it makes an error that [`is_certificate`](crate::Error::is_certificate), whose text says what is wrong
-/// and what to do. The host is sent along (SNI), unless it is an IP address; the protocol agreed on (ALPN) is `http/1.1`.
+/// Server certificates are checked against the platform's trust store, unless [`roots_pem`](Self::roots_pem) or
+/// [`with_config`](Self::with_config) set other roots, and have to name the host of the URI. If that check fails, the error
+/// [`is_certificate`](crate::Error::is_certificate), and its text says what is wrong and what to do. The host is sent to the
+/// server (SNI), unless it is an IP address. The protocol that is negotiated (ALPN) is `http/1.1`.
 ///
-/// The handshake is a part of the connect, and falls under its timeout. A server that closes without saying so
-/// (`close_notify`) makes an error of a body that ends with the connection: it may have been cut off.
+/// The handshake is part of the connect and counts in the connect timeout. If a server closes the connection without
+/// `close_notify`, a body that ends with the connection is an error, because it may have been cut.
 ///
-/// rustls does the work, with ring for its cryptography: that builds with a C compiler. No process-wide
-/// `CryptoProvider` is installed, and none is needed.
+/// TLS is rustls with ring, which needs a C compiler to build. No process-wide `CryptoProvider` is installed or needed.
 ///
 /// # Order
 ///
-/// Directly above the connector, which is asked for `http` and has the port written out: it has to make a plain
-/// connection. With `ProxyLayer`, above that for TLS with origins, and once more below it where there are proxies that are
-/// spoken with under TLS.
+/// Directly above the connector, which has to make plain connections: it is asked for `http` with the port written out. With
+/// `ProxyLayer`, above it for TLS with origins, and once more below it for proxies that speak TLS themselves.
 ///
 /// # Clone
 ///
-/// Each [`Layer::layer`] has sessions of its own; clones of what it makes share them.
+/// Each [`Layer::layer`] makes a service with TLS sessions of its own; clones of that service share them.
 ///
 /// ```
 /// use tower::ServiceBuilder;
@@ -55,10 +53,10 @@ pub struct TlsLayer(Settings);
 const SESSIONS: usize = 100;
 
 impl TlsLayer {
-    /// Trusts whom the platform trusts.
+    /// Checks server certificates against the platform's trust store.
     ///
-    /// Its certificates are read before the first connection to an `https` URI is made. If there are none, as in many a
-    /// container image, that connection fails and says so; `http` goes on as ever.
+    /// The trust store is read before the first connection for `https`. If there is none, as in many container images, that
+    /// connection fails with an error that says so; `http` is not affected.
     pub fn new() -> Self {
         Self(Settings {
             sessions: Some(SESSIONS),
@@ -66,7 +64,7 @@ impl TlsLayer {
         })
     }
 
-    /// Trusts these roots, and no others: [`roots_pem`](Self::roots_pem) where rustls has them already.
+    /// Trusts these roots and no others, like [`roots_pem`](Self::roots_pem), for roots that are in rustls' type already.
     pub fn with_roots(roots: impl Into<Arc<RootCertStore>>) -> Self {
         Self(Settings {
             roots: Some(roots.into()),
@@ -75,8 +73,7 @@ impl TlsLayer {
         })
     }
 
-    /// As `config` says, sessions included, for everything that [`rustls`] can do; but that the protocol is `http/1.1`,
-    /// the only one that is spoken here.
+    /// Uses this configuration of [`rustls`], including its sessions. Only its ALPN is replaced, by `http/1.1`.
     ///
     /// [`rustls`]: crate::connect::rustls
     pub fn with_config(config: impl Into<Arc<ClientConfig>>) -> Self {
@@ -86,12 +83,12 @@ impl TlsLayer {
         })
     }
 
-    /// Trusts servers whose certificate was issued by one of these, in PEM, and no others (Node: `ca`; curl: `--cacert`).
-    /// A second call adds to the first. The platform's roots count as well only where
-    /// [`platform_roots`](Self::platform_roots) says so.
+    /// Trusts servers whose certificate was issued by one of these roots, in PEM, and no others (Node: `ca`; curl:
+    /// `--cacert`). A second call adds to the first. To trust the platform's roots as well, set
+    /// [`platform_roots`](Self::platform_roots).
     ///
-    /// A self-signed certificate is trusted where it is itself among these, as in Node and curl; its names and its dates
-    /// are checked as ever.
+    /// A self-signed certificate of a server is trusted if it is itself among the roots, as in Node and curl; its names and
+    /// dates are still checked.
     ///
     /// ```
     /// use tower_keep_alive::connect::{PemError, TlsLayer};
@@ -121,7 +118,7 @@ impl TlsLayer {
         Ok(self)
     }
 
-    /// [`roots_pem`](Self::roots_pem) of a file, which is read now.
+    /// [`roots_pem`](Self::roots_pem) from a file, which is read at once.
     ///
     /// ```
     /// use tower_keep_alive::connect::TlsLayer;
@@ -146,9 +143,8 @@ impl TlsLayer {
         self.roots_pem(pem)
     }
 
-    /// Whether the platform's roots are trusted beside those that were given (Node: `NODE_EXTRA_CA_CERTS`), for a client
-    /// that asks servers of its own house and public ones. Where no roots were given, the platform's are trusted in any
-    /// case. Default: false.
+    /// Whether the platform's roots are trusted in addition to those that were given (Node: `NODE_EXTRA_CA_CERTS`), for a
+    /// client of internal and public servers. If no roots were given, the platform's are trusted in any case. Default: false.
     ///
     /// ```
     /// use tower_keep_alive::connect::TlsLayer;
@@ -165,15 +161,15 @@ impl TlsLayer {
         self
     }
 
-    /// Whether any server is talked to, whatever certificate it shows (Node: `rejectUnauthorized: false`; curl:
-    /// `--insecure`). Default: false.
+    /// Whether any server certificate is accepted without a check (Node: `rejectUnauthorized: false`; curl: `--insecure`).
+    /// Default: false.
     ///
     /// # Danger
     ///
-    /// With `true`, whoever is between this client and a server can read and change all that passes, passwords and tokens
-    /// included, and nobody notices. Neither the issuer of a certificate is checked, nor its names, its dates or its
-    /// signature. For a server of your own in development, [`roots_pem`](Self::roots_pem) with the server's own certificate
-    /// takes one line as well, and is safe.
+    /// With `true`, anybody between this client and a server can read and change everything that is sent, including passwords
+    /// and tokens, without being noticed. Neither the issuer of a certificate is checked, nor its names, dates or signature.
+    /// For your own server in development, [`roots_pem`](Self::roots_pem) with the server's certificate is one line as well,
+    /// and safe.
     ///
     /// ```
     /// use tower_keep_alive::connect::TlsLayer;
@@ -188,8 +184,9 @@ impl TlsLayer {
         self
     }
 
-    /// Who we are, to servers that ask: a certificate, those that lead from it to one that the server trusts, and the
-    /// certificate's private key (Node: `cert` and `key`). Default: nobody, or whom the configuration says.
+    /// The client's certificate, for servers that ask for one: the certificate, the intermediate certificates up to a root that
+    /// the server trusts, and the certificate's private key (Node: `cert` and `key`). Default: none, or that of the
+    /// configuration.
     ///
     /// # Errors
     ///
@@ -205,8 +202,8 @@ impl TlsLayer {
         Ok(self)
     }
 
-    /// [`client_certificate`](Self::client_certificate) in PEM: the chain begins with the client's own certificate. Both
-    /// may be the same text, where one file has certificate and key.
+    /// [`client_certificate`](Self::client_certificate) in PEM. The chain begins with the client's own certificate. If one
+    /// file has both the certificate and the key, pass it twice.
     ///
     /// ```
     /// use tower_keep_alive::connect::TlsLayer;
@@ -236,9 +233,8 @@ impl TlsLayer {
         (self.client_certificate(chain, key)).map_err(PemError::identity)
     }
 
-    /// For how many hosts sessions are kept, so that the next connection to one of them needs a shorter handshake
-    /// (Node: `maxCachedSessions`); 0 for none. The host first seen goes first. Default: 100, or what the configuration
-    /// says.
+    /// For how many hosts TLS sessions are kept, which shorten the handshake of the next connection (Node:
+    /// `maxCachedSessions`). 0 keeps none. The oldest host is dropped first. Default: 100, or that of the configuration.
     #[doc(alias = "maxCachedSessions")]
     pub fn max_cached_sessions(mut self, hosts: usize) -> Self {
         self.0.sessions = Some(hosts);
