@@ -188,7 +188,7 @@ pub use expiry::{
     MaxUsesLayer, Ttl, TtlLayer,
 };
 pub use http1::{Handshake, HandshakeFuture, HandshakeLayer, Http1Connection, Http1Future};
-pub use keep_alive::{KeepAlive, KeepAliveFuture, KeepAliveLayer, RequestBody};
+pub use keep_alive::{KeepAlive, KeepAliveFuture, KeepAliveLayer, RequestBody, RequestFuture};
 pub use pool::{CheckedOut, Pool, PoolConfig, Scheduling};
 pub use target::extensions::{
     InactivityTimeout, OneShot, Partition, RecordTimings, RequestTimeout, ResponseTimeout,

@@ -13,8 +13,9 @@ use support::agent::{at_rest, belongs_here, read};
 use support::{Conn, RefusingPort, Server, not_over_tls, only_over_tcp, script};
 use tower::ServiceExt;
 use tower::retry::Retry;
+use tower_keep_alive::connect::{DefaultConnector, DefaultTransport};
 use tower_keep_alive::retry::{ReusedReset, Unsent};
-use tower_keep_alive::{Body, BoxError, Error, KeepAlive, RequestBody};
+use tower_keep_alive::{Body, BoxError, Destination, Error, KeepAlive, RequestBody, RequestFuture};
 
 /// Over plain TCP, which is what `KeepAlive::new` makes for `http`.
 fn agent() -> KeepAlive {
@@ -40,6 +41,28 @@ async fn one_call_makes_a_client_that_reuses_its_connections() {
     let status = agent.handle().status();
     assert_eq!((status.created, status.reused), (1, 2));
     assert_eq!(server.heads()[2].method, "HEAD");
+    at_rest(&agent.handle()).await;
+}
+
+/// `get` has a future that can stand in a struct, and the default connector a transport of its own, which knows its two ends.
+#[tokio::test]
+async fn what_the_default_client_gives_has_a_name() {
+    if only_over_tcp("the default connector is TCP's") {
+        return;
+    }
+    let server = Server::ok().await;
+    let agent = agent();
+    let asked: RequestFuture = agent.get(server.url("/"));
+    let answer = read(asked.await.unwrap()).await.unwrap();
+    assert_eq!(answer.info.remote_addr(), Some(server.addr()));
+    let destination = Destination::try_from(server.url("/").parse::<Uri>().unwrap()).unwrap();
+    assert_eq!(
+        (destination.host(), destination.port()),
+        ("127.0.0.1", server.addr().port())
+    );
+    let connected = DefaultConnector::new().oneshot(destination).await.unwrap();
+    let transport: DefaultTransport = connected;
+    drop(transport);
     at_rest(&agent.handle()).await;
 }
 

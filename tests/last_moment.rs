@@ -92,7 +92,7 @@ fn a_request_sent_while_its_connection_ends_is_not_forgotten() {
             let request = Request::get("/").body(Empty::new()).unwrap();
             let answer = timeout(Duration::from_secs(5), conn.call(request)).await;
             let error = answer.expect("not forgotten").expect_err("nobody is there");
-            match error.unsent {
+            match error.into_unsent() {
                 Some(_) => unsent += 1,
                 None => sent += 1,
             }

@@ -20,7 +20,7 @@ use crate::pool::{
     CheckedOut, CheckoutRequest, ConnPermit, Decision, Pool, PooledConn, Rejected, WaitOutcome,
     Waiter,
 };
-use crate::target::{Reuse, Target};
+use crate::target::{Internal, Reuse, Target};
 
 /// Resolves to a connection.
 ///
@@ -392,7 +392,7 @@ impl<C: Poolable, T> Waiting<C, T> {
         T: Target,
     {
         let before = target
-            .waiting_since()
+            .waiting_since(Internal::NEW)
             .map_or(Duration::ZERO, |it| it.elapsed());
         Self {
             shared: target.reuse() != Reuse::Never,

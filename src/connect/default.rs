@@ -1,20 +1,30 @@
 use std::fmt;
 use std::future::Future;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tower_service::Service;
 
-use crate::connect::TcpConnector;
+use crate::connect::transport::Transport;
 #[cfg(feature = "tls")]
-use crate::connect::{Tls, TlsLayer};
+use crate::connect::{MaybeTls, Tls, TlsLayer};
+use crate::connect::{Probe, Tcp, TcpConnector};
+use crate::connection::shared::Addresses;
+#[cfg(feature = "tls")]
+use crate::connection::tls_info::TlsInfo;
 use crate::error::BoxError;
 use crate::target::Destination;
 
 #[cfg(feature = "tls")]
 type Inner = Tls<TcpConnector>;
+#[cfg(feature = "tls")]
+type Stream = MaybeTls<Tcp>;
 #[cfg(not(feature = "tls"))]
 type Inner = TcpConnector;
+#[cfg(not(feature = "tls"))]
+type Stream = Tcp;
 
 /// The connector of [`KeepAlive::new`](crate::KeepAlive::new): [`TcpConnector`] with its defaults, and for `https`
 /// TLS whose server certificates are checked against the platform's trust store (feature `tls`, on by default; see
@@ -64,7 +74,7 @@ impl Default for DefaultConnector {
 }
 
 impl Service<Destination> for DefaultConnector {
-    type Response = <Inner as Service<Destination>>::Response;
+    type Response = DefaultTransport;
     type Error = BoxError;
     type Future = DefaultConnecting;
 
@@ -85,15 +95,79 @@ impl Service<Destination> for DefaultConnector {
 pub struct DefaultConnecting(<Inner as Service<Destination>>::Future);
 
 impl Future for DefaultConnecting {
-    type Output = Result<<Inner as Service<Destination>>::Response, BoxError>;
+    type Output = Result<DefaultTransport, BoxError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx)
+        Pin::new(&mut self.0).poll(cx).map_ok(DefaultTransport)
     }
 }
 
 impl fmt::Debug for DefaultConnecting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("DefaultConnecting")
+    }
+}
+
+/// The transport of [`DefaultConnector`]. It is one type, whatever the features of this crate.
+#[derive(Debug)]
+pub struct DefaultTransport(Stream);
+
+impl AsyncRead for DefaultTransport {
+    #[inline]
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for DefaultTransport {
+    #[inline]
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    #[inline]
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+    }
+
+    #[inline]
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    #[inline]
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+impl Transport for DefaultTransport {
+    fn probe(&self) -> Option<Probe> {
+        Transport::probe(&self.0)
+    }
+
+    fn addresses(&self) -> Addresses {
+        self.0.addresses()
+    }
+
+    #[cfg(feature = "tls")]
+    fn tls_info(&self) -> Option<TlsInfo> {
+        Transport::tls_info(&self.0)
     }
 }

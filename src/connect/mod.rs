@@ -31,7 +31,7 @@ mod uri;
 pub use crate::target::proxy::Proxy;
 #[cfg(feature = "tls")]
 pub use crate::target::tls_config::TlsConfig;
-pub use default::{DefaultConnecting, DefaultConnector};
+pub use default::{DefaultConnecting, DefaultConnector, DefaultTransport};
 pub use probe::Probe;
 #[cfg(feature = "proxy")]
 pub use proxy::{ProxyConnecting, ProxyConnector, ProxyLayer};

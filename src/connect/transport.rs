@@ -10,9 +10,9 @@ use crate::connect::Unix;
 #[cfg(feature = "tls")]
 use crate::connect::socket::Halves;
 use crate::connect::tcp::addresses;
+use crate::connect::{DefaultTransport, Probe, Tcp};
 #[cfg(feature = "tls")]
 use crate::connect::{MaybeTls, Socket};
-use crate::connect::{Probe, Tcp};
 use crate::connection::shared::Addresses;
 #[cfg(feature = "tls")]
 use crate::connection::tls_info::TlsInfo;
@@ -47,6 +47,7 @@ pub(crate) fn known(transport: &dyn Any) -> Option<&dyn Transport> {
         };
     }
     first_of!(
+        DefaultTransport,
         Tcp,
         TcpStream,
         // hyper-util's `HttpConnector`, in a `UriConnector`.

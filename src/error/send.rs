@@ -8,19 +8,20 @@ use crate::error::BoxError;
 
 /// Why a connection has no response, with the request where none of it was written.
 pub struct SendError<B> {
-    /// What happened. What the transport said is hyper's error or an [`io::Error`], and is judged by
-    /// [`Error::is_reset`](crate::Error::is_reset); any other error is taken for a layer's own.
-    pub error: BoxError,
+    error: BoxError,
     /// The request, whole: it was never sent. Boxed: what is seldom there is not to be moved with every answer.
-    pub unsent: Option<Box<Request<B>>>,
+    unsent: Option<Box<Request<B>>>,
     /// Nothing of the request was written. So it is where the request is given back; it may be so where it cannot be.
-    pub nothing_written: bool,
+    nothing_written: bool,
     /// The request, whose body gave frames that were not written. They are in its extensions, and come first where it is sent.
     begun: Option<Box<Request<B>>>,
 }
 
 impl<B> SendError<B> {
     /// The request may have been written, or a part of it.
+    ///
+    /// An `error` of the transport should be hyper's error or an [`io::Error`]:
+    /// [`Error::is_reset`](crate::Error::is_reset) judges those. Any other error is taken for a layer's own.
     pub fn new(error: impl Into<BoxError>) -> Self {
         Self {
             error: error.into(),
@@ -39,7 +40,8 @@ impl<B> SendError<B> {
     ///
     /// let request = Request::new("body");
     /// let error = SendError::unsent("the connection has closed", Some(Box::new(request)));
-    /// assert!(error.nothing_written && error.unsent.is_some());
+    /// assert!(error.is_unsent());
+    /// assert_eq!(error.into_unsent().unwrap().into_body(), "body");
     /// ```
     pub fn unsent(error: impl Into<BoxError>, request: Option<Box<Request<B>>>) -> Self {
         Self {
@@ -47,6 +49,24 @@ impl<B> SendError<B> {
             nothing_written: true,
             ..Self::new(error)
         }
+    }
+
+    /// What happened; see [`new`](Self::new).
+    #[must_use]
+    pub fn error(&self) -> &BoxError {
+        &self.error
+    }
+
+    /// Whether nothing of the request was written.
+    #[must_use]
+    pub fn is_unsent(&self) -> bool {
+        self.nothing_written || self.unsent.is_some()
+    }
+
+    /// The request, whole, if nothing of it was written and it can be had back.
+    #[must_use]
+    pub fn into_unsent(self) -> Option<Request<B>> {
+        self.unsent.map(|request| *request)
     }
 
     /// Nothing was written, and the frames that the body has given are beside it.
@@ -67,7 +87,7 @@ impl<B> SendError<B> {
 
     /// What happened, whether nothing was written, and the request if it can be sent again.
     pub(crate) fn into_parts(self) -> (BoxError, bool, Option<Request<B>>) {
-        let nothing_written = self.nothing_written || self.unsent.is_some();
+        let nothing_written = self.is_unsent();
         let request = self.unsent.or(self.begun).map(|request| *request);
         (self.error, nothing_written, request)
     }
@@ -86,7 +106,7 @@ impl<B> fmt::Debug for SendError<B> {
 
 impl<B> fmt::Display for SendError<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.unsent.is_some() || self.nothing_written {
+        f.write_str(if self.is_unsent() {
             "the request was not sent"
         } else {
             "the request has no response"

@@ -1,16 +1,14 @@
 //! One call to start with: the whole stack with a connector and a body type of its own.
 
 use std::fmt;
-use std::future::Future;
 
-use http::{Method, Request, Response, Uri};
+use http::{Method, Request, Uri};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower_service::Service;
 
 use crate::connect::DefaultConnector;
 use crate::error::{BoxError, Error, Kind, TargetError};
-use crate::exchange::Body;
-use crate::keep_alive::{KeepAlive, KeepAliveFuture, KeepAliveLayer, RequestBody};
+use crate::keep_alive::{KeepAlive, KeepAliveFuture, KeepAliveLayer, RequestBody, RequestFuture};
 use crate::target::Destination;
 
 impl KeepAlive {
@@ -105,15 +103,12 @@ where
     /// # Errors
     ///
     /// See [`Error`]. If `uri` cannot be parsed, the error is one that [`is_target`](Error::is_target), and nothing is sent.
-    pub fn get<U>(
-        &self,
-        uri: U,
-    ) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<M, U>
+    pub fn get<U>(&self, uri: U) -> RequestFuture<M>
     where
         U: TryInto<Uri>,
         U::Error: fmt::Display,
     {
-        resolve(self.start(Method::GET, uri, RequestBody::empty()))
+        RequestFuture::new(self.start(Method::GET, uri, RequestBody::empty()))
     }
 
     /// Sends a HEAD; see [`get`](Self::get).
@@ -121,15 +116,12 @@ where
     /// # Errors
     ///
     /// Those of [`get`](Self::get).
-    pub fn head<U>(
-        &self,
-        uri: U,
-    ) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<M, U>
+    pub fn head<U>(&self, uri: U) -> RequestFuture<M>
     where
         U: TryInto<Uri>,
         U::Error: fmt::Display,
     {
-        resolve(self.start(Method::HEAD, uri, RequestBody::empty()))
+        RequestFuture::new(self.start(Method::HEAD, uri, RequestBody::empty()))
     }
 
     /// Sends a POST with a body. No `Content-Type` is set; to set header fields, use [`request`](Self::request).
@@ -151,17 +143,13 @@ where
     /// # Errors
     ///
     /// Those of [`get`](Self::get).
-    pub fn post<U, T>(
-        &self,
-        uri: U,
-        body: T,
-    ) -> impl Future<Output = Result<Response<Body>, Error>> + Send + use<M, U, T>
+    pub fn post<U, T>(&self, uri: U, body: T) -> RequestFuture<M>
     where
         U: TryInto<Uri>,
         U::Error: fmt::Display,
         T: Into<RequestBody>,
     {
-        resolve(self.start(Method::POST, uri, body.into()))
+        RequestFuture::new(self.start(Method::POST, uri, body.into()))
     }
 
     fn start<U>(
@@ -185,16 +173,4 @@ where
         *request.uri_mut() = uri;
         Ok(self.request(request))
     }
-}
-
-async fn resolve<M>(
-    started: Result<KeepAliveFuture<M, RequestBody>, Error>,
-) -> Result<Response<Body>, Error>
-where
-    M: Service<Destination> + Clone + Send + Sync + 'static,
-    M::Response: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    M::Future: Send + 'static,
-    M::Error: Into<BoxError>,
-{
-    started?.await
 }

@@ -30,7 +30,20 @@ fn event_before_close(reason: CloseReason) -> Option<EventKind> {
         | CloseReason::Surplus
         | CloseReason::Room
         | CloseReason::Poisoned => Some(EventKind::Evicted { reason }),
-        _ => None,
+        // No wildcard: whoever adds a reason says here whether an event comes before the close.
+        CloseReason::Silence
+        | CloseReason::Final
+        | CloseReason::Abandoned
+        | CloseReason::Peer
+        | CloseReason::Error
+        | CloseReason::Connect
+        | CloseReason::ConnectTimeout
+        | CloseReason::Cancelled
+        | CloseReason::Shutdown
+        | CloseReason::Detached
+        | CloseReason::Dropped
+        | CloseReason::RequestTimeout
+        | CloseReason::ResponseTimeout => None,
     }
 }
 

@@ -20,7 +20,7 @@ use crate::connection::poolable::Poolable;
 use crate::pool::deferred::Deferred;
 use crate::pool::list::{Linked, Links, List};
 use crate::pool::pooled_conn::{PooledConn, current_runtime};
-use crate::target::{Reuse, Target};
+use crate::target::{Internal, Reuse, Target};
 
 /// The tickets of those who are not urgent: behind all who are.
 pub(super) const LATER: u64 = 1 << 63;
@@ -42,7 +42,7 @@ impl CheckoutRequest {
         Self {
             reuse: target.reuse(),
             runtime: current_runtime(),
-            is_retry: target.is_retry(),
+            is_retry: target.is_retry(Internal::NEW),
         }
     }
 }

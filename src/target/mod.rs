@@ -57,18 +57,30 @@ pub trait Target {
         None
     }
 
-    /// Whether this is a second try of what was already served once, and so goes to the head of the line.
+    /// Whether this caller was served once and could not use what it got, and so goes to the head of the queue.
+    #[doc(hidden)]
     #[inline]
-    fn is_retry(&self) -> bool {
+    fn is_retry(&self, _: Internal) -> bool {
         false
     }
 
     /// When this caller began to wait, if it has waited before: its whole wait is measured by one clock, and
     /// [`PoolConfig::checkout_timeout`](crate::PoolConfig::checkout_timeout) limits all of it.
+    #[doc(hidden)]
     #[inline]
-    fn waiting_since(&self) -> Option<Instant> {
+    fn waiting_since(&self, _: Internal) -> Option<Instant> {
         None
     }
+}
+
+/// What the hidden methods of [`Target`] take. Nobody outside of this crate can name it, and so nobody can implement or call
+/// them, and go to the head of the queue.
+#[derive(Clone, Copy, Debug)]
+#[expect(unnameable_types, reason = "that is what it is for")]
+pub struct Internal(());
+
+impl Internal {
+    pub(crate) const NEW: Self = Self(());
 }
 
 /// A host without a scheme is taken for `http`; a relative URI has an empty host, which no connector will connect to.
@@ -306,13 +318,26 @@ impl Destination {
         if self.https { &HTTPS } else { &HTTP }
     }
 
-    /// The host, without brackets.
-    pub(crate) fn host(&self) -> &str {
+    /// The host, an IPv6 address without its brackets.
+    ///
+    /// ```
+    /// use http::Uri;
+    /// use tower_keep_alive::Destination;
+    ///
+    /// # fn main() -> Result<(), tower_keep_alive::Error> {
+    /// let destination = Destination::try_from(Uri::from_static("https://[::1]/"))?;
+    /// assert_eq!((destination.host(), destination.port()), ("::1", 443));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn host(&self) -> &str {
         &self.authority().as_str()[usize::from(self.host.start)..usize::from(self.host.end)]
     }
 
-    /// The URI's port, or the default of its scheme.
-    pub(crate) fn port(&self) -> u16 {
+    /// The URI's port, or the default of its scheme: 80 or 443.
+    #[must_use]
+    pub fn port(&self) -> u16 {
         self.port
     }
 
@@ -369,6 +394,7 @@ impl fmt::Debug for Destination {
         f.debug_struct("Destination")
             .field("key", &Key::from(self.key()))
             .field("reuse", &self.reuse)
+            .field("is_retry", &self.is_retry)
             .finish_non_exhaustive()
     }
 }
@@ -400,12 +426,12 @@ impl Target for Destination {
     }
 
     #[inline]
-    fn is_retry(&self) -> bool {
+    fn is_retry(&self, _: Internal) -> bool {
         self.is_retry
     }
 
     #[inline]
-    fn waiting_since(&self) -> Option<Instant> {
+    fn waiting_since(&self, _: Internal) -> Option<Instant> {
         self.terms.as_ref()?.waiting_since
     }
 }
@@ -461,7 +487,7 @@ mod tests {
         let waited = std::time::Duration::from_millis(3);
         for _ in 0..MOST_LOST {
             assert!(destination.asks_again(waited));
-            assert!(destination.waiting_since().unwrap().elapsed() >= waited);
+            assert!(destination.waiting_since(Internal::NEW).unwrap().elapsed() >= waited);
         }
         assert!(!destination.asks_again(waited));
     }
