@@ -36,6 +36,15 @@
 //! [`KeepAlive::builder`] has the settings. [`KeepAliveLayer`] is the same stack as a tower layer, over any connector and for
 //! request bodies of any type.
 //!
+//! # What is where
+//!
+//! | group | what is in it |
+//! |---|---|
+//! | the client | [`KeepAlive`], its settings in [`KeepAliveLayer`], bodies ([`RequestBody`], [`Body`]), what a request can say ([`Route`], [`Partition`], [`OneShot`], [`RequestTimeout`], [`ResponseTimeout`], [`InactivityTimeout`]), what went wrong ([`Error`]), what goes on ([`AgentHandle`], [`Status`], [`Event`]), second tries ([`retry`]) |
+//! | the layers, for stacks of your own | [`ExchangeLayer`], [`CheckinLayer`], [`CheckoutLayer`], [`IdleEvictionLayer`], [`TtlLayer`], [`MaxUsesLayer`], [`ActiveTimeoutLayer`], [`HandshakeLayer`], each with its service and its future; the [`Pool`] and its [`PoolConfig`]; a reverse proxy ([`forward`]) |
+//! | connections of your own | [`Poolable`], [`Lifespan`], [`Lease`], [`CheckedOut`], [`Target`], [`Key`], [`CloseReason`], [`CloseHook`], [`TransportGuard`], [`Clock`] |
+//! | transports | [`connect`]: TCP, Unix sockets, TLS, proxies, connectors of other crates; [`CountConnectsLayer`] |
+//!
 //! # The stack
 //!
 //! [`KeepAliveLayer`] is these layers with their defaults. A layer that sets a limit can be left out, doubled and made
