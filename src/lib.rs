@@ -185,7 +185,7 @@ pub use connection::close_reason::CloseReason;
 pub use connection::info::ConnectionInfo;
 pub use connection::lifespan::{Deadline, Lifespan};
 pub use connection::poolable::{Liveness, Poolable};
-pub use connection::shared::{CloseHook, TransportGuard};
+pub use connection::shared::{ChangeHook, CloseHook, TransportGuard};
 pub use connection::timings::Timings;
 #[cfg(feature = "tls")]
 pub use connection::tls_info::TlsInfo;

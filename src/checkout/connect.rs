@@ -57,6 +57,7 @@ struct Job<C: Poolable> {
 }
 
 struct Work<C: Poolable> {
+    waiter_id: Option<WaiterId>,
     /// Before the permit, so that a transport is gone when its permit passes on.
     future: Pin<Box<dyn Future<Output = Result<C, CheckoutError>> + Send>>,
     permit: ConnPermit<C>,
@@ -99,6 +100,7 @@ impl<C: Poolable> Connect<C> {
             index: permit.index(),
             job: Arc::new(Job {
                 work: Mutex::new(Some(Work {
+                    waiter_id,
                     future,
                     permit,
                     begun,
@@ -235,13 +237,14 @@ impl<C: Poolable> Job<C> {
         // What follows may end up here again.
         drop(held);
         let Work {
+            waiter_id,
             future,
             permit,
             begun,
         } = work.expect("polled above");
         drop(future);
         Poll::Ready(Some(match made {
-            Ok(conn) => Ok(permit.fill(conn, begun)),
+            Ok(conn) => Ok(permit.fill_for(waiter_id, conn, begun)),
             Err(error) => {
                 permit.fail(match error {
                     CheckoutError::Connect(_) => CloseReason::Connect,

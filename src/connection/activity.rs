@@ -68,6 +68,17 @@ impl Activity {
         self.limit.store(in_millis(max), Ordering::Relaxed);
     }
 
+    /// No longer than for another.
+    pub(crate) fn tighten_as(&self, other: &Self) {
+        let max = other.limit.load(Ordering::Relaxed);
+        self.limit.fetch_min(max, Ordering::Relaxed);
+    }
+
+    /// The use that begins next follows so many.
+    pub(crate) fn follow(&self, uses: u64) {
+        self.uses.store(uses | OVER, Ordering::Relaxed);
+    }
+
     /// A limit for the present use alone: it wins, be it longer or shorter.
     pub(crate) fn limit_this_use(&self, max: Duration) {
         self.limit_now.store(in_millis(max), Ordering::Relaxed);

@@ -87,6 +87,10 @@ pub struct Deadline {
 impl Lifespan {
     /// A lifespan without limits.
     pub fn new() -> Self {
+        Self::of(Arc::new(ConnShared::new()))
+    }
+
+    fn of(shared: Arc<ConnShared>) -> Self {
         Self {
             max_age: Nanos::NONE,
             max_idle: Nanos::NONE,
@@ -95,11 +99,36 @@ impl Lifespan {
             hint_uses: u64::MAX,
             idle: None,
             hard_age: Nanos::NONE,
-            shared: Arc::new(ConnShared::new()),
+            shared,
             has_transport: true,
             ended: false,
             unfinished: false,
         }
+    }
+
+    /// That of one more use of a connection that several share: with the same limits. The connection's own transport is not
+    /// its.
+    ///
+    /// ```
+    /// use tower_keep_alive::Lifespan;
+    ///
+    /// let mut connection = Lifespan::new();
+    /// connection.limit_uses(100);
+    /// let first = connection.another();
+    /// assert!(!first.is_reused());
+    /// ```
+    pub fn another(&self) -> Self {
+        let mut other = Self::of(self.shared.another());
+        other.tighten_as(self);
+        other.hard_age = self.hard_age;
+        other
+    }
+
+    /// The limits of another as well.
+    pub(crate) fn tighten_as(&mut self, other: &Self) {
+        self.max_age = self.max_age.min(other.max_age);
+        self.max_idle = self.max_idle.min(other.max_idle);
+        self.max_uses = self.max_uses.min(other.max_uses);
     }
 
     /// Not to be used any more once it is `max` old, counted from when it was connected. An exchange under way goes

@@ -3,6 +3,7 @@
 mod hooks;
 mod request;
 mod timeouts;
+mod uses;
 
 use std::any::Any;
 use std::fmt;
@@ -29,7 +30,7 @@ use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 use crate::target::key::Key;
 
-pub use hooks::{CloseHook, TransportGuard};
+pub use hooks::{ChangeHook, CloseHook, TransportGuard};
 
 /// One a connection. An exchange that goes well reads the id and the key, and counts in `activity`; an upload says when it
 /// begins and ends.
@@ -48,12 +49,13 @@ pub(crate) struct ConnShared {
     driver_flags: AtomicU16,
     activity: Activity,
     expectation: Expectation,
-    /// `KILLED`, `DETACHED`, `UPGRADED`, `POISONED`, `OMITS` and `GONE`: one look tells a transport that it is none of these.
+    /// `KILLED`, `DETACHED`, `UPGRADED`, `POISONED`, `OMITS`, `OF_USE` and `GONE`: one look tells a transport that it is none
+    /// of these.
     state: AtomicU8,
     key: OnceLock<Key>,
     born: OnceLock<Moment>,
-    /// In a box of its own, for a transport that tells anything.
-    transport: OnceLock<Box<TransportInfo>>,
+    /// In a box of its own, where there is any of it.
+    apart: OnceLock<Box<Apart>>,
     close_state: Mutex<CloseState>,
 }
 
@@ -61,6 +63,14 @@ pub(crate) struct ConnShared {
 pub(crate) struct Addresses {
     pub(crate) local: Option<SocketAddr>,
     pub(crate) remote: Option<SocketAddr>,
+}
+
+/// What few need to know.
+#[derive(Debug)]
+enum Apart {
+    Transport(TransportInfo),
+    /// This is of one use of that connection.
+    UseOf(Arc<ConnShared>),
 }
 
 /// What a transport told when it was made.
@@ -101,6 +111,8 @@ const POISONED: u8 = 8;
 const GONE: u8 = 16;
 /// A byte of the request is not to be written; which one is in `CloseExtras`.
 const OMITS: u8 = 32;
+/// It is of one use of a connection that several share.
+const OF_USE: u8 = 64;
 
 /// A transport that can be closed by whoever wants it closed, while its driver has it.
 pub(crate) trait Close: Send + Sync {
@@ -219,7 +231,7 @@ impl ConnShared {
             state: AtomicU8::new(0),
             key: OnceLock::new(),
             born: OnceLock::new(),
-            transport: OnceLock::new(),
+            apart: OnceLock::new(),
             close_state: Mutex::new(CloseState::NONE),
         }
     }
@@ -249,11 +261,14 @@ impl ConnShared {
     }
 
     pub(crate) fn transport(&self) -> Option<&TransportInfo> {
-        self.transport.get().map(|it| &**it)
+        match &**self.whole().apart.get()? {
+            Apart::Transport(transport) => Some(transport),
+            Apart::UseOf(_) => None,
+        }
     }
 
     pub(crate) fn set_transport(&self, transport: TransportInfo) {
-        let _ = self.transport.set(Box::new(transport));
+        let _ = self.apart.set(Box::new(Apart::Transport(transport)));
     }
 
     /// Why it ends: the first word stands, but that a last exchange may still end badly.
@@ -270,7 +285,7 @@ impl ConnShared {
 
     pub(crate) fn reason(&self) -> Option<CloseReason> {
         match self.reason.load(Ordering::Relaxed) {
-            0 => None,
+            0 => self.connection()?.reason(),
             place => Some(CloseReason::ALL[usize::from(place) - 1]),
         }
     }
@@ -376,7 +391,7 @@ impl ConnShared {
 
     #[inline]
     pub(crate) fn is_detached(&self) -> bool {
-        self.state.load(Ordering::Acquire) & DETACHED != 0
+        self.whole().state.load(Ordering::Acquire) & DETACHED != 0
     }
 
     /// Nothing is to be looked at: neither killed nor detached, nor poisoned, upgraded or gone; nor is a byte left out.
@@ -396,50 +411,22 @@ impl ConnShared {
     /// Not to be used again.
     #[inline]
     pub(crate) fn is_poisoned(&self) -> bool {
-        self.state.load(Ordering::Acquire) & POISONED != 0
+        match self.state.load(Ordering::Acquire) & (POISONED | OF_USE) {
+            0 => false,
+            OF_USE => self.whole().is_poisoned(),
+            _ => true,
+        }
     }
 
     /// Not to be used again: the use under way is the last, and without one it ends now.
     pub(crate) fn poison(&self) {
+        if let Some(connection) = self.connection() {
+            return connection.poison();
+        }
         self.state.fetch_or(POISONED, Ordering::AcqRel);
         if !self.activity.is_in_use() {
             self.kill(CloseReason::Poisoned);
         }
-    }
-
-    /// Leaves out the byte that comes after the next `at` that are written.
-    pub(crate) fn omit_byte_at(&self, at: usize) {
-        self.close_state().extras().omitted = at;
-        self.state.fetch_or(OMITS, Ordering::AcqRel);
-    }
-
-    /// How many bytes are to be written before one that is left out, if one is.
-    pub(crate) fn omitted(&self) -> Option<usize> {
-        let omits = self.state.load(Ordering::Acquire) & OMITS != 0;
-        omits.then(|| self.close_state().extras().omitted)
-    }
-
-    /// The byte has been left out.
-    pub(crate) fn has_omitted(&self) {
-        self.state.fetch_and(!OMITS, Ordering::AcqRel);
-    }
-
-    /// The body of the next request waits until the server says that it wants it, and no longer than this.
-    #[cold]
-    pub(crate) fn expect_continue(&self, timeout: Duration) {
-        self.close_state().extras().continue_timeout = timeout;
-        self.expectation.begin();
-    }
-
-    /// How long the body of the request that begins waits for a 100, if it waits.
-    pub(crate) fn continue_timeout(&self) -> Option<Duration> {
-        let waits = self.expectation.waits();
-        waits.then(|| self.close_state().extras().continue_timeout)
-    }
-
-    #[inline]
-    pub(crate) fn expectation(&self) -> &Expectation {
-        &self.expectation
     }
 
     pub(crate) fn activity(&self) -> &Activity {
@@ -468,8 +455,9 @@ impl ConnShared {
     }
 
     pub(crate) fn attach(&self, guard: Box<dyn Any + Send + Sync>) {
-        let mut close_state = self.close_state();
-        if !self.is_gone() {
+        let whole = self.whole();
+        let mut close_state = whole.close_state();
+        if !whole.is_gone() {
             close_state.extras().attached.push(guard);
         }
         // Otherwise it is dropped here, after the lock.
@@ -499,6 +487,9 @@ impl ConnShared {
     /// Ends the transport now, with whatever is on it.
     pub(crate) fn kill(&self, reason: CloseReason) {
         self.set_close_reason(reason);
+        if let Some(connection) = self.connection() {
+            return connection.kill(reason);
+        }
         let (driver, wakers) = {
             let mut close_state = self.close_state();
             self.state.fetch_or(KILLED, Ordering::AcqRel);
@@ -534,6 +525,9 @@ impl ConnShared {
     /// Ends the transport now. One that can be closed from outside is closed here, whether or not its driver is polled, and its
     /// permit passes on; another goes when the runtime drops the driver.
     pub(crate) fn force(&self) {
+        if let Some(connection) = self.connection() {
+            return connection.force();
+        }
         let closer = self.close_state().closer.clone();
         if let Some(closer) = &closer {
             closer.close();
@@ -546,6 +540,9 @@ impl ConnShared {
 
     /// Gives up the permit while the transport lives on.
     pub(crate) fn detach(&self) {
+        if let Some(connection) = self.connection() {
+            return connection.detach();
+        }
         let hooks = {
             let mut close_state = self.close_state();
             if self.is_gone() || self.is_detached() {

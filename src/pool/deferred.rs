@@ -49,6 +49,7 @@ fn event_before_close(reason: CloseReason) -> Option<EventKind> {
 
 enum DeferredAction<C> {
     Close(Box<PooledConn<C>>, CloseReason),
+    DropUse(#[expect(dead_code, reason = "it is here to be dropped")] Box<PooledConn<C>>),
     Kill(Arc<ConnShared>),
     Stop(Weak<dyn Stop>, CloseReason),
     /// To be closed from here: whoever should have done it has not, for too long.
@@ -69,6 +70,12 @@ impl<C: Poolable> Deferred<C> {
 
     pub(super) fn close(&mut self, pooled: Box<PooledConn<C>>, reason: CloseReason) {
         self.0.push(DeferredAction::Close(pooled, reason));
+    }
+
+    /// A use that is over, of a connection that several share. It has been counted.
+    pub(super) fn drop_use(&mut self, pooled: Box<PooledConn<C>>) {
+        pooled.connection_ref().lifespan().shared().forget_hooks();
+        self.0.push(DeferredAction::DropUse(pooled));
     }
 
     pub(super) fn wake(&mut self, waker: Option<Waker>) {
@@ -138,7 +145,9 @@ impl<C: Poolable> Deferred<C> {
                 DeferredAction::AlertOfDelivery if key_pool.takes_back() => key_pool.alert(),
                 DeferredAction::AlertOfDelivery => {}
                 DeferredAction::Wake(waker) => waker.wake(),
-                DeferredAction::Forget(_) | DeferredAction::Drop(_) => {}
+                DeferredAction::DropUse(_)
+                | DeferredAction::Forget(_)
+                | DeferredAction::Drop(_) => {}
             }
         }
     }

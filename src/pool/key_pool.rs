@@ -1,5 +1,7 @@
 //! One key's pool: a [`KeyState`] behind its lock, and what is done once the lock is free.
 
+mod share;
+
 use std::fmt;
 use std::sync::{Arc, PoisonError, Weak};
 use std::task::Waker;
@@ -86,14 +88,20 @@ impl<C: Poolable> KeyPool<C> {
         if request.reuse != Reuse::Any || pool.has_total() {
             return Err(self);
         }
-        // An agent that lets nobody in has nothing idle.
+        if C::SHARED && pool.mode() != Mode::Open {
+            return Err(self);
+        }
+        // Where connections are not shared, an agent that lets nobody in has nothing idle.
+        let scheduling = pool.config.scheduling;
         let picked = self
             .lock()
-            .pop_idle(request.runtime, now, pool.config.scheduling);
-        let Some(mut pooled) = picked else {
+            .pop_idle(request.runtime, now, scheduling, &self);
+        let Some((mut pooled, was_idle)) = picked else {
             return Err(self);
         };
-        self.gauges.change(Counts::TAKEN);
+        if was_idle {
+            self.gauges.change(Counts::TAKEN);
+        }
         pooled.set_key_pool(self);
         Ok(pooled)
     }
@@ -292,9 +300,11 @@ impl<C: Poolable> KeyPool<C> {
         let now = self.pool.config.clock.now();
         let mut state = self.lock();
         let sweep_at = match self.keep(&mut state, pooled, now) {
-            Ok(sweep_at) => {
+            Ok((sweep_at, is_idle)) => {
                 drop(state);
-                self.gauges.change(Counts::KEPT);
+                if is_idle {
+                    self.gauges.change(Counts::KEPT);
+                }
                 sweep_at
             }
             Err(pooled) => self.with_locked(state, |state, cx| {
@@ -313,7 +323,7 @@ impl<C: Poolable> KeyPool<C> {
         state: &mut KeyState<C>,
         pooled: Box<PooledConn<C>>,
         now: Moment,
-    ) -> Result<Option<Moment>, Box<PooledConn<C>>> {
+    ) -> Result<(Option<Moment>, bool), Box<PooledConn<C>>> {
         let pool = &*self.pool;
         if pool.has_total() || pool.mode() != Mode::Open {
             return Err(pooled);
@@ -399,7 +409,11 @@ impl<C: Poolable> KeyPool<C> {
                     self.pool.agent.add_detached(Arc::downgrade(shared));
                 }
             }
-            state.release(index, cx);
+            let failed = matches!(
+                ended,
+                Some(CloseReason::Connect | CloseReason::ConnectTimeout)
+            );
+            state.release(index, failed, cx);
             shared
         });
         let Some(reason) = ended else { return };

@@ -3,6 +3,9 @@
 //! A connection is in `open` from before its connect begins until its transport is gone. A caller without a connection
 //! is in the [`WaitQueue`].
 
+mod ends;
+mod made;
+mod sharing;
 mod stuck;
 mod unclaimed;
 
@@ -21,6 +24,7 @@ use crate::connection::close_reason::CloseReason;
 use crate::connection::lifespan::Deadline;
 use crate::connection::poolable::Poolable;
 use crate::connection::shared::ConnShared;
+use crate::pool::capacity::Capacity;
 use crate::pool::config::{PoolConfig, Scheduling};
 use crate::pool::deferred::{Deferred, Stop};
 use crate::pool::key_pool::KeyPool;
@@ -30,14 +34,20 @@ use crate::pool::total_limits::TotalLimits;
 use crate::pool::wait_queue::{CheckoutRequest, Delivery, LATER, QueueState, WaitQueue};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::target::Reuse;
+use sharing::Sharing;
 use stuck::Progress;
 pub(super) use unclaimed::{Look, Seen};
 
 pub(super) struct KeyState<C> {
     open: Slab<Open<C>>,
-    /// Those of `open` that the limits count: all but the one-shots.
+    /// Those of `open` that the limits count: all but the one-shots, and what drains.
     counted: usize,
+    /// Those of the others that drain.
+    draining: usize,
     idle: List,
+    /// Those with uses and room for more, where several uses share a connection.
+    roomy: List,
+    capacity: Capacity,
     queue: WaitQueue<C>,
     /// Connections that are being closed for callers who are blocked: so many permits are on their way.
     incoming_permits: usize,
@@ -56,9 +66,9 @@ pub(super) struct KeyState<C> {
 
 struct Open<C> {
     links: Links,
-    stage: Stage,
+    stage: Stage<C>,
     idle: Option<Box<PooledConn<C>>>,
-    one_shot: bool,
+    counting: Counting,
     /// Closed for a caller blocked here.
     frees_for_key: bool,
     /// Closed for a caller blocked by the total.
@@ -69,14 +79,27 @@ struct Open<C> {
     closing: u32,
 }
 
+/// Whether the limits count a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Counting {
+    Counted,
+    OneShot,
+    /// It drains, which may take long.
+    Draining,
+}
+
 // Each connection has one, and a slab has room for twice as many.
 #[cfg(all(test, target_os = "linux", target_pointer_width = "64"))]
 const _: () = assert!(size_of::<Open<Box<()>>>() <= 40);
 
-enum Stage {
+enum Stage<C> {
     /// Boxed, where it is in a task of its own.
     Connecting(Option<Box<Connecting>>),
+    /// Connected, and it is not known yet whether it is shared.
+    Made(Arc<ConnShared>),
     Connected(Arc<ConnShared>),
+    /// Kept here while several uses of it are out.
+    Shared(Box<Sharing<C>>),
 }
 
 struct Connecting {
@@ -121,7 +144,10 @@ impl<C: Poolable> KeyState<C> {
         Self {
             open: Slab::new(),
             counted: 0,
+            draining: 0,
             idle: List::new(),
+            roomy: List::new(),
+            capacity: Capacity::new(),
             queue: WaitQueue::new(),
             incoming_permits: 0,
             sweep_at: None,
@@ -178,24 +204,37 @@ impl<C: Poolable> KeyState<C> {
         self.queue.set_connect_timeout(waiter, limit);
     }
 
-    /// The first in the order of scheduling, if it will do as it is.
+    /// The first in the order of scheduling, if it will do as it is, and whether it was idle. One that is in use and has room
+    /// comes before one that is idle.
     #[inline]
     pub(super) fn pop_idle(
         &mut self,
         runtime: Option<Id>,
         now: Moment,
         scheduling: Scheduling,
-    ) -> Option<Box<PooledConn<C>>> {
+        key_pool: &Arc<KeyPool<C>>,
+    ) -> Option<(Box<PooledConn<C>>, bool)> {
+        if C::SHARED
+            && let Some(pooled) = self.pick_roomy(runtime, now, scheduling, key_pool)
+        {
+            return Some((pooled, false));
+        }
         let index = match scheduling {
             Scheduling::Lifo => self.idle.tail(),
             Scheduling::Fifo => self.idle.head(),
         }?;
         let open = self.open.get_mut(index)?;
+        if C::SHARED && !open.is_roomy() {
+            return None;
+        }
         let will_do =
             |it: &mut Box<PooledConn<C>>| it.runtime() == runtime && it.is_over(now).is_none();
         let pooled = open.idle.take_if(will_do)?;
         self.idle.remove(&mut self.open, index);
-        Some(pooled)
+        if C::SHARED {
+            self.begin_use(index, &pooled);
+        }
+        Some((pooled, true))
     }
 
     /// Use, make or wait: the pool's one decision.
@@ -209,6 +248,11 @@ impl<C: Poolable> KeyState<C> {
         let fresh = request.reuse == Reuse::Fresh;
         let mut urgent = request.is_retry || fresh;
         if request.reuse == Reuse::Any {
+            if C::SHARED
+                && let Some(pooled) = self.take_roomy(request.runtime, now, cx)
+            {
+                return KeyDecision::Connection(pooled);
+            }
             while let Some((pooled, why)) = self.take_idle(request.runtime, now, cx) {
                 let Some(why) = why else {
                     return KeyDecision::Connection(pooled);
@@ -223,23 +267,28 @@ impl<C: Poolable> KeyState<C> {
             return self.make(ticket, request, now, true);
         }
         let may = self.counted < cx.config.max_connections_per_host;
+        let is_short = fresh || self.is_short(1);
         let blocked = self.queue.blocked();
         let first = urgent || blocked == 0;
-        if may && first && cx.reserve(urgent) {
+        if may && first && is_short && cx.reserve(urgent) {
             return self.make(ticket, request, now, false);
         }
-        // Who is about to have a permit made free for it does not wait in line for one.
-        let room = if may {
+        let useless = self.useless((!fresh).then_some(request.runtime));
+        // Who is about to have a permit made free for it does not wait in line for one, nor does who is served by what is on its
+        // way.
+        let room = if !is_short {
+            true
+        } else if may {
             cx.total.as_ref().is_some_and(|total| total.has_idle())
         } else {
-            !self.idle.is_empty()
+            useless.is_some()
         };
         if !urgent && !room && self.queue.pending() >= cx.config.max_pending_per_host {
             return KeyDecision::QueueFull(cx.config.max_pending_per_host);
         }
         // What is idle is of no use to this caller, but its permit is.
-        if !may && let Some(index) = self.idle.head() {
-            let pooled = self.remove_idle(index, cx).expect("in the idle list");
+        if !may && let Some(index) = useless {
+            let pooled = self.unpark_whole(index, cx).expect("in the idle list");
             self.close_for_blocked(pooled, CloseReason::Room, cx);
         }
         let waiter = self
@@ -258,6 +307,11 @@ impl<C: Poolable> KeyState<C> {
         now: Moment,
         cx: &mut StepCx<'_, C>,
     ) -> Option<Moment> {
+        if C::SHARED
+            && let Some(index) = self.place_of_use(&pooled)
+        {
+            return self.put_use(index, pooled, mode, now, cx);
+        }
         let checked = match mode {
             Mode::Destroyed => Err(CloseReason::Shutdown),
             Mode::Open | Mode::Draining => self.check_reusable(&mut pooled, now, cx.config),
@@ -305,19 +359,26 @@ impl<C: Poolable> KeyState<C> {
         self.push_idle(index, pooled)
     }
 
-    /// The same, where nobody is in line and there is room: nothing follows from it for anybody else.
+    /// The same, where nobody is in line and there is room: nothing follows from it for anybody else. Whether the connection
+    /// is idle now, beside that.
     #[inline]
     pub(super) fn keep(
         &mut self,
         mut pooled: Box<PooledConn<C>>,
         now: Moment,
         config: &PoolConfig,
-    ) -> Result<Option<Moment>, Box<PooledConn<C>>> {
+    ) -> Result<(Option<Moment>, bool), Box<PooledConn<C>>> {
+        if C::SHARED
+            && self.queue.is_empty()
+            && let Some(index) = self.place_of_use(&pooled)
+        {
+            return self.keep_use(index, pooled, now, config);
+        }
         if !self.queue.is_empty() || self.idle.len() >= config.max_idle_per_host {
             return Err(pooled);
         }
         match self.check_reusable(&mut pooled, now, config) {
-            Ok(index) => Ok(self.push_idle(index, pooled)),
+            Ok(index) => Ok((self.push_idle(index, pooled), true)),
             Err(_) => Err(pooled),
         }
     }
@@ -338,7 +399,7 @@ impl<C: Poolable> KeyState<C> {
         if !conn.is_open() {
             return Err(CloseReason::Peer);
         }
-        if !config.keep_alive || open.one_shot {
+        if !config.keep_alive || open.counting == Counting::OneShot {
             return Err(CloseReason::Final);
         }
         if let Some(reason) = conn.lifespan().close_reason(now) {
@@ -374,33 +435,11 @@ impl<C: Poolable> KeyState<C> {
         Some(at)
     }
 
-    /// The connect is over, and this is what it made.
-    pub(super) fn connected(&mut self, index: usize, shared: &Arc<ConnShared>) {
-        self.open[index].stage = Stage::Connected(shared.clone());
-    }
-
-    /// The transport is gone: the permit passes on.
-    pub(super) fn release(&mut self, index: usize, cx: &mut StepCx<'_, C>) {
-        let idle = self.remove_idle(index, cx);
-        let open = self.open.remove(index);
-        if let Some(pooled) = idle {
-            cx.deferred.close(pooled, CloseReason::Peer);
-        }
-        self.incoming_permits -= usize::from(open.frees_for_key);
-        self.making_room -= usize::from(open.frees_for_total);
-        if !open.one_shot {
-            self.counted -= 1;
-            if let Some(total) = &mut cx.total {
-                total.release(open.frees_for_total);
-            }
-        }
-        self.grant_permits(cx);
-    }
-
     /// A permit that the admission set aside for this host's oldest caller. `false`: nobody wants it.
     pub(super) fn grant_from_total(&mut self, cx: &mut StepCx<'_, C>) -> bool {
         let head = self.queue.first_blocked();
         let head = head.filter(|_| self.counted < cx.config.max_connections_per_host);
+        let head = head.filter(|&(waiter, _)| self.is_short_for(waiter));
         if let Some((waiter, _)) = head {
             self.grant(waiter, cx);
             if let Some(total) = &mut cx.total {
@@ -409,63 +448,6 @@ impl<C: Poolable> KeyState<C> {
         }
         self.grant_permits(cx);
         head.is_some()
-    }
-
-    /// Closes an idle connection, if it still is one.
-    pub(super) fn evict(&mut self, index: usize, for_room: bool, cx: &mut StepCx<'_, C>) -> bool {
-        let Some(pooled) = self.remove_idle(index, cx) else {
-            return false;
-        };
-        self.open[index].frees_for_total = for_room;
-        self.making_room += usize::from(for_room);
-        if for_room {
-            cx.deferred.alert();
-        }
-        let reason = if for_room {
-            CloseReason::Room
-        } else {
-            CloseReason::Surplus
-        };
-        cx.deferred.close(pooled, reason);
-        true
-    }
-
-    /// Closes the idle connections whose time is up, and says when the next one's is.
-    pub(super) fn sweep(&mut self, now: Moment, cx: &mut StepCx<'_, C>) -> Option<Moment> {
-        let mut earliest: Option<Moment> = None;
-        let mut next = self.idle.head();
-        while let Some(index) = next {
-            next = List::next(&mut self.open, index);
-            let Some(at) = self.open[index].idle.as_ref().and_then(|it| it.deadline) else {
-                continue;
-            };
-            if at.is_reached_at(now) {
-                let pooled = self.remove_idle(index, cx).expect("in the idle list");
-                let reason = pooled.why_late();
-                cx.deferred.close(pooled, reason);
-            } else if earliest.is_none_or(|earliest| at.mono < earliest.mono) {
-                earliest = Some(at);
-            }
-        }
-        self.sweep_at = earliest.map(|earliest| earliest.mono);
-        earliest
-    }
-
-    pub(super) fn close_idle(&mut self, cx: &mut StepCx<'_, C>) {
-        while let Some(index) = self.idle.head() {
-            let pooled = self.remove_idle(index, cx).expect("in the idle list");
-            cx.deferred.close(pooled, CloseReason::Shutdown);
-        }
-    }
-
-    /// Ends everything, in use or not.
-    pub(super) fn destroy(&mut self, cx: &mut StepCx<'_, C>) {
-        self.close_idle(cx);
-        self.stop_connects(true, cx);
-        for (_, open) in &self.open {
-            cx.deferred.kill(open.shared().cloned());
-        }
-        self.queue.refuse_all(cx.deferred);
     }
 
     /// What there is for a waiter, or its waker kept, and whether it may not begin a connect.
@@ -495,6 +477,10 @@ impl<C: Poolable> KeyState<C> {
     fn find(&self, pooled: &PooledConn<C>) -> Option<(usize, &Open<C>)> {
         let index = pooled.index()?;
         let shared = pooled.connection_ref().lifespan().shared();
+        let shared = match C::SHARED {
+            true => shared.connection().unwrap_or(shared),
+            false => shared,
+        };
         let open = self.open.get(index)?;
         open.shared()
             .is_some_and(|it| Arc::ptr_eq(it, shared))
@@ -515,7 +501,8 @@ impl<C: Poolable> KeyState<C> {
         } else {
             self.idle.head()
         };
-        while let Some(index) = picked.filter(|&index| self.open[index].runtime() != runtime) {
+        let passes = |open: &Open<C>| open.runtime() != runtime || C::SHARED && !open.is_roomy();
+        while let Some(index) = picked.filter(|&index| passes(&self.open[index])) {
             picked = if lifo {
                 List::prev(&mut self.open, index)
             } else {
@@ -525,6 +512,9 @@ impl<C: Poolable> KeyState<C> {
         let index = picked?;
         let pooled = self.remove_idle(index, cx).expect("in the idle list");
         let why = pooled.is_over(now);
+        if C::SHARED {
+            self.begin_use(index, &pooled);
+        }
         Some((pooled, why))
     }
 
@@ -540,63 +530,15 @@ impl<C: Poolable> KeyState<C> {
         Some(pooled)
     }
 
-    /// Places for connections that nobody has asked for yet: as many as so many idle ones lack.
-    pub(super) fn prewarm(&mut self, count: usize, cx: &mut StepCx<'_, C>) -> Vec<usize> {
-        let config = cx.config;
-        let count = if config.keep_alive {
-            count.min(config.max_idle_per_host)
-        } else {
-            0
-        };
-        let mut places = Vec::new();
-        while self.idle.len() + places.len() < count
-            && self.counted < config.max_connections_per_host
-            && self.queue.blocked() == 0
-            && cx.reserve(false)
-        {
-            places.push(self.insert_open(false));
-        }
-        places
-    }
-
-    fn make(
-        &mut self,
-        ticket: u64,
-        request: CheckoutRequest,
-        now: Moment,
-        one_shot: bool,
-    ) -> KeyDecision<C> {
-        let index = self.insert_open(one_shot);
-        // Who wants a new connection of its own takes nobody else's.
-        let state = if request.reuse == Reuse::Any {
-            QueueState::Connecting
-        } else {
-            QueueState::Detached
-        };
-        KeyDecision::Make {
-            index,
-            waiter: self.queue.join(ticket, request, now.mono, state),
-        }
-    }
-
-    fn insert_open(&mut self, one_shot: bool) -> usize {
-        self.counted += usize::from(!one_shot);
-        self.open.insert(Open {
-            links: Links::default(),
-            stage: Stage::Connecting(None),
-            idle: None,
-            one_shot,
-            frees_for_key: false,
-            frees_for_total: false,
-            is_stuck: false,
-            closing: 0,
-        })
-    }
-
     /// It is of no use to the caller who has it, and who comes for its permit.
     pub(super) fn discard(&mut self, rejected: Rejected<C>, cx: &mut StepCx<'_, C>) {
+        *cx.stale += u64::from(rejected.reason == CloseReason::Stale);
+        if C::SHARED
+            && let Some(index) = self.place_of_use(&rejected.pooled)
+        {
+            return self.discard_use(index, rejected, cx);
+        }
         let Rejected { pooled, reason } = rejected;
-        *cx.stale += u64::from(reason == CloseReason::Stale);
         self.close_for_blocked(pooled, reason, cx);
     }
 
@@ -621,17 +563,25 @@ impl<C: Poolable> KeyState<C> {
         if cx.total.is_none() {
             while self.counted < max
                 && let Some((waiter, _)) = self.queue.first_blocked()
+                && self.is_short_for(waiter)
             {
                 self.grant(waiter, cx);
             }
             return;
         }
         let head = self.queue.first_blocked().filter(|_| self.counted < max);
+        let head = head.filter(|&(waiter, _)| self.is_short_for(waiter));
         let turn = head.map(|(_, ticket)| ticket);
         if let Some(total) = &mut cx.total {
             total.set_turn(cx.me, self.turn, turn);
         }
         self.turn = turn;
+    }
+
+    /// Whether a connect is to begin for this one, who is blocked.
+    #[inline]
+    fn is_short_for(&self, waiter: usize) -> bool {
+        self.is_short(0) || self.queue.takes(waiter).is_none()
     }
 
     fn grant(&mut self, waiter: usize, cx: &mut StepCx<'_, C>) {
@@ -645,15 +595,17 @@ impl<C: Poolable> Open<C> {
     fn runtime(&self) -> Option<Id> {
         self.idle.as_ref().and_then(|pooled| pooled.runtime())
     }
-}
 
-impl<C> Open<C> {
     /// Once it is connected.
     #[inline]
     fn shared(&self) -> Option<&Arc<ConnShared>> {
         match &self.stage {
-            Stage::Connecting(_) => None,
             Stage::Connected(shared) => Some(shared),
+            Stage::Connecting(_) => None,
+            // Never where connections are not shared: then there is one comparison.
+            _ if !C::SHARED => None,
+            Stage::Made(shared) => Some(shared),
+            Stage::Shared(sharing) => Some(sharing.shared()),
         }
     }
 }

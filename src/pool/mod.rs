@@ -1,5 +1,6 @@
 //! The connections that are kept, the callers in line for them, and the one place that decides: use, make or wait.
 
+mod capacity;
 mod checked_out;
 mod config;
 mod deferred;
@@ -23,6 +24,8 @@ mod pooled_conn;
 #[cfg(test)]
 mod runtime_tests;
 mod shared;
+#[cfg(test)]
+mod sharing_tests;
 mod sweeper;
 mod table;
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::connection::shared::CloseHook;
 use crate::pool::key_pool::KeyPool;
 use crate::pool::list::SlabIndex;
 use crate::pool::pooled_conn::PooledConn;
+use crate::pool::wait_queue::WaiterId;
 
 /// The right to have one connection open. It exists before the connect begins, is with the connection for as long as
 /// its transport lives, and then passes to the next in line: exactly once, because it is dropped once.
@@ -46,7 +47,18 @@ impl<C: Poolable> ConnPermit<C> {
     }
 
     /// Here is the connection, whose connect began then: from now on the permit is its transport's.
-    pub(crate) fn fill(self, mut conn: C, begun: Instant) -> Box<PooledConn<C>> {
+    #[cfg(test)]
+    pub(crate) fn fill(self, conn: C, begun: Instant) -> Box<PooledConn<C>> {
+        self.fill_for(None, conn, begun)
+    }
+
+    /// The same, for a caller that stands in line for nothing else from now on.
+    pub(crate) fn fill_for(
+        self,
+        waiter_id: Option<WaiterId>,
+        mut conn: C,
+        begun: Instant,
+    ) -> Box<PooledConn<C>> {
         let key_pool = self.key_pool.clone();
         let index = self.index;
         let config = key_pool.config();
@@ -57,7 +69,11 @@ impl<C: Poolable> ConnPermit<C> {
             permit.reason = Some(reason);
             drop(permit);
         }));
-        let mut pooled = Box::new(PooledConn::new(index, conn));
+        let mut pooled = if C::SHARED {
+            key_pool.share(index.get().expect("made of a index"), conn, waiter_id)
+        } else {
+            Box::new(PooledConn::new(index, conn))
+        };
         pooled.set_key_pool(key_pool);
         pooled
     }

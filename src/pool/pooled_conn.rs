@@ -61,6 +61,14 @@ impl<C: Poolable> PooledConn<C> {
         }
     }
 
+    /// The pooled connection of one more use of the connection that this is the pooled connection of.
+    pub(super) fn with(&self, conn: C) -> Self {
+        Self {
+            runtime: self.runtime,
+            ..Self::new(self.index, conn)
+        }
+    }
+
     #[inline]
     pub(super) fn runtime(&self) -> Option<Id> {
         self.runtime
@@ -155,8 +163,13 @@ impl<C: Poolable> PooledConn<C> {
     #[inline]
     pub(crate) fn give_back(mut self: Box<Self>) {
         if let Some(key_pool) = self.key_pool.take() {
-            self.conn.lifespan().shared().activity().end_use();
-            self.idle_since = None;
+            let activity = self.conn.lifespan().shared().activity();
+            // A shared connection counts the uses that it was given out for.
+            let was_used = !C::SHARED || activity.is_in_use();
+            activity.end_use();
+            if was_used {
+                self.idle_since = None;
+            }
             key_pool.put(self);
         }
     }

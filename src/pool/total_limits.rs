@@ -18,6 +18,8 @@ pub(super) struct TotalLimits<C> {
     max_idle: usize,
     /// Slots given out, with those on their way to a host.
     open: usize,
+    /// Connections that drain, and are not among those.
+    draining: usize,
     /// Connections that are being closed for the sake of those in line.
     making_room: usize,
     /// The hosts whose oldest blocked caller waits for the total only, by that caller's ticket.
@@ -67,6 +69,7 @@ impl<C> TotalLimits<C> {
             max_open: config.max_connections,
             max_idle: config.max_idle,
             open: 0,
+            draining: 0,
             making_room: 0,
             blocked_keys: BTreeMap::new(),
             unclaimed: 0,
@@ -101,6 +104,19 @@ impl<C> TotalLimits<C> {
 
     pub(super) fn granted(&self) -> u64 {
         self.granted
+    }
+
+    /// A connection drains, and gives its permit back before it has ended. `false`: as many as may be open do so already.
+    pub(super) fn let_drain(&mut self) -> bool {
+        let may = self.draining < self.max_open;
+        self.draining += usize::from(may);
+        self.open -= usize::from(may);
+        may
+    }
+
+    /// One that did so has ended.
+    pub(super) fn drained(&mut self) {
+        self.draining -= 1;
     }
 
     /// A connection is being closed for the sake of those in line.
@@ -205,6 +221,7 @@ impl<C> TotalLimits<C> {
     #[cfg(test)]
     pub(super) fn is_at_rest(&self) -> bool {
         self.open == 0
+            && self.draining == 0
             && self.making_room == 0
             && self.blocked_keys.is_empty()
             && self.idle.is_empty()

@@ -168,7 +168,12 @@ impl<C: Poolable> WaitQueue<C> {
 
     /// Whether somebody waits whom a connection made for nobody would serve.
     pub(super) fn has_takers(&self) -> bool {
-        self.blocked() + self.making.list.len() > 0
+        self.takers() > 0
+    }
+
+    /// How many wait whom a connection made for nobody would serve.
+    pub(super) fn takers(&self) -> usize {
+        self.blocked() + self.making.list.len()
     }
 
     /// The oldest who may not begin a connect, and its ticket.
@@ -305,6 +310,15 @@ impl<C: Poolable> WaitQueue<C> {
             .get(waiter_id.index)
             .filter(|it| it.id == waiter_id.id);
         node.is_some_and(|it| !it.delivery.refused)
+    }
+
+    /// What is made for it is here, and it wants nothing else. `false`: it is gone.
+    pub(super) fn has_its_own(&mut self, waiter_id: WaiterId) -> bool {
+        let is_here = self.awaits(waiter_id);
+        if is_here {
+            self.leave(waiter_id.index);
+        }
+        is_here
     }
 
     /// The connection that was made for it, in the stead of one that it has not come for. `is_shared`: others could use it,

@@ -50,11 +50,43 @@ impl CloseHook {
         Self(Some(Box::new(hook)))
     }
 
+    /// It is not to be done.
+    pub(super) fn forget(mut self) {
+        self.0 = None;
+    }
+
     /// Does it now: the transport is gone, and this is why.
     pub fn run(mut self, reason: CloseReason) {
         if let Some(hook) = self.0.take() {
             hook(reason);
         }
+    }
+}
+
+/// What is to be done when the [capacity](crate::Poolable::capacity) of a connection that several uses share has changed, or
+/// when it has no room for new uses any more. Whoever drives the connection runs it, never under a lock of its own.
+///
+/// # Clone
+///
+/// Clones do the same thing.
+#[derive(Clone)]
+pub struct ChangeHook(Arc<dyn Fn() + Send + Sync>);
+
+impl ChangeHook {
+    /// Does `hook`, each time.
+    pub fn new(hook: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Arc::new(hook))
+    }
+
+    /// Does it now: something has changed.
+    pub fn run(&self) {
+        (self.0)();
+    }
+}
+
+impl fmt::Debug for ChangeHook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ChangeHook")
     }
 }
 

@@ -4,9 +4,11 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use crate::connection::close_reason::CloseReason;
-use crate::connection::shared::{BODY_FAILED, ConnShared, HTTP10, RESTS};
+use crate::connection::expectation::Expectation;
+use crate::connection::shared::{BODY_FAILED, ConnShared, HTTP10, OMITS, RESTS};
 use crate::error::RequestBodyError;
 use crate::sync::atomic::Ordering;
 
@@ -14,6 +16,41 @@ use crate::sync::atomic::Ordering;
 pub(crate) type Rest = Pin<Box<dyn Future<Output = Result<(), RequestBodyError>> + Send>>;
 
 impl ConnShared {
+    /// Leaves out the byte that comes after the next `at` that are written.
+    pub(crate) fn omit_byte_at(&self, at: usize) {
+        self.close_state().extras().omitted = at;
+        self.state.fetch_or(OMITS, Ordering::AcqRel);
+    }
+
+    /// How many bytes are to be written before one that is left out, if one is.
+    pub(crate) fn omitted(&self) -> Option<usize> {
+        let omits = self.state.load(Ordering::Acquire) & OMITS != 0;
+        omits.then(|| self.close_state().extras().omitted)
+    }
+
+    /// The byte has been left out.
+    pub(crate) fn has_omitted(&self) {
+        self.state.fetch_and(!OMITS, Ordering::AcqRel);
+    }
+
+    /// The body of the next request waits until the server says that it wants it, and no longer than this.
+    #[cold]
+    pub(crate) fn expect_continue(&self, timeout: Duration) {
+        self.close_state().extras().continue_timeout = timeout;
+        self.expectation.begin();
+    }
+
+    /// How long the body of the request that begins waits for a 100, if it waits.
+    pub(crate) fn continue_timeout(&self) -> Option<Duration> {
+        let waits = self.expectation.waits();
+        waits.then(|| self.close_state().extras().continue_timeout)
+    }
+
+    #[inline]
+    pub(crate) fn expectation(&self) -> &Expectation {
+        &self.expectation
+    }
+
     #[cold]
     pub(crate) fn set_http10(&self) {
         self.peer.fetch_or(HTTP10, Ordering::Relaxed);

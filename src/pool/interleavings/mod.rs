@@ -16,6 +16,7 @@
 mod ends;
 mod line;
 mod total;
+mod uses;
 
 use std::pin::pin;
 use std::sync::Arc;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Connecting, KeyState, Stage, StepCx, stuck};
+use super::{Connecting, Counting, KeyState, Stage, StepCx, stuck};
 use crate::agent::Mode;
 use crate::clock::Moment;
 use crate::connection::close_reason::CloseReason;
@@ -83,7 +83,9 @@ impl<C: Poolable> KeyState<C> {
         }
         // It is idle until its caller comes for it.
         pooled.idle_since = Some(now);
-        let is_shared = self.find(&pooled).is_some_and(|(_, open)| !open.one_shot);
+        let is_shared = self
+            .find(&pooled)
+            .is_some_and(|(_, open)| open.counting != Counting::OneShot);
         let other = self
             .queue
             .give_made(waiter_id.index, pooled, is_shared, cx.deferred);
@@ -109,7 +111,7 @@ impl<C: Poolable> KeyState<C> {
         let keeps_own = cx.total.is_none();
         while let Some(delivery) = self.queue.take_back(seen_by, keeps_own) {
             if let Some(index) = delivery.permit {
-                self.release(index, cx);
+                self.release(index, false, cx);
             }
             if let Some(pooled) = delivery.connection {
                 sweep_at = self.put(pooled, mode, now, cx).or(sweep_at);
@@ -149,46 +151,48 @@ impl<C: Poolable> KeyState<C> {
     pub(in crate::pool) fn look(&mut self, look: &Look, cx: &mut StepCx<'_, C>) -> Seen {
         let mut seen = Seen::default();
         for (_, open) in &mut self.open {
-            match &open.stage {
-                Stage::Connecting(None) => {}
-                Stage::Connecting(Some(connecting)) => {
-                    if connecting.due.is_some_and(|due| due <= look.now) {
-                        let connect = connecting.connect.clone();
-                        cx.deferred.stop(connect, CloseReason::ConnectTimeout);
-                    }
+            if let Stage::Connecting(connecting) = &open.stage {
+                if let Some(connecting) = connecting
+                    && connecting.due.is_some_and(|due| due <= look.now)
+                {
+                    let connect = connecting.connect.clone();
+                    cx.deferred.stop(connect, CloseReason::ConnectTimeout);
                 }
-                Stage::Connected(shared) => {
-                    let Some(time) = shared.time_to_close(look.goodbye) else {
-                        open.closing = 0;
-                        open.is_stuck = false;
-                        continue;
-                    };
-                    if open.closing == 0 {
-                        open.closing = look.millis;
-                    }
-                    let spent = look.millis.saturating_sub(open.closing);
-                    let spent = Duration::from_millis(spent.into());
-                    if open.is_stuck {
-                        seen.stuck_for = seen.stuck_for.max(Some(spent));
-                        continue;
-                    }
-                    let can_be_closed = shared.can_be_closed();
-                    let time = match can_be_closed {
-                        true => time,
-                        false => time.min(stuck::time_to_go(cx.config)),
-                    };
-                    if time > spent {
-                        seen.is_left = true;
-                        continue;
-                    }
-                    // Under the lock: whoever brings it back until that is done has it closed here, and it is not used again.
-                    shared.condemn();
-                    cx.deferred.force(shared.clone());
-                    if !can_be_closed {
-                        open.is_stuck = !open.one_shot;
-                        open.closing = look.millis;
-                    }
-                }
+                continue;
+            }
+            let Some(shared) = open.shared() else {
+                continue;
+            };
+            let Some(time) = shared.time_to_close(look.goodbye) else {
+                open.closing = 0;
+                open.is_stuck = false;
+                continue;
+            };
+            let shared = shared.clone();
+            if open.closing == 0 {
+                open.closing = look.millis;
+            }
+            let spent = look.millis.saturating_sub(open.closing);
+            let spent = Duration::from_millis(spent.into());
+            if open.is_stuck {
+                seen.stuck_for = seen.stuck_for.max(Some(spent));
+                continue;
+            }
+            let can_be_closed = shared.can_be_closed();
+            let time = match can_be_closed {
+                true => time,
+                false => time.min(stuck::time_to_go(cx.config)),
+            };
+            if time > spent {
+                seen.is_left = true;
+                continue;
+            }
+            // Under the lock: whoever brings it back until that is done has it closed here, and it is not used again.
+            shared.condemn();
+            cx.deferred.force(shared);
+            if !can_be_closed {
+                open.is_stuck = open.counting != Counting::OneShot;
+                open.closing = look.millis;
             }
         }
         seen
@@ -216,6 +220,11 @@ impl<C: Poolable> KeyState<C> {
     ) {
         if let Some(runtime) = self.queue.takes(waiter) {
             let now = cx.config.clock.now();
+            if C::SHARED
+                && let Some(pooled) = self.take_roomy(runtime, now, cx)
+            {
+                return self.queue.hand(waiter, pooled);
+            }
             while let Some((pooled, why)) = self.take_idle(runtime, now, cx) {
                 let Some(why) = why else {
                     return self.queue.hand(waiter, pooled);
@@ -230,9 +239,9 @@ impl<C: Poolable> KeyState<C> {
         if self.queue.is_blocked(waiter)
             && is_full
             && self.queue.blocked() > self.incoming_permits
-            && let Some(index) = self.idle.head()
+            && let Some(index) = self.useless(self.queue.takes(waiter))
         {
-            let pooled = self.remove_idle(index, cx).expect("in the idle list");
+            let pooled = self.unpark_whole(index, cx).expect("in the idle list");
             self.close_for_blocked(pooled, CloseReason::Room, cx);
         }
         self.grant_permits(cx);

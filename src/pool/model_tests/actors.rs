@@ -1,7 +1,7 @@
 //! Who acts in a schedule: transports, connections, drivers and callers.
 
 use std::fmt::Debug;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake};
 
@@ -9,7 +9,7 @@ use super::steps::Who;
 use crate::connection::close_reason::CloseReason;
 use crate::connection::lifespan::Lifespan;
 use crate::connection::poolable::Poolable;
-use crate::connection::shared::{ConnShared, TransportGuard};
+use crate::connection::shared::{ChangeHook, ConnShared, TransportGuard};
 use crate::pool::{ConnPermit, PooledConn, Rejected, Waiter};
 use crate::target::Reuse;
 
@@ -24,10 +24,23 @@ pub(super) struct Line {
     pub(super) closing: AtomicBool,
     /// An upload goes on.
     pub(super) uploading: AtomicBool,
+    /// Whether several uses share it, and how many; `UNHEARD` while it has not said so.
+    pub(super) is_split: bool,
+    pub(super) capacity: AtomicUsize,
+    pub(super) changed: Mutex<Option<ChangeHook>>,
+    /// Somebody has found it dead.
+    pub(super) found_dead: AtomicBool,
+    /// That the pool lets it drain was seen.
+    pub(super) drained: AtomicBool,
+    /// How many uses it had after the last step.
+    pub(super) uses_before: AtomicUsize,
     pub(super) shared: Arc<ConnShared>,
     pub(super) limits: LineLimits,
     pub(super) facts: Mutex<Facts>,
 }
+
+/// As a capacity: not known yet.
+pub(super) const UNHEARD: usize = usize::MAX;
 
 /// In milliseconds.
 #[derive(Clone, Copy, Debug)]
@@ -59,9 +72,37 @@ impl Line {
             && self.counts()
             && !self.shared.is_poisoned()
             && !self.uploading.load(SeqCst)
+            && !self.found_dead.load(SeqCst)
             && facts.uses < self.limits.max_uses
             && now - facts.born < self.limits.max_age
             && now - facts.free_since < self.limits.max_idle
+    }
+
+    /// A use that was given out of it may begin.
+    pub(super) fn may_go_on(&self, now: u64) -> bool {
+        self.open.load(SeqCst)
+            && !self.shared.is_poisoned()
+            && now - self.facts.lock().unwrap().born < self.limits.max_age
+    }
+
+    pub(super) fn carries(&self) -> usize {
+        match self.capacity.load(SeqCst) {
+            UNHEARD => 1,
+            capacity => capacity,
+        }
+    }
+
+    /// Nobody knows what it will carry.
+    pub(super) fn is_on_its_way(&self) -> bool {
+        self.is_split && self.counts() && matches!(self.capacity.load(SeqCst), 0 | UNHEARD)
+    }
+
+    /// The driver tells the pool that something has changed.
+    pub(super) fn tell(&self) {
+        let hook = self.changed.lock().unwrap().clone();
+        if let Some(hook) = hook {
+            hook.run();
+        }
     }
 }
 
@@ -75,22 +116,47 @@ impl Drop for Wire {
     }
 }
 
-pub(super) struct Conn {
+pub(super) struct Conn<const S: bool> {
     pub(super) line: Arc<Line>,
     /// Nothing where a driver has it.
     pub(super) _wire: Option<Wire>,
     pub(super) lifespan: Lifespan,
+    /// Of a connection that is shared and has no driver: the transport goes with the last use.
+    pub(super) rest: Option<Arc<Driver>>,
+    pub(super) is_use: bool,
 }
 
-impl Drop for Conn {
+impl<const S: bool> Drop for Conn<S> {
     fn drop(&mut self) {
-        self.line.closing.store(true, SeqCst);
+        if !self.is_use {
+            self.line.closing.store(true, SeqCst);
+        }
     }
 }
 
-impl Poolable for Conn {
+impl<const S: bool> Poolable for Conn<S> {
+    const SHARED: bool = S;
+
     fn is_open(&self) -> bool {
         self.line.open.load(SeqCst)
+    }
+
+    fn capacity(&self) -> Option<usize> {
+        Some(self.line.capacity.load(SeqCst)).filter(|&it| it != UNHEARD)
+    }
+
+    fn another(&mut self) -> Option<Self> {
+        self.line.is_split.then(|| Self {
+            line: self.line.clone(),
+            _wire: None,
+            lifespan: self.lifespan.another(),
+            rest: self.rest.clone(),
+            is_use: true,
+        })
+    }
+
+    fn on_change(&mut self, hook: ChangeHook) {
+        *self.line.changed.lock().unwrap() = Some(hook);
     }
 
     fn poll_free(&mut self, _: &mut Context<'_>) -> Poll<()> {
@@ -124,18 +190,18 @@ impl Wake for Flag {
     }
 }
 
-pub(super) struct Caller {
+pub(super) struct Caller<const S: bool> {
     /// In the order of arrival.
     pub(super) number: usize,
     pub(super) host: usize,
     pub(super) reuse: Reuse,
     pub(super) urgent: bool,
     /// Before the permit, as in a checkout.
-    pub(super) waiter: Option<Waiter<Conn>>,
-    pub(super) permit: Option<ConnPermit<Conn>>,
+    pub(super) waiter: Option<Waiter<Conn<S>>>,
+    pub(super) permit: Option<ConnPermit<Conn<S>>>,
     pub(super) begun: bool,
     /// It was given this, and has no use for it.
-    pub(super) rejected: Option<Rejected<Conn>>,
+    pub(super) rejected: Option<Rejected<Conn<S>>>,
     pub(super) flag: Arc<Flag>,
     /// It was told to wait for its waker.
     pub(super) pending: bool,
@@ -145,7 +211,7 @@ pub(super) struct Caller {
     pub(super) missed: bool,
 }
 
-impl Caller {
+impl<const S: bool> Caller<S> {
     pub(super) fn is_blocked(&self) -> bool {
         self.waiter.is_some()
             && self.permit.is_none()
@@ -188,7 +254,7 @@ impl Drop for Trace {
     }
 }
 
-pub(super) fn line(pooled: &PooledConn<Conn>) -> &Arc<Line> {
+pub(super) fn line<const S: bool>(pooled: &PooledConn<Conn<S>>) -> &Arc<Line> {
     &pooled.connection_ref().line
 }
 

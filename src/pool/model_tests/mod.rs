@@ -5,6 +5,7 @@
 //! first from then on. `PROPTEST_CASES` says how many schedules, where it is to be other than usual.
 
 mod actors;
+mod making;
 mod oracle;
 mod steps;
 mod world;
@@ -22,36 +23,46 @@ use world::World;
 const SCHEDULES: u32 = 630;
 const STEPS: std::ops::RangeInclusive<usize> = 100..=250;
 
-static DONE: AtomicUsize = AtomicUsize::new(0);
+static DONE: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
 
-struct PoolTest;
+/// Of a pool whose connections several uses may share, or none.
+struct PoolTest<const S: bool>;
 
-impl StateMachineTest for PoolTest {
-    type SystemUnderTest = World;
-    type Reference = Script;
+impl<const S: bool> StateMachineTest for PoolTest<S> {
+    type SystemUnderTest = World<S>;
+    type Reference = Script<S>;
 
-    fn init_test(script: &Script) -> World {
+    fn init_test(script: &Script<S>) -> World<S> {
         World::new(&script.setup)
     }
 
-    fn apply(mut world: World, _: &Script, step: Step) -> World {
+    fn apply(mut world: World<S>, _: &Script<S>, step: Step) -> World<S> {
         world.step(step);
-        DONE.fetch_add(1, SeqCst);
+        DONE[usize::from(S)].fetch_add(1, SeqCst);
         world.lines.retain(|line| line.alive.load(SeqCst));
         world
     }
 
-    fn check_invariants(world: &World, _: &Script) {
+    fn check_invariants(world: &World<S>, _: &Script<S>) {
         world.limits_hold();
     }
 
-    fn teardown(world: World, _: Script) {
+    fn teardown(world: World<S>, _: Script<S>) {
         world.end();
     }
 }
 
 #[test]
 fn whatever_happens_limits_hold_and_nobody_is_forgotten() {
+    whatever_happens::<false>();
+}
+
+#[test]
+fn the_same_where_several_uses_share_a_connection() {
+    whatever_happens::<true>();
+}
+
+fn whatever_happens<const S: bool>() {
     let asked_for = std::env::var("PROPTEST_CASES").ok();
     let schedules = match &asked_for {
         Some(count) => count.parse().expect("a number"),
@@ -65,15 +76,15 @@ fn whatever_happens_limits_hold_and_nobody_is_forgotten() {
         ..Config::default()
     };
     let run = |(script, steps, seen)| {
-        PoolTest::test_sequential(config.clone(), script, steps, seen);
+        PoolTest::<S>::test_sequential(config.clone(), script, steps, seen);
         Ok(())
     };
-    let tried = TestRunner::new(config.clone()).run(&Script::sequential_strategy(STEPS), run);
+    let tried = TestRunner::new(config.clone()).run(&Script::<S>::sequential_strategy(STEPS), run);
     if let Err(failure) = tried {
         let told = FAILED.lock().unwrap();
         panic!("{failure}\n\nWhat happened:\n  {told}");
     }
-    let done = DONE.load(SeqCst);
-    println!("trust model: {done} steps in {schedules} schedules");
+    let done = DONE[usize::from(S)].load(SeqCst);
+    println!("trust model: {done} steps in {schedules} schedules, shared: {S}");
     assert!(asked_for.is_some() || done >= 100_000);
 }

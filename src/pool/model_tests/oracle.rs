@@ -21,6 +21,8 @@ pub(super) struct Expected {
     /// The one to take: the first in the order of the schedule that may be used. More than one where they became idle
     /// in the same step.
     picks: Vec<u64>,
+    /// Where connections are shared: those that may be used, which are the busy ones with room if there are any.
+    fit: Vec<u64>,
     /// Those that come before it and may not be used: closed.
     passed: Vec<Arc<Line>>,
     /// Connections that the limits count, of this host and of all.
@@ -33,12 +35,16 @@ pub(super) struct Expected {
 }
 
 impl Expected {
-    pub(super) fn check(&self, decision: &Decision<Conn>, world: &World) {
+    pub(super) fn check<const S: bool>(&self, decision: &Decision<Conn<S>>, world: &World<S>) {
         let limits = &world.limits;
         match decision {
             Decision::Take(pooled) => {
                 assert_eq!(self.reuse, Reuse::Any, "it wanted none that was used");
                 let id = line(pooled).shared.id();
+                if S {
+                    assert!(self.fit.contains(&id), "#{id} is none of {:?}", self.fit);
+                    return assert!(self.admits, "it should have been refused");
+                }
                 assert!(
                     self.picks.contains(&id),
                     "#{id} is not one of {:?}",
@@ -75,7 +81,7 @@ impl Expected {
     }
 }
 
-impl World {
+impl<const S: bool> World<S> {
     /// `rejected`: the caller brings one back that it had been given.
     pub(super) fn expect_of_checkout(
         &self,
@@ -96,7 +102,11 @@ impl World {
         let first = |line: &&Arc<Line>| step.is_some() && from_step(line) == step;
         // Those that are dead and became idle in the step of the picked one may stand on either side of it.
         let passed = idle.iter().take_while(|line| !first(line));
+        if S {
+            return self.expect_of_shared(host, reuse, is_retry, rejected, &idle);
+        }
         Expected {
+            fit: Vec::new(),
             reuse,
             is_retry,
             picks: if reuse == Reuse::Any {
@@ -115,11 +125,119 @@ impl World {
         }
     }
 
+    fn expect_of_shared(
+        &self,
+        host: usize,
+        reuse: Reuse,
+        is_retry: bool,
+        rejected: bool,
+        idle: &[Arc<Line>],
+    ) -> Expected {
+        let now = self.now();
+        let usable = |line: &&Arc<Line>| line.may_be_used(now);
+        let busy = self.roomy(host);
+        let id = |line: &Arc<Line>| line.shared.id();
+        let mut fit: Vec<_> = busy.iter().map(id).collect();
+        if fit.is_empty() {
+            let idle = idle.iter().filter(usable);
+            fit.extend(idle.filter(|it| it.carries() > 0).map(id));
+        }
+        let passed = idle.iter().filter(|line| !usable(line));
+        Expected {
+            reuse,
+            is_retry,
+            picks: match reuse {
+                Reuse::Any => fit.clone(),
+                _ => Vec::new(),
+            },
+            fit,
+            passed: passed.cloned().collect(),
+            // One that drains from this step on counts no more in it.
+            counted: 0,
+            total: 0,
+            blocked: self.blocked(host),
+            pending: self.pending(host),
+            admits: !self.closed || (!self.destroyed && (is_retry || rejected)),
+        }
+    }
+
+    /// What the pool says of the connections that are shared: by number, how many uses they have, and whether they drain.
+    fn shared_now(&self, host: usize) -> BTreeMap<u64, (usize, bool)> {
+        let key = Uri::from_static(HOSTS[host]);
+        let host = self.shared.table.find(&key.key());
+        host.map(|it| it.lock().shared_now()).unwrap_or_default()
+    }
+
+    /// Those in use that have room for more.
+    fn roomy(&self, host: usize) -> Vec<Arc<Line>> {
+        let now = self.shared_now(host);
+        let has_room = |line: &&Arc<Line>| {
+            let uses = now.get(&line.shared.id());
+            uses.is_some_and(|&(uses, drains)| {
+                let has_room = uses > 0 && uses < line.carries() && !drains;
+                has_room && self.begun(line, uses) < line.limits.max_uses
+            }) && line.may_be_used(self.now())
+        };
+        self.lines.iter().filter(has_room).cloned().collect()
+    }
+
+    /// How many uses it was given out for, of which it has so many now. Not all of them have been come for.
+    fn begun(&self, line: &Line, uses: usize) -> u64 {
+        let id = line.shared.id();
+        let of = super::actors::line;
+        let used = self
+            .used
+            .iter()
+            .filter(|it| of(it).shared.id() == id)
+            .count();
+        line.facts.lock().unwrap().uses + (uses - used) as u64
+    }
+
+    /// No use beyond what a connection carries, none lost, and nothing drains without a reason.
+    fn uses_hold(&self, host: usize) {
+        for (id, (uses, drains)) in self.shared_now(host) {
+            let line = self.lines.iter().find(|it| it.shared.id() == id);
+            let line = line.expect("it is one of these");
+            let before = line.uses_before.swap(uses, SeqCst);
+            assert!(
+                uses <= line.carries().max(before),
+                "#{id} has {uses} uses and carries {}",
+                line.carries()
+            );
+            let wants_its_slot = |it: &Caller<S>| it.host == host && it.reuse != Reuse::Any;
+            let begun = self.begun(line, uses);
+            let reason = !line.may_be_used(self.now())
+                || begun >= line.limits.max_uses
+                || self.callers.iter().any(wants_its_slot)
+                || self.closed
+                || self.pool.is_none();
+            if drains && before > 0 && !line.drained.swap(true, SeqCst) {
+                assert!(reason, "#{id} drains");
+            }
+        }
+    }
+
+    /// When everybody has come for what there was.
+    fn no_use_is_lost(&self, host: usize) {
+        for (id, (uses, _)) in self.shared_now(host) {
+            let is_it = |pooled: &PooledConn<Conn<S>>| line(pooled).shared.id() == id;
+            let used = self.used.iter().filter(|it| is_it(it)).count();
+            let rejected = self.callers.iter().filter_map(|it| it.rejected.as_ref());
+            let rejected = rejected.filter(|it| is_it(&it.pooled)).count();
+            let made = self.callers.iter().filter(|it| it.made).count();
+            let known = used + rejected;
+            assert!(
+                known <= uses && uses <= known + made,
+                "#{id}: {uses} uses, {known} are known"
+            );
+        }
+    }
+
     /// The end of a good use, or of a connect that nobody waited for.
     pub(super) fn give_back(
         &self,
-        pooled: Box<PooledConn<Conn>>,
-        give_back: impl FnOnce(Box<PooledConn<Conn>>),
+        pooled: Box<PooledConn<Conn<S>>>,
+        give_back: impl FnOnce(Box<PooledConn<Conn<S>>>),
     ) {
         let line = line(&pooled).clone();
         line.facts.lock().unwrap().free_since = self.now();
@@ -133,6 +251,12 @@ impl World {
         give_back(pooled);
         let closed = line.closing.load(SeqCst);
         let id = line.shared.id();
+        let uses = self.shared_now(line.host).get(&id).map_or(0, |it| it.0);
+        if uses > 0 {
+            // It goes on with the others.
+            return;
+        }
+        let usable = usable && !line.drained.load(SeqCst);
         if !usable || !self.limits.keep_alive || self.destroyed {
             assert!(closed, "#{id} may not be used again, and is kept");
         } else if kept && !wanted && !self.closed && self.pool.is_some() {
@@ -140,7 +264,7 @@ impl World {
         }
     }
 
-    fn permits(&self, host: usize) -> impl Iterator<Item = &ConnPermit<Conn>> {
+    fn permits(&self, host: usize) -> impl Iterator<Item = &ConnPermit<Conn<S>>> {
         let making = self
             .callers
             .iter()
@@ -155,7 +279,10 @@ impl World {
     fn counted(&self, host: usize) -> usize {
         let lines = self.lines.iter();
         let alive = lines.filter(|it| it.host == host && it.counts() && !it.one_shot);
-        alive.count() + self.permits(host).count()
+        let key = Uri::from_static(HOSTS[host]);
+        let found = self.shared.table.find(&key.key());
+        let draining = found.map_or(0, |it| it.lock().draining());
+        alive.count() + self.permits(host).count() - draining
     }
 
     fn blocked(&self, host: usize) -> usize {
@@ -190,6 +317,7 @@ impl World {
             let counted = self.counted(host);
             let max = self.limits.max_connections_per_host;
             assert!(counted <= max, "{counted} for {name}");
+            self.uses_hold(host);
             total += counted;
         }
         assert!(total <= self.limits.max_connections, "{total} for all");
@@ -208,7 +336,7 @@ impl World {
         assert!(kept().all(|&idle| idle <= self.limits.max_idle_per_host));
         assert!(kept().sum::<usize>() <= self.limits.max_idle);
         if self.destroyed {
-            let in_line = |it: &Caller| it.waiter.is_some() && it.rejected.is_none();
+            let in_line = |it: &Caller<S>| it.waiter.is_some() && it.rejected.is_none();
             assert!(!self.callers.iter().any(in_line));
         }
         if self.closed || self.pool.is_none() {
@@ -220,19 +348,34 @@ impl World {
             let callers = || self.callers.iter().filter(|it| it.host == host);
             let blocked = callers().filter(|it| it.is_blocked()).count();
             assert_eq!(of(&status.pending, host), blocked);
-            idle += of(&status.idle, host);
+            // What carries nothing for now is waited for.
+            let is_empty = |it: &Arc<Line>| it.carries() == 0;
+            let empty = self.idle(host).iter().filter(|&it| is_empty(it)).count();
+            let idle_here = of(&status.idle, host) - empty;
+            idle += idle_here;
             closing += self.closing(host);
+            self.no_use_is_lost(host);
             if blocked == 0 {
+                continue;
+            }
+            if callers().any(|it| it.is_blocked() && it.reuse == Reuse::Any) {
+                assert_eq!(self.roomy(host).len(), 0, "one has room");
+            }
+            let on_its_way = self
+                .lines
+                .iter()
+                .any(|it| it.host == host && it.is_on_its_way());
+            if S && (on_its_way || self.permits(host).count() > 0) {
                 continue;
             }
             if self.counted(host) < self.limits.max_connections_per_host {
                 assert!(total >= self.limits.max_connections, "a permit is free");
                 held_by_total += 1;
-            } else if of(&status.idle, host) > 0 {
+            } else if idle_here > 0 {
                 assert!(blocked <= self.closing(host), "an idle one could go");
             }
             if callers().any(|it| it.is_blocked() && it.reuse == Reuse::Any) {
-                assert_eq!(of(&status.idle, host), 0, "one is idle");
+                assert_eq!(idle_here, 0, "one is idle");
             }
         }
         if idle > 0 {

@@ -9,6 +9,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest_state_machine::ReferenceStateMachine;
 
+use super::actors::UNHEARD;
 use crate::pool::{PoolConfig, Scheduling};
 use crate::target::Reuse;
 
@@ -99,6 +100,10 @@ pub(super) enum Step {
     },
     /// A caller says that a connection is not to be used again.
     Poison(Who),
+    /// What a shared connection carries is another number from now on.
+    Capacity(Who, usize),
+    /// The server of a shared connection wants no further uses, and says so.
+    GoAway(Who),
     /// A host that nobody asked for before, and will not again.
     Visit,
     Advance(u64),
@@ -120,6 +125,8 @@ pub(super) enum Made {
         max_idle: Option<u64>,
         max_age: Option<u64>,
         max_uses: Option<u64>,
+        /// Where it is shared, if connections can be: by how many uses, or that it has not said so.
+        shared: Option<usize>,
     },
 }
 
@@ -137,14 +144,14 @@ pub(super) enum End {
 
 /// What the steps to come depend on: an agent is shut down once.
 #[derive(Clone, Debug)]
-pub(super) struct Script {
+pub(super) struct Script<const S: bool> {
     pub(super) setup: Setup,
     shut: bool,
     destroyed: bool,
     orphaned: bool,
 }
 
-impl ReferenceStateMachine for Script {
+impl<const S: bool> ReferenceStateMachine for Script<S> {
     type State = Self;
     type Transition = Step;
 
@@ -220,6 +227,8 @@ impl ReferenceStateMachine for Script {
             25 => (who(), made()).prop_map(|(who, made)| Step::InBackground(who, made)),
             15 => (host, 0..4_usize).prop_map(|(host, count)| Step::Prewarm { host, count }),
             12 => who().prop_map(Step::Poison),
+            40 => (who(), 0..5_usize).prop_map(|(who, to)| Step::Capacity(who, to)),
+            10 => who().prop_map(Step::GoAway),
             10 => Just(Step::Visit),
             30 => (1..15_u64).prop_map(Step::Advance),
             12 => Just(Step::Sweep),
@@ -255,12 +264,14 @@ fn made() -> impl Strategy<Value = Made> {
             option::of(Just(20)),
             option::weighted(0.3, 5..40_u64),
             option::weighted(0.25, 1..4_u64),
+            option::weighted(0.8, prop_oneof![1 => Just(UNHEARD), 2 => 0..5_usize]),
         )
-            .prop_map(|(driver, max_idle, max_age, max_uses)| Made::Connection {
+            .prop_map(|(driver, max_idle, max_age, max_uses, shared)| Made::Connection {
                 driver,
                 max_idle,
                 max_age,
                 max_uses,
+                shared,
             }),
         1 => Just(Made::Failure),
     ]

@@ -2,17 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use http::Uri;
 
-use super::actors::{Caller, Conn, Driver, Facts, Line, LineLimits, Trace, Wire, line, nth};
-use super::steps::{End, HOSTS, Made, Setup, Step, Who, millis};
+use super::actors::{Caller, Conn, Driver, Line, Trace, line, nth};
+use super::steps::{End, HOSTS, Setup, Step, Who, millis};
 use crate::agent::{AgentHandle, ConnectionState};
 use crate::clock::{Clock, Moment};
 use crate::connection::close_reason::CloseReason;
-use crate::connection::lifespan::Lifespan;
 use crate::connection::poolable::{ErasedLease, Poolable};
 use crate::pool::shared::Shared;
 use crate::pool::{
@@ -22,19 +21,19 @@ use crate::pool::{
 use crate::target::key::Key;
 use crate::target::{Reuse, Target};
 
-pub(super) struct World {
+pub(super) struct World<const S: bool> {
     /// Nothing once the last owner is gone.
-    pub(super) pool: Option<Pool<Conn>>,
-    pub(super) shared: Arc<Shared<Conn>>,
+    pub(super) pool: Option<Pool<Conn<S>>>,
+    pub(super) shared: Arc<Shared<Conn<S>>>,
     pub(super) agent: AgentHandle,
     pub(super) limits: PoolConfig,
     pub(super) time: Arc<AtomicU64>,
     pub(super) lines: Vec<Arc<Line>>,
     /// In the order of arrival.
-    pub(super) callers: Vec<Caller>,
-    pub(super) background: Vec<Background>,
+    pub(super) callers: Vec<Caller<S>>,
+    pub(super) background: Vec<Background<S>>,
     #[expect(clippy::vec_box, reason = "a connection is boxed once and for all")]
-    pub(super) used: Vec<Box<PooledConn<Conn>>>,
+    pub(super) used: Vec<Box<PooledConn<Conn<S>>>>,
     pub(super) drivers: Vec<Driver>,
     /// New callers are refused.
     pub(super) closed: bool,
@@ -45,15 +44,15 @@ pub(super) struct World {
 }
 
 /// A connect that goes on for nobody in particular.
-pub(super) struct Background {
+pub(super) struct Background<const S: bool> {
     pub(super) host: usize,
-    permit: ConnPermit<Conn>,
+    pub(super) permit: ConnPermit<Conn<S>>,
     /// Whether it is to be given up. Nothing for one that warms the pool.
-    stopped: Option<Arc<Stopped>>,
+    pub(super) stopped: Option<Arc<Stopped>>,
 }
 
 #[derive(Default)]
-struct Stopped(AtomicBool);
+pub(super) struct Stopped(AtomicBool);
 
 impl Stop for Stopped {
     fn stop(&self, _: CloseReason) {
@@ -61,13 +60,13 @@ impl Stop for Stopped {
     }
 }
 
-impl Background {
-    pub(super) fn permit(&self) -> &ConnPermit<Conn> {
+impl<const S: bool> Background<S> {
+    pub(super) fn permit(&self) -> &ConnPermit<Conn<S>> {
         &self.permit
     }
 }
 
-impl World {
+impl<const S: bool> World<S> {
     pub(super) fn new(setup: &Setup) -> Self {
         let time = Arc::new(AtomicU64::new(0));
         let limits = setup.config().clock({
@@ -156,6 +155,20 @@ impl World {
                     line.shared.poison();
                 }
             }
+            Step::Capacity(who, to) => {
+                if let Some(line) = self.nth_shared(who) {
+                    self.note(|| format!("#{} carries {to}", line.shared.id()));
+                    line.capacity.store(to, SeqCst);
+                    line.tell();
+                }
+            }
+            Step::GoAway(who) => {
+                if let Some(line) = self.nth_shared(who) {
+                    self.note(|| format!("#{} goes away", line.shared.id()));
+                    line.open.store(false, SeqCst);
+                    line.tell();
+                }
+            }
             Step::Visit => {
                 self.note(|| "somebody asks for another host".into());
                 self.visit();
@@ -195,7 +208,7 @@ impl World {
         host: usize,
         reuse: Reuse,
         is_retry: bool,
-        rejected: Option<Rejected<Conn>>,
+        rejected: Option<Rejected<Conn<S>>>,
         finds_stale: bool,
     ) {
         let Some(pool) = &self.pool else { return };
@@ -257,10 +270,19 @@ impl World {
     }
 
     /// A caller who is not in line any more has a connection of somebody else.
-    fn served(&mut self, mut caller: Caller, mut pooled: Box<PooledConn<Conn>>, finds_stale: bool) {
+    fn served(
+        &mut self,
+        mut caller: Caller<S>,
+        mut pooled: Box<PooledConn<Conn<S>>>,
+        finds_stale: bool,
+    ) {
         let line = line(&pooled).clone();
         let over = pooled.is_over(self.limits.clock.now());
-        let fit = line.may_be_used(self.now());
+        // One that is shared has counted this use already, and its age alone is a limit.
+        let fit = match line.is_split {
+            true => line.may_go_on(self.now()),
+            false => line.may_be_used(self.now()),
+        };
         assert_eq!(over.is_none(), fit, "#{}: {over:?}", line.shared.id());
         if let Some(reason) = over.or(finds_stale.then_some(CloseReason::Stale)) {
             let (number, id) = (caller.number, line.shared.id());
@@ -269,7 +291,11 @@ impl World {
             return self.callers.push(caller);
         }
         caller.waiter = None;
-        line.facts.lock().unwrap().uses += 1;
+        {
+            let mut facts = line.facts.lock().unwrap();
+            facts.uses += 1;
+            assert!(facts.uses <= line.limits.max_uses, "used too often");
+        }
         pooled.check_out(self.limits.clock.now(), None);
         self.used.push(pooled);
         if let Some(permit) = caller.permit.take().filter(|_| caller.begun) {
@@ -277,7 +303,7 @@ impl World {
         }
     }
 
-    fn leave_behind(&mut self, host: usize, permit: ConnPermit<Conn>) {
+    fn leave_behind(&mut self, host: usize, permit: ConnPermit<Conn<S>>) {
         let stopped = Arc::<Stopped>::default();
         let stop: Weak<dyn Stop> = Arc::downgrade(&(stopped.clone() as Arc<dyn Stop>));
         permit
@@ -299,6 +325,7 @@ impl World {
         let mut caller = self.callers.remove(index);
         self.note(|| format!("caller {} comes back", caller.number));
         let rejected = caller.rejected.take().unwrap();
+        line(&rejected.pooled).found_dead.store(true, SeqCst);
         if let Some(waiter) = &caller.waiter {
             waiter.requeue(rejected);
             caller.urgent = true;
@@ -309,161 +336,12 @@ impl World {
         }
     }
 
-    fn begin(&mut self, who: Who) {
-        if let Some(index) = self.nth_caller(who, |it| it.permit.is_some() && !it.begun) {
-            let caller = &mut self.callers[index];
-            caller.begun = true;
-            caller.permit.as_mut().unwrap().begin();
-            let number = caller.number;
-            self.note(|| format!("caller {number} begins to connect"));
-        }
-    }
-
-    fn connect(&mut self, who: Who, made: &Made) {
-        let can = |it: &Caller| it.permit.is_some() && it.begun && it.rejected.is_none();
-        let Some(index) = self.nth_caller(who, can) else {
-            return;
-        };
-        let mut caller = self.callers.remove(index);
-        let permit = caller.permit.take().unwrap();
-        let one_shot = caller.reuse == Reuse::Never;
-        let Some(mut pooled) = self.connected(caller.host, one_shot, permit, made) else {
-            return self.note(|| format!("caller {} fails to connect", caller.number));
-        };
-        let line = line(&pooled).clone();
-        self.note(|| format!("caller {} makes #{}", caller.number, line.shared.id()));
-        drop(caller.waiter);
-        line.facts.lock().unwrap().uses = 1;
-        Poolable::lifespan_mut(pooled.connection()).check_out(None);
-        self.used.push(pooled);
-    }
-
-    /// A connect comes to its end in its task, and its caller has to come for what it made.
-    fn deliver(&mut self, who: Who, made: &Made) {
-        let can = |it: &Caller| it.permit.is_some() && it.begun;
-        let Some(index) = self.nth_caller(who, can) else {
-            return;
-        };
-        let mut caller = self.callers.remove(index);
-        let permit = caller.permit.take().unwrap();
-        let key_pool = permit.key_pool().clone();
-        let one_shot = caller.reuse == Reuse::Never;
-        let Some(pooled) = self.connected(caller.host, one_shot, permit, made) else {
-            return self.note(|| format!("caller {} fails to connect", caller.number));
-        };
-        let id = line(&pooled).shared.id();
-        self.note(|| format!("#{id} is left for caller {}", caller.number));
-        caller.made = true;
-        key_pool.deliver(caller.waiter.as_ref().unwrap().waiter_id(), pooled);
-        self.callers.insert(index, caller);
-    }
-
     /// Time enough has passed: whoever has not come for what it was given loses it.
     fn take_back(&mut self) {
         self.note(|| "what nobody came for is taken back".into());
         self.shared.table.each(KeyPool::take_back_all);
         for caller in &mut self.callers {
             caller.missed |= caller.waiter.as_ref().is_some_and(|it| it.misses());
-        }
-    }
-
-    fn connected(
-        &mut self,
-        host: usize,
-        one_shot: bool,
-        permit: ConnPermit<Conn>,
-        made: &Made,
-    ) -> Option<Box<PooledConn<Conn>>> {
-        let Made::Connection {
-            driver,
-            max_idle,
-            max_age,
-            max_uses,
-        } = *made
-        else {
-            permit.fail(CloseReason::Connect);
-            return None;
-        };
-        let mut lifespan = Lifespan::new();
-        if let Some(max) = max_idle {
-            lifespan.limit_idle(millis(max));
-        }
-        if let Some(max) = max_age {
-            lifespan.limit_age(millis(max));
-        }
-        if let Some(max) = max_uses {
-            lifespan.limit_uses(max);
-        }
-        let now = self.now();
-        let line = Arc::new(Line {
-            host,
-            one_shot,
-            open: AtomicBool::new(true),
-            alive: AtomicBool::new(true),
-            detached: AtomicBool::new(false),
-            closing: AtomicBool::new(false),
-            uploading: AtomicBool::new(false),
-            shared: lifespan.shared().clone(),
-            limits: LineLimits {
-                max_idle: max_idle.unwrap_or(u64::MAX),
-                max_age: max_age.unwrap_or(u64::MAX),
-                max_uses: max_uses.unwrap_or(u64::MAX),
-            },
-            facts: Mutex::new(Facts {
-                born: now,
-                uses: 0,
-                free_since: now,
-                idle_from_step: None,
-            }),
-        });
-        self.lines.push(line.clone());
-        let mut wire = Some(Wire(line.clone()));
-        if driver {
-            self.drivers.push(Driver {
-                _wire: wire.take().unwrap(),
-                _guard: lifespan.take_transport_guard().unwrap(),
-            });
-        }
-        let conn = Conn {
-            line,
-            _wire: wire,
-            lifespan,
-        };
-        // How long it took is told to nobody here.
-        Some(permit.fill(conn, self.limits.clock.now().mono))
-    }
-
-    fn finish_in_background(&mut self, who: Who, made: &Made) {
-        let Some(index) = nth(who, self.background.len()) else {
-            return;
-        };
-        let Background { host, permit, .. } = self.background.remove(index);
-        if let Some(pooled) = self.connected(host, false, permit, made) {
-            self.note(|| format!("#{} is made in the background", line(&pooled).shared.id()));
-            self.give_back(pooled, PooledConn::give_back);
-        }
-    }
-
-    fn prewarm(&mut self, host: usize, count: usize) {
-        let Some(pool) = &self.pool else { return };
-        let key = Uri::from_static(HOSTS[host]);
-        let lacking = count
-            .min(self.limits.max_idle_per_host)
-            .saturating_sub(self.idle(host).len());
-        match pool.prewarm(&key.key(), count) {
-            Ok(permits) => {
-                assert!(permits.len() <= lacking, "more than was asked for");
-                self.note(|| format!("{} are made to warm {}", permits.len(), HOSTS[host]));
-                for mut permit in permits {
-                    permit.begin();
-                    self.background.push(Background {
-                        host,
-                        permit,
-                        stopped: None,
-                    });
-                }
-            }
-            Err(_) => assert!(self.closed),
         }
     }
 
@@ -498,7 +376,7 @@ impl World {
     }
 
     fn cancel_background(&mut self) {
-        let gone = |it: &mut Background| {
+        let gone = |it: &mut Background<S>| {
             let stopped = it.stopped.as_ref();
             stopped.is_some_and(|it| it.0.load(SeqCst))
         };
@@ -519,6 +397,8 @@ impl World {
                 line.shared.detach();
                 self.used.push(pooled);
             }
+            // Of a connection that is shared, a use ends by itself.
+            End::Early if line.is_split => pooled.close(CloseReason::Abandoned),
             End::Early => {
                 line.uploading.store(true, SeqCst);
                 self.give_back(pooled, ErasedLease::release);
@@ -531,6 +411,10 @@ impl World {
     fn leave(&mut self, index: usize) {
         let mut caller = self.callers.remove(index);
         self.note(|| format!("caller {} leaves", caller.number));
+        if let Some(rejected) = &caller.rejected {
+            // One that is dropped counts as a use.
+            line(&rejected.pooled).facts.lock().unwrap().uses += 1;
+        }
         caller.waiter = None;
         if let Some(permit) = caller.permit.take()
             && caller.begun
@@ -592,7 +476,7 @@ impl World {
                 let line = line(&pooled).clone();
                 self.note(|| format!("caller {number} comes for #{}", line.shared.id()));
                 drop(caller.waiter);
-                line.facts.lock().unwrap().uses = 1;
+                line.facts.lock().unwrap().uses += 1;
                 Poolable::lifespan_mut(pooled.connection()).check_out(None);
                 self.used.push(pooled);
                 Some("its own")
@@ -633,7 +517,7 @@ impl World {
                 let count = self.callers.len();
                 let given = self.collect(index, false);
                 // Who stands in line again may be given something by the total at once.
-                let woken = |it: &Caller| it.pending && it.flag.0.load(SeqCst);
+                let woken = |it: &Caller<S>| it.pending && it.flag.0.load(SeqCst);
                 any |= given.is_some() || self.callers.get(index).is_some_and(woken);
                 let older = self.callers[..index]
                     .iter()
@@ -654,6 +538,11 @@ impl World {
                     self.callers.len() < count || matches!(given, Some("connection" | "nothing"));
                 index += usize::from(!moved);
             }
+            // One who comes late can be what makes another connect worth its while.
+            any |= self
+                .callers
+                .iter()
+                .any(|it| it.pending && it.flag.0.load(SeqCst));
             if !any {
                 return self.nobody_is_forgotten();
             }
@@ -686,7 +575,12 @@ impl World {
         }
     }
 
-    fn nth_caller(&self, who: Who, can: impl Fn(&Caller) -> bool) -> Option<usize> {
+    fn nth_shared(&self, who: Who) -> Option<Arc<Line>> {
+        let shared = || self.lines.iter().filter(|it| it.is_split);
+        shared().nth(nth(who, shared().count())?).cloned()
+    }
+
+    pub(super) fn nth_caller(&self, who: Who, can: impl Fn(&Caller<S>) -> bool) -> Option<usize> {
         let found: Vec<_> = (0..self.callers.len())
             .filter(|&index| can(&self.callers[index]))
             .collect();

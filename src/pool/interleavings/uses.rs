@@ -1,0 +1,296 @@
+//! Callers who share a connection: who takes a use, gives it back, and what changes under them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll};
+
+use http::Uri;
+use loom::sync::Mutex;
+use loom::sync::atomic::{AtomicBool, AtomicUsize as LoomUsize, Ordering::SeqCst};
+use loom::thread::spawn;
+
+use super::{A, explore, wait_for};
+use crate::clock::Moment;
+use crate::connection::close_reason::CloseReason;
+use crate::connection::lifespan::Lifespan;
+use crate::connection::poolable::Poolable;
+use crate::connection::shared::{ChangeHook, TransportGuard};
+use crate::pool::{
+    CheckoutRequest, ConnPermit, Decision, Pool, PoolConfig, PooledConn, Rejected, WaitOutcome,
+};
+use crate::target::{Reuse, Target};
+
+/// What a connection and its uses have in common: the transport goes with the last of them.
+struct Wire {
+    open: AtomicBool,
+    capacity: LoomUsize,
+    changed: Mutex<Option<ChangeHook>>,
+    alive: Arc<AtomicUsize>,
+    _guard: TransportGuard,
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.alive.fetch_sub(1, Relaxed);
+    }
+}
+
+struct Conn {
+    wire: Arc<Wire>,
+    lifespan: Lifespan,
+}
+
+impl Poolable for Conn {
+    const SHARED: bool = true;
+
+    fn is_open(&self) -> bool {
+        self.wire.open.load(SeqCst)
+    }
+
+    fn capacity(&self) -> Option<usize> {
+        Some(self.wire.capacity.load(SeqCst))
+    }
+
+    fn another(&mut self) -> Option<Self> {
+        Some(Self {
+            wire: self.wire.clone(),
+            lifespan: self.lifespan.another(),
+        })
+    }
+
+    fn on_change(&mut self, hook: ChangeHook) {
+        *self
+            .wire
+            .changed
+            .lock()
+            .expect("no model panics and goes on") = Some(hook);
+    }
+
+    fn poll_free(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+
+    fn lifespan(&self) -> &Lifespan {
+        &self.lifespan
+    }
+
+    fn lifespan_mut(&mut self) -> &mut Lifespan {
+        &mut self.lifespan
+    }
+}
+
+impl Wire {
+    fn tell(&self) {
+        let hook = self
+            .changed
+            .lock()
+            .expect("no model panics and goes on")
+            .clone();
+        if let Some(hook) = hook {
+            hook.run();
+        }
+    }
+}
+
+/// A pool whose connections carry so many uses, and how many are out. std's: to count is no step of the model.
+#[derive(Clone)]
+struct Scene {
+    pool: Pool<Conn>,
+    capacity: usize,
+    alive: Arc<AtomicUsize>,
+    out: Arc<AtomicUsize>,
+}
+
+impl Scene {
+    fn new(config: PoolConfig, capacity: usize) -> Self {
+        Self {
+            pool: Pool::new(config),
+            capacity,
+            alive: Arc::default(),
+            out: Arc::default(),
+        }
+    }
+
+    fn ask(&self, rejected: Option<Rejected<Conn>>) -> Decision<Conn> {
+        let request = CheckoutRequest {
+            reuse: Reuse::Any,
+            runtime: None,
+            is_retry: rejected.is_some(),
+        };
+        let key = Uri::from_static(A);
+        self.pool
+            .checkout(&key.key(), request, rejected, Moment::now())
+    }
+
+    /// What a caller does until it has a use of a connection that is open.
+    fn serve(&self) -> Box<PooledConn<Conn>> {
+        let mut rejected = None;
+        loop {
+            let mut pooled = match self.ask(rejected.take()) {
+                Decision::Take(pooled) => pooled,
+                Decision::Make(permit, waiter) => {
+                    let pooled = self.connect(permit);
+                    drop(waiter);
+                    pooled
+                }
+                Decision::Wait(waiter) => {
+                    match wait_for(std::future::poll_fn(|cx| waiter.poll_outcome(cx))) {
+                        WaitOutcome::Connection(pooled) | WaitOutcome::Made(pooled) => pooled,
+                        WaitOutcome::Make(permit) => {
+                            let pooled = self.connect(permit);
+                            drop(waiter);
+                            pooled
+                        }
+                        WaitOutcome::Refused | WaitOutcome::Lost | WaitOutcome::Stuck(_) => {
+                            panic!("nobody is refused")
+                        }
+                    }
+                }
+                Decision::QueueFull(_) => panic!("the line has no limit"),
+                Decision::ShutDown => panic!("it is open"),
+            };
+            if pooled.connection_ref().is_open() {
+                pooled.check_out(Moment::now(), None);
+                return pooled;
+            }
+            rejected = Some(Rejected::new(pooled, CloseReason::Stale));
+        }
+    }
+
+    /// A caller's whole way.
+    fn exchange(&self, most: usize) {
+        let pooled = self.serve();
+        let others = self.out.fetch_add(1, Relaxed);
+        assert!(others < most, "more uses than it carries");
+        self.out.fetch_sub(1, Relaxed);
+        pooled.give_back();
+    }
+
+    fn connect(&self, mut permit: ConnPermit<Conn>) -> Box<PooledConn<Conn>> {
+        self.alive.fetch_add(1, Relaxed);
+        let begun = permit.begin();
+        let mut lifespan = Lifespan::new();
+        let guard = lifespan.take_transport_guard().expect("taken once");
+        let wire = Arc::new(Wire {
+            open: AtomicBool::new(true),
+            capacity: LoomUsize::new(self.capacity),
+            changed: Mutex::new(None),
+            alive: self.alive.clone(),
+            _guard: guard,
+        });
+        let pooled = permit.fill(
+            Conn {
+                wire: wire.clone(),
+                lifespan,
+            },
+            begun,
+        );
+        // As its driver does: it is heard from now on.
+        wire.tell();
+        pooled
+    }
+
+    fn at_rest(self) {
+        self.pool.handle().close_idle();
+        let status = self.pool.handle().status();
+        assert_eq!(self.alive.load(Relaxed), 0, "{status:?}");
+        assert_eq!(status.open(), 0, "{status:?}");
+        assert_eq!(status.created, status.closed + status.detached);
+        assert!(status.pending.is_empty());
+        assert!(self.pool.shared().table.is_empty());
+    }
+}
+
+fn of_one(capacity: usize) -> Scene {
+    Scene::new(PoolConfig::new().max_connections_per_host(1), capacity)
+}
+
+fn wire_of(pooled: &PooledConn<Conn>) -> Arc<Wire> {
+    pooled.connection_ref().wire.clone()
+}
+
+#[test]
+fn three_callers_share_a_connection_for_two() {
+    explore("three callers, one connection for two", 2, || {
+        let scene = of_one(2);
+        scene.serve().give_back();
+        let others = [scene.clone(), scene.clone()].map(|scene| spawn(move || scene.exchange(2)));
+        scene.exchange(2);
+        for other in others {
+            other.join().expect("served");
+        }
+        assert_eq!(scene.pool.handle().status().created, 1);
+        scene.at_rest();
+    });
+}
+
+#[test]
+fn going_away_against_take_and_hand_over() {
+    explore("a connection goes away, two callers", 3, || {
+        let scene = of_one(1);
+        let pooled = scene.serve();
+        let wire = wire_of(&pooled);
+        let goes = spawn(move || {
+            wire.open.store(false, SeqCst);
+            wire.tell();
+        });
+        let other = {
+            let scene = scene.clone();
+            spawn(move || scene.serve().give_back())
+        };
+        pooled.give_back();
+        goes.join().expect("gone");
+        other.join().expect("served");
+        scene.at_rest();
+    });
+}
+
+#[test]
+fn a_capacity_that_changes_against_the_line() {
+    explore(
+        "capacity to none and back, a caller, a use that ends",
+        3,
+        || {
+            let scene = of_one(1);
+            let pooled = scene.serve();
+            let wire = wire_of(&pooled);
+            let changes = spawn(move || {
+                wire.capacity.store(0, SeqCst);
+                wire.tell();
+                wire.capacity.store(2, SeqCst);
+                wire.tell();
+            });
+            let other = {
+                let scene = scene.clone();
+                spawn(move || scene.exchange(2))
+            };
+            pooled.give_back();
+            changes.join().expect("changed");
+            other.join().expect("served");
+            assert_eq!(scene.pool.handle().status().created, 1);
+            scene.at_rest();
+        },
+    );
+}
+
+#[test]
+fn the_last_use_against_a_caller_and_one_that_is_dropped() {
+    explore(
+        "two uses, one given back and one dropped, a caller",
+        3,
+        || {
+            let scene = of_one(2);
+            let (first, second) = (scene.serve(), scene.serve());
+            let drops = spawn(move || drop(first));
+            let other = {
+                let scene = scene.clone();
+                spawn(move || scene.exchange(2))
+            };
+            second.give_back();
+            drops.join().expect("dropped");
+            other.join().expect("served");
+            assert_eq!(scene.pool.handle().status().created, 1);
+            scene.at_rest();
+        },
+    );
+}

@@ -1,0 +1,94 @@
+//! The key pool of connections that several uses share.
+
+use std::sync::Arc;
+
+use super::KeyPool;
+use crate::agent::Mode;
+use crate::clock::Moment;
+use crate::connection::poolable::Poolable;
+use crate::connection::shared::{ChangeHook, CloseHook, ConnShared};
+use crate::pool::key_state::{KeyState, StepCx};
+use crate::pool::list::SlabIndex;
+use crate::pool::pooled_conn::PooledConn;
+use crate::pool::wait_queue::WaiterId;
+
+impl<C: Poolable> KeyPool<C> {
+    /// The first use of a connection that was made; all of it, where it is not shared.
+    pub(in crate::pool) fn share(
+        self: &Arc<Self>,
+        place: usize,
+        mut conn: C,
+        waiter_id: Option<WaiterId>,
+    ) -> Box<PooledConn<C>> {
+        let shared = conn.lifespan().shared().clone();
+        let first = match self.config.keep_alive {
+            true => conn.another(),
+            false => None,
+        };
+        let Some(first) = first else {
+            self.with(|state, cx| state.is_alone(place, &shared, cx));
+            return Box::new(PooledConn::new(SlabIndex::new(place), conn));
+        };
+        let key_pool = Arc::downgrade(self);
+        let of = shared.clone();
+        conn.on_change(ChangeHook::new(move || {
+            if let Some(key_pool) = key_pool.upgrade() {
+                key_pool.changed(place, &of);
+            }
+        }));
+        let whole = Box::new(PooledConn::new(SlabIndex::new(place), conn));
+        let mut first = self.use_of(place, &whole, first);
+        // Nobody has used it yet.
+        first.idle_since = Some(self.pool.config.clock.now());
+        match self.with(|state, _| state.share(place, whole, &first, waiter_id)) {
+            Ok(is_awaited) => {
+                // Otherwise its first use is put in a moment, and is then for those in line.
+                if is_awaited {
+                    self.changed(place, &shared);
+                }
+                first
+            }
+            Err(whole) => {
+                first.connection_ref().lifespan().shared().forget_hooks();
+                whole
+            }
+        }
+    }
+
+    /// A use of this connection. That it is dropped is heard of here.
+    pub(in crate::pool) fn use_of(
+        self: &Arc<Self>,
+        place: usize,
+        whole: &PooledConn<C>,
+        conn: C,
+    ) -> Box<PooledConn<C>> {
+        let key_pool = Arc::downgrade(self);
+        let of = whole.connection_ref().lifespan().shared().clone();
+        let hook = CloseHook::new(move |_| {
+            if let Some(key_pool) = key_pool.upgrade() {
+                key_pool.use_gone(place, &of);
+            }
+        });
+        conn.lifespan().shared().on_close(hook);
+        Box::new(whole.with(conn))
+    }
+
+    fn use_gone(self: &Arc<Self>, place: usize, shared: &Arc<ConnShared>) {
+        self.and_sweep(|state, mode, now, cx| state.use_gone(place, shared, mode, now, cx));
+    }
+
+    fn changed(self: &Arc<Self>, place: usize, shared: &Arc<ConnShared>) {
+        self.and_sweep(|state, mode, now, cx| state.changed(place, shared, mode, now, cx));
+    }
+
+    fn and_sweep(
+        self: &Arc<Self>,
+        step: impl FnOnce(&mut KeyState<C>, Mode, Moment, &mut StepCx<'_, C>) -> Option<Moment>,
+    ) {
+        let now = self.pool.config.clock.now();
+        let sweep_at = self.with(|state, cx| step(state, self.pool.mode(), now, cx));
+        if let Some(at) = sweep_at {
+            self.pool.arm_sweeper(at);
+        }
+    }
+}

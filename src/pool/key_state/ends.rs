@@ -1,0 +1,106 @@
+//! How connections leave: one by one when their transports are gone, when their time is up, when others need their room, or
+//! all of them.
+
+use super::{Counting, KeyState, Stage, StepCx};
+use crate::clock::Moment;
+use crate::connection::close_reason::CloseReason;
+use crate::connection::poolable::Poolable;
+use crate::pool::list::List;
+
+impl<C: Poolable> KeyState<C> {
+    /// The transport is gone, or there never was one: the permit passes on. `failed`: its connect did.
+    pub(in crate::pool) fn release(&mut self, index: usize, failed: bool, cx: &mut StepCx<'_, C>) {
+        let kept = self.unpark_whole(index, cx);
+        let open = self.open.remove(index);
+        if let Some(pooled) = kept {
+            cx.deferred.close(pooled, CloseReason::Peer);
+        }
+        self.incoming_permits -= usize::from(open.frees_for_key);
+        self.making_room -= usize::from(open.frees_for_total);
+        if C::SHARED && open.counting != Counting::OneShot {
+            match &open.stage {
+                Stage::Connecting(_) => self.capacity.connect_ends(),
+                Stage::Made(_) => self.capacity.is_heard(),
+                Stage::Connected(_) | Stage::Shared(_) => {}
+            }
+            if failed {
+                self.capacity.connect_failed();
+            }
+        }
+        if open.counting == Counting::Draining {
+            self.draining -= 1;
+            if let Some(total) = &mut cx.total {
+                total.drained();
+            }
+        } else if open.counting != Counting::OneShot {
+            self.counted -= 1;
+            if let Some(total) = &mut cx.total {
+                total.release(open.frees_for_total);
+            }
+        }
+        self.grant_permits(cx);
+    }
+
+    /// Closes an idle connection, if it still is one.
+    pub(in crate::pool) fn evict(
+        &mut self,
+        index: usize,
+        for_room: bool,
+        cx: &mut StepCx<'_, C>,
+    ) -> bool {
+        let is_idle = self.open.get(index).is_some_and(|it| it.idle.is_some());
+        let Some(pooled) = is_idle.then(|| self.unpark_whole(index, cx)).flatten() else {
+            return false;
+        };
+        self.open[index].frees_for_total = for_room;
+        self.making_room += usize::from(for_room);
+        if for_room {
+            cx.deferred.alert();
+        }
+        let reason = if for_room {
+            CloseReason::Room
+        } else {
+            CloseReason::Surplus
+        };
+        cx.deferred.close(pooled, reason);
+        true
+    }
+
+    /// Closes the idle connections whose time is up, and says when the next one's is.
+    pub(in crate::pool) fn sweep(&mut self, now: Moment, cx: &mut StepCx<'_, C>) -> Option<Moment> {
+        let mut earliest: Option<Moment> = None;
+        let mut next = self.idle.head();
+        while let Some(index) = next {
+            next = List::next(&mut self.open, index);
+            let Some(at) = self.open[index].idle.as_ref().and_then(|it| it.deadline) else {
+                continue;
+            };
+            if at.is_reached_at(now) {
+                let pooled = self.unpark_whole(index, cx).expect("in the idle list");
+                let reason = pooled.why_late();
+                cx.deferred.close(pooled, reason);
+            } else if earliest.is_none_or(|earliest| at.mono < earliest.mono) {
+                earliest = Some(at);
+            }
+        }
+        self.sweep_at = earliest.map(|earliest| earliest.mono);
+        earliest
+    }
+
+    pub(in crate::pool) fn close_idle(&mut self, cx: &mut StepCx<'_, C>) {
+        while let Some(index) = self.idle.head() {
+            let pooled = self.unpark_whole(index, cx).expect("in the idle list");
+            cx.deferred.close(pooled, CloseReason::Shutdown);
+        }
+    }
+
+    /// Ends everything, in use or not.
+    pub(in crate::pool) fn destroy(&mut self, cx: &mut StepCx<'_, C>) {
+        self.close_idle(cx);
+        self.stop_connects(true, cx);
+        for (_, open) in &self.open {
+            cx.deferred.kill(open.shared().cloned());
+        }
+        self.queue.refuse_all(cx.deferred);
+    }
+}

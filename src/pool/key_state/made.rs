@@ -1,0 +1,130 @@
+//! Connections that are made: places for them, and what becomes of them when they are there.
+
+use std::sync::Arc;
+
+use super::sharing::Sharing;
+use super::{Counting, KeyDecision, KeyState, Open, Stage, StepCx};
+use crate::clock::Moment;
+use crate::connection::poolable::Poolable;
+use crate::connection::shared::ConnShared;
+use crate::pool::list::Links;
+use crate::pool::pooled_conn::PooledConn;
+use crate::pool::wait_queue::{CheckoutRequest, QueueState, WaiterId};
+use crate::target::Reuse;
+
+impl<C: Poolable> KeyState<C> {
+    /// The connect is over, and this is what it made.
+    pub(in crate::pool) fn connected(&mut self, index: usize, shared: &Arc<ConnShared>) {
+        let open = &mut self.open[index];
+        open.stage = if C::SHARED && open.counting != Counting::OneShot {
+            self.capacity.connect_ends();
+            self.capacity.is_unheard();
+            Stage::Made(shared.clone())
+        } else {
+            Stage::Connected(shared.clone())
+        };
+    }
+
+    /// Places for connections that nobody has asked for yet: as many as so many idle ones lack.
+    pub(in crate::pool) fn prewarm(&mut self, count: usize, cx: &mut StepCx<'_, C>) -> Vec<usize> {
+        let config = cx.config;
+        let count = if config.keep_alive {
+            count.min(config.max_idle_per_host)
+        } else {
+            0
+        };
+        let mut places = Vec::new();
+        while self.idle.len() + places.len() < count
+            && self.counted < config.max_connections_per_host
+            && self.queue.blocked() == 0
+            && cx.reserve(false)
+        {
+            places.push(self.insert_open(false));
+        }
+        places
+    }
+
+    pub(super) fn make(
+        &mut self,
+        ticket: u64,
+        request: CheckoutRequest,
+        now: Moment,
+        one_shot: bool,
+    ) -> KeyDecision<C> {
+        let index = self.insert_open(one_shot);
+        // Who wants a new connection of its own takes nobody else's.
+        let state = if request.reuse == Reuse::Any {
+            QueueState::Connecting
+        } else {
+            QueueState::Detached
+        };
+        KeyDecision::Make {
+            index,
+            waiter: self.queue.join(ticket, request, now.mono, state),
+        }
+    }
+
+    pub(super) fn insert_open(&mut self, one_shot: bool) -> usize {
+        self.counted += usize::from(!one_shot);
+        if C::SHARED && !one_shot {
+            self.capacity.connect_begins();
+        }
+        self.open.insert(Open {
+            links: Links::default(),
+            stage: Stage::Connecting(None),
+            idle: None,
+            counting: match one_shot {
+                true => Counting::OneShot,
+                false => Counting::Counted,
+            },
+            frees_for_key: false,
+            frees_for_total: false,
+            is_stuck: false,
+            closing: 0,
+        })
+    }
+
+    /// A connection is there that several uses can share, and this is its first use. Gives it back if it is not to be shared,
+    /// or is gone already.
+    pub(in crate::pool) fn share(
+        &mut self,
+        index: usize,
+        whole: Box<PooledConn<C>>,
+        first: &PooledConn<C>,
+        waiter_id: Option<WaiterId>,
+    ) -> Result<bool, Box<PooledConn<C>>> {
+        let shared = whole.connection_ref().lifespan().shared().clone();
+        let open = self.open.get_mut(index);
+        let Some(open) =
+            open.filter(|it| matches!(&it.stage, Stage::Made(made) if Arc::ptr_eq(made, &shared)))
+        else {
+            return Err(whole);
+        };
+        let mut sharing = Box::new(Sharing::new(shared, whole));
+        sharing.begin(first);
+        open.stage = Stage::Shared(sharing);
+        self.capacity.is_shared();
+        // It may have said before what it carries.
+        self.hear(index);
+        Ok(waiter_id.is_some_and(|it| self.queue.has_its_own(it)))
+    }
+
+    /// A connection is there, and is for one use at a time.
+    pub(in crate::pool) fn is_alone(
+        &mut self,
+        index: usize,
+        shared: &Arc<ConnShared>,
+        cx: &mut StepCx<'_, C>,
+    ) {
+        let open = self.open.get_mut(index);
+        if let Some(open) = open
+            && let Stage::Made(made) = &open.stage
+            && Arc::ptr_eq(made, shared)
+        {
+            open.stage = Stage::Connected(shared.clone());
+            self.capacity.is_heard();
+            self.capacity.learn(1);
+            self.grant_permits(cx);
+        }
+    }
+}

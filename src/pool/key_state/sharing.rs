@@ -1,0 +1,650 @@
+//! Connections that several uses share: the pool has the connection itself, and splits uses off it.
+//!
+//! One that has uses and room for more is in the list of the roomy; one without uses is idle, as any other is. One that may
+//! have no further uses *drains*: it ends with the last of those that it has.
+
+use std::mem;
+use std::sync::Arc;
+
+use tokio::runtime::Id;
+
+use super::{Counting, KeyState, Open, Stage, StepCx};
+use crate::agent::Mode;
+use crate::clock::Moment;
+use crate::connection::close_reason::CloseReason;
+use crate::connection::lifespan::Deadline;
+use crate::connection::poolable::Poolable;
+use crate::connection::shared::ConnShared;
+use crate::pool::config::{PoolConfig, Scheduling};
+use crate::pool::key_pool::KeyPool;
+use crate::pool::list::{List, SlabIndex};
+use crate::pool::pooled_conn::{PooledConn, Rejected};
+
+/// What the pool has of a connection that several uses share.
+pub(in crate::pool) struct Sharing<C> {
+    shared: Arc<ConnShared>,
+    /// The connection itself, which nobody is given.
+    whole: Box<PooledConn<C>>,
+    /// Uses that are over, for the next ones: so that a use costs no allocation.
+    spare: Vec<Box<PooledConn<C>>>,
+    /// Those that are out.
+    uses: usize,
+    /// How many were ever given out, those aside that came back without having been used.
+    begun: u64,
+    /// What it carries is known.
+    is_heard: bool,
+    is_listed: bool,
+    /// Why it may have no further uses.
+    drains: Option<CloseReason>,
+}
+
+/// How many uses that are over are kept for the next ones.
+const MAX_SPARE: usize = 100;
+
+impl<C: Poolable> Sharing<C> {
+    /// With its first use.
+    pub(super) fn new(shared: Arc<ConnShared>, whole: Box<PooledConn<C>>) -> Self {
+        Self {
+            shared,
+            whole,
+            spare: Vec::new(),
+            uses: 1,
+            begun: 0,
+            is_heard: false,
+            is_listed: false,
+            drains: None,
+        }
+    }
+
+    pub(super) fn shared(&self) -> &Arc<ConnShared> {
+        &self.shared
+    }
+
+    #[inline]
+    fn capacity(&self) -> usize {
+        self.whole.connection_ref().capacity().unwrap_or(1)
+    }
+
+    #[inline]
+    fn has_room(&self) -> bool {
+        self.drains.is_none() && self.uses < self.capacity()
+    }
+
+    /// Why it may have no further uses.
+    #[inline]
+    fn why_over(&self, now: Moment) -> Option<CloseReason> {
+        let conn = self.whole.connection_ref();
+        if !conn.is_open() {
+            return Some(CloseReason::Peer);
+        }
+        conn.lifespan().close_reason(now)
+    }
+
+    /// One more use. Nothing, if the connection says that there can be none.
+    #[inline]
+    fn split(
+        &mut self,
+        index: usize,
+        now: Moment,
+        key_pool: &Arc<KeyPool<C>>,
+    ) -> Option<Box<PooledConn<C>>> {
+        let mut pooled = match self.spare.pop() {
+            Some(pooled) => pooled,
+            None => {
+                let conn = self.whole.connection().another()?;
+                key_pool.use_of(index, &self.whole, conn)
+            }
+        };
+        self.uses += 1;
+        self.begin(&pooled);
+        pooled.idle_since = Some(now);
+        // It is not idle while others use it.
+        let deadline = pooled.connection_ref().lifespan().deadline(now);
+        let deadline = deadline.filter(|it| it.reason == CloseReason::Age);
+        pooled.deadline = deadline.map(|it| it.at);
+        Some(pooled)
+    }
+
+    /// This use is out from now on.
+    #[inline]
+    pub(super) fn begin(&mut self, pooled: &PooledConn<C>) {
+        let shared = pooled.connection_ref().lifespan().shared();
+        shared.activity().follow(self.begun);
+        self.begun += 1;
+        self.shared.activity().begin_use(self.begun);
+    }
+
+    /// This use is over, or was none.
+    #[inline]
+    fn end(&mut self, pooled: &PooledConn<C>) {
+        let lifespan = pooled.connection_ref().lifespan();
+        self.whole.connection().lifespan_mut().tighten_as(lifespan);
+        if pooled.idle_since.is_some() {
+            self.begun -= 1;
+            self.shared.activity().begin_use(self.begun);
+        }
+        self.end_one();
+    }
+
+    #[inline]
+    fn end_one(&mut self) {
+        self.uses -= 1;
+        if self.uses == 0 {
+            self.shared.activity().end_use();
+        }
+    }
+}
+
+impl<C: Poolable> Open<C> {
+    #[inline]
+    fn sharing(&mut self) -> Option<&mut Sharing<C>> {
+        match &mut self.stage {
+            Stage::Shared(sharing) => Some(sharing),
+            _ => None,
+        }
+    }
+
+    /// Of one that is idle, and may carry nothing for now.
+    #[inline]
+    pub(super) fn is_roomy(&self) -> bool {
+        match &self.stage {
+            Stage::Shared(sharing) => sharing.has_room(),
+            _ => true,
+        }
+    }
+}
+
+impl<C: Poolable> KeyState<C> {
+    /// Where this use belongs, if that is kept here.
+    #[inline]
+    pub(super) fn place_of_use(&self, pooled: &PooledConn<C>) -> Option<usize> {
+        let (index, open) = self.find(pooled)?;
+        matches!(open.stage, Stage::Shared(_)).then_some(index)
+    }
+
+    /// A use of the first in the order of scheduling that has others, if it will do as it is.
+    #[inline]
+    pub(super) fn pick_roomy(
+        &mut self,
+        runtime: Option<Id>,
+        now: Moment,
+        scheduling: Scheduling,
+        key_pool: &Arc<KeyPool<C>>,
+    ) -> Option<Box<PooledConn<C>>> {
+        let index = match scheduling {
+            Scheduling::Lifo => self.roomy.tail(),
+            Scheduling::Fifo => self.roomy.head(),
+        }?;
+        let sharing = self.open[index].sharing()?;
+        if sharing.whole.runtime() != runtime
+            || !sharing.has_room()
+            || sharing.why_over(now).is_some()
+        {
+            return None;
+        }
+        let pooled = sharing.split(index, now, key_pool)?;
+        self.list(index);
+        Some(pooled)
+    }
+
+    /// A use of one that has others. What may have none is dealt with.
+    pub(super) fn take_roomy(
+        &mut self,
+        runtime: Option<Id>,
+        now: Moment,
+        cx: &mut StepCx<'_, C>,
+    ) -> Option<Box<PooledConn<C>>> {
+        let lifo = cx.config.scheduling == Scheduling::Lifo;
+        let mut next = if lifo {
+            self.roomy.tail()
+        } else {
+            self.roomy.head()
+        };
+        let mut drained = false;
+        let mut taken = None;
+        while let Some(index) = next {
+            next = if lifo {
+                List::prev(&mut self.open, index)
+            } else {
+                List::next(&mut self.open, index)
+            };
+            let sharing = self.open[index].sharing().expect("in the list of these");
+            if let Some(reason) = sharing.why_over(now) {
+                self.drain(index, reason, cx);
+                drained = true;
+                continue;
+            }
+            if sharing.whole.runtime() != runtime {
+                continue;
+            }
+            if sharing.has_room() {
+                taken = sharing.split(index, now, cx.me);
+            }
+            self.list(index);
+            if taken.is_some() {
+                break;
+            }
+        }
+        if drained {
+            self.grant_permits(cx);
+        }
+        taken
+    }
+
+    /// One that was idle has its first use.
+    #[inline]
+    pub(super) fn begin_use(&mut self, index: usize, pooled: &PooledConn<C>) {
+        if let Some(sharing) = self.open[index].sharing() {
+            sharing.uses = 1;
+            sharing.begin(pooled);
+            self.list(index);
+        }
+    }
+
+    /// The use is over, and nothing follows from that for anybody else. Whether the connection is idle now, and when the
+    /// sweeper has to come to look.
+    #[inline]
+    pub(super) fn keep_use(
+        &mut self,
+        index: usize,
+        mut pooled: Box<PooledConn<C>>,
+        now: Moment,
+        config: &PoolConfig,
+    ) -> Result<(Option<Moment>, bool), Box<PooledConn<C>>> {
+        let has_room = self.idle.len() < config.max_idle_per_host;
+        let Some(sharing) = self.open[index].sharing() else {
+            return Err(pooled);
+        };
+        let is_last = sharing.uses == 1;
+        if is_last {
+            // Whoever wants no more uses of it from here on sees that it has none.
+            sharing.shared.activity().end_use();
+        }
+        let lifespan = pooled.connection_ref().lifespan();
+        if sharing.drains.is_some()
+            || sharing.spare.len() >= MAX_SPARE
+            || is_last && (!has_room || pooled.idle_since.is_some())
+            || sharing.why_over(now).is_some()
+            || lifespan.close_reason(now).is_some()
+        {
+            return Err(pooled);
+        }
+        sharing.end(&pooled);
+        if !is_last {
+            sharing.spare.push(pooled);
+            self.list(index);
+            return Ok((None, false));
+        }
+        pooled.idle_since = Some(now);
+        pooled.deadline = lifespan_deadline(&pooled, now).map(|it| it.at);
+        self.list(index);
+        Ok((self.push_idle(index, pooled), true))
+    }
+
+    /// The use is over, or was none.
+    pub(super) fn put_use(
+        &mut self,
+        index: usize,
+        pooled: Box<PooledConn<C>>,
+        mode: Mode,
+        now: Moment,
+        cx: &mut StepCx<'_, C>,
+    ) -> Option<Moment> {
+        let since = pooled.idle_since.unwrap_or(now);
+        let over = pooled.connection_ref().lifespan().close_reason(now);
+        self.end_use(index, pooled, cx);
+        if let Some(reason) = over {
+            self.drain(index, reason, cx);
+        }
+        let sweep_at = self.offer(index, since, mode, now, cx);
+        self.grant_permits(cx);
+        sweep_at
+    }
+
+    fn end_use(&mut self, index: usize, pooled: Box<PooledConn<C>>, cx: &mut StepCx<'_, C>) {
+        let sharing = self.open[index].sharing().expect("looked up before");
+        sharing.end(&pooled);
+        if sharing.drains.is_none() && sharing.spare.len() < MAX_SPARE {
+            sharing.spare.push(pooled);
+        } else {
+            cx.deferred.drop_use(pooled);
+        }
+    }
+
+    /// A use was dropped.
+    pub(in crate::pool) fn use_gone(
+        &mut self,
+        index: usize,
+        shared: &Arc<ConnShared>,
+        mode: Mode,
+        now: Moment,
+        cx: &mut StepCx<'_, C>,
+    ) -> Option<Moment> {
+        self.sharing_of(index, shared)?.end_one();
+        let sweep_at = self.offer(index, now, mode, now, cx);
+        self.grant_permits(cx);
+        sweep_at
+    }
+
+    /// The connection carries more or less than before, or has no room for new uses any more.
+    pub(in crate::pool) fn changed(
+        &mut self,
+        index: usize,
+        shared: &Arc<ConnShared>,
+        mode: Mode,
+        now: Moment,
+        cx: &mut StepCx<'_, C>,
+    ) -> Option<Moment> {
+        self.sharing_of(index, shared)?;
+        self.hear(index);
+        // Out of the idle for the moment: what follows is the same.
+        let parked = self.remove_idle(index, cx);
+        let since = parked.as_ref().and_then(|it| it.idle_since).unwrap_or(now);
+        if let Some(pooled) = parked
+            && let Some(sharing) = self.open[index].sharing()
+        {
+            sharing.spare.push(pooled);
+        }
+        let sweep_at = self.offer(index, since, mode, now, cx);
+        self.grant_permits(cx);
+        sweep_at
+    }
+
+    /// What the connection says that it carries.
+    pub(super) fn hear(&mut self, index: usize) {
+        let Some(sharing) = self.open[index].sharing() else {
+            return;
+        };
+        let capacity = sharing.whole.connection_ref().capacity();
+        let is_heard = capacity.is_some_and(|it| it > 0) || sharing.drains.is_some();
+        let was_heard = mem::replace(&mut sharing.is_heard, is_heard);
+        match (was_heard, is_heard) {
+            (false, true) => self.capacity.is_heard(),
+            (true, false) => self.capacity.is_unheard(),
+            _ => {}
+        }
+        if let Some(uses) = capacity.filter(|&it| it > 0) {
+            self.capacity.learn(uses);
+        }
+    }
+
+    fn sharing_of(&mut self, index: usize, shared: &Arc<ConnShared>) -> Option<&mut Sharing<C>> {
+        let sharing = self.open.get_mut(index)?.sharing();
+        sharing.filter(|it| Arc::ptr_eq(&it.shared, shared))
+    }
+
+    /// The room that this connection has is for those in line. Without a use it is idle then, since the moment that is said,
+    /// or is closed. Says when the sweeper has to come to look, if it does not know.
+    fn offer(
+        &mut self,
+        index: usize,
+        since: Moment,
+        mode: Mode,
+        now: Moment,
+        cx: &mut StepCx<'_, C>,
+    ) -> Option<Moment> {
+        loop {
+            let sharing = self.open[index].sharing()?;
+            let (is_idle, runtime) = (sharing.uses == 0, sharing.whole.runtime());
+            let over = match mode {
+                Mode::Destroyed => Some(CloseReason::Shutdown),
+                _ => sharing.drains.or_else(|| sharing.why_over(now)),
+            };
+            if let Some(reason) = over {
+                // A use of the last ones that it may have can come back without having been one: where nobody else wants a
+                // use, it waits for that.
+                let may_come_back =
+                    reason == CloseReason::Uses && !is_idle && sharing.drains.is_none();
+                if !may_come_back || self.queue.takers() > 0 {
+                    self.drain(index, reason, cx);
+                    return None;
+                }
+                break;
+            }
+            if !sharing.has_room() {
+                break;
+            }
+            let Some(next) = self
+                .queue
+                .next_for_connection(runtime, self.incoming_permits)
+            else {
+                break;
+            };
+            let is_full = self.counted >= cx.config.max_connections_per_host;
+            if !next.can_use {
+                if is_full || cx.total.is_some() {
+                    self.drain(index, CloseReason::Room, cx);
+                    return None;
+                }
+                break;
+            }
+            if is_idle
+                && let Some(total) = &mut cx.total
+                && total.has_older(cx.me, next.ticket)
+            {
+                total.will_make_room();
+                self.open[index].frees_for_total = true;
+                self.making_room += 1;
+                self.close_whole(index, CloseReason::Room, cx);
+                return None;
+            }
+            let sharing = self.open[index].sharing()?;
+            let Some(pooled) = sharing.split(index, now, cx.me) else {
+                self.drain(index, CloseReason::Peer, cx);
+                return None;
+            };
+            self.queue.give_connection(next.waiter, pooled, cx.deferred);
+        }
+        self.list(index);
+        let sharing = self.open[index].sharing()?;
+        if sharing.uses > 0 {
+            return None;
+        }
+        if mode == Mode::Draining {
+            self.close_whole(index, CloseReason::Shutdown, cx);
+            return None;
+        }
+        if self.idle.len() >= cx.config.max_idle_per_host {
+            self.close_whole(index, CloseReason::Surplus, cx);
+            return None;
+        }
+        self.park_use(index, since, now, cx)
+    }
+
+    fn park_use(
+        &mut self,
+        index: usize,
+        since: Moment,
+        now: Moment,
+        cx: &mut StepCx<'_, C>,
+    ) -> Option<Moment> {
+        let sharing = self.open[index].sharing()?;
+        let pooled = sharing.spare.pop().or_else(|| {
+            let conn = sharing.whole.connection().another()?;
+            Some(cx.me.use_of(index, &sharing.whole, conn))
+        });
+        let Some(mut pooled) = pooled else {
+            self.close_whole(index, CloseReason::Peer, cx);
+            return None;
+        };
+        pooled.idle_since = Some(since);
+        let deadline = lifespan_deadline(&pooled, since);
+        pooled.deadline = deadline.map(|it| it.at);
+        if let Some(Deadline { at, reason }) = deadline
+            && at.is_reached_at(now)
+        {
+            sharing.spare.push(pooled);
+            self.close_whole(index, reason, cx);
+            return None;
+        }
+        if let Some(total) = &mut cx.total {
+            pooled.total_index = SlabIndex::new(total.add_idle(cx.me, index));
+        }
+        self.push_idle(index, pooled)
+    }
+
+    /// Who was given this use has none for it: its connection has no further ones.
+    pub(super) fn discard_use(
+        &mut self,
+        index: usize,
+        rejected: Rejected<C>,
+        cx: &mut StepCx<'_, C>,
+    ) {
+        self.end_use(index, rejected.pooled, cx);
+        self.drain(index, rejected.reason, cx);
+        self.grant_permits(cx);
+    }
+
+    /// It has no further uses, and closes with the last of those that go on. Where there is none, it closes now.
+    fn drain(&mut self, index: usize, reason: CloseReason, cx: &mut StepCx<'_, C>) {
+        let Some(sharing) = self.open[index].sharing() else {
+            return;
+        };
+        sharing.drains.get_or_insert(reason);
+        if !mem::replace(&mut sharing.is_heard, true) {
+            self.capacity.is_heard();
+        }
+        if sharing.uses == 0 {
+            let reason = sharing.drains.unwrap_or(reason);
+            if reason == CloseReason::Room {
+                self.frees_for_key(index, cx);
+            }
+            self.close_whole(index, reason, cx);
+            return;
+        }
+        for pooled in mem::take(&mut sharing.spare) {
+            cx.deferred.drop_use(pooled);
+        }
+        self.list(index);
+        if reason == CloseReason::Room {
+            self.frees_for_key(index, cx);
+        } else {
+            self.count_no_more(index, cx);
+        }
+    }
+
+    /// Its permit is for whoever is blocked here.
+    fn frees_for_key(&mut self, index: usize, cx: &mut StepCx<'_, C>) {
+        let open = &mut self.open[index];
+        if open.counting != Counting::Draining {
+            self.incoming_permits += usize::from(!mem::replace(&mut open.frees_for_key, true));
+            cx.deferred.alert();
+        }
+    }
+
+    /// One that drains may take long, while its server wants us to come back on another. So it counts in no limit; but there
+    /// are no more of these than of the others.
+    fn count_no_more(&mut self, index: usize, cx: &mut StepCx<'_, C>) {
+        let open = &mut self.open[index];
+        if open.counting != Counting::Counted
+            || self.draining >= cx.config.max_connections_per_host
+            || cx.total.as_mut().is_some_and(|it| !it.let_drain())
+        {
+            return;
+        }
+        open.counting = Counting::Draining;
+        self.incoming_permits -= usize::from(mem::take(&mut open.frees_for_key));
+        self.draining += 1;
+        self.counted -= 1;
+    }
+
+    fn close_whole(&mut self, index: usize, reason: CloseReason, cx: &mut StepCx<'_, C>) {
+        if let Some(pooled) = self.unpark_whole(index, cx) {
+            cx.deferred.close(pooled, reason);
+        }
+    }
+
+    /// The connection itself, idle or not, to be closed: nothing is given out of it any more.
+    pub(super) fn unpark_whole(
+        &mut self,
+        index: usize,
+        cx: &mut StepCx<'_, C>,
+    ) -> Option<Box<PooledConn<C>>> {
+        let parked = self.remove_idle(index, cx);
+        if !C::SHARED {
+            return parked;
+        }
+        let open = self.open.get_mut(index)?;
+        let Some(sharing) = open.sharing() else {
+            return parked;
+        };
+        if sharing.is_listed {
+            self.roomy.remove(&mut self.open, index);
+        }
+        let open = &mut self.open[index];
+        let shared = open.shared()?.clone();
+        let Stage::Shared(sharing) = mem::replace(&mut open.stage, Stage::Connected(shared)) else {
+            return parked;
+        };
+        let Sharing {
+            mut whole,
+            spare,
+            is_heard,
+            ..
+        } = *sharing;
+        if !is_heard {
+            self.capacity.is_heard();
+        }
+        if let Some(parked) = &parked {
+            whole.idle_since = parked.idle_since;
+            whole.deadline = parked.deadline;
+        }
+        for pooled in spare.into_iter().chain(parked) {
+            cx.deferred.drop_use(pooled);
+        }
+        Some(whole)
+    }
+
+    /// Whether it is in the list of those that have uses and room for more.
+    #[inline]
+    fn list(&mut self, index: usize) {
+        let Some(sharing) = self.open[index].sharing() else {
+            return;
+        };
+        let is_roomy = sharing.uses > 0 && sharing.has_room();
+        if mem::replace(&mut sharing.is_listed, is_roomy) == is_roomy {
+            return;
+        }
+        if is_roomy {
+            self.roomy.push_back(&mut self.open, index);
+        } else {
+            self.roomy.remove(&mut self.open, index);
+        }
+    }
+
+    /// An idle connection that is of no use to a caller who takes those of this runtime, or none; but its permit is.
+    pub(super) fn useless(&self, takes: Option<Option<Id>>) -> Option<usize> {
+        let index = self.idle.head()?;
+        let open = &self.open[index];
+        // It was passed over because it carries nothing for now: what it says of that may be another thing by now.
+        let comes = C::SHARED && takes == Some(open.runtime());
+        (!comes).then_some(index)
+    }
+
+    /// By number, how many uses those have that are shared, and whether they drain.
+    #[cfg(test)]
+    pub(in crate::pool) fn shared_now(&mut self) -> std::collections::BTreeMap<u64, (usize, bool)> {
+        let open = self.open.iter_mut();
+        let shared = open.filter_map(|(_, open)| open.sharing());
+        shared
+            .map(|it| (it.shared.id(), (it.uses, it.drains.is_some())))
+            .collect()
+    }
+
+    /// How many drain, and are not counted.
+    #[cfg(test)]
+    pub(in crate::pool) fn draining(&self) -> usize {
+        self.draining
+    }
+
+    /// Whether a connect is to begin for so many more than are in line.
+    #[inline]
+    pub(super) fn is_short(&self, more: usize) -> bool {
+        !C::SHARED || self.capacity.is_short_of(self.queue.takers() + more)
+    }
+}
+
+#[inline]
+fn lifespan_deadline<C: Poolable>(pooled: &PooledConn<C>, since: Moment) -> Option<Deadline> {
+    pooled.connection_ref().lifespan().deadline(since)
+}
