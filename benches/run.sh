@@ -28,7 +28,7 @@ if ((short)); then
     bench throughput --rounds 3 --requests 5000
     bench memory --connections 1000 --hosts 10000
     bench pool --most 10000 --millis 10
-    bench headline --requests 6000 --only agent,agentkeepalive
+    bench headline --requests 3000 --rounds 3 --only agent,agentkeepalive
     exit
 fi
 bench instructions

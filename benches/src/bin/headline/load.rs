@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
-use tokio::sync::Semaphore;
 use tokio::task::LocalSet;
 
 /// How long all of it may take.
@@ -18,15 +17,12 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// The length of an answer.
 const LENGTH: usize = 256;
 
-/// So many requests by so many callers, who have so many sockets among them.
+/// So many requests by so many callers, each with a socket that is kept.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Load {
     pub(crate) addr: SocketAddr,
     pub(crate) callers: usize,
-    pub(crate) sockets: usize,
     pub(crate) requests: usize,
-    /// Whether the sockets are kept.
-    pub(crate) keeps: bool,
 }
 
 /// What the callers saw.
@@ -41,8 +37,6 @@ struct Shared {
     load: Load,
     request: String,
     left: Cell<usize>,
-    permits: Semaphore,
-    idle: RefCell<Vec<TcpStream>>,
     latencies: RefCell<Vec<Duration>>,
 }
 
@@ -50,20 +44,10 @@ impl Load {
     /// Fails where one of the requests does, or all of it takes longer than three minutes.
     pub(crate) fn run(self) -> io::Result<Seen> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let close = if self.keeps {
-            ""
-        } else {
-            "connection: close\r\n"
-        };
         let shared = Rc::new(Shared {
             load: self,
-            request: format!(
-                "GET /{LENGTH} HTTP/1.1\r\nhost: {}\r\n{close}\r\n",
-                self.addr
-            ),
+            request: format!("GET /{LENGTH} HTTP/1.1\r\nhost: {}\r\n\r\n", self.addr),
             left: Cell::new(self.requests),
-            permits: Semaphore::new(self.sockets),
-            idle: RefCell::default(),
             latencies: RefCell::new(Vec::with_capacity(self.requests)),
         });
         let begun = Instant::now();
@@ -88,23 +72,12 @@ impl Load {
 }
 
 async fn call(shared: Rc<Shared>) -> io::Result<()> {
+    let mut stream = TcpStream::connect(shared.load.addr).await?;
+    stream.set_nodelay(true)?;
     while let Some(left) = shared.left.get().checked_sub(1) {
         shared.left.set(left);
         let begun = Instant::now();
-        let _permit = shared.permits.acquire().await.expect("it is not closed");
-        let taken = shared.idle.borrow_mut().pop();
-        let mut stream = match taken {
-            Some(stream) => stream,
-            None => {
-                let stream = TcpStream::connect(shared.load.addr).await?;
-                stream.set_nodelay(true)?;
-                stream
-            }
-        };
         exchange(&mut stream, &shared.request).await?;
-        if shared.load.keeps {
-            shared.idle.borrow_mut().push(stream);
-        }
         shared.latencies.borrow_mut().push(begun.elapsed());
     }
     Ok(())

@@ -1,25 +1,31 @@
 //! agentkeepalive's own benchmark, for this crate and its peers: 60 callers, 50 sockets, a server that takes 5 ms.
 //!
-//! `cargo run --release -p tower-keep-alive-benches --bin headline [-- --requests N --only agent,agentkeepalive]`
+//! `cargo run --release -p tower-keep-alive-benches --bin headline [-- --requests N --rounds N --only agent,agentkeepalive]`
 //!
 //! A server takes 5 ms over each answer of 256 bytes. Before it stands a reverse proxy, which may have 50 connections to
-//! it; and to that, 60 callers send 60,000 GETs, each the next one when it has read the answer to the last. The proxy is
+//! it; and to that, 60 callers send 20,000 GETs a round, each the next one when it has read the answer to the last. The proxy is
 //! one of
 //!
 //! - **agent**: `examples/proxy` of this crate, in axum;
 //! - **agentkeepalive**, **undici**: a small one on node, with the one or the other (`peers/*.cjs`);
 //! - **go**: a small one of `net/http/httputil`, with a `Transport` of 50 connections for each host (`peers/proxy.go`).
 //!
-//! Each is a program of its own, as are the server and the callers, which are the same for all. *direct* is the same load
-//! without a proxy: the 60 callers have the 50 connections among themselves. All of it is done with connections that are
-//! kept, and again with one for each request. What a peer needs is installed by `peers/install.sh` into its own folder;
-//! a peer that cannot be had is left out, and the reason printed.
+//! Each is a program of its own, as are the server and the callers, which are the same for all. Beside them runs the base,
+//! *plain sockets*: a proxy of the same kind that passes bytes on and does nothing else, over as many connections, which it
+//! keeps or does not keep as the others do. All of it is done with connections that are kept, and again with one for each
+//! request. Proxies take turns, a round each, with new processes; a time is the median of its rounds, and the report has
+//! the least and the most as well. What a peer needs is installed by `peers/install.sh` into its own folder; a peer that
+//! cannot be had is left out, and the reason printed.
 //!
-//! How to read it: no proxy can be faster than *direct*, and *of direct* says how close it comes. *CPU* is that of the
-//! proxy alone, user and system, in seconds for 10,000 requests. *sockets* were counted by the server; `requests/socket`
-//! is the fewest, the mean and the most on one. Latencies are what the callers saw, in milliseconds, with their wait in the
-//! proxy's line. node runs on one core; the others may use all. Linux only.
+//! How to read it: *of base* is the median of the ratios to the base within rounds. No proxy can be faster than the base. The
+//! base runs at the beginning and at the end of each round, and the largest difference between the two is the noise; where a
+//! proxy exceeds the base by more, something is wrong with the measurement, and the bench fails. A proxy that did not open the
+//! connections that it was told to has no ratio: agentkeepalive (and Node) without keep-alive hand a connection over to a
+//! waiting request. *CPU* is that of the proxy alone, user and system, in seconds for 10,000 requests. *sockets* were counted
+//! by the server; `requests/socket` is the fewest, the mean and the most on one. Latencies are what the callers saw, in
+//! milliseconds, with their wait in the proxy's line. node and the base run on one core; the others may use all. Linux only.
 
+mod bare;
 mod load;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -29,7 +35,7 @@ use std::process::{Command, ExitCode};
 
 use clap::{Parser, ValueEnum};
 use tower_keep_alive_benches::child::{Child, Cost};
-use tower_keep_alive_benches::report::{Report, thousands};
+use tower_keep_alive_benches::report::{Report, Spread, thousands};
 use tower_keep_alive_benches::server::{self, Stats};
 
 use crate::load::{Load, Seen};
@@ -37,8 +43,12 @@ use crate::load::{Load, Seen};
 /// The benchmark of agentkeepalive's README
 #[derive(Parser)]
 struct Arguments {
-    #[arg(long, default_value_t = 60_000)]
+    /// GETs to each proxy in each round
+    #[arg(long, default_value_t = 20_000)]
     requests: usize,
+
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
 
     /// The proxies to measure
     #[arg(
@@ -54,8 +64,11 @@ struct Arguments {
     json: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, ValueEnum)]
 enum Proxy {
+    /// Always measured.
+    #[value(skip)]
+    Base,
     Agent,
     Agentkeepalive,
     Undici,
@@ -68,52 +81,34 @@ const SOCKETS: usize = 50;
 /// What the server takes over an answer, in milliseconds.
 const DELAY: u64 = 5;
 
-/// One line of the table.
+/// One round of one proxy.
 struct Measured {
     seen: Seen,
     stats: Stats,
-    /// None for the load without a proxy.
-    cost: Option<Cost>,
+    cost: Cost,
+}
+
+/// All rounds of one proxy: one line of the table.
+struct Line {
+    proxy: Proxy,
+    rounds: Vec<Measured>,
+    /// To the base in the same round.
+    ratios: Vec<f64>,
 }
 
 fn main() -> ExitCode {
     server::be_one_if_told();
+    bare::be_it_if_told();
     let arguments = Arguments::parse();
     let report = Report::new("headline", arguments.json.clone());
     println!(
-        "{} requests by {CALLERS} callers over {SOCKETS} sockets, {DELAY} ms delay",
+        "{} rounds of {} requests by {CALLERS} callers over {SOCKETS} sockets, {DELAY} ms delay",
+        arguments.rounds,
         thousands(arguments.requests as f64)
     );
     let mut is_good = true;
     for keeps in [true, false] {
-        let title = if keeps { "kept" } else { "one a request" };
-        println!();
-        println!(
-            "{title:<16} {:>10} {:>9} {:>7} {:>7} {:>8} {:>20} {:>14} {:>9}",
-            "requests/s",
-            "of direct",
-            "p50 ms",
-            "p99 ms",
-            "sockets",
-            "requests/socket",
-            "CPU s/10,000",
-            "peak MiB"
-        );
-        let direct = measure(None, keeps, arguments.requests).expect("the load by itself");
-        direct.print("direct", keeps, &direct, &report);
-        for &proxy in &arguments.only {
-            let name = proxy.name();
-            match measure(Some(proxy), keeps, arguments.requests) {
-                Ok(it) => {
-                    it.print(name, keeps, &direct, &report);
-                    is_good &= proxy != Proxy::Agent || it.is_as_promised(keeps);
-                }
-                Err(reason) => {
-                    println!("{name:<16} skipped: {reason}");
-                    is_good &= proxy != Proxy::Agent;
-                }
-            }
-        }
+        is_good &= compare(keeps, &arguments, &report);
     }
     match is_good {
         true => ExitCode::SUCCESS,
@@ -121,42 +116,82 @@ fn main() -> ExitCode {
     }
 }
 
-fn measure(proxy: Option<Proxy>, keeps: bool, requests: usize) -> io::Result<Measured> {
-    let server = Child::server(DELAY);
-    let load = Load {
-        addr: server.addr,
-        callers: CALLERS,
-        sockets: CALLERS,
-        requests,
-        keeps: true,
-    };
-    let Some(proxy) = proxy else {
-        let load = Load {
-            sockets: SOCKETS,
-            keeps,
-            ..load
-        };
-        return Ok(Measured {
-            seen: load.run()?,
-            stats: stats(&server)?,
-            cost: None,
+/// Whether what must hold has held.
+fn compare(keeps: bool, arguments: &Arguments, report: &Report) -> bool {
+    let run = |proxy| measure(proxy, keeps, arguments.requests);
+    let proxies = [Proxy::Base].into_iter().chain(arguments.only.clone());
+    let mut lines: Vec<_> = proxies.map(Line::new).collect();
+    let mut is_good = true;
+    let mut noise: f64 = 0.0;
+    println!();
+    for _ in 0..arguments.rounds {
+        lines.retain_mut(|line| match run(line.proxy) {
+            Ok(measured) => {
+                line.rounds.push(measured);
+                true
+            }
+            Err(reason) => {
+                println!("{} skipped: {reason}", line.proxy.name());
+                is_good &= line.proxy > Proxy::Agent;
+                false
+            }
         });
-    };
-    let proxy = Child::start(proxy.command(&format!("http://{}", server.addr), keeps)?)?;
-    let before = proxy.cost()?;
-    let seen = Load {
-        addr: proxy.addr,
-        ..load
+        let rate = |line: &Line| line.rounds.last().map_or(f64::NAN, |it| it.seen.rate());
+        let first = rate(&lines[0]);
+        let again = run(Proxy::Base).map_or(f64::NAN, |it| it.seen.rate());
+        noise = noise.max((again / first).max(first / again) - 1.0);
+        for line in &mut lines {
+            let is_base = line.proxy == Proxy::Base;
+            let base = if is_base {
+                first
+            } else {
+                (first + again) / 2.0
+            };
+            line.ratios.push(rate(line) / base);
+        }
     }
-    .run()?;
+    println!(
+        "{:<16} {:>10} {:>17} {:>9} {:>7} {:>7} {:>8} {:>20} {:>14} {:>9}",
+        if keeps { "kept" } else { "one a request" },
+        "requests/s",
+        "least-most",
+        "of base",
+        "p50 ms",
+        "p99 ms",
+        "sockets",
+        "requests/socket",
+        "CPU s/10,000",
+        "peak MiB"
+    );
+    for line in &lines {
+        line.print(keeps, report);
+        is_good &= line.is_possible(keeps, noise);
+    }
+    println!(
+        "noise: {:.3}, the most that the base differs from itself within a round",
+        noise
+    );
+    is_good
+}
+
+fn measure(proxy: Proxy, keeps: bool, requests: usize) -> io::Result<Measured> {
+    let server = Child::server(DELAY);
+    let proxy = Child::start(proxy.command(&server.addr.to_string(), keeps)?)?;
+    let before = proxy.cost()?;
+    let load = Load {
+        addr: proxy.addr,
+        callers: CALLERS,
+        requests,
+    };
+    let seen = load.run()?;
     let after = proxy.cost()?;
     Ok(Measured {
         seen,
         stats: stats(&server)?,
-        cost: Some(Cost {
+        cost: Cost {
             cpu_seconds: after.cpu_seconds - before.cpu_seconds,
             ..after
-        }),
+        },
     })
 }
 
@@ -184,6 +219,7 @@ fn stats(server: &Child) -> io::Result<Stats> {
 impl Proxy {
     fn name(self) -> &'static str {
         match self {
+            Self::Base => "plain sockets",
             Self::Agent => "agent",
             Self::Agentkeepalive => "agentkeepalive",
             Self::Undici => "undici",
@@ -192,11 +228,18 @@ impl Proxy {
     }
 
     /// The proxy itself, installed or built where it is not there.
-    fn command(self, upstream: &str, keeps: bool) -> io::Result<Command> {
+    fn command(self, server: &str, keeps: bool) -> io::Result<Command> {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
         let peers = here.join("peers");
         let sockets = SOCKETS.to_string();
+        let keep = if keeps { "keep" } else { "close" };
+        let upstream = &format!("http://{server}");
         let mut command = match self {
+            Self::Base => {
+                let mut command = Command::new(std::env::current_exe()?);
+                command.args([bare::NAME, server, &sockets, keep]);
+                return Ok(command);
+            }
             Self::Agent => {
                 run(Command::new(env!("CARGO"))
                     .args([
@@ -228,7 +271,7 @@ impl Proxy {
                 Command::new(peers.join("goproxy"))
             }
         };
-        command.args([upstream, &sockets, if keeps { "keep" } else { "close" }]);
+        command.args([upstream, &sockets, keep]);
         Ok(command)
     }
 }
@@ -246,62 +289,92 @@ fn run(command: &mut Command) -> io::Result<()> {
     ))
 }
 
-impl Measured {
-    fn print(&self, name: &str, keeps: bool, direct: &Self, report: &Report) {
-        let Stats {
-            sockets,
-            requests,
-            fewest,
-            most,
-        } = self.stats;
-        let of_direct = self.seen.rate() / direct.seen.rate();
-        let mean = requests as f64 / sockets as f64;
-        let cpu = self
-            .cost
-            .map(|it| it.cpu_seconds * 10_000.0 / requests as f64);
-        let peak = self.cost.map(|it| it.peak_kib as f64 / 1024.0);
-        let cell = |value: Option<f64>| value.map_or("-".into(), |it| format!("{it:.2}"));
-        println!(
-            "{name:<16} {:>10} {of_direct:>9.3} {:>7.2} {:>7.2} {:>8} {:>20} {:>14} {:>9}",
-            thousands(self.seen.rate()),
-            self.seen.millis(0.5),
-            self.seen.millis(0.99),
-            thousands(sockets as f64),
-            format!("{fewest} / {mean:.0} / {most}"),
-            cell(cpu),
-            cell(peak),
-        );
-        let case = if keeps { "kept" } else { "one a request" };
-        let figures = [
-            ("requests/s", Some(self.seen.rate())),
-            ("of direct", Some(of_direct)),
-            ("p50 ms", Some(self.seen.millis(0.5))),
-            ("p99 ms", Some(self.seen.millis(0.99))),
-            ("sockets", Some(sockets as f64)),
-            ("requests/socket, fewest", Some(fewest as f64)),
-            ("requests/socket, mean", Some(mean)),
-            ("requests/socket, most", Some(most as f64)),
-            ("CPU s/10,000", cpu),
-            ("peak MiB", peak),
-        ];
-        for (unit, value) in figures {
-            if let Some(value) = value {
-                report.figure(case, name, unit, value);
-            }
+impl Line {
+    fn new(proxy: Proxy) -> Self {
+        Self {
+            proxy,
+            rounds: Vec::new(),
+            ratios: Vec::new(),
         }
     }
 
-    /// What holds however fast the machine is.
-    fn is_as_promised(&self, keeps: bool) -> bool {
-        let sockets = self.stats.sockets;
-        let expected = if keeps {
-            SOCKETS as u64
-        } else {
-            self.stats.requests
-        };
-        if sockets != expected {
-            println!("FAILED: {sockets} sockets, not {expected}");
+    fn spread(&self, of: impl Fn(&Measured) -> f64) -> Spread {
+        Spread::of(&self.rounds.iter().map(of).collect::<Vec<_>>())
+    }
+
+    fn print(&self, keeps: bool, report: &Report) {
+        let name = self.proxy.name();
+        let rate = self.spread(|it| it.seen.rate());
+        let (p50, p99) = (
+            self.spread(|it| it.seen.millis(0.5)),
+            self.spread(|it| it.seen.millis(0.99)),
+        );
+        let cpu = |it: &Measured| it.cost.cpu_seconds * 10_000.0 / it.stats.requests as f64;
+        let (cpu, peak) = (
+            self.spread(cpu),
+            self.spread(|it| it.cost.peak_kib as f64 / 1024.0),
+        );
+        let sockets = self.spread(|it| it.stats.sockets as f64);
+        let sum = |of: fn(&Stats) -> u64| self.rounds.iter().map(|it| of(&it.stats)).sum::<u64>();
+        let mean = sum(|it| it.requests) as f64 / sum(|it| it.sockets) as f64;
+        let fewest = self.spread(|it| it.stats.fewest as f64).least;
+        let most = self.spread(|it| it.stats.most as f64).most;
+        let ratio = self
+            .is_the_same_work(keeps)
+            .then(|| Spread::of(&self.ratios));
+        println!(
+            "{name:<16} {:>10} {:>17} {:>9} {:>7.2} {:>7.2} {:>8} {:>20} {:>14.2} {:>9.2}",
+            thousands(rate.median),
+            format!("{}-{}", thousands(rate.least), thousands(rate.most)),
+            ratio.map_or("-".to_owned(), |it| format!("{:.3}", it.median)),
+            p50.median,
+            p99.median,
+            thousands(sockets.median),
+            format!("{fewest} / {mean:.0} / {most}"),
+            cpu.median,
+            peak.median,
+        );
+        let case = if keeps { "kept" } else { "one a request" };
+        let figure = |unit, value: Spread| report.figure(case, name, unit, value);
+        figure("requests/s", rate);
+        if let Some(ratio) = ratio {
+            figure("of base", ratio);
         }
-        sockets == expected
+        figure("p50 ms", p50);
+        figure("p99 ms", p99);
+        figure("sockets", sockets);
+        figure("requests/socket, fewest", fewest.into());
+        figure("requests/socket, mean", mean.into());
+        figure("requests/socket, most", most.into());
+        figure("CPU s/10,000", cpu);
+        figure("peak MiB", peak);
+    }
+
+    /// Whether it opened the connections that it was told to.
+    fn is_the_same_work(&self, keeps: bool) -> bool {
+        self.rounds.iter().all(|round| {
+            let Stats {
+                sockets, requests, ..
+            } = round.stats;
+            sockets == if keeps { SOCKETS as u64 } else { requests }
+        })
+    }
+
+    /// What holds however fast the machine is.
+    fn is_possible(&self, keeps: bool, noise: f64) -> bool {
+        let name = self.proxy.name();
+        if !self.is_the_same_work(keeps) {
+            // What peers do with their connections is not ours to promise.
+            let is_ours = self.proxy <= Proxy::Agent;
+            let verdict = if is_ours { "FAILED: " } else { "" };
+            println!("{verdict}{name} did not open the connections that it was told to");
+            return !is_ours;
+        }
+        let ratio = Spread::of(&self.ratios).median;
+        let is_possible = ratio <= 1.0 + noise;
+        if !is_possible {
+            println!("FAILED: {name} is faster than the base, {ratio:.3}, by more than the noise");
+        }
+        is_possible
     }
 }
