@@ -50,7 +50,7 @@ async fn silence_fails_the_request_and_closes_the_connection() {
             status.timeouts,
             status.errors,
             status.closed,
-            status.requests
+            status.completed
         ),
         (1, 1, 1, 1, 0)
     );

@@ -252,7 +252,9 @@ async fn the_status_shows_what_a_host_has_for_itself_and_whose_it_is() {
     let status = handle.status();
     assert_eq!(status.name.as_deref(), Some("billing"));
     assert!(
-        status.to_string().starts_with("billing: 2 created"),
+        status
+            .to_string()
+            .starts_with("billing: requests: 2 started"),
         "{status}"
     );
     let (key, own) = status.hosts.iter().next().expect("one has its own");

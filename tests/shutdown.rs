@@ -191,13 +191,13 @@ fn a_body_outlives_its_service_and_its_status_stays_true() {
         support::settle().await;
         let status = handle.status();
         assert_eq!(status.active.values().sum::<usize>(), 1, "{status}");
-        assert_eq!(status.requests, 0);
+        assert_eq!(status.completed, 0);
 
         gate.open(1);
         assert_eq!(read(response).await.unwrap().body, "half");
         before.are_back().await;
         let status = handle.status();
-        assert_eq!((status.requests, status.closed, status.open()), (1, 1, 0));
+        assert_eq!((status.completed, status.closed, status.open()), (1, 1, 0));
         assert_eq!(
             closes(&handle, CloseReason::Shutdown),
             1,
@@ -303,7 +303,7 @@ fn drain_finishes_what_is_let_in_and_refuses_what_is_not() {
             .expect("drained");
         let status = handle.status();
         assert_eq!(status.open(), 0, "{status}");
-        assert_eq!((status.requests, status.created, status.closed), (4, 2, 2));
+        assert_eq!((status.completed, status.created, status.closed), (4, 2, 2));
         eventually("the server sees it", || server.open() == 0).await;
         assert!(
             fetch(&client, server.url("/"))

@@ -27,7 +27,7 @@ async fn prewarmed_connections_are_idle_and_serve_without_a_connect() {
         3
     );
     assert_eq!(handle.status().idle.values().sum::<usize>(), 3);
-    assert_eq!(handle.status().requests, 0);
+    assert_eq!(handle.status().completed, 0);
     // What is idle counts.
     assert_eq!(
         handle.prewarm(target(&server.url("/")), 4).await.unwrap(),

@@ -69,7 +69,7 @@ async fn requests_go_over_the_agent_and_none_over_the_client() {
     }
     assert_eq!(server.accepted(), 1);
     at_rest(&handle).await;
-    assert_eq!(handle.status().requests, 2);
+    assert_eq!(handle.status().completed, 2);
 }
 
 #[tokio::test]

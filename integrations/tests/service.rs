@@ -60,7 +60,7 @@ async fn a_request_goes_over_the_agent_and_its_url_is_kept() {
     assert_eq!(server.heads()[0].method, "GET");
     assert_eq!(server.heads()[0].header("content-length"), None);
     at_rest(&handle).await;
-    assert_eq!(handle.status().requests, 2);
+    assert_eq!(handle.status().completed, 2);
 }
 
 /// reqwest's builder takes it out of the URL, the agent out of the URI of a request that was made without one.

@@ -50,6 +50,7 @@ impl AgentHandle {
         let mut status = self.agent.counts();
         self.agent.each_pool(|pool| {
             pool.key_counts(&mut |key, key_counts| {
+                status.answered += key_counts.answering as u64;
                 for (map, count) in [
                     (&mut status.idle, key_counts.idle),
                     (&mut status.active, key_counts.active),

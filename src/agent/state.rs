@@ -20,7 +20,15 @@ use crate::target::key::Key;
 pub(crate) struct AgentState {
     created: AtomicU64,
     closes: [AtomicU64; CloseReason::ALL.len()],
-    requests: AtomicU64,
+    completed: AtomicU64,
+    /// Exchanges on a connection that was made for them.
+    first_uses: AtomicU64,
+    /// Those that had no connection at all.
+    denied: AtomicU64,
+    /// Those that had a response and not its end.
+    cut_short: AtomicU64,
+    /// Those that failed on their connection.
+    failed: AtomicU64,
     reused: AtomicU64,
     stale: AtomicU64,
     mode: AtomicU8,
@@ -61,6 +69,8 @@ pub(crate) type Prewarming = Pin<Box<dyn Future<Output = Prewarmed> + Send>>;
 pub(crate) struct KeyCounts {
     pub(crate) idle: usize,
     pub(crate) active: usize,
+    /// Those of them whose exchange has the head of its response.
+    pub(crate) answering: usize,
     pub(crate) pending: usize,
 }
 
@@ -76,7 +86,11 @@ impl AgentState {
         Self {
             created: AtomicU64::new(0),
             closes: std::array::from_fn(|_| AtomicU64::new(0)),
-            requests: AtomicU64::new(0),
+            completed: AtomicU64::new(0),
+            first_uses: AtomicU64::new(0),
+            denied: AtomicU64::new(0),
+            cut_short: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
             reused: AtomicU64::new(0),
             stale: AtomicU64::new(0),
             mode: AtomicU8::new(Mode::Open as u8),
@@ -108,7 +122,22 @@ impl AgentState {
 
     #[inline]
     pub(crate) fn completed(&self) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.completed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn used_first(&self) {
+        self.first_uses.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A caller was told that there is no connection for it.
+    pub(crate) fn denied(&self) {
+        self.denied.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An exchange did not come to its end, and a failure ended it or its caller.
+    pub(crate) fn uncompleted(&self, has_head: bool, failed: bool) {
+        self.cut_short.fetch_add(has_head.into(), Ordering::Relaxed);
+        self.failed.fetch_add(failed.into(), Ordering::Relaxed);
     }
 
     #[inline]
@@ -179,11 +208,17 @@ impl AgentState {
     }
 
     pub(crate) fn counts(&self) -> Status {
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let (completed, reused) = (load(&self.completed), load(&self.reused));
+        let denied = load(&self.denied);
         let mut status = Status {
             name: self.name().map(|name| name.as_ref().to_owned()),
             created: self.created.load(Ordering::Relaxed),
-            requests: self.requests.load(Ordering::Relaxed),
-            reused: self.reused.load(Ordering::Relaxed),
+            started: reused + load(&self.first_uses) + denied,
+            answered: completed + load(&self.cut_short),
+            completed,
+            failed: load(&self.failed) + denied,
+            reused,
             stale: self.stale.load(Ordering::Relaxed),
             ..Status::default()
         };

@@ -11,7 +11,8 @@ use crate::target::key::Key;
 ///
 /// With the feature `serde` it serializes to agentkeepalive's object (`createSocketCount`, …, `freeSockets`,
 /// `sockets`, `requests`, in this order), and after that what is ours: `reusedSocketCount`, `staleSocketCount`,
-/// `detachedSocketCount`, `closes`, and `name` and `hosts` where they say something. No map has a key whose value is 0.
+/// `detachedSocketCount`, `startedRequestCount`, `answeredRequestCount`, `failedRequestCount`, `closes`, and `name` and `hosts`
+/// where they say something. No map has a key whose value is 0.
 ///
 /// Whenever nothing is in motion, `created == closed + detached + open()`.
 ///
@@ -24,7 +25,8 @@ use crate::target::key::Key;
 /// assert_eq!(status.open(), 0);
 /// assert_eq!(
 ///     status.to_string(),
-///     "0 created (0 failed), 0 closed, 0 requests, 0 reused, 0 stale; 0 idle, 0 active, 0 pending",
+///     "requests: 0 started, 0 answered, 0 completed, 0 failed; \
+///      connections: 0 created (0 failed), 0 closed, 0 reused, 0 stale; 0 idle, 0 active, 0 pending",
 /// );
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,9 +48,9 @@ pub struct Status {
     /// Closed connections whose time was up: idle, TTL, connect or active timeout (timeoutSocketCount).
     #[cfg_attr(feature = "serde", serde(rename = "timeoutSocketCount"))]
     pub timeouts: u64,
-    /// Exchanges that came to their end (requestCount).
+    /// Exchanges that came to their end, that of the response body (requestCount).
     #[cfg_attr(feature = "serde", serde(rename = "requestCount"))]
-    pub requests: u64,
+    pub completed: u64,
     /// Idle connections of each key (freeSockets).
     #[cfg_attr(
         feature = "serde",
@@ -76,6 +78,17 @@ pub struct Status {
     /// Connections that left the pool with their exchange: upgrades, tunnels, `detach`.
     #[cfg_attr(feature = "serde", serde(rename = "detachedSocketCount"))]
     pub detached: u64,
+    /// Exchanges that have left the queue: on a connection, or with the error that there is none. What the agent sends again by
+    /// itself counts once more. A caller that gave up in the queue does not count.
+    #[cfg_attr(feature = "serde", serde(rename = "startedRequestCount"))]
+    pub started: u64,
+    /// Exchanges whose response has begun, whether or not its body came to its end.
+    #[cfg_attr(feature = "serde", serde(rename = "answeredRequestCount"))]
+    pub answered: u64,
+    /// Exchanges that failed: no connection, no response, or a response without an end. Not those that their caller dropped, nor
+    /// those whose own request body failed.
+    #[cfg_attr(feature = "serde", serde(rename = "failedRequestCount"))]
+    pub failed: u64,
     /// `closed` by reason.
     pub closes: BTreeMap<CloseReason, u64>,
     /// The agent's name, where it was given one ([`KeepAliveLayer::name`](crate::KeepAliveLayer::name)).
@@ -148,7 +161,7 @@ impl Status {
             self.closed,
             self.errors,
             self.timeouts,
-            self.requests,
+            self.completed,
         ]
     }
 }
@@ -161,11 +174,15 @@ impl fmt::Display for Status {
         }
         write!(
             f,
-            "{} created ({} failed), {} closed, {} requests, {} reused, {} stale; {} idle, {} active, {} pending",
+            "requests: {} started, {} answered, {} completed, {} failed; \
+             connections: {} created ({} failed), {} closed, {} reused, {} stale; {} idle, {} active, {} pending",
+            self.started,
+            self.answered,
+            self.completed,
+            self.failed,
             self.created,
             self.create_errors,
             self.closed,
-            self.requests,
             self.reused,
             self.stale,
             sum(&self.idle),

@@ -157,7 +157,7 @@ fn end<C: Poolable>(
     let conn = pooled.connection();
     if conn.lifespan().has_ended() {
         // The cause was said by whoever ended it.
-        pooled.close(CloseReason::Dropped);
+        pooled.close_uncompleted(CloseReason::Dropped);
     } else if conn.poll_free(cx).is_ready() {
         check_in(pooled);
     } else {
@@ -192,7 +192,7 @@ fn leave_behind<C: Poolable>(mut pooled: Box<PooledConn<C>>, waits: Option<onesh
             shared.set_finishing(true);
             runtime.spawn(wind_down(pooled, waits));
         }
-        Err(_) => pooled.close(CloseReason::Abandoned),
+        Err(_) => pooled.close_uncompleted(CloseReason::Abandoned),
     }
 }
 
@@ -203,7 +203,9 @@ fn check_in<C: Poolable>(mut pooled: Box<PooledConn<C>>) {
     if !conn.lifespan().is_unfinished() {
         pooled.completed();
     } else if !conn.is_open() {
-        return pooled.close(CloseReason::Abandoned);
+        return pooled.close_uncompleted(CloseReason::Abandoned);
+    } else {
+        pooled.cut_short();
     }
     pooled.give_back();
 }
@@ -231,7 +233,7 @@ async fn wind_down<C: Poolable>(
             break;
         }
         if Instant::now() >= until {
-            pooled.close(CloseReason::Abandoned);
+            pooled.close_uncompleted(CloseReason::Abandoned);
             break;
         }
         // Nobody wakes for it if it is not about to be free any more.

@@ -327,6 +327,7 @@ where
                     }
                     Err(denied) => {
                         this.state = State::Done;
+                        this.parts.pool.agent().denied();
                         return Poll::Ready(Err(CheckoutError::Denied(denied)));
                     }
                 }
@@ -345,6 +346,7 @@ where
                 }
                 Step::Made(mut pooled) => {
                     pooled.connection().lifespan_mut().check_out(None);
+                    this.parts.pool.agent().used_first();
                     return Poll::Ready(Ok(this.serve(pooled, waiting.waited)));
                 }
                 Step::Make(permit) => {
@@ -363,7 +365,13 @@ where
                         before: Some(waiting),
                     });
                 }
-                Step::Failed(error) => return Poll::Ready(Err(error)),
+                Step::Failed(error) => {
+                    // Who was not polled asks again.
+                    if !matches!(error, CheckoutError::Denied(Denied::NotPolled(_))) {
+                        this.parts.pool.agent().denied();
+                    }
+                    return Poll::Ready(Err(error));
+                }
                 Step::Pending => {
                     this.state = State::Waiting(waiting);
                     return Poll::Pending;

@@ -94,6 +94,14 @@ impl CloseReason {
         self == Self::Error || self.is_late() || self.is_create_error()
     }
 
+    /// Whether an exchange that it ends midway has failed: not if its caller gave it up, or its own request body failed.
+    pub(crate) fn is_failure(self) -> bool {
+        !matches!(
+            self,
+            Self::Abandoned | Self::Dropped | Self::Poisoned | Self::Detached
+        )
+    }
+
     /// Whether it can end a connection in the middle of the exchange that was to be its last.
     pub(crate) fn ends_midway(self) -> bool {
         self.is_error() || matches!(self, Self::Abandoned | Self::Shutdown)

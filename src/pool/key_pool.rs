@@ -468,6 +468,7 @@ impl<C: Poolable> KeyPool<C> {
         KeyCounts {
             idle: state.idle_len(),
             active: state.open_len() - state.idle_len(),
+            answering: state.answering(),
             pending: state.queue().pending(),
         }
     }

@@ -196,6 +196,18 @@ impl<C: Poolable> KeyState<C> {
         })
     }
 
+    /// How many exchanges are under way whose response has begun.
+    pub(super) fn answering(&self) -> usize {
+        let in_use = self.open.iter().filter(|(_, open)| open.idle.is_none());
+        in_use
+            .filter_map(|(_, open)| open.shared())
+            .filter(|shared| {
+                let activity = shared.activity();
+                activity.is_in_use() && activity.exchange_without_head().is_none()
+            })
+            .count()
+    }
+
     pub(super) fn queue(&self) -> &WaitQueue<C> {
         &self.queue
     }

@@ -182,6 +182,26 @@ impl<C: Poolable> PooledConn<C> {
         }
     }
 
+    /// The use had a response, and its caller did not want all of it; the connection can be used again.
+    #[cold]
+    pub(crate) fn cut_short(&self) {
+        if let Some(key_pool) = &self.key_pool {
+            key_pool.agent().uncompleted(true, false);
+        }
+    }
+
+    /// The use did not come to its end, and the connection ends with it: for this reason, unless another one is known.
+    #[cold]
+    pub(crate) fn close_uncompleted(self, reason: CloseReason) {
+        if let Some(key_pool) = &self.key_pool {
+            let shared = self.connection_ref().lifespan().shared();
+            let has_head = shared.activity().exchange_without_head().is_none();
+            let reason = shared.reason().unwrap_or(reason);
+            key_pool.agent().uncompleted(has_head, reason.is_failure());
+        }
+        self.close(reason);
+    }
+
     /// Ends the transport, and the connection with it. Never under a lock.
     pub(crate) fn close(mut self, reason: CloseReason) {
         self.conn.lifespan_mut().end(reason);

@@ -58,7 +58,7 @@ use crate::target::extensions::{OnFreshConnection, is_repeatable};
 ///     .build();
 ///
 /// assert_eq!(client.get(&url).send().await?.text().await?, "hello");
-/// assert_eq!(agent.status().requests, 1);
+/// assert_eq!(agent.status().completed, 1);
 /// # Ok(())
 /// # }
 /// ```

@@ -95,7 +95,10 @@ async fn node_22_sequential_requests_share_one_connection() {
     assert_eq!(server.accepted(), 1);
     assert!(server.heads().iter().all(|head| head.connection == 0));
     let status = handle.status();
-    assert_eq!((status.created, status.reused, status.requests), (1, 9, 10));
+    assert_eq!(
+        (status.created, status.reused, status.completed),
+        (1, 9, 10)
+    );
     at_rest(&handle).await;
 }
 

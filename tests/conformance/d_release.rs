@@ -196,7 +196,7 @@ async fn node_37_an_abandoned_body_costs_its_connection_and_frees_its_slot() {
     eventually("the second is idle", || idle(&handle) == 1).await;
     let status = handle.status();
     assert_eq!(status.closed, 1);
-    assert_eq!(status.requests, 1, "only the second came to its end");
+    assert_eq!(status.completed, 1, "only the second came to its end");
     at_rest(&handle).await;
 }
 
@@ -252,7 +252,7 @@ async fn node_39_each_use_is_given_back_once() {
     assert_eq!((server.accepted(), server.requests()), (1, 100));
     eventually("it is idle", || idle(&handle) == 1).await;
     let status = handle.status();
-    assert_eq!((status.created, status.requests), (1, 100));
+    assert_eq!((status.created, status.completed), (1, 100));
     assert_eq!(status.open(), 1);
     at_rest(&handle).await;
 }
@@ -324,7 +324,7 @@ async fn node_41_active_until_the_end_of_the_body_and_idle_soon_after() {
     read(response).await.unwrap();
     eventually("it is idle", || (active(&handle), idle(&handle)) == (0, 1)).await;
     assert_eq!(server.open(), 1);
-    assert_eq!(handle.status().requests, 1);
+    assert_eq!(handle.status().completed, 1);
     at_rest(&handle).await;
 }
 

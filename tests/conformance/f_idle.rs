@@ -69,7 +69,7 @@ async fn node_56_an_error_while_idle_is_nobodys() {
     assert_eq!(server.accepted(), 2);
     let status = handle.status();
     assert_eq!(status.closes, [(CloseReason::Error, 1)].into());
-    assert_eq!((status.closed, status.errors, status.requests), (1, 1, 2));
+    assert_eq!((status.closed, status.errors, status.completed), (1, 1, 2));
     at_rest(&handle).await;
 }
 

@@ -176,7 +176,10 @@ async fn node_64_silence_ends_the_request_and_its_connection_once() {
     assert!(!next.info.is_reused());
     sleep(ms(400)).await;
     let status = handle.status();
-    assert_eq!((status.timeouts, status.errors, status.requests), (1, 1, 1));
+    assert_eq!(
+        (status.timeouts, status.errors, status.completed),
+        (1, 1, 1)
+    );
     assert_eq!(status.closes, [(CloseReason::Silence, 1)].into());
     assert_eq!(server.accepted(), 2);
     at_rest(&handle).await;

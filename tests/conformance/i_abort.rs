@@ -83,7 +83,7 @@ async fn node_81_an_abort_in_line_leaves_the_line_at_once() {
     // Nobody who was gone was sent, nor cost a connection.
     assert_eq!((counting.made(), server.requests()), (1, 4));
     eventually("it is idle", || idle(&handle) == 1).await;
-    assert_eq!((handle.status().requests, handle.status().closed), (4, 0));
+    assert_eq!((handle.status().completed, handle.status().closed), (4, 0));
     at_rest(&handle).await;
 }
 
@@ -199,7 +199,10 @@ async fn node_83_an_abort_signal_is_a_drop() {
     late.unwrap_err();
     eventually("the server sees it", || server.open() == 0).await;
     let status = handle.status();
-    assert_eq!((status.errors, status.timeouts, status.requests), (0, 0, 0));
+    assert_eq!(
+        (status.errors, status.timeouts, status.completed),
+        (0, 0, 0)
+    );
     assert_eq!(status.closes, [(CloseReason::Abandoned, 1)].into());
     fetch(&client, server.url("/")).await.unwrap();
     at_rest(&handle).await;
@@ -237,7 +240,7 @@ async fn node_84_a_close_before_the_head_is_a_reset() {
             CloseReason::Peer
         };
         assert_eq!(status.closes, [(reason, 2)].into());
-        assert_eq!((status.created, status.requests), (2, 1));
+        assert_eq!((status.created, status.completed), (2, 1));
         assert_eq!(server.accepted(), 2);
         at_rest(&handle).await;
     }
@@ -292,7 +295,7 @@ async fn node_85_a_reset_in_a_body_is_the_bodys_error_and_is_never_retried() {
         assert!(error.is_reused());
         eventually("it is gone", || handle.status().open() == 0).await;
         let status = handle.status();
-        assert_eq!((status.requests, status.created), (1, 1));
+        assert_eq!((status.completed, status.created), (1, 1));
         assert_eq!((server.accepted(), server.requests()), (1, 2));
         at_rest(&handle).await;
     }

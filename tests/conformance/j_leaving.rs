@@ -286,7 +286,7 @@ async fn node_88_a_connect_that_is_refused_is_an_ordinary_exchange() {
     }
     let status = handle.status();
     assert_eq!(
-        (status.created, status.detached, status.requests),
+        (status.created, status.detached, status.completed),
         (1, 0, 2)
     );
     at_rest(&handle).await;
@@ -410,7 +410,7 @@ async fn node_90_a_detached_exchange_goes_on_without_its_slot() {
     assert_eq!(after.info.id(), next.info.id());
     let status = handle.status();
     assert_eq!((status.created, status.detached, status.closed), (2, 1, 0));
-    assert_eq!((status.requests, status.open()), (3, 1));
+    assert_eq!((status.completed, status.open()), (3, 1));
     at_rest(&handle).await;
 }
 

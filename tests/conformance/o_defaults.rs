@@ -155,7 +155,7 @@ async fn ak_10_without_keep_alive_each_request_has_a_connection_of_its_own() {
     for head in server.heads() {
         assert_eq!(head.header("connection"), Some("close"));
     }
-    assert_eq!(handle.status().requests, 3);
+    assert_eq!(handle.status().completed, 3);
     at_rest(&handle).await;
 }
 

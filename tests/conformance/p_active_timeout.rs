@@ -74,7 +74,7 @@ async fn ak_11_silence_in_a_body_fails_the_body() {
     silent_for(answer, ms(100));
     took(elapsed, ms(100));
     let status = handle.status();
-    assert_eq!((status.timeouts, status.requests), (1, 0));
+    assert_eq!((status.timeouts, status.completed), (1, 0));
     assert_eq!(status.closes, [(CloseReason::Silence, 1)].into());
     at_rest(&handle).await;
 }
@@ -175,7 +175,10 @@ async fn ak_14_a_callers_own_timeout_is_no_error_and_frees_the_slot() {
     took(elapsed, ms(50));
     assert_eq!((counting.made(), counting.max_alive()), (2, 1));
     let status = handle.status();
-    assert_eq!((status.timeouts, status.errors, status.requests), (0, 0, 2));
+    assert_eq!(
+        (status.timeouts, status.errors, status.completed),
+        (0, 0, 2)
+    );
     assert_eq!(status.closes, [(CloseReason::Abandoned, 1)].into());
     // No timer of the first is left behind to end the second.
     sleep(ms(2000)).await;

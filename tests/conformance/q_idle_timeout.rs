@@ -301,7 +301,7 @@ async fn ak_22_a_shorter_idle_time_than_the_servers_avoids_its_resets() {
     assert_eq!(server.accepted(), 10);
     let status = handle.status();
     assert_eq!(status.closes, [(CloseReason::Idle, 10)].into());
-    assert_eq!((status.requests, status.stale), (10, 0));
+    assert_eq!((status.completed, status.stale), (10, 0));
     at_rest(&handle).await;
 }
 
@@ -340,6 +340,6 @@ async fn ak_24_a_server_that_says_one_second_and_means_it_resets_nobody() {
     }
     assert_eq!((server.accepted(), counting.alive()), (6, 0));
     let status = handle.status();
-    assert_eq!((status.requests, status.stale, status.reused), (6, 0, 0));
+    assert_eq!((status.completed, status.stale, status.reused), (6, 0, 0));
     at_rest(&handle).await;
 }

@@ -57,7 +57,7 @@ async fn ak_25_a_ttl_interrupts_no_exchange() {
     assert_eq!(server.accepted(), 2);
     let status = handle.status();
     assert_eq!(status.closes, [(CloseReason::Age, 2)].into());
-    assert_eq!((status.requests, status.errors), (2, 0));
+    assert_eq!((status.completed, status.errors), (2, 0));
     at_rest(&handle).await;
 }
 
@@ -229,7 +229,7 @@ async fn comes_late(
     let mut late = pin!(fetch(&client, server.url("/")));
     assert!((&mut late).now_or_never().is_none(), "it waits");
     read(first).await.unwrap();
-    eventually("it is handed over", || handle.status().requests == 1).await;
+    eventually("it is handed over", || handle.status().completed == 1).await;
     settle().await;
     if looks {
         assert!((&mut late).now_or_never().is_none(), "it looks");
@@ -275,7 +275,7 @@ async fn ak_27_who_comes_late_to_a_socket_gets_nothing_past_its_time() {
     let mut late = pin!(fetch(&client, server.url("/")));
     assert!((&mut late).now_or_never().is_none(), "it waits");
     read(first).await.unwrap();
-    eventually("it is handed over", || handle.status().requests == 1).await;
+    eventually("it is handed over", || handle.status().completed == 1).await;
     pass(ms(100));
     let late = late.await.unwrap();
     assert!(!late.info.is_reused());

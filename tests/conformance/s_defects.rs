@@ -27,7 +27,7 @@ async fn a_queued_request_outlasts_the_idle_timeout(head: &'static str, connecti
     settle().await;
     assert_eq!((counting.made(), counting.max_alive()), (connections, 1));
     let status = handle.status();
-    assert_eq!((status.requests, status.timeouts), (3, 0));
+    assert_eq!((status.completed, status.timeouts), (3, 0));
     at_rest(&handle).await;
 }
 
@@ -107,7 +107,7 @@ async fn ak_29_callers_that_time_out_do_not_raise_the_limit() {
     assert_eq!(counting.max_alive(), 1);
     let status = handle.status();
     assert_eq!(status.created, status.closed);
-    assert_eq!(status.requests, 0);
+    assert_eq!(status.completed, 0);
     at_rest(&handle).await;
 }
 

@@ -22,7 +22,7 @@ fn counters(status: &Status) -> [u64; 6] {
         status.closed,
         status.errors,
         status.timeouts,
-        status.requests,
+        status.completed,
     ]
 }
 
@@ -257,26 +257,26 @@ async fn ak_36_every_exchange_that_comes_to_its_end_counts() {
     let (client, handle) = agent(KeepAliveLayer::new());
     for (path, requests) in [("/", 1), ("/empty", 2), ("/close", 3), ("/", 4)] {
         fetch(&client, server.url(path)).await.unwrap();
-        eventually("it is counted", || handle.status().requests == requests).await;
+        eventually("it is counted", || handle.status().completed == requests).await;
     }
     send(&client, post(server.url("/"), "body")).await.unwrap();
-    assert_eq!(handle.status().requests, 5);
+    assert_eq!(handle.status().completed, 5);
     // Not so what fails, or is given up in the middle.
     fetch(&client, server.url("/rst")).await.unwrap_err();
     drop(client.request(get(server.url("/part"))).await.unwrap());
     eventually("it is closed", || handle.status().open() == 0).await;
-    assert_eq!(handle.status().requests, 5);
+    assert_eq!(handle.status().completed, 5);
     // A body kept after its end has ended.
     let response = client.request(get(server.url("/"))).await.unwrap();
     read(response).await.unwrap();
-    assert_eq!(handle.status().requests, 6);
+    assert_eq!(handle.status().completed, 6);
     at_rest(&handle).await;
 
     let (client, handle) = agent(KeepAliveLayer::new().keep_alive(false));
     for _ in 0..3 {
         fetch(&client, server.url("/")).await.unwrap();
     }
-    eventually("all are counted", || handle.status().requests == 3).await;
+    eventually("all are counted", || handle.status().completed == 3).await;
     at_rest(&handle).await;
 }
 
@@ -352,7 +352,8 @@ async fn ak_38_the_status_is_agentkeepalives_object() {
         assert_eq!(status, status.clone());
         assert_eq!(
             status.to_string(),
-            "1 created (0 failed), 0 closed, 0 requests, 0 reused, 0 stale; 0 idle, 1 active, 2 pending"
+            "requests: 1 started, 0 answered, 0 completed, 0 failed; \
+             connections: 1 created (0 failed), 0 closed, 0 reused, 0 stale; 0 idle, 1 active, 2 pending"
         );
         gate.open_for_all();
     };
@@ -441,7 +442,7 @@ async fn ak_40_three_hundred_requests_have_ten_ids_and_leave_five_idle() {
     let status = handle.status();
     assert_eq!(status.idle.values().sum::<usize>(), 5);
     assert_eq!(status.closes, [(CloseReason::Surplus, 5)].into());
-    assert_eq!((status.requests, status.reused), (300, 290));
+    assert_eq!((status.completed, status.reused), (300, 290));
     assert_eq!((counting.made(), counting.max_alive()), (10, 10));
     at_rest(&handle).await;
 }
@@ -458,9 +459,9 @@ async fn ak_41_a_connection_knows_how_often_it_was_used() {
     };
     let handed_over: Vec<_> = answers.into_iter().map(uses).collect();
     assert_eq!(handed_over, [1, 2, 3]);
-    assert_eq!(handle.status().requests, 3);
+    assert_eq!(handle.status().completed, 3);
     assert_eq!(uses(fetch(&client, server.url("/")).await), 4);
-    assert_eq!(handle.status().requests, 4);
+    assert_eq!(handle.status().completed, 4);
     handle.close_idle();
     eventually("it is closed", || handle.status().open() == 0).await;
     assert_eq!(uses(fetch(&client, server.url("/")).await), 1);

@@ -38,7 +38,7 @@ async fn ak_42_the_next_request_uses_the_same_connection() {
     assert_eq!(second.info.remote_addr(), Some(server.addr()));
     assert!(!first.info.is_reused() && second.info.is_reused());
     let status = handle.status();
-    assert_eq!((status.created, status.closed, status.requests), (1, 0, 2));
+    assert_eq!((status.created, status.closed, status.completed), (1, 0, 2));
     assert_eq!(status.idle.values().sum::<usize>(), 1);
     assert_eq!(server.accepted(), 1);
     at_rest(&handle).await;
@@ -78,7 +78,7 @@ async fn ak_44_a_server_that_closes_on_a_reused_connection_leaves_nothing() {
     assert_eq!((server.accepted(), server.requests()), (1, 2));
     let status = handle.status();
     assert_eq!(status.closes, [(CloseReason::Peer, 1)].into());
-    assert_eq!(status.requests, 1);
+    assert_eq!(status.completed, 1);
     at_rest(&handle).await;
 }
 
@@ -95,7 +95,7 @@ async fn ak_45_an_abort_in_flight_leaves_nothing() {
     eventually("the server sees it", || server.open() == 0).await;
     let status = handle.status();
     assert_eq!(status.closes, [(CloseReason::Abandoned, 1)].into());
-    assert_eq!((status.requests, status.errors), (0, 0));
+    assert_eq!((status.completed, status.errors), (0, 0));
     assert!(
         !fetch(&client, server.url("/"))
             .await
@@ -121,7 +121,7 @@ async fn ak_46_one_connection_serves_a_line() {
     assert_eq!((counting.made(), counting.max_alive()), (1, 1));
     let status = handle.status();
     assert_eq!(status.idle.values().sum::<usize>(), 1);
-    assert_eq!((status.requests, status.reused), (3, 2));
+    assert_eq!((status.completed, status.reused), (3, 2));
     at_rest(&handle).await;
 }
 
@@ -177,7 +177,7 @@ async fn ak_48_two_serve_three_and_one_of_them_the_fourth() {
             .is_reused()
     );
     assert_eq!((counting.made(), counting.max_alive()), (2, 2));
-    assert_eq!(handle.status().requests, 4);
+    assert_eq!(handle.status().completed, 4);
     at_rest(&handle).await;
 }
 
@@ -204,7 +204,7 @@ async fn ak_49_who_is_in_line_behind_an_error_gets_a_new_connection_that_is_kept
     assert_eq!(server.accepted(), 2);
     let status = handle.status();
     assert_eq!(status.idle.values().sum::<usize>(), 1);
-    assert_eq!((status.created, status.closed, status.requests), (2, 1, 1));
+    assert_eq!((status.created, status.closed, status.completed), (2, 1, 1));
     let third = fetch(&client, server.url("/")).await.unwrap();
     assert_eq!(third.info.id(), second.info.id());
     at_rest(&handle).await;
@@ -291,7 +291,7 @@ async fn ak_55_an_ipv6_literal_works_and_pools() {
     let status = handle.status();
     let name = status.idle.keys().next().unwrap().to_string();
     assert!(name.contains("::1"), "{name}");
-    assert_eq!((status.created, status.requests), (1, 2));
+    assert_eq!((status.created, status.completed), (1, 2));
     let host = server.heads()[0].header("host").map(str::to_owned);
     assert_eq!(host, Some(server.addr().to_string()));
     at_rest(&handle).await;

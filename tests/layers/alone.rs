@@ -258,6 +258,6 @@ async fn who_leaves_while_a_connection_is_looked_at_leaves_it_as_it_was() {
     fetch(&client, server.url("/")).await.unwrap();
     assert_eq!(server.accepted(), 1);
     let status = handle.status();
-    assert_eq!((status.created, status.closed, status.requests), (1, 0, 2));
+    assert_eq!((status.created, status.closed, status.completed), (1, 0, 2));
     at_rest(&handle).await;
 }

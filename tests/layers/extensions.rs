@@ -164,7 +164,7 @@ async fn one_shot_is_outside_the_limits_closed_and_counted() {
     );
     assert_eq!(connector.made(), 3);
     at_rest(&handle).await;
-    assert_eq!(handle.status().requests, 4);
+    assert_eq!(handle.status().completed, 4);
 
     // And leaves the limits as they were.
     handle.close_idle();

@@ -167,7 +167,7 @@ fn get() -> Request<Full<Bytes>> {
 /// One that is free and idle, after one use.
 fn is_idle(handle: &AgentHandle) -> bool {
     let status = handle.status();
-    status.idle.values().sum::<usize>() == 1 && status.requests == 1
+    status.idle.values().sum::<usize>() == 1 && status.completed == 1
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

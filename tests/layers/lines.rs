@@ -35,7 +35,7 @@ async fn lines_are_reused() {
     }
     assert_eq!(server.accepted(), 1);
     let status = handle.status();
-    assert_eq!((status.created, status.reused, status.requests), (1, 2, 3));
+    assert_eq!((status.created, status.reused, status.completed), (1, 2, 3));
     let keys: Vec<_> = status.idle.keys().map(ToString::to_string).collect();
     assert_eq!(keys, ["line:shard.internal:1:"]);
 
@@ -76,7 +76,7 @@ async fn lines_are_limited_and_queued_for_in_order() {
     assert_eq!(order.recv().await.unwrap(), "b!");
     assert_eq!(server.accepted(), 1);
     at_rest(&handle).await;
-    assert_eq!(handle.status().requests, 3);
+    assert_eq!(handle.status().completed, 3);
 }
 
 #[tokio::test(start_paused = true)]

@@ -212,7 +212,7 @@ async fn checkin_can_be_doubled() {
     }
     eventually("it is idle", || handle.status().idle.len() == 1).await;
     let status = handle.status();
-    assert_eq!((server.accepted(), status.requests), (1, 3), "{status}");
+    assert_eq!((server.accepted(), status.completed), (1, 3), "{status}");
     assert_eq!((status.created, status.open()), (1, 1));
     let given_up = client
         .clone()

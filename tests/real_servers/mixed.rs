@@ -99,7 +99,7 @@ impl Run {
 
     /// The most connections that the server's limit, the pauses, and what was sent again can call for.
     fn most_sockets(&self, max_uses: Option<u64>) -> u64 {
-        let by_count = max_uses.map_or(0, |uses| self.status.requests / uses);
+        let by_count = max_uses.map_or(0, |uses| self.status.completed / uses);
         by_count + CONNECTIONS * (self.rounds + 1)
     }
 

@@ -89,7 +89,7 @@ async fn nginx_answers_5000_requests_on_at_most_4_sockets() {
             "{protocol}: 5000 requests, {} sockets; {status}",
             connections.len()
         );
-        assert_eq!(status.requests, 5000);
+        assert_eq!(status.completed, 5000);
         assert!(status.created <= 4 && status.create_errors == 0, "{status}");
         assert_eq!((status.errors, status.timeouts, status.stale), (0, 0, 0));
     }
@@ -112,7 +112,7 @@ async fn nginx_answers_5000_requests_in_a_row_on_one_socket() {
         at_rest(&handle).await;
         let status = handle.status();
         assert_eq!(
-            (status.created, status.requests, status.stale),
+            (status.created, status.completed, status.stale),
             (1, 5000, 0)
         );
     }
@@ -143,7 +143,7 @@ async fn nginx_resumes_after_each_close() {
         let status = handle.status();
         println!("{protocol}: {status}");
         assert_eq!((status.created, status.create_errors), (100, 0));
-        assert_eq!((status.requests, status.stale), (700, 0));
+        assert_eq!((status.completed, status.stale), (700, 0));
         assert_eq!(
             status.closes.get(&CloseReason::Final),
             Some(&100),

@@ -144,7 +144,7 @@ async fn openssl_carries_5000_requests_on_4_sockets() {
         at_rest(&handle).await;
         let status = handle.status();
         println!("{version:?}, OpenSSL: {status}");
-        assert_eq!((status.requests, status.created), (4 * EACH as u64, 4));
+        assert_eq!((status.completed, status.created), (4 * EACH as u64, 4));
         assert_eq!((status.create_errors, status.errors), (0, 0));
         assert_eq!((status.timeouts, status.stale), (0, 0));
         // A session of one is none to another.
@@ -174,7 +174,7 @@ async fn openssl_resumes_after_each_close() {
         let status = handle.status();
         println!("{version:?}, OpenSSL: {status}");
         assert_eq!((status.created, status.create_errors), (100, 0));
-        assert_eq!((status.requests, status.stale), (700, 0));
+        assert_eq!((status.completed, status.stale), (700, 0));
         assert_eq!(status.closes, [(CloseReason::Final, 100)].into());
         let handshakes = handshakes.lock().unwrap();
         assert_eq!(handshakes.len(), 100);

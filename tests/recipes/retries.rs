@@ -61,7 +61,7 @@ async fn retry_with_budget_sends_again_until_the_budget_is_spent() {
             .all(|error| error.is_reset() && error.is_reused())
     );
     at_rest(&handle).await;
-    assert_eq!(handle.status().requests, answers as u64);
+    assert_eq!(handle.status().completed, answers as u64);
 }
 
 #[tokio::test(start_paused = true)]

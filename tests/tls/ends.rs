@@ -205,7 +205,7 @@ async fn a_healthy_connection_is_used_for_ever() {
             fetch(&client, server.url("/")).await.unwrap();
         }
         let status = handle.status();
-        assert_eq!((status.created, status.requests), (1, 500));
+        assert_eq!((status.created, status.completed), (1, 500));
         assert_eq!((server.accepted(), server.requests()), (1, 500));
         at_rest(&handle).await;
     }

@@ -86,7 +86,7 @@ async fn node_101_tls_through_a_tunnel_is_with_the_origin_and_pooled() {
             assert_eq!((server.accepted(), origin.accepted()), (made, made));
             let status = handle.status();
             assert_eq!(
-                (status.created, status.requests),
+                (status.created, status.completed),
                 (made as u64, 3 * made as u64)
             );
             let names: Vec<_> = status.idle.keys().map(Key::to_string).collect();

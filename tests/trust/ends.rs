@@ -306,7 +306,7 @@ fn trust_14_a_drain_has_its_ends() {
             eventually("it is closed", || handle.status().open() == 0).await;
             let took = started.elapsed();
             assert_eq!(closes(&handle, CloseReason::Abandoned), 1);
-            assert_eq!(handle.status().requests, 0);
+            assert_eq!(handle.status().completed, 0);
             let answer = fetch(&client, server.url("/next/1")).await.unwrap();
             assert_eq!(answer.body, "/next/1");
             at_rest(&handle).await;

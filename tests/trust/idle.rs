@@ -217,7 +217,7 @@ async fn trust_02(name: &str) {
     at_rest(&handle).await;
     let status = handle.status();
     assert_eq!(status.created, runs as u64);
-    assert_eq!((status.requests, status.reused), (runs as u64, 0));
+    assert_eq!((status.completed, status.reused), (runs as u64, 0));
     println!(
         "trust 2: 0 of {runs} callers hear of a 408 on an idle connection, {name} ({:?})",
         status.closes

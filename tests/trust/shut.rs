@@ -139,7 +139,7 @@ fn trust_22_drain_loses_nobody_who_is_let_in() {
         assert_eq!(busy.connector.alive(), 1, "sockets are closed by then");
         let status = busy.handle.status();
         // The upgraded one's too.
-        assert_eq!((status.open(), status.requests), (0, callers as u64 + 2));
+        assert_eq!((status.open(), status.completed), (0, callers as u64 + 2));
         println!(
             "trust 22: a drain lost 0 of {} that were let in, and ended when their sockets were closed",
             callers + 1
