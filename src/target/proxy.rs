@@ -19,7 +19,7 @@ use crate::target::Destination;
 /// name and password that it wants.
 ///
 /// It is parsed from a URI: `http` for a proxy of HTTP, `https` for one under TLS, which needs TLS
-/// [below the layer](crate::connect::ProxiedLayer#order); `socks5` and `socks4` for one of SOCKS that is given addresses,
+/// [below the layer](crate::connect::ProxyLayer#order); `socks5` and `socks4` for one of SOCKS that is given addresses,
 /// `socks5h` and `socks4a` for one that is given names. Name and password are never shown, two proxies that differ in them
 /// are two, and one of SOCKS4 is told neither.
 ///

@@ -9,7 +9,7 @@ use crate::connection::close_reason::CloseReason;
 /// What stands for a connection's transport: kept beside it, and dropped after it.
 ///
 /// A connection whose transport lives in a task of its own takes this from its
-/// [`Lifespan`](crate::Lifespan::transport_guard) and moves it into that task. When it is dropped, by whatever way the
+/// [`Lifespan`](crate::Lifespan::take_transport_guard) and moves it into that task. When it is dropped, by whatever way the
 /// task ends, the connection leaves its pool and its permit passes on.
 #[derive(Debug)]
 #[must_use = "dropping it says that the transport is gone"]
