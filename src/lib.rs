@@ -128,6 +128,26 @@
 //!
 //! A tokio runtime with its I/O and time drivers, for the tasks that drive connections and for the timers.
 //!
+//! # Metrics and spans
+//!
+//! With the feature `metrics`, through the recorder that the program installs before its first request. Each has the labels
+//! `server.address`, `server.port` and `url.scheme`. A program that sends to hosts from strangers' URLs gets a
+//! series for each of them: have the recorder or the scrape drop `server.address` there.
+//!
+//! | name | kind, unit | more labels | what |
+//! |---|---|---|---|
+//! | `http.client.open_connections` | gauge, connections | `http.connection.state`: `active`, `idle` | connections open now |
+//! | `http.client.connection.duration` | histogram, seconds | | how long a connection was open |
+//! | `http.client.request.time_in_queue` | histogram, seconds | | how long a caller waited for its connection |
+//! | `tower_keep_alive.connections.created` | counter, connections | | connects begun |
+//! | `tower_keep_alive.connections.reused` | counter, checkouts | | checkouts that got a connection not made for them |
+//! | `tower_keep_alive.connections.stale` | counter, connections | | connections found closed just before a reuse |
+//! | `tower_keep_alive.connections.closed` | counter, connections | `reason`: the text of [`CloseReason`], or `detached` | connections closed |
+//!
+//! With the feature `tracing`, at the level `debug` and with the target `tower_keep_alive`: a span `checkout` (fields `key`,
+//! `connection.id`, `reused`, `waited`), and an event for each [`EventKind`] (fields `key`, `connection.id`, and those of the
+//! kind).
+//!
 //! # Features
 //!
 //! | feature | what it adds |
