@@ -8,7 +8,7 @@ use http_body_util::Full;
 use tokio::time::Instant;
 use tower_keep_alive::{CloseReason, KeepAliveLayer};
 
-use super::q_idle_timeout::{idle_life, saying};
+use super::idle_timeout::{idle_life, saying};
 use crate::support::agent::{Req, agent, agent_over, agent_paused, at_rest, fetch, get, send};
 use crate::support::{CountingConnector, Gate, Server, Sockets, eventually, settle};
 

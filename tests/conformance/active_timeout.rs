@@ -14,7 +14,7 @@ use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_keep_alive::connect::TcpConnector;
 use tower_keep_alive::{CloseReason, KeepAliveLayer, TimeoutKind};
 
-use super::g_timeouts::{late, ms, silent_for, timed, took, within};
+use super::timeouts::{late, ms, silent_for, timed, took, within};
 use crate::support::agent::{agent_paused, at_rest, fetch, get, post, send};
 use crate::support::{CountingConnector, Server, eventually, script};
 

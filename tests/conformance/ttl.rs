@@ -11,7 +11,7 @@ use http_body_util::Full;
 use tokio::time::{Instant, sleep};
 use tower_keep_alive::{Clock, CloseReason, KeepAliveLayer, Moment};
 
-use super::q_idle_timeout::idle_life;
+use super::idle_timeout::idle_life;
 use crate::support::agent::{agent, agent_over, agent_paused, at_rest, fetch, get, read};
 use crate::support::{CountingConnector, Gate, Server, eventually, script, settle};
 

@@ -17,7 +17,7 @@ use tower_keep_alive::{
     Http1Connection, KeepAliveLayer, PoolConfig, TtlLayer,
 };
 
-use super::g_timeouts::ms;
+use super::timeouts::ms;
 use crate::support::agent::{
     Client, Connector, Req, agent, agent_over, agent_paused, at_rest, fetch, get, paused_clock,
     read, send,

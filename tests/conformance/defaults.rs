@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tower_keep_alive::{CloseReason, KeepAliveLayer, TimeoutKind};
 
-use super::q_idle_timeout::{idle_life, saying};
+use super::idle_timeout::{idle_life, saying};
 use crate::support::agent::{agent, agent_over, agent_paused, at_rest, fetch};
 use crate::support::{CountingConnector, Gate, Server, Sockets, eventually, script, settle};
 

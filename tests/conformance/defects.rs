@@ -5,7 +5,7 @@ use tokio::time::sleep;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_keep_alive::{CloseReason, KeepAliveLayer};
 
-use super::g_timeouts::{late, ms, silent_for, timed, took};
+use super::timeouts::{late, ms, silent_for, timed, took};
 use crate::support::agent::{agent_paused, at_rest, fetch, get, read};
 use crate::support::{CountingConnector, Server, eventually, script, settle};
 
