@@ -95,7 +95,7 @@ async fn node_101_a_proxy_of_http_gets_requests_in_absolute_form() {
     let basic = Some("Basic bWU6c2VjcmV0");
     assert_eq!(head.header("proxy-authorization"), basic);
     assert_eq!(server.accepted(), 1);
-    let name = format!("origin.test:81::{proxy}");
+    let name = format!("{}::{proxy}", server.addr());
     assert_eq!(names(&handle), [name]);
     // What is said of it says no secret.
     let told = format!(
@@ -104,6 +104,119 @@ async fn node_101_a_proxy_of_http_gets_requests_in_absolute_form() {
         serde_json::to_string(&handle.status()).unwrap()
     );
     assert!(!told.contains("secret") && !told.contains("bWU6"), "{told}");
+    at_rest(&handle).await;
+}
+
+/// As Go and undici do: what leads to a proxy that reads the requests leads to every origin behind it.
+#[tokio::test]
+async fn one_connection_to_a_proxy_serves_every_origin_of_http() {
+    let server = Server::echo().await;
+    let proxy = proxy("http", "", &server);
+    let (client, handle) = agent();
+    for number in 0..6 {
+        let url = format!("http://origin{number}.test:{}/path", 80 + number);
+        let answer = send(&client, through(&proxy, &url)).await.unwrap();
+        let url = url.replace(":80/", "/");
+        assert_eq!(answer.body.replace(":80/", "/"), url);
+        assert_eq!(answer.info.is_reused(), number > 0);
+        let key = answer.info.key().expect("a pool has it").to_string();
+        assert_eq!(key, format!("{}::{proxy}", server.addr()));
+    }
+    assert_eq!((server.accepted(), server.requests()), (1, 6));
+    let hosts: Vec<_> = server
+        .heads()
+        .into_iter()
+        .map(|head| head.header("host").unwrap().to_owned())
+        .collect();
+    assert_eq!(hosts[0], "origin0.test");
+    for (number, host) in hosts.iter().enumerate().skip(1) {
+        assert_eq!(*host, format!("origin{number}.test:{}", 80 + number));
+    }
+    at_rest(&handle).await;
+}
+
+/// The limits of a host are those of the proxy: its connections are what there is.
+#[tokio::test]
+async fn the_limit_of_a_host_counts_the_connections_to_the_proxy() {
+    let server = Server::start(script::ok).await;
+    let proxy = proxy("http", "", &server);
+    let layer = KeepAliveLayer::new().max_connections_per_host(1);
+    let handle = layer.handle();
+    let client: Client = layer.layer(ProxyLayer::new().layer(TcpConnector::new()));
+    let requests = (0..6).map(|number| {
+        send(
+            &client,
+            through(&proxy, format!("http://origin{number}.test/")),
+        )
+    });
+    for answer in futures_util::future::join_all(requests).await {
+        assert_eq!(answer.unwrap().status, 200);
+    }
+    assert_eq!((server.accepted(), server.max_open()), (1, 1));
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn a_connection_to_a_proxy_is_shared_by_those_of_one_login_route_and_part_of_the_pool() {
+    let server = Server::echo().await;
+    let (client, handle) = agent();
+    let plain = proxy("http", "", &server);
+    let part = || {
+        let mut request = through(&plain, "http://origin.test/");
+        request
+            .extensions_mut()
+            .insert(tower_keep_alive::Partition::new("tenant"));
+        request
+    };
+    let from = || {
+        let mut request = get("http://origin.test/");
+        let route = Route::new().with_proxy(plain.clone());
+        let route = route.with_local_address([127, 0, 0, 1].into());
+        request.extensions_mut().insert(route);
+        request
+    };
+    let login = |login| through(&proxy("http", login, &server), "http://origin.test/");
+    let tunnel = || {
+        through(
+            &plain.clone().with_header(
+                http::HeaderName::from_static("x-zone"),
+                HeaderValue::from_static("1"),
+            ),
+            "http://origin.test/",
+        )
+    };
+    for round in 0..2 {
+        for request in [
+            through(&plain, "http://origin.test/"),
+            login("me:secret@"),
+            login("you:secret@"),
+            part(),
+            from(),
+            tunnel(),
+        ] {
+            let answer = send(&client, request).await.unwrap();
+            assert_eq!(answer.info.is_reused(), round > 0);
+        }
+    }
+    assert_eq!((server.accepted(), server.requests()), (6, 12));
+    at_rest(&handle).await;
+}
+
+/// What is made in advance for one origin is there for another.
+#[tokio::test]
+async fn a_connection_that_is_prewarmed_through_a_proxy_serves_any_origin() {
+    let server = Server::echo().await;
+    let proxy = proxy("http", "", &server);
+    let (client, handle) = agent();
+    let route = Route::new().with_proxy(proxy.clone());
+    let origin: http::Uri = "http://origin.test/".parse().unwrap();
+    let destination = Destination::try_from(origin).unwrap().with_route(route);
+    assert_eq!(handle.prewarm(destination, 1).await.unwrap(), 1);
+    let answer = send(&client, through(&proxy, "http://other.test/"))
+        .await
+        .unwrap();
+    assert!(answer.info.is_reused());
+    assert_eq!(server.accepted(), 1);
     at_rest(&handle).await;
 }
 
@@ -146,7 +259,7 @@ async fn node_101_what_goes_through_a_proxy_is_pooled_by_itself() {
     assert_eq!((origin.accepted(), handle.status().idle.len()), (1, 4));
     // Two of them have one name, which tells no login: JSON counts them together.
     let json = serde_json::to_value(handle.status()).unwrap();
-    let name = format!("{}:::{}", origin.addr(), logins[0]).replacen(":::", "::", 1);
+    let name = format!("{}::{}", proxies[0].addr(), logins[0]);
     assert_eq!(json["freeSockets"][&name], 2, "{json}");
     at_rest(&handle).await;
 }

@@ -124,6 +124,11 @@ impl<M> Layer<M> for ProxyLayer {
 ///   resolver and the family of the connector below ([`ProxyLayer::resolver`]), and of the route's family where it names
 ///   one.
 ///
+/// A connection to a proxy that reads the requests serves all origins of `http`, as in Go and undici; only requests of the
+/// same route, the login in the proxy's URI included, and of the same partition share it. Its [key](crate::ConnectionInfo::key) has the proxy's host and port, and so the
+/// limits of a host (such as [`max_connections_per_host`](crate::KeepAliveLayer::max_connections_per_host)) count the
+/// connections to the proxy, and the status shows them under its name. A tunnel is for one origin, and has that origin's key.
+///
 /// A request's own `Proxy-Authorization` is for the proxy, and stands instead of the login in the proxy's URI. Where a
 /// tunnel is made it goes on the `CONNECT` and never past it, and only requests that say the same share that tunnel; where
 /// the proxy reads the request it goes with it, and has no part in which connection is used. A proxy of SOCKS is told

@@ -7,8 +7,8 @@ use http::{Method, Request, Version};
 use http_body::Body;
 
 use crate::exchange::tokens;
+use crate::target::Destination;
 use crate::target::key::Key;
-use crate::target::{Destination, Target};
 
 /// Adds `Host`, and the length of a body that has none, where the caller set neither.
 #[inline]
@@ -39,9 +39,9 @@ fn is_empty(body: &impl Body) -> bool {
 
 fn host(key: Option<&Key>, destination: &Destination) -> Option<HeaderValue> {
     match key {
-        Some(key) => key.host_header().cloned(),
-        // A connection without a pool has no key.
-        None => Key::from(destination.key()).host_header().cloned(),
+        Some(key) if !destination.is_read_by_proxy() => key.host_header().cloned(),
+        // A connection without a pool has no key; one to a proxy may have that of the proxy.
+        _ => Key::from(destination.origin()).host_header().cloned(),
     }
 }
 

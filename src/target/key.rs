@@ -19,6 +19,9 @@ pub(crate) static HTTPS: &str = "https";
 /// port (the scheme's own when none is given), route and partition. User information, path and query do not count, and a host
 /// name is not the same as its address: names are resolved when a connection is made, and only then.
 ///
+/// What goes through a proxy that reads the requests (`http` without a tunnel) has the proxy's host and port: such a
+/// connection serves every origin.
+///
 /// ```
 /// use http::Uri;
 /// use tower_keep_alive::{Key, Target};

@@ -24,6 +24,8 @@ use crate::target::extensions::Partition;
 use crate::target::key::{Key, KeyRef};
 #[cfg(feature = "proxy")]
 use crate::target::lookup::SideLookup;
+#[cfg(feature = "proxy")]
+use crate::target::proxy::Proxy;
 use crate::target::route::Route;
 
 /// Where a connection is wanted to, and on what terms. Implement it for a target type of your own to pool connections
@@ -330,9 +332,33 @@ impl Destination {
     /// # Ok(())
     /// # }
     /// ```
+    #[inline]
     #[must_use]
     pub fn host(&self) -> &str {
         &self.authority().as_str()[usize::from(self.host.start)..usize::from(self.host.end)]
+    }
+
+    /// Host and port that a connection of this route leads to: a proxy's, where the proxy reads the requests, so that all
+    /// origins of `http` behind it share its connections.
+    #[cfg(feature = "proxy")]
+    #[cold]
+    fn end_of_connection<'a>(&'a self, route: &'a Route) -> (&'a str, u16) {
+        let reads = |proxy: &&Proxy| !proxy.tunnels(self.https);
+        let proxy = route.proxy().filter(reads);
+        let end = proxy.and_then(Proxy::host_and_port);
+        end.unwrap_or((self.host(), self.port))
+    }
+
+    #[cfg(not(feature = "proxy"))]
+    #[cold]
+    fn end_of_connection(&self, _: &Route) -> (&str, u16) {
+        (self.host(), self.port)
+    }
+
+    /// The origin itself, whoever reads the requests for it.
+    pub(crate) fn origin(&self) -> KeyRef<'_> {
+        let scheme = if self.https { key::HTTPS } else { key::HTTP };
+        KeyRef::from_parts(scheme, self.host(), self.port, None, None)
     }
 
     /// The URI's port, or the default of its scheme: 80 or 443.
@@ -402,16 +428,20 @@ impl fmt::Debug for Destination {
 impl Target for Destination {
     #[inline]
     fn key(&self) -> KeyRef<'_> {
-        let host = usize::from(self.host.start)..usize::from(self.host.end);
         let terms = self.terms.as_deref();
+        let route = terms.and_then(|it| it.route.as_ref());
+        let (host, port) = match route {
+            Some(route) => self.end_of_connection(route),
+            None => (self.host(), self.port),
+        };
         KeyRef::from_parts(
             if self.https { key::HTTPS } else { key::HTTP },
-            &self.authority().as_str()[host],
-            self.port,
+            host,
+            port,
             terms
                 .and_then(|it| it.partition.as_ref())
                 .map(Partition::name),
-            terms.and_then(|it| it.route.as_ref()),
+            route,
         )
     }
 

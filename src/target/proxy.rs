@@ -14,6 +14,7 @@ use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 
 use crate::error::{Error, Kind, TargetError};
 use crate::target::Destination;
+use crate::target::authority::HostPort;
 
 /// A proxy to connect through, for [`Route::with_proxy`](crate::Route::with_proxy): its protocol, its address, and the
 /// name and password that it wants.
@@ -235,6 +236,12 @@ impl Proxy {
     /// Whether what is asked for goes through a tunnel. If not, the proxy reads the requests.
     pub(crate) fn tunnels(&self, https: bool) -> bool {
         https || self.always_tunnels || !self.protocol.is_http()
+    }
+
+    /// Where it is.
+    pub(crate) fn host_and_port(&self) -> Option<(&str, u16)> {
+        let HostPort { host, port } = HostPort::parse(&self.authority);
+        Some((&self.authority[host], port.ok()??))
     }
 
     /// The same proxy, told to let in another one.

@@ -159,8 +159,9 @@ impl Route {
         self.0.tls.as_ref()
     }
 
-    /// The proxy to connect through; see [`ProxyConnector`](crate::connect::ProxyConnector). The other things that a route says are said
-    /// of the connection to it.
+    /// The proxy to connect through; see [`ProxyConnector`](crate::connect::ProxyConnector). Requests for `http` to all origins
+    /// share the connections to a proxy of HTTP, and the limits of a host count those; a tunnel is for one origin. The other
+    /// things that a route says are said of the connection to the proxy.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
