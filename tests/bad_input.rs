@@ -118,17 +118,19 @@ async fn the_same_length_twice_is_no_contradiction() {
 }
 
 #[tokio::test]
-async fn https_without_tls_is_a_connect_error() {
+async fn https_without_tls_is_a_target_that_names_the_remedy() {
     if not_over_tls("it is about a connector without TLS") {
         return;
     }
     let (client, handle) = agent(KeepAliveLayer::new());
     let error = fetch(&client, "https://localhost:9/").await.unwrap_err();
-    assert!(error.is_connect(), "{error:?}");
-    assert!(!error.is_target());
+    assert!(error.is_target() && !error.is_connect(), "{error:?}");
     assert!(error.is_unsent());
     let text = whole_text(&error);
-    assert!(text.contains("scheme"), "{text}");
+    assert!(
+        text.contains("scheme") && text.contains("TlsLayer"),
+        "{text}"
+    );
     let status = handle.status();
     assert_eq!((status.created, status.create_errors), (1, 1));
     at_rest(&handle).await;

@@ -377,6 +377,26 @@ async fn answers(body: &'static str, chunked: bool) -> Server {
 }
 
 #[tokio::test]
+async fn a_body_of_many_pieces_is_read_up_to_its_limit() {
+    if only_over_tcp("the default connector is TCP's") {
+        return;
+    }
+    let server = Server::start(|mut conn| async move {
+        while conn.request().await.is_some() {
+            let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+            conn.send(format!("{head}2\r\nab\r\n2\r\ncd\r\n2\r\nef\r\n0\r\n\r\n"))
+                .await;
+        }
+    })
+    .await;
+    let agent = agent();
+    let body = async || agent.get(server.url("/")).await.unwrap().into_body();
+    assert_eq!(body().await.bytes(6).await.unwrap(), "abcdef");
+    let error = body().await.bytes(5).await.unwrap_err();
+    assert!(error.is_too_large(), "{error:?}");
+}
+
+#[tokio::test]
 async fn a_body_is_read_whole_up_to_its_limit() {
     if only_over_tcp("the default connector is TCP's") {
         return;

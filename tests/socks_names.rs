@@ -228,8 +228,8 @@ async fn an_origin_without_an_address_that_will_do_is_asked_of_no_proxy() {
             }
             let request = through(route, "http://origin.test/");
             let error = fails(layer, connector, request).await;
-            let chain =
-                std::iter::successors(std::error::Error::source(&error), |error| error.source());
+            let error: &dyn std::error::Error = &error;
+            let chain = std::iter::successors(Some(error), |error| error.source());
             let said: Vec<_> = chain.map(ToString::to_string).collect();
             let names_it = |text: &String| text.contains("origin.test has no ");
             assert!(said.iter().any(names_it), "{said:?}");

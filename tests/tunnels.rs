@@ -400,6 +400,39 @@ fn own_connect(proxy: &Proxy, target: &str) -> Req {
     request.body(Full::default()).unwrap()
 }
 
+/// RFC 9112 §3.2.2.
+#[tokio::test]
+async fn the_host_of_the_callers_own_connect_is_its_target() {
+    let server = Server::start(|mut conn: Conn| async move {
+        while conn.request().await.is_some() {
+            conn.send("HTTP/1.1 403 No\r\ncontent-length: 0\r\n\r\n")
+                .await;
+        }
+    })
+    .await;
+    let proxy = proxy("", &server);
+    let (client, handle) = agent_without_tls();
+    for (host, is_sent) in [
+        ("origin.test:443", true),
+        ("Origin.test:443", true),
+        ("origin.test", false),
+        ("other.test:443", false),
+    ] {
+        let mut request = own_connect(&proxy, "origin.test:443");
+        request.headers_mut().insert("host", host.parse().unwrap());
+        let answer = client.request(request).await;
+        assert_eq!(answer.is_ok(), is_sent, "{host}");
+        if let Err(error) = answer {
+            assert!(
+                error.is_target() && error.to_string().contains("host"),
+                "{error}"
+            );
+        }
+    }
+    assert_eq!(server.requests(), 2);
+    at_rest(&handle).await;
+}
+
 /// RFC 9110 §9.3.6: whatever the port is, nothing but the CONNECT is sent to the proxy, and in the clear.
 #[tokio::test]
 async fn the_callers_own_connect_is_for_the_proxy_itself() {

@@ -133,3 +133,15 @@ impl fmt::Debug for Probe {
         f.write_str("Probe")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probe_that_only_looks_closes_nothing() {
+        let looks = Probe::new(|| Liveness::Open);
+        assert!(looks.closer().is_none());
+        assert!(looks.with_close(|| {}).closer().is_some());
+    }
+}

@@ -235,8 +235,7 @@ impl ProxyRoute {
         }
         let is_plain = *destination.scheme() == Scheme::HTTP;
         if !is_plain && !destination.is_secured() {
-            let why = "connect: the scheme is not http, and without TLS that is all there is";
-            return Err(ConnectError::new(why).into());
+            return Err(Error::new(Kind::Target(TargetError::NoTls)).into());
         }
         let mut hop = proxy.destination()?.with_route(route.to_proxy());
         let tunnel = if !proxy.tunnels(!is_plain) {
@@ -272,7 +271,7 @@ impl ThroughProxy {
         connected.map_err(|source| match source.is::<Error>() {
             // A refusal says which proxy it is of.
             true => source,
-            false => ConnectError::caused_by(format!("connect through {proxy}"), source).into(),
+            false => ConnectError::within(format!("connect through {proxy}"), source).into(),
         })
     }
 }

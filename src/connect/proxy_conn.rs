@@ -113,3 +113,24 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for ProxyConn<C> {
         this.failure.heed(shut)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_end_of_what_a_proxy_says_is_a_failure_and_a_part_of_it_is_none() {
+        let (here, mut there) = tokio::io::duplex(64);
+        let mut conn = ProxyConn::new(here);
+        let failure = conn.failure();
+        there.write_all(b"HTTP/1.1").await.unwrap();
+        assert_eq!(conn.read(&mut [0; 64]).await.unwrap(), 8);
+        assert!(failure.take().is_none());
+        drop(there);
+        assert_eq!(conn.read(&mut [0; 64]).await.unwrap(), 0);
+        let kind = failure.take().map(|error| error.kind());
+        assert_eq!(kind, Some(io::ErrorKind::UnexpectedEof));
+    }
+}

@@ -7,7 +7,7 @@ use hyper_util::client::legacy::connect::dns::Name;
 use tower_service::Service;
 
 use crate::error::BoxError;
-use crate::error::connect::ConnectError;
+use crate::error::connect::{ConnectError, reason};
 use crate::target::lookup::Lookup;
 use crate::target::route::Family;
 
@@ -46,8 +46,12 @@ where
             "connect: {address} is no {kind}address"
         )));
     }
-    let cannot = |error: BoxError| ConnectError::caused_by(format!("resolve {host}"), error);
-    let name: Name = host.parse().map_err(|error| cannot(Box::new(error)))?;
+    let cannot = |error: BoxError| {
+        ConnectError::caused_by(format!("resolve {host}: {}", words(&error)), error)
+    };
+    // RFC 6874: in a URI the `%` before the zone of an address is written `%25`.
+    let written = host.replacen("%25", "%", usize::from(host.contains(':')));
+    let name: Name = written.parse().map_err(|error| cannot(Box::new(error)))?;
     poll_fn(|cx| resolver.poll_ready(cx))
         .await
         .map_err(|error| cannot(error.into()))?;
@@ -68,6 +72,13 @@ where
         )));
     }
     Ok(addresses)
+}
+
+fn words(error: &BoxError) -> String {
+    match error.downcast_ref() {
+        Some(io) => reason(io),
+        None => error.to_string(),
+    }
 }
 
 /// The host, if it is an address.

@@ -183,8 +183,7 @@ impl<R> TcpConnector<R> {
         R::Future: Send + 'static,
     {
         if *destination.scheme() != Scheme::HTTP && !destination.is_secured() {
-            let why = "connect: the scheme is not http, and without TLS that is all there is";
-            return Err(ConnectError::new(why).into());
+            return Err(Error::new(Kind::Target(TargetError::NoTls)).into());
         }
         let route = destination.route();
         if route.is_some_and(|route| route.unix_path().is_some()) {
@@ -455,7 +454,10 @@ mod tests {
             assert_eq!(connect(family, "origin.test").await.unwrap(), found);
         }
         let error = connect(None, "nobody.test").await.unwrap_err();
-        assert_eq!(error.to_string(), "resolve nobody.test");
+        assert_eq!(
+            error.to_string(),
+            "resolve nobody.test: nobody.test is unknown"
+        );
         assert_eq!(
             error.source().unwrap().to_string(),
             "nobody.test is unknown"

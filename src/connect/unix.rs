@@ -72,8 +72,7 @@ impl UnixConnector {
     fn path(&self, destination: &Destination) -> Result<Arc<Path>, BoxError> {
         let refuse = |why| Err(Error::new(Kind::Target(TargetError::Route(why))).into());
         if *destination.scheme() != Scheme::HTTP && !destination.is_secured() {
-            let why = "connect: the scheme is not http, and without TLS that is all there is";
-            return Err(ConnectError::new(why).into());
+            return Err(Error::new(Kind::Target(TargetError::NoTls)).into());
         }
         let route = destination.route();
         if route.is_some_and(|it| it.local_address().is_some() || it.family().is_some()) {

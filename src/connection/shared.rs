@@ -671,7 +671,15 @@ mod tests {
         let goodbye = Duration::from_secs(1);
         let shared = ConnShared::new();
         assert_eq!(shared.time_to_close(goodbye), None);
-        for (reads_on, rounded) in [(1, 125), (125, 125), (126, 250), (500, 500), (3_000, 4_000)] {
+        for (reads_on, rounded) in [
+            (1, 125),
+            (125, 125),
+            (126, 250),
+            (500, 500),
+            (3_000, 4_000),
+            // The most that is told.
+            (1_000_000_000, 125 << 14),
+        ] {
             shared.set_reading_rest(Duration::from_millis(reads_on));
             let time = Duration::from_millis(rounded) + goodbye;
             assert_eq!(shared.time_to_close(goodbye), Some(time), "{reads_on} ms");
@@ -683,7 +691,27 @@ mod tests {
             shared.time_to_close(goodbye),
             Some(FINISH_TIMEOUT + goodbye)
         );
+        shared.set_finishing(false);
+        assert!(!shared.is_finishing() && shared.has_no_driver_flags());
         shared.set_orphaned();
+        shared.set_finishing(true);
+        shared.set_finishing(false);
+        assert!(shared.is_orphaned(), "the other flags stay");
         assert_eq!(shared.time_to_close(goodbye), Some(goodbye));
+    }
+
+    #[test]
+    fn what_has_a_closer_or_is_gone_can_be_closed() {
+        struct Closes;
+        impl Close for Closes {
+            fn close(&self) {}
+        }
+        let shared = Arc::new(ConnShared::new());
+        assert!(!shared.can_be_closed());
+        shared.set_closer(Arc::new(Closes));
+        assert!(shared.can_be_closed() && !shared.is_gone());
+        let gone = Arc::new(ConnShared::new());
+        drop(TransportGuard::new(gone.clone()));
+        assert!(gone.can_be_closed());
     }
 }

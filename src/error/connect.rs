@@ -14,6 +14,9 @@ use crate::error::BoxError;
 pub(crate) enum ConnectError {
     /// No address could be connected to.
     Addresses(FailedAddresses),
+    /// A connect as a part of another one: what that is, and why this one failed. Told as one error.
+    #[cfg(feature = "proxy")]
+    Within(String, Box<Self>),
     /// Anything else: what was tried, and the cause if it is an error of its own.
     Other(Cow<'static, str>, Option<BoxError>),
 }
@@ -41,6 +44,17 @@ impl ConnectError {
     }
 }
 
+#[cfg(feature = "proxy")]
+impl ConnectError {
+    /// As [`caused_by`](Self::caused_by), with the words of a connect that failed within this one.
+    pub(crate) fn within(tried: String, cause: BoxError) -> Self {
+        match cause.downcast() {
+            Ok(inner) => Self::Within(tried, inner),
+            Err(cause) => Self::caused_by(tried, cause),
+        }
+    }
+}
+
 impl FailedAddresses {
     /// The error that says most: the first, unless it says only that this machine has no way to addresses of that family.
     fn cause(&self) -> Option<&io::Error> {
@@ -65,6 +79,8 @@ impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Addresses(addresses) => addresses.fmt(f),
+            #[cfg(feature = "proxy")]
+            Self::Within(tried, inner) => write!(f, "{tried}: {inner}"),
             Self::Other(tried, _) => f.write_str(tried),
         }
     }
@@ -91,6 +107,8 @@ impl StdError for ConnectError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
             Self::Addresses(addresses) => addresses.cause().map(|error| error as _),
+            #[cfg(feature = "proxy")]
+            Self::Within(_, inner) => inner.source(),
             Self::Other(_, cause) => cause.as_ref().map(|error| &**error as _),
         }
     }

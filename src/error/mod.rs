@@ -11,6 +11,7 @@ use std::io;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use http::uri::Authority;
 #[cfg(feature = "proxy")]
 use http::{HeaderMap, StatusCode};
 
@@ -57,6 +58,8 @@ struct Inner {
     by_agent: bool,
     source: Option<BoxError>,
     connection: Option<ConnectionInfo>,
+    /// Where a connect that took too long was to go.
+    to: Option<Box<str>>,
 }
 
 #[derive(Debug)]
@@ -116,6 +119,7 @@ impl Error {
             by_agent: false,
             source: None,
             connection: None,
+            to: None,
         }))
     }
 
@@ -159,6 +163,14 @@ impl Error {
         let mut error = Self::new(Kind::Target(fault));
         error.0.by_agent = true;
         error
+    }
+
+    /// The text names where no connection could be made to in time.
+    pub(crate) fn to(mut self, authority: &Authority) -> Self {
+        if let Kind::Timeout(TimeoutKind::Connect, _) = self.0.kind {
+            self.0.to = Some(authority.as_str().into());
+        }
+        self
     }
 
     /// What the services below said when asked for a connection.
@@ -560,6 +572,7 @@ impl Error {
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Error")
+            .field("text", &format_args!("{self}"))
             .field("kind", &self.0.kind)
             .field("unsent", &self.0.unsent)
             .field("connection", &self.0.connection)
@@ -579,9 +592,10 @@ impl fmt::Display for Error {
             },
             #[cfg(feature = "proxy")]
             Kind::Refused(refusal) => refusal.fmt(f)?,
-            Kind::Timeout(TimeoutKind::Connect, after) => {
-                write!(f, "no connection within {after:?}")?;
-            }
+            Kind::Timeout(TimeoutKind::Connect, after) => match &self.0.to {
+                Some(to) => write!(f, "no connection to {to} within {after:?}")?,
+                None => write!(f, "no connection within {after:?}")?,
+            },
             Kind::Timeout(TimeoutKind::Checkout, after) => {
                 write!(f, "no connection came free within {after:?}")?;
             }
@@ -637,6 +651,8 @@ impl StdError for Error {
 pub(crate) enum TargetError {
     NoScheme,
     NoHost,
+    /// `https`, and there is no TLS in the stack.
+    NoTls,
     TooLong,
     Scheme(String),
     Port(String),
@@ -659,6 +675,9 @@ impl fmt::Display for TargetError {
         match self {
             Self::NoScheme => f.write_str("the URI has no scheme: it must be absolute"),
             Self::NoHost => f.write_str("the URI has no host"),
+            Self::NoTls => f.write_str(
+                "the scheme is https, and the connector is without TLS: put a TlsLayer around it, or use http",
+            ),
             Self::TooLong => f.write_str("the URI is too long"),
             Self::Scheme(scheme) => write!(f, "the scheme {scheme:?} is neither http nor https"),
             Self::Uri(why) => f.write_str(why),

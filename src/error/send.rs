@@ -212,3 +212,19 @@ impl StdError for PartlyWritten {
         Some(&self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_request_is_had_back_whole_or_begun() {
+        let request = || Box::new(Request::new(7));
+        let whole = SendError::unsent("why", Some(request()));
+        assert_eq!(whole.into_request().map(Request::into_body), Some(7));
+        let begun = SendError::begun("why", request());
+        assert!(begun.nothing_written && begun.unsent.is_none());
+        assert_eq!(begun.into_request().map(Request::into_body), Some(7));
+        assert!(SendError::<()>::new("why").into_request().is_none());
+    }
+}

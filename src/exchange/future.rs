@@ -345,7 +345,7 @@ fn poll_late(limits: &mut Option<Box<TimeLimits>>, cx: &mut Context<'_>) -> Poll
 /// A caller that lost the connection made for it is first in line, and asks again.
 #[cold]
 fn again(error: BoxError, destination: &mut Destination) -> Result<(), Error> {
-    let error = Error::from_checkout(error);
+    let error = Error::from_checkout(error).to(destination.authority());
     match error.not_polled() {
         Some(waited) if destination.asks_again(waited) => Ok(()),
         _ => Err(error),

@@ -57,7 +57,7 @@ pub(super) fn split_origin<B: Body>(
     }
     if connects {
         let target = destination.authority().clone();
-        name_target(request.headers_mut(), &target);
+        name_target(request.headers_mut(), &target)?;
         *request.uri_mut() = Uri::from(target);
     } else if !destination.is_https() && (destination.is_read_by_proxy() || settings.absolute_form)
     {
@@ -143,10 +143,23 @@ fn set_terms<B>(
 
 /// `Host` of a CONNECT is its target, which always names a port (RFC 9110 §9.3.6, RFC 9112 §3.2).
 #[cold]
-fn name_target(headers: &mut HeaderMap, target: &Authority) {
-    if let Ok(host) = HeaderValue::try_from(target.as_str()) {
-        headers.entry(HOST).or_insert(host);
+fn name_target(headers: &mut HeaderMap, target: &Authority) -> Result<(), TargetError> {
+    match headers.get(HOST) {
+        Some(own)
+            if own
+                .as_bytes()
+                .eq_ignore_ascii_case(target.as_str().as_bytes()) => {}
+        Some(_) => {
+            let why = "with CONNECT it has to be the target, with its port: leave it out";
+            return Err(TargetError::Header("host", why));
+        }
+        None => {
+            if let Ok(host) = HeaderValue::try_from(target.as_str()) {
+                headers.insert(HOST, host);
+            }
+        }
     }
+    Ok(())
 }
 
 /// A path on a Unix socket needs no origin: without one it is `http://localhost`.

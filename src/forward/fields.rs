@@ -41,7 +41,7 @@ pub(super) fn remove_hop_by_hop(fields: &mut HeaderMap) {
         fields.remove(name);
     }
     if let Some(coding) = coding {
-        set(fields, TRANSFER_ENCODING, coding);
+        set_framing(fields, TRANSFER_ENCODING, coding);
     }
 }
 
@@ -102,6 +102,16 @@ pub(super) fn set(fields: &mut HeaderMap, name: HeaderName, value: HeaderValue) 
     fields.try_insert(name, value).ok();
 }
 
+/// Sets a field that says where the body ends. In a map that has no room another field makes room for it: a body that is
+/// taken for none, or for another one, is worse.
+pub(super) fn set_framing(fields: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
+    if fields.try_insert(name.clone(), value.clone()).is_err() {
+        let other = fields.keys().find(|it| *it != CONTENT_LENGTH).cloned();
+        other.map(|other| fields.remove(other));
+        set(fields, name, value);
+    }
+}
+
 /// Adds `value` behind what fields of this name say, as one list.
 pub(super) fn add_to_list(fields: &mut HeaderMap, name: HeaderName, value: &[u8]) {
     let before = joined(fields, &name, b", ");
@@ -119,6 +129,27 @@ mod tests {
     use http::header::COOKIE;
 
     use super::*;
+
+    #[test]
+    fn the_end_of_a_body_is_told_in_a_map_without_room_too() {
+        let mut fields = HeaderMap::new();
+        let names = (0..).map(|at| HeaderName::try_from(format!("x-{at}")).unwrap());
+        for name in names {
+            if fields
+                .try_append(name, HeaderValue::from_static(""))
+                .is_err()
+            {
+                break;
+            }
+        }
+        let full = fields.keys_len();
+        let chunked = HeaderValue::from_static("chunked");
+        set(&mut fields, TRANSFER_ENCODING, chunked.clone());
+        assert!(!fields.contains_key(TRANSFER_ENCODING), "there is no room");
+        set_framing(&mut fields, TRANSFER_ENCODING, chunked);
+        assert_eq!(fields[TRANSFER_ENCODING], "chunked");
+        assert_eq!(fields.keys_len(), full);
+    }
 
     /// What one of them is not to be shown for, the whole is not.
     #[test]

@@ -1,7 +1,8 @@
 //! A request as the upstream gets it, and its response as the caller gets it.
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+    VIA,
 };
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
@@ -9,7 +10,7 @@ use http_body::Body;
 use hyper::ext::ReasonPhrase;
 use hyper::upgrade::OnUpgrade;
 
-use crate::forward::fields::{add_to_list, has_token, joined, remove_hop_by_hop, set};
+use crate::forward::fields::{add_to_list, has_token, joined, remove_hop_by_hop, set, set_framing};
 use crate::forward::layer::Settings;
 use crate::forward::upgrade::{Offer, announce};
 use crate::forward::upstream::without_user;
@@ -38,6 +39,10 @@ pub(super) fn outbound<B: Body>(request: Request<B>, settings: &Settings) -> (Re
     let takes_trailers = has_token(&head.headers, &TE, "trailers");
 
     remove_hop_by_hop(&mut head.headers);
+    if head.version <= Version::HTTP_10 {
+        // RFC 9110 §10.1.1: such a caller has no 100 to wait for, and its expectation is to be ignored.
+        head.headers.remove(EXPECT);
+    }
     if let Some(offer) = &offer {
         offer.ask(&mut head.headers);
     } else if takes_trailers {
@@ -74,7 +79,7 @@ pub(super) fn outbound<B: Body>(request: Request<B>, settings: &Settings) -> (Re
         && !head.headers.contains_key(TRANSFER_ENCODING)
     {
         let chunked = HeaderValue::from_static("chunked");
-        set(&mut head.headers, TRANSFER_ENCODING, chunked);
+        set_framing(&mut head.headers, TRANSFER_ENCODING, chunked);
     }
     let connects = head.method == Method::CONNECT;
     head.uri = uri;

@@ -198,7 +198,7 @@ impl Key {
         self.0.route.as_ref()
     }
 
-    /// The value of the `Host` field for this origin: IPv6 literals in brackets, the port only where it is not the
+    /// The value of the `Host` field for this origin: IPv6 literals in brackets and without their zone, the port only where it is not the
     /// scheme's own. `None` where the host could not stand in a header.
     #[inline]
     pub(crate) fn host_header(&self) -> Option<&HeaderValue> {
@@ -213,7 +213,8 @@ impl From<KeyRef<'_>> for Key {
         let scheme = known.map_or_else(|| key.scheme.to_ascii_lowercase().into(), Cow::Borrowed);
         let host = key.host.to_ascii_lowercase().into_boxed_str();
         let literal = if host.contains(':') {
-            format!("[{host}]")
+            // The zone of an address is this machine's own, and is not sent (RFC 6874 §1).
+            format!("[{}]", host.split('%').next().unwrap_or(&host))
         } else {
             host.to_string()
         };
@@ -375,6 +376,9 @@ mod tests {
             ("http://h:443/", "h:443"),
             ("http://[::1]/", "[::1]"),
             ("http://[::1]:3000/", "[::1]:3000"),
+            // RFC 6874: a zone is this machine's own.
+            ("http://[fe80::1%25en0]/", "[fe80::1]"),
+            ("http://[fe80::1%25en0]:81/", "[fe80::1]:81"),
             ("http://user:pw@h:81/", "h:81"),
         ] {
             assert_eq!(key(uri).host_header().unwrap(), host, "{uri}");

@@ -556,6 +556,19 @@ mod tests {
     }
 
     #[test]
+    fn a_target_that_knows_no_better_leaves_all_to_the_pool() {
+        struct Plain;
+        impl Target for Plain {
+            fn key(&self) -> KeyRef<'_> {
+                KeyRef::new("http", "h", None)
+            }
+        }
+        assert_eq!(Plain.connect_timeout(), None);
+        assert_eq!(Plain.reuse(), Reuse::Any);
+        assert!(!Plain.is_retry() && Plain.waiting_since().is_none());
+    }
+
+    #[test]
     fn a_destination_has_the_key_of_its_uri() {
         for uri in [
             "http://h/",

@@ -253,7 +253,7 @@ async fn node_07_a_connector_for_http_refuses_https_before_any_io() {
     let (client, handle) = agent(KeepAliveLayer::new());
     let url = format!("https://{}/", server.addr());
     let error = fetch(&client, url).await.unwrap_err();
-    assert!(error.is_connect(), "{error:?}");
+    assert!(error.is_target(), "{error:?}");
     assert!(error.is_unsent());
     fetch(&client, server.url("/")).await.unwrap();
     assert_eq!(server.accepted(), 1, "only the second request came");

@@ -140,6 +140,20 @@ async fn thousands_of_fields_and_of_connection_options_are_read_whole() {
 }
 
 #[tokio::test]
+async fn an_expectation_of_http_1_0_is_ignored() {
+    for (version, expected) in [
+        (Version::HTTP_10, None),
+        (Version::HTTP_11, Some("100-continue")),
+    ] {
+        let request = Request::post("/").version(version);
+        let request = request.header("expect", "100-continue");
+        let sent = sent(to("http://h"), request).await;
+        let found = sent.get("expect").map(|it| it.to_str().unwrap());
+        assert_eq!(found, expected, "{version:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_map_without_room_is_forwarded_without_what_would_be_added() {
     let mut request = Request::get("/");
     let fields = request.headers_mut().unwrap();

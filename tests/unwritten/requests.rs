@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes};
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{Method, Request};
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tower::Layer;
 use tower_keep_alive::{BoxError, Error, KeepAliveLayer, RequestBody};
 
@@ -211,6 +211,37 @@ async fn what_is_unsent_on_a_connection_of_its_own_is_the_callers() {
         let error = answer.unwrap_err();
         assert!(error.is_unsent() && error.is_reset(), "{error:?}");
         assert!(!error.is_reused() && made == 1);
+    }
+}
+
+/// A failure of the first write is told at once: there is no answer to wait for.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_goes_elsewhere_loses_no_time() {
+    let begun = Instant::now();
+    let (answer, made) = taken_by_nobody(Some(ErrorKind::BrokenPipe), true, vec![]).await;
+    assert!(!answer.unwrap().info.is_reused() && made == 2);
+    assert!(
+        begun.elapsed() < Duration::from_millis(30),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+/// A transport that encrypts may have sent a record of it, RFC 8446 §5.1.
+#[tokio::test(start_paused = true)]
+async fn a_first_write_of_more_than_one_record_may_have_been_taken_in_part() {
+    let head = "POST / HTTP/1.1\r\nhost: in-memory.test\r\ncontent-length: 16000\r\n\r\n";
+    let most = (16 << 10) - head.len();
+    for (length, is_unsent) in [(most, true), (most + 1, false)] {
+        let write = Some(ErrorKind::BrokenPipe);
+        let (answer, made) = taken_by_nobody(write, true, vec![b'u'; length]).await;
+        assert_eq!(
+            (answer.is_ok(), made),
+            (is_unsent, 1 + usize::from(is_unsent))
+        );
+        if let Err(error) = answer {
+            assert!(error.is_reset() && !error.is_unsent(), "{error:?}");
+        }
     }
 }
 
