@@ -565,7 +565,6 @@ mod tests {
         }
         assert_eq!(Plain.connect_timeout(), None);
         assert_eq!(Plain.reuse(), Reuse::Any);
-        assert!(!Plain.is_retry() && Plain.waiting_since().is_none());
     }
 
     #[test]
