@@ -699,19 +699,4 @@ mod tests {
         assert!(shared.is_orphaned(), "the other flags stay");
         assert_eq!(shared.time_to_close(goodbye), Some(goodbye));
     }
-
-    #[test]
-    fn what_has_a_closer_or_is_gone_can_be_closed() {
-        struct Closes;
-        impl Close for Closes {
-            fn close(&self) {}
-        }
-        let shared = Arc::new(ConnShared::new());
-        assert!(!shared.can_be_closed());
-        shared.set_closer(Arc::new(Closes));
-        assert!(shared.can_be_closed() && !shared.is_gone());
-        let gone = Arc::new(ConnShared::new());
-        drop(TransportGuard::new(gone.clone()));
-        assert!(gone.can_be_closed());
-    }
 }

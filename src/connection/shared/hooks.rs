@@ -103,3 +103,24 @@ impl fmt::Debug for CloseHook {
         f.write_str("CloseHook")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::shared::Close;
+
+    #[test]
+    fn what_has_a_closer_or_is_gone_can_be_closed() {
+        struct Closes;
+        impl Close for Closes {
+            fn close(&self) {}
+        }
+        let shared = Arc::new(ConnShared::new());
+        assert!(!shared.can_be_closed());
+        shared.set_closer(Arc::new(Closes));
+        assert!(shared.can_be_closed() && !shared.is_gone());
+        let gone = Arc::new(ConnShared::new());
+        drop(TransportGuard::new(gone.clone()));
+        assert!(gone.can_be_closed());
+    }
+}
