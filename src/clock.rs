@@ -109,11 +109,6 @@ impl Nanos {
         Duration::from_nanos(self.0)
     }
 
-    /// Nothing, if it is none.
-    pub(crate) fn known(self) -> Option<Duration> {
-        (self != Self::NONE).then(|| self.time())
-    }
-
     /// None stays none.
     #[inline]
     pub(crate) const fn saturating_sub(self, less: Self) -> Self {

@@ -5,8 +5,7 @@ use std::future::Future;
 
 use tokio::time::Instant;
 
-use crate::clock::Nanos;
-use crate::connection::timings::ConnectTimes;
+use crate::connection::timings::{ConnectTimes, Micros};
 
 tokio::task_local! {
     static TIMES: Cell<ConnectTimes>;
@@ -27,7 +26,7 @@ pub(crate) async fn measured<F: Future>(connect: F) -> (F::Output, ConnectTimes)
 
 /// Runs one part of the connect that is being measured, if one is. Where there are two of a kind, their times add up.
 pub(super) async fn part<F: Future>(
-    which: fn(&mut ConnectTimes) -> &mut Nanos,
+    which: fn(&mut ConnectTimes) -> &mut Micros,
     part: F,
 ) -> F::Output {
     let begun = Instant::now();
@@ -61,7 +60,7 @@ mod tests {
         };
         let (made, times) = measured(connect).await;
         assert_eq!(made, "made");
-        let seconds = |time: Nanos| time.known().map(|it| it.as_secs());
+        let seconds = |time: Micros| time.known().map(|it| it.as_secs());
         assert_eq!(seconds(times.dns), Some(1));
         assert_eq!(seconds(times.connect), None);
         assert_eq!(seconds(times.tls), Some(6));

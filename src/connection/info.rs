@@ -102,13 +102,13 @@ impl ConnectionInfo {
     /// The local address, if the transport knows it.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.shared.transport()?.addresses.local
+        self.shared.transport()?.addresses.as_ref()?.local
     }
 
     /// The server's address, if the transport knows it.
     #[must_use]
     pub fn remote_addr(&self) -> Option<SocketAddr> {
-        self.shared.transport()?.addresses.remote
+        self.shared.transport()?.addresses.as_ref()?.remote
     }
 
     /// What was agreed on with the origin in the handshake of TLS, and its certificates; nothing without TLS, and nothing

@@ -1,5 +1,6 @@
 //! What a connection's lifespan, driver, permit and infos share.
 
+mod apart;
 mod hooks;
 mod request;
 mod timeouts;
@@ -9,7 +10,6 @@ use std::any::Any;
 use std::fmt;
 use std::iter;
 use std::mem;
-use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
@@ -22,14 +22,13 @@ use crate::connection::close_reason::CloseReason;
 use crate::connection::expectation::Expectation;
 use crate::connection::shared::request::Rest;
 use crate::connection::shared::timeouts::ExchangeTimeouts;
-use crate::connection::timings::ConnectTimes;
-#[cfg(feature = "tls")]
-use crate::connection::tls_info::TlsInfo;
 use crate::error::RequestBodyError;
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 use crate::target::key::Key;
 
+use apart::Apart;
+pub(crate) use apart::{Addresses, TransportInfo};
 pub use hooks::{ChangeHook, CloseHook, TransportGuard};
 
 /// One a connection. An exchange that goes well reads the id and the key, and counts in `activity`; an upload says when it
@@ -57,29 +56,6 @@ pub(crate) struct ConnShared {
     /// In a box of its own, where there is any of it.
     apart: OnceLock<Box<Apart>>,
     close_state: Mutex<CloseState>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Addresses {
-    pub(crate) local: Option<SocketAddr>,
-    pub(crate) remote: Option<SocketAddr>,
-}
-
-/// What few need to know.
-#[derive(Debug)]
-enum Apart {
-    Transport(TransportInfo),
-    /// This is of one use of that connection.
-    UseOf(Arc<ConnShared>),
-}
-
-/// What a transport told when it was made.
-#[derive(Debug)]
-pub(crate) struct TransportInfo {
-    pub(crate) addresses: Addresses,
-    pub(crate) times: ConnectTimes,
-    #[cfg(feature = "tls")]
-    pub(crate) tls: Option<TlsInfo>,
 }
 
 /// How long a connection may take to finish a use after its lease is gone.

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::clock::Nanos;
 use crate::sync::Mutex;
 
 /// How long the parts of one exchange took; from [`ConnectionInfo::timings`](crate::ConnectionInfo::timings), where the
 /// request or the agent asked for it: [`RecordTimings`](crate::RecordTimings),
 /// [`ExchangeLayer::timings`](crate::ExchangeLayer::timings).
 ///
-/// What a part took that did not happen, or has not ended yet, is `None`: a reused connection has no DNS. The parts are told
+/// What a part took that did not happen, or has not ended yet, is `None`: a reused connection has no DNS. The times of a
+/// connect are in whole microseconds. The parts are told
 /// by the connectors of [`connect`](crate::connect); of others only the connect as a whole is known, as the difference of
 /// [`total`](Self::total) and the others.
 ///
@@ -105,24 +105,44 @@ impl Timings {
     }
 }
 
-/// How long the parts of one connect took.
+/// How long the parts of one connect took. Each connection keeps one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ConnectTimes {
-    pub(crate) dns: Nanos,
-    pub(crate) connect: Nanos,
-    pub(crate) tunnel: Nanos,
-    pub(crate) tls: Nanos,
+    pub(crate) dns: Micros,
+    pub(crate) connect: Micros,
+    pub(crate) tunnel: Micros,
+    pub(crate) tls: Micros,
     /// With what has no name of its own.
-    pub(crate) total: Nanos,
+    pub(crate) total: Micros,
+}
+
+/// A length of time in a quarter of a [`Duration`]'s room: whole microseconds, 71 minutes at the most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Micros(u32);
+
+impl Micros {
+    pub(crate) const NONE: Self = Self(u32::MAX);
+
+    /// Nothing, if it is none.
+    pub(crate) fn known(self) -> Option<Duration> {
+        (self != Self::NONE).then(|| Duration::from_micros(self.0.into()))
+    }
+}
+
+impl From<Duration> for Micros {
+    fn from(time: Duration) -> Self {
+        let micros = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+        Self(micros.min(u32::MAX - 1))
+    }
 }
 
 impl ConnectTimes {
     pub(crate) const NONE: Self = Self {
-        dns: Nanos::NONE,
-        connect: Nanos::NONE,
-        tunnel: Nanos::NONE,
-        tls: Nanos::NONE,
-        total: Nanos::NONE,
+        dns: Micros::NONE,
+        connect: Micros::NONE,
+        tunnel: Micros::NONE,
+        tls: Micros::NONE,
+        total: Micros::NONE,
     };
 }
 

@@ -84,7 +84,7 @@ where
             let mut lifespan = Lifespan::new();
             let known = transport::known(&transport);
             lifespan.shared().set_transport(TransportInfo {
-                addresses: known.map(|it| it.addresses()).unwrap_or_default(),
+                addresses: known.map(|it| Box::new(it.addresses())),
                 times,
                 #[cfg(feature = "tls")]
                 tls: known.and_then(|it| it.tls_info()),

@@ -1,0 +1,37 @@
+//! What is kept of a connection in a box of its own.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::connection::shared::ConnShared;
+use crate::connection::timings::ConnectTimes;
+#[cfg(feature = "tls")]
+use crate::connection::tls_info::TlsInfo;
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Addresses {
+    pub(crate) local: Option<SocketAddr>,
+    pub(crate) remote: Option<SocketAddr>,
+}
+
+/// What few need to know.
+#[derive(Debug)]
+pub(super) enum Apart {
+    Transport(TransportInfo),
+    /// This is of one use of that connection.
+    UseOf(Arc<ConnShared>),
+}
+
+// Each connection has one.
+#[cfg(all(test, target_os = "linux", target_pointer_width = "64"))]
+const _: () = assert!(size_of::<Apart>() <= 48);
+
+/// What a transport told when it was made.
+#[derive(Debug)]
+pub(crate) struct TransportInfo {
+    /// Where it has any.
+    pub(crate) addresses: Option<Box<Addresses>>,
+    pub(crate) times: ConnectTimes,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<TlsInfo>,
+}
