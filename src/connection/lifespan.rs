@@ -230,13 +230,19 @@ impl Lifespan {
     #[must_use]
     #[inline]
     pub fn close_reason(&self, now: Moment) -> Option<CloseReason> {
+        self.close_reason_after(self.uses(), now)
+    }
+
+    /// The same, after so many uses.
+    #[inline]
+    pub(crate) fn close_reason_after(&self, uses: u64, now: Moment) -> Option<CloseReason> {
         if self.ended {
             return Some(self.shared.reason().unwrap_or(CloseReason::Dropped));
         }
         if self.shared.is_poisoned() {
             return Some(CloseReason::Poisoned);
         }
-        if self.uses() >= self.max_uses || self.hint_uses == 0 {
+        if uses >= self.max_uses || self.hint_uses == 0 {
             return Some(CloseReason::Uses);
         }
         if self.hint_idle.min(self.max_idle) == Nanos::ZERO {

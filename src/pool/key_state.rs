@@ -226,9 +226,9 @@ impl<C: Poolable> KeyState<C> {
         scheduling: Scheduling,
         key_pool: &Arc<KeyPool<C>>,
     ) -> Option<(Box<PooledConn<C>>, bool)> {
-        if C::SHARED
-            && let Some(pooled) = self.pick_roomy(runtime, now, scheduling, key_pool)
-        {
+        if C::SHARED && !self.roomy.is_empty() {
+            // Where the first will not do, another of these may, before any that is idle.
+            let pooled = self.pick_roomy(runtime, now, scheduling, key_pool)?;
             return Some((pooled, false));
         }
         let index = match scheduling {

@@ -401,6 +401,25 @@ fn busy_ones_with_room_come_before_idle_ones() {
 }
 
 #[test]
+fn one_with_room_comes_before_an_idle_one_wherever_it_stands() {
+    let pool = Pool::new(PoolConfig::new().scheduling(Scheduling::Fifo));
+    let (permit, _) = makes(&pool);
+    let (first, over) = connected(permit, 1, true, |lifespan| lifespan.limit_uses(1));
+    let (second, roomy) = made(&pool, 1);
+    made(&pool, 1).0.give_back();
+    over.change(2);
+    roomy.change(2);
+    drop((over, roomy));
+    let third = take(&pool);
+    assert_eq!(id(&third), id(&second));
+    [first, second, third]
+        .into_iter()
+        .for_each(PooledConn::give_back);
+    assert_eq!(idle(&pool), 2);
+    at_rest(pool);
+}
+
+#[test]
 fn where_connections_are_for_one_each_caller_makes_its_own() {
     let pool = Pool::new(PoolConfig::new().max_connections_per_host(3));
     let (permit, waiter) = makes(&pool);
@@ -500,6 +519,23 @@ fn a_use_that_was_not_begun_does_not_count() {
     assert_eq!(second.connection_ref().lifespan().uses(), 2);
     second.give_back();
     assert_eq!(pool.handle().status().closes[&CloseReason::Uses], 1);
+    at_rest(pool);
+}
+
+#[test]
+fn a_use_that_came_back_is_none_of_those_before_the_next() {
+    let pool = Pool::new(PoolConfig::new().max_connections_per_host(1));
+    let (permit, _) = makes(&pool);
+    let (gone, waiter) = (waits(&pool), waits(&pool));
+    let (first, _) = connected(permit, 3, true, |lifespan| lifespan.limit_uses(3));
+    drop(gone);
+    handed(&waiter).expect("there is room").give_back();
+    let third = take(&pool);
+    assert_eq!(id(&third), id(&first));
+    first.give_back();
+    third.give_back();
+    assert_eq!(pool.handle().status().closes[&CloseReason::Uses], 1);
+    drop(waiter);
     at_rest(pool);
 }
 

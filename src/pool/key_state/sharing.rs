@@ -291,7 +291,12 @@ impl<C: Poolable> KeyState<C> {
         cx: &mut StepCx<'_, C>,
     ) -> Option<Moment> {
         let since = pooled.idle_since.unwrap_or(now);
-        let over = pooled.connection_ref().lifespan().close_reason(now);
+        // How many uses there were is for the connection to say: of those given out before this one, some may have come back
+        // without having been any.
+        let over = pooled
+            .connection_ref()
+            .lifespan()
+            .close_reason_after(0, now);
         self.end_use(index, pooled, cx);
         if let Some(reason) = over {
             self.drain(index, reason, cx);
