@@ -68,14 +68,9 @@ impl Drop for Record {
 
 /// The exchange is over: said once.
 pub(super) fn end(info: &ConnectionInfo) {
-    let Some(recorder) = info.recorder() else {
-        return;
-    };
-    if !recorder.end() {
-        return;
-    }
+    let first = info.recorder().is_some_and(|recorder| recorder.end());
     #[cfg(feature = "tracing")]
-    if let (Some(timings), Some(key)) = (info.timings(), info.key()) {
+    if first && let (Some(timings), Some(key)) = (info.timings(), info.key()) {
         tracing::debug!(
             target: crate::agent::TARGET,
             %key,
@@ -91,4 +86,6 @@ pub(super) fn end(info: &ConnectionInfo) {
             "exchanged"
         );
     }
+    #[cfg(not(feature = "tracing"))]
+    let _ = first;
 }

@@ -220,7 +220,7 @@ fn grouped(count: u64) -> String {
     let mut text = count.to_string();
     for place in (1..text.len())
         .rev()
-        .filter(|it| (text.len() - it) % 3 == 0)
+        .filter(|it| (text.len() - it).is_multiple_of(3))
         .collect::<Vec<_>>()
     {
         text.insert(place, ',');
