@@ -2,80 +2,79 @@
 
 use std::fmt;
 
-/// Why a connection ended, or will.
-///
-/// [`Status::closes`](crate::Status::closes) counts connections by it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "camelCase"))]
-#[non_exhaustive]
-pub enum CloseReason {
+/// The enum, the list of its variants and their texts are made of one list: none of them can lack a variant.
+macro_rules! close_reasons {
+    ($($(#[$doc:meta])* $name:ident => $text:literal,)*) => {
+        /// Why a connection ended, or will.
+        ///
+        /// [`Status::closes`](crate::Status::closes) counts connections by it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize))]
+        #[cfg_attr(feature = "serde", serde(rename_all = "camelCase"))]
+        #[non_exhaustive]
+        pub enum CloseReason {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl CloseReason {
+            /// Each at the index that is its discriminant.
+            pub(crate) const ALL: [Self; [$($text),*].len()] = [$(Self::$name),*];
+        }
+
+        impl fmt::Display for CloseReason {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self {
+                    $(Self::$name => $text,)*
+                })
+            }
+        }
+    };
+}
+
+close_reasons! {
     /// It was idle for as long as it may be: by its own limit, or by what the server said in `Keep-Alive`.
-    Idle,
+    Idle => "idle for too long",
     /// It reached its TTL.
-    Age,
+    Age => "reached its TTL",
     /// It served as many exchanges as it may: by its own limit, or by what the server said in `Keep-Alive`.
-    Uses,
+    Uses => "reached its number of uses",
     /// Nothing moved on it for the active timeout while it was in use.
-    Silence,
+    Silence => "silent for too long",
     /// There were enough idle connections without it.
-    Surplus,
+    Surplus => "more idle than allowed",
     /// It made room under a limit for a caller that was waiting.
-    Room,
+    Room => "made room under a limit",
     /// An exchange was to be its last: `Connection: close`, HTTP/1.0, `OneShot` or an agent without keep-alive.
-    Final,
+    Final => "after its last exchange",
     /// A caller dropped its exchange, or the connection's lease, before the end.
-    Abandoned,
+    Abandoned => "abandoned by its caller",
     /// The server closed it, be it to end a body.
-    Peer,
+    Peer => "closed by the server",
     /// The server had closed it, or written to it unasked, before it was to be used again.
-    Stale,
+    Stale => "found closed before reuse",
     /// Reading or writing failed, or the server broke the protocol.
-    Error,
+    Error => "failed in use",
     /// It could not be made.
-    Connect,
+    Connect => "connect failed",
     /// It was not made in time.
-    ConnectTimeout,
+    ConnectTimeout => "connect timed out",
     /// Nobody wanted it any more before it was made.
-    Cancelled,
+    Cancelled => "connect given up",
     /// `close_idle`, `drain` or `destroy` was called, or the last clone of the service is gone.
-    Shutdown,
+    Shutdown => "closed by the application",
     /// It left the pool with its exchange: an upgrade, a tunnel, or `ConnectionInfo::detach`.
-    Detached,
+    Detached => "detached",
     /// It was dropped by whoever had it, without a word.
-    Dropped,
+    Dropped => "dropped by its holder",
     /// A caller said that it is not to be used again: `ConnectionInfo::poison`.
-    Poisoned,
+    Poisoned => "poisoned by a caller",
     /// Its exchange was not over within its `request_timeout`.
-    RequestTimeout,
+    RequestTimeout => "its request took too long",
     /// The head of a response did not come within its `response_timeout`.
-    ResponseTimeout,
+    ResponseTimeout => "its response came too late",
 }
 
 impl CloseReason {
-    pub(crate) const ALL: [Self; 20] = [
-        Self::Idle,
-        Self::Age,
-        Self::Uses,
-        Self::Silence,
-        Self::Surplus,
-        Self::Room,
-        Self::Final,
-        Self::Abandoned,
-        Self::Peer,
-        Self::Stale,
-        Self::Error,
-        Self::Connect,
-        Self::ConnectTimeout,
-        Self::Cancelled,
-        Self::Shutdown,
-        Self::Detached,
-        Self::Dropped,
-        Self::Poisoned,
-        Self::RequestTimeout,
-        Self::ResponseTimeout,
-    ];
-
     /// Whether a timer ended it (agentkeepalive's timeoutSocketCount).
     pub(crate) fn is_timeout(self) -> bool {
         matches!(self, Self::Idle | Self::Age | Self::ConnectTimeout) || self.is_late()
@@ -113,41 +112,18 @@ impl CloseReason {
     }
 }
 
-impl fmt::Display for CloseReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Idle => "idle for too long",
-            Self::Age => "reached its TTL",
-            Self::Uses => "reached its number of uses",
-            Self::Silence => "silent for too long",
-            Self::Surplus => "more idle than allowed",
-            Self::Room => "made room under a limit",
-            Self::Final => "after its last exchange",
-            Self::Abandoned => "abandoned by its caller",
-            Self::Peer => "closed by the server",
-            Self::Stale => "found closed before reuse",
-            Self::Error => "failed in use",
-            Self::Connect => "connect failed",
-            Self::ConnectTimeout => "connect timed out",
-            Self::Cancelled => "connect given up",
-            Self::Shutdown => "closed by the application",
-            Self::Detached => "detached",
-            Self::Dropped => "dropped by its holder",
-            Self::Poisoned => "poisoned by a caller",
-            Self::RequestTimeout => "its request took too long",
-            Self::ResponseTimeout => "its response came too late",
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn every_cause_has_its_place() {
-        for (place, reason) in CloseReason::ALL.into_iter().enumerate() {
-            assert_eq!(reason as usize, place);
+    fn every_reason_is_at_its_index_and_has_a_text_of_its_own() {
+        let mut texts = Vec::new();
+        for (index, reason) in CloseReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index);
+            let text = reason.to_string();
+            assert!(!text.is_empty() && !texts.contains(&text), "{text}");
+            texts.push(text);
         }
     }
 }
