@@ -126,9 +126,25 @@ impl Lifespan {
 
     /// The limits of another as well.
     pub(crate) fn tighten_as(&mut self, other: &Self) {
-        self.max_age = self.max_age.min(other.max_age);
-        self.max_idle = self.max_idle.min(other.max_idle);
-        self.max_uses = self.max_uses.min(other.max_uses);
+        // Named one by one, so that a limit that is added cannot be forgotten here.
+        let Self {
+            max_age,
+            max_idle,
+            max_uses,
+            // Of the exchange that was the other's last.
+            hint_idle: _,
+            hint_uses: _,
+            // Where the other one stands.
+            idle: _,
+            hard_age: _,
+            shared: _,
+            has_transport: _,
+            ended: _,
+            unfinished: _,
+        } = other;
+        self.max_age = self.max_age.min(*max_age);
+        self.max_idle = self.max_idle.min(*max_idle);
+        self.max_uses = self.max_uses.min(*max_uses);
     }
 
     /// Not to be used any more once it is `max` old, counted from when it was connected. An exchange under way goes
