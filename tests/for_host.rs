@@ -263,6 +263,8 @@ async fn the_status_shows_what_a_host_has_for_itself_and_whose_it_is() {
         *own,
         HostSettings::default().max_connections(10).ttl(T * 10)
     );
+    assert_eq!(own.get_max_connections(), Some(10));
+    assert_eq!((own.get_ttl(), own.get_max_idle()), (Some(T * 10), None));
     let json = serde_json::to_value(&status).unwrap();
     assert_eq!(json["name"], "billing");
     let expected = serde_json::json!({"own.test:80:": {"maxConnections": 10, "ttl": 1000}});
@@ -288,7 +290,16 @@ fn what_is_no_host_or_makes_no_sense_is_refused_when_it_is_set() {
         |host| host.request_timeout(Duration::ZERO),
         |host| host.response_timeout(Duration::ZERO),
     ];
-    for set in sets {
-        assert!(std::panic::catch_unwind(|| with(set)).is_err());
+    let names = [
+        "max_connections",
+        "max_uses",
+        "active_timeout",
+        "request_timeout",
+        "response_timeout",
+    ];
+    for (set, name) in sets.into_iter().zip(names) {
+        let refused = std::panic::catch_unwind(|| with(set)).unwrap_err();
+        let text = refused.downcast_ref::<&str>().expect("a message");
+        assert_eq!(*text, format!("{name} must not be zero"));
     }
 }

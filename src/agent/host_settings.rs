@@ -12,6 +12,7 @@ use crate::target::key::Key;
 
 /// The settings of one host, where they are not those of the agent; see
 /// [`KeepAliveLayer::for_host`](crate::KeepAliveLayer::for_host). What is not set here is as for every host.
+/// Each setting has a method that sets it, and one that gets it for whoever reads [`Status::hosts`](crate::Status::hosts).
 ///
 /// ```
 /// use std::time::Duration;
@@ -22,68 +23,74 @@ use crate::target::key::Key;
 ///     .for_host("small.example.com", |host| {
 ///         host.max_connections(2).ttl(Duration::from_secs(60))
 ///     });
+/// let mut seen = None;
+/// let layer = layer.for_host("large.example.com", |host| {
+///     let host = host.max_idle(50);
+///     seen = host.get_max_idle();
+///     host
+/// });
+/// assert_eq!(seen, Some(50));
 /// # let _ = layer;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "camelCase"))]
-#[non_exhaustive]
 #[must_use]
 pub struct HostSettings {
     /// The most connections open for each key of the host.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
-    pub max_connections: Option<usize>,
+    pub(crate) max_connections: Option<usize>,
     /// The most idle connections for each key of the host.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
-    pub max_idle: Option<usize>,
+    pub(crate) max_idle: Option<usize>,
     /// The most callers in line for each key of the host.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
-    pub max_pending: Option<usize>,
+    pub(crate) max_pending: Option<usize>,
     /// The most exchanges on one connection.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
-    pub max_uses: Option<u64>,
+    pub(crate) max_uses: Option<u64>,
     /// The longest time idle.
     #[cfg_attr(
         feature = "serde",
         serde(skip_serializing_if = "Option::is_none", serialize_with = "as_millis")
     )]
-    pub idle_timeout: Option<Duration>,
+    pub(crate) idle_timeout: Option<Duration>,
     /// The oldest that a connection gets.
     #[cfg_attr(
         feature = "serde",
         serde(skip_serializing_if = "Option::is_none", serialize_with = "as_millis")
     )]
-    pub ttl: Option<Duration>,
+    pub(crate) ttl: Option<Duration>,
     /// The longest silence of a connection in use.
     #[cfg_attr(
         feature = "serde",
         serde(skip_serializing_if = "Option::is_none", serialize_with = "as_millis")
     )]
-    pub active_timeout: Option<Duration>,
+    pub(crate) active_timeout: Option<Duration>,
     /// The longest time for a connect.
     #[cfg_attr(
         feature = "serde",
         serde(skip_serializing_if = "Option::is_none", serialize_with = "as_millis")
     )]
-    pub connect_timeout: Option<Duration>,
+    pub(crate) connect_timeout: Option<Duration>,
     /// The longest time in line.
     #[cfg_attr(
         feature = "serde",
         serde(skip_serializing_if = "Option::is_none", serialize_with = "as_millis")
     )]
-    pub checkout_timeout: Option<Duration>,
+    pub(crate) checkout_timeout: Option<Duration>,
     /// The longest time for a whole exchange.
     #[cfg_attr(
         feature = "serde",
         serde(skip_serializing_if = "Option::is_none", serialize_with = "as_millis")
     )]
-    pub request_timeout: Option<Duration>,
+    pub(crate) request_timeout: Option<Duration>,
     /// The longest time from the end of a request to the head of its response.
     #[cfg_attr(
         feature = "serde",
         serde(skip_serializing_if = "Option::is_none", serialize_with = "as_millis")
     )]
-    pub response_timeout: Option<Duration>,
+    pub(crate) response_timeout: Option<Duration>,
 }
 
 /// As agentkeepalive's options are; no limit is `null`.
@@ -97,7 +104,7 @@ where
 }
 
 macro_rules! settings {
-    ($($(#[$doc:meta])* $name:ident: $type:ty $(, not $zero:expr)?;)*) => {
+    ($($(#[$doc:meta])* $name:ident, $get:ident: $type:ty $(, not $zero:expr)?;)*) => {
         impl HostSettings {
             $(
                 $(#[$doc])*
@@ -105,6 +112,12 @@ macro_rules! settings {
                     $(assert!(value != $zero, concat!(stringify!($name), " must not be zero"));)?
                     self.$name = Some(value);
                     self
+                }
+
+                #[doc = concat!("What [`", stringify!($name), "`](Self::", stringify!($name), ") has set; `None` if it was not called.")]
+                #[must_use]
+                pub fn $get(&self) -> Option<$type> {
+                    self.$name
                 }
             )*
 
@@ -122,43 +135,43 @@ settings! {
     /// # Panics
     ///
     /// If the value is 0.
-    max_connections: usize, not 0;
+    max_connections, get_max_connections: usize, not 0;
     /// As [`max_idle_per_host`](crate::KeepAliveLayer::max_idle_per_host).
-    max_idle: usize;
+    max_idle, get_max_idle: usize;
     /// As [`max_pending_per_host`](crate::KeepAliveLayer::max_pending_per_host).
-    max_pending: usize;
+    max_pending, get_max_pending: usize;
     /// As [`max_uses`](crate::KeepAliveLayer::max_uses).
     ///
     /// # Panics
     ///
     /// If the value is 0.
-    max_uses: u64, not 0;
+    max_uses, get_max_uses: u64, not 0;
     /// As [`idle_timeout`](crate::KeepAliveLayer::idle_timeout).
-    idle_timeout: Duration;
+    idle_timeout, get_idle_timeout: Duration;
     /// As [`ttl`](crate::KeepAliveLayer::ttl); the agent's `ttl_jitter` is taken off.
-    ttl: Duration;
+    ttl, get_ttl: Duration;
     /// As [`active_timeout`](crate::KeepAliveLayer::active_timeout). The connect timeout does not follow.
     ///
     /// # Panics
     ///
     /// If the value is zero.
-    active_timeout: Duration, not Duration::ZERO;
+    active_timeout, get_active_timeout: Duration, not Duration::ZERO;
     /// As [`connect_timeout`](crate::KeepAliveLayer::connect_timeout).
-    connect_timeout: Duration;
+    connect_timeout, get_connect_timeout: Duration;
     /// As [`checkout_timeout`](crate::KeepAliveLayer::checkout_timeout).
-    checkout_timeout: Duration;
+    checkout_timeout, get_checkout_timeout: Duration;
     /// As [`request_timeout`](crate::KeepAliveLayer::request_timeout).
     ///
     /// # Panics
     ///
     /// If the value is zero.
-    request_timeout: Duration, not Duration::ZERO;
+    request_timeout, get_request_timeout: Duration, not Duration::ZERO;
     /// As [`response_timeout`](crate::KeepAliveLayer::response_timeout).
     ///
     /// # Panics
     ///
     /// If the value is zero.
-    response_timeout: Duration, not Duration::ZERO;
+    response_timeout, get_response_timeout: Duration, not Duration::ZERO;
 }
 
 impl HostSettings {
@@ -168,17 +181,33 @@ impl HostSettings {
     }
 
     /// In the place of what the layers below have said of this connection. Takes up to `jitter` of the TTL off.
-    pub(crate) fn put_on(&self, lifespan: &mut Lifespan, jitter: f64) {
-        if let Some(max) = self.idle_timeout {
+    pub(crate) fn put_on_connection(&self, lifespan: &mut Lifespan, jitter: f64) {
+        // Named one by one, so that a setting that is added cannot be forgotten here.
+        let Self {
+            idle_timeout,
+            ttl,
+            max_uses,
+            active_timeout,
+            // The pool's (`PoolConfig::of_key`).
+            max_connections: _,
+            max_idle: _,
+            max_pending: _,
+            connect_timeout: _,
+            checkout_timeout: _,
+            // The exchange's.
+            request_timeout: _,
+            response_timeout: _,
+        } = *self;
+        if let Some(max) = idle_timeout {
             lifespan.set_idle_limit(max);
         }
-        if let Some(max) = self.ttl {
+        if let Some(max) = ttl {
             lifespan.set_age_limit(lifespan.with_jitter(max, jitter));
         }
-        if let Some(max) = self.max_uses {
+        if let Some(max) = max_uses {
             lifespan.set_uses_limit(max);
         }
-        if let Some(max) = self.active_timeout {
+        if let Some(max) = active_timeout {
             lifespan.shared().activity().set_limit(max);
         }
     }
@@ -328,5 +357,40 @@ mod tests {
         let found = overrides.find(&key("h")).unwrap();
         assert_eq!(found, new().max_idle(3).max_pending(2));
         assert_eq!(overrides.find(&KeyRef::new("http", "x", None).into()), None);
+    }
+
+    #[test]
+    fn each_setting_is_had_back() {
+        let time = |n| Duration::from_secs(n);
+        let set = HostSettings::default()
+            .max_connections(1)
+            .max_idle(2)
+            .max_pending(3)
+            .max_uses(4)
+            .idle_timeout(time(5))
+            .ttl(time(6))
+            .active_timeout(time(7))
+            .connect_timeout(time(8))
+            .checkout_timeout(time(9))
+            .request_timeout(time(10))
+            .response_timeout(time(11));
+        let counts = [
+            set.get_max_connections(),
+            set.get_max_idle(),
+            set.get_max_pending(),
+        ];
+        assert_eq!(counts, [1, 2, 3].map(Some));
+        assert_eq!(set.get_max_uses(), Some(4));
+        let times = [
+            set.get_idle_timeout(),
+            set.get_ttl(),
+            set.get_active_timeout(),
+            set.get_connect_timeout(),
+            set.get_checkout_timeout(),
+            set.get_request_timeout(),
+            set.get_response_timeout(),
+        ];
+        assert_eq!(times, [5, 6, 7, 8, 9, 10, 11].map(|n| Some(time(n))));
+        assert_eq!(HostSettings::default().get_max_connections(), None);
     }
 }

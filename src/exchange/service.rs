@@ -83,10 +83,10 @@ impl Said {
             let found = hosts.find(&key_of(request));
             let extensions = request.extensions_mut();
             let found = found.unwrap_or_default();
-            if let Some(max) = found.request_timeout {
+            if let Some(max) = found.get_request_timeout() {
                 extensions.get_or_insert_with(|| RequestTimeout(max));
             }
-            if let Some(max) = found.response_timeout {
+            if let Some(max) = found.get_response_timeout() {
                 extensions.get_or_insert_with(|| ResponseTimeout(max));
             }
         }

@@ -210,13 +210,29 @@ impl PoolConfig {
     /// What holds for one key, where that is not what holds for all.
     pub(super) fn of_key(&self, key: &Key) -> Option<Self> {
         let own = self.hosts.find(key)?;
+        // Named one by one, so that a setting that is added cannot be forgotten here.
+        let HostSettings {
+            max_connections,
+            max_idle,
+            max_pending,
+            connect_timeout,
+            checkout_timeout,
+            // The connection's (`HostSettings::put_on_connection`).
+            max_uses: _,
+            idle_timeout: _,
+            ttl: _,
+            active_timeout: _,
+            // The exchange's.
+            request_timeout: _,
+            response_timeout: _,
+        } = own;
         let or = |set: Option<usize>, for_all| set.unwrap_or(for_all);
         Some(Self {
-            max_connections_per_host: or(own.max_connections, self.max_connections_per_host),
-            max_idle_per_host: or(own.max_idle, self.max_idle_per_host),
-            max_pending_per_host: or(own.max_pending, self.max_pending_per_host),
-            checkout_timeout: own.checkout_timeout.unwrap_or(self.checkout_timeout),
-            connect_timeout: own.connect_timeout.unwrap_or(self.connect_timeout),
+            max_connections_per_host: or(max_connections, self.max_connections_per_host),
+            max_idle_per_host: or(max_idle, self.max_idle_per_host),
+            max_pending_per_host: or(max_pending, self.max_pending_per_host),
+            checkout_timeout: checkout_timeout.unwrap_or(self.checkout_timeout),
+            connect_timeout: connect_timeout.unwrap_or(self.connect_timeout),
             own,
             ..self.clone()
         })

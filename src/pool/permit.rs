@@ -62,7 +62,9 @@ impl<C: Poolable> ConnPermit<C> {
         let key_pool = self.key_pool.clone();
         let index = self.index;
         let config = key_pool.config();
-        config.own.put_on(conn.lifespan_mut(), config.ttl_jitter);
+        config
+            .own
+            .put_on_connection(conn.lifespan_mut(), config.ttl_jitter);
         key_pool.connected(self.index(), begun, conn.lifespan());
         let mut permit = self;
         conn.on_close(CloseHook::new(move |reason| {
