@@ -73,7 +73,7 @@ impl<S> Layer<S> for CountConnectsLayer {
     }
 }
 
-/// What an [`CountConnectsLayer`] has counted.
+/// What a [`CountConnectsLayer`] has counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Connects {

@@ -471,7 +471,7 @@ async fn at_the_limit_the_second_try_comes_first_and_takes_nothing_used() {
     assert_ne!(again.info.id(), warm.info.id());
     assert_eq!((a.body.as_str(), b.body.as_str()), ("/a", "/b"));
     assert_eq!(counting.max_alive(), 1);
-    // Who was given the slot in between keeps its turn, and nobody else comes before the second try.
+    // Who was given the permit in between keeps its turn, and nobody else comes before the second try.
     let order = order.into_inner().unwrap();
     assert_ne!(order[2], "/reset", "{order:?}");
     assert!(counting.made() <= 3, "{}", counting.made());

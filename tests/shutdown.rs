@@ -655,7 +655,7 @@ fn callers_of_a_runtime_that_died_are_out_of_line() {
     });
 }
 
-/// A connect that goes on for the pool goes with its runtime, and its slot does not.
+/// A connect that goes on for the pool goes with its runtime, and its permit does not.
 #[test]
 fn a_connect_dies_with_its_runtime_and_passes_its_slot_on() {
     alone(|| {

@@ -1,4 +1,4 @@
-//! Never a slot too many, and never one lost, whatever callers do.
+//! Never a permit too many, and never one lost, whatever callers do.
 
 mod support;
 

@@ -36,7 +36,7 @@ fn imports_go_down_the_floors() {
     for floor_module in files.iter().filter_map(Source::module) {
         assert!(
             floor(&floor_module).is_some(),
-            "src/{floor_module}: this module stands on no floor; give it one in FLOORS (DESIGN §8)",
+            "src/{floor_module}: this module stands on no floor; give it one in FLOORS, and say in ARCHITECTURE.md what it is",
         );
     }
     tidy(&files, upward_imports);

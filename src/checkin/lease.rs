@@ -156,7 +156,7 @@ fn end<C: Poolable>(
 ) -> Option<Box<PooledConn<C>>> {
     let conn = pooled.connection();
     if conn.lifespan().has_ended() {
-        // The cause was said by whoever ended it.
+        // The reason was said by whoever ended it.
         pooled.close_uncompleted(CloseReason::Dropped);
     } else if conn.poll_free(cx).is_ready() {
         check_in(pooled);

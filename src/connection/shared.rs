@@ -35,7 +35,7 @@ pub use hooks::{ChangeHook, CloseHook, TransportGuard};
 /// begins and ends.
 pub(crate) struct ConnShared {
     id: u64,
-    /// One more than the place of the first cause that was noted; 0 while none is.
+    /// One more than the index in `CloseReason::ALL` of the first reason that was noted; 0 while none is.
     reason: AtomicU8,
     /// `PEER_CLOSED` and `HTTP10`: what is known of the other end.
     peer: AtomicU8,

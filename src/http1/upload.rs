@@ -383,17 +383,17 @@ mod tests {
 
     #[test]
     fn its_end_is_heard_of_by_its_own_connection() {
-        let bonds = [(); 2].map(|()| Arc::new(ConnShared::new()));
+        let both = [(); 2].map(|()| Arc::new(ConnShared::new()));
         let begin = |shared| {
             let body = Full::new(Bytes::from("content"));
             Upload::begin(body, Taken::default(), Framing::Length(7), shared).0
         };
-        let [first, second] = bonds.each_ref().map(begin);
-        assert!(bonds.iter().all(|shared| shared.is_uploading()));
+        let [first, second] = both.each_ref().map(begin);
+        assert!(both.iter().all(|shared| shared.is_uploading()));
         drop(second);
-        assert!(bonds[0].is_uploading() && !bonds[1].is_uploading());
+        assert!(both[0].is_uploading() && !both[1].is_uploading());
         drop(first);
-        assert!(!bonds[0].is_uploading());
+        assert!(!both[0].is_uploading());
     }
 
     #[test]

@@ -75,7 +75,7 @@ struct Settings {
 }
 
 impl<B> KeepAliveLayer<B> {
-    /// A layer with agentkeepalive's defaults: idle connections are kept for 4 s, at most 256 for each host; connections in
+    /// A layer with agentkeepalive's defaults: idle connections are kept for 4 s, at most 256 for each key; connections in
     /// use are not limited.
     pub fn new() -> Self {
         Self::with(Settings {
@@ -194,8 +194,9 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
-    /// The maximum number of connections to one host: in use, idle or connecting (Node: `maxSockets`); see [`PoolConfig::max_connections_per_host`]. Default:
-    /// no limit.
+    /// The maximum number of connections for one [`Key`]: in use, idle or connecting (Node: `maxSockets`); see
+    /// [`PoolConfig::max_connections_per_host`]. A host has a key for each scheme, port, partition and route that its requests
+    /// have, and each key has this limit for itself. Default: no limit.
     ///
     /// # Panics
     ///
@@ -206,7 +207,7 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
-    /// The maximum number of connections to all hosts together (Node: `maxTotalSockets`); see [`PoolConfig::max_connections`]. Default: no
+    /// The maximum number of connections for all keys together (Node: `maxTotalSockets`); see [`PoolConfig::max_connections`]. Default: no
     /// limit.
     ///
     /// # Panics
@@ -218,21 +219,22 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
-    /// The maximum number of idle connections to one host (Node: `maxFreeSockets`); see [`PoolConfig::max_idle_per_host`]. Default:
-    /// 256.
+    /// The maximum number of idle connections for one [`Key`] (scheme, host, port, partition and route; Node: `maxFreeSockets`);
+    /// see [`PoolConfig::max_idle_per_host`]. Default: 256.
     #[doc(alias = "maxFreeSockets")]
     pub fn max_idle_per_host(mut self, max: usize) -> Self {
         self.settings.config = self.settings.config.max_idle_per_host(max);
         self
     }
 
-    /// The maximum number of idle connections to all hosts together; see [`PoolConfig::max_idle`]. Default: no limit.
+    /// The maximum number of idle connections for all keys together; see [`PoolConfig::max_idle`]. Default: no limit.
     pub fn max_idle(mut self, max: usize) -> Self {
         self.settings.config = self.settings.config.max_idle(max);
         self
     }
 
-    /// The maximum number of callers in the queue of one host; see [`PoolConfig::max_pending_per_host`]. Default: no limit.
+    /// The maximum number of callers in the queue of one [`Key`] (scheme, host, port, partition and route); see
+    /// [`PoolConfig::max_pending_per_host`]. Default: no limit.
     pub fn max_pending_per_host(mut self, max: usize) -> Self {
         self.settings.config = self.settings.config.max_pending_per_host(max);
         self
@@ -252,11 +254,12 @@ impl<B> KeepAliveLayer<B> {
     }
 
     /// Settings for one host, whatever the scheme and port, instead of those for all hosts: limits, expiry and timeouts, as
-    /// listed in [`HostSettings`]. Names are compared without regard to case, addresses by their value. If several calls match
+    /// listed in [`HostSettings`]. They apply to each [`Key`] of the host: with `max_connections(10)` the host has up to 10
+    /// connections for each scheme, port, partition and route in use. Names are compared without regard to case, addresses by their value. If several calls match
     /// a host, all of them apply in their order, and for each setting the last one wins.
     /// [`Status::hosts`](crate::Status::hosts) shows the result.
     ///
-    /// The settings are looked up once for each pool of a host. Those of `request_timeout` and `response_timeout` are looked up
+    /// The settings are looked up once for the pool of each key. Those of `request_timeout` and `response_timeout` are looked up
     /// for each request, where a host has any.
     ///
     /// # Panics

@@ -82,8 +82,8 @@ impl PoolConfig {
         self
     }
 
-    /// The most connections open for one key, whether being made, in use or idle (Node: `maxSockets`). Callers beyond
-    /// it wait in line, first come, first served. Default: no limit.
+    /// The most connections open for one [`Key`] (scheme, host, port, partition and route), whether being made, in use or idle
+    /// (Node: `maxSockets`). Callers beyond it wait in line, first come, first served. Default: no limit.
     ///
     /// # Panics
     ///
@@ -168,10 +168,10 @@ impl PoolConfig {
         self
     }
 
-    /// Settings for one host, whatever the scheme and port: what `set` sets is in the place of what is said for all hosts, and
+    /// Settings for each [`Key`] of one host, whatever the scheme, port, partition and route: what `set` sets is in the place of what is said for all hosts, and
     /// of what layers between this pool and the connector say of the connections. The name is compared without regard to
     /// case, an address by its value. Where several apply to a host, all do, in their order: for each setting the last one
-    /// counts. They are looked up once for each pool of a host, and not for each request.
+    /// counts. They are looked up once for the pool of each key, and not for each request.
     ///
     /// The pool keeps to the limits, the expiry and the timeouts of connect and checkout. `request_timeout` and
     /// `response_timeout` are a matter of the exchange: [`KeepAliveLayer::for_host`](crate::KeepAliveLayer::for_host) keeps

@@ -20,7 +20,7 @@ pub(crate) trait Stop: Send + Sync {
 #[must_use]
 pub(super) struct Deferred<C>(Vec<DeferredAction<C>>);
 
-/// What is said before a connection ends for this cause.
+/// What is said before a connection ends for this reason.
 fn event_before_close(reason: CloseReason) -> Option<EventKind> {
     match reason {
         CloseReason::Stale => Some(EventKind::Stale),

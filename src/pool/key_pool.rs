@@ -397,7 +397,7 @@ impl<C: Poolable> KeyPool<C> {
         self.with(|state, cx| state.abandon(waiter, cx))
     }
 
-    /// `Some`: a connection, or its connect, ended for this cause. `None`: nothing was begun.
+    /// `Some`: a connection, or its connect, ended for this reason. `None`: nothing was begun.
     pub(super) fn release(self: &Arc<Self>, index: usize, ended: Option<CloseReason>) {
         let shared = self.with(|state, cx| {
             let shared = state.shared(index);

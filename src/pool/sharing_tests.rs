@@ -279,9 +279,9 @@ fn no_more_uses_are_out_than_it_carries() {
     drop(fourth);
     let fifth = handed(&line[1]).expect("there is room again");
     drop(line);
-    let berths = [first, third, fifth];
+    let pooled = [first, third, fifth];
     assert_eq!(idle(&pool), 0);
-    berths.into_iter().for_each(PooledConn::give_back);
+    pooled.into_iter().for_each(PooledConn::give_back);
     assert_eq!((idle(&pool), open(&pool)), (1, 1));
     take(&pool).give_back();
     assert_eq!(pool.handle().status().created, 1);

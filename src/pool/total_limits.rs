@@ -16,7 +16,7 @@ use crate::pool::list::{Linked, Links, List};
 pub(super) struct TotalLimits<C> {
     max_open: usize,
     max_idle: usize,
-    /// Slots given out, with those on their way to a host.
+    /// Permits given out, with those on their way to a host.
     open: usize,
     /// Connections that drain, and are not among those.
     draining: usize,

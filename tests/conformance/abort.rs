@@ -152,7 +152,7 @@ async fn node_82_an_abort_while_connecting_for_nobody_else_gives_up_the_connect(
         (1, 1, 0)
     );
     assert_eq!(status.closes, [(CloseReason::Cancelled, 1)].into());
-    // Its slot is free.
+    // Its permit is free.
     gate.open_for_all();
     let answer = fetch(&client, server.url("/second")).await.unwrap();
     assert!(!answer.info.is_reused());

@@ -144,7 +144,7 @@ async fn ak_29_callers_that_go_do_not_raise_the_limit() {
     let served = join_all(requests).await;
     assert!(served.contains(&true) && served.contains(&false));
     assert_eq!(counting.max_alive(), 1);
-    // No slot is lost.
+    // No permit is lost.
     fetch(&client, server.url("/ok")).await.unwrap();
     settle().await;
     assert_eq!(counting.alive(), 1);

@@ -94,7 +94,7 @@ fn one_at_a_time() -> (
     (client, handle, counting)
 }
 
-/// The new owner reads what came with the head and after it, and writes; the slot is free at once.
+/// The new owner reads what came with the head and after it, and writes; the permit is free at once.
 async fn leaves_with_every_byte(asking: fn(&Server) -> Req, glued: &[u8]) {
     let server = switching_server(glued).await;
     let (client, handle, counting) = one_at_a_time();
@@ -312,7 +312,7 @@ async fn node_88_a_tunnels_head_has_no_body_whatever_it_says() {
     at_rest(&handle).await;
 }
 
-/// Asks for it, lets go of it in some way, and sees it closed and its slot free.
+/// Asks for it, lets go of it in some way, and sees it closed and its permit free.
 async fn closes_when_nobody_wants_it(asking: fn(&Server) -> Req, lets_go: fn(Response<Body>)) {
     let server = switching_server(&b"glued"[..]).await;
     let (client, handle, counting) = one_at_a_time();

@@ -169,7 +169,7 @@ async fn node_52_all_free_slots_are_filled() {
     let others = join_all(others.map(|url| fetch(&client, url)));
     let steps = async {
         eventually("two are in line", || handle.status().pending.len() == 2).await;
-        // Both slots come free at once.
+        // Both permits come free at once.
         for request in &busy {
             request.abort();
         }
@@ -214,7 +214,7 @@ async fn node_53_a_failed_refill_strands_nobody() {
         let error = answer.as_ref().expect_err("its connect fails");
         assert!(error.is_connect() && error.is_unsent(), "{error:?}");
     }
-    // No slot is lost.
+    // No permit is lost.
     fetch(&client, server.url("/")).await.unwrap();
     eventually("the last is closed", || handle.status().open() == 0).await;
     let status = handle.status();

@@ -175,7 +175,7 @@ async fn one_shot_is_outside_the_limits_closed_and_counted() {
     at_rest(&handle).await;
 }
 
-/// Many at once, dropped at all stages: their slots are nobody else's.
+/// Many at once, dropped at all stages: their permits are nobody else's.
 #[tokio::test]
 async fn one_shots_given_up_leave_the_limits_alone() {
     let server = Server::start(crate::support::script::stall).await;

@@ -172,7 +172,7 @@ fn tunnel(server: &Server) -> Req {
 async fn trust_20(name: &str, request: fn(&Server) -> Req, status: StatusCode) {
     let times = runs(50, 1000);
     let server = Server::start(switching).await;
-    // One slot: who does not give it back at once holds up everything.
+    // One permit: who does not give it back at once holds up everything.
     let (client, handle) = agent(Layers::new().max_connections_per_host(1));
     let mut open = Vec::new();
     for run in 0..times {
@@ -190,7 +190,7 @@ async fn trust_20(name: &str, request: fn(&Server) -> Req, status: StatusCode) {
         let mut echo = vec![0; words.len()];
         io.read_exact(&mut echo).await.unwrap();
         assert_eq!(echo, words.as_bytes());
-        // The slot is free, and this connection nobody else's.
+        // The permit is free, and this connection nobody else's.
         let answer = fetch(&client, server.url("/next")).await.unwrap();
         assert_eq!(
             (answer.body.as_str(), answer.info.is_reused()),

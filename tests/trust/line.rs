@@ -50,7 +50,7 @@ fn trust_10_late_binding_while_a_connect_hangs() {
         assert!(second.info.is_reused());
         assert!(started.elapsed() < 20 * TURN, "{:?}", started.elapsed());
 
-        // The connect that is nobody's any more is bounded as well, and its slot comes back.
+        // The connect that is nobody's any more is bounded as well, and its permit comes back.
         assert_eq!((connector.alive(), connects.waiting()), (2, 1));
         tokio::time::sleep(limit).await;
         eventually("the connect is given up", || connects.waiting() == 0).await;

@@ -42,7 +42,7 @@ async fn a_stale_hand_over_does_not_begin_the_checkout_timeout_anew() {
     let waits = tokio::spawn(leases.call(target));
     sleep(3 * SECOND).await;
     maker.0.dead.store(true, SeqCst);
-    // Handed over, and found stale; its transport stays, and so does its slot.
+    // Handed over, and found stale; its transport stays, and so does its permit.
     drop(lease);
     let error = waits.await.unwrap().expect_err("nothing comes free");
     assert_eq!(begun.elapsed(), 4 * SECOND);
@@ -70,7 +70,7 @@ async fn an_unsent_request_does_not_begin_the_checkout_timeout_anew() {
     let begun = Instant::now();
     let waits = tokio::spawn(client.clone().oneshot(get("http://a/")));
     sleep(3 * SECOND).await;
-    // Handed over, and the request comes back unsent; the transport stays, and so does its slot.
+    // Handed over, and the request comes back unsent; the transport stays, and so does its permit.
     first.collect().await.unwrap();
     let error = waits.await.unwrap().expect_err("nothing comes free");
     assert_eq!(begun.elapsed(), 4 * SECOND);

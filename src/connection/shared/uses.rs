@@ -1,4 +1,4 @@
-//! The bonds of a connection that several uses share: one of the connection, and one of each use.
+//! The [`ConnShared`]s of a connection that several uses share: one of the connection, and one of each use.
 //!
 //! What is about one exchange is with the use's: its activity, its number, whether its end was reached. What is about the
 //! transport is with the connection's, and asked of it there.
