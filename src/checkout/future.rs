@@ -63,8 +63,6 @@ struct Waiting<C: Poolable, T> {
     waiter: Option<Waiter<C>>,
     connect: Option<Connect<C>>,
     idle_check: Option<IdleCheck>,
-    /// The connection that was looked at for two turns, by its number.
-    checked: Option<u64>,
     /// It began to wait then.
     since: Moment,
     /// How long it had waited before, where this is not the first try.
@@ -408,7 +406,6 @@ impl<C: Poolable, T> Waiting<C, T> {
             waiter: None,
             connect: None,
             idle_check: None,
-            checked: None,
             since: now.earlier(before),
             waited_before: before,
             waited: None,
@@ -421,11 +418,13 @@ impl<C: Poolable, T> Waiting<C, T> {
     fn poll(&mut self, clock: &Clock, cx: &mut Context<'_>) -> Step<C> {
         let mut delivered = false;
         loop {
+            // The connection that was looked at for two turns, if it is still there now.
+            let mut checked = None;
             if let Some(idle_check) = &mut self.idle_check {
                 if idle_check.turns.as_mut().poll(cx).is_pending() {
                     return Step::Pending;
                 }
-                self.checked = self.idle_check.take().map(|it| it.id);
+                checked = self.idle_check.take().map(|it| it.id);
             }
             match self.waiter.as_mut().map(|waiter| waiter.poll_outcome(cx)) {
                 Some(Poll::Ready(WaitOutcome::Made(mut pooled))) => {
@@ -440,7 +439,7 @@ impl<C: Poolable, T> Waiting<C, T> {
                     return Step::Made(pooled);
                 }
                 Some(Poll::Ready(WaitOutcome::Connection(mut pooled))) => {
-                    let is_checked = self.checked == Some(pooled.id());
+                    let is_checked = checked == Some(pooled.id());
                     self.handed_over |= !is_checked;
                     // It may have lain there for long: a caller comes for it when its runtime has time.
                     let reason = match pooled.is_over(clock.now()) {

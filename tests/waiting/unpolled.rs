@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt, iter};
 use http_body_util::Full;
 use tokio::time::{sleep, timeout};
-use tower_keep_alive::{CloseReason, Destination, KeepAliveLayer};
+use tower_keep_alive::{CloseReason, Destination, EventKind, KeepAliveLayer};
 
 use crate::support::agent::{agent, agent_over, agent_paused, at_rest, fetch, get, post};
 use crate::support::{CountingConnector, Gate, Server, eventually, script};
@@ -434,4 +434,47 @@ async fn a_connection_that_is_looked_at_for_who_is_not_polled_goes_to_the_next()
         assert_eq!((status.created, status.reused), (1, 2), "{status}");
         at_rest(&handle).await;
     }
+}
+
+/// What was seen of a connection before another caller used it says nothing of it afterwards.
+#[tokio::test]
+async fn a_connection_that_another_used_since_is_looked_at_again_and_is_a_hand_over() {
+    let gate = Gate::new();
+    let server = Server::in_memory({
+        let gate = gate.clone();
+        move |mut conn| {
+            let gate = gate.clone();
+            async move {
+                while conn.request().await.is_some() {
+                    conn.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\no")
+                        .await;
+                    gate.pass().await;
+                    conn.send("k").await;
+                }
+            }
+        }
+    });
+    let layer = Layers::new().max_connections_per_host(1);
+    let (client, handle) = agent_over(layer, server.connector());
+    let (tell, told) = std::sync::mpsc::channel();
+    handle.on_event(move |_, event| tell.send(event.kind).unwrap_or_default());
+    gate.open(1);
+    fetch(&client, server.url("/")).await.unwrap();
+    let mut seldom = pin!(fetch(&client, server.url("/")));
+    poll_once(seldom.as_mut());
+    let held = timeout(LONG, client.request(get(server.url("/")))).await;
+    let held = held.expect("served").unwrap();
+    // The two turns of its look end here, with nothing to be had.
+    poll_once(seldom.as_mut());
+    poll_once(seldom.as_mut());
+    gate.open_for_all();
+    crate::support::agent::read(held).await.unwrap();
+    timeout(LONG, seldom).await.expect("served").unwrap();
+    let served = told.try_iter().filter_map(|kind| match kind {
+        EventKind::HandedOver { .. } => Some("handed over"),
+        EventKind::Reused { .. } => Some("reused"),
+        _ => None,
+    });
+    assert_eq!(served.collect::<Vec<_>>(), ["handed over"; 2]);
+    at_rest(&handle).await;
 }
