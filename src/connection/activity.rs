@@ -165,6 +165,11 @@ impl Activity {
         self.uses.load(Ordering::Relaxed) & OVER == 0
     }
 
+    /// Whether an exchange is under way, and the head of its response has been seen.
+    pub(crate) fn is_answering(&self) -> bool {
+        self.is_in_use() && self.exchange_without_head().is_none()
+    }
+
     /// Whether it is this use that is under way.
     #[inline]
     pub(crate) fn is_use(&self, number: u64) -> bool {

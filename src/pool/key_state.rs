@@ -200,12 +200,11 @@ impl<C: Poolable> KeyState<C> {
     pub(super) fn answering(&self) -> usize {
         let in_use = self.open.iter().filter(|(_, open)| open.idle.is_none());
         in_use
-            .filter_map(|(_, open)| open.shared())
-            .filter(|shared| {
-                let activity = shared.activity();
-                activity.is_in_use() && activity.exchange_without_head().is_none()
+            .map(|(_, open)| match &open.stage {
+                Stage::Shared(sharing) => sharing.answering(),
+                _ => usize::from(open.shared().is_some_and(|it| it.activity().is_answering())),
             })
-            .count()
+            .sum()
     }
 
     pub(super) fn queue(&self) -> &WaitQueue<C> {

@@ -628,6 +628,29 @@ fn what_is_given_and_not_come_for_is_the_next_ones() {
 }
 
 #[test]
+fn each_exchange_whose_response_has_begun_counts_as_answered() {
+    let pool = Pool::new(PoolConfig::new());
+    let (first, _) = made(&pool, 3);
+    let (second, third) = (take(&pool), take(&pool));
+    let answered = || pool.handle().status().answered;
+    assert_eq!(answered(), 0);
+    for (count, pooled) in [(1, &first), (2, &third)] {
+        let lifespan = pooled.connection_ref().lifespan();
+        lifespan.shared().activity().answered();
+        assert_eq!(answered(), count);
+    }
+    for (count, pooled) in [(2, second), (1, first), (0, third)] {
+        pooled.give_back();
+        assert_eq!(answered(), count, "of those under way");
+    }
+    // Its next use is another exchange.
+    let again = take(&pool);
+    assert_eq!(answered(), 0);
+    again.give_back();
+    at_rest(pool);
+}
+
+#[test]
 fn destroy_ends_all_of_it() {
     let pool = Pool::new(PoolConfig::new().max_connections_per_host(1));
     let (first, _) = made(&pool, 2);

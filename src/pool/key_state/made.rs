@@ -101,6 +101,7 @@ impl<C: Poolable> KeyState<C> {
             return Err(whole);
         };
         let mut sharing = Box::new(Sharing::new(shared, whole));
+        sharing.add(first);
         sharing.begin(first);
         open.stage = Stage::Shared(sharing);
         self.capacity.is_shared();

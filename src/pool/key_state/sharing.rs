@@ -4,7 +4,7 @@
 //! have no further uses *drains*: it ends with the last of those that it has.
 
 use std::mem;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use tokio::runtime::Id;
 
@@ -27,6 +27,8 @@ pub(in crate::pool) struct Sharing<C> {
     whole: Box<PooledConn<C>>,
     /// Uses that are over, for the next ones: so that a use costs no allocation.
     spare: Vec<Box<PooledConn<C>>>,
+    /// What is known of the uses that were made, be they out, over or gone.
+    made: Vec<Weak<ConnShared>>,
     /// Those that are out.
     uses: usize,
     /// How many were ever given out, those aside that came back without having been used.
@@ -48,6 +50,7 @@ impl<C: Poolable> Sharing<C> {
             shared,
             whole,
             spare: Vec::new(),
+            made: Vec::new(),
             uses: 1,
             begun: 0,
             is_heard: false,
@@ -58,6 +61,21 @@ impl<C: Poolable> Sharing<C> {
 
     pub(super) fn shared(&self) -> &Arc<ConnShared> {
         &self.shared
+    }
+
+    /// This use was made.
+    pub(super) fn add(&mut self, pooled: &PooledConn<C>) {
+        if self.made.len() == self.made.capacity() {
+            self.made.retain(|it| it.strong_count() > 0);
+        }
+        let shared = pooled.connection_ref().lifespan().shared();
+        self.made.push(Arc::downgrade(shared));
+    }
+
+    /// How many exchanges are under way whose response has begun.
+    pub(super) fn answering(&self) -> usize {
+        let made = self.made.iter().filter_map(Weak::upgrade);
+        made.filter(|it| it.activity().is_answering()).count()
     }
 
     #[inline]
@@ -92,7 +110,9 @@ impl<C: Poolable> Sharing<C> {
             Some(pooled) => pooled,
             None => {
                 let conn = self.whole.connection().another()?;
-                key_pool.use_of(index, &self.whole, conn)
+                let pooled = key_pool.use_of(index, &self.whole, conn);
+                self.add(&pooled);
+                pooled
             }
         };
         self.uses += 1;
@@ -466,7 +486,9 @@ impl<C: Poolable> KeyState<C> {
         let sharing = self.open[index].sharing()?;
         let pooled = sharing.spare.pop().or_else(|| {
             let conn = sharing.whole.connection().another()?;
-            Some(cx.me.use_of(index, &sharing.whole, conn))
+            let pooled = cx.me.use_of(index, &sharing.whole, conn);
+            sharing.add(&pooled);
+            Some(pooled)
         });
         let Some(mut pooled) = pooled else {
             self.close_whole(index, CloseReason::Peer, cx);
