@@ -56,10 +56,10 @@ pub enum EventKind {
     },
     /// The connection was found dead before it was used again. `Closed` follows.
     Stale,
-    /// The pool closes a connection that is idle or was given back: for a limit of its own ([`CloseReason::Idle`], [`Age`](CloseReason::Age),
-    /// [`Uses`](CloseReason::Uses)), because there are enough idle ones without it ([`Surplus`](CloseReason::Surplus)), to make
-    /// room for others ([`Room`](CloseReason::Room)), or because a caller poisoned it ([`Poisoned`](CloseReason::Poisoned)).
-    /// `Closed` follows.
+    /// The pool closes a connection that is idle or was given back: for a limit of its own ([`CloseReason::Idle`],
+    /// [`Age`](CloseReason::Age), [`Uses`](CloseReason::Uses)), because there are enough idle ones without it
+    /// ([`Surplus`](CloseReason::Surplus)), to make room for others ([`Room`](CloseReason::Room)), or because a caller poisoned
+    /// it ([`Poisoned`](CloseReason::Poisoned)). `Closed` follows.
     #[non_exhaustive]
     Evicted {
         /// Which of these.
