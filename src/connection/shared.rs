@@ -441,13 +441,19 @@ impl ConnShared {
 
     /// Runs `hook` when the transport is gone, at once if it is already.
     pub(crate) fn on_close(&self, hook: CloseHook) {
-        let mut close_state = self.close_state();
-        if !self.is_gone() {
-            close_state.add_hook(hook);
-            return;
+        if let Err(hook) = self.try_on_close(hook) {
+            hook.run(self.reason().unwrap_or(CloseReason::Peer));
         }
-        drop(close_state);
-        hook.run(self.reason().unwrap_or(CloseReason::Peer));
+    }
+
+    /// The same, or the hook itself where the transport is gone already.
+    pub(crate) fn try_on_close(&self, hook: CloseHook) -> Result<(), CloseHook> {
+        let mut close_state = self.close_state();
+        if self.is_gone() {
+            return Err(hook);
+        }
+        close_state.add_hook(hook);
+        Ok(())
     }
 
     pub(crate) fn set_driver(&self, driver: AbortHandle) {

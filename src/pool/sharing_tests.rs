@@ -1,5 +1,7 @@
 //! Connections that several uses share, step by step.
 
+mod uses;
+
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
@@ -21,6 +23,8 @@ struct Wire {
     open: AtomicBool,
     capacity: AtomicUsize,
     changed: Mutex<Option<ChangeHook>>,
+    /// Its uses are gone as soon as they are made.
+    fails: AtomicBool,
     _guard: Mutex<Option<TransportGuard>>,
 }
 
@@ -63,10 +67,14 @@ impl Poolable for Conn {
     }
 
     fn another(&mut self) -> Option<Self> {
+        let mut lifespan = self.lifespan.another();
+        if self.wire.fails.load(SeqCst) {
+            drop(lifespan.take_transport_guard());
+        }
         self.is_shared.then(|| Self {
             wire: self.wire.clone(),
             is_shared: true,
-            lifespan: self.lifespan.another(),
+            lifespan,
         })
     }
 
@@ -143,6 +151,7 @@ fn connected(
         open: AtomicBool::new(true),
         capacity: AtomicUsize::new(capacity),
         changed: Mutex::new(None),
+        fails: AtomicBool::new(false),
         _guard: Mutex::new(guard),
     });
     let conn = Conn {
@@ -624,29 +633,6 @@ fn what_is_given_and_not_come_for_is_the_next_ones() {
     drop(line);
     second.give_back();
     third.give_back();
-    at_rest(pool);
-}
-
-#[test]
-fn each_exchange_whose_response_has_begun_counts_as_answered() {
-    let pool = Pool::new(PoolConfig::new());
-    let (first, _) = made(&pool, 3);
-    let (second, third) = (take(&pool), take(&pool));
-    let answered = || pool.handle().status().answered;
-    assert_eq!(answered(), 0);
-    for (count, pooled) in [(1, &first), (2, &third)] {
-        let lifespan = pooled.connection_ref().lifespan();
-        lifespan.shared().activity().answered();
-        assert_eq!(answered(), count);
-    }
-    for (count, pooled) in [(2, second), (1, first), (0, third)] {
-        pooled.give_back();
-        assert_eq!(answered(), count, "of those under way");
-    }
-    // Its next use is another exchange.
-    let again = take(&pool);
-    assert_eq!(answered(), 0);
-    again.give_back();
     at_rest(pool);
 }
 

@@ -51,7 +51,7 @@ impl CloseHook {
     }
 
     /// It is not to be done.
-    pub(super) fn forget(mut self) {
+    pub(crate) fn forget(mut self) {
         self.0 = None;
     }
 

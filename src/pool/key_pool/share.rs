@@ -37,7 +37,10 @@ impl<C: Poolable> KeyPool<C> {
             }
         }));
         let whole = Box::new(PooledConn::new(SlabIndex::new(place), conn));
-        let mut first = self.use_of(place, &whole, first);
+        let Ok(mut first) = self.use_of(place, &whole, first) else {
+            self.with(|state, cx| state.is_alone(place, &shared, cx));
+            return whole;
+        };
         // Nobody has used it yet.
         first.idle_since = Some(self.pool.config.clock.now());
         match self.with(|state, _| state.share(place, whole, &first, waiter_id)) {
@@ -55,13 +58,14 @@ impl<C: Poolable> KeyPool<C> {
         }
     }
 
-    /// A use of this connection. That it is dropped is heard of here.
+    /// A use of this connection. That it is dropped is heard of here. `Err`: it was gone before it was given to anybody. This
+    /// may be called under the lock, so no hook runs here.
     pub(in crate::pool) fn use_of(
         self: &Arc<Self>,
         place: usize,
         whole: &PooledConn<C>,
         conn: C,
-    ) -> Box<PooledConn<C>> {
+    ) -> Result<Box<PooledConn<C>>, Box<PooledConn<C>>> {
         let key_pool = Arc::downgrade(self);
         let of = whole.connection_ref().lifespan().shared().clone();
         let hook = CloseHook::new(move |_| {
@@ -69,8 +73,15 @@ impl<C: Poolable> KeyPool<C> {
                 key_pool.use_gone(place, &of);
             }
         });
-        conn.lifespan().shared().on_close(hook);
-        Box::new(whole.with(conn))
+        let kept = conn.lifespan().shared().try_on_close(hook);
+        let pooled = Box::new(whole.with(conn));
+        match kept {
+            Ok(()) => Ok(pooled),
+            Err(hook) => {
+                hook.forget();
+                Err(pooled)
+            }
+        }
     }
 
     fn use_gone(self: &Arc<Self>, place: usize, shared: &Arc<ConnShared>) {

@@ -29,6 +29,8 @@ pub(in crate::pool) struct Sharing<C> {
     spare: Vec<Box<PooledConn<C>>>,
     /// What is known of the uses that were made, be they out, over or gone.
     made: Vec<Weak<ConnShared>>,
+    /// One that was gone as soon as it was made: the connection has no further ones.
+    gone: Option<Box<PooledConn<C>>>,
     /// Those that are out.
     uses: usize,
     /// How many were ever given out, those aside that came back without having been used.
@@ -51,6 +53,7 @@ impl<C: Poolable> Sharing<C> {
             whole,
             spare: Vec::new(),
             made: Vec::new(),
+            gone: None,
             uses: 1,
             begun: 0,
             is_heard: false,
@@ -92,7 +95,7 @@ impl<C: Poolable> Sharing<C> {
     #[inline]
     fn why_over(&self, now: Moment) -> Option<CloseReason> {
         let conn = self.whole.connection_ref();
-        if !conn.is_open() {
+        if !conn.is_open() || self.gone.is_some() {
             return Some(CloseReason::Peer);
         }
         conn.lifespan().close_reason(now)
@@ -108,12 +111,7 @@ impl<C: Poolable> Sharing<C> {
     ) -> Option<Box<PooledConn<C>>> {
         let mut pooled = match self.spare.pop() {
             Some(pooled) => pooled,
-            None => {
-                let conn = self.whole.connection().another()?;
-                let pooled = key_pool.use_of(index, &self.whole, conn);
-                self.add(&pooled);
-                pooled
-            }
+            None => self.another(index, key_pool)?,
         };
         self.uses += 1;
         self.begin(&pooled);
@@ -123,6 +121,25 @@ impl<C: Poolable> Sharing<C> {
         let deadline = deadline.filter(|it| it.reason == CloseReason::Age);
         pooled.deadline = deadline.map(|it| it.at);
         Some(pooled)
+    }
+
+    /// A new use, if the connection makes one.
+    fn another(&mut self, index: usize, key_pool: &Arc<KeyPool<C>>) -> Option<Box<PooledConn<C>>> {
+        if self.gone.is_some() {
+            return None;
+        }
+        let conn = self.whole.connection().another()?;
+        match key_pool.use_of(index, &self.whole, conn) {
+            Ok(pooled) => {
+                self.add(&pooled);
+                Some(pooled)
+            }
+            Err(gone) => {
+                // To be dropped without the lock.
+                self.gone = Some(gone);
+                None
+            }
+        }
     }
 
     /// This use is out from now on.
@@ -484,12 +501,8 @@ impl<C: Poolable> KeyState<C> {
         cx: &mut StepCx<'_, C>,
     ) -> Option<Moment> {
         let sharing = self.open[index].sharing()?;
-        let pooled = sharing.spare.pop().or_else(|| {
-            let conn = sharing.whole.connection().another()?;
-            let pooled = cx.me.use_of(index, &sharing.whole, conn);
-            sharing.add(&pooled);
-            Some(pooled)
-        });
+        let spare = sharing.spare.pop();
+        let pooled = spare.or_else(|| sharing.another(index, cx.me));
         let Some(mut pooled) = pooled else {
             self.close_whole(index, CloseReason::Peer, cx);
             return None;
@@ -539,7 +552,8 @@ impl<C: Poolable> KeyState<C> {
             self.close_whole(index, reason, cx);
             return;
         }
-        for pooled in mem::take(&mut sharing.spare) {
+        let gone = sharing.gone.take();
+        for pooled in mem::take(&mut sharing.spare).into_iter().chain(gone) {
             cx.deferred.drop_use(pooled);
         }
         self.list(index);
@@ -606,6 +620,7 @@ impl<C: Poolable> KeyState<C> {
         let Sharing {
             mut whole,
             spare,
+            gone,
             is_heard,
             ..
         } = *sharing;
@@ -616,7 +631,7 @@ impl<C: Poolable> KeyState<C> {
             whole.idle_since = parked.idle_since;
             whole.deadline = parked.deadline;
         }
-        for pooled in spare.into_iter().chain(parked) {
+        for pooled in spare.into_iter().chain(gone).chain(parked) {
             cx.deferred.drop_use(pooled);
         }
         Some(whole)

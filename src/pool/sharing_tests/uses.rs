@@ -1,0 +1,130 @@
+//! What is known of each use, and uses that are gone as soon as they are made.
+
+use std::sync::mpsc;
+use std::thread;
+
+use super::*;
+
+#[test]
+fn each_exchange_whose_response_has_begun_counts_as_answered() {
+    let pool = Pool::new(PoolConfig::new());
+    let (first, _) = made(&pool, 3);
+    let (second, third) = (take(&pool), take(&pool));
+    let answered = || pool.handle().status().answered;
+    assert_eq!(answered(), 0);
+    for (count, pooled) in [(1, &first), (2, &third)] {
+        let lifespan = pooled.connection_ref().lifespan();
+        lifespan.shared().activity().answered();
+        assert_eq!(answered(), count);
+    }
+    for (count, pooled) in [(2, second), (1, first), (0, third)] {
+        pooled.give_back();
+        assert_eq!(answered(), count, "of those under way");
+    }
+    // Its next use is another exchange.
+    let again = take(&pool);
+    assert_eq!(answered(), 0);
+    again.give_back();
+    at_rest(pool);
+}
+
+/// A use that is gone is heard of at once: not under a lock that this needs.
+fn ends_in_time(test: impl FnOnce() + Send + 'static) {
+    let (done, is_done) = mpsc::channel();
+    let testing = thread::spawn(move || {
+        test();
+        done.send(()).expect("it is waited for");
+    });
+    match is_done.recv_timeout(Duration::from_secs(10)) {
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("it waits for a lock of its own"),
+        _ => testing.join().expect("it passes"),
+    }
+}
+
+#[test]
+fn a_connection_whose_new_use_is_gone_at_once_has_no_further_ones() {
+    ends_in_time(|| {
+        let pool = Pool::new(PoolConfig::new());
+        let (first, wire) = made(&pool, 3);
+        // Where one is over, it is the next.
+        let second = take(&pool);
+        wire.fails.store(true, SeqCst);
+        drop(wire);
+        let (other, _) = made(&pool, 1);
+        assert_ne!(id(&other), id(&first));
+        first.give_back();
+        assert_eq!(pool.handle().status().closed, 0);
+        second.give_back();
+        assert_eq!(pool.handle().status().closes[&CloseReason::Peer], 1);
+        other.give_back();
+        at_rest(pool);
+    });
+}
+
+#[test]
+fn a_use_for_the_line_that_is_gone_at_once_is_given_to_nobody() {
+    ends_in_time(|| {
+        let pool = Pool::new(PoolConfig::new().max_connections_per_host(1));
+        let (first, wire) = made(&pool, 1);
+        let waiter = waits(&pool);
+        wire.fails.store(true, SeqCst);
+        wire.change(2);
+        drop(wire);
+        let (other, _) = connect(may_make(&waiter).expect("that one drains"), 1);
+        drop(waiter);
+        first.give_back();
+        other.give_back();
+        assert_eq!(pool.handle().status().closes[&CloseReason::Peer], 1);
+        at_rest(pool);
+    });
+}
+
+#[test]
+fn a_connection_without_a_use_to_keep_is_closed() {
+    ends_in_time(|| {
+        let pool = Pool::new(PoolConfig::new());
+        let (first, wire) = made(&pool, 1);
+        wire.fails.store(true, SeqCst);
+        drop(wire);
+        drop(first);
+        assert_eq!((idle(&pool), open(&pool)), (0, 0));
+        assert_eq!(pool.handle().status().closes[&CloseReason::Peer], 1);
+        at_rest(pool);
+    });
+}
+
+#[test]
+fn a_connection_whose_first_use_is_gone_at_once_is_for_one_caller() {
+    ends_in_time(|| {
+        let pool = Pool::new(PoolConfig::new());
+        let (mut permit, waiter) = makes(&pool);
+        let begun = permit.begin();
+        let mut lifespan = Lifespan::new();
+        let guard = lifespan.take_transport_guard();
+        let wire = Wire {
+            open: AtomicBool::new(true),
+            capacity: AtomicUsize::new(9),
+            changed: Mutex::new(None),
+            fails: AtomicBool::new(true),
+            _guard: Mutex::new(guard),
+        };
+        let conn = Conn {
+            wire: Arc::new(wire),
+            is_shared: true,
+            lifespan,
+        };
+        let pooled = permit.fill(conn, begun);
+        drop(waiter);
+        assert!(
+            pooled
+                .connection_ref()
+                .lifespan()
+                .shared()
+                .connection()
+                .is_none()
+        );
+        pooled.give_back();
+        assert_eq!((idle(&pool), open(&pool)), (1, 1));
+        at_rest(pool);
+    });
+}
