@@ -478,6 +478,12 @@ impl<C: Poolable> WaitQueue<C> {
         self.waiters[waiter].misses.is_some()
     }
 
+    /// Whether there is something for it to come for.
+    #[cfg(test)]
+    pub(super) fn is_given(&self, waiter: usize) -> bool {
+        !self.waiters[waiter].delivery.is_empty()
+    }
+
     pub(super) fn is_blocked(&self, waiter: usize) -> bool {
         self.waiters[waiter].state == QueueState::Blocked
     }

@@ -117,6 +117,11 @@ impl<C: Poolable> Waiter<C> {
         self.key_pool.lock().queue().misses(self.index)
     }
 
+    #[cfg(test)]
+    pub(super) fn is_given(&self) -> bool {
+        self.key_pool.lock().queue().is_given(self.index)
+    }
+
     /// From where it was polled last: that runtime is driven, and another may not be any more.
     fn look_from_here(&self) {
         let mut looks = self.looks();
