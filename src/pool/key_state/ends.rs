@@ -63,6 +63,7 @@ impl<C: Poolable> KeyState<C> {
             CloseReason::Surplus
         };
         cx.deferred.close(pooled, reason);
+        self.serve_without(cx);
         true
     }
 
@@ -84,10 +85,23 @@ impl<C: Poolable> KeyState<C> {
             }
         }
         self.sweep_at = earliest.map(|earliest| earliest.mono);
+        self.serve_without(cx);
         earliest
     }
 
+    /// Idle connections were closed. One that carried nothing for now may have been waited for: then another is made.
+    fn serve_without(&mut self, cx: &mut StepCx<'_, C>) {
+        if C::SHARED {
+            self.grant_permits(cx);
+        }
+    }
+
     pub(in crate::pool) fn close_idle(&mut self, cx: &mut StepCx<'_, C>) {
+        self.close_each_idle(cx);
+        self.serve_without(cx);
+    }
+
+    fn close_each_idle(&mut self, cx: &mut StepCx<'_, C>) {
         while let Some(index) = self.idle.head() {
             let pooled = self.unpark_whole(index, cx).expect("in the idle list");
             cx.deferred.close(pooled, CloseReason::Shutdown);
@@ -96,7 +110,7 @@ impl<C: Poolable> KeyState<C> {
 
     /// Ends everything, in use or not.
     pub(in crate::pool) fn destroy(&mut self, cx: &mut StepCx<'_, C>) {
-        self.close_idle(cx);
+        self.close_each_idle(cx);
         self.stop_connects(true, cx);
         for (_, open) in &self.open {
             cx.deferred.kill(open.shared().cloned());

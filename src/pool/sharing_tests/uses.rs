@@ -128,3 +128,17 @@ fn a_connection_whose_first_use_is_gone_at_once_is_for_one_caller() {
         at_rest(pool);
     });
 }
+
+#[test]
+fn who_waits_for_one_that_carries_nothing_may_make_another_when_it_is_closed() {
+    let pool = Pool::new(PoolConfig::new());
+    let (first, wire) = made(&pool, 0);
+    let waiter = waits(&pool);
+    first.give_back();
+    assert!(turn(&waiter).is_none(), "it may carry something soon");
+    pool.handle().close_idle();
+    let (second, _) = connect(may_make(&waiter).expect("nothing is on its way"), 1);
+    drop((waiter, wire));
+    second.give_back();
+    at_rest(pool);
+}
