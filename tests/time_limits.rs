@@ -103,6 +103,44 @@ async fn a_request_that_waits_in_line_is_given_up_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_whose_time_is_over_is_not_sent_whatever_came_for_it() {
+    let server = Server::in_memory(|mut conn| async move {
+        while conn.request().await.is_some() {
+            conn.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nbody")
+                .await;
+        }
+    });
+    let (client, handle) = agent_paused(within(T).max_connections_per_host(1), server.connector());
+    let first = client
+        .clone()
+        .oneshot(get(server.url("/first")))
+        .await
+        .unwrap();
+    let mut second = pin!(send(&client, post(server.url("/second"), "pay")));
+    assert!(
+        second
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+            .is_pending()
+    );
+    read(first).await.unwrap();
+    // A connection comes for it, and it is polled too late.
+    sleep(T * 2).await;
+    let error = second.await.unwrap_err();
+    assert_eq!(
+        error.timeout_kind(),
+        Some(TimeoutKind::Request),
+        "{error:?}"
+    );
+    assert!(error.is_unsent(), "{error:?}");
+    assert_eq!(server.requests(), 1);
+    // And the connection is as good as before.
+    fetch(&client, server.url("/third")).await.unwrap();
+    assert_eq!(server.accepted(), 1);
+    at_rest(&handle).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_that_waits_for_its_connect_is_given_up_in_time() {
     let server = Server::in_memory(script::ok);
     let connector = CountingConnector::new(server.connector()).gate(&Gate::new());

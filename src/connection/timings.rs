@@ -27,7 +27,7 @@ use crate::sync::Mutex;
 ///
 /// let agent = KeepAlive::new();
 /// let request = Request::get(&url).extension(RecordTimings).body(())?;
-/// let response = agent.send(request).await?;
+/// let response = agent.request(request).await?;
 /// let info = response.body().connection().clone();
 /// response.into_body().text(1024).await?;
 /// let timings = info.timings().expect("asked for");

@@ -220,6 +220,10 @@ where
                 Acquired::Pending(future) => this.state.set(State::Checkout { future }),
             }
         };
+        if let Some(limits) = this.time_limits {
+            // The connection may have come while this was not polled, and too late.
+            limits.check().inspect_err(|_| this.state.set(State::Ask))?;
+        }
         let destination = this.destination.as_ref();
         let destination = destination.expect("read from the request");
         let timeout = this.parts.settings.expect_continue_timeout;

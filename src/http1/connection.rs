@@ -383,7 +383,7 @@ fn unwritten<B>(
 }
 
 fn unsent<B>(error: hyper::Error, mut request: Request<B>, taken: Taken) -> SendError<B> {
-    if taken.is_empty() {
+    if taken.is_empty() && !taken.is_all() {
         return SendError::unsent(error, Some(Box::new(request)));
     }
     request.extensions_mut().insert(taken);

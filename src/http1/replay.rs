@@ -20,7 +20,11 @@ const MOST_COPIED: usize = ONE_RECORD;
 /// What was taken out of a body and not written. It is sent before the rest of that body: as an extension of the request, it
 /// goes to the connection that sends the request again.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Taken(VecDeque<Part>);
+pub(super) struct Taken {
+    parts: VecDeque<Part>,
+    /// The body has said that it ends: it is not polled again (`Stream::unfold` would panic).
+    is_all: bool,
+}
 
 #[derive(Clone, Debug)]
 enum Part {
@@ -29,12 +33,29 @@ enum Part {
 }
 
 impl Taken {
+    fn new(parts: impl IntoIterator<Item = Part>) -> Self {
+        Self {
+            parts: parts.into_iter().collect(),
+            is_all: false,
+        }
+    }
+
+    /// Whether none of its frames is left.
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.parts.is_empty()
+    }
+
+    /// Whether nothing follows these frames.
+    pub(super) fn is_all(&self) -> bool {
+        self.is_all
+    }
+
+    pub(super) fn set_all(&mut self) {
+        self.is_all = true;
     }
 
     pub(super) fn next<D>(&mut self) -> Option<Frame<Data<D>>> {
-        Some(match self.0.pop_front()? {
+        Some(match self.parts.pop_front()? {
             Part::Data(bytes) => Frame::data(Data::Again(bytes)),
             Part::Trailers(trailers) => Frame::trailers(trailers),
         })
@@ -42,13 +63,14 @@ impl Taken {
 
     /// All of this, and then `rest`.
     pub(super) fn then(mut self, rest: Self) -> Self {
-        self.0.extend(rest.0);
+        self.parts.extend(rest.parts);
+        self.is_all |= rest.is_all;
         self
     }
 
     /// The size of a body that begins with this.
     pub(super) fn and(&self, rest: SizeHint) -> SizeHint {
-        let lengths = self.0.iter().map(|part| match part {
+        let lengths = self.parts.iter().map(|part| match part {
             Part::Data(bytes) => bytes.len() as u64,
             Part::Trailers(_) => 0,
         });
@@ -159,7 +181,7 @@ impl<T> Returns<T> {
             Some((content, taken)) if state.parts.len() == taken => {
                 state.parts.sort_unstable_by_key(|(number, _)| *number);
                 let parts = state.parts.drain(..).map(|(_, part)| part);
-                Poll::Ready(Some((content, Taken(parts.collect()))))
+                Poll::Ready(Some((content, Taken::new(parts))))
             }
             not_all => {
                 state.content = not_all;
@@ -396,11 +418,11 @@ mod tests {
 
     #[test]
     fn the_size_of_a_body_that_begins_again_counts_what_was_taken() {
-        let taken = Taken(VecDeque::from([
+        let taken = Taken::new([
             Part::Data(Bytes::from_static(b"abc")),
             Part::Data(Bytes::from_static(b"d")),
             Part::Trailers(HeaderMap::new()),
-        ]));
+        ]);
         assert_eq!(taken.and(SizeHint::with_exact(2)).exact(), Some(6));
         let unknown = taken.and(SizeHint::new());
         assert_eq!((unknown.lower(), unknown.upper()), (4, None));

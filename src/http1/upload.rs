@@ -263,11 +263,14 @@ where
     B::Error: Into<BoxError>,
 {
     fn is_end_stream(&self) -> bool {
-        self.taken.is_empty() && self.body.is_end_stream()
+        self.taken.is_empty() && (self.taken.is_all() || self.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.taken.and(self.body.size_hint())
+        match self.taken.is_all() {
+            true => self.taken.and(SizeHint::with_exact(0)),
+            false => self.taken.and(self.body.size_hint()),
+        }
     }
 
     /// For hyper.
@@ -294,12 +297,16 @@ where
     ) -> Poll<Option<Result<Frame<Data<B::Data>>, RequestBodyError>>> {
         let frame = match self.taken.next() {
             Some(frame) => Some(frame),
+            None if self.taken.is_all() => None,
             None => match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => Some(frame.map_data(Data::Own)),
                 Some(Err(error)) => {
                     return Poll::Ready(Some(Err(RequestBodyError::failed(error))));
                 }
-                None => None,
+                None => {
+                    self.taken.set_all();
+                    None
+                }
             },
         };
         let Some(announced) = self.announced else {

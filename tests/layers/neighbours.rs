@@ -287,7 +287,7 @@ async fn a_connector_that_is_not_sync_is_buffered() {
     }
     assert_eq!(server.accepted(), 1);
     let error = fetch(&client, "https://127.0.0.1:1/").await.unwrap_err();
-    assert!(error.is_connect(), "{error:?}");
+    assert!(error.is_target(), "{error:?}");
     // The buffer's task ends with it.
     drop(client);
     at_rest(&handle).await;

@@ -21,12 +21,15 @@ use crate::support::{Conn, Fault, Server, TrapConnector, script, settle};
 struct Pieces {
     /// `None`: it waits once.
     left: VecDeque<Option<&'static str>>,
+    /// It has said that it ends, and is not to be polled again.
+    is_over: bool,
 }
 
 impl Pieces {
     fn of(pieces: &[Option<&'static str>]) -> RequestBody {
         RequestBody::new(Self {
             left: pieces.iter().copied().collect(),
+            is_over: false,
         })
     }
 }
@@ -40,6 +43,7 @@ impl Body for Pieces {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, BoxError>>> {
+        assert!(!self.is_over, "polled after its end");
         Poll::Ready(match self.left.pop_front() {
             Some(Some(piece)) => {
                 let (one, two) = piece.split_at(1);
@@ -49,7 +53,10 @@ impl Body for Pieces {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            None => None,
+            None => {
+                self.is_over = true;
+                None
+            }
         })
     }
 
@@ -69,6 +76,8 @@ enum Content {
     Bytes,
     /// Several frames at once, of unknown length.
     Pieces,
+    /// All of it is there at once, and its end too.
+    Whole,
     /// The first frame is there only after the head was to be written.
     Late,
     /// It has given all that is announced, and does not end at once.
@@ -80,10 +89,11 @@ enum Content {
 }
 
 impl Content {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::None,
         Self::Bytes,
         Self::Pieces,
+        Self::Whole,
         Self::Late,
         Self::EndsLate,
         Self::Announced0,
@@ -99,6 +109,10 @@ impl Content {
             Self::Bytes => (None, RequestBody::from("content")),
             Self::Pieces => {
                 let pieces = [Some("con"), Some("te"), None, Some("nt")];
+                (Some(chunked()), Pieces::of(&pieces))
+            }
+            Self::Whole => {
+                let pieces = [Some("con"), Some("tent")];
                 (Some(chunked()), Pieces::of(&pieces))
             }
             Self::Late => (Some(chunked()), Pieces::of(&[None, Some("content")])),
