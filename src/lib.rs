@@ -111,7 +111,8 @@
 //!   [`timeout_kind`](Error::timeout_kind) is [`Close`](TimeoutKind::Close) before the connect timeout is over.
 //!
 //! The future keeps its place: when it is polled again it is first in the queue. But it waits longer, and a response that it
-//! has begun to read keeps its connection while it is not read. So spawn what has to go on by itself, or read each response to
+//! has begun to read keeps its connection while it is not read. An exchange that is under way in a runtime which nobody drives
+//! keeps its connection too: its timeouts are kept by that runtime. So spawn what has to go on by itself, or read each response to
 //! its end before you await something else:
 //!
 //! ```

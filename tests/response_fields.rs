@@ -70,3 +70,12 @@ async fn the_number_of_fields_is_the_builders_where_it_is_not_set_beside_it() {
         at_rest(&handle).await;
     }
 }
+
+#[tokio::test]
+async fn any_number_of_fields_can_be_allowed() {
+    let server = server().await;
+    let (client, handle) = agent(KeepAliveLayer::new().max_response_fields(usize::MAX));
+    let answer = fetch(&client, server.url("/5000")).await.unwrap();
+    assert_eq!(answer.body, "ok");
+    at_rest(&handle).await;
+}

@@ -44,12 +44,16 @@ pub(super) struct Settings {
     max_response_fields: Option<usize>,
 }
 
+/// As many fields as an [`http::HeaderMap`] can have.
+const MOST_FIELDS: usize = 1 << 15;
+
 impl Settings {
     /// hyper's builder, with what is set beside it.
     pub(super) fn http1(&self) -> Builder {
         let mut http1 = self.http1.clone();
         if let Some(max) = self.max_response_fields {
-            http1.max_headers(max);
+            // hyper makes room for so many, and a map of fields has no room for more.
+            http1.max_headers(max.min(MOST_FIELDS));
         }
         http1
     }
@@ -113,6 +117,7 @@ impl<B> HandshakeLayer<B> {
     /// for each response: about 3,000 instructions for 256. So this is for servers that send that many; Node and Go count
     /// bytes instead (16 KiB, 10 MiB), and curl stops at 5,000 fields. The size of a whole head is limited by
     /// [`max_buf_size`](Builder::max_buf_size), 408 KiB by default, whatever the number of its fields.
+    /// More than 32,768 are the same as 32,768, for which a [`HeaderMap`](http::HeaderMap) has room.
     ///
     /// ```
     /// use tower_keep_alive::HandshakeLayer;

@@ -255,12 +255,16 @@ impl<B> KeepAliveLayer<B> {
 
     /// Settings for one host, whatever the scheme and port, instead of those for all hosts: limits, expiry and timeouts, as
     /// listed in [`HostSettings`]. They apply to each [`Key`] of the host: with `max_connections(10)` the host has up to 10
-    /// connections for each scheme, port, partition and route in use. Names are compared without regard to case, addresses by their value. If several calls match
-    /// a host, all of them apply in their order, and for each setting the last one wins.
+    /// connections for each scheme, port, partition and route in use. Names are compared without regard to case, addresses by
+    /// their value. If several calls match a host, all of them apply in their order, and for each setting the last one wins.
     /// [`Status::hosts`](crate::Status::hosts) shows the result.
     ///
     /// The settings are looked up once for the pool of each key. Those of `request_timeout` and `response_timeout` are looked up
     /// for each request, where a host has any.
+    ///
+    /// Plain `http` through a proxy of HTTP shares the connections to that proxy, whatever the origin. There the limits of
+    /// connections, their expiry and `connect_timeout` are those of the proxy's host; `request_timeout` and
+    /// `response_timeout` are those of the origin.
     ///
     /// # Panics
     ///
@@ -284,7 +288,7 @@ impl<B> KeepAliveLayer<B> {
     }
 
     /// Like [`for_host`](Self::for_host), for each key for which `matches` returns true: by scheme, port or partition, or for
-    /// a whole domain.
+    /// a whole domain. `matches` runs under a lock of the agent: it must not call an [`AgentHandle`](crate::AgentHandle).
     ///
     /// ```
     /// use tower_keep_alive::KeepAlive;
