@@ -14,7 +14,7 @@ use tower_keep_alive::{CloseReason, Error, InactivityTimeout, KeepAliveLayer, Ti
 use crate::support::agent::{
     Answer, Req, agent_paused, at_rest, fetch, get, paused_clock, read, send,
 };
-use crate::support::{Conn, CountingConnector, Gate, Server, alive_tasks, eventually, settle};
+use crate::support::{Conn, CountingConnector, Gate, Server, alive_tasks, eventually};
 
 pub(super) const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
