@@ -30,6 +30,6 @@ pub(crate) fn said<R: http_body::Body>(
     response: &http::Response<R>,
     margin: std::time::Duration,
 ) -> (crate::connection::lifespan::ServerHint, bool) {
-    let hint = hint::read(response, margin.into());
+    let hint = hint::read(response, crate::clock::Millis::from_duration(margin));
     (hint.server_hint, hint.is_last)
 }
