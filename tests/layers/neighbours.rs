@@ -286,8 +286,8 @@ async fn a_connector_that_is_not_sync_is_buffered() {
         fetch(&client, server.url("/")).await.unwrap();
     }
     assert_eq!(server.accepted(), 1);
-    let error = fetch(&client, "https://127.0.0.1:1/").await.unwrap_err();
-    assert!(error.is_target(), "{error:?}");
+    let error = fetch(&client, "http://127.0.0.1:1/").await.unwrap_err();
+    assert!(error.is_connect(), "{error:?}");
     // The buffer's task ends with it.
     drop(client);
     at_rest(&handle).await;
