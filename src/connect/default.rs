@@ -65,6 +65,30 @@ impl DefaultConnector {
             inner: tower_layer::Layer::layer(&tls, TcpConnector::new()),
         }
     }
+
+    /// With this connector in the place of [`TcpConnector::new`]: its settings, such as the local address.
+    ///
+    /// ```
+    /// use tower::Layer;
+    /// use tower_keep_alive::connect::{DefaultConnector, TcpConnector};
+    /// use tower_keep_alive::{Family, KeepAlive};
+    ///
+    /// let tcp = TcpConnector::new().family(Some(Family::V4)).nodelay(false);
+    /// let agent: KeepAlive = KeepAlive::builder().layer(DefaultConnector::new().tcp(tcp));
+    /// # let _ = agent;
+    /// ```
+    #[must_use]
+    pub fn tcp(mut self, tcp: TcpConnector) -> Self {
+        #[cfg(feature = "tls")]
+        {
+            *self.inner.get_mut() = tcp;
+        }
+        #[cfg(not(feature = "tls"))]
+        {
+            self.inner = tcp;
+        }
+        self
+    }
 }
 
 impl Default for DefaultConnector {

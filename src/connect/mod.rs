@@ -6,6 +6,7 @@
 pub(crate) mod deadline;
 mod default;
 mod dial;
+mod local_ports;
 mod options;
 mod probe;
 #[cfg(feature = "proxy")]
@@ -14,6 +15,7 @@ mod proxy;
 mod proxy_conn;
 mod resolve;
 mod socket;
+mod socket_options;
 #[cfg(feature = "proxy")]
 mod socks;
 mod tcp;

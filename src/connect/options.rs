@@ -1,19 +1,27 @@
 //! What is set on a TCP socket before it is connected.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
 
-#[derive(Clone, Copy, Debug)]
+use crate::connect::local_ports::LocalPorts;
+
+#[derive(Clone, Debug)]
 pub(super) struct Options {
     pub(super) nodelay: bool,
     pub(super) keepalive: Option<Duration>,
     pub(super) keepalive_interval: Option<Duration>,
     pub(super) keepalive_retries: Option<u32>,
+    pub(super) user_timeout: Option<Duration>,
+    pub(super) send_buffer_size: Option<u32>,
+    pub(super) recv_buffer_size: Option<u32>,
+    pub(super) interface: Option<Arc<str>>,
     pub(super) local_address: Option<IpAddr>,
+    pub(super) local_ports: Option<LocalPorts>,
 }
 
 /// As Node's `http.Agent` sets them: its `keepAliveMsecs`, and what libuv's `uv_tcp_keepalive` sets beside it.
@@ -24,7 +32,12 @@ impl Default for Options {
             keepalive: Some(Duration::from_secs(1)),
             keepalive_interval: Some(Duration::from_secs(1)),
             keepalive_retries: Some(10),
+            user_timeout: None,
+            send_buffer_size: None,
+            recv_buffer_size: None,
+            interface: None,
             local_address: None,
+            local_ports: None,
         }
     }
 }
@@ -48,6 +61,38 @@ impl Options {
 
     /// A new socket, connected.
     pub(super) async fn connect(self, address: SocketAddr) -> io::Result<TcpStream> {
+        let Some(ports) = &self.local_ports else {
+            let socket = self.socket(address)?;
+            if let Some(local) = self.local_address {
+                socket.bind(SocketAddr::new(local, 0))?;
+            }
+            return socket.connect(address).await;
+        };
+        let local = self.local_address.unwrap_or(match address {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        });
+        for port in ports.in_turn() {
+            let socket = self.socket(address)?;
+            // Without it no port could be bound that a connection to another address has, or had a minute ago.
+            #[cfg(not(windows))]
+            socket.set_reuseaddr(true)?;
+            match socket.bind(SocketAddr::new(local, port)) {
+                // By a listener.
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => continue,
+                bound => bound?,
+            }
+            match socket.connect(address).await {
+                // By a connection to the same address.
+                Err(error) if is_taken(&error) => {}
+                connected => return connected,
+            }
+        }
+        Err(ports.all_taken())
+    }
+
+    /// With all that is set before a socket is bound.
+    fn socket(&self, address: SocketAddr) -> io::Result<TcpSocket> {
         let socket = match address {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
@@ -57,13 +102,26 @@ impl Options {
         if let Some(keepalive) = self.tcp_keepalive() {
             SockRef::from(&socket).set_tcp_keepalive(&keepalive).ok();
         }
-        if let Some(local) = self.local_address {
-            socket.bind(SocketAddr::new(local, 0))?;
+        #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+        if let Some(timeout) = self.user_timeout {
+            SockRef::from(&socket)
+                .set_tcp_user_timeout(Some(timeout))
+                .ok();
         }
-        socket.connect(address).await
+        // Before the connect: the window's scale is agreed on in the handshake (RFC 7323, section 2.2).
+        if let Some(size) = self.send_buffer_size {
+            socket.set_send_buffer_size(size).ok();
+        }
+        if let Some(size) = self.recv_buffer_size {
+            socket.set_recv_buffer_size(size).ok();
+        }
+        if let Some(interface) = &self.interface {
+            bind_to_interface(&socket, interface)?;
+        }
+        Ok(socket)
     }
 
-    fn tcp_keepalive(self) -> Option<TcpKeepalive> {
+    fn tcp_keepalive(&self) -> Option<TcpKeepalive> {
         let keepalive = TcpKeepalive::new().with_time(self.keepalive?);
         // Those of which socket2 knows how. The others (OpenBSD, Solaris) have their own two numbers.
         #[cfg(any(
@@ -94,4 +152,25 @@ impl Options {
         };
         Some(keepalive)
     }
+}
+
+/// Systems tell in either way that the two addresses have a connection already.
+fn is_taken(error: &io::Error) -> bool {
+    use io::ErrorKind::{AddrInUse, AddrNotAvailable};
+    matches!(error.kind(), AddrInUse | AddrNotAvailable)
+}
+
+/// A connection over another interface than the one that was asked for would be wrong: so what cannot be done is an error.
+fn bind_to_interface(socket: &TcpSocket, interface: &str) -> io::Result<()> {
+    #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+    let bound = SockRef::from(socket).bind_device(Some(interface.as_bytes()));
+    #[cfg(not(any(target_os = "android", target_os = "fuchsia", target_os = "linux")))]
+    let bound = {
+        let _ = socket;
+        Err(io::Error::from(io::ErrorKind::Unsupported))
+    };
+    bound.map_err(|error: io::Error| {
+        let why = format!("the socket cannot be bound to the interface {interface}: {error}");
+        io::Error::new(error.kind(), why)
+    })
 }

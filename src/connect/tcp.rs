@@ -55,7 +55,7 @@ use crate::target::route::{Family, Route};
 #[derive(Clone, Debug)]
 pub struct TcpConnector<R = GaiResolver> {
     resolver: R,
-    options: Options,
+    pub(super) options: Options,
     family: Option<Family>,
     happy_eyeballs_timeout: Option<Duration>,
 }
@@ -216,7 +216,7 @@ impl<R> TcpConnector<R> {
         // The one that is ready.
         let clone = self.resolver.clone();
         let mut resolver = mem::replace(&mut self.resolver, clone);
-        let options = self.options.with_local_address(local);
+        let options = self.options.clone().with_local_address(local);
         let delay = self.happy_eyeballs_timeout;
         Ok(async move {
             #[cfg(feature = "proxy")]
@@ -232,7 +232,7 @@ impl<R> TcpConnector<R> {
                 delay,
                 deadline: deadline::current(),
             };
-            let connect = |address| options.connect(address);
+            let connect = |address| options.clone().connect(address);
             let dialling = dial(in_order(addresses), pace, connect);
             match times::part(|times| &mut times.connect, dialling).await {
                 Ok(stream) => Ok(Tcp::new(stream)),

@@ -114,9 +114,12 @@ impl StdError for ConnectError {
     }
 }
 
-/// The kind of an error in words; its own words where there is no kind for it. The number of a system's error is left to
-/// the source.
+/// The kind of an error in words; its own words where there is no kind for it, or where it is not the system's. The number of
+/// a system's error is left to the source.
 pub(crate) fn reason(error: &io::Error) -> String {
+    if error.get_ref().is_some() {
+        return error.to_string();
+    }
     let kind = error.kind().to_string();
     match (error.kind(), kind.as_str()) {
         // The latter is what std has no stable name for.

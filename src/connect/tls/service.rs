@@ -41,6 +41,11 @@ impl<M> Tls<M> {
     pub const fn get_ref(&self) -> &M {
         &self.inner
     }
+
+    /// The connector below.
+    pub const fn get_mut(&mut self) -> &mut M {
+        &mut self.inner
+    }
 }
 
 impl<M, T> Service<T> for Tls<M>
