@@ -196,8 +196,8 @@ pub use http;
 pub use http_body_util;
 
 pub use agent::{
-    AgentHandle, ConnectionState, ConnectionStatus, Drained, Event, EventKind, HostSettings,
-    PrewarmError, Status,
+    AddressStatus, AgentHandle, ConnectionState, ConnectionStatus, Drained, Event, EventKind,
+    HostSettings, PrewarmError, Status,
 };
 pub use checkin::{Checkin, CheckinFuture, CheckinLayer, Lease};
 pub use checkout::{Checkout, CheckoutFuture, CheckoutLayer};

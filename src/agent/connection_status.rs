@@ -1,3 +1,4 @@
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// One open connection of an agent; see [`AgentHandle::connections`](crate::AgentHandle::connections).
@@ -13,6 +14,32 @@ pub struct ConnectionStatus {
     pub age: Duration,
     /// How many exchanges it has carried, one under way included.
     pub uses: u64,
+    /// The server's address, or the proxy's; `None` while it is connecting, and where the transport does not know it.
+    pub remote_addr: Option<SocketAddr>,
+}
+
+/// What the connections of one key to one address are and do; see [`Status::addresses`](crate::Status::addresses).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct AddressStatus {
+    /// Connections that are idle.
+    pub idle: usize,
+    /// Connections in use.
+    pub active: usize,
+    /// Exchanges under way.
+    pub requests: usize,
+    /// Exchanges that the connections which are open now have carried, those under way included.
+    pub served: u64,
+}
+
+impl AddressStatus {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.idle += other.idle;
+        self.active += other.active;
+        self.requests += other.requests;
+        self.served += other.served;
+    }
 }
 
 /// What an open connection does.

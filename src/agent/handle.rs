@@ -61,6 +61,13 @@ impl AgentHandle {
                     }
                 }
             });
+            pool.addresses(&mut |key, address, counts| {
+                let of_key = match status.addresses.get_mut(key) {
+                    Some(of_key) => of_key,
+                    None => status.addresses.entry(key.clone()).or_default(),
+                };
+                of_key.entry(address).or_default().add(&counts);
+            });
             pool.host_settings(&mut |key, settings| {
                 status.hosts.insert(key.clone(), settings.clone());
             });

@@ -12,7 +12,7 @@ mod status;
 #[cfg(feature = "tracing")]
 mod trace;
 
-pub use connection_status::{ConnectionState, ConnectionStatus};
+pub use connection_status::{AddressStatus, ConnectionState, ConnectionStatus};
 pub use event::{Event, EventKind};
 pub use handle::{AgentHandle, Drained};
 pub(crate) use host_settings::HostOverrides;

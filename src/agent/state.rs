@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError, Weak};
 
 use tokio::sync::Notify;
 
 use crate::agent::event::Listeners;
-use crate::agent::{ConnectionStatus, HostSettings, Prewarmed, Status};
+use crate::agent::{AddressStatus, ConnectionStatus, HostSettings, Prewarmed, Status};
 use crate::connection::close_reason::CloseReason;
 use crate::connection::shared::ConnShared;
 use crate::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -46,6 +47,8 @@ pub(crate) struct AgentState {
 pub(crate) trait PoolControl: Send + Sync {
     fn key_counts(&self, count: &mut dyn FnMut(&Key, KeyCounts));
     fn connections(&self, key: &Key, list: &mut Vec<ConnectionStatus>);
+    /// Of each address that a connection leads to.
+    fn addresses(&self, tell: &mut dyn FnMut(&Key, SocketAddr, AddressStatus));
     /// Of each key that has settings of its own.
     fn host_settings(&self, tell: &mut dyn FnMut(&Key, &HostSettings));
     fn close_idle(&self);
@@ -261,6 +264,10 @@ mod tests {
         }
 
         fn connections(&self, _: &Key, _: &mut Vec<ConnectionStatus>) {
+            unreachable!("it is gone")
+        }
+
+        fn addresses(&self, _: &mut dyn FnMut(&Key, SocketAddr, AddressStatus)) {
             unreachable!("it is gone")
         }
 

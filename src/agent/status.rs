@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 
-use crate::agent::HostSettings;
+use crate::agent::{AddressStatus, HostSettings};
 use crate::connection::close_reason::CloseReason;
 use crate::target::key::Key;
 
@@ -11,8 +12,8 @@ use crate::target::key::Key;
 ///
 /// With the feature `serde` it serializes to agentkeepalive's object (`createSocketCount`, …, `freeSockets`,
 /// `sockets`, `requests`, in this order), and after that what is ours: `reusedSocketCount`, `staleSocketCount`,
-/// `detachedSocketCount`, `startedRequestCount`, `answeredRequestCount`, `failedRequestCount`, `closes`, and `name` and `hosts`
-/// where they say something. No map has a key whose value is 0.
+/// `detachedSocketCount`, `startedRequestCount`, `answeredRequestCount`, `failedRequestCount`, `closes`, and `name`, `hosts`
+/// and `addresses` where they say something. No map has a key whose value is 0.
 ///
 /// Whenever nothing is in motion, `created == closed + detached + open()`.
 ///
@@ -104,6 +105,17 @@ pub struct Status {
         )
     )]
     pub hosts: BTreeMap<Key, HostSettings>,
+    /// The connections that are open, by the address that they lead to: which of the servers behind one name have how many.
+    /// Connections through a proxy lead to the proxy. Connects under way do not count, nor do transports that do not know
+    /// their address.
+    #[cfg_attr(
+        feature = "serde",
+        serde(
+            skip_serializing_if = "BTreeMap::is_empty",
+            serialize_with = "addresses_by_name"
+        )
+    )]
+    pub addresses: BTreeMap<Key, BTreeMap<SocketAddr, AddressStatus>>,
 }
 
 /// Keys that differ in what is not told have one name, and are counted together.
@@ -132,6 +144,24 @@ where
             .iter()
             .map(|(key, settings)| (key.to_string(), settings)),
     )
+}
+
+#[cfg(feature = "serde")]
+fn addresses_by_name<S>(
+    keys: &BTreeMap<Key, BTreeMap<SocketAddr, AddressStatus>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error>
+where
+    S: serde::Serializer,
+{
+    let mut names = BTreeMap::<String, BTreeMap<SocketAddr, AddressStatus>>::new();
+    for (key, addresses) in keys {
+        let of_name = names.entry(key.to_string()).or_default();
+        for (&address, counts) in addresses {
+            of_name.entry(address).or_default().add(counts);
+        }
+    }
+    serializer.collect_map(names)
 }
 
 impl Status {

@@ -31,7 +31,7 @@ use crate::target::route::{Family, Route};
 ///
 /// TCP_NODELAY is on, and TCP keep-alive probes begin after 1 s (Node: `keepAliveMsecs`; not to be confused with HTTP
 /// keep-alive). Only `http` URIs are connected to. A [`Route`](crate::Route)'s local address and family stand instead of
-/// the connector's own.
+/// the connector's own, and its address instead of those of the name.
 ///
 /// If the URI has no port of its own, a port that the resolver gives is connected to, under TLS too; otherwise the default
 /// of the scheme.
@@ -207,6 +207,13 @@ impl<R> TcpConnector<R> {
             return Err(ConnectError::new(why).into());
         }
         let lookup = Lookup::of(destination, family);
+        let given = route.and_then(Route::address);
+        if let (Some(given), Some(family)) = (given, family)
+            && Family::of(given.ip()) != family
+        {
+            let why = format!("connect: the address {given} of the route is no {family} address");
+            return Err(ConnectError::new(why).into());
+        }
         #[cfg(feature = "proxy")]
         let side = destination.side_lookup().map(|side| {
             let mut lookup = side.lookup().clone();
@@ -223,10 +230,13 @@ impl<R> TcpConnector<R> {
             if let Some((side, lookup)) = side {
                 side.answer(resolve(&mut resolver, &lookup).await?);
             }
-            let resolving = resolve(&mut resolver, &lookup);
-            let addresses = match literal(&lookup) {
-                Some(_) => resolving.await?,
-                None => times::part(|times| &mut times.dns, resolving).await?,
+            let addresses = match (given, literal(&lookup)) {
+                (Some(given), _) => vec![given],
+                (None, Some(_)) => resolve(&mut resolver, &lookup).await?,
+                (None, None) => {
+                    let resolving = resolve(&mut resolver, &lookup);
+                    times::part(|times| &mut times.dns, resolving).await?
+                }
             };
             let pace = Pace {
                 delay,

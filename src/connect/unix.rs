@@ -75,7 +75,9 @@ impl UnixConnector {
             return Err(Error::new(Kind::Target(TargetError::NoTls)).into());
         }
         let route = destination.route();
-        if route.is_some_and(|it| it.local_address().is_some() || it.family().is_some()) {
+        if route.is_some_and(|it| {
+            it.local_address().is_some() || it.family().is_some() || it.address().is_some()
+        }) {
             return refuse("the route names an address, and Unix sockets have none");
         }
         if route.is_some_and(|route| route.has_proxy()) {

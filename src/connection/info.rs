@@ -108,7 +108,7 @@ impl ConnectionInfo {
     /// The server's address, if the transport knows it.
     #[must_use]
     pub fn remote_addr(&self) -> Option<SocketAddr> {
-        self.shared.transport()?.addresses.as_ref()?.remote
+        self.shared.remote_addr()
     }
 
     /// What was agreed on with the origin in the handshake of TLS, and its certificates; nothing without TLS, and nothing

@@ -10,6 +10,7 @@ use std::any::Any;
 use std::fmt;
 use std::iter;
 use std::mem;
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
@@ -241,6 +242,11 @@ impl ConnShared {
             Apart::Transport(transport) => Some(transport),
             Apart::UseOf(_) => None,
         }
+    }
+
+    /// Where the transport leads to, if it knows.
+    pub(crate) fn remote_addr(&self) -> Option<SocketAddr> {
+        self.transport()?.addresses.as_ref()?.remote
     }
 
     pub(crate) fn set_transport(&self, transport: TransportInfo) {

@@ -2,14 +2,16 @@
 
 mod share;
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::agent::{AgentState, ConnectionStatus, EventKind, KeyCounts, Mode};
+use crate::agent::{AddressStatus, AgentState, ConnectionStatus, EventKind, KeyCounts, Mode};
 use crate::clock::Moment;
 use crate::connection::close_reason::CloseReason;
 use crate::connection::lifespan::Lifespan;
@@ -471,6 +473,10 @@ impl<C: Poolable> KeyPool<C> {
             answering: state.answering(),
             pending: state.queue().pending(),
         }
+    }
+
+    pub(super) fn by_address(&self) -> BTreeMap<SocketAddr, AddressStatus> {
+        self.lock().by_address()
     }
 
     pub(super) fn connections(&self, list: &mut Vec<ConnectionStatus>) {

@@ -3,6 +3,7 @@
 //! A connection is in `open` from before its connect begins until its transport is gone. A caller without a connection
 //! is in the [`WaitQueue`].
 
+mod addresses;
 mod ends;
 mod made;
 mod sharing;
@@ -192,6 +193,7 @@ impl<C: Poolable> KeyState<C> {
                     .and_then(|shared| shared.born())
                     .map_or(Duration::ZERO, |born| now.since(born)),
                 uses: shared.map_or(0, |shared| shared.activity().uses()),
+                remote_addr: shared.and_then(|shared| shared.remote_addr()),
             }
         })
     }

@@ -1,13 +1,16 @@
 //! What all parts of a pool share.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Id;
 use tokio::time::Instant;
 
-use crate::agent::{AgentState, ConnectionStatus, HostSettings, KeyCounts, Mode, PoolControl};
+use crate::agent::{
+    AddressStatus, AgentState, ConnectionStatus, HostSettings, KeyCounts, Mode, PoolControl,
+};
 use crate::clock::Moment;
 use crate::connection::poolable::Poolable;
 use crate::error::Denied;
@@ -256,6 +259,14 @@ impl<C: Poolable> PoolControl for Shared<C> {
     fn key_counts(&self, count: &mut dyn FnMut(&Key, KeyCounts)) {
         self.table
             .each(|key_pool| count(key_pool.key(), key_pool.key_counts()));
+    }
+
+    fn addresses(&self, tell: &mut dyn FnMut(&Key, SocketAddr, AddressStatus)) {
+        self.table.each(|key_pool| {
+            for (address, counts) in key_pool.by_address() {
+                tell(key_pool.key(), address, counts);
+            }
+        });
     }
 
     fn host_settings(&self, tell: &mut dyn FnMut(&Key, &HostSettings)) {

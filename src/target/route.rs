@@ -1,7 +1,7 @@
 //! How the connection of a request is made, where that is not left to the connector.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -41,6 +41,7 @@ pub struct Route(Arc<Parts>);
 struct Parts {
     local_address: Option<IpAddr>,
     family: Option<Family>,
+    address: Option<SocketAddr>,
     unix_path: Option<PathBuf>,
     #[cfg(feature = "proxy")]
     proxy: Option<Proxy>,
@@ -110,6 +111,29 @@ impl Route {
     #[must_use]
     pub fn with_family(mut self, family: Family) -> Self {
         self.parts().family = Some(family);
+        self
+    }
+
+    /// The address to connect to, instead of those of the URI's host, which is not looked up (curl: `--connect-to`). The `Host`
+    /// field and the name that a server proves under TLS stay those of the URI. Through a proxy it is the address of the
+    /// proxy.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tower_keep_alive::Route;
+    ///
+    /// // This one of the servers behind the name.
+    /// let request = http::Request::get("https://api.internal/health")
+    ///     .extension(Route::new().with_address("10.0.0.7:443".parse()?))
+    ///     .body(())?;
+    /// # assert!(request.extensions().get::<Route>().is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[doc(alias = "connect-to")]
+    #[must_use]
+    pub fn with_address(mut self, address: SocketAddr) -> Self {
+        self.parts().address = Some(address);
         self
     }
 
@@ -194,11 +218,13 @@ impl Route {
         let Parts {
             local_address,
             family,
+            address,
             ..
         } = *self.0;
         Self(Arc::new(Parts {
             local_address,
             family,
+            address,
             ..Parts::default()
         }))
     }
@@ -229,6 +255,12 @@ impl Route {
         self.0.family
     }
 
+    /// The address to connect to.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.0.address
+    }
+
     /// As good as none.
     pub(crate) fn is_empty(&self) -> bool {
         *self.0 == Parts::default()
@@ -240,7 +272,7 @@ impl Route {
 }
 
 /// What comes behind the port in Node's names of pools: `localAddress[:family][:socketPath]`; and then
-/// `[:proxy[:tunnel]][:servername=…][:tls=number]`. Nothing secret.
+/// `[:address=…][:proxy[:tunnel]][:servername=…][:tls=number]`. Nothing secret.
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(address) = self.local_address() {
@@ -253,6 +285,9 @@ impl fmt::Display for Route {
         }
         if let Some(path) = self.unix_path() {
             write!(f, ":{}", path.display())?;
+        }
+        if let Some(address) = self.address() {
+            write!(f, ":address={address}")?;
         }
         #[cfg(feature = "proxy")]
         if let Some(proxy) = self.proxy() {

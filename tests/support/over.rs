@@ -24,8 +24,8 @@ pub enum Over {
 pub fn over() -> Over {
     static OVER: OnceLock<Over> = OnceLock::new();
     // A process of its own, which connects over TCP alone; and tests that say themselves where proxies are, and TLS.
-    if let "connecting" | "isolation" | "printed" | "proxies" | "proxy" | "socks_names" | "tls"
-    | "tunnels" = env!("CARGO_CRATE_NAME")
+    if let "addresses" | "connecting" | "isolation" | "printed" | "proxies" | "proxy"
+    | "socks_names" | "tls" | "tunnels" = env!("CARGO_CRATE_NAME")
     {
         return Over::Tcp;
     }

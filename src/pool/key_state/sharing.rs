@@ -66,6 +66,11 @@ impl<C: Poolable> Sharing<C> {
         &self.shared
     }
 
+    /// How many uses are out.
+    pub(super) fn uses(&self) -> usize {
+        self.uses
+    }
+
     /// This use was made.
     pub(super) fn add(&mut self, pooled: &PooledConn<C>) {
         if self.made.len() == self.made.capacity() {

@@ -1,0 +1,7 @@
+//! One name with many addresses.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod names;
+mod visible;
