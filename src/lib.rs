@@ -177,6 +177,7 @@ pub mod forward;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+mod handshake;
 mod http1;
 mod keep_alive;
 mod pool;
@@ -217,7 +218,9 @@ pub use expiry::{
     ActiveTimeout, ActiveTimeoutLayer, ExpiryFuture, IdleEviction, IdleEvictionLayer, MaxUses,
     MaxUsesLayer, Ttl, TtlLayer,
 };
-pub use http1::{Handshake, HandshakeFuture, HandshakeLayer, Http1Connection, Http1Future};
+pub use handshake::{
+    Handshake, HandshakeFuture, HandshakeLayer, HttpConnection, HttpFuture, IncomingBody,
+};
 pub use keep_alive::{KeepAlive, KeepAliveFuture, KeepAliveLayer, RequestBody, RequestFuture};
 pub use pool::{CheckedOut, Pool, PoolConfig, Scheduling};
 pub use target::extensions::{

@@ -11,13 +11,13 @@ use tokio::io::DuplexStream;
 use tokio::task::yield_now;
 use tokio::time::timeout;
 use tower::{Layer, ServiceExt, service_fn};
-use tower_keep_alive::{BoxError, HandshakeLayer, Http1Connection};
+use tower_keep_alive::{BoxError, HandshakeLayer, HttpConnection};
 use tower_service::Service;
 
 /// How many delays are tried, between too early and too late.
 const MOMENTS: u32 = 600;
 
-async fn connection() -> (Http1Connection<Empty<Bytes>>, DuplexStream) {
+async fn connection() -> (HttpConnection<Empty<Bytes>>, DuplexStream) {
     let (ours, theirs) = tokio::io::duplex(64);
     let mut ours = Some(ours);
     let connect = service_fn(move |_: ()| {

@@ -57,8 +57,8 @@ async fn layers_services_and_their_futures_are_printed_with_their_names() {
     is_named("Handshake {", &connections);
     is_named("HandshakeFuture", &connections.call(uri.clone()));
     let mut conn = connections.clone().oneshot(uri.clone()).await.unwrap();
-    is_named("Http1Connection", &conn);
-    is_named("Http1Future", &conn.call(Request::new(B::default())));
+    is_named("HttpConnection", &conn);
+    is_named("HttpFuture", &conn.call(Request::new(B::default())));
 
     let checkout = CheckoutLayer::new(PoolConfig::new());
     is_named("CheckoutLayer", &checkout);

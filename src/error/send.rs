@@ -77,7 +77,7 @@ impl<B> SendError<B> {
         }
     }
 
-    /// The request, to be sent on another [`Http1Connection`](crate::Http1Connection): [`unsent`](Self::unsent), or else one
+    /// The request, to be sent on another [`HttpConnection`](crate::HttpConnection): [`unsent`](Self::unsent), or else one
     /// whose body was begun with, though nothing of it was written. What was taken out of such a body is in the request's
     /// extensions, and is sent first; read by anything else the body would lack its beginning.
     #[must_use]

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use http::Response;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::combinators::BoxBody;
-use hyper::body::Incoming;
 use tokio::runtime::Handle;
 
 use crate::connection::close_reason::CloseReason;
@@ -19,6 +18,7 @@ use crate::error::{BoxError, Error, Kind};
 use crate::exchange::in_bytes::InBytes;
 use crate::exchange::layer::Drain;
 use crate::exchange::timed::Timed;
+use crate::handshake::IncomingBody;
 
 /// The body of a response. It holds its connection, and returns the connection to the pool with its last frame.
 ///
@@ -38,7 +38,7 @@ pub struct Body {
 }
 
 enum Inner {
-    Http1(Incoming),
+    Incoming(IncomingBody),
     Other(BoxBody<Bytes, BoxError>),
     /// At its end, which is held back.
     Held(Box<End>),
@@ -149,9 +149,9 @@ impl Body {
     {
         // The one type that almost every body has is told apart without a box.
         let mut body = Some(body);
-        let incoming = (&mut body as &mut dyn Any).downcast_mut::<Option<Incoming>>();
+        let incoming = (&mut body as &mut dyn Any).downcast_mut::<Option<IncomingBody>>();
         let inner = match incoming.and_then(Option::take) {
-            Some(incoming) => Inner::Http1(incoming),
+            Some(incoming) => Inner::Incoming(incoming),
             None => Inner::boxed(body),
         };
         Self {
@@ -274,7 +274,7 @@ impl HttpBody for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         // Looked at where it lies, and moved once: it is large.
         match &mut self.inner {
-            Inner::Http1(body) => {
+            Inner::Incoming(body) => {
                 let polled = Pin::new(body).poll_frame(cx);
                 match self.heed(&polled, cx) {
                     None => self.told(polled),
@@ -317,9 +317,7 @@ impl Inner {
     #[inline]
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self {
-            Self::Http1(body) => Pin::new(body)
-                .poll_frame(cx)
-                .map(|frame| frame.map(|frame| frame.map_err(Into::into))),
+            Self::Incoming(body) => Pin::new(body).poll_frame(cx),
             Self::Other(body) => Pin::new(body).poll_frame(cx),
             Self::Held(end) => {
                 ready!(Pin::new(&mut end.released).poll(cx));
@@ -332,7 +330,7 @@ impl Inner {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Http1(body) => body.size_hint(),
+            Self::Incoming(body) => body.size_hint(),
             Self::Other(body) => body.size_hint(),
             Self::Held(end) => {
                 let data = end.frame.as_ref().and_then(Frame::data_ref);
@@ -344,7 +342,7 @@ impl Inner {
     #[inline]
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Http1(body) => body.is_end_stream(),
+            Self::Incoming(body) => body.is_end_stream(),
             Self::Other(body) => body.is_end_stream(),
             Self::Held(_) => false,
         }

@@ -1,4 +1,3 @@
-use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
@@ -25,14 +24,8 @@ use crate::http1::replay::Taken;
 use crate::http1::unwritten;
 use crate::http1::upload::{Framing, Returns, Upload};
 
-/// An HTTP/1 connection: a `Service` for one request at a time.
-///
-/// It sends a request as it is. What a request to an origin needs, the target form and `Host`, is
-/// [`Exchange`](crate::Exchange)'s to give.
-///
-/// It has to be kept until the response body has ended. Dropping it closes the transport: in good order if its last
-/// exchange is over, at once if not.
-pub struct Http1Connection<B>(Box<Parts<B>>);
+/// An HTTP/1 connection; see [`HttpConnection`](crate::HttpConnection), which has it.
+pub(crate) struct Http1Connection<B>(Box<Parts<B>>);
 
 /// In a box that lives as long as the connection: it is moved often, from the pool to its lease and back.
 struct Parts<B> {
@@ -53,6 +46,11 @@ impl<B> Http1Connection<B> {
             probe,
             lifespan,
         }))
+    }
+
+    /// Its limits, whatever its bodies are.
+    pub(crate) fn lifespan_ref(&self) -> &Lifespan {
+        &self.0.lifespan
     }
 }
 
@@ -227,20 +225,9 @@ impl<B> Drop for Http1Connection<B> {
     }
 }
 
-impl<B> fmt::Debug for Http1Connection<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Http1Connection")
-            .field("lifespan", &self.0.lifespan)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Resolves to the head of the response. Boxed: hyper gives its future no name.
-///
-/// # Cancel safety
-///
-/// Dropping it before it is ready closes the connection: HTTP/1 has no other way to give up a request.
-pub struct Http1Future<B> {
+/// Resolves to the head of the response. Boxed: hyper gives its future no name. Dropping it before it is ready closes the
+/// connection.
+pub(crate) struct Http1Future<B> {
     state: State<B>,
     /// Of a request that was sent.
     kept: Option<Kept<B>>,
@@ -429,9 +416,3 @@ impl<B: Send + 'static> Future for Http1Future<B> {
 
 /// Nothing in it is pinned in place: a body that is kept is never polled.
 impl<B> Unpin for Http1Future<B> {}
-
-impl<B> fmt::Debug for Http1Future<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Http1Future")
-    }
-}

@@ -5,13 +5,12 @@ mod connection;
 mod driver;
 mod gate;
 mod interim;
-mod layer;
+mod make;
 mod replay;
-mod service;
 mod transport;
 mod unwritten;
 mod upload;
 
-pub use connection::{Http1Connection, Http1Future};
-pub use layer::HandshakeLayer;
-pub use service::{Handshake, HandshakeFuture};
+pub(crate) use connection::{Http1Connection, Http1Future};
+
+pub(crate) use make::Http1;

@@ -13,16 +13,16 @@ use crate::checkin::{CheckinFuture, Lease};
 use crate::checkout::CheckoutFuture;
 use crate::error::{BoxError, Error};
 use crate::exchange::{Body, ExchangeFuture};
-use crate::http1::{Http1Connection, Http1Future};
+use crate::handshake::{HttpConnection, HttpFuture};
 use crate::keep_alive::service::{Connections, Leases};
 use crate::target::Destination;
 
 /// Gives a lease of a connection.
 type Leasing<M, B> =
-    CheckinFuture<CheckoutFuture<Connections<M, B>, Destination, Http1Connection<B>>>;
+    CheckinFuture<CheckoutFuture<Connections<M, B>, Destination, HttpConnection<B>>>;
 
 type Exchanging<M, B> =
-    ExchangeFuture<Leases<M, B>, Leasing<M, B>, Lease<Http1Connection<B>>, Http1Future<B>, B>;
+    ExchangeFuture<Leases<M, B>, Leasing<M, B>, Lease<HttpConnection<B>>, HttpFuture<B>, B>;
 
 pin_project! {
     /// Resolves to the response of one request.

@@ -17,7 +17,7 @@ use crate::connect::Probe;
 use crate::error::BoxError;
 use crate::exchange::ExchangeLayer;
 use crate::expiry::{ActiveTimeoutLayer, IdleEvictionLayer, MaxUsesLayer, TtlLayer};
-use crate::http1::HandshakeLayer;
+use crate::handshake::HandshakeLayer;
 use crate::keep_alive::KeepAlive;
 use crate::pool::{PoolConfig, Scheduling};
 use crate::target::Destination;

@@ -13,13 +13,13 @@ use crate::connect::DefaultConnector;
 use crate::error::{BoxError, Error};
 use crate::exchange::{Acquired, Body, Exchange};
 use crate::expiry::{ActiveTimeout, IdleEviction, MaxUses, Ttl};
-use crate::http1::{Handshake, Http1Connection};
+use crate::handshake::{Handshake, HttpConnection};
 use crate::keep_alive::{KeepAliveFuture, RequestBody};
 use crate::target::Destination;
 
 pub(super) type Limited<M> = IdleEviction<Ttl<MaxUses<ActiveTimeout<M>>>>;
 pub(super) type Connections<M, B> = Limited<Handshake<M, B>>;
-pub(super) type Leases<M, B> = Checkin<Checkout<Connections<M, B>, Http1Connection<B>>>;
+pub(super) type Leases<M, B> = Checkin<Checkout<Connections<M, B>, HttpConnection<B>>>;
 
 /// The service that [`KeepAliveLayer`](crate::KeepAliveLayer) makes: requests in, responses out.
 ///

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tower::{Layer, ServiceExt};
 use tower_keep_alive::{
     CheckinLayer, CheckoutLayer, CloseReason, Destination, ExchangeLayer, HandshakeLayer,
-    Http1Connection, IdleEvictionLayer, KeepAliveLayer, PoolConfig, Poolable, TtlLayer,
+    HttpConnection, IdleEvictionLayer, KeepAliveLayer, PoolConfig, Poolable, TtlLayer,
 };
 
 use crate::support::agent::{agent_paused, at_rest, fetch, get, paused_clock, send};
@@ -261,7 +261,7 @@ async fn ak_21_a_policy_for_one_connection_can_only_shorten() {
                     .map_request(|destination: Destination| destination),
             ),
         );
-        let policy = limited.map_response(move |mut conn: Http1Connection<Full<Bytes>>| {
+        let policy = limited.map_response(move |mut conn: HttpConnection<Full<Bytes>>| {
             conn.lifespan_mut().limit_idle(ms(own));
             conn
         });

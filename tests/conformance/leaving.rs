@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_keep_alive::{
     AgentHandle, Body, CheckinLayer, CheckoutLayer, CloseReason, ExchangeLayer, HandshakeLayer,
-    Http1Connection, KeepAliveLayer, PoolConfig, TtlLayer,
+    HttpConnection, KeepAliveLayer, PoolConfig, TtlLayer,
 };
 
 use super::timeouts::ms;
@@ -585,7 +585,7 @@ async fn node_90_no_limit_of_the_agents_ends_what_has_left() {
         }
         conn.closed().await;
     });
-    let checkout = CheckoutLayer::<Http1Connection<Full<Bytes>>>::new(PoolConfig::new());
+    let checkout = CheckoutLayer::<HttpConnection<Full<Bytes>>>::new(PoolConfig::new());
     let handle = checkout.handle();
     let client = ServiceBuilder::new()
         .layer(ExchangeLayer::new())

@@ -19,7 +19,7 @@ use tower::{Service, ServiceBuilder};
 use tower_keep_alive::connect::UriConnector;
 use tower_keep_alive::{
     AgentHandle, Body, CheckinLayer, CheckoutLayer, CloseReason, Error, ExchangeLayer,
-    HandshakeLayer, Http1Connection, KeepAliveLayer, PoolConfig, Scheduling, TimeoutKind,
+    HandshakeLayer, HttpConnection, KeepAliveLayer, PoolConfig, Scheduling, TimeoutKind,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -707,9 +707,8 @@ async fn callers_seen(closes: bool) -> Vec<(&'static str, Option<&'static str>)>
     .await;
     let seen = Sightings::default();
     let (on_connect, on_checkout) = (seen.clone(), seen.clone());
-    let checkout = CheckoutLayer::<Http1Connection<Noting>>::new(
-        PoolConfig::new().max_connections_per_host(1),
-    );
+    let checkout =
+        CheckoutLayer::<HttpConnection<Noting>>::new(PoolConfig::new().max_connections_per_host(1));
     let handle = checkout.handle();
     let client = ServiceBuilder::new()
         .layer(ExchangeLayer::new())

@@ -19,7 +19,7 @@ use tower::util::MapResponseLayer;
 use tower::{Service, ServiceBuilder};
 use tower_keep_alive::{
     AgentHandle, Body, BoxError, CheckinLayer, CheckoutLayer, CloseReason, Destination, Error,
-    ExchangeLayer, HandshakeLayer, Http1Connection, IdleEvictionLayer, KeepAliveLayer, Lease,
+    ExchangeLayer, HandshakeLayer, HttpConnection, IdleEvictionLayer, KeepAliveLayer, Lease,
     PoolConfig, Poolable,
 };
 
@@ -599,9 +599,9 @@ where
     M: MakeConnection<Destination, Error: Into<BoxError>, Future: Send + 'static>,
     M: Service<Destination> + Clone + Send + Sync + 'static,
     M::Connection: Unpin + Send + 'static,
-    P: Fn(&mut Lease<Http1Connection<Full<Bytes>>>) + Clone + Send + Sync + 'static,
+    P: Fn(&mut Lease<HttpConnection<Full<Bytes>>>) + Clone + Send + Sync + 'static,
 {
-    let checkout = CheckoutLayer::<Http1Connection<Full<Bytes>>>::new(limits);
+    let checkout = CheckoutLayer::<HttpConnection<Full<Bytes>>>::new(limits);
     let handle = checkout.handle();
     let client = ServiceBuilder::new()
         .layer(ExchangeLayer::new())

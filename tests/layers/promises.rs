@@ -21,7 +21,7 @@ use crate::support::agent::{Connector, at_rest};
 type B = Full<Bytes>;
 type Stack = KeepAlive<TcpConnector, B>;
 type Conns = Handshake<TcpConnector, B>;
-type Pooled = Checkout<Conns, Http1Connection<B>>;
+type Pooled = Checkout<Conns, HttpConnection<B>>;
 type Requests = Exchange<Checkin<Pooled>>;
 
 fn debug<T: Debug>() {}
@@ -42,10 +42,10 @@ fn every_public_type_is_debug() {
     debug::<Checkin<Conns>>();
     debug::<CheckinFuture<()>>();
     debug::<CheckinLayer>();
-    debug::<Lease<Http1Connection<B>>>();
+    debug::<Lease<HttpConnection<B>>>();
     debug::<Pooled>();
-    debug::<CheckoutFuture<Conns, Uri, Http1Connection<B>>>();
-    debug::<CheckoutLayer<Http1Connection<B>>>();
+    debug::<CheckoutFuture<Conns, Uri, HttpConnection<B>>>();
+    debug::<CheckoutLayer<HttpConnection<B>>>();
     debug::<Clock>();
     debug::<Moment>();
     debug::<BoxError>();
@@ -68,8 +68,8 @@ fn every_public_type_is_debug() {
     debug::<Conns>();
     debug::<HandshakeFuture<B>>();
     debug::<HandshakeLayer<B>>();
-    debug::<Http1Connection<B>>();
-    debug::<Http1Future<B>>();
+    debug::<HttpConnection<B>>();
+    debug::<HttpFuture<B>>();
     debug::<ConnectionInfo>();
     debug::<Stack>();
     debug::<KeepAliveLayer<B>>();
@@ -82,7 +82,7 @@ fn every_public_type_is_debug() {
     debug::<Deadline>();
     debug::<Lifespan>();
     debug::<PoolConfig>();
-    debug::<Pool<Http1Connection<B>>>();
+    debug::<Pool<HttpConnection<B>>>();
     debug::<Scheduling>();
     debug::<Liveness>();
     debug::<Probe>();
@@ -101,8 +101,8 @@ fn services_are_clone_and_shared_between_threads() {
     send_sync::<Requests>();
     clone::<Lines>();
     send_sync::<Lines>();
-    send_sync::<Pool<Http1Connection<B>>>();
-    send_sync::<Lease<Http1Connection<B>>>();
+    send_sync::<Pool<HttpConnection<B>>>();
+    send_sync::<Lease<HttpConnection<B>>>();
     send_sync::<ConnectionInfo>();
     // Whatever the request bodies are.
     struct NotSync(std::cell::Cell<u8>);

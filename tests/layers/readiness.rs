@@ -13,7 +13,7 @@ use tower_keep_alive::connect::ProxyLayer;
 use tower_keep_alive::forward::ForwardLayer;
 use tower_keep_alive::{
     ActiveTimeoutLayer, CheckinLayer, CountConnectsLayer, Destination, ExchangeLayer,
-    HandshakeLayer, Http1Connection, IdleEvictionLayer, Lease, MaxUsesLayer, TtlLayer,
+    HandshakeLayer, HttpConnection, IdleEvictionLayer, Lease, MaxUsesLayer, TtlLayer,
 };
 use tower_test::mock;
 
@@ -43,12 +43,12 @@ where
 #[tokio::test]
 async fn a_service_is_ready_when_the_one_below_is() {
     const SECOND: Duration = Duration::from_secs(1);
-    follows::<Uri, Lease<Http1Connection<B>>, Uri, _>(CheckinLayer::new()).await;
-    follows::<Uri, Http1Connection<B>, Uri, _>(IdleEvictionLayer::new(SECOND)).await;
-    follows::<Uri, Http1Connection<B>, Uri, _>(TtlLayer::new(SECOND)).await;
-    follows::<Uri, Http1Connection<B>, Uri, _>(MaxUsesLayer::new(1)).await;
-    follows::<Uri, Http1Connection<B>, Uri, _>(ActiveTimeoutLayer::new(SECOND)).await;
-    follows::<Destination, Lease<Http1Connection<B>>, Request<B>, _>(ExchangeLayer::new()).await;
+    follows::<Uri, Lease<HttpConnection<B>>, Uri, _>(CheckinLayer::new()).await;
+    follows::<Uri, HttpConnection<B>, Uri, _>(IdleEvictionLayer::new(SECOND)).await;
+    follows::<Uri, HttpConnection<B>, Uri, _>(TtlLayer::new(SECOND)).await;
+    follows::<Uri, HttpConnection<B>, Uri, _>(MaxUsesLayer::new(1)).await;
+    follows::<Uri, HttpConnection<B>, Uri, _>(ActiveTimeoutLayer::new(SECOND)).await;
+    follows::<Destination, Lease<HttpConnection<B>>, Request<B>, _>(ExchangeLayer::new()).await;
     follows::<Uri, MemoryStream, Uri, _>(HandshakeLayer::<B>::new()).await;
     follows::<Uri, MemoryStream, Uri, _>(CountConnectsLayer::new()).await;
     follows::<Destination, MemoryStream, Destination, _>(CA.trusted()).await;

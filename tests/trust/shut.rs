@@ -310,7 +310,7 @@ fn trust_24_hooks_may_ask_the_agent() {
         let tie = {
             let (handle, other, url) = (handle.clone(), other.clone(), url.clone());
             let (dropped, hooked) = (dropped.clone(), hooked.clone());
-            move |mut conn: tower_keep_alive::Http1Connection<Full<bytes::Bytes>>| {
+            move |mut conn: tower_keep_alive::HttpConnection<Full<bytes::Bytes>>| {
                 let guard = || Reenters {
                     handle: handle.clone(),
                     client: other.clone(),

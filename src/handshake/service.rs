@@ -6,7 +6,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use http_body::Body;
-use hyper_util::rt::TokioIo;
 use tower::make::MakeConnection;
 use tower_service::Service;
 
@@ -14,10 +13,8 @@ use crate::connect::{Probe, times, transport};
 use crate::connection::lifespan::Lifespan;
 use crate::connection::shared::TransportInfo;
 use crate::error::BoxError;
-use crate::http1::Http1Connection;
-use crate::http1::driver::Driver;
-use crate::http1::layer::Settings;
-use crate::http1::transport::Transport;
+use crate::handshake::HttpConnection;
+use crate::handshake::layer::Settings;
 
 /// Makes HTTP/1 connections on the transports of `M`.
 ///
@@ -64,7 +61,7 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    type Response = Http1Connection<B>;
+    type Response = HttpConnection<B>;
     type Error = BoxError;
     type Future = HandshakeFuture<B>;
 
@@ -74,14 +71,12 @@ where
 
     fn call(&mut self, target: T) -> HandshakeFuture<B> {
         let connecting = self.inner.make_connection(target);
-        let http1 = self.settings.http1();
-        let look = self.settings.probe.clone();
-        let max_interim_responses = self.settings.max_interim_responses;
+        let Settings { http1, probe } = self.settings.clone();
         HandshakeFuture(Box::pin(async move {
             let (connected, times) = times::measured(connecting).await;
             let transport = connected.map_err(Into::into)?;
-            let probe = look(&transport as &dyn Any);
-            let mut lifespan = Lifespan::new();
+            let probe = probe(&transport as &dyn Any);
+            let lifespan = Lifespan::new();
             let known = transport::known(&transport);
             lifespan.shared().set_transport(TransportInfo {
                 addresses: known.map(|it| Box::new(it.addresses())),
@@ -89,18 +84,11 @@ where
                 #[cfg(feature = "tls")]
                 tls: known.and_then(|it| it.tls_info()),
             });
-            let guard = lifespan
-                .take_transport_guard()
-                .expect("a new lifespan has its guard");
             if let Some(closer) = probe.as_ref().and_then(Probe::closer) {
                 lifespan.shared().set_closer(closer);
             }
-            let transport = Transport::new(transport, guard, max_interim_responses);
-            let (sender, connection) = http1.handshake(TokioIo::new(transport)).await?;
-            let shared = lifespan.shared().clone();
-            let task = tokio::spawn(Driver::new(connection.with_upgrades(), shared));
-            lifespan.set_driver(task.abort_handle());
-            Ok(Http1Connection::new(sender, probe, lifespan))
+            let connection = http1.handshake(transport, probe, lifespan).await?;
+            Ok(HttpConnection::http1(connection))
         }))
     }
 }
@@ -125,11 +113,11 @@ impl<M: fmt::Debug, B> fmt::Debug for Handshake<M, B> {
 ///
 /// Dropping it gives up the connect.
 pub struct HandshakeFuture<B>(
-    Pin<Box<dyn Future<Output = Result<Http1Connection<B>, BoxError>> + Send>>,
+    Pin<Box<dyn Future<Output = Result<HttpConnection<B>, BoxError>> + Send>>,
 );
 
 impl<B> Future for HandshakeFuture<B> {
-    type Output = Result<Http1Connection<B>, BoxError>;
+    type Output = Result<HttpConnection<B>, BoxError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.0.as_mut().poll(cx)

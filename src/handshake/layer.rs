@@ -7,7 +7,8 @@ use hyper::client::conn::http1::Builder;
 use tower_layer::Layer;
 
 use crate::connect::Probe;
-use crate::http1::{Handshake, interim};
+use crate::handshake::Handshake;
+use crate::http1::Http1;
 
 /// Makes [`Handshake`] services.
 ///
@@ -37,26 +38,8 @@ pub struct HandshakeLayer<B> {
 /// nothing.
 #[derive(Clone)]
 pub(super) struct Settings {
-    http1: Builder,
+    pub(super) http1: Http1,
     pub(super) probe: Look,
-    pub(super) max_interim_responses: usize,
-    /// `None`: what `http1` says.
-    max_response_fields: Option<usize>,
-}
-
-/// As many fields as an [`http::HeaderMap`] can have.
-const MOST_FIELDS: usize = 1 << 15;
-
-impl Settings {
-    /// hyper's builder, with what is set beside it.
-    pub(super) fn http1(&self) -> Builder {
-        let mut http1 = self.http1.clone();
-        if let Some(max) = self.max_response_fields {
-            // hyper makes room for so many, and a map of fields has no room for more.
-            http1.max_headers(max.min(MOST_FIELDS));
-        }
-        http1
-    }
 }
 
 /// How a transport is looked at; nothing for one that is not known.
@@ -67,10 +50,8 @@ impl<B> HandshakeLayer<B> {
     #[must_use]
     pub fn new() -> Self {
         Self::with(Settings {
-            http1: Builder::new(),
+            http1: Http1::new(),
             probe: Arc::new(Probe::find),
-            max_interim_responses: interim::DEFAULT_MAX,
-            max_response_fields: None,
         })
     }
 
@@ -89,7 +70,7 @@ impl<B> HandshakeLayer<B> {
     /// HTTP/1 as hyper's builder says.
     #[must_use]
     pub fn http1(mut self, http1: Builder) -> Self {
-        self.settings.http1 = http1;
+        self.settings.http1.builder = http1;
         self
     }
 
@@ -106,7 +87,7 @@ impl<B> HandshakeLayer<B> {
     /// ```
     #[must_use]
     pub fn max_interim_responses(mut self, max: usize) -> Self {
-        self.settings.max_interim_responses = max;
+        self.settings.http1.max_interim_responses = max;
         self
     }
 
@@ -129,7 +110,7 @@ impl<B> HandshakeLayer<B> {
     #[doc(alias = "maxHeadersCount")]
     #[must_use]
     pub fn max_response_fields(mut self, max: usize) -> Self {
-        self.settings.max_response_fields = Some(max);
+        self.settings.http1.max_response_fields = Some(max);
         self
     }
 
@@ -193,11 +174,6 @@ impl<B> fmt::Debug for HandshakeLayer<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HandshakeLayer")
             .field("http1", &self.settings.http1)
-            .field(
-                "max_interim_responses",
-                &self.settings.max_interim_responses,
-            )
-            .field("max_response_fields", &self.settings.max_response_fields)
             .finish_non_exhaustive()
     }
 }

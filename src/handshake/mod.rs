@@ -1,0 +1,13 @@
+//! A connection of HTTP on a transport, whatever its version.
+
+mod body;
+mod connection;
+mod future;
+mod layer;
+mod service;
+
+pub use body::IncomingBody;
+pub use connection::HttpConnection;
+pub use future::HttpFuture;
+pub use layer::HandshakeLayer;
+pub use service::{Handshake, HandshakeFuture};

@@ -1,0 +1,83 @@
+//! HTTP/1 begun on a transport.
+
+use std::fmt;
+
+use http_body::Body;
+use hyper::client::conn::http1::Builder;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::connect::Probe;
+use crate::connection::lifespan::Lifespan;
+use crate::error::BoxError;
+use crate::http1::Http1Connection;
+use crate::http1::driver::Driver;
+use crate::http1::interim;
+use crate::http1::transport::Transport;
+
+/// What every connection of one layer is made with.
+#[derive(Clone)]
+pub(crate) struct Http1 {
+    pub(crate) builder: Builder,
+    pub(crate) max_interim_responses: usize,
+    /// `None`: what `builder` says.
+    pub(crate) max_response_fields: Option<usize>,
+}
+
+/// As many fields as an [`http::HeaderMap`] can have.
+const MOST_FIELDS: usize = 1 << 15;
+
+impl Http1 {
+    pub(crate) fn new() -> Self {
+        Self {
+            builder: Builder::new(),
+            max_interim_responses: interim::DEFAULT_MAX,
+            max_response_fields: None,
+        }
+    }
+
+    /// hyper's builder, with what is set beside it.
+    fn builder(&self) -> Builder {
+        let mut http1 = self.builder.clone();
+        if let Some(max) = self.max_response_fields {
+            // hyper makes room for so many, and a map of fields has no room for more.
+            http1.max_headers(max.min(MOST_FIELDS));
+        }
+        http1
+    }
+
+    /// A connection on this transport, whose driver is spawned here.
+    pub(crate) async fn handshake<IO, B>(
+        self,
+        transport: IO,
+        probe: Option<Probe>,
+        mut lifespan: Lifespan,
+    ) -> Result<Http1Connection<B>, BoxError>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        B: Body + Send + Unpin + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        let guard = lifespan
+            .take_transport_guard()
+            .expect("a new lifespan has its guard");
+        let transport = Transport::new(transport, guard, self.max_interim_responses);
+        let handshake = self.builder().handshake(TokioIo::new(transport));
+        let (sender, connection) = handshake.await?;
+        let shared = lifespan.shared().clone();
+        let task = tokio::spawn(Driver::new(connection.with_upgrades(), shared));
+        lifespan.set_driver(task.abort_handle());
+        Ok(Http1Connection::new(sender, probe, lifespan))
+    }
+}
+
+impl fmt::Debug for Http1 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http1")
+            .field("builder", &self.builder)
+            .field("max_interim_responses", &self.max_interim_responses)
+            .field("max_response_fields", &self.max_response_fields)
+            .finish()
+    }
+}
