@@ -6,7 +6,7 @@ use super::{
     tally::{Open, Tally, lock},
 };
 use std::{
-    mem,
+    io, mem,
     sync::{Arc, Mutex},
 };
 use tokio::io::AsyncWriteExt;
@@ -184,6 +184,20 @@ impl Conn {
             self.open = None;
         }
         more
+    }
+
+    /// Adds what has come to `buffer`, and waits for something.
+    pub(super) async fn read_to(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        let read = self.stream.read(buffer).await;
+        if !matches!(read, Ok(1..)) {
+            self.open = None;
+        }
+        read
+    }
+
+    /// Writes all of it.
+    pub(super) async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write(bytes).await
     }
 
     async fn take(&mut self, length: usize) -> Option<Vec<u8>> {

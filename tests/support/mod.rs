@@ -17,6 +17,8 @@
 //! With `TEST_IO=tiny` the client's end of each connection, in memory too, reads and writes a few bytes at a time: see
 //! [`Tiny`]. A test about what comes in one piece says so by [`not_tiny`].
 //!
+//! For HTTP/2 there are [`http2::Server`](http2::Server), which is this one with scripts of [`frames`].
+//!
 //! With paused time use `Server::in_memory(script)` and its `connector()`: sockets and paused time do not go together.
 
 // Compiled into every test binary, and each uses a part of it.
@@ -28,8 +30,10 @@ pub mod agent;
 mod conn;
 mod connector;
 mod counting;
+pub mod frames;
 mod gate;
 mod head;
+pub mod http2;
 mod leaks;
 mod listener;
 mod memory;
