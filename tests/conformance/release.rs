@@ -1,31 +1,21 @@
 //! D. Release rules.
 
-use crate::support::agent::{
-    Connector, Req, agent, agent_over, at_rest, fetch, get, post, read, send,
-};
+use crate::support::agent::{Connector, agent, agent_over, at_rest, fetch, get, post, read, send};
 use crate::support::{
     Conn, CountingConnector, Gate, InMemory, Server, eventually, not_tiny, script, settle,
 };
 use bytes::Bytes;
 use futures_util::future::join_all;
-use http::{Method, Request, Response};
+use http::{Method, Request};
 use http_body::Body as _;
 use http_body_util::{BodyExt, Full};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::task::yield_now;
-use tower::make::MakeConnection;
-use tower::util::MapResponseLayer;
-use tower::{Service, ServiceBuilder};
-use tower_keep_alive::{
-    AgentHandle, Body, BoxError, CheckinLayer, CheckoutLayer, CloseReason, Destination, Error,
-    ExchangeLayer, HandshakeLayer, HttpConnection, IdleEvictionLayer, KeepAliveLayer, Lease,
-    PoolConfig, Poolable,
-};
+use tower_keep_alive::{AgentHandle, CloseReason, KeepAliveLayer};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn idle(handle: &AgentHandle) -> usize {
+pub(super) fn idle(handle: &AgentHandle) -> usize {
     handle.status().idle.values().sum()
 }
 
@@ -33,12 +23,12 @@ fn active(handle: &AgentHandle) -> usize {
     handle.status().active.values().sum()
 }
 
-fn pending(handle: &AgentHandle) -> usize {
+pub(super) fn pending(handle: &AgentHandle) -> usize {
     handle.status().pending.values().sum()
 }
 
 /// Answers each request when the gate lets it.
-async fn gated(mut conn: Conn, gate: Gate) {
+pub(super) async fn gated(mut conn: Conn, gate: Gate) {
     while conn.request().await.is_some() {
         gate.pass().await;
         conn.respond("ok").await;
@@ -583,145 +573,5 @@ async fn node_46_equal_limits_keep_all() {
     }
     assert_eq!(server.accepted(), 2);
     assert_eq!(handle.status().closed, 0);
-    at_rest(&handle).await;
-}
-
-/// The stack by hand, with a layer of the user's own that sees each lease before its exchange.
-fn with_policy<M, P>(
-    limits: PoolConfig,
-    policy: P,
-    connector: M,
-) -> (
-    impl Service<Req, Response = Response<Body>, Error = Error> + Clone,
-    AgentHandle,
-)
-where
-    M: MakeConnection<Destination, Error: Into<BoxError>, Future: Send + 'static>,
-    M: Service<Destination> + Clone + Send + Sync + 'static,
-    M::Connection: Unpin + Send + 'static,
-    P: Fn(&mut Lease<HttpConnection<Full<Bytes>>>) + Clone + Send + Sync + 'static,
-{
-    let checkout = CheckoutLayer::<HttpConnection<Full<Bytes>>>::new(limits);
-    let handle = checkout.handle();
-    let client = ServiceBuilder::new()
-        .layer(ExchangeLayer::new())
-        .layer(MapResponseLayer::new(move |mut lease| {
-            policy(&mut lease);
-            lease
-        }))
-        .layer(CheckinLayer::new())
-        .layer(checkout)
-        .layer(IdleEvictionLayer::new(Duration::from_millis(50)))
-        .layer(HandshakeLayer::new())
-        .service(connector);
-    (client, handle)
-}
-
-/// The pool keeps to it by itself, whatever the requests say.
-#[tokio::test(start_paused = true)]
-async fn node_42_a_pool_without_keep_alive_hands_nothing_over() {
-    let server = Server::in_memory(script::ok);
-    let connector = CountingConnector::new(server.connector());
-    let limits = PoolConfig::new()
-        .max_connections_per_host(1)
-        .keep_alive(false);
-    let (client, handle) = with_policy(limits, |_| {}, connector.clone());
-    for answer in join_all((0..4).map(|_| fetch(&client, server.url("/")))).await {
-        assert!(!answer.unwrap().info.is_reused());
-    }
-    settle().await;
-    assert_eq!((connector.made(), connector.max_alive()), (4, 1));
-    assert_eq!(server.accepted(), 4);
-    assert_eq!(handle.status().closes[&CloseReason::Final], 4);
-    at_rest(&handle).await;
-}
-
-/// Node's hook says it at the release; here a layer of one's own says it of each use.
-#[tokio::test(start_paused = true)]
-async fn node_47_a_layer_of_ones_own_can_refuse_to_keep() {
-    let server = Server::in_memory(script::ok);
-    let refusals = Arc::new(Mutex::new([true, false, true].into_iter()));
-    let (client, handle) = with_policy(
-        PoolConfig::new(),
-        move |lease| {
-            if refusals.lock().unwrap().next().unwrap() {
-                lease.lifespan_mut().end(CloseReason::Surplus);
-            }
-        },
-        server.connector(),
-    );
-    let refused = fetch(&client, server.url("/1")).await.unwrap();
-    settle().await;
-    assert_eq!(handle.status().open(), 0);
-    let kept = fetch(&client, server.url("/2")).await.unwrap();
-    settle().await;
-    assert_eq!(idle(&handle), 1);
-    let reused = fetch(&client, server.url("/3")).await.unwrap();
-    settle().await;
-    assert_eq!(handle.status().open(), 0);
-    assert_ne!(refused.info.id(), kept.info.id());
-    assert_eq!(reused.info.id(), kept.info.id());
-    assert_eq!(server.accepted(), 2);
-    assert_eq!(handle.status().closes[&CloseReason::Surplus], 2);
-    at_rest(&handle).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn node_47_a_layer_of_ones_own_can_only_shorten_the_time_idle() {
-    for (own, expected) in [(30, 30), (60, 50)] {
-        let server = Server::in_memory(script::ok);
-        let (client, handle) = with_policy(
-            PoolConfig::new(),
-            move |lease| lease.lifespan_mut().limit_idle(Duration::from_millis(own)),
-            server.connector(),
-        );
-        fetch(&client, server.url("/")).await.unwrap();
-        settle().await;
-        tokio::time::advance(Duration::from_millis(expected - 5)).await;
-        settle().await;
-        assert_eq!(idle(&handle), 1, "{own}");
-        tokio::time::advance(Duration::from_millis(10)).await;
-        settle().await;
-        assert_eq!(idle(&handle), 0, "{own}");
-        assert_eq!(server.accepted(), 1);
-        assert_eq!(handle.status().closes[&CloseReason::Idle], 1);
-        at_rest(&handle).await;
-    }
-}
-
-/// Unlike Node's hook, it is told of the hand-over as well.
-#[tokio::test(start_paused = true)]
-async fn node_48_a_layer_of_ones_own_is_told_of_every_reuse() {
-    let gate = Gate::new();
-    let held = gate.clone();
-    let server = Server::in_memory(move |conn| gated(conn, held.clone()));
-    let uses = Arc::new(Mutex::new(Vec::new()));
-    let seen = uses.clone();
-    let (client, handle) = with_policy(
-        PoolConfig::new().max_connections_per_host(1),
-        move |lease| {
-            let lifespan = Poolable::lifespan(lease);
-            let mut seen = seen.lock().unwrap();
-            seen.push((lifespan.is_reused(), lifespan.uses()));
-        },
-        server.connector(),
-    );
-    let (first, second, ()) = tokio::join!(
-        fetch(&client, server.url("/1")),
-        fetch(&client, server.url("/2")),
-        async {
-            eventually("the second is in line", || {
-                pending(&handle) == 1 && gate.waiting() == 1
-            })
-            .await;
-            gate.open_for_all();
-        },
-    );
-    first.unwrap();
-    second.unwrap();
-    settle().await;
-    fetch(&client, server.url("/3")).await.unwrap();
-    assert_eq!(*uses.lock().unwrap(), [(false, 1), (true, 2), (true, 3)]);
-    assert_eq!(server.accepted(), 1);
     at_rest(&handle).await;
 }
