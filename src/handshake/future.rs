@@ -28,10 +28,12 @@ impl<B: Send + 'static> Future for HttpFuture<B> {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let polled = Pin::new(&mut self.0).poll(cx);
-        polled.map_ok(|response| response.map(IncomingBody::http1))
+        self.0.poll_response(cx, IncomingBody::http1)
     }
 }
+
+/// Nothing in it is pinned in place: a body that is kept is never polled.
+impl<B> Unpin for HttpFuture<B> {}
 
 impl<B> fmt::Debug for HttpFuture<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -11,7 +11,6 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::SendRequest;
-use tower_service::Service;
 
 use crate::connect::Probe;
 use crate::connection::close_reason::CloseReason;
@@ -113,23 +112,19 @@ where
     }
 }
 
-impl<B> Service<Request<B>> for Http1Connection<B>
+impl<B> Http1Connection<B>
 where
     B: Body + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    type Response = Response<Incoming>;
-    type Error = SendError<B>;
-    type Future = Http1Future<B>;
-
     /// Ready when no request is under way: after the call of one, not before the body of its response has ended. Ready as
     /// well once the connection has closed; a request is given back unsent then.
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError<B>>> {
+    pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError<B>>> {
         self.0.poll_sender(cx).map(Ok)
     }
 
     #[inline]
-    fn call(&mut self, request: Request<B>) -> Http1Future<B> {
+    pub(crate) fn call(&mut self, request: Request<B>) -> Http1Future<B> {
         let parts = &mut *self.0;
         let shared = parts.lifespan.shared().clone();
         let Some(sender) = &mut parts.sender else {
@@ -377,12 +372,15 @@ fn unsent<B>(error: hyper::Error, mut request: Request<B>, taken: Taken) -> Send
     SendError::begun(error, Box::new(request))
 }
 
-impl<B: Send + 'static> Future for Http1Future<B> {
-    type Output = Result<Response<Incoming>, SendError<B>>;
-
+impl<B: Send + 'static> Http1Future<B> {
+    /// The head of the response, and `body` of its body: a response is large, and moved once.
     #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.get_mut();
+    pub(crate) fn poll_response<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        body: impl Fn(Incoming) -> R,
+    ) -> Poll<Result<Response<R>, SendError<B>>> {
+        let this = self;
         loop {
             match &mut this.state {
                 State::Sent(sent) => {
@@ -397,9 +395,11 @@ impl<B: Send + 'static> Future for Http1Future<B> {
                         Poll::Ready(Ok(response))
                             if !this.has_content() || this.shared.has_no_driver_flags() =>
                         {
-                            return Poll::Ready(Ok(response));
+                            return Poll::Ready(Ok(response.map(body)));
                         }
-                        Poll::Ready(Ok(response)) => return Poll::Ready(this.answered(response)),
+                        Poll::Ready(Ok(response)) => {
+                            return Poll::Ready(this.answered(response).map(|it| it.map(body)));
+                        }
                         Poll::Ready(Err(failed)) => this.state = this.failed(failed),
                         Poll::Pending => return Poll::Pending,
                     }
@@ -413,6 +413,3 @@ impl<B: Send + 'static> Future for Http1Future<B> {
         }
     }
 }
-
-/// Nothing in it is pinned in place: a body that is kept is never polled.
-impl<B> Unpin for Http1Future<B> {}
