@@ -1,8 +1,6 @@
-use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::connect::transport;
 use crate::connection::poolable::Liveness;
 use crate::connection::shared::Close;
 
@@ -83,11 +81,6 @@ impl Probe {
     #[inline]
     pub fn look(&self) -> Liveness {
         self.0.look()
-    }
-
-    /// The probe of a transport that is known here.
-    pub(crate) fn find(transport: &dyn Any) -> Option<Self> {
-        transport::known(transport)?.probe()
     }
 }
 

@@ -20,7 +20,6 @@ use crate::connect::options::{Options, in_probes, in_seconds};
 use crate::connect::resolve::{literal, resolve};
 use crate::connect::socket::Halves;
 use crate::connect::times;
-use crate::connection::shared::Addresses;
 use crate::error::connect::{ConnectError, FailedAddresses};
 use crate::error::{BoxError, Error, Kind, TargetError};
 use crate::target::Destination;
@@ -318,14 +317,6 @@ impl Tcp {
     #[must_use]
     pub fn new(stream: TcpStream) -> Self {
         Self::of(stream)
-    }
-}
-
-/// The two ends of a stream, where it is still open.
-pub(super) fn addresses(stream: &TcpStream) -> Addresses {
-    Addresses {
-        local: stream.local_addr().ok(),
-        remote: stream.peer_addr().ok(),
     }
 }
 

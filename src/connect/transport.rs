@@ -9,7 +9,6 @@ use tokio::net::TcpStream;
 use crate::connect::Unix;
 #[cfg(feature = "tls")]
 use crate::connect::socket::Halves;
-use crate::connect::tcp::addresses;
 use crate::connect::{DefaultTransport, Probe, Tcp};
 #[cfg(feature = "tls")]
 use crate::connect::{MaybeTls, Socket};
@@ -65,6 +64,11 @@ pub(crate) fn known(transport: &dyn Any) -> Option<&dyn Transport> {
         MaybeTls<MaybeTls<Unix>>,
     );
     None
+}
+
+/// The probe of a transport of any type, if it is one that can be looked at.
+pub(crate) fn probe(transport: &dyn Any) -> Option<Probe> {
+    known(transport)?.probe()
 }
 
 impl Transport for Tcp {
@@ -132,5 +136,13 @@ where
 
     fn tls_info(&self) -> Option<TlsInfo> {
         Self::tls_info(self)
+    }
+}
+
+/// The two ends of a stream, where it is still open.
+fn addresses(stream: &TcpStream) -> Addresses {
+    Addresses {
+        local: stream.local_addr().ok(),
+        remote: stream.peer_addr().ok(),
     }
 }

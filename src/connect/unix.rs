@@ -188,7 +188,7 @@ impl Halves for UnixStream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connect::Probe;
+    use crate::connect::transport;
     use crate::connection::poolable::Liveness;
 
     /// The runtime has no turn in between: it is the socket that is asked.
@@ -196,21 +196,21 @@ mod tests {
     async fn node_58_the_probe_sees_bytes_and_ends_at_once() {
         let (here, there) = UnixStream::pair().unwrap();
         let unix = Unix::new(here);
-        let probe = Probe::find(&unix).expect("one of ours");
+        let probe = transport::probe(&unix).expect("one of ours");
         assert_eq!(probe.look(), Liveness::Open);
         assert_eq!(there.try_write(b"stray").unwrap(), 5);
         assert_eq!(probe.look(), Liveness::Dead);
 
         let (here, there) = UnixStream::pair().unwrap();
         let unix = Unix::new(here);
-        let probe = Probe::find(&unix).expect("one of ours");
+        let probe = transport::probe(&unix).expect("one of ours");
         assert_eq!(probe.look(), Liveness::Open);
         drop(there);
         assert_eq!(probe.look(), Liveness::Dead);
 
         let (here, _there) = UnixStream::pair().unwrap();
         let unix = Unix::new(here);
-        let probe = Probe::find(&unix).expect("one of ours");
+        let probe = transport::probe(&unix).expect("one of ours");
         drop(unix);
         assert_eq!(probe.look(), Liveness::Dead);
     }

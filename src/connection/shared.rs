@@ -23,7 +23,7 @@ use crate::connection::close_reason::CloseReason;
 use crate::connection::expectation::Expectation;
 use crate::connection::shared::request::Rest;
 use crate::connection::shared::timeouts::ExchangeTimeouts;
-use crate::error::RequestBodyError;
+use crate::error::request_body::RequestBodyError;
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 use crate::target::key::Key;

@@ -3,7 +3,9 @@
 mod chain;
 mod checkout;
 pub(crate) mod connect;
+pub(crate) mod request_body;
 mod send;
+pub(crate) mod timeout_kind;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -24,8 +26,10 @@ use crate::target::proxy::Refusal;
 use chain::Found;
 pub(crate) use chain::{find, is_gone, is_reset};
 pub use checkout::{CheckoutError, Denied};
+use request_body::{BodyFault, RequestBodyError};
+pub(crate) use send::PartlyWritten;
 pub use send::SendError;
-pub(crate) use send::{BodyFault, PartlyWritten, RequestBodyError};
+pub use timeout_kind::TimeoutKind;
 
 /// Any error, boxed.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
@@ -88,27 +92,6 @@ pub(crate) enum Kind {
     TooLarge(usize),
     /// The body of a response is here, and is not what the caller took it for.
     Decode(&'static str),
-}
-
-/// What took too long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum TimeoutKind {
-    /// Making the connection: DNS, TCP, TLS.
-    Connect,
-    /// Waiting in the queue for a connection.
-    Checkout,
-    /// The silence of a server during an exchange.
-    Inactivity,
-    /// Waiting for a connection to be closed that has to make room: its runtime is alive but not driven, and its transport
-    /// cannot be closed from outside. Drive that runtime, or say how transports of your own are closed, by
-    /// [`Probe::with_close`](crate::connect::Probe::with_close). The limit is three quarters of the connect timeout, at most
-    /// 6 s.
-    Close,
-    /// The whole exchange, from the first poll of its future to the end of the response body.
-    Request,
-    /// The wait for the head of the response, after the request was sent.
-    Response,
 }
 
 impl Error {

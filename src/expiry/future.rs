@@ -7,7 +7,7 @@ use pin_project_lite::pin_project;
 
 use crate::connection::lifespan::Lifespan;
 use crate::connection::poolable::Poolable;
-use crate::expiry::ttl::Age;
+use crate::expiry::age::Age;
 
 pin_project! {
     /// Resolves to a connection, with one more limit on it.

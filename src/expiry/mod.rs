@@ -1,6 +1,7 @@
 //! Layers that each state one limit of a connection. The pool keeps to it.
 
 mod active;
+mod age;
 mod future;
 mod idle;
 mod ttl;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hyper::client::conn::http1::Builder;
 use tower_layer::Layer;
 
-use crate::connect::Probe;
+use crate::connect::{Probe, transport};
 use crate::handshake::Handshake;
 use crate::http1::Http1;
 
@@ -51,7 +51,7 @@ impl<B> HandshakeLayer<B> {
     pub fn new() -> Self {
         Self::with(Settings {
             http1: Http1::new(),
-            probe: Arc::new(Probe::find),
+            probe: Arc::new(transport::probe),
         })
     }
 

@@ -12,7 +12,8 @@ use http::{Method, Request, Version};
 use http_body::{Body, Frame, SizeHint};
 
 use crate::connection::shared::ConnShared;
-use crate::error::{BodyFault, BoxError, RequestBodyError};
+use crate::error::BoxError;
+use crate::error::request_body::{BodyFault, RequestBodyError};
 use crate::http1::gate::Gate;
 use crate::http1::replay::{self, Data, Piece, Taken};
 

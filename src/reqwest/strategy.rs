@@ -69,7 +69,8 @@ mod tests {
     use http::Method;
 
     use super::*;
-    use crate::error::{BoxError, Denied, RequestBodyError};
+    use crate::error::request_body::RequestBodyError;
+    use crate::error::{BoxError, Denied};
 
     /// As a layer between holds it.
     #[derive(Debug)]

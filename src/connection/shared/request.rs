@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::connection::close_reason::CloseReason;
 use crate::connection::expectation::Expectation;
 use crate::connection::shared::{BODY_FAILED, ConnShared, HTTP10, OMITS, RESTS};
-use crate::error::RequestBodyError;
+use crate::error::request_body::RequestBodyError;
 use crate::sync::atomic::Ordering;
 
 /// What may come of a request's body after hyper has all that is announced.

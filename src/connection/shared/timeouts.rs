@@ -9,7 +9,7 @@ use tokio::time::{Instant, Sleep};
 use crate::connection::activity::Activity;
 use crate::connection::close_reason::CloseReason;
 use crate::connection::shared::{ConnShared, TIMED};
-use crate::error::TimeoutKind;
+use crate::error::timeout_kind::TimeoutKind;
 use crate::sync::atomic::Ordering;
 
 /// The limits of the exchange that is under way on a connection, where it has any. One timer serves both, and is used again

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake};
 
-use super::steps::Who;
+use super::steps::{UNHEARD, Who};
 use crate::connection::close_reason::CloseReason;
 use crate::connection::lifespan::Lifespan;
 use crate::connection::poolable::Poolable;
@@ -38,9 +38,6 @@ pub(super) struct Line {
     pub(super) limits: LineLimits,
     pub(super) facts: Mutex<Facts>,
 }
-
-/// As a capacity: not known yet.
-pub(super) const UNHEARD: usize = usize::MAX;
 
 /// In milliseconds.
 #[derive(Clone, Copy, Debug)]

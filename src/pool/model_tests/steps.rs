@@ -9,9 +9,11 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest_state_machine::ReferenceStateMachine;
 
-use super::actors::UNHEARD;
 use crate::pool::{PoolConfig, Scheduling};
 use crate::target::Reuse;
+
+/// The capacity of a connection that has not said how much it carries.
+pub(super) const UNHEARD: usize = usize::MAX;
 
 /// The hosts that callers ask for again and again.
 pub(super) const HOSTS: [&str; 3] = ["http://a/", "http://b/", "http://c/"];

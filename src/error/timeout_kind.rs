@@ -1,0 +1,20 @@
+/// What took too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TimeoutKind {
+    /// Making the connection: DNS, TCP, TLS.
+    Connect,
+    /// Waiting in the queue for a connection.
+    Checkout,
+    /// The silence of a server during an exchange.
+    Inactivity,
+    /// Waiting for a connection to be closed that has to make room: its runtime is alive but not driven, and its transport
+    /// cannot be closed from outside. Drive that runtime, or say how transports of your own are closed, by
+    /// [`Probe::with_close`](crate::connect::Probe::with_close). The limit is three quarters of the connect timeout, at most
+    /// 6 s.
+    Close,
+    /// The whole exchange, from the first poll of its future to the end of the response body.
+    Request,
+    /// The wait for the head of the response, after the request was sent.
+    Response,
+}
