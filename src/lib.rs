@@ -179,6 +179,9 @@ pub mod forward;
 pub mod fuzzing;
 mod handshake;
 mod http1;
+#[cfg(feature = "http2")]
+#[cfg_attr(not(test), expect(dead_code, reason = "no layer offers it yet"))]
+mod http2;
 mod keep_alive;
 mod pool;
 #[cfg(feature = "reqwest")]
@@ -221,6 +224,9 @@ pub use expiry::{
 pub use handshake::{
     Handshake, HandshakeFuture, HandshakeLayer, HttpConnection, HttpFuture, IncomingBody,
 };
+#[cfg(feature = "http2")]
+#[cfg_attr(docsrs, doc(cfg(feature = "http2")))]
+pub use http2::Http2;
 pub use keep_alive::{KeepAlive, KeepAliveFuture, KeepAliveLayer, RequestBody, RequestFuture};
 pub use pool::{CheckedOut, Pool, PoolConfig, Scheduling};
 pub use target::extensions::{

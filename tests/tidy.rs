@@ -19,7 +19,7 @@ const FLOORS: &[&[&str]] = &[
         "forward",
     ],
     &["handshake"],
-    &["http1"],
+    &["http1", "http2"],
     &["connect"],
     &["pool"],
     &["agent"],

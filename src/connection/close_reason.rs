@@ -72,6 +72,8 @@ close_reasons! {
     RequestTimeout => "its request took too long",
     /// The head of a response did not come within its `response_timeout`.
     ResponseTimeout => "its response came too late",
+    /// The server said by an HTTP/2 GOAWAY that it takes no more requests on it.
+    GoAway => "ended by the server's GOAWAY",
 }
 
 impl CloseReason {

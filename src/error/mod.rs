@@ -3,6 +3,8 @@
 mod chain;
 mod checkout;
 pub(crate) mod connect;
+#[cfg(feature = "http2")]
+mod http2;
 pub(crate) mod request_body;
 mod send;
 pub(crate) mod timeout_kind;
@@ -26,6 +28,8 @@ use crate::target::proxy::Refusal;
 use chain::Found;
 pub(crate) use chain::{find, is_gone, is_reset};
 pub use checkout::{CheckoutError, Denied};
+#[cfg(feature = "http2")]
+pub(crate) use http2::{Http2End, Http2Fault};
 use request_body::{BodyFault, RequestBodyError};
 pub(crate) use send::PartlyWritten;
 pub use send::SendError;

@@ -3,6 +3,8 @@
 mod body;
 mod client;
 mod future;
+#[cfg(all(test, feature = "http2"))]
+mod http2_tests;
 mod layer;
 mod request_future;
 mod retry;

@@ -43,7 +43,8 @@ fn event_before_close(reason: CloseReason) -> Option<EventKind> {
         | CloseReason::Detached
         | CloseReason::Dropped
         | CloseReason::RequestTimeout
-        | CloseReason::ResponseTimeout => None,
+        | CloseReason::ResponseTimeout
+        | CloseReason::GoAway => None,
     }
 }
 

@@ -101,7 +101,8 @@ impl<C: Poolable> Sharing<C> {
     fn why_over(&self, now: Moment) -> Option<CloseReason> {
         let conn = self.whole.connection_ref();
         if !conn.is_open() || self.gone.is_some() {
-            return Some(CloseReason::Peer);
+            // Whoever saw it end said why.
+            return Some(self.shared.reason().unwrap_or(CloseReason::Peer));
         }
         conn.lifespan().close_reason(now)
     }

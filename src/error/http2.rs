@@ -1,0 +1,144 @@
+//! What HTTP/2 says of a request that has no response, or of a response that has no end.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use crate::error::{Error, chain};
+
+/// A stream that was reset, or a connection that its server or we have ended.
+#[derive(Debug)]
+pub(crate) struct Http2Fault {
+    pub(crate) end: Http2End,
+    pub(crate) code: u32,
+    /// Of the GOAWAY frame that the connection had, if any.
+    pub(crate) debug_data: Vec<u8>,
+}
+
+/// Who ended what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Http2End {
+    /// The server reset the stream.
+    Reset,
+    /// The server ended the connection, and has not seen the request: GOAWAY with the id of an earlier stream.
+    GoAway,
+    /// We found that the server breaks the protocol, or gave up the stream.
+    Own,
+}
+
+/// The error codes of RFC 9113 §7, by number.
+const CODES: [&str; 14] = [
+    "NO_ERROR",
+    "PROTOCOL_ERROR",
+    "INTERNAL_ERROR",
+    "FLOW_CONTROL_ERROR",
+    "SETTINGS_TIMEOUT",
+    "STREAM_CLOSED",
+    "FRAME_SIZE_ERROR",
+    REFUSED_STREAM_NAME,
+    "CANCEL",
+    "COMPRESSION_ERROR",
+    "CONNECT_ERROR",
+    "ENHANCE_YOUR_CALM",
+    "INADEQUATE_SECURITY",
+    "HTTP_1_1_REQUIRED",
+];
+
+const REFUSED_STREAM_NAME: &str = "REFUSED_STREAM";
+const REFUSED_STREAM: u32 = 7;
+
+impl Http2Fault {
+    /// Whether the server has surely not acted on the request (RFC 9113 §8.7).
+    pub(crate) fn is_refused(&self) -> bool {
+        match self.end {
+            Http2End::Reset => self.code == REFUSED_STREAM,
+            Http2End::GoAway => true,
+            Http2End::Own => false,
+        }
+    }
+}
+
+impl fmt::Display for Http2Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.end {
+            Http2End::Reset => "the server reset the stream: ",
+            Http2End::GoAway => "the server takes no more requests on the connection: ",
+            Http2End::Own => "the stream or its connection was ended here: ",
+        })?;
+        match CODES.get(self.code as usize) {
+            Some(name) => f.write_str(name)?,
+            None => write!(f, "error code {}", self.code)?,
+        }
+        if !self.debug_data.is_empty() {
+            write!(f, " ({:?})", String::from_utf8_lossy(&self.debug_data))?;
+        }
+        Ok(())
+    }
+}
+
+impl StdError for Http2Fault {}
+
+impl Error {
+    fn http2_fault(&self) -> Option<&Http2Fault> {
+        self.source().and_then(chain::find)
+    }
+
+    /// The server has not acted on the request and says so: it reset the stream with REFUSED_STREAM, or ended the connection
+    /// by a GOAWAY that names an earlier stream (RFC 9113 §8.7). It is safe to send the request again, whatever its method.
+    ///
+    /// The agent does so by itself where it still has all of the request. The caller gets this error if more of the request's
+    /// body was sent than the agent keeps, or if one request was refused several times.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.http2_fault().is_some_and(Http2Fault::is_refused)
+    }
+
+    /// The error code of RFC 9113 §7 with which a stream was reset or a connection was ended, by the server or here: 7 for
+    /// REFUSED_STREAM, 11 for ENHANCE_YOUR_CALM, 13 for HTTP_1_1_REQUIRED.
+    #[must_use]
+    pub fn http2_reason(&self) -> Option<u32> {
+        self.http2_fault().map(|fault| fault.code)
+    }
+
+    /// What the server said in the GOAWAY frame of the connection, at most 1 KiB of it, where it said anything. It is for
+    /// people to read, in whatever form the server chose.
+    #[must_use]
+    pub fn goaway_debug_data(&self) -> Option<&[u8]> {
+        let fault = self.http2_fault()?;
+        (!fault.debug_data.is_empty()).then_some(&fault.debug_data)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::BoxError;
+
+    fn error(end: Http2End, code: u32) -> Error {
+        let fault = Http2Fault {
+            end,
+            code,
+            debug_data: b"why".to_vec(),
+        };
+        Error::from_send(BoxError::from(fault), false)
+    }
+
+    #[test]
+    fn what_the_server_has_not_acted_on_is_told() {
+        assert_eq!(CODES[REFUSED_STREAM as usize], REFUSED_STREAM_NAME);
+        for (end, code, refused, text) in [
+            (Http2End::Reset, 7, true, "REFUSED_STREAM"),
+            (Http2End::Reset, 8, false, "CANCEL"),
+            (Http2End::GoAway, 0, true, "NO_ERROR"),
+            (Http2End::GoAway, 11, true, "ENHANCE_YOUR_CALM"),
+            (Http2End::Own, 7, false, "REFUSED_STREAM"),
+            (Http2End::Reset, 99, false, "error code 99"),
+        ] {
+            let error = error(end, code);
+            assert_eq!(error.is_refused(), refused, "{error:?}");
+            assert_eq!(error.http2_reason(), Some(code));
+            assert_eq!(error.goaway_debug_data(), Some(&b"why"[..]));
+            let source = error.source().unwrap().to_string();
+            assert!(source.contains(text), "{source}");
+        }
+    }
+}

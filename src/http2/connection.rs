@@ -1,0 +1,205 @@
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use http::{Request, Response};
+use http_body::Body;
+use tower_service::Service;
+
+use crate::connect::Probe;
+use crate::connection::close_reason::CloseReason;
+use crate::connection::lifespan::Lifespan;
+use crate::connection::poolable::{Liveness, Poolable};
+use crate::connection::shared::ChangeHook;
+use crate::error::{BoxError, SendError};
+use crate::http2::fault;
+use crate::http2::head::{self, Origin};
+use crate::http2::shared::Http2Shared;
+use crate::http2::stream::StreamShared;
+use crate::http2::upload::Upload;
+use crate::http2::{Http2Body, Http2Future};
+
+/// An HTTP/2 connection, or one of its uses: a `Service` for one request at a time, which is a stream of the connection.
+///
+/// It gets requests as [`Exchange`](crate::Exchange) prepares them for HTTP/1: a path as URI, and a `Host` field.
+///
+/// A use has to be kept until the response body has ended. Dropping it resets its stream, and nothing else; the transport
+/// goes when the connection and all of its uses are dropped.
+pub(crate) struct Http2Connection<B> {
+    parts: Box<Parts>,
+    body: PhantomData<fn(B)>,
+}
+
+/// In a box that lives as long as the use: it is moved often, from the pool to its lease and back.
+struct Parts {
+    sender: SendRequest<Bytes>,
+    stream: Arc<StreamShared>,
+    origin: Arc<Origin>,
+    probe: Option<Probe>,
+    lifespan: Lifespan,
+}
+
+impl<B> Http2Connection<B> {
+    pub(super) fn new(
+        sender: SendRequest<Bytes>,
+        shared: Arc<Http2Shared>,
+        origin: Arc<Origin>,
+        probe: Option<Probe>,
+        lifespan: Lifespan,
+    ) -> Self {
+        let stream = Arc::new(StreamShared::new(shared, lifespan.shared().clone()));
+        Self {
+            parts: Box::new(Parts {
+                sender,
+                stream,
+                origin,
+                probe,
+                lifespan,
+            }),
+            body: PhantomData,
+        }
+    }
+
+    #[inline]
+    fn shared(&self) -> &Arc<Http2Shared> {
+        self.parts.stream.connection()
+    }
+}
+
+impl<B: Send + 'static> Poolable for Http2Connection<B> {
+    const SHARED: bool = true;
+
+    #[inline]
+    fn is_open(&self) -> bool {
+        self.shared().is_open()
+    }
+
+    #[inline]
+    fn poll_free(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.parts.stream.is_busy() {
+            true => self.parts.stream.poll_idle(cx),
+            false => Poll::Ready(()),
+        }
+    }
+
+    /// What comes in while it is idle may be a PING or new settings, which is no reason to close it.
+    fn probe(&mut self) -> Liveness {
+        self.parts
+            .probe
+            .as_ref()
+            .map_or(Liveness::Unknown, Probe::look)
+    }
+
+    #[inline]
+    fn capacity(&self) -> Option<usize> {
+        self.shared().capacity()
+    }
+
+    fn another(&mut self) -> Option<Self> {
+        let parts = &self.parts;
+        Some(Self::new(
+            parts.sender.clone(),
+            self.shared().clone(),
+            parts.origin.clone(),
+            parts.probe.clone(),
+            parts.lifespan.another(),
+        ))
+    }
+
+    fn on_change(&mut self, hook: ChangeHook) {
+        self.shared().set_hook(hook);
+    }
+
+    #[inline]
+    fn lifespan(&self) -> &Lifespan {
+        &self.parts.lifespan
+    }
+
+    #[inline]
+    fn lifespan_mut(&mut self) -> &mut Lifespan {
+        &mut self.parts.lifespan
+    }
+}
+
+impl<B> Service<Request<B>> for Http2Connection<B>
+where
+    B: Body + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Http2Body>;
+    type Error = SendError<B>;
+    type Future = Http2Future<B>;
+
+    /// Always ready. Where the server allows no more streams for now, the request waits; on a connection that takes no more
+    /// of them it is given back unsent.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), SendError<B>>> {
+        Poll::Ready(Ok(()))
+    }
+
+    #[inline]
+    fn call(&mut self, request: Request<B>) -> Http2Future<B> {
+        let parts = &mut *self.parts;
+        let (head, body) = request.into_parts();
+        let is_end = body.is_end_stream();
+        let length = match is_end {
+            true => None,
+            false => body.size_hint().exact(),
+        };
+        let prepared = head::prepare(&head, &parts.origin, parts.lifespan.shared().key(), length);
+        let sent = match prepared {
+            Ok(sent) => sent,
+            Err(why) => {
+                let why = io::Error::new(io::ErrorKind::InvalidInput, why);
+                let request = Request::from_parts(head, body);
+                return Http2Future::refused(SendError::unsent(why, Some(Box::new(request))));
+            }
+        };
+        let stream = &parts.stream;
+        if !stream.connection().begin_stream() {
+            let why = io::Error::new(io::ErrorKind::ConnectionAborted, "there are no more ids");
+            let request = Request::from_parts(head, body);
+            return Http2Future::refused(SendError::unsent(why, Some(Box::new(request))));
+        }
+        let announced = match is_end {
+            true => None,
+            false => head::length(sent.headers()),
+        };
+        stream.begin(!is_end);
+        match parts.sender.send_request(sent, is_end) {
+            Ok((response, upload)) => {
+                let body = match is_end {
+                    true => Ok(body),
+                    false => Err(Upload::new(body, upload, stream.clone(), announced)),
+                };
+                Http2Future::sent(response, head, body, stream.clone())
+            }
+            Err(error) => {
+                stream.give_up();
+                stream.connection().close(CloseReason::Peer);
+                let error = fault::of(error, stream.connection());
+                let request = Request::from_parts(head, body);
+                Http2Future::refused(SendError::unsent(error, Some(Box::new(request))))
+            }
+        }
+    }
+}
+
+impl<B> Drop for Http2Connection<B> {
+    fn drop(&mut self) {
+        if self.parts.stream.is_busy() {
+            self.parts.stream.give_up();
+        }
+    }
+}
+
+impl<B> fmt::Debug for Http2Connection<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http2Connection")
+            .field("lifespan", &self.parts.lifespan)
+            .finish_non_exhaustive()
+    }
+}

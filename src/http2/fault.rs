@@ -1,0 +1,35 @@
+//! The errors of `h2`, as the rest of the crate knows them.
+
+use crate::error::{BoxError, Http2End, Http2Fault};
+use crate::http2::shared::Http2Shared;
+
+/// What `h2` said of a stream.
+#[cold]
+pub(super) fn of(error: h2::Error, shared: &Http2Shared) -> BoxError {
+    if error.is_io() {
+        return match error.into_io() {
+            Some(error) => error.into(),
+            None => "the connection has failed".into(),
+        };
+    }
+    let Some(reason) = error.reason() else {
+        return error.into();
+    };
+    let end = match (error.is_remote(), error.is_go_away()) {
+        (true, true) => Http2End::GoAway,
+        (true, false) => Http2End::Reset,
+        (false, _) => Http2End::Own,
+    };
+    let go_away = shared.go_away();
+    Http2Fault {
+        end,
+        code: reason.into(),
+        debug_data: go_away.map_or_else(Vec::new, |it| it.debug_data.clone()),
+    }
+    .into()
+}
+
+/// Whether the server has surely not acted on the request.
+pub(super) fn is_refused(error: &h2::Error) -> bool {
+    error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
+}

@@ -1,0 +1,152 @@
+//! The heads of the frames that a server sends, as they are read beneath `h2`.
+//!
+//! `h2` tells nobody that a SETTINGS or a GOAWAY frame has come, nor what a GOAWAY said beside its code, nor that anything was
+//! read at all. All of that decides whether a connection may have further uses.
+
+/// What is read of a server's frames: of each its head, in whatever pieces it comes, and of GOAWAY all that matters.
+#[derive(Debug, Default)]
+pub(super) struct Frames {
+    head: [u8; HEAD],
+    /// How many bytes of a head have been read.
+    has: usize,
+    /// How many bytes of the frame are still to come after its head.
+    left: usize,
+    go_away: Option<Vec<u8>>,
+}
+
+const HEAD: usize = 9;
+
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+const ACK: u8 = 1;
+
+/// The last stream and the code, before the debug data of a GOAWAY.
+const GOAWAY_FIXED: usize = 8;
+
+/// As much of the debug data of a GOAWAY is kept.
+const MAX_DEBUG_DATA: usize = 1_024;
+
+/// What a frame says that is of interest.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    Settings,
+    GoAway(GoAway),
+}
+
+/// The server takes no new requests on this connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct GoAway {
+    pub(super) code: u32,
+    pub(super) debug_data: Vec<u8>,
+}
+
+impl Frames {
+    /// Takes note of bytes that came in, and tells what they say.
+    pub(super) fn read(&mut self, mut bytes: &[u8], mut tell: impl FnMut(Said)) {
+        loop {
+            if self.left > 0 {
+                let here = bytes.len().min(self.left);
+                let (payload, rest) = bytes.split_at(here);
+                self.left -= here;
+                bytes = rest;
+                if self.go_away.is_some() {
+                    self.read_go_away(payload, &mut tell);
+                }
+            }
+            if bytes.is_empty() {
+                return;
+            }
+            let here = bytes.len().min(HEAD - self.has);
+            self.head[self.has..self.has + here].copy_from_slice(&bytes[..here]);
+            self.has += here;
+            bytes = &bytes[here..];
+            if self.has == HEAD {
+                self.has = 0;
+                self.read_head(&mut tell);
+            }
+        }
+    }
+
+    #[inline]
+    fn read_head(&mut self, tell: &mut impl FnMut(Said)) {
+        let [a, b, c, kind, flags, ..] = self.head;
+        self.left = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        match kind {
+            SETTINGS if flags & ACK == 0 => tell(Said::Settings),
+            GOAWAY => {
+                self.go_away = Some(Vec::new());
+                self.read_go_away(&[], tell);
+            }
+            _ => {}
+        }
+    }
+
+    #[cold]
+    fn read_go_away(&mut self, payload: &[u8], tell: &mut impl FnMut(Said)) {
+        let Some(read) = &mut self.go_away else {
+            return;
+        };
+        let room = GOAWAY_FIXED + MAX_DEBUG_DATA - read.len();
+        read.extend_from_slice(&payload[..payload.len().min(room)]);
+        if self.left > 0 {
+            return;
+        }
+        if let Some(read) = self.go_away.take()
+            && let Some((&[_, _, _, _, code @ ..], debug_data)) =
+                read.split_first_chunk::<GOAWAY_FIXED>()
+        {
+            tell(Said::GoAway(GoAway {
+                code: u32::from_be_bytes(code),
+                debug_data: debug_data.to_vec(),
+            }));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+        let length = (payload.len() as u32).to_be_bytes();
+        let head = [length[1], length[2], length[3], kind, flags, 0, 0, 0, 1];
+        [&head[..], payload].concat()
+    }
+
+    #[test]
+    fn what_matters_is_told_in_whatever_pieces_it_comes() {
+        let long = [&[0, 0, 0, 3, 0, 0, 0, 11][..], &[b'x'; 2_000]].concat();
+        let sent = [
+            frame(SETTINGS, 0, &[0, 3, 0, 0, 0, 9]),
+            frame(SETTINGS, ACK, &[]),
+            frame(0, 0, &[7; 300]),
+            frame(SETTINGS, 0, &[]),
+            frame(GOAWAY, 0, b"\x00\x00\x00\x03\x00\x00\x00\x02why"),
+            frame(1, 4, &[GOAWAY; 20]),
+            frame(GOAWAY, 0, &long),
+            // Broken, which is for others to say.
+            frame(GOAWAY, 0, &[1]),
+        ]
+        .concat();
+        let go_away = |code, debug_data: &[u8]| {
+            Said::GoAway(GoAway {
+                code,
+                debug_data: debug_data.to_vec(),
+            })
+        };
+        let expected = [
+            Said::Settings,
+            Said::Settings,
+            go_away(2, b"why"),
+            go_away(11, &[b'x'; MAX_DEBUG_DATA]),
+        ];
+        for size in [1, 2, 8, 9, 10, 100, sent.len()] {
+            let mut frames = Frames::default();
+            let mut said = Vec::new();
+            for piece in sent.chunks(size) {
+                frames.read(piece, |it| said.push(it));
+            }
+            assert_eq!(said, expected, "by {size}");
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! The head of a request, as HTTP/2 has it.
+
+use std::sync::OnceLock;
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
+    UPGRADE,
+};
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Method, Request, Uri, Version};
+
+use crate::target::key::Key;
+
+/// What the requests on one connection have in common, so that it is not made anew for each.
+#[derive(Debug)]
+pub(super) struct Origin {
+    scheme: Scheme,
+    /// Of the first request: almost always that of all.
+    authority: OnceLock<Authority>,
+}
+
+impl Origin {
+    /// `scheme`: where no pool says what it is.
+    pub(super) fn new(scheme: Scheme) -> Self {
+        Self {
+            scheme,
+            authority: OnceLock::new(),
+        }
+    }
+
+    fn authority(&self, host: &HeaderValue) -> Option<Authority> {
+        if let Some(known) = self.authority.get()
+            && known.as_str().as_bytes() == host.as_bytes()
+        {
+            return Some(known.clone());
+        }
+        let authority = Authority::try_from(host.as_bytes()).ok()?;
+        let _ = self.authority.set(authority.clone());
+        Some(authority)
+    }
+}
+
+/// Fields of one HTTP/1 connection (RFC 9113 §8.2.2).
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Why a request cannot be sent over HTTP/2.
+pub(super) type Fault = &'static str;
+
+/// The head as it is sent, made of one that [`Exchange`](crate::Exchange) has prepared for HTTP/1: with a path as its URI, and
+/// the authority in `Host`. `key`: of the connection, which has the scheme. `length`: of a body, which a field tells if none
+/// does yet.
+pub(super) fn prepare(
+    head: &Parts,
+    origin: &Origin,
+    key: Option<&Key>,
+    length: Option<u64>,
+) -> Result<Request<()>, Fault> {
+    let mut request = Request::new(());
+    *request.uri_mut() = target(head, origin, key)?;
+    *request.method_mut() = head.method.clone();
+    *request.version_mut() = Version::HTTP_2;
+    *request.headers_mut() = fields(&head.headers);
+    if let Some(length) = length
+        && !request.headers().contains_key(CONTENT_LENGTH)
+    {
+        request.headers_mut().insert(CONTENT_LENGTH, length.into());
+    }
+    Ok(request)
+}
+
+/// What a head announces of a body.
+pub(super) fn length(fields: &HeaderMap) -> Option<u64> {
+    fields.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn target(head: &Parts, origin: &Origin, key: Option<&Key>) -> Result<Uri, Fault> {
+    if head.method == Method::CONNECT {
+        return Err("CONNECT over HTTP/2 is not supported: send it over HTTP/1");
+    }
+    if head.headers.contains_key(UPGRADE) {
+        return Err("HTTP/2 has no upgrades: send the request over HTTP/1");
+    }
+    let authority = match head.headers.get(HOST) {
+        Some(host) => origin.authority(host),
+        None => head.uri.authority().cloned(),
+    };
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = Some(match key {
+        Some(key) if key.scheme() == "https" => Scheme::HTTPS,
+        Some(_) => Scheme::HTTP,
+        None => origin.scheme.clone(),
+    });
+    parts.authority = Some(authority.ok_or("its host is no authority")?);
+    let path = head.uri.path_and_query().cloned();
+    parts.path_and_query = Some(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
+    Uri::from_parts(parts).map_err(|_| "its target makes no URI")
+}
+
+fn fields(own: &HeaderMap) -> HeaderMap {
+    let mut fields = own.clone();
+    if fields.remove(CONNECTION).is_some() {
+        remove_named(&mut fields, own);
+    }
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, HOST] {
+        fields.remove(name);
+    }
+    if let Some(te) = fields.get(TE)
+        && te != "trailers"
+    {
+        let trailers = own.get_all(TE).iter().any(wants_trailers);
+        fields.remove(TE);
+        if trailers {
+            fields.insert(TE, HeaderValue::from_static("trailers"));
+        }
+    }
+    fields
+}
+
+/// The fields that `Connection` names are of the one connection too, all but `TE`.
+#[cold]
+fn remove_named(fields: &mut HeaderMap, own: &HeaderMap) {
+    for options in own.get_all(CONNECTION) {
+        for name in options.as_bytes().split(|&byte| byte == b',') {
+            if let Ok(name) = HeaderName::from_bytes(name.trim_ascii())
+                && name != TE
+            {
+                fields.remove(name);
+            }
+        }
+    }
+}
+
+fn wants_trailers(te: &HeaderValue) -> bool {
+    let codings = te.as_bytes().split(|&byte| byte == b',');
+    codings
+        .filter_map(|coding| coding.split(|&byte| byte == b';').next())
+        .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prepared(request: http::request::Builder) -> Result<Request<()>, Fault> {
+        let (head, ()) = request.body(()).unwrap().into_parts();
+        prepare(&head, &Origin::new(Scheme::HTTPS), None, None)
+    }
+
+    #[test]
+    fn the_host_is_the_authority_and_fields_of_one_connection_go() {
+        let request = Request::get("/a?b")
+            .header("host", "h:81")
+            .header("connection", "close, x-hop, te")
+            .header("keep-alive", "1")
+            .header("proxy-connection", "1")
+            .header("transfer-encoding", "chunked")
+            .header("x-hop", "1")
+            .header("te", "gzip, Trailers;q=1")
+            .header("accept", "a")
+            .header("accept", "b");
+        let sent = prepared(request).unwrap();
+        assert_eq!(*sent.uri(), "https://h:81/a?b");
+        assert_eq!(sent.version(), Version::HTTP_2);
+        let mut fields: Vec<_> = sent.headers().iter().collect();
+        fields.sort_by_key(|(name, _)| name.as_str());
+        let [(_, a), (_, b), (te, trailers)] = fields[..] else {
+            panic!("{fields:?}");
+        };
+        assert_eq!((a, b), (&"a".parse().unwrap(), &"b".parse().unwrap()));
+        assert_eq!(
+            (te.as_str(), trailers.to_str().unwrap()),
+            ("te", "trailers")
+        );
+    }
+
+    #[test]
+    fn each_request_has_the_authority_of_its_own_host() {
+        let origin = Origin::new(Scheme::HTTP);
+        for host in ["a", "b:8080", "a", "[::1]:80"] {
+            let request = Request::get("/").header("host", host).body(()).unwrap();
+            let sent = prepare(&request.into_parts().0, &origin, None, None).unwrap();
+            assert_eq!(sent.uri().authority().unwrap().as_str(), host);
+            assert_eq!(sent.uri().scheme(), Some(&Scheme::HTTP));
+        }
+    }
+
+    #[test]
+    fn what_asks_of_a_server_as_a_whole_has_an_asterisk() {
+        let sent = prepared(Request::options("*").header("host", "h")).unwrap();
+        assert_eq!(sent.uri().path(), "*");
+    }
+
+    #[test]
+    fn tunnels_and_upgrades_are_not_sent() {
+        let connect = Request::builder().method("CONNECT").uri("h:443");
+        assert!(prepared(connect.header("host", "h:443")).is_err());
+        let upgrade = Request::get("/").header("upgrade", "websocket");
+        assert!(prepared(upgrade.header("host", "h")).is_err());
+        assert!(prepared(Request::get("/").header("host", "a b")).is_err());
+        assert!(prepared(Request::get("/")).is_err());
+    }
+}

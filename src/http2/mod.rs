@@ -1,0 +1,20 @@
+//! HTTP/2 on a transport, through the `h2` crate. No type of `h2` leaves this module.
+
+mod body;
+mod connection;
+mod driver;
+mod fault;
+mod frames;
+mod future;
+mod head;
+mod make;
+mod settings;
+mod shared;
+mod stream;
+mod upload;
+mod wire;
+
+pub(crate) use body::Http2Body;
+pub(crate) use connection::Http2Connection;
+pub(crate) use future::Http2Future;
+pub use settings::Http2;

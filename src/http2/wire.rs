@@ -1,0 +1,205 @@
+//! What `h2` has of a transport.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+
+use crate::connection::close_reason::CloseReason;
+use crate::connection::shared::TransportGuard;
+use crate::error::{self, PartlyWritten};
+use crate::http2::frames::Frames;
+use crate::http2::shared::Http2Shared;
+
+/// A transport that tells the driver and the uses of its connection what happens on it: that something was read or written,
+/// what the frames say of the connection, and how it ended.
+pub(super) struct Wire<IO> {
+    io: IO,
+    frames: Frames,
+    shared: Arc<Http2Shared>,
+    unwritable: Option<Box<Unwritable>>,
+    // After `io`: the permit passes on when that is gone.
+    guard: TransportGuard,
+}
+
+/// Nothing can be written any more. What the server has said before, a GOAWAY most of all, may be here unread, and `h2`
+/// would not look for it after a failed write: so reading comes to its end first, and what is written goes nowhere.
+struct Unwritable {
+    error: io::Error,
+    /// A transport whose reads do not end with its writes is not waited for longer.
+    read_grace: Pin<Box<Sleep>>,
+}
+
+/// What came before the error is there to be read as soon as the runtime has looked; a busy one looks late.
+const READ_GRACE: Duration = Duration::from_millis(50);
+
+/// The most that a record of TLS holds (RFC 8446 §5.1). A write of no more than that which fails was not read by anybody.
+const ONE_RECORD: usize = 1 << 14;
+
+impl<IO> Wire<IO> {
+    pub(super) fn new(io: IO, guard: TransportGuard, shared: Arc<Http2Shared>) -> Self {
+        Self {
+            io,
+            frames: Frames::default(),
+            shared,
+            unwritable: None,
+            guard,
+        }
+    }
+
+    fn has_read(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.is_empty() {
+            return self.has_ended();
+        }
+        self.shared.read();
+        let shared = &self.shared;
+        self.frames.read(bytes, |said| shared.hear(said));
+        Ok(())
+    }
+
+    #[cold]
+    fn has_ended(&mut self) -> io::Result<()> {
+        if let Some(it) = self.unwritable.take() {
+            self.failed(&it.error);
+            return Err(it.error);
+        }
+        self.guard.shared().peer_closed();
+        self.shared.close(CloseReason::Peer);
+        Ok(())
+    }
+
+    #[cold]
+    fn failed(&self, error: &io::Error) {
+        self.shared.close(match error.kind() {
+            io::ErrorKind::UnexpectedEof => CloseReason::Peer,
+            _ => CloseReason::Error,
+        });
+    }
+
+    /// Nothing is there to be read, and nothing can be written.
+    #[cold]
+    fn poll_grace(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(it) = &mut self.unwritable {
+            ready!(it.read_grace.as_mut().poll(cx));
+        }
+        Poll::Ready(self.has_ended())
+    }
+
+    /// What `h2` hears of a write of so many bytes.
+    #[inline]
+    fn wrote(
+        &mut self,
+        written: Poll<io::Result<usize>>,
+        length: usize,
+        cx: &Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        self.shared.set_write_waits(written.is_pending());
+        match written {
+            Poll::Ready(Ok(_)) => {
+                self.shared.wrote();
+                written
+            }
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(error)) => {
+                if PartlyWritten::is(&error) || length > ONE_RECORD {
+                    // A transport that encrypts may have sent a part of it before it failed.
+                    self.shared.wrote();
+                }
+                self.cannot_write(error, cx).map_ok(|()| length)
+            }
+        }
+    }
+
+    #[cold]
+    fn cannot_write(&mut self, error: io::Error, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        if !error::is_gone(error.kind(), true) {
+            self.failed(&error);
+            return Poll::Ready(Err(error));
+        }
+        self.shared.close(CloseReason::Peer);
+        let read_grace = Box::pin(tokio::time::sleep(READ_GRACE));
+        self.unwritable = Some(Box::new(Unwritable { error, read_grace }));
+        cx.waker().wake_by_ref();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Wire<IO> {
+    #[inline]
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buf.filled().len();
+        match Pin::new(&mut this.io).poll_read(cx, buf) {
+            Poll::Ready(Ok(())) => Poll::Ready(this.has_read(&buf.filled()[before..])),
+            Poll::Pending if this.unwritable.is_some() => this.poll_grace(cx),
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(error)) => {
+                this.failed(&error);
+                Poll::Ready(Err(error))
+            }
+        }
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Wire<IO> {
+    #[inline]
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        if this.unwritable.is_some() {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        let written = Pin::new(&mut this.io).poll_write(cx, buf);
+        this.wrote(written, buf.len(), cx)
+    }
+
+    #[inline]
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        let length = bufs.iter().map(|buf| buf.len()).sum();
+        if this.unwritable.is_some() {
+            return Poll::Ready(Ok(length));
+        }
+        let written = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
+        this.wrote(written, length, cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    #[inline]
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.unwritable.is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        match Pin::new(&mut this.io).poll_flush(cx) {
+            // TLS writes here what it had no room for before.
+            Poll::Ready(Err(error)) => this.cannot_write(error, cx),
+            flushed => flushed,
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.unwritable.is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}

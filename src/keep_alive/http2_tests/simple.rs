@@ -1,0 +1,134 @@
+//! One request after the other, and many beside one another.
+
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Waker;
+
+use futures_util::future::join_all;
+use tokio::sync::Barrier;
+
+use super::*;
+
+#[tokio::test]
+async fn a_get_is_answered_and_its_connection_used_again() {
+    let client = client(|io| async { serve(accept(io, 100).await, path).await });
+    for n in 0..5 {
+        let response = client.get(&format!("/{n}")).await.unwrap();
+        assert_eq!(response.version(), http::Version::HTTP_2);
+        let connection = response.body().connection().clone();
+        assert_eq!((connection.is_reused(), connection.uses()), (n > 0, n + 1));
+        assert_eq!(
+            response.into_body().text(100).await.unwrap(),
+            format!("/{n}")
+        );
+    }
+    assert_eq!(client.agent.status().created, 1);
+    client.at_rest().await;
+}
+
+#[tokio::test]
+async fn many_requests_share_one_connection_and_never_more_than_it_allows() {
+    // Each waits for nine others: with fewer at a time none is answered.
+    static TEN: LazyLock<Barrier> = LazyLock::new(|| Barrier::new(10));
+    static NOW: AtomicUsize = AtomicUsize::new(0);
+    let mut setup = Setup::new();
+    setup.pool = PoolConfig::new().max_connections_per_host(1);
+    let client = setup.client(|io| async {
+        serve(accept(io, 10).await, |request, respond| async {
+            assert!(NOW.fetch_add(1, Ordering::SeqCst) < 10);
+            TEN.wait().await;
+            NOW.fetch_sub(1, Ordering::SeqCst);
+            path(request, respond).await;
+        })
+        .await;
+    });
+    let paths: Vec<_> = (0..100).map(|n| format!("/{n}")).collect();
+    let texts = join_all(paths.iter().map(|path| client.text(path))).await;
+    for (path, text) in paths.iter().zip(texts) {
+        assert_eq!(*path, text.unwrap());
+    }
+    assert_eq!(client.agent.status().created, 1);
+    client.at_rest().await;
+}
+
+#[tokio::test]
+async fn a_response_that_is_given_up_ends_its_stream_and_nothing_else() {
+    let client = client(|io| async {
+        serve(accept(io, 100).await, |request, mut respond| async move {
+            if request.uri().path() == "/" {
+                return path(request, respond).await;
+            }
+            let mut body = respond.send_response(Response::new(()), false).unwrap();
+            body.send_data("beginning".into(), false).unwrap();
+            let reason = std::future::poll_fn(|cx| body.poll_reset(cx)).await;
+            assert_eq!(reason.unwrap(), h2::Reason::CANCEL);
+        })
+        .await;
+    });
+    for _ in 0..3 {
+        let mut body = client.get("/endless").await.unwrap().into_body();
+        let frame = body.frame().await.unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap(), "beginning");
+        drop(body);
+        assert_eq!(client.text("/").await.unwrap(), "/");
+    }
+    assert_eq!(client.agent.status().created, 1);
+    client.at_rest().await;
+}
+
+#[tokio::test]
+async fn two_thousand_requests_are_given_up_and_the_connection_lives() {
+    let client = client(|io| async {
+        serve(accept(io, 1_000).await, |request, respond| async move {
+            tokio::task::yield_now().await;
+            path(request, respond).await;
+        })
+        .await;
+    });
+    client.text("/").await.unwrap();
+    for _ in 0..2 {
+        let mut requests: Vec<_> = (0..1_000).map(|_| Box::pin(client.get("/"))).collect();
+        for request in &mut requests {
+            assert!(
+                request
+                    .as_mut()
+                    .poll(&mut Context::from_waker(Waker::noop()))
+                    .is_pending()
+            );
+        }
+        tokio::task::yield_now().await;
+        drop(requests);
+    }
+    assert_eq!(client.text("/last").await.unwrap(), "/last");
+    assert_eq!(client.agent.status().created, 1);
+    client.at_rest().await;
+}
+
+#[tokio::test]
+async fn a_body_is_sent_and_so_is_its_length() {
+    let client = client(|io| async {
+        serve(accept(io, 100).await, |request, respond| async move {
+            let length = request.headers().get("content-length").cloned();
+            let length = length.map(|it| it.to_str().unwrap().to_string());
+            let (mut body, mut all) = (request.into_body(), Vec::new());
+            while let Some(data) = body.data().await {
+                let data = data.unwrap();
+                all.extend_from_slice(&data);
+                body.flow_control().release_capacity(data.len()).unwrap();
+            }
+            let all = String::from_utf8(all).unwrap();
+            answer(respond, format!("{length:?} {all}")).await;
+        })
+        .await;
+    });
+    for text in ["", "text", &"long".repeat(100_000)] {
+        let response = client
+            .send(post("/", full(text.to_string())))
+            .await
+            .unwrap();
+        let text = format!("Some(\"{}\") {text}", text.len());
+        assert!(response.into_body().text(1 << 20).await.unwrap() == text);
+    }
+    assert_eq!(client.agent.status().created, 1);
+    client.at_rest().await;
+}
