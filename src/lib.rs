@@ -232,6 +232,7 @@ pub use pool::{CheckedOut, Pool, PoolConfig, Scheduling};
 pub use target::extensions::{
     InactivityTimeout, OneShot, Partition, RecordTimings, RequestTimeout, ResponseTimeout,
 };
+pub use target::invalid::InvalidTarget;
 pub use target::key::{Key, KeyRef};
 pub use target::route::{Family, Route};
 pub use target::{Destination, Reuse, Target};

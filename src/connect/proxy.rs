@@ -17,8 +17,9 @@ use crate::connect::proxy_conn::ProxyConn;
 use crate::connect::resolve::resolve;
 use crate::connect::{socks, times, tunnel};
 use crate::error::connect::ConnectError;
-use crate::error::{BoxError, Error, Kind, TargetError};
+use crate::error::{BoxError, Error, Kind};
 use crate::target::Destination;
+use crate::target::invalid::TargetError;
 use crate::target::lookup::{Lookup, SideLookup};
 use crate::target::proxy::Proxy;
 

@@ -21,8 +21,9 @@ use crate::connect::resolve::{literal, resolve};
 use crate::connect::socket::Halves;
 use crate::connect::times;
 use crate::error::connect::{ConnectError, FailedAddresses};
-use crate::error::{BoxError, Error, Kind, TargetError};
+use crate::error::{BoxError, Error, Kind};
 use crate::target::Destination;
+use crate::target::invalid::TargetError;
 use crate::target::lookup::Lookup;
 use crate::target::route::{Family, Route};
 

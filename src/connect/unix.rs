@@ -17,8 +17,9 @@ use crate::connect::Socket;
 use crate::connect::socket::Halves;
 use crate::connect::times;
 use crate::error::connect::{ConnectError, reason};
-use crate::error::{BoxError, Error, Kind, TargetError};
+use crate::error::{BoxError, Error, Kind};
 use crate::target::Destination;
+use crate::target::invalid::TargetError;
 
 /// Unix sockets: the one that a request's [`Route`](crate::Route) names, or else the connector's own.
 ///

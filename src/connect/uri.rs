@@ -9,8 +9,9 @@ use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use crate::error::{BoxError, Error, Kind, TargetError};
+use crate::error::{BoxError, Error, Kind};
 use crate::target::Destination;
+use crate::target::invalid::TargetError;
 
 /// Lets a connector that takes a [`Uri`] stand below [`KeepAliveLayer`](crate::KeepAliveLayer), which asks connectors for a
 /// [`Destination`].

@@ -22,6 +22,7 @@ use http::{HeaderMap, StatusCode};
 use crate::connection::close_reason::CloseReason;
 use crate::connection::info::ConnectionInfo;
 use crate::error::connect::ConnectError;
+use crate::target::invalid::{InvalidTarget, TargetError};
 #[cfg(feature = "proxy")]
 use crate::target::proxy::Refusal;
 
@@ -208,6 +209,9 @@ impl Error {
 
     /// What a connector said.
     fn not_connected(source: BoxError) -> Self {
+        if let Some(InvalidTarget(fault)) = find(&*source) {
+            return Self::target(fault.clone());
+        }
         let said = find::<Self>(&*source).filter(|error| !error.0.by_agent);
         match said.map(|error| &error.0.kind) {
             // It cannot go where the request wants to go.
@@ -633,54 +637,8 @@ impl StdError for Error {
     }
 }
 
-/// What is wrong with a request that cannot be sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum TargetError {
-    NoScheme,
-    NoHost,
-    /// `https`, and there is no TLS in the stack.
-    NoTls,
-    TooLong,
-    Scheme(String),
-    Port(String),
-    Version(http::Version),
-    Method(&'static str),
-    Header(&'static str, &'static str),
-    TooManyFields(usize),
-    Body(&'static str),
-    Route(&'static str),
-    /// Of the user information of a URI, which the text does not show.
-    User(&'static str),
-    #[cfg(feature = "reqwest")]
-    Url,
-    /// With what is wrong.
-    Uri(String),
-}
-
-impl fmt::Display for TargetError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoScheme => f.write_str("the URI has no scheme: it must be absolute"),
-            Self::NoHost => f.write_str("the URI has no host"),
-            Self::NoTls => f.write_str(
-                "the scheme is https, and the connector is without TLS: put a TlsLayer around it, or use http",
-            ),
-            Self::TooLong => f.write_str("the URI is too long"),
-            Self::Scheme(scheme) => write!(f, "the scheme {scheme:?} is neither http nor https"),
-            Self::Uri(why) => f.write_str(why),
-            Self::Version(version) => write!(
-                f,
-                "the request asks for {version:?}, but its connection speaks HTTP/1.1: set the request's version to Version::HTTP_11"
-            ),
-            Self::Port(port) => write!(f, "{port:?} is no port"),
-            Self::Method(why) | Self::Route(why) | Self::User(why) => f.write_str(why),
-            Self::Body(why) => write!(f, "the body cannot be sent: {why}"),
-            Self::TooManyFields(most) => {
-                write!(f, "the request has more than {most} different fields")
-            }
-            Self::Header(name, why) => write!(f, "the field {name} cannot be sent: {why}"),
-            #[cfg(feature = "reqwest")]
-            Self::Url => f.write_str("the URL is no URI"),
-        }
+impl From<InvalidTarget> for Error {
+    fn from(InvalidTarget(fault): InvalidTarget) -> Self {
+        Self::target(fault)
     }
 }

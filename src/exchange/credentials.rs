@@ -9,7 +9,7 @@ use http::uri::Authority;
 use http::{Method, Request, Uri};
 use percent_encoding::percent_decode_str;
 
-use crate::error::TargetError;
+use crate::target::invalid::TargetError;
 
 /// Takes `user:password@` out of the request's URI and makes it the request's `Authorization`, unless the caller set one.
 /// Nothing below sees the user information: neither the connector nor what prints a target.

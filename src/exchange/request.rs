@@ -8,7 +8,6 @@ use http::{Extensions, HeaderMap, Method, Request, Uri, Version};
 use http_body::Body;
 
 use crate::connection::timings::Recorder;
-use crate::error::TargetError;
 use crate::exchange::layer::{Settings, Timeouts};
 use crate::exchange::time_limits::TimeLimits;
 use crate::exchange::{credentials, fields, to_proxy};
@@ -16,6 +15,7 @@ use crate::target::extensions::{
     InactivityTimeout, OnFreshConnection, OneShot, Partition, RecordTimings, RequestTimeout,
     ResponseTimeout, is_repeatable,
 };
+use crate::target::invalid::TargetError;
 use crate::target::route::Route;
 use crate::target::{Destination, Origin, Reuse, Target};
 

@@ -4,9 +4,9 @@
 use http::header::PROXY_AUTHORIZATION;
 use http::header::{HeaderMap, HeaderName};
 
-use crate::error::TargetError;
 use crate::exchange::tokens;
 use crate::target::Destination;
+use crate::target::invalid::TargetError;
 #[cfg(feature = "proxy")]
 use crate::target::route::Route;
 

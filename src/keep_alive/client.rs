@@ -7,9 +7,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tower_service::Service;
 
 use crate::connect::DefaultConnector;
-use crate::error::{BoxError, Error, Kind, TargetError};
+use crate::error::{BoxError, Error, Kind};
 use crate::keep_alive::{KeepAlive, KeepAliveFuture, KeepAliveLayer, RequestBody, RequestFuture};
 use crate::target::Destination;
+use crate::target::invalid::TargetError;
 
 impl KeepAlive {
     /// A client for `http` and `https` with agentkeepalive's defaults, whose server certificates are checked against the

@@ -10,8 +10,9 @@ use pin_project_lite::pin_project;
 use reqwest::{ResponseBuilderExt, Url};
 use tower_service::Service;
 
-use crate::error::{BoxError, Error, TargetError};
+use crate::error::{BoxError, Error};
 use crate::target::extensions::RequestTimeout;
+use crate::target::invalid::TargetError;
 
 /// The service that [`ReqwestLayer`](crate::reqwest::ReqwestLayer) makes.
 ///

@@ -204,7 +204,8 @@ impl fmt::Debug for Unsent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::{BoxError, Denied, Kind, TargetError};
+    use crate::error::{BoxError, Denied, Kind};
+    use crate::target::invalid::TargetError;
 
     #[test]
     fn only_what_another_attempt_may_help_is_sent_again() {

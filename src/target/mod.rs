@@ -2,6 +2,7 @@
 
 pub(crate) mod authority;
 pub(crate) mod extensions;
+pub(crate) mod invalid;
 pub(crate) mod key;
 pub(crate) mod lookup;
 #[cfg(feature = "proxy")]
@@ -18,9 +19,9 @@ use http::Uri;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use tokio::time::Instant;
 
-use crate::error::{Error, Kind, TargetError};
 use crate::target::authority::HostPort;
 use crate::target::extensions::Partition;
+use crate::target::invalid::{InvalidTarget, TargetError};
 use crate::target::key::{Key, KeyRef};
 #[cfg(feature = "proxy")]
 use crate::target::lookup::SideLookup;
@@ -466,13 +467,12 @@ impl Target for Destination {
     }
 }
 
-/// Fails where the URI has no host, or a scheme that is neither `http` nor `https`
-/// ([`is_target`](crate::Error::is_target)).
+/// Fails where the URI has no host, or a scheme that is neither `http` nor `https`.
 impl TryFrom<Uri> for Destination {
-    type Error = Error;
+    type Error = InvalidTarget;
 
-    fn try_from(uri: Uri) -> Result<Self, Error> {
-        let origin = Origin::of(&uri, false).map_err(|fault| Error::new(Kind::Target(fault)))?;
+    fn try_from(uri: Uri) -> Result<Self, InvalidTarget> {
+        let origin = Origin::of(&uri, false).map_err(InvalidTarget)?;
         Ok(Self::new(uri, origin))
     }
 }

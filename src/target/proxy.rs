@@ -12,9 +12,9 @@ use http::uri::Authority;
 use http::{StatusCode, Uri};
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 
-use crate::error::{Error, Kind, TargetError};
 use crate::target::Destination;
 use crate::target::authority::HostPort;
+use crate::target::invalid::{InvalidTarget, TargetError};
 
 /// A proxy to connect through, for [`Route::with_proxy`](crate::Route::with_proxy): its protocol, its address, and the
 /// name and password that it wants.
@@ -255,7 +255,7 @@ impl Proxy {
     }
 
     /// Where the proxy itself is connected to.
-    pub(crate) fn destination(&self) -> Result<Destination, Error> {
+    pub(crate) fn destination(&self) -> Result<Destination, InvalidTarget> {
         let scheme = match self.protocol {
             Protocol::Https => "https",
             _ => "http",
@@ -265,16 +265,16 @@ impl Proxy {
     }
 }
 
-fn refused() -> Error {
+fn refused() -> InvalidTarget {
     let why = "a proxy is named by a URI of http, https, socks4, socks4a, socks5 or socks5h";
-    Error::new(Kind::Target(TargetError::Route(why)))
+    InvalidTarget(TargetError::Route(why))
 }
 
-/// Fails where it is no URI of a proxy ([`is_target`](crate::Error::is_target)).
+/// Fails where the text is no URI of a proxy.
 impl FromStr for Proxy {
-    type Err = Error;
+    type Err = InvalidTarget;
 
-    fn from_str(uri: &str) -> Result<Self, Error> {
+    fn from_str(uri: &str) -> Result<Self, InvalidTarget> {
         let matcher = Matcher::builder().all(uri).build();
         let intercept = matcher.intercept(&Uri::from_static("http://any.test/"));
         let proxy = Self::from(intercept.ok_or_else(refused)?);
@@ -399,7 +399,11 @@ mod tests {
         assert_eq!(parse("http://a:b@P:1"), parse("http://a:b@p:1/"));
         assert_ne!(parse("http://p:1"), parse("http://p:1").with_tunnel());
         for wrong in ["", "ftp://p:1", "/relative", "http://"] {
-            assert!(wrong.parse::<Proxy>().unwrap_err().is_target(), "{wrong}");
+            let error = wrong.parse::<Proxy>().unwrap_err();
+            assert!(
+                error.to_string().contains("a proxy is named by"),
+                "{wrong}: {error}"
+            );
         }
     }
     #[test]

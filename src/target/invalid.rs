@@ -1,0 +1,77 @@
+//! What is wrong with a target.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+/// A URI that no connection can be made for, or that names no proxy; its text says why. An [`Error`](crate::Error) is made of
+/// it by `?`, and [`is_target`](crate::Error::is_target) then.
+///
+/// ```
+/// use tower_keep_alive::Destination;
+/// use tower_keep_alive::http::Uri;
+///
+/// let error = Destination::try_from(Uri::from_static("ftp://example.com/")).unwrap_err();
+/// assert_eq!(error.to_string(), "the scheme \"ftp\" is neither http nor https");
+/// ```
+#[derive(Clone, Debug)]
+pub struct InvalidTarget(pub(crate) TargetError);
+
+impl fmt::Display for InvalidTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl StdError for InvalidTarget {}
+
+/// What is wrong with a request that cannot be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum TargetError {
+    NoScheme,
+    NoHost,
+    /// `https`, and there is no TLS in the stack.
+    NoTls,
+    TooLong,
+    Scheme(String),
+    Port(String),
+    Version(http::Version),
+    Method(&'static str),
+    Header(&'static str, &'static str),
+    TooManyFields(usize),
+    Body(&'static str),
+    Route(&'static str),
+    /// Of the user information of a URI, which the text does not show.
+    User(&'static str),
+    #[cfg(feature = "reqwest")]
+    Url,
+    /// With what is wrong.
+    Uri(String),
+}
+
+impl fmt::Display for TargetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoScheme => f.write_str("the URI has no scheme: it must be absolute"),
+            Self::NoHost => f.write_str("the URI has no host"),
+            Self::NoTls => f.write_str(
+                "the scheme is https, and the connector is without TLS: put a TlsLayer around it, or use http",
+            ),
+            Self::TooLong => f.write_str("the URI is too long"),
+            Self::Scheme(scheme) => write!(f, "the scheme {scheme:?} is neither http nor https"),
+            Self::Uri(why) => f.write_str(why),
+            Self::Version(version) => write!(
+                f,
+                "the request asks for {version:?}, but its connection speaks HTTP/1.1: set the request's version to Version::HTTP_11"
+            ),
+            Self::Port(port) => write!(f, "{port:?} is no port"),
+            Self::Method(why) | Self::Route(why) | Self::User(why) => f.write_str(why),
+            Self::Body(why) => write!(f, "the body cannot be sent: {why}"),
+            Self::TooManyFields(most) => {
+                write!(f, "the request has more than {most} different fields")
+            }
+            Self::Header(name, why) => write!(f, "the field {name} cannot be sent: {why}"),
+            #[cfg(feature = "reqwest")]
+            Self::Url => f.write_str("the URL is no URI"),
+        }
+    }
+}
