@@ -131,9 +131,10 @@
 //!
 //! # Metrics and spans
 //!
-//! With the feature `metrics`, through the recorder that the program installs before its first request. Each has the labels
-//! `server.address`, `server.port` and `url.scheme`. A program that sends to hosts from strangers' URLs gets a
-//! series for each of them: have the recorder or the scrape drop `server.address` there.
+//! With the feature `metrics`, through the recorder that the program installs before its first request; without a recorder they
+//! cost next to nothing. The recorder is told units and descriptions. Each metric has the labels `server.address`, `server.port`
+//! and `url.scheme`, and `agent` where the agent has a [`name`](KeepAliveLayer::name). The first 1,000 hosts of an agent have
+//! labels of their own; all further ones share the address `_OTHER`, since hosts may come from strangers' URLs.
 //!
 //! | name | kind, unit | more labels | what |
 //! |---|---|---|---|
@@ -145,8 +146,8 @@
 //! | `tower_keep_alive.connections.stale` | counter, connections | | connections found closed just before a reuse |
 //! | `tower_keep_alive.connections.closed` | counter, connections | `reason`: the text of [`CloseReason`], or `detached` | connections closed |
 //!
-//! With the feature `tracing`, at the level `debug` and with the target `tower_keep_alive`: a span `checkout` (fields `key`,
-//! `connection.id`, `reused`, `waited`), and an event for each [`EventKind`] (fields `key`, `connection.id`, and those of the
+//! With the feature `tracing`, at the level `debug` and with the target `tower_keep_alive`: a span `checkout` (fields `agent`, `key`,
+//! `connection.id`, `reused`, `waited`), and an event for each [`EventKind`] (fields `agent`, `key`, `connection.id`, and those of the
 //! kind).
 //!
 //! # Features

@@ -91,7 +91,7 @@ async fn each_checkout_is_a_span_and_each_step_an_event_in_it() {
     // For this thread, which runs all tasks of the test.
     let _guard = set_default(Registry::default().with(said.clone()));
     let server = Server::ok().await;
-    let (client, handle) = agent(KeepAliveLayer::new());
+    let (client, handle) = agent(KeepAliveLayer::new().name("billing"));
     for _ in 0..2 {
         fetch(&client, server.url("/"))
             .instrument(info_span!("caller"))
@@ -102,7 +102,7 @@ async fn each_checkout_is_a_span_and_each_step_an_event_in_it() {
     assert_eq!(spans.len(), 2, "{spans:?}");
     assert!(spans[0].contains("reused=false") && spans[1].contains("reused=true"));
     for span in &spans {
-        for field in ["key=", "connection.id=", "waited="] {
+        for field in [r#"agent="billing""#, "key=", "connection.id=", "waited="] {
             assert!(span.contains(field), "{span}");
         }
     }
@@ -116,7 +116,8 @@ async fn each_checkout_is_a_span_and_each_step_an_event_in_it() {
     }
     handle.close_idle();
     eventually("its end is said", || !said.lines("closed").is_empty()).await;
-    assert!(said.lines("closed")[0].contains("reason=Shutdown"));
+    let closed = &said.lines("closed")[0];
+    assert!(closed.contains("reason=Shutdown") && closed.contains(r#"agent="billing""#));
     at_rest(&handle).await;
 }
 

@@ -6,8 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-#[cfg(feature = "metrics")]
-use crate::agent::metrics;
 #[cfg(feature = "tracing")]
 use crate::agent::trace;
 use crate::agent::{AgentHandle, AgentState};
@@ -122,15 +120,13 @@ impl AgentState {
         if trace::is_wanted() {
             return true;
         }
-        cfg!(feature = "metrics") || self.listeners.any.load(Ordering::Acquire)
+        self.listeners.any.load(Ordering::Acquire)
     }
 
     #[cold]
     fn tell_all(self: &Arc<Self>, key: &Key, connection: Option<u64>, kind: EventKind) {
         #[cfg(feature = "tracing")]
-        trace::event(key, connection, kind);
-        #[cfg(feature = "metrics")]
-        metrics::event(key, kind);
+        trace::event(self.name().as_deref(), key, connection, kind);
         if !self.listeners.any.load(Ordering::Acquire) {
             return;
         }

@@ -18,7 +18,7 @@ pub use handle::{AgentHandle, Drained};
 pub(crate) use host_settings::HostOverrides;
 pub use host_settings::HostSettings;
 #[cfg(feature = "metrics")]
-pub(crate) use metrics::{OpenConnections, waited};
+pub(crate) use metrics::KeyMetrics;
 pub use prewarm::PrewarmError;
 pub(crate) use prewarm::Prewarmed;
 pub(crate) use state::{AgentState, KeyCounts, Mode, PoolControl, Prewarm, Prewarming};

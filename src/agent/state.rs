@@ -9,6 +9,8 @@ use std::sync::{Arc, PoisonError, Weak};
 use tokio::sync::Notify;
 
 use crate::agent::event::Listeners;
+#[cfg(feature = "metrics")]
+use crate::agent::metrics::Labelled;
 use crate::agent::{AddressStatus, ConnectionStatus, HostSettings, Prewarmed, Status};
 use crate::connection::close_reason::CloseReason;
 use crate::connection::shared::ConnShared;
@@ -35,6 +37,8 @@ pub(crate) struct AgentState {
     mode: AtomicU8,
     pub(super) listeners: Listeners,
     name: std::sync::RwLock<Option<Arc<str>>>,
+    #[cfg(feature = "metrics")]
+    pub(super) labelled: Labelled,
     /// Told whenever a key pool goes quiet: what `drain` waits for.
     pub(crate) quiet: Notify,
     pools: Mutex<Vec<Weak<dyn PoolControl>>>,
@@ -99,6 +103,8 @@ impl AgentState {
             mode: AtomicU8::new(Mode::Open as u8),
             listeners: Listeners::default(),
             name: std::sync::RwLock::default(),
+            #[cfg(feature = "metrics")]
+            labelled: Labelled::default(),
             quiet: Notify::new(),
             pools: Mutex::new(Vec::new()),
             makers: Mutex::new(Vec::new()),

@@ -12,10 +12,10 @@ pub(super) fn is_wanted() -> bool {
     enabled!(target: TARGET, Level::DEBUG)
 }
 
-pub(super) fn event(key: &Key, connection: Option<u64>, kind: EventKind) {
+pub(super) fn event(agent: Option<&str>, key: &Key, connection: Option<u64>, kind: EventKind) {
     macro_rules! say {
         ($what:literal $(, $($field:tt)+)?) => {
-            debug!(target: TARGET, %key, connection.id = connection, $($($field)+,)? $what)
+            debug!(target: TARGET, agent, %key, connection.id = connection, $($($field)+,)? $what)
         };
     }
     match kind {

@@ -326,7 +326,7 @@ mod tests {
         };
         let maker = tower::service_fn(|_: Uri| pending::<Result<Conn, BoxError>>());
         let limit = Duration::from_secs(8);
-        let span = CheckoutSpan::begin(&target);
+        let span = CheckoutSpan::begin(&target, pool.agent());
         let waiter_id = Some(waiter.waiter_id());
         let mut connect = Connect::begin(permit, waiter_id, maker, target, limit, span);
         let mut cx = Context::from_waker(std::task::Waker::noop());

@@ -128,7 +128,7 @@ where
     #[inline]
     pub(super) fn new(parts: Arc<Parts<M, C>>, target: T) -> Self {
         Self {
-            span: CheckoutSpan::begin(&target),
+            span: CheckoutSpan::begin(&target, parts.pool.agent()),
             parts,
             state: State::Start(Start::new(target, None)),
         }
@@ -152,7 +152,7 @@ where
     where
         T: Clone,
     {
-        let span = CheckoutSpan::begin(target);
+        let span = CheckoutSpan::begin(target, parts.pool.agent());
         let now = parts.pool.config().clock.now();
         let picked = span.within(|| {
             let Some(mut pooled) =
@@ -172,7 +172,7 @@ where
         });
         match picked {
             Ok(pooled) => {
-                span.served(pooled.connection_ref().lifespan(), Duration::ZERO);
+                span.served(&pooled, Duration::ZERO);
                 Ok(pooled)
             }
             Err(doubtful) => Err(Self {
@@ -280,8 +280,7 @@ where
 
     #[inline]
     fn serve(&self, pooled: Box<PooledConn<C>>, waited: Option<Duration>) -> CheckedOut<C> {
-        let lifespan = pooled.connection_ref().lifespan();
-        self.span.served(lifespan, waited.unwrap_or_default());
+        self.span.served(&pooled, waited.unwrap_or_default());
         CheckedOut::new(pooled)
     }
 }

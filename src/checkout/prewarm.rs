@@ -36,7 +36,7 @@ where
             let mut connects: Vec<_> = permits
                 .into_iter()
                 .map(|permit| {
-                    let span = CheckoutSpan::begin(&target);
+                    let span = CheckoutSpan::begin(&target, permit.key_pool().agent());
                     let limit = permit.key_pool().config().connect_timeout;
                     Connect::begin(
                         permit,

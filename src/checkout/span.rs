@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::connection::lifespan::Lifespan;
+use crate::agent::AgentState;
+use crate::connection::poolable::Poolable;
+use crate::pool::PooledConn;
 use crate::target::Target;
 
 /// A span around one checkout, if there is anybody to see it.
@@ -15,7 +17,7 @@ pub(super) struct CheckoutSpan {
 impl CheckoutSpan {
     /// Within the span that is the current one when a connection is asked for: of an exchange, when it is first polled.
     #[inline]
-    pub(super) fn begin(target: &impl Target) -> Self {
+    pub(super) fn begin(target: &impl Target, agent: &AgentState) -> Self {
         #[cfg(feature = "tracing")]
         {
             use tracing::field::{Empty, display};
@@ -25,6 +27,7 @@ impl CheckoutSpan {
             let span = tracing::debug_span!(
                 target: crate::agent::TARGET,
                 "checkout",
+                agent = Empty,
                 key = Empty,
                 connection.id = Empty,
                 reused = Empty,
@@ -36,12 +39,15 @@ impl CheckoutSpan {
             );
             if !span.is_disabled() {
                 span.record("key", display(Key::from(target.key())));
+                if let Some(name) = agent.name() {
+                    span.record("agent", &*name);
+                }
             }
             Self { span }
         }
         #[cfg(not(feature = "tracing"))]
         {
-            let _ = target;
+            let _ = (target, agent);
             Self {}
         }
     }
@@ -56,13 +62,11 @@ impl CheckoutSpan {
 
     /// The caller has its connection, and stood in line for so long.
     #[inline]
-    #[cfg_attr(
-        not(any(feature = "tracing", feature = "metrics")),
-        expect(unused_variables, reason = "nobody is told")
-    )]
-    pub(super) fn served(&self, lifespan: &Lifespan, waited: Duration) {
+    pub(super) fn served<C: Poolable>(&self, pooled: &PooledConn<C>, waited: Duration) {
+        pooled.waited(waited);
         #[cfg(feature = "tracing")]
         if !self.span.is_disabled() {
+            let lifespan = pooled.connection_ref().lifespan();
             self.span.record("connection.id", lifespan.shared().id());
             self.span.record("reused", lifespan.is_reused());
             self.span.record("waited", tracing::field::debug(waited));
@@ -83,10 +87,6 @@ impl CheckoutSpan {
                     }
                 }
             }
-        }
-        #[cfg(feature = "metrics")]
-        if let Some(key) = lifespan.shared().key() {
-            crate::agent::waited(key, waited);
         }
     }
 }

@@ -1,14 +1,17 @@
-//! How many connections of one key are in use and how many idle, for the `metrics` facade; nothing without it.
+//! What is told of one key to the `metrics` facade; nothing without it.
+
+use std::time::Duration;
 
 #[cfg(feature = "metrics")]
-use crate::agent::OpenConnections;
+use crate::agent::KeyMetrics;
+use crate::agent::{AgentState, EventKind};
 use crate::connection::poolable::Poolable;
 use crate::pool::key_state::KeyState;
 use crate::target::key::Key;
 
 pub(super) struct Gauges {
     #[cfg(feature = "metrics")]
-    open: OpenConnections,
+    key: KeyMetrics,
 }
 
 /// What one step under the lock changes, or what there was before it.
@@ -25,10 +28,10 @@ pub(super) struct Counts {
     expect(unused_variables, reason = "nobody counts")
 )]
 impl Gauges {
-    pub(super) fn new(key: &Key) -> Self {
+    pub(super) fn new(key: &Key, agent: &AgentState) -> Self {
         Self {
             #[cfg(feature = "metrics")]
-            open: OpenConnections::of(key),
+            key: KeyMetrics::new(key, agent),
         }
     }
 
@@ -36,7 +39,19 @@ impl Gauges {
     #[inline]
     pub(super) fn change(&self, by: Counts) {
         #[cfg(feature = "metrics")]
-        self.open.changed(by.open, by.idle);
+        self.key.changed(by.open, by.idle);
+    }
+
+    #[inline]
+    pub(super) fn event(&self, kind: impl FnOnce() -> EventKind) {
+        #[cfg(feature = "metrics")]
+        self.key.event(kind());
+    }
+
+    #[inline]
+    pub(super) fn waited(&self, time: Duration) {
+        #[cfg(feature = "metrics")]
+        self.key.waited(time);
     }
 }
 

@@ -54,7 +54,7 @@ pub(crate) enum Decision<C: Poolable> {
 impl<C: Poolable> KeyPool<C> {
     pub(super) fn new(key: Key, pool: Arc<Shared<C>>) -> Arc<Self> {
         Arc::new(Self {
-            gauges: Gauges::new(&key),
+            gauges: Gauges::new(&key, &pool.agent),
             config: match pool.config.of_key(&key) {
                 Some(own) => Arc::new(own),
                 None => pool.config.clone(),
@@ -433,8 +433,15 @@ impl<C: Poolable> KeyPool<C> {
 
     /// Never under a lock.
     #[inline]
-    pub(super) fn tell(&self, connection: Option<u64>, kind: impl FnOnce() -> EventKind) {
+    pub(super) fn tell(&self, connection: Option<u64>, kind: impl Fn() -> EventKind) {
+        self.gauges.event(&kind);
         self.pool.agent.tell(&self.key, connection, kind);
+    }
+
+    /// A caller has its connection, after so long in the queue.
+    #[inline]
+    pub(super) fn waited(&self, time: Duration) {
+        self.gauges.waited(time);
     }
 
     /// Whether the permit that was set aside found its caller.

@@ -125,6 +125,14 @@ impl<C: Poolable> PooledConn<C> {
         }
     }
 
+    /// A caller has it, after so long in the queue.
+    #[inline]
+    pub(crate) fn waited(&self, time: Duration) {
+        if let Some(key_pool) = &self.key_pool {
+            key_pool.waited(time);
+        }
+    }
+
     /// Its caller came for it late: it may have been closed meanwhile.
     pub(crate) fn has_lain_since_made(&self, now: Moment) -> bool {
         const LONG: Duration = Duration::from_secs(1);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use metrics::Unit;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use tower_keep_alive::KeepAliveLayer;
 
@@ -41,8 +42,8 @@ impl Look {
     }
 }
 
-#[test]
-fn connections_are_counted_by_state_and_measured_to_their_end() {
+/// Runs a test whose metrics go to a recorder of its own.
+fn recorded(test: impl AsyncFnOnce(&Snapshotter)) {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     metrics::with_local_recorder(&recorder, || {
@@ -51,7 +52,76 @@ fn connections_are_counted_by_state_and_measured_to_their_end() {
             .start_paused(true)
             .build()
             .unwrap()
-            .block_on(counted(&snapshotter));
+            .block_on(test(&snapshotter));
+    });
+}
+
+#[test]
+fn connections_are_counted_by_state_and_measured_to_their_end() {
+    recorded(counted);
+}
+
+#[test]
+fn a_recorder_is_told_what_each_metric_means() {
+    recorded(async |snapshotter| {
+        let server = Server::in_memory(script::ok);
+        let layer = KeepAliveLayer::new().idle_timeout(Duration::from_secs(2));
+        let (client, handle) = agent_paused(layer, server.connector());
+        fetch(&client, server.url("/")).await.unwrap();
+        fetch(&client, server.url("/")).await.unwrap();
+        eventually("it is evicted", || handle.status().closed == 1).await;
+        let mut described = 0;
+        for (key, unit, description, _) in snapshotter.snapshot().into_vec() {
+            let name = key.key().name();
+            assert!(description.is_some_and(|it| it.ends_with('.')), "{name}");
+            let is_time = name.ends_with("duration") || name.ends_with("time_in_queue");
+            let expected = match is_time {
+                true => Unit::Seconds,
+                false => Unit::Count,
+            };
+            assert_eq!(unit, Some(expected), "{name}");
+            described += 1;
+        }
+        assert!(described >= 7, "{described}");
+        at_rest(&handle).await;
+    });
+}
+
+#[test]
+fn the_agents_name_is_a_label() {
+    recorded(async |snapshotter| {
+        let server = Server::in_memory(script::ok);
+        let (client, handle) =
+            agent_paused(KeepAliveLayer::new().name("billing"), server.connector());
+        fetch(&client, server.url("/")).await.unwrap();
+        let look = Look::at(snapshotter);
+        let created = look.of("tower_keep_alive.connections.created", "agent=billing");
+        assert_eq!(created, 1.0);
+        at_rest(&handle).await;
+    });
+}
+
+#[test]
+fn hosts_beyond_a_thousand_share_one_label() {
+    recorded(async |snapshotter| {
+        const CREATED: &str = "tower_keep_alive.connections.created";
+        let server = Server::in_memory(script::ok);
+        let layer = KeepAliveLayer::new().max_idle(10);
+        let (client, handle) = agent_paused(layer, server.connector());
+        for host in 0..1_010 {
+            fetch(&client, format!("http://host-{host}.test/"))
+                .await
+                .unwrap();
+        }
+        // A host that has its labels keeps them.
+        eventually("its connection is closed", || handle.status().open() <= 10).await;
+        fetch(&client, "http://host-0.test/").await.unwrap();
+        let look = Look::at(snapshotter);
+        assert_eq!(look.of(CREATED, "server.address=host-0.test"), 2.0);
+        assert_eq!(look.of(CREATED, "server.address=host-999.test"), 1.0);
+        assert_eq!(look.of(CREATED, "server.address=host-1000.test"), 0.0);
+        assert_eq!(look.of(CREATED, "server.address=_OTHER"), 10.0);
+        at_rest(&handle).await;
     });
 }
 
