@@ -277,6 +277,8 @@ async fn what_is_no_uri_is_named_and_nothing_is_sent() {
     for (uri, why) in [
         ("http://h/ space", "parsed"),
         ("", "parsed"),
+        // A name of other letters is not taken for another name.
+        ("http://bücher.test/", "Punycode"),
         ("/relative", "absolute"),
         ("ftp://h/", "ftp"),
     ] {

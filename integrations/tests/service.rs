@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
+use hyper_util::client::legacy::connect::dns::Name;
 use reqwest::{Body, Method, Request, Response, ResponseBuilderExt, Url};
 use support::agent::at_rest;
 use support::{Conn, RefusingPort, Server, eventually, script};
@@ -61,6 +62,27 @@ async fn a_request_goes_over_the_agent_and_its_url_is_kept() {
     assert_eq!(server.heads()[0].header("content-length"), None);
     at_rest(&handle).await;
     assert_eq!(handle.status().completed, 2);
+}
+
+#[tokio::test]
+async fn a_host_of_other_letters_is_asked_for_in_punycode() {
+    let server = Server::ok().await;
+    let addr = server.addr();
+    let resolver = tower::service_fn(move |name: Name| async move {
+        assert_eq!(name.as_str(), "xn--bcher-kva.test");
+        Ok::<_, BoxError>([addr].into_iter())
+    });
+    let layer = KeepAliveLayer::<Body>::new();
+    let handle = layer.handle();
+    let client = ServiceBuilder::new()
+        .layer(ReqwestLayer::new())
+        .layer(layer)
+        .service(TcpConnector::with_resolver(resolver));
+    let response = client.oneshot(get("http://bücher.test/")).await.unwrap();
+    assert_eq!(response.text().await.unwrap(), "ok");
+    let host = server.heads()[0].header("host").map(str::to_owned);
+    assert_eq!(host.as_deref(), Some("xn--bcher-kva.test"));
+    at_rest(&handle).await;
 }
 
 /// reqwest's builder takes it out of the URL, the agent out of the URI of a request that was made without one.

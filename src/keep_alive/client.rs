@@ -165,7 +165,8 @@ where
     {
         let uri = uri.try_into().map_err(|error| {
             let why = format!(
-                "the URI cannot be parsed, it has to be like http://host:3000/path or https://host/: {error}"
+                "the URI cannot be parsed ({error}): it has to be like http://host:3000/path, in ASCII; write another host name in \
+                 Punycode (xn--…), and percent-encode other letters"
             );
             Error::new(Kind::Target(TargetError::Uri(why)))
         })?;

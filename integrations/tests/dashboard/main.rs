@@ -36,7 +36,7 @@ const SHOWN: &str = r##"
         };
     const all = {};
     for (const id of ["open", "active", "idle", "queued", "queue-time", "longest-queue-time", "rate", "reuse", "errors",
-        "all-errors", "timeouts", "all-timeouts", "requests", "created", "closed"]) all[id] = text(id);
+        "all-errors", "timeouts", "all-timeouts", "started", "answered", "completed", "failed", "created", "closed"]) all[id] = text(id);
     const close = document.getElementById("close-idle");
     return {
         at: Number(document.querySelector("main").dataset.at), all, pools, closes, live: text("live"),
@@ -272,7 +272,7 @@ async fn a_minute_is_a_minute(browser: &Browser, url: &str) {
         let mut beat = last.clone();
         beat["at"] = json!(at - (199 - place) * 500);
         beat["limit"] = Value::Null;
-        for (counter, step) in [("requestCount", 70), ("reusedSocketCount", 9), ("createSocketCount", 1)] {
+        for (counter, step) in [("answeredRequestCount", 70), ("reusedSocketCount", 9), ("createSocketCount", 1)] {
             beat["status"][counter] = json!(1_000_000 + place * step);
         }
         beat["pools"] = json!({ "host.test:80:": {
