@@ -229,7 +229,7 @@ pub use handshake::{
 #[cfg_attr(docsrs, doc(cfg(feature = "http2")))]
 pub use http2::Http2;
 pub use keep_alive::{KeepAlive, KeepAliveFuture, KeepAliveLayer, RequestBody, RequestFuture};
-pub use pool::{CheckedOut, Pool, PoolConfig, Scheduling};
+pub use pool::{CheckedOut, Pool, PoolConfig, Scheduling, Spread};
 pub use target::extensions::{
     InactivityTimeout, OneShot, Partition, RecordTimings, RequestTimeout, ResponseTimeout,
 };
@@ -260,6 +260,10 @@ pub mod guides {
     #[cfg(not(doctest))]
     #[doc = include_str!("../docs/common-tasks.md")]
     pub mod common_tasks {}
+
+    /// Many addresses behind one name.
+    #[doc = include_str!("../docs/many-addresses.md")]
+    pub mod many_addresses {}
 
     /// Recipes for axum, and with tower's own layers.
     #[doc = include_str!("../docs/recipes.md")]

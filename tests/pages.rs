@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each guide, and its title. rustdoc takes the title from the module.
-const GUIDES: [(&str, &str); 6] = [
+const GUIDES: [(&str, &str); 7] = [
     ("common-tasks", "Common tasks"),
     (
         "from-agentkeepalive",
@@ -15,6 +15,7 @@ const GUIDES: [(&str, &str); 6] = [
     ),
     ("from-hyper-util", "From hyper-util's Client"),
     ("from-reqwest", "From reqwest's Client"),
+    ("many-addresses", "Many addresses behind one name"),
     ("recipes", "Recipes"),
     (
         "when-a-stack-does-not-compile",

@@ -14,11 +14,11 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use crate::checkout::span::CheckoutSpan;
-use crate::connect::deadline;
+use crate::connect::{choice, deadline};
 use crate::connection::close_reason::CloseReason;
 use crate::connection::poolable::Poolable;
 use crate::error::{BoxError, CheckoutError, Denied};
-use crate::pool::{ConnPermit, KeyPool, PooledConn, Stop, WaiterId};
+use crate::pool::{Choice, ConnPermit, KeyPool, PooledConn, Stop, WaiterId};
 
 /// A connect under way, and the permit that it is for. Its caller polls it once, which is enough for a connect that need not
 /// wait; then it has a task of its own, so that it goes on when its caller is not polled, and what it makes is left in the
@@ -61,6 +61,8 @@ struct Work<C: Poolable> {
     /// Before the permit, so that a transport is gone when its permit passes on.
     future: Pin<Box<dyn Future<Output = Result<C, CheckoutError>> + Send>>,
     permit: ConnPermit<C>,
+    /// After the permit: until the connection counts at its address, this does.
+    choice: Option<Arc<Choice>>,
     begun: Instant,
 }
 
@@ -88,6 +90,8 @@ impl<C: Poolable> Connect<C> {
             poll_fn(|cx| maker.poll_ready(cx)).await?;
             maker.call(target).await
         };
+        let choice = permit.key_pool().choice();
+        let make = choice::by(choice.clone(), make);
         let make = deadline::until(begun.checked_add(limit), make);
         let future = Box::pin(async move {
             match tokio::time::timeout(limit, make).await {
@@ -103,6 +107,7 @@ impl<C: Poolable> Connect<C> {
                     waiter_id,
                     future,
                     permit,
+                    choice,
                     begun,
                 })),
                 is_stopped: AtomicBool::new(false),
@@ -240,6 +245,7 @@ impl<C: Poolable> Job<C> {
             waiter_id,
             future,
             permit,
+            choice: _choice,
             begun,
         } = work.expect("polled above");
         drop(future);

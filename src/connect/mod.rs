@@ -3,6 +3,7 @@
 //! Any [`MakeConnection`](tower::make::MakeConnection) of [`Destination`](crate::Destination)s will do. A connector of URIs,
 //! such as those of hyper-util, becomes one in a [`UriConnector`].
 
+pub(crate) mod choice;
 pub(crate) mod deadline;
 mod default;
 mod dial;

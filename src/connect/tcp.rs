@@ -14,8 +14,9 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tower_service::Service;
 
 use crate::connect::Socket;
+use crate::connect::choice;
 use crate::connect::deadline;
-use crate::connect::dial::{LEAST_DELAY, Pace, dial, in_order};
+use crate::connect::dial::{LEAST_DELAY, Pace, dial};
 use crate::connect::options::{Options, in_probes, in_seconds};
 use crate::connect::resolve::{literal, resolve};
 use crate::connect::socket::Halves;
@@ -242,8 +243,13 @@ impl<R> TcpConnector<R> {
                 delay,
                 deadline: deadline::current(),
             };
-            let connect = |address| options.clone().connect(address);
-            let dialling = dial(in_order(addresses), pace, connect);
+            let choice = choice::current();
+            let connect = |address| {
+                let connecting = options.clone().connect(address);
+                choice::attempt(choice.as_ref(), address, connecting)
+            };
+            let addresses = choice::order(choice.as_ref(), addresses);
+            let dialling = dial(addresses, pace, connect);
             match times::part(|times| &mut times.connect, dialling).await {
                 Ok(stream) => Ok(Tcp::new(stream)),
                 Err(failed) => {

@@ -19,7 +19,7 @@ use crate::exchange::ExchangeLayer;
 use crate::expiry::{ActiveTimeoutLayer, IdleEvictionLayer, MaxUsesLayer, TtlLayer};
 use crate::handshake::HandshakeLayer;
 use crate::keep_alive::KeepAlive;
-use crate::pool::{PoolConfig, Scheduling};
+use crate::pool::{PoolConfig, Scheduling, Spread};
 use crate::target::Destination;
 use crate::target::key::Key;
 use crate::target::route::Route;
@@ -327,6 +327,20 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
+    /// Which of the addresses of a name connections go to: the first that answers, or each in its turn, or the one with the
+    /// fewest connections; see [`Spread`] and [the guide](crate::guides::many_addresses). Default: the first that answers.
+    ///
+    /// ```
+    /// use tower_keep_alive::{KeepAlive, Spread};
+    ///
+    /// let agent = KeepAlive::builder().spread(Spread::FewestOpenFirst).build();
+    /// # let _ = agent;
+    /// ```
+    pub fn spread(mut self, spread: Spread) -> Self {
+        self.settings.config = self.settings.config.spread(spread);
+        self
+    }
+
     /// How much is subtracted from a server's `Keep-Alive: timeout=N` (Node: `agentKeepAliveTimeoutBuffer`); see
     /// [`ExchangeLayer::server_hint_margin`]. Default: 1 s.
     #[doc(alias = "agentKeepAliveTimeoutBuffer")]
@@ -539,6 +553,7 @@ mod tests {
             ("checkout_timeout", new().checkout_timeout(SECOND)),
             ("hand_over_timeout", new().hand_over_timeout(SECOND)),
             ("scheduling", new().scheduling(Scheduling::Fifo)),
+            ("spread", new().spread(Spread::InTurn)),
             ("server_hint_margin", new().server_hint_margin(SECOND * 7)),
             ("info_in_extensions", new().info_in_extensions(false)),
             (

@@ -34,6 +34,7 @@ pub struct PoolConfig {
     pub(crate) connect_timeout: Duration,
     pub(crate) hand_over_timeout: Duration,
     pub(crate) scheduling: Scheduling,
+    pub(crate) spread: Spread,
     pub(crate) clock: Clock,
     /// Of hosts with settings of their own.
     pub(crate) hosts: HostOverrides,
@@ -54,6 +55,24 @@ pub enum Scheduling {
     Fifo,
 }
 
+/// Which of the addresses of a name connections go to, and which idle connection is taken where a name has several.
+///
+/// An address that cannot be connected to is left out for a while, with [`InTurn`](Self::InTurn) and
+/// [`FewestOpenFirst`](Self::FewestOpenFirst): for up to 1 s after the first failure, twice as long after each further one, up
+/// to 60 s, at random between half and all of that. Then one connect tries it again. The others serve meanwhile.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Spread {
+    /// To the first address that answers, in the resolver's order: for most resolvers one address has all the load.
+    #[default]
+    AsResolved,
+    /// To each address in its turn. Of the idle connections, one of the address is taken that was not used for longest.
+    InTurn,
+    /// To the address with the fewest connections of this key. Of the idle connections, one of the address is taken with the
+    /// fewest requests in flight; where several have the fewest, of the one that was not used for longest.
+    FewestOpenFirst,
+}
+
 impl PoolConfig {
     /// No limit on connections and callers, at most 256 idle connections for each key, and 8 s for a connect.
     pub fn new() -> Self {
@@ -68,6 +87,7 @@ impl PoolConfig {
             connect_timeout: Duration::from_secs(8),
             hand_over_timeout: Duration::from_millis(5),
             scheduling: Scheduling::default(),
+            spread: Spread::default(),
             clock: Clock::default(),
             hosts: HostOverrides::default(),
             own: HostSettings::default(),
@@ -159,6 +179,21 @@ impl PoolConfig {
     /// Which idle connection is taken. Default: the one used last.
     pub fn scheduling(mut self, scheduling: Scheduling) -> Self {
         self.scheduling = scheduling;
+        self
+    }
+
+    /// Which of the addresses of a name connections go to: see [`Spread`]. It takes a connector that has a choice, as
+    /// [`TcpConnector`](crate::connect::TcpConnector) does, and the layers between it and the pool may not spawn.
+    /// [`Scheduling`] holds among the connections to one address. Default: the first that answers.
+    ///
+    /// ```
+    /// use tower_keep_alive::{PoolConfig, Spread};
+    ///
+    /// let config = PoolConfig::new().spread(Spread::FewestOpenFirst);
+    /// # let _ = config;
+    /// ```
+    pub fn spread(mut self, spread: Spread) -> Self {
+        self.spread = spread;
         self
     }
 

@@ -17,7 +17,8 @@ use crate::connection::close_reason::CloseReason;
 use crate::connection::lifespan::Lifespan;
 use crate::connection::poolable::Poolable;
 use crate::error::Denied;
-use crate::pool::config::PoolConfig;
+use crate::pool::addresses::{AddressBook, Choice};
+use crate::pool::config::{PoolConfig, Spread};
 use crate::pool::deferred::{Deferred, Stop};
 use crate::pool::gauges::{Counts, Gauges};
 use crate::pool::key_state::{KeyDecision, KeyState, Seen, StepCx};
@@ -36,6 +37,8 @@ pub(crate) struct KeyPool<C> {
     /// The pool's, or with what is set for this key.
     config: Arc<PoolConfig>,
     state: Mutex<KeyState<C>>,
+    /// Where the addresses of its name are chosen from.
+    addresses: Option<Arc<AddressBook>>,
     gauges: Gauges,
 }
 
@@ -60,8 +63,10 @@ impl<C: Poolable> KeyPool<C> {
                 None => pool.config.clone(),
             },
             key,
+            state: Mutex::new(KeyState::new(pool.config.spread)),
+            addresses: (pool.config.spread != Spread::AsResolved)
+                .then(|| Arc::new(AddressBook::new(pool.config.spread))),
             pool,
-            state: Mutex::new(KeyState::new()),
         })
     }
 
@@ -72,6 +77,12 @@ impl<C: Poolable> KeyPool<C> {
 
     pub(super) fn key(&self) -> &Key {
         &self.key
+    }
+
+    /// For one connect: which of the addresses of its name it goes to.
+    pub(crate) fn choice(&self) -> Option<Arc<Choice>> {
+        let addresses = self.addresses.clone()?;
+        Some(Arc::new(Choice::new(addresses)))
     }
 
     pub(crate) fn agent(&self) -> &AgentState {
@@ -87,7 +98,7 @@ impl<C: Poolable> KeyPool<C> {
         now: Moment,
     ) -> Result<Box<PooledConn<C>>, Arc<Self>> {
         let pool = &*self.pool;
-        if request.reuse != Reuse::Any || pool.has_total() {
+        if request.reuse != Reuse::Any || !pool.is_plain() {
             return Err(self);
         }
         if C::SHARED && pool.mode() != Mode::Open {
@@ -327,7 +338,7 @@ impl<C: Poolable> KeyPool<C> {
         now: Moment,
     ) -> Result<(Option<Moment>, bool), Box<PooledConn<C>>> {
         let pool = &*self.pool;
-        if pool.has_total() || pool.mode() != Mode::Open {
+        if !pool.is_plain() || pool.mode() != Mode::Open {
             return Err(pooled);
         }
         state.keep(pooled, now, &self.config)
@@ -345,6 +356,9 @@ impl<C: Poolable> KeyPool<C> {
         lifespan.begin(now);
         let shared = lifespan.shared();
         shared.set_key(self.key.clone());
+        if let Some((addresses, address)) = self.addresses.as_ref().zip(shared.remote_addr()) {
+            addresses.opened(address);
+        }
         let destroyed = self.with(|state, _| {
             state.connected(index, shared);
             self.pool.mode() == Mode::Destroyed
@@ -418,6 +432,10 @@ impl<C: Poolable> KeyPool<C> {
             state.release(index, failed, cx);
             shared
         });
+        let address = shared.as_ref().and_then(|it| it.remote_addr());
+        if let Some((addresses, address)) = self.addresses.as_ref().zip(address) {
+            addresses.closed(address);
+        }
         let Some(reason) = ended else { return };
         let born = shared.as_ref().and_then(|shared| shared.born());
         let age = || {

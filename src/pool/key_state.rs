@@ -6,7 +6,9 @@
 mod addresses;
 mod ends;
 mod made;
+mod places;
 mod sharing;
+mod spread;
 mod stuck;
 mod unclaimed;
 
@@ -26,7 +28,7 @@ use crate::connection::lifespan::Deadline;
 use crate::connection::poolable::Poolable;
 use crate::connection::shared::ConnShared;
 use crate::pool::capacity::Capacity;
-use crate::pool::config::{PoolConfig, Scheduling};
+use crate::pool::config::{PoolConfig, Scheduling, Spread};
 use crate::pool::deferred::{Deferred, Stop};
 use crate::pool::key_pool::KeyPool;
 use crate::pool::list::{Linked, Links, List, SlabIndex};
@@ -35,6 +37,7 @@ use crate::pool::total_limits::TotalLimits;
 use crate::pool::wait_queue::{CheckoutRequest, Delivery, LATER, QueueState, WaitQueue};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::target::Reuse;
+use places::Places;
 use sharing::Sharing;
 use stuck::Progress;
 pub(super) use unclaimed::{Look, Seen};
@@ -48,6 +51,8 @@ pub(super) struct KeyState<C> {
     idle: List,
     /// Those with uses and room for more, where several uses share a connection.
     roomy: List,
+    /// Which of them lead where, if that decides what is taken.
+    places: Option<Box<Places>>,
     capacity: Capacity,
     queue: WaitQueue<C>,
     /// Connections that are being closed for callers who are blocked: so many permits are on their way.
@@ -141,8 +146,9 @@ pub(super) struct StepCx<'a, C> {
 }
 
 impl<C: Poolable> KeyState<C> {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(spread: Spread) -> Self {
         Self {
+            places: (spread != Spread::AsResolved).then(|| Box::new(Places::new(spread))),
             open: Slab::new(),
             counted: 0,
             draining: 0,
@@ -262,11 +268,12 @@ impl<C: Poolable> KeyState<C> {
         let mut urgent = request.is_retry || fresh;
         if request.reuse == Reuse::Any {
             if C::SHARED
+                && self.places.is_none()
                 && let Some(pooled) = self.take_roomy(request.runtime, now, cx)
             {
                 return KeyDecision::Connection(pooled);
             }
-            while let Some((pooled, why)) = self.take_idle(request.runtime, now, cx) {
+            while let Some((pooled, why)) = self.take_one(request.runtime, now, cx) {
                 let Some(why) = why else {
                     return KeyDecision::Connection(pooled);
                 };
@@ -369,6 +376,7 @@ impl<C: Poolable> KeyState<C> {
         if let Some(total) = &mut cx.total {
             pooled.total_index = SlabIndex::new(total.add_idle(cx.me, index));
         }
+        self.note_idle(index);
         self.push_idle(index, pooled)
     }
 
@@ -500,6 +508,20 @@ impl<C: Poolable> KeyState<C> {
             .then_some((index, open))
     }
 
+    /// One that is idle, or that has room for a use more, and what is wrong with it.
+    #[inline]
+    fn take_one(
+        &mut self,
+        runtime: Option<Id>,
+        now: Moment,
+        cx: &mut StepCx<'_, C>,
+    ) -> Option<(Box<PooledConn<C>>, Option<CloseReason>)> {
+        match self.places {
+            None => self.take_idle(runtime, now, cx),
+            Some(_) => self.take_spread(runtime, now, cx),
+        }
+    }
+
     /// The picked one, and what is wrong with it.
     #[inline]
     fn take_idle(
@@ -522,19 +544,31 @@ impl<C: Poolable> KeyState<C> {
                 List::next(&mut self.open, index)
             };
         }
-        let index = picked?;
+        Some(self.take_idle_at(picked?, now, cx))
+    }
+
+    #[inline]
+    fn take_idle_at(
+        &mut self,
+        index: usize,
+        now: Moment,
+        cx: &mut StepCx<'_, C>,
+    ) -> (Box<PooledConn<C>>, Option<CloseReason>) {
         let pooled = self.remove_idle(index, cx).expect("in the idle list");
         let why = pooled.is_over(now);
         if C::SHARED {
             self.begin_use(index, &pooled);
         }
-        Some((pooled, why))
+        (pooled, why)
     }
 
     #[inline]
     fn remove_idle(&mut self, index: usize, cx: &mut StepCx<'_, C>) -> Option<Box<PooledConn<C>>> {
         let mut pooled = self.open.get_mut(index)?.idle.take()?;
         self.idle.remove(&mut self.open, index);
+        if let Some(places) = &mut self.places {
+            places.busy(index);
+        }
         if let Some(total) = &mut cx.total
             && let Some(state) = mem::replace(&mut pooled.total_index, SlabIndex::NONE).get()
         {

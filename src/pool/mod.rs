@@ -1,5 +1,6 @@
 //! The connections that are kept, the callers in line for them, and the one place that decides: use, make or wait.
 
+mod addresses;
 mod capacity;
 mod checked_out;
 mod config;
@@ -45,8 +46,9 @@ use crate::connection::poolable::Poolable;
 use crate::error::Denied;
 use crate::target::key::KeyRef;
 
+pub(crate) use addresses::Choice;
 pub use checked_out::CheckedOut;
-pub use config::{PoolConfig, Scheduling};
+pub use config::{PoolConfig, Scheduling, Spread};
 pub(crate) use deferred::Stop;
 pub(crate) use key_pool::{Decision, KeyPool};
 pub(crate) use permit::ConnPermit;

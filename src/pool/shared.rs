@@ -14,7 +14,7 @@ use crate::agent::{
 use crate::clock::Moment;
 use crate::connection::poolable::Poolable;
 use crate::error::Denied;
-use crate::pool::config::PoolConfig;
+use crate::pool::config::{PoolConfig, Spread};
 use crate::pool::key_pool::{Decision, KeyPool};
 use crate::pool::key_state::Look;
 use crate::pool::overdue::Overdue;
@@ -40,6 +40,8 @@ pub(crate) struct Shared<C> {
     pub(super) table: Table<C>,
     pub(super) tickets: AtomicU64,
     total: Option<Mutex<TotalLimits<C>>>,
+    /// Nothing but the key's own list decides which idle connection is taken, and what follows from that one is put.
+    is_plain: bool,
     sweeper: Sweeper,
     pub(super) overdue: Overdue,
     /// The keys that looks are taken at.
@@ -55,6 +57,7 @@ impl<C: Poolable> Shared<C> {
             total: config
                 .are_total()
                 .then(|| Mutex::new(TotalLimits::new(&config))),
+            is_plain: !config.are_total() && config.spread == Spread::AsResolved,
             overdue: Overdue::new(config.hand_over_timeout),
             watched: Mutex::new(Vec::new()),
             began: Instant::now(),
@@ -210,6 +213,11 @@ impl<C: Poolable> Shared<C> {
             }
         });
         (earliest, looked_at)
+    }
+
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        self.is_plain
     }
 
     #[inline]

@@ -4,4 +4,5 @@
 mod support;
 
 mod names;
+mod spread;
 mod visible;

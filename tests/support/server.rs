@@ -98,6 +98,16 @@ impl Server {
         server
     }
 
+    /// As [`ok`](Self::ok), over TCP whatever the run is over, at this address.
+    pub async fn listen_at(addr: SocketAddr) -> Self {
+        Self::perform(Listener::tcp(&addr.to_string()).await, None, script::ok)
+    }
+
+    /// As [`ok`](Self::ok), over TCP whatever the run is over, at each address of IPv4.
+    pub async fn everywhere() -> Self {
+        Self::perform(Listener::tcp("0.0.0.0:0").await, None, script::ok)
+    }
+
     /// Has no socket: connections come from its [`connector`](Self::connector) only.
     pub fn in_memory<F, Fut>(script: F) -> Self
     where

@@ -12,6 +12,9 @@ impl<C: Poolable> KeyState<C> {
     pub(in crate::pool) fn release(&mut self, index: usize, failed: bool, cx: &mut StepCx<'_, C>) {
         let kept = self.unpark_whole(index, cx);
         let open = self.open.remove(index);
+        if let Some(places) = &mut self.places {
+            places.closed(index);
+        }
         if let Some(pooled) = kept {
             cx.deferred.close(pooled, CloseReason::Peer);
         }

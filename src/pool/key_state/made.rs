@@ -15,6 +15,9 @@ use crate::target::Reuse;
 impl<C: Poolable> KeyState<C> {
     /// The connect is over, and this is what it made.
     pub(in crate::pool) fn connected(&mut self, index: usize, shared: &Arc<ConnShared>) {
+        if let Some(places) = &mut self.places {
+            places.opened(index, shared.remote_addr());
+        }
         let open = &mut self.open[index];
         open.stage = if C::SHARED && open.counting != Counting::OneShot {
             self.capacity.connect_ends();
@@ -104,6 +107,9 @@ impl<C: Poolable> KeyState<C> {
         sharing.add(first);
         sharing.begin(first);
         open.stage = Stage::Shared(sharing);
+        if let Some(places) = &mut self.places {
+            places.is_shared(index);
+        }
         self.capacity.is_shared();
         // It may have said before what it carries.
         self.hear(index);

@@ -91,6 +91,11 @@ impl<C: Poolable> Sharing<C> {
         self.whole.connection_ref().capacity().unwrap_or(1)
     }
 
+    /// Whether a caller who takes those of this runtime may have a use of it.
+    pub(super) fn fits(&self, runtime: Option<Id>) -> bool {
+        self.whole.runtime() == runtime && self.has_room()
+    }
+
     #[inline]
     fn has_room(&self) -> bool {
         self.drains.is_none() && self.uses < self.capacity()
@@ -272,6 +277,26 @@ impl<C: Poolable> KeyState<C> {
             self.grant_permits(cx);
         }
         taken
+    }
+
+    /// A use of this one, which has others. `None`: it has no further ones, or this once made none.
+    pub(super) fn split_or_drain(
+        &mut self,
+        index: usize,
+        now: Moment,
+        cx: &mut StepCx<'_, C>,
+    ) -> Option<Box<PooledConn<C>>> {
+        let sharing = self.open[index].sharing().expect("several share it");
+        let over = sharing.why_over(now);
+        let pooled = match over {
+            None => sharing.split(index, now, cx.me),
+            Some(_) => None,
+        };
+        match &pooled {
+            Some(_) => self.list(index),
+            None => self.drain(index, over.unwrap_or(CloseReason::Peer), cx),
+        }
+        pooled
     }
 
     /// One that was idle has its first use.
@@ -526,6 +551,7 @@ impl<C: Poolable> KeyState<C> {
         if let Some(total) = &mut cx.total {
             pooled.total_index = SlabIndex::new(total.add_idle(cx.me, index));
         }
+        self.note_idle(index);
         self.push_idle(index, pooled)
     }
 

@@ -221,11 +221,12 @@ impl<C: Poolable> KeyState<C> {
         if let Some(runtime) = self.queue.takes(waiter) {
             let now = cx.config.clock.now();
             if C::SHARED
+                && self.places.is_none()
                 && let Some(pooled) = self.take_roomy(runtime, now, cx)
             {
                 return self.queue.hand(waiter, pooled);
             }
-            while let Some((pooled, why)) = self.take_idle(runtime, now, cx) {
+            while let Some((pooled, why)) = self.take_one(runtime, now, cx) {
                 let Some(why) = why else {
                     return self.queue.hand(waiter, pooled);
                 };

@@ -1,5 +1,6 @@
 //! What the steps do that make connections.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex};
 
@@ -11,6 +12,8 @@ use super::world::{Background, World};
 use crate::connection::close_reason::CloseReason;
 use crate::connection::lifespan::Lifespan;
 use crate::connection::poolable::Poolable;
+use crate::connection::shared::{Addresses, TransportInfo};
+use crate::connection::timings::ConnectTimes;
 use crate::pool::{ConnPermit, PooledConn, WaiterId};
 use crate::target::{Reuse, Target};
 
@@ -81,6 +84,7 @@ impl<const S: bool> World<S> {
             max_age,
             max_uses,
             shared,
+            leads_to,
         } = *made
         else {
             permit.fail(CloseReason::Connect);
@@ -99,6 +103,16 @@ impl<const S: bool> World<S> {
         if let Some(max) = max_uses {
             lifespan.limit_uses(max);
         }
+        let address = SocketAddr::from(([192, 0, 2, leads_to], 80));
+        lifespan.shared().set_transport(TransportInfo {
+            addresses: Some(Box::new(Addresses {
+                local: None,
+                remote: Some(address),
+            })),
+            times: ConnectTimes::NONE,
+            #[cfg(feature = "tls")]
+            tls: None,
+        });
         let now = self.now();
         let line = Arc::new(Line {
             host,

@@ -2,6 +2,7 @@
 //! everybody has come for what there was, and in the end.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -10,7 +11,7 @@ use http::Uri;
 use super::actors::{Caller, Conn, Line, line};
 use super::steps::HOSTS;
 use super::world::World;
-use crate::pool::{ConnPermit, Decision, PooledConn, Scheduling};
+use crate::pool::{ConnPermit, Decision, PooledConn, Scheduling, Spread};
 use crate::target::key::Key;
 use crate::target::{Reuse, Target};
 
@@ -102,6 +103,7 @@ impl<const S: bool> World<S> {
         let first = |line: &&Arc<Line>| step.is_some() && from_step(line) == step;
         // Those that are dead and became idle in the step of the picked one may stand on either side of it.
         let passed = idle.iter().take_while(|line| !first(line));
+        let spread = self.limits.spread != Spread::AsResolved;
         if S {
             return self.expect_of_shared(host, reuse, is_retry, rejected, &idle);
         }
@@ -109,13 +111,18 @@ impl<const S: bool> World<S> {
             fit: Vec::new(),
             reuse,
             is_retry,
-            picks: if reuse == Reuse::Any {
+            picks: if reuse == Reuse::Any && spread {
+                self.picks_by_address(host, &idle)
+            } else if reuse == Reuse::Any {
                 let picks = idle.iter().filter(first).filter(usable);
                 picks.map(|line| line.shared.id()).collect()
             } else {
                 Vec::new()
             },
-            passed: passed.cloned().collect(),
+            passed: match spread {
+                true => Vec::new(),
+                false => passed.cloned().collect(),
+            },
             counted: self.counted(host),
             total: (0..HOSTS.len()).map(|host| self.counted(host)).sum(),
             blocked: self.blocked(host),
@@ -123,6 +130,43 @@ impl<const S: bool> World<S> {
             // Who has had its turn is let in while the agent drains.
             admits: !self.closed || (!self.destroyed && (is_retry || rejected)),
         }
+    }
+
+    /// Those that may be taken: the first that may be used of each address, in the order of the schedule, and where the fewest
+    /// in flight decide, of those addresses that have no more of them than any other. One that is found dead is in flight
+    /// until its transport is gone.
+    fn picks_by_address(&self, host: usize, idle: &[Arc<Line>]) -> Vec<u64> {
+        let now = self.now();
+        let mut addresses = BTreeMap::<_, Vec<&Arc<Line>>>::new();
+        for line in idle {
+            let of_address = addresses.entry(line.shared.remote_addr()).or_default();
+            of_address.push(line);
+        }
+        let key = Key::from(Uri::from_static(HOSTS[host]).key());
+        let status = self.agent.status().addresses.remove(&key);
+        let in_flight = |address: &Option<SocketAddr>| match self.limits.spread {
+            Spread::FewestOpenFirst => status.as_ref().unwrap()[&address.unwrap()].active,
+            _ => 0,
+        };
+        let may_be_used = |line: &&&Arc<Line>| line.may_be_used(now);
+        let fewest = addresses.iter().filter_map(|(address, lines)| {
+            let usable = lines.iter().filter(may_be_used).count();
+            (usable > 0).then(|| in_flight(address) + lines.len() - usable)
+        });
+        let fewest = fewest.min().unwrap_or(0);
+        let from_step = |line: &Arc<Line>| line.facts.lock().unwrap().idle_from_step;
+        let mut picks = Vec::new();
+        for (address, lines) in &addresses {
+            let usable = || lines.iter().filter(may_be_used);
+            if let Some(first) = usable().next()
+                && in_flight(address) <= fewest
+            {
+                let step = from_step(first);
+                let as_long = usable().filter(|line| from_step(line) == step);
+                picks.extend(as_long.map(|line| line.shared.id()));
+            }
+        }
+        picks
     }
 
     fn expect_of_shared(
@@ -138,7 +182,8 @@ impl<const S: bool> World<S> {
         let busy = self.roomy(host);
         let id = |line: &Arc<Line>| line.shared.id();
         let mut fit: Vec<_> = busy.iter().map(id).collect();
-        if fit.is_empty() {
+        // Of another address an idle one may come first.
+        if fit.is_empty() || self.limits.spread != Spread::AsResolved {
             let idle = idle.iter().filter(usable);
             fit.extend(idle.filter(|it| it.carries() > 0).map(id));
         }
@@ -318,6 +363,10 @@ impl<const S: bool> World<S> {
             let max = self.limits.max_connections_per_host;
             assert!(counted <= max, "{counted} for {name}");
             self.uses_hold(host);
+            let key = Uri::from_static(name);
+            if let Some(key_pool) = self.shared.table.find(&key.key()) {
+                assert!(key_pool.lock().places_hold(), "by address of {name}");
+            }
             total += counted;
         }
         assert!(total <= self.limits.max_connections, "{total} for all");

@@ -9,7 +9,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest_state_machine::ReferenceStateMachine;
 
-use crate::pool::{PoolConfig, Scheduling};
+use crate::pool::{PoolConfig, Scheduling, Spread};
 use crate::target::Reuse;
 
 /// The capacity of a connection that has not said how much it carries.
@@ -29,6 +29,7 @@ pub(super) struct Setup {
     pending: Option<usize>,
     keep_alive: bool,
     fifo: bool,
+    spread: Spread,
 }
 
 impl Setup {
@@ -36,6 +37,7 @@ impl Setup {
         // Hand-overs are taken back when a step says so.
         let mut limits = PoolConfig::new()
             .keep_alive(self.keep_alive)
+            .spread(self.spread)
             .hand_over_timeout(Duration::MAX);
         if let Some(max) = self.per_host {
             limits = limits.max_connections_per_host(max);
@@ -129,6 +131,8 @@ pub(super) enum Made {
         max_uses: Option<u64>,
         /// Where it is shared, if connections can be: by how many uses, or that it has not said so.
         shared: Option<usize>,
+        /// Which of the addresses of its host it leads to.
+        leads_to: u8,
     },
 }
 
@@ -167,9 +171,24 @@ impl<const S: bool> ReferenceStateMachine for Script<S> {
             option::weighted(0.25, 0..3_usize),
             prop::bool::weighted(0.95),
             any::<bool>(),
+            prop_oneof![
+                2 => Just(Spread::AsResolved),
+                1 => Just(Spread::InTurn),
+                1 => Just(Spread::FewestOpenFirst),
+            ],
         )
             .prop_map(
-                |(hosts, per_host, total, idle_per_host, idle, pending, keep_alive, fifo)| Self {
+                |(
+                    hosts,
+                    per_host,
+                    total,
+                    idle_per_host,
+                    idle,
+                    pending,
+                    keep_alive,
+                    fifo,
+                    spread,
+                )| Self {
                     setup: Setup {
                         hosts,
                         per_host,
@@ -179,6 +198,7 @@ impl<const S: bool> ReferenceStateMachine for Script<S> {
                         pending,
                         keep_alive,
                         fifo,
+                        spread,
                     },
                     shut: false,
                     destroyed: false,
@@ -267,13 +287,15 @@ fn made() -> impl Strategy<Value = Made> {
             option::weighted(0.3, 5..40_u64),
             option::weighted(0.25, 1..4_u64),
             option::weighted(0.8, prop_oneof![1 => Just(UNHEARD), 2 => 0..5_usize]),
+            1..4_u8,
         )
-            .prop_map(|(driver, max_idle, max_age, max_uses, shared)| Made::Connection {
+            .prop_map(|(driver, max_idle, max_age, max_uses, shared, leads_to)| Made::Connection {
                 driver,
                 max_idle,
                 max_age,
                 max_uses,
                 shared,
+                leads_to,
             }),
         1 => Just(Made::Failure),
     ]

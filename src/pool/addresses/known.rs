@@ -1,0 +1,264 @@
+//! What is known of the addresses of one name: plain data, without lock or clock.
+
+use std::hash::BuildHasher;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use foldhash::fast::RandomState;
+use hashbrown::{HashMap, HashSet};
+use tokio::time::Instant;
+
+use crate::pool::config::Spread;
+
+/// For how long an address is left out that has failed once; twice as long after each further time.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+pub(super) struct Known {
+    addresses: HashMap<SocketAddr, Address, RandomState>,
+    /// How often any was given.
+    given: u64,
+}
+
+#[derive(Default)]
+struct Address {
+    /// Connections to it, those that are being made included.
+    open: usize,
+    /// When it was given last; 0 for never.
+    given: u64,
+    /// How often a connect has failed since the last that succeeded.
+    failures: u32,
+    out: Option<Out>,
+}
+
+/// It is left out.
+struct Out {
+    until: Instant,
+    /// One connect tries it again.
+    is_tried: bool,
+}
+
+/// In which order to try addresses.
+#[derive(Debug, Default)]
+pub(crate) struct Order {
+    pub(crate) good: Vec<SocketAddr>,
+    /// Tried only after all others have failed.
+    pub(crate) left_out: Vec<SocketAddr>,
+}
+
+impl Order {
+    pub(super) fn first(&self) -> Option<SocketAddr> {
+        self.good.first().or(self.left_out.first()).copied()
+    }
+}
+
+impl Known {
+    pub(super) fn new() -> Self {
+        Self {
+            addresses: HashMap::default(),
+            given: 0,
+        }
+    }
+
+    /// Each once.
+    pub(super) fn order(
+        &mut self,
+        spread: Spread,
+        mut found: Vec<SocketAddr>,
+        now: Instant,
+    ) -> Order {
+        let mut once = HashSet::<_, RandomState>::default();
+        found.retain(|address| once.insert(*address));
+        // What a name does not have any more is remembered only for as long as it matters.
+        self.addresses
+            .retain(|address, it| it.open > 0 || it.out.is_some() || once.contains(address));
+        let place = |address: &SocketAddr| {
+            let known = self.addresses.get(address);
+            match spread {
+                Spread::AsResolved => (0, 0),
+                Spread::InTurn => (0, known.map_or(0, |it| it.given)),
+                Spread::FewestOpenFirst => known.map_or((0, 0), |it| (it.open, it.given)),
+            }
+        };
+        let out = |address: &SocketAddr| self.addresses.get(address)?.out.as_ref();
+        let (mut left_out, mut good): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|it| out(it).is_some());
+        good.sort_by_key(place);
+        left_out.sort_by_key(|it| out(it).map(|out| out.until));
+        let due = left_out
+            .iter()
+            .position(|address| out(address).is_some_and(|it| it.until <= now && !it.is_tried));
+        if let Some(due) = due {
+            good.insert(0, left_out.remove(due));
+        }
+        let order = Order { good, left_out };
+        order
+    }
+
+    /// It is the one that is tried now, and counts as open.
+    pub(super) fn give(&mut self, address: SocketAddr) {
+        self.given += 1;
+        let known = self.addresses.entry(address).or_default();
+        known.given = self.given;
+        known.open += 1;
+    }
+
+    pub(super) fn opened(&mut self, address: SocketAddr) {
+        self.addresses.entry(address).or_default().open += 1;
+    }
+
+    pub(super) fn closed(&mut self, address: SocketAddr) {
+        if let Some(known) = self.addresses.get_mut(&address) {
+            known.open -= 1;
+        }
+    }
+
+    /// Whether it was left out, and nobody else tries it.
+    pub(super) fn begins_trial(&mut self, address: SocketAddr) -> bool {
+        let out = self
+            .addresses
+            .get_mut(&address)
+            .and_then(|it| it.out.as_mut());
+        out.is_some_and(|out| !std::mem::replace(&mut out.is_tried, true))
+    }
+
+    pub(super) fn ends_trial(&mut self, address: SocketAddr) {
+        let out = self
+            .addresses
+            .get_mut(&address)
+            .and_then(|it| it.out.as_mut());
+        if let Some(out) = out {
+            out.is_tried = false;
+        }
+    }
+
+    pub(super) fn answers(&mut self, address: SocketAddr) {
+        if let Some(known) = self.addresses.get_mut(&address) {
+            known.failures = 0;
+            known.out = None;
+        }
+    }
+
+    pub(super) fn fails(&mut self, address: SocketAddr, now: Instant) {
+        let known = self.addresses.entry(address).or_default();
+        // Of connects that were under way when it was left out, all but the one that tries it tell nothing new.
+        if known.out.as_ref().is_some_and(|out| now < out.until) {
+            return;
+        }
+        let longest = FIRST_PAUSE.saturating_mul(1 << known.failures.min(16));
+        let longest = longest.min(LONGEST_PAUSE);
+        known.failures = known.failures.saturating_add(1);
+        // Half of it, and a part of the other half that is another each time.
+        let seed = (address, known.failures, self.given);
+        let part = self.addresses.hasher().hash_one(seed) as u32;
+        let pause = longest / 2 + (longest / 2).mul_f64(f64::from(part) / f64::from(u32::MAX));
+        let Some(known) = self.addresses.get_mut(&address) else {
+            return;
+        };
+        known.out = now.checked_add(pause).map(|until| Out {
+            until,
+            is_tried: false,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn address(last: u8) -> SocketAddr {
+        ([192, 0, 2, last], 80).into()
+    }
+
+    fn first(known: &mut Known, spread: Spread, found: &[u8], now: Instant) -> SocketAddr {
+        let found = found.iter().copied().map(address).collect();
+        let first = known.order(spread, found, now).first().unwrap();
+        known.give(first);
+        known.closed(first);
+        first
+    }
+
+    #[test]
+    fn each_spread_has_its_order() {
+        let now = Instant::now();
+        for (spread, expected) in [
+            (Spread::AsResolved, [1, 1, 1, 1]),
+            (Spread::InTurn, [1, 2, 3, 1]),
+            // Two connections to the first, one to the second.
+            (Spread::FewestOpenFirst, [3, 2, 3, 1]),
+        ] {
+            let mut known = Known::new();
+            for open in [1, 1, 2] {
+                known.opened(address(open));
+            }
+            for expected in expected {
+                let first = first(&mut known, spread, &[1, 2, 3], now);
+                assert_eq!(first, address(expected), "{spread:?}");
+                if spread == Spread::FewestOpenFirst {
+                    known.opened(first);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_found_twice_is_tried_once() {
+        let mut known = Known::new();
+        let found = [1, 2, 1, 1].map(address).to_vec();
+        let order = known.order(Spread::AsResolved, found, Instant::now());
+        assert_eq!(order.good, [1, 2].map(address));
+    }
+
+    #[test]
+    fn one_that_fails_is_left_out_for_longer_each_time_and_tried_by_one_connect() {
+        let mut known = Known::new();
+        let mut now = Instant::now();
+        let in_turn = |known: &mut Known, now| first(known, Spread::InTurn, &[1, 2], now);
+        let mut last = Duration::ZERO;
+        for failure in 0..10 {
+            known.fails(address(1), now);
+            let until = known.addresses[&address(1)].out.as_ref().unwrap().until;
+            let pause = until.duration_since(now);
+            let longest = (SECOND * (1 << failure)).min(LONGEST_PAUSE);
+            assert!(pause >= longest / 2 && pause <= longest, "{pause:?}");
+            assert!(pause >= last / 2, "not much shorter than before");
+            last = pause;
+            for _ in 0..3 {
+                assert_eq!(in_turn(&mut known, now), address(2));
+            }
+            now += pause;
+            assert_eq!(in_turn(&mut known, now), address(1), "it is tried again");
+            assert!(known.begins_trial(address(1)));
+            assert_eq!(in_turn(&mut known, now), address(2), "by one connect");
+            assert!(!known.begins_trial(address(1)));
+        }
+        known.answers(address(1));
+        assert_eq!(in_turn(&mut known, now), address(1));
+        known.fails(address(1), now);
+        let until = known.addresses[&address(1)].out.as_ref().unwrap().until;
+        assert!(until <= now + SECOND, "from the start");
+    }
+
+    #[test]
+    fn where_all_are_left_out_all_are_tried() {
+        let mut known = Known::new();
+        let now = Instant::now();
+        for last in [1, 2] {
+            known.fails(address(last), now);
+        }
+        let order = known.order(Spread::InTurn, [1, 2].map(address).to_vec(), now);
+        assert_eq!((order.good.len(), order.left_out.len()), (0, 2));
+    }
+
+    #[test]
+    fn nothing_is_kept_of_addresses_that_come_and_go() {
+        let mut known = Known::new();
+        let now = Instant::now();
+        for last in 0..=255 {
+            first(&mut known, Spread::InTurn, &[last], now);
+        }
+        assert_eq!(known.addresses.len(), 1);
+    }
+}

@@ -1,0 +1,234 @@
+//! The addresses of one key's name: which of them a connect goes to, and which are left out for a while.
+//!
+//! The pool has one [`AddressBook`] for each key, where one is wanted, and gives each connect a [`Choice`] out of it. The
+//! connector has what the resolver found ordered by that, and says what becomes of each attempt.
+
+mod known;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::pool::config::Spread;
+use crate::sync::{Mutex, MutexGuard};
+use known::Known;
+pub(crate) use known::Order;
+
+/// How long an attempt has to be without an answer, before it is given up, to count as failed.
+const ALONE: Duration = Duration::from_millis(200);
+
+/// What is known of the addresses of one key.
+///
+/// Its lock is taken while no other is held, or under none but a key's, and nothing else is locked under it.
+pub(crate) struct AddressBook {
+    spread: Spread,
+    known: Mutex<Known>,
+}
+
+impl AddressBook {
+    pub(super) fn new(spread: Spread) -> Self {
+        Self {
+            spread,
+            known: Mutex::new(Known::new()),
+        }
+    }
+
+    /// A connection is there.
+    pub(super) fn opened(&self, address: SocketAddr) {
+        self.known().opened(address);
+    }
+
+    /// It is gone.
+    pub(super) fn closed(&self, address: SocketAddr) {
+        self.known().closed(address);
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for AddressBook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AddressBook")
+    }
+}
+
+/// The choice of one connect. The address that it goes to counts as one that is open, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Choice {
+    book: Arc<AddressBook>,
+    reserved: Mutex<Option<Reserved>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Reserved {
+    address: SocketAddr,
+    /// It was left out, and this is the one connect that tries it again.
+    is_trial: bool,
+}
+
+impl Choice {
+    pub(crate) fn new(book: Arc<AddressBook>) -> Self {
+        Self {
+            book,
+            reserved: Mutex::new(None),
+        }
+    }
+
+    /// In which order to try the addresses that were found.
+    pub(crate) fn order(&self, found: Vec<SocketAddr>) -> Order {
+        self.reserve(None);
+        let mut known = self.book.known();
+        let order = known.order(self.book.spread, found, Instant::now());
+        let reserved = order.first().map(|address| {
+            known.give(address);
+            let is_trial = known.begins_trial(address);
+            Reserved { address, is_trial }
+        });
+        drop(known);
+        *self.reserved() = reserved;
+        order
+    }
+
+    /// An attempt to connect to this address begins.
+    pub(crate) fn attempt(self: &Arc<Self>, address: SocketAddr) -> Attempt {
+        let reserved = *self.reserved();
+        if reserved.is_some_and(|it| it.address != address) {
+            self.reserve(Some(address));
+        }
+        Attempt {
+            choice: self.clone(),
+            address,
+            begun: Instant::now(),
+            is_over: false,
+        }
+    }
+
+    /// This address counts as open from now on, and that of before no more.
+    fn reserve(&self, address: Option<SocketAddr>) {
+        let mut known = self.book.known();
+        let next = address.map(|address| {
+            known.give(address);
+            let is_trial = known.begins_trial(address);
+            Reserved { address, is_trial }
+        });
+        let before = std::mem::replace(&mut *self.reserved(), next);
+        if let Some(before) = before {
+            known.closed(before.address);
+            if before.is_trial {
+                known.ends_trial(before.address);
+            }
+        }
+    }
+
+    fn reserved(&self) -> MutexGuard<'_, Option<Reserved>> {
+        self.reserved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Choice {
+    fn drop(&mut self) {
+        self.reserve(None);
+    }
+}
+
+/// An attempt under way. One that is dropped after a while without an answer has failed: another address was faster, or the
+/// time was up.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    choice: Arc<Choice>,
+    address: SocketAddr,
+    begun: Instant,
+    is_over: bool,
+}
+
+impl Attempt {
+    pub(crate) fn ends(mut self, has_succeeded: bool) {
+        self.is_over = true;
+        let mut known = self.choice.book.known();
+        match has_succeeded {
+            true => known.answers(self.address),
+            false => known.fails(self.address, Instant::now()),
+        }
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if !self.is_over && self.begun.elapsed() >= ALONE {
+            self.choice.book.known().fails(self.address, Instant::now());
+        }
+    }
+}
+
+#[cfg(all(test, not(tower_keep_alive_loom)))]
+mod tests {
+    use super::*;
+
+    fn address(last: u8) -> SocketAddr {
+        ([192, 0, 2, last], 80).into()
+    }
+
+    fn firsts(book: &Arc<AddressBook>, found: &[SocketAddr], count: usize) -> Vec<Choice> {
+        let choice = |_| {
+            let choice = Choice::new(book.clone());
+            choice.order(found.to_vec());
+            choice
+        };
+        (0..count).map(choice).collect()
+    }
+
+    fn reserved(choice: &Choice) -> SocketAddr {
+        choice.reserved().unwrap().address
+    }
+
+    #[test]
+    fn connects_at_the_same_time_go_to_addresses_of_their_own() {
+        let book = Arc::new(AddressBook::new(Spread::FewestOpenFirst));
+        let found = [1, 2, 3].map(address);
+        let choices = firsts(&book, &found, 6);
+        for one in found {
+            let to_it = choices.iter().filter(|it| reserved(it) == one).count();
+            assert_eq!(to_it, 2, "{one}");
+        }
+        // Those that are given up count no more.
+        let gone = reserved(&choices[0]);
+        drop(choices.into_iter().skip(1).collect::<Vec<_>>());
+        book.opened(gone);
+        let again = firsts(&book, &found, 1);
+        assert_ne!(reserved(&again[0]), gone);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_that_is_given_up_without_an_answer_has_failed() {
+        let book = Arc::new(AddressBook::new(Spread::FewestOpenFirst));
+        let found = [1, 2].map(address);
+        for (waits, is_left_out) in [(ALONE / 2, false), (ALONE, true)] {
+            let choice = Arc::new(Choice::new(book.clone()));
+            choice.order(found.to_vec());
+            let first = reserved(&choice);
+            let attempt = choice.attempt(first);
+            tokio::time::advance(waits).await;
+            drop(attempt);
+            let left_out = choice.order(found.to_vec()).left_out;
+            assert_eq!(left_out.contains(&first), is_left_out, "after {waits:?}");
+        }
+    }
+
+    /// The one that was dialled first failed: it is the next that counts as open.
+    #[test]
+    fn the_address_that_is_tried_counts_as_open() {
+        let book = Arc::new(AddressBook::new(Spread::FewestOpenFirst));
+        let found = [1, 2, 3].map(address);
+        let choice = Arc::new(Choice::new(book.clone()));
+        let order = choice.order(found.to_vec());
+        choice.attempt(order.good[0]).ends(false);
+        choice.attempt(order.good[1]).ends(true);
+        let next = firsts(&book, &found, 1);
+        assert_eq!(reserved(&next[0]), order.good[2]);
+    }
+}

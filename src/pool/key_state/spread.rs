@@ -1,0 +1,66 @@
+//! What is taken where the addresses of a name share the load.
+
+use tokio::runtime::Id;
+
+use super::{KeyState, Stage, StepCx};
+use crate::clock::Moment;
+use crate::connection::close_reason::CloseReason;
+use crate::connection::poolable::Poolable;
+use crate::pool::config::Scheduling;
+use crate::pool::pooled_conn::PooledConn;
+
+impl<C: Poolable> KeyState<C> {
+    /// A connection of the address whose turn it is, and what is wrong with it.
+    pub(super) fn take_spread(
+        &mut self,
+        runtime: Option<Id>,
+        now: Moment,
+        cx: &mut StepCx<'_, C>,
+    ) -> Option<(Box<PooledConn<C>>, Option<CloseReason>)> {
+        let lifo = cx.config.scheduling == Scheduling::Lifo;
+        loop {
+            let open = &self.open;
+            let uses = |index: usize| match &open[index].stage {
+                Stage::Shared(sharing) => sharing.uses(),
+                _ => 0,
+            };
+            let fits = |index: usize| {
+                let open = &open[index];
+                match &open.stage {
+                    Stage::Shared(sharing) => sharing.fits(runtime),
+                    _ => open.runtime() == runtime,
+                }
+            };
+            let index = self.places.as_mut()?.pick(lifo, uses, fits)?;
+            if self.open[index].idle.is_some() {
+                return Some(self.take_idle_at(index, now, cx));
+            }
+            if let Some(pooled) = self.split_or_drain(index, now, cx) {
+                return Some((pooled, None));
+            }
+            self.grant_permits(cx);
+        }
+    }
+
+    /// It is idle from now on.
+    #[inline]
+    pub(super) fn note_idle(&mut self, index: usize) {
+        if let Some(places) = &mut self.places {
+            places.idle(index);
+        }
+    }
+
+    /// Whether the lists by address have what there is, neither more nor less.
+    #[cfg(test)]
+    pub(in crate::pool) fn places_hold(&self) -> bool {
+        let Some(places) = &self.places else {
+            return true;
+        };
+        let connected = self.open.iter().filter(|(_, open)| open.shared().is_some());
+        let idle = self.open.iter().filter(|(_, open)| open.idle.is_some());
+        let mut listed = places.idle_now();
+        listed.sort_unstable();
+        places.open_now() == connected.count()
+            && listed.into_iter().eq(idle.map(|(index, _)| index))
+    }
+}

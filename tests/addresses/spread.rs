@@ -1,0 +1,204 @@
+//! The load is spread over the addresses of a name.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http_body_util::Full;
+use tower_keep_alive::{AgentHandle, KeepAliveLayer, Spread};
+
+use crate::names::Names;
+use crate::support::agent::{agent_over, at_rest, fetch, get, read};
+use crate::support::{RefusingPort, Server};
+
+#[cfg(target_os = "linux")]
+use crate::support::SwallowingPort;
+
+const URL: &str = "http://host.test/";
+
+fn layer(spread: Spread) -> KeepAliveLayer<Full<Bytes>> {
+    KeepAliveLayer::new().spread(spread)
+}
+
+async fn ten() -> Vec<Server> {
+    join_all((0..10).map(|_| Server::ok())).await
+}
+
+fn accepted(servers: &[Server]) -> Vec<usize> {
+    servers.iter().map(Server::accepted).collect()
+}
+
+fn in_flight(handle: &AgentHandle) -> BTreeMap<SocketAddr, usize> {
+    let addresses = handle.status().addresses.into_values().flatten();
+    addresses
+        .map(|(address, it)| (address, it.requests))
+        .collect()
+}
+
+#[tokio::test]
+async fn new_connections_go_to_each_address_or_all_to_one() {
+    for (spread, expected) in [
+        (Spread::AsResolved, [40, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+        (Spread::InTurn, [4; 10]),
+        (Spread::FewestOpenFirst, [4; 10]),
+    ] {
+        let servers = ten().await;
+        let names = Names::of(&servers);
+        let (client, handle) = agent_over(layer(spread), names.connector());
+        let requests = (0..40).map(|_| client.request(get(URL)));
+        for response in join_all(requests).await {
+            read(response.unwrap()).await.unwrap();
+        }
+        assert_eq!(accepted(&servers), expected, "{spread:?}");
+        at_rest(&handle).await;
+    }
+}
+
+/// Of each address as many are idle as of any other, and the requests one after the other and at the same time are
+/// shared out evenly.
+#[tokio::test]
+async fn what_is_idle_is_taken_where_the_fewest_requests_are_in_flight() {
+    for spread in [Spread::InTurn, Spread::FewestOpenFirst] {
+        let servers = ten().await;
+        let names = Names::of(&servers);
+        let (client, handle) = agent_over(layer(spread), names.connector());
+        let requests = (0..40).map(|_| client.request(get(URL)));
+        let first = join_all(requests).await;
+        for response in first {
+            read(response.unwrap()).await.unwrap();
+        }
+        let before: Vec<_> = servers.iter().map(Server::requests).collect();
+        for _ in 0..30 {
+            fetch(&client, URL).await.unwrap();
+        }
+        let mut held = Vec::new();
+        for taken in 1..=40 {
+            held.push(client.request(get(URL)).await.unwrap());
+            let in_flight = in_flight(&handle);
+            let fewest = in_flight.values().min().unwrap();
+            let most = in_flight.values().max().unwrap();
+            assert!(most - fewest <= 1, "{spread:?}: {taken}: {in_flight:?}");
+        }
+        for (server, before) in servers.iter().zip(before) {
+            assert_eq!(server.requests() - before, 7, "{spread:?}");
+        }
+        for response in held {
+            read(response).await.unwrap();
+        }
+        assert_eq!(accepted(&servers), [4; 10], "{spread:?}");
+        at_rest(&handle).await;
+    }
+}
+
+/// Where answers are slow, requests go to the others.
+#[tokio::test]
+async fn an_address_that_is_slow_has_fewer_requests() {
+    let servers = ten().await;
+    let names = Names::of(&servers);
+    let (client, handle) = agent_over(layer(Spread::FewestOpenFirst), names.connector());
+    let requests = (0..20).map(|_| client.request(get(URL)));
+    let mut held = Vec::new();
+    // Those of the first address stay under way.
+    for response in join_all(requests).await {
+        let response = response.unwrap();
+        let address = response.body().connection().remote_addr();
+        if address == Some(servers[0].addr()) {
+            held.push(response);
+        } else {
+            read(response).await.unwrap();
+        }
+    }
+    let before = servers[0].requests();
+    for _ in 0..50 {
+        fetch(&client, URL).await.unwrap();
+    }
+    assert_eq!(servers[0].requests(), before);
+    for response in held {
+        read(response).await.unwrap();
+    }
+    at_rest(&handle).await;
+}
+
+/// An address that refuses, and one that says nothing, fail no request: they are left out, and the others have their share.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn an_address_that_fails_is_left_out_and_the_others_serve() {
+    let nobody = RefusingPort::new();
+    let hole = SwallowingPort::new().await;
+    for spread in [Spread::InTurn, Spread::FewestOpenFirst] {
+        let servers = [Server::ok().await, Server::ok().await, Server::ok().await];
+        let mut addresses = vec![nobody.addr(), hole.addr()];
+        addresses.extend(servers.iter().map(Server::addr));
+        let names = Names::new(addresses);
+        let (client, handle) = agent_over(layer(spread), names.connector());
+        // One after the other, each with a connection of its own: the first two find out.
+        let mut held = Vec::new();
+        for _ in 0..14 {
+            held.push(client.request(get(URL)).await.unwrap());
+        }
+        let mut accepted = accepted(&servers);
+        accepted.sort_unstable();
+        assert!(
+            accepted[0] >= 4 && accepted[2] <= 5,
+            "{spread:?}: {accepted:?}"
+        );
+        for response in held {
+            read(response).await.unwrap();
+        }
+        at_rest(&handle).await;
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_serves_again_is_found_by_one_connect() {
+    // The port is held, and listened on later.
+    let (servers, nobody) = ([Server::ok().await], RefusingPort::new());
+    let names = Names::new(vec![nobody.addr(), servers[0].addr()]);
+    let (client, handle) = agent_over(layer(Spread::FewestOpenFirst), names.connector());
+    // Held, so that each needs a connection.
+    let mut held = Vec::new();
+    for expected in 1..=3 {
+        held.push(client.request(get(URL)).await.unwrap());
+        assert_eq!(servers[0].accepted(), expected);
+    }
+    let address = nobody.addr();
+    drop(nobody);
+    let back = Server::listen_at(address).await;
+    // It is left out for a second at the most.
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    held.push(client.request(get(URL)).await.unwrap());
+    assert_eq!(back.accepted(), 1);
+    for response in held {
+        read(response).await.unwrap();
+    }
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn of_a_thousand_addresses_and_of_one_twice_each_has_its_share() {
+    let servers = [Server::ok().await, Server::ok().await];
+    let twice: Vec<_> = [0, 1, 0, 0].map(|at: usize| servers[at].addr()).to_vec();
+    let names = Names::new(twice);
+    let (client, handle) = agent_over(layer(Spread::FewestOpenFirst), names.connector());
+    let requests = (0..10).map(|_| client.request(get(URL)));
+    for response in join_all(requests).await {
+        read(response.unwrap()).await.unwrap();
+    }
+    assert_eq!(accepted(&servers), [5, 5]);
+    at_rest(&handle).await;
+    // Of loopback, where one server listens on them all.
+    let server = Server::everywhere().await;
+    let port = server.addr().port();
+    let address = |n: u32| SocketAddr::from((0x7f00_0101_u32.wrapping_add(n).to_be_bytes(), port));
+    let names = Names::new((0..1000).map(address).collect());
+    let (client, handle) = agent_over(layer(Spread::FewestOpenFirst), names.connector());
+    let requests = (0..100).map(|_| client.request(get(URL)));
+    let responses = join_all(requests).await;
+    let in_flight = in_flight(&handle);
+    assert_eq!(in_flight.len(), 100, "each to another");
+    for response in responses {
+        read(response.unwrap()).await.unwrap();
+    }
+    at_rest(&handle).await;
+}
