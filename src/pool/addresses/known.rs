@@ -91,8 +91,7 @@ impl Known {
         if let Some(due) = due {
             good.insert(0, left_out.remove(due));
         }
-        let order = Order { good, left_out };
-        order
+        Order { good, left_out }
     }
 
     /// It is the one that is tried now, and counts as open.
