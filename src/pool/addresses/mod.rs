@@ -183,7 +183,7 @@ mod tests {
     }
 
     fn reserved(choice: &Choice) -> SocketAddr {
-        choice.reserved().unwrap().address
+        choice.reserved().expect("an order was given").address
     }
 
     #[test]

@@ -134,4 +134,10 @@ impl<C: Poolable> KeyState<C> {
             self.grant_permits(cx);
         }
     }
+
+    /// Whether a connect is to begin for so many more than are in line.
+    #[inline]
+    pub(super) fn is_short(&self, more: usize) -> bool {
+        !C::SHARED || self.capacity.is_short_of(self.queue.takers() + more)
+    }
 }

@@ -103,7 +103,7 @@ impl<C: Poolable> Sharing<C> {
 
     /// Why it may have no further uses.
     #[inline]
-    fn why_over(&self, now: Moment) -> Option<CloseReason> {
+    pub(super) fn why_over(&self, now: Moment) -> Option<CloseReason> {
         let conn = self.whole.connection_ref();
         if !conn.is_open() || self.gone.is_some() {
             // Whoever saw it end said why.
@@ -114,7 +114,7 @@ impl<C: Poolable> Sharing<C> {
 
     /// One more use. Nothing, if the connection says that there can be none.
     #[inline]
-    fn split(
+    pub(super) fn split(
         &mut self,
         index: usize,
         now: Moment,
@@ -185,7 +185,7 @@ impl<C: Poolable> Sharing<C> {
 
 impl<C: Poolable> Open<C> {
     #[inline]
-    fn sharing(&mut self) -> Option<&mut Sharing<C>> {
+    pub(super) fn sharing(&mut self) -> Option<&mut Sharing<C>> {
         match &mut self.stage {
             Stage::Shared(sharing) => Some(sharing),
             _ => None,
@@ -277,26 +277,6 @@ impl<C: Poolable> KeyState<C> {
             self.grant_permits(cx);
         }
         taken
-    }
-
-    /// A use of this one, which has others. `None`: it has no further ones, or this once made none.
-    pub(super) fn split_or_drain(
-        &mut self,
-        index: usize,
-        now: Moment,
-        cx: &mut StepCx<'_, C>,
-    ) -> Option<Box<PooledConn<C>>> {
-        let sharing = self.open[index].sharing().expect("several share it");
-        let over = sharing.why_over(now);
-        let pooled = match over {
-            None => sharing.split(index, now, cx.me),
-            Some(_) => None,
-        };
-        match &pooled {
-            Some(_) => self.list(index),
-            None => self.drain(index, over.unwrap_or(CloseReason::Peer), cx),
-        }
-        pooled
     }
 
     /// One that was idle has its first use.
@@ -568,7 +548,7 @@ impl<C: Poolable> KeyState<C> {
     }
 
     /// It has no further uses, and closes with the last of those that go on. Where there is none, it closes now.
-    fn drain(&mut self, index: usize, reason: CloseReason, cx: &mut StepCx<'_, C>) {
+    pub(super) fn drain(&mut self, index: usize, reason: CloseReason, cx: &mut StepCx<'_, C>) {
         let Some(sharing) = self.open[index].sharing() else {
             return;
         };
@@ -671,7 +651,7 @@ impl<C: Poolable> KeyState<C> {
 
     /// Whether it is in the list of those that have uses and room for more.
     #[inline]
-    fn list(&mut self, index: usize) {
+    pub(super) fn list(&mut self, index: usize) {
         let Some(sharing) = self.open[index].sharing() else {
             return;
         };
@@ -709,12 +689,6 @@ impl<C: Poolable> KeyState<C> {
     #[cfg(test)]
     pub(in crate::pool) fn draining(&self) -> usize {
         self.draining
-    }
-
-    /// Whether a connect is to begin for so many more than are in line.
-    #[inline]
-    pub(super) fn is_short(&self, more: usize) -> bool {
-        !C::SHARED || self.capacity.is_short_of(self.queue.takers() + more)
     }
 }
 

@@ -42,6 +42,26 @@ impl<C: Poolable> KeyState<C> {
         }
     }
 
+    /// A use of this one, which has others. `None`: it has no further ones, or this once made none.
+    fn split_or_drain(
+        &mut self,
+        index: usize,
+        now: Moment,
+        cx: &mut StepCx<'_, C>,
+    ) -> Option<Box<PooledConn<C>>> {
+        let sharing = self.open[index].sharing().expect("several share it");
+        let over = sharing.why_over(now);
+        let pooled = match over {
+            None => sharing.split(index, now, cx.me),
+            Some(_) => None,
+        };
+        match &pooled {
+            Some(_) => self.list(index),
+            None => self.drain(index, over.unwrap_or(CloseReason::Peer), cx),
+        }
+        pooled
+    }
+
     /// It is idle from now on.
     #[inline]
     pub(super) fn note_idle(&mut self, index: usize) {
