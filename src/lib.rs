@@ -181,7 +181,6 @@ pub mod fuzzing;
 mod handshake;
 mod http1;
 #[cfg(feature = "http2")]
-#[cfg_attr(not(test), expect(dead_code, reason = "no layer offers it yet"))]
 mod http2;
 mod keep_alive;
 mod pool;
@@ -235,6 +234,7 @@ pub use target::extensions::{
 };
 pub use target::invalid::InvalidTarget;
 pub use target::key::{Key, KeyRef};
+pub use target::protocol::Protocol;
 pub use target::route::{Family, Route};
 pub use target::{Destination, Reuse, Target};
 

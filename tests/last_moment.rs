@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::Request;
+use http::{Request, Uri};
 use http_body_util::Empty;
 use tokio::io::DuplexStream;
 use tokio::task::yield_now;
@@ -20,12 +20,13 @@ const MOMENTS: u32 = 600;
 async fn connection() -> (HttpConnection<Empty<Bytes>>, DuplexStream) {
     let (ours, theirs) = tokio::io::duplex(64);
     let mut ours = Some(ours);
-    let connect = service_fn(move |_: ()| {
+    let connect = service_fn(move |_: Uri| {
         let ours = ours.take().expect("asked once");
         async { Ok::<_, BoxError>(ours) }
     });
     let handshake = HandshakeLayer::new().layer(connect);
-    let conn = handshake.oneshot(()).await.expect("no I/O, no failure");
+    let uri = Uri::from_static("http://h/");
+    let conn = handshake.oneshot(uri).await.expect("no I/O, no failure");
     (conn, theirs)
 }
 

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use crate::checkout::span::CheckoutSpan;
+use crate::connect::side_by_side::SideBySide;
 use crate::connect::{choice, deadline};
 use crate::connection::close_reason::CloseReason;
 use crate::connection::poolable::Poolable;
@@ -52,6 +53,9 @@ pub(super) enum Ended<C: Poolable> {
 struct Job<C: Poolable> {
     work: Mutex<Option<Work<C>>>,
     is_stopped: AtomicBool,
+    /// What is said of it meanwhile.
+    side_by_side: SideBySide,
+    key_pool: Arc<KeyPool<C>>,
     /// Ends with the work, whoever ends that.
     task: OnceLock<AbortHandle>,
 }
@@ -92,6 +96,8 @@ impl<C: Poolable> Connect<C> {
         };
         let choice = permit.key_pool().choice();
         let make = choice::by(choice.clone(), make);
+        let side_by_side = SideBySide::default();
+        let make = side_by_side.heard(make);
         let make = deadline::until(begun.checked_add(limit), make);
         let future = Box::pin(async move {
             match tokio::time::timeout(limit, make).await {
@@ -103,6 +109,8 @@ impl<C: Poolable> Connect<C> {
             key_pool: permit.key_pool().clone(),
             index: permit.index(),
             job: Arc::new(Job {
+                key_pool: permit.key_pool().clone(),
+                side_by_side,
                 work: Mutex::new(Some(Work {
                     waiter_id,
                     future,
@@ -229,8 +237,12 @@ impl<C: Poolable> Job<C> {
         let Some(work) = &mut *held else {
             return Poll::Ready(None);
         };
-        let Poll::Ready(made) = work.future.as_mut().poll(cx) else {
+        let polled = work.future.as_mut().poll(cx);
+        let Poll::Ready(made) = polled else {
             drop(held);
+            if self.side_by_side.take() {
+                self.key_pool.go_side_by_side();
+            }
             // Whoever wanted to stop it in the meantime could not.
             if self.is_stopped.load(Ordering::SeqCst) {
                 self.take(CloseReason::Cancelled);

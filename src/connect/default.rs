@@ -7,6 +7,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tower_service::Service;
 
+#[cfg(feature = "http2")]
+use crate::connect::transport::Negotiated;
 use crate::connect::transport::Transport;
 #[cfg(feature = "tls")]
 use crate::connect::{MaybeTls, Tls, TlsLayer};
@@ -188,6 +190,11 @@ impl Transport for DefaultTransport {
 
     fn addresses(&self) -> Addresses {
         self.0.addresses()
+    }
+
+    #[cfg(feature = "http2")]
+    fn negotiated(&self) -> Negotiated {
+        self.0.negotiated()
     }
 
     #[cfg(feature = "tls")]

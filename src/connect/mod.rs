@@ -15,6 +15,7 @@ mod proxy;
 #[cfg(feature = "proxy")]
 mod proxy_conn;
 mod resolve;
+pub(crate) mod side_by_side;
 mod socket;
 mod socket_options;
 #[cfg(feature = "proxy")]

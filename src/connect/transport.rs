@@ -28,10 +28,44 @@ pub(crate) trait Transport {
         Addresses::default()
     }
 
+    /// What is to be spoken on it.
+    #[cfg(feature = "http2")]
+    fn negotiated(&self) -> Negotiated {
+        Negotiated::Untold
+    }
+
     /// What was agreed on in a handshake of its own.
     #[cfg(feature = "tls")]
     fn tls_info(&self) -> Option<TlsInfo> {
         None
+    }
+}
+
+/// What the two ends of a transport have agreed to speak on it.
+#[cfg(feature = "http2")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Negotiated {
+    /// It was not negotiated, or nobody knows.
+    Untold,
+    /// The server has chosen nothing of what it was offered.
+    #[cfg_attr(
+        not(feature = "tls"),
+        expect(dead_code, reason = "told by TLS alone, and handled like the others")
+    )]
+    Nothing,
+    Http1,
+    Http2,
+}
+
+#[cfg(all(feature = "http2", feature = "tls"))]
+impl Negotiated {
+    /// A server that chooses what it was not offered has failed in its handshake.
+    fn of_alpn(chosen: Option<&[u8]>) -> Self {
+        match chosen {
+            None => Self::Nothing,
+            Some(b"h2") => Self::Http2,
+            Some(_) => Self::Http1,
+        }
     }
 }
 
@@ -69,6 +103,12 @@ pub(crate) fn known(transport: &dyn Any) -> Option<&dyn Transport> {
 /// The probe of a transport of any type, if it is one that can be looked at.
 pub(crate) fn probe(transport: &dyn Any) -> Option<Probe> {
     known(transport)?.probe()
+}
+
+/// What is to be spoken on a transport of any type.
+#[cfg(feature = "http2")]
+pub(crate) fn negotiated(transport: &dyn Any) -> Negotiated {
+    known(transport).map_or(Negotiated::Untold, Transport::negotiated)
 }
 
 impl Transport for Tcp {
@@ -114,6 +154,11 @@ where
         self.with_transport(Transport::addresses)
     }
 
+    #[cfg(feature = "http2")]
+    fn negotiated(&self) -> Negotiated {
+        chosen(self)
+    }
+
     fn tls_info(&self) -> Option<TlsInfo> {
         Self::tls_info(self)
     }
@@ -134,6 +179,11 @@ where
         self.with_transport(Transport::addresses)
     }
 
+    #[cfg(feature = "http2")]
+    fn negotiated(&self) -> Negotiated {
+        chosen(self)
+    }
+
     fn tls_info(&self) -> Option<TlsInfo> {
         Self::tls_info(self)
     }
@@ -144,5 +194,13 @@ fn addresses(stream: &TcpStream) -> Addresses {
     Addresses {
         local: stream.local_addr().ok(),
         remote: stream.peer_addr().ok(),
+    }
+}
+
+#[cfg(all(feature = "http2", feature = "tls"))]
+fn chosen<IO>(transport: &MaybeTls<IO>) -> Negotiated {
+    match transport.tls_connection() {
+        Some(tls) => Negotiated::of_alpn(tls.alpn_protocol()),
+        None => Negotiated::Untold,
     }
 }

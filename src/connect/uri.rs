@@ -16,8 +16,10 @@ use crate::target::invalid::TargetError;
 /// Lets a connector that takes a [`Uri`] stand below [`KeepAliveLayer`](crate::KeepAliveLayer), which asks connectors for a
 /// [`Destination`].
 ///
-/// The connector gets the origin's URI, with the path `/`. A URI has no place for a [`Route`](crate::Route): a request that has one fails
-/// with an error that [`is_target`](Error::is_target), and the connector is not called.
+/// The connector gets the origin's URI, with the path `/`. A URI has no place for a [`Route`](crate::Route): a request that
+/// has one fails with an error that [`is_target`](Error::is_target), and the connector is not called. A route that names a
+/// [`Protocol`](crate::Protocol) and nothing else is passed over: what the connector has negotiated is looked at when it is
+/// connected ([`HandshakeLayer::negotiated_with`](crate::HandshakeLayer::negotiated_with)).
 ///
 /// A connector whose transports speak tokio's I/O traits goes into [`new`](Self::new), one of hyper-util, whose transports
 /// speak hyper's, into [`hyper`](Self::hyper):
@@ -98,8 +100,8 @@ where
     fn call(&mut self, destination: Destination) -> Self::Future {
         UriConnecting {
             connecting: match destination.route() {
-                Some(_) => None,
-                None => Some(self.inner.call(destination.into())),
+                Some(route) if !route.is_only_protocol() => None,
+                _ => Some(self.inner.call(destination.into())),
             },
         }
     }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Version;
 use tokio::time::Instant;
 
 use crate::clock::Moment;
@@ -81,6 +82,19 @@ impl ConnectionInfo {
     #[must_use]
     pub fn uses(&self) -> u64 {
         self.uses
+    }
+
+    /// The version of HTTP that is spoken on the connection: HTTP/1.1, HTTP/2, or HTTP/1.0 after its server has answered in that.
+    ///
+    /// ```
+    /// fn is_shared(response: &http::Response<tower_keep_alive::Body>) -> bool {
+    ///     response.body().connection().version() == http::Version::HTTP_2
+    /// }
+    /// # let _ = is_shared;
+    /// ```
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.shared.version()
     }
 
     /// How long ago the connection was made; zero if it belongs to no pool.
@@ -172,6 +186,7 @@ impl fmt::Debug for ConnectionInfo {
             .field("id", &self.id())
             .field("key", &self.key())
             .field("reused", &self.is_reused())
+            .field("version", &self.version())
             .field("uses", &self.uses)
             .field("age", &self.age())
             .field("idle_for", &self.idle_for())

@@ -38,7 +38,7 @@ pub(crate) struct ConnShared {
     id: u64,
     /// One more than the index in `CloseReason::ALL` of the first reason that was noted; 0 while none is.
     reason: AtomicU8,
-    /// `PEER_CLOSED` and `HTTP10`: what is known of the other end.
+    /// `PEER_CLOSED`, `HTTP10` and `HTTP2`: what is known of the other end.
     peer: AtomicU8,
     /// Its exchange was given up before its end.
     unfinished: AtomicBool,
@@ -79,6 +79,9 @@ const TIMED: u16 = 0x100;
 const PEER_CLOSED: u8 = 1;
 /// The server has answered in HTTP/1.0, and so hyper speaks it too from then on.
 const HTTP10: u8 = 2;
+/// HTTP/2 is spoken on it.
+#[cfg(feature = "http2")]
+const HTTP2: u8 = 4;
 
 const KILLED: u8 = 1;
 const DETACHED: u8 = 2;

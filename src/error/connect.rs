@@ -17,6 +17,9 @@ pub(crate) enum ConnectError {
     /// A connect as a part of another one: what that is, and why this one failed. Told as one error.
     #[cfg(feature = "proxy")]
     Within(String, Box<Self>),
+    /// The server does not speak what the connection is to speak: what was tried, and the cause if it is an error of its own.
+    #[cfg(any(feature = "http2", feature = "tls"))]
+    Protocol(Cow<'static, str>, Option<BoxError>),
     /// Anything else: what was tried, and the cause if it is an error of its own.
     Other(Cow<'static, str>, Option<BoxError>),
 }
@@ -81,6 +84,8 @@ impl fmt::Display for ConnectError {
             Self::Addresses(addresses) => addresses.fmt(f),
             #[cfg(feature = "proxy")]
             Self::Within(tried, inner) => write!(f, "{tried}: {inner}"),
+            #[cfg(any(feature = "http2", feature = "tls"))]
+            Self::Protocol(tried, _) => f.write_str(tried),
             Self::Other(tried, _) => f.write_str(tried),
         }
     }
@@ -109,6 +114,8 @@ impl StdError for ConnectError {
             Self::Addresses(addresses) => addresses.cause().map(|error| error as _),
             #[cfg(feature = "proxy")]
             Self::Within(_, inner) => inner.source(),
+            #[cfg(any(feature = "http2", feature = "tls"))]
+            Self::Protocol(_, cause) => cause.as_ref().map(|error| &**error as _),
             Self::Other(_, cause) => cause.as_ref().map(|error| &**error as _),
         }
     }

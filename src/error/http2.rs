@@ -46,6 +46,8 @@ const CODES: [&str; 14] = [
 const REFUSED_STREAM_NAME: &str = "REFUSED_STREAM";
 const REFUSED_STREAM: u32 = 7;
 
+const HTTP_1_1_REQUIRED: u32 = 13;
+
 impl Http2Fault {
     /// Whether the server has surely not acted on the request (RFC 9113 §8.7).
     pub(crate) fn is_refused(&self) -> bool {
@@ -80,6 +82,18 @@ impl StdError for Http2Fault {}
 impl Error {
     fn http2_fault(&self) -> Option<&Http2Fault> {
         self.source().and_then(chain::find)
+    }
+
+    /// The server wants the request over HTTP/1.1.
+    pub(crate) fn wants_http1(&self) -> bool {
+        self.http2_fault()
+            .is_some_and(|fault| fault.end != Http2End::Own && fault.code == HTTP_1_1_REQUIRED)
+    }
+
+    /// The server has ended the connection for what was wrong with it.
+    pub(crate) fn is_error_of_connection(&self) -> bool {
+        self.http2_fault()
+            .is_some_and(|fault| fault.end == Http2End::GoAway && fault.code != 0)
     }
 
     /// The server has not acted on the request and says so: it reset the stream with REFUSED_STREAM, or ended the connection

@@ -51,6 +51,7 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 /// | [`is_request_body`](Self::is_request_body) | the request's own body failed, or has another length than was announced | look at the source, which is the body's error |
 /// | [`is_connect`](Self::is_connect) | no connection could be made | try again later, or another server |
 /// | [`is_certificate`](Self::is_certificate), with `is_connect` | the server's certificate was not accepted | do not try again; the text says what to do |
+/// | [`is_protocol`](Self::is_protocol), with `is_connect` or `is_target` | the server does not speak the version of HTTP that was asked for | ask for another one |
 /// | [`is_timeout`](Self::is_timeout) | something took too long; [`timeout_kind`](Self::timeout_kind) says what | depends on the kind |
 /// | [`is_queue_full`](Self::is_queue_full) | the queue for a connection is full | shed load |
 /// | [`is_shut_down`](Self::is_shut_down) | the agent was drained or destroyed | stop |
@@ -288,6 +289,19 @@ impl Error {
         )
     }
 
+    /// The server does not speak the version of HTTP that was asked for
+    /// ([`KeepAliveLayer::protocol`](crate::KeepAliveLayer::protocol),
+    /// [`Route::with_protocol`](crate::Route::with_protocol), or the version of the request), or none that was offered to it. The
+    /// text says what it speaks, where that is known, and which setting to look at.
+    #[must_use]
+    pub fn is_protocol(&self) -> bool {
+        #[cfg(any(feature = "http2", feature = "tls"))]
+        if let Some(ConnectError::Protocol(..)) = self.connect_error() {
+            return true;
+        }
+        matches!(self.0.kind, Kind::Target(TargetError::Version(_)))
+    }
+
     /// The server's certificate was not accepted: its issuer is not trusted, it has expired, or it is for another name. The
     /// text says which, and what to do. [`is_connect`](Self::is_connect) is true as well. Nothing was sent, and another try
     /// would fail in the same way. This also holds for a proxy that speaks TLS.
@@ -313,7 +327,8 @@ impl Error {
 
     /// Another attempt of the same request would fail in the same way until something is changed: the request cannot be sent
     /// as it is ([`is_target`](Self::is_target)), the server's certificate does not verify
-    /// ([`is_certificate`](Self::is_certificate)), the agent is shut down ([`is_shut_down`](Self::is_shut_down)), or a proxy
+    /// ([`is_certificate`](Self::is_certificate)), it does not speak the version of HTTP that was asked for
+    /// ([`is_protocol`](Self::is_protocol)), the agent is shut down ([`is_shut_down`](Self::is_shut_down)), or a proxy
     /// refused the tunnel with a status other than 5xx, 408 and 429. [`Unsent`](crate::retry::Unsent) does not retry such a request.
     ///
     /// ```
@@ -331,7 +346,7 @@ impl Error {
             let passing = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
             return !status.is_server_error() && !passing.contains(&status);
         }
-        self.is_target() || self.is_certificate() || self.is_shut_down()
+        self.is_target() || self.is_certificate() || self.is_protocol() || self.is_shut_down()
     }
 
     /// The status of the proxy's response, if an HTTP proxy refused to make the tunnel for the request (RFC 9110 §9.3.6): 407

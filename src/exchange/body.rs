@@ -339,6 +339,14 @@ impl Inner {
         }
     }
 
+    /// Whether its connection is of no use any more if this is dropped before its end.
+    fn ends_its_connection(&self) -> bool {
+        match self {
+            Self::Incoming(body) => body.ends_its_connection(),
+            Self::Other(_) | Self::Held(_) => true,
+        }
+    }
+
     #[inline]
     fn is_end_stream(&self) -> bool {
         match self {
@@ -366,6 +374,7 @@ impl Body {
         let rest = mem::replace(&mut self.inner, Inner::Other(BoxBody::default()));
         let drain = self.drain;
         if drain.is_wanted()
+            && rest.ends_its_connection()
             && rest.size_hint().lower() <= drain.bytes
             && let Ok(runtime) = Handle::try_current()
         {

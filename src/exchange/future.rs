@@ -3,7 +3,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -18,6 +18,9 @@ use crate::exchange::layer::Settings;
 use crate::exchange::time_limits::TimeLimits;
 use crate::exchange::timed;
 use crate::exchange::{Body, fields, request, to_proxy};
+use crate::target::invalid::TargetError;
+#[cfg(feature = "http2")]
+use crate::target::protocol::Protocol;
 use crate::target::{Destination, Target};
 
 pin_project! {
@@ -42,6 +45,8 @@ pin_project! {
         is_last: bool,
         // Its body waits for a 100.
         expects_continue: bool,
+        // How often in a row its server has refused it.
+        refusals: u8,
         // Where it may not take as long as it likes.
         time_limits: Option<Box<TimeLimits>>,
         #[pin]
@@ -124,6 +129,7 @@ where
             connects: false,
             is_last: false,
             expects_continue: false,
+            refusals: 0,
             time_limits: None,
             state: State::Ask,
         }
@@ -226,6 +232,12 @@ where
         }
         let destination = this.destination.as_ref();
         let destination = destination.expect("read from the request");
+        if destination.wants_http2() && conn.lifespan().shared().version() != Version::HTTP_2 {
+            // The connection goes back as it came.
+            this.state.set(State::Ask);
+            let fault = TargetError::Version(Version::HTTP_2);
+            return Poll::Ready(Err(Error::target(fault)));
+        }
         let timeout = this.parts.settings.expect_continue_timeout;
         if *this.expects_continue && timeout != Millis::ZERO {
             conn.lifespan().shared().expect_continue(timeout.time());
@@ -287,14 +299,21 @@ where
             let conn = conn.0.take().expect("not polled after it is ready");
             let (error, nothing_written, request) = failed.into_parts();
             let error = unanswered(conn, error, nothing_written, this.time_limits.as_deref());
-            let (Some(destination), Some(request), true) =
-                (&mut *this.destination, request, error.is_reused())
-            else {
+            let (Some(destination), Some(request), true) = (
+                &mut *this.destination,
+                request,
+                goes_on(&error, this.refusals),
+            ) else {
                 if let Some(info) = error.connection() {
                     timed::end(info);
                 }
                 return Poll::Ready(Err(error));
             };
+            #[cfg(feature = "http2")]
+            if error.wants_http1() {
+                // It asks for it once: over HTTP/1 no server says so.
+                destination.set_protocol(Protocol::Http1);
+            }
             destination.return_to_queue();
             this.parts.request = Some(request);
             this.state.set(State::Ask);
@@ -418,7 +437,11 @@ where
     let ResponseHint {
         mut server_hint,
         is_last,
-    } = hint::read(response, settings.server_hint_margin);
+    } = match response.version() {
+        // These fields are of HTTP/1 alone (RFC 9113 §8.2.2).
+        Version::HTTP_2 => ResponseHint::NONE,
+        _ => hint::read(response, settings.server_hint_margin),
+    };
     let is_last = is_last || asked.is_last;
     if is_last || asked.of_proxy && to_proxy::says_close(response.headers()) {
         lifespan.shared().set_close_reason(CloseReason::Final);
@@ -430,6 +453,10 @@ where
     if status == StatusCode::SWITCHING_PROTOCOLS || asked.connects && status.is_success() {
         lifespan.shared().upgrade();
     }
+    if status == StatusCode::MISDIRECTED_REQUEST && response.version() == Version::HTTP_2 {
+        // RFC 9110 §15.5.20: the connection is not one for this origin.
+        lifespan.shared().poison();
+    }
     lifespan.shared().activity().set_caller_waits(false);
     let mut info = ConnectionInfo::of(lifespan);
     if let Some(limits) = limits {
@@ -440,6 +467,30 @@ where
         response.extensions_mut().insert(info.clone());
     }
     (conn.into_erased(), info)
+}
+
+/// How often in a row a server may refuse a request before its caller hears of it.
+#[cfg(feature = "http2")]
+const MOST_REFUSALS: u8 = 3;
+
+/// Whether a request that came back unsent is sent on another connection: one that had been used before may have been just
+/// closing, but who ends one that was made for the request may do so again. A server that refuses requests over HTTP/2 says
+/// that it has not acted on them, and that they may come again (RFC 9113 §8.7): a few times in a row, unless it ends a
+/// connection with an error on the first of all.
+#[cold]
+fn goes_on(error: &Error, refusals: &mut u8) -> bool {
+    #[cfg(feature = "http2")]
+    if error.wants_http1() {
+        return true;
+    }
+    #[cfg(feature = "http2")]
+    if error.is_refused() {
+        *refusals += 1;
+        return *refusals <= MOST_REFUSALS
+            && (error.is_reused() || !error.is_error_of_connection());
+    }
+    let _ = refusals;
+    error.is_reused()
 }
 
 /// There will be no response. The connection is of no use any more.

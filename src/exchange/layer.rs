@@ -6,6 +6,7 @@ use crate::agent::HostOverrides;
 use crate::clock::Millis;
 use crate::exchange::Exchange;
 use crate::exchange::service::Defaults;
+use crate::target::protocol::Protocol;
 use crate::target::route::Route;
 
 /// Makes [`Exchange`] services.
@@ -31,6 +32,7 @@ pub(super) struct Settings {
     pub(super) request_timeout: Millis,
     pub(super) response_timeout: Millis,
     pub(super) timings: bool,
+    pub(super) protocol: Protocol,
 }
 
 impl Settings {
@@ -100,6 +102,7 @@ impl ExchangeLayer {
                 request_timeout: Millis::NONE,
                 response_timeout: Millis::NONE,
                 timings: false,
+                protocol: Protocol::Http1,
             },
             defaults: Defaults::NONE,
         }
@@ -145,6 +148,24 @@ impl ExchangeLayer {
     #[must_use]
     pub const fn fresh_for_non_idempotent(mut self, fresh: bool) -> Self {
         self.settings.fresh_for_non_idempotent = fresh;
+        self
+    }
+
+    /// Which versions of HTTP the connections speak: what [`HandshakeLayer::protocol`](crate::HandshakeLayer::protocol) says
+    /// below. Default: HTTP/1 alone.
+    ///
+    /// # What a request says of it
+    ///
+    /// - A request of [`Version::HTTP_2`](http::Version::HTTP_2) is sent over HTTP/2 or not at all: where it cannot be had, the
+    ///   error [`is_protocol`](crate::Error::is_protocol). With [`Protocol`]`::Auto` and without TLS, its connection speaks HTTP/2
+    ///   by prior knowledge.
+    /// - [`Version::HTTP_11`](http::Version::HTTP_11) says nothing: it is the version that every [`http::Request`] has unless it
+    ///   says otherwise, so it cannot forbid HTTP/2. [`Route::with_protocol`] can.
+    /// - A request of [`Version::HTTP_10`](http::Version::HTTP_10), a `CONNECT` and a request with `Upgrade` go over HTTP/1.
+    ///   CONNECT with `:protocol` (RFC 8441) is not offered.
+    #[must_use]
+    pub const fn protocol(mut self, protocol: Protocol) -> Self {
+        self.settings.protocol = protocol;
         self
     }
 

@@ -16,6 +16,7 @@ mod time_limits;
 mod timed;
 mod to_proxy;
 mod tokens;
+mod version;
 
 pub use body::Body;
 pub(crate) use future::Acquired;

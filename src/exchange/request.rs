@@ -10,12 +10,13 @@ use http_body::Body;
 use crate::connection::timings::Recorder;
 use crate::exchange::layer::{Settings, Timeouts};
 use crate::exchange::time_limits::TimeLimits;
-use crate::exchange::{credentials, fields, to_proxy};
+use crate::exchange::{credentials, fields, to_proxy, version};
 use crate::target::extensions::{
     InactivityTimeout, OnFreshConnection, OneShot, Partition, RecordTimings, RequestTimeout,
     ResponseTimeout, is_repeatable,
 };
 use crate::target::invalid::TargetError;
+use crate::target::protocol::Protocol;
 use crate::target::route::Route;
 use crate::target::{Destination, Origin, Reuse, Target};
 
@@ -64,10 +65,10 @@ pub(super) fn split_origin<B: Body>(
         destination.set_read_by_proxy();
         *request.uri_mut() = absolute_form(destination, request.uri().path_and_query());
     }
-    match request.version() {
-        Version::HTTP_11 => {}
-        Version::HTTP_10 => check_http10(request)?,
-        other => return Err(TargetError::Version(other)),
+    if request.version() != Version::HTTP_11
+        || destination.spoken(settings.protocol) != Protocol::Http1
+    {
+        version::settle(request, settings.protocol, destination)?;
     }
     if speaks || settings.says_terms() {
         return Ok(set_terms(request, settings, destination));
@@ -233,7 +234,7 @@ fn check_fields<B: Body>(request: &Request<B>) -> Result<(), TargetError> {
 /// HTTP/1.0 has no chunks: a body goes with its length, or not at all (RFC 9112 §6.3). With GET, HEAD and CONNECT a body
 /// of unknown length is taken for none, as in HTTP/1.1.
 #[cold]
-fn check_http10<B: Body>(request: &Request<B>) -> Result<(), TargetError> {
+pub(super) fn check_http10<B: Body>(request: &Request<B>) -> Result<(), TargetError> {
     let takes_none = matches!(
         *request.method(),
         Method::GET | Method::HEAD | Method::CONNECT

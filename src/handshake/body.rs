@@ -7,6 +7,8 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::error::BoxError;
+#[cfg(feature = "http2")]
+use crate::http2::Http2Body;
 
 /// The body of a response as [`HttpConnection`](crate::HttpConnection) reads it. [`Exchange`](crate::Exchange) puts it into a
 /// [`Body`](crate::Body), which returns the connection at its end.
@@ -16,12 +18,34 @@ use crate::error::BoxError;
 /// # Errors
 ///
 /// If the connection fails before the end, or ends before the length that the server announced.
-pub struct IncomingBody(Incoming);
+pub struct IncomingBody(Inner);
+
+enum Inner {
+    Http1(Incoming),
+    #[cfg(feature = "http2")]
+    Http2(Http2Body),
+}
 
 impl IncomingBody {
     #[inline]
     pub(super) fn http1(body: Incoming) -> Self {
-        Self(body)
+        Self(Inner::Http1(body))
+    }
+
+    #[cfg(feature = "http2")]
+    #[inline]
+    pub(super) fn http2(body: Http2Body) -> Self {
+        Self(Inner::Http2(body))
+    }
+
+    /// Whether its connection is of no use any more if this is dropped before its end. What is left of a response over HTTP/2
+    /// is given up by a reset of its stream.
+    pub(crate) fn ends_its_connection(&self) -> bool {
+        match self.0 {
+            Inner::Http1(_) => true,
+            #[cfg(feature = "http2")]
+            Inner::Http2(_) => false,
+        }
     }
 }
 
@@ -34,18 +58,32 @@ impl Body for IncomingBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let polled = Pin::new(&mut self.0).poll_frame(cx);
-        polled.map(|frame| frame.map(|frame| frame.map_err(Into::into)))
+        match &mut self.0 {
+            Inner::Http1(body) => {
+                let polled = Pin::new(body).poll_frame(cx);
+                polled.map(|frame| frame.map(|frame| frame.map_err(Into::into)))
+            }
+            #[cfg(feature = "http2")]
+            Inner::Http2(body) => Pin::new(body).poll_frame(cx),
+        }
     }
 
     #[inline]
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        match &self.0 {
+            Inner::Http1(body) => body.is_end_stream(),
+            #[cfg(feature = "http2")]
+            Inner::Http2(body) => body.is_end_stream(),
+        }
     }
 
     #[inline]
     fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
+        match &self.0 {
+            Inner::Http1(body) => body.size_hint(),
+            #[cfg(feature = "http2")]
+            Inner::Http2(body) => body.size_hint(),
+        }
     }
 }
 

@@ -7,22 +7,49 @@ use tower_service::Service;
 
 use crate::connection::lifespan::Lifespan;
 use crate::connection::poolable::{Liveness, Poolable};
+#[cfg(feature = "http2")]
+use crate::connection::shared::ChangeHook;
 use crate::error::{BoxError, SendError};
 use crate::handshake::{HttpFuture, IncomingBody};
 use crate::http1::Http1Connection;
+#[cfg(feature = "http2")]
+use crate::http2::Http2Connection;
 
-/// A connection of HTTP: a `Service` for one request at a time.
+/// A connection of HTTP, or a use of one: a `Service` for one request at a time.
 ///
 /// It sends a request as it is. What a request to an origin needs, the target form and `Host`, is
 /// [`Exchange`](crate::Exchange)'s to give.
 ///
-/// It has to be kept until the response body has ended. Dropping it closes the transport: in good order if its last
-/// exchange is over, at once if not.
-pub struct HttpConnection<B>(Http1Connection<B>);
+/// It has to be kept until the response body has ended. Over HTTP/1, dropping it closes the transport: in good order if its
+/// last exchange is over, at once if not. Over HTTP/2 (feature `http2`), where it is one of several uses of its connection,
+/// dropping it resets the stream of a request that is not over, and nothing else.
+pub struct HttpConnection<B>(Inner<B>);
+
+enum Inner<B> {
+    Http1(Http1Connection<B>),
+    #[cfg(feature = "http2")]
+    Http2(Http2Connection<B>),
+}
+
+/// The same call, on whichever it is.
+macro_rules! either {
+    ($conn:expr, $it:ident => $call:expr) => {
+        match $conn {
+            Inner::Http1($it) => $call,
+            #[cfg(feature = "http2")]
+            Inner::Http2($it) => $call,
+        }
+    };
+}
 
 impl<B> HttpConnection<B> {
     pub(super) fn http1(connection: Http1Connection<B>) -> Self {
-        Self(connection)
+        Self(Inner::Http1(connection))
+    }
+
+    #[cfg(feature = "http2")]
+    pub(super) fn http2(connection: Http2Connection<B>) -> Self {
+        Self(Inner::Http2(connection))
     }
 }
 
@@ -30,34 +57,56 @@ impl<B> Poolable for HttpConnection<B>
 where
     B: Send + 'static,
 {
+    /// With the feature `http2`, whatever is spoken: a connection of HTTP/1 is one that has no other uses.
+    const SHARED: bool = cfg!(feature = "http2");
+
     #[inline]
     fn is_open(&self) -> bool {
-        self.0.is_open()
+        either!(&self.0, it => it.is_open())
     }
 
     #[inline]
     fn poll_free(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.poll_free(cx)
+        either!(&mut self.0, it => it.poll_free(cx))
     }
 
     #[inline]
     fn is_almost_free(&self) -> bool {
-        self.0.is_almost_free()
+        either!(&self.0, it => it.is_almost_free())
     }
 
     #[inline]
     fn probe(&mut self) -> Liveness {
-        self.0.probe()
+        either!(&mut self.0, it => it.probe())
+    }
+
+    #[cfg(feature = "http2")]
+    #[inline]
+    fn capacity(&self) -> Option<usize> {
+        either!(&self.0, it => it.capacity())
+    }
+
+    #[cfg(feature = "http2")]
+    fn another(&mut self) -> Option<Self> {
+        match &mut self.0 {
+            Inner::Http1(_) => None,
+            Inner::Http2(connection) => connection.another().map(Self::http2),
+        }
+    }
+
+    #[cfg(feature = "http2")]
+    fn on_change(&mut self, hook: ChangeHook) {
+        either!(&mut self.0, it => it.on_change(hook));
     }
 
     #[inline]
     fn lifespan(&self) -> &Lifespan {
-        self.0.lifespan()
+        either!(&self.0, it => it.lifespan())
     }
 
     #[inline]
     fn lifespan_mut(&mut self) -> &mut Lifespan {
-        self.0.lifespan_mut()
+        either!(&mut self.0, it => it.lifespan_mut())
     }
 }
 
@@ -70,23 +119,29 @@ where
     type Error = SendError<B>;
     type Future = HttpFuture<B>;
 
-    /// Ready when no request is under way: after the call of one, not before the body of its response has ended. Ready as
-    /// well once the connection has closed; a request is given back unsent then.
+    /// Over HTTP/1, ready when no request is under way: after the call of one, not before the body of its response has ended.
+    /// Ready as well once the connection has closed; a request is given back unsent then.
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError<B>>> {
-        self.0.poll_ready(cx)
+        either!(&mut self.0, it => it.poll_ready(cx))
     }
 
     #[inline]
     fn call(&mut self, request: Request<B>) -> HttpFuture<B> {
-        HttpFuture::http1(self.0.call(request))
+        match &mut self.0 {
+            Inner::Http1(connection) => HttpFuture::http1(connection.call(request)),
+            #[cfg(feature = "http2")]
+            Inner::Http2(connection) => HttpFuture::http2(connection.call(request)),
+        }
     }
 }
 
 impl<B> fmt::Debug for HttpConnection<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lifespan = either!(&self.0, it => it.lifespan_ref());
         f.debug_struct("HttpConnection")
-            .field("lifespan", self.0.lifespan_ref())
+            .field("version", &lifespan.shared().version())
+            .field("lifespan", lifespan)
             .finish_non_exhaustive()
     }
 }

@@ -4,35 +4,69 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use http::Response;
+use http_body::Body;
 
-use crate::error::SendError;
+use crate::error::{BoxError, SendError};
 use crate::handshake::IncomingBody;
 use crate::http1::Http1Future;
+#[cfg(feature = "http2")]
+use crate::http2::Http2Future;
 
 /// Resolves to the head of the response.
 ///
 /// # Cancel safety
 ///
-/// Dropping it before it is ready closes the connection: HTTP/1 has no other way to give up a request.
-pub struct HttpFuture<B>(Http1Future<B>);
+/// Dropping it before it is ready gives up the request. Over HTTP/1 that closes the connection, which has no other way to;
+/// over HTTP/2 it resets the request's stream.
+pub struct HttpFuture<B>(Inner<B>);
+
+#[cfg_attr(
+    feature = "http2",
+    expect(
+        clippy::large_enum_variant,
+        reason = "a box would cost each request over HTTP/2 an allocation"
+    )
+)]
+enum Inner<B> {
+    Http1(Http1Future<B>),
+    #[cfg(feature = "http2")]
+    Http2(Http2Future<B>),
+}
 
 impl<B> HttpFuture<B> {
     #[inline]
     pub(super) fn http1(future: Http1Future<B>) -> Self {
-        Self(future)
+        Self(Inner::Http1(future))
+    }
+
+    #[cfg(feature = "http2")]
+    #[inline]
+    pub(super) fn http2(future: Http2Future<B>) -> Self {
+        Self(Inner::Http2(future))
     }
 }
 
-impl<B: Send + 'static> Future for HttpFuture<B> {
+impl<B> Future for HttpFuture<B>
+where
+    B: Body + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
     type Output = Result<Response<IncomingBody>, SendError<B>>;
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.poll_response(cx, IncomingBody::http1)
+        match &mut self.0 {
+            Inner::Http1(future) => future.poll_response(cx, IncomingBody::http1),
+            #[cfg(feature = "http2")]
+            Inner::Http2(future) => {
+                let polled = Pin::new(future).poll(cx);
+                polled.map_ok(|response| response.map(IncomingBody::http2))
+            }
+        }
     }
 }
 
-/// Nothing in it is pinned in place: a body that is kept is never polled.
+/// Nothing in it is pinned in place.
 impl<B> Unpin for HttpFuture<B> {}
 
 impl<B> fmt::Debug for HttpFuture<B> {

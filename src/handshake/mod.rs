@@ -1,6 +1,8 @@
 //! A connection of HTTP on a transport, whatever its version.
 
 mod body;
+#[cfg(feature = "http2")]
+mod choice;
 mod connection;
 mod future;
 mod layer;

@@ -9,17 +9,24 @@ use http_body::Body;
 use tower::make::MakeConnection;
 use tower_service::Service;
 
+#[cfg(feature = "http2")]
+use crate::connect::side_by_side;
 use crate::connect::{Probe, times, transport};
 use crate::connection::lifespan::Lifespan;
 use crate::connection::shared::TransportInfo;
 use crate::error::BoxError;
 use crate::handshake::HttpConnection;
+#[cfg(feature = "http2")]
+use crate::handshake::choice::{Spoken, choose};
 use crate::handshake::layer::Settings;
+use crate::target::key::KeyRef;
+use crate::target::protocol::Protocol;
+use crate::target::route::Route;
+use crate::target::{Internal, Target};
 
-/// Makes HTTP/1 connections on the transports of `M`.
+/// Makes connections of HTTP on the transports of `M`.
 ///
-/// hyper's connection runs in a task of its own, which ends with the connection, and ends it when it has to end at
-/// once.
+/// Each connection is driven by a task of its own, which ends with the connection, and ends it when it has to end at once.
 pub struct Handshake<M, B> {
     inner: M,
     settings: Settings,
@@ -60,6 +67,7 @@ where
     B: Body + Send + Unpin + 'static,
     B::Data: Send,
     B::Error: Into<BoxError>,
+    T: Target,
 {
     type Response = HttpConnection<B>;
     type Error = BoxError;
@@ -69,13 +77,23 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
-    fn call(&mut self, target: T) -> HandshakeFuture<B> {
+    fn call(&mut self, mut target: T) -> HandshakeFuture<B> {
+        let settings = self.settings.clone();
+        let protocol = settings.protocol_for(&target.key());
+        target.offer(Internal::NEW, protocol);
+        #[cfg(feature = "http2")]
+        if settings.race_connects || protocol == Protocol::Http1 {
+            side_by_side::say();
+        }
+        #[cfg(feature = "http2")]
+        let host = target.key().host().to_owned();
         let connecting = self.inner.make_connection(target);
-        let Settings { http1, probe } = self.settings.clone();
         HandshakeFuture(Box::pin(async move {
             let (connected, times) = times::measured(connecting).await;
             let transport = connected.map_err(Into::into)?;
-            let probe = probe(&transport as &dyn Any);
+            #[cfg(feature = "http2")]
+            let spoken = choose(protocol, (settings.negotiated)(&transport), &host)?;
+            let probe = (settings.probe)(&transport as &dyn Any);
             let lifespan = Lifespan::new();
             let known = transport::known(&transport);
             lifespan.shared().set_transport(TransportInfo {
@@ -87,9 +105,27 @@ where
             if let Some(closer) = probe.as_ref().and_then(Probe::closer) {
                 lifespan.shared().set_closer(closer);
             }
-            let connection = http1.handshake(transport, probe, lifespan).await?;
-            Ok(HttpConnection::http1(connection))
+            #[cfg(feature = "http2")]
+            if spoken == Spoken::Http2 {
+                lifespan.shared().set_http2();
+                let connection = settings.http2.handshake(transport, probe, lifespan);
+                return Ok(HttpConnection::http2(connection.await?));
+            }
+            let connection = settings.http1.handshake(transport, probe, lifespan);
+            Ok(HttpConnection::http1(connection.await?))
         }))
+    }
+}
+
+impl Settings {
+    /// What may be spoken on a connection of this key.
+    fn protocol_for(&self, key: &KeyRef<'_>) -> Protocol {
+        let route = key.get_route().and_then(Route::protocol);
+        let protocol = route.unwrap_or(self.protocol);
+        match key.is_https() {
+            true => protocol,
+            false => protocol.in_the_clear(),
+        }
     }
 }
 
@@ -107,7 +143,7 @@ impl<M: fmt::Debug, B> fmt::Debug for Handshake<M, B> {
     }
 }
 
-/// Resolves to an HTTP/1 connection. Boxed: hyper gives its handshake no name, and connecting is rare.
+/// Resolves to a connection of HTTP. Boxed: hyper gives its handshake no name, and connecting is rare.
 ///
 /// # Cancel safety
 ///

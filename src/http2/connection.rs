@@ -64,6 +64,11 @@ impl<B> Http2Connection<B> {
         }
     }
 
+    /// Its limits, whatever its bodies are.
+    pub(crate) fn lifespan_ref(&self) -> &Lifespan {
+        &self.parts.lifespan
+    }
+
     #[inline]
     fn shared(&self) -> &Arc<Http2Shared> {
         self.parts.stream.connection()

@@ -29,7 +29,9 @@ pub(super) fn of(error: h2::Error, shared: &Http2Shared) -> BoxError {
     .into()
 }
 
-/// Whether the server has surely not acted on the request.
+/// Whether the server has surely not acted on the request, or wants it over HTTP/1.1 in the stead.
 pub(super) fn is_refused(error: &h2::Error) -> bool {
-    error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
+    use h2::Reason;
+    let refuses = |reason| matches!(reason, Reason::REFUSED_STREAM | Reason::HTTP_1_1_REQUIRED);
+    error.is_remote() && (error.is_go_away() || error.reason().is_some_and(refuses))
 }

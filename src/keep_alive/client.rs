@@ -11,6 +11,7 @@ use crate::error::{BoxError, Error, Kind};
 use crate::keep_alive::{KeepAlive, KeepAliveFuture, KeepAliveLayer, RequestBody, RequestFuture};
 use crate::target::Destination;
 use crate::target::invalid::TargetError;
+use crate::target::protocol::Protocol;
 
 impl KeepAlive {
     /// A client for `http` and `https` with agentkeepalive's defaults, whose server certificates are checked against the
@@ -60,12 +61,19 @@ impl Default for KeepAlive {
     }
 }
 
+/// What the one-call client speaks.
+#[cfg(feature = "http2")]
+const BEST: Protocol = Protocol::Auto;
+#[cfg(not(feature = "http2"))]
+const BEST: Protocol = Protocol::Http1;
+
 impl KeepAliveLayer<RequestBody> {
-    /// The client with these settings, over [`DefaultConnector`]. For another connector or another body type, use the layer
+    /// The client with these settings, over [`DefaultConnector`]. With the feature `http2` it speaks HTTP/2 with servers of
+    /// `https` that choose it, unless [`protocol`](Self::protocol) says otherwise. For another connector or another body type, use the layer
     /// as a tower layer: [`Layer::layer`](tower_layer::Layer::layer), or tower's `ServiceBuilder`.
     #[must_use]
     pub fn build(&self) -> KeepAlive {
-        tower_layer::Layer::layer(self, DefaultConnector::new())
+        tower_layer::Layer::layer(&self.protocol_or(BEST), DefaultConnector::new())
     }
 
     /// [`build`](Self::build) with these settings of TLS: an authority of your own, a client certificate.
@@ -88,7 +96,7 @@ impl KeepAliveLayer<RequestBody> {
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn build_with_tls(&self, tls: crate::connect::TlsLayer) -> KeepAlive {
-        tower_layer::Layer::layer(self, DefaultConnector::with_tls(tls))
+        tower_layer::Layer::layer(&self.protocol_or(BEST), DefaultConnector::with_tls(tls))
     }
 }
 

@@ -18,10 +18,13 @@ use crate::error::BoxError;
 use crate::exchange::ExchangeLayer;
 use crate::expiry::{ActiveTimeoutLayer, IdleEvictionLayer, MaxUsesLayer, TtlLayer};
 use crate::handshake::HandshakeLayer;
+#[cfg(feature = "http2")]
+use crate::http2::Http2;
 use crate::keep_alive::KeepAlive;
 use crate::pool::{PoolConfig, Scheduling, Spread};
 use crate::target::Destination;
 use crate::target::key::Key;
+use crate::target::protocol::Protocol;
 use crate::target::route::Route;
 
 /// The whole stack in one layer, with agentkeepalive's defaults: Node's `http.Agent` and what agentkeepalive adds, over any
@@ -71,6 +74,8 @@ struct Settings {
     ttl_jitter: f64,
     uses: MaxUsesLayer,
     handshake: HandshakeLayer<()>,
+    /// `None`: what suits the connector.
+    protocol: Option<Protocol>,
     agent: Arc<AgentState>,
 }
 
@@ -88,6 +93,7 @@ impl<B> KeepAliveLayer<B> {
             ttl_jitter: 0.0,
             uses: MaxUsesLayer::new(u64::MAX),
             handshake: HandshakeLayer::new(),
+            protocol: None,
             agent: Arc::new(AgentState::new()),
         })
     }
@@ -429,6 +435,61 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
+    /// Which versions of HTTP are spoken; see [`HandshakeLayer::protocol`]. Default: HTTP/1 alone, but for
+    /// [`build`](Self::build), whose client speaks HTTP/2 too with the feature `http2` ([`Protocol`]`::Auto`).
+    ///
+    /// ```
+    /// use tower_keep_alive::{KeepAlive, Protocol};
+    ///
+    /// let agent = KeepAlive::builder().protocol(Protocol::Http1).build();
+    /// # let _ = agent;
+    /// ```
+    pub fn protocol(mut self, protocol: Protocol) -> Self {
+        self.settings.protocol = Some(protocol);
+        self
+    }
+
+    /// The same layer, which speaks this where nothing else was set.
+    pub(super) fn protocol_or(&self, protocol: Protocol) -> Self {
+        let mut layer = self.clone();
+        layer.settings.protocol.get_or_insert(protocol);
+        layer
+    }
+
+    /// The settings of HTTP/2, for example
+    /// [`max_streams_per_connection`](crate::Http2::max_streams_per_connection). Default: those of [`Http2::new`].
+    ///
+    /// ```
+    /// use tower_keep_alive::{Http2, KeepAlive};
+    ///
+    /// let agent = KeepAlive::builder().http2(Http2::new().max_streams_per_connection(50)).build();
+    /// # let _ = agent;
+    /// ```
+    #[cfg(feature = "http2")]
+    pub fn http2(mut self, http2: Http2) -> Self {
+        self.settings.handshake = self.settings.handshake.http2(http2);
+        self
+    }
+
+    /// Whether several connections to one host are begun at once while it is not known yet whether it speaks HTTP/2; see
+    /// [`HandshakeLayer::race_connects`]. Default: false.
+    #[cfg(feature = "http2")]
+    pub fn race_connects(mut self, race: bool) -> Self {
+        self.settings.handshake = self.settings.handshake.race_connects(race);
+        self
+    }
+
+    /// What was negotiated on a transport that is not from [`connect`](crate::connect); see
+    /// [`HandshakeLayer::negotiated_with`].
+    #[cfg(feature = "http2")]
+    pub fn negotiated_with<IO: 'static>(
+        mut self,
+        negotiated: impl Fn(&IO) -> Option<Protocol> + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.handshake = self.settings.handshake.negotiated_with(negotiated);
+        self
+    }
+
     /// The settings of hyper's HTTP/1. Default: hyper's defaults.
     pub fn http1(mut self, http1: Builder) -> Self {
         self.settings.handshake = self.settings.handshake.http1(http1);
@@ -487,11 +548,13 @@ where
         let connect = settings.connect_timeout.unwrap_or(active);
         let mut config = settings.config.clone().connect_timeout(connect);
         config.ttl_jitter = settings.ttl_jitter;
+        let protocol = settings.protocol.unwrap_or_default();
         let exchange = settings.exchange.clone().hosts(&config.hosts);
+        let exchange = exchange.protocol(protocol);
         let checkout = CheckoutLayer::with_agent(config, settings.agent.clone());
         let idle = IdleEvictionLayer::new(settings.idle_timeout);
         let ttl = TtlLayer::new(settings.ttl).jitter(settings.ttl_jitter);
-        let handshake = settings.handshake.for_bodies();
+        let handshake = settings.handshake.for_bodies().protocol(protocol);
         let connections = ActiveTimeoutLayer::new(active).layer(handshake.layer(connector));
         let limited = idle.layer(ttl.layer(settings.uses.layer(connections)));
         let connections = checkout.layer(limited);
@@ -569,6 +632,14 @@ mod tests {
             ("response_timeout", new().response_timeout(SECOND)),
             ("timings", new().timings(true)),
             ("http1", new().http1(http1)),
+            ("protocol", new().protocol(Protocol::Http1)),
+            #[cfg(feature = "http2")]
+            (
+                "http2",
+                new().http2(Http2::new().max_streams_per_connection(7)),
+            ),
+            #[cfg(feature = "http2")]
+            ("race_connects", new().race_connects(true)),
             ("max_interim_responses", new().max_interim_responses(7)),
             ("max_response_fields", new().max_response_fields(7)),
             ("name", new().name("seven")),
@@ -597,9 +668,15 @@ mod tests {
             (sets && method[..ends].contains("-> Self")).then_some(name)
         });
         let listed: Vec<_> = settings().into_iter().map(|(name, _)| name).collect();
-        // What looks at a transport cannot be printed: tests/layers/clones.rs uses it.
+        // What looks at a transport cannot be printed: tests/layers/clones.rs uses it, and tests of HTTP/2. And those of a
+        // feature are listed where there is that feature.
+        let elsewhere = |name: &str| match name {
+            "probe_with" | "negotiated_with" => true,
+            "http2" | "race_connects" => cfg!(not(feature = "http2")),
+            _ => false,
+        };
         let missing: Vec<_> = methods
-            .filter(|name| !listed.contains(name) && *name != "probe_with")
+            .filter(|name| !listed.contains(name) && !elsewhere(name))
             .collect();
         assert!(missing.is_empty(), "add to `settings`: {missing:?}");
     }

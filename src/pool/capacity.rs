@@ -17,8 +17,9 @@ pub(super) struct Capacity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Expected {
     Unknown,
-    /// The last connect has failed. The next ones are not made one after the other: each would be waited for by all.
-    Failed,
+    /// The last connect has failed, or whoever makes one says that it might be for one use. Connects are not made one after the
+    /// other: each would be waited for by all.
+    SideBySide,
     /// So many uses. One, where a connection is not shared: then every caller may make its own.
     Known(usize),
 }
@@ -41,15 +42,16 @@ impl Capacity {
         self.connecting -= 1;
     }
 
-    pub(super) fn connect_failed(&mut self) {
+    /// A connect has failed, or it is said that nobody is to wait for what becomes of one.
+    pub(super) fn go_side_by_side(&mut self) {
         if self.expected == Expected::Unknown {
-            self.expected = Expected::Failed;
+            self.expected = Expected::SideBySide;
         }
     }
 
     /// A connection is there that several uses can share.
     pub(super) fn is_shared(&mut self) {
-        if self.expected == Expected::Failed {
+        if self.expected == Expected::SideBySide {
             self.expected = Expected::Unknown;
         }
     }
@@ -73,7 +75,7 @@ impl Capacity {
         let on_the_way = self.connecting + self.unheard;
         match self.expected {
             Expected::Unknown => on_the_way == 0,
-            Expected::Failed | Expected::Known(1) => true,
+            Expected::SideBySide | Expected::Known(1) => true,
             Expected::Known(uses) => on_the_way.saturating_mul(uses) < takers,
         }
     }
@@ -121,7 +123,7 @@ mod tests {
         let mut capacity = Capacity::new();
         capacity.connect_begins();
         capacity.connect_ends();
-        capacity.connect_failed();
+        capacity.go_side_by_side();
         assert_eq!(begun(&mut capacity, 3, 3), 3);
         capacity.connect_ends();
         capacity.is_shared();

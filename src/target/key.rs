@@ -72,6 +72,20 @@ impl<'a> KeyRef<'a> {
         }
     }
 
+    #[cfg(feature = "http2")]
+    pub(crate) fn host(&self) -> &'a str {
+        self.host
+    }
+
+    pub(crate) fn is_https(&self) -> bool {
+        is_same_scheme(self.scheme, HTTPS)
+    }
+
+    /// How its connections are made, where the target says.
+    pub(crate) fn get_route(&self) -> Option<&'a Route> {
+        self.route
+    }
+
     /// The same origin, in a part of the pool of its own.
     #[must_use]
     pub fn partition(mut self, name: &'a str) -> Self {

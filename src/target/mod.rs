@@ -5,6 +5,7 @@ pub(crate) mod extensions;
 pub(crate) mod invalid;
 pub(crate) mod key;
 pub(crate) mod lookup;
+pub(crate) mod protocol;
 #[cfg(feature = "proxy")]
 pub(crate) mod proxy;
 pub(crate) mod route;
@@ -25,6 +26,7 @@ use crate::target::invalid::{InvalidTarget, TargetError};
 use crate::target::key::{Key, KeyRef};
 #[cfg(feature = "proxy")]
 use crate::target::lookup::SideLookup;
+use crate::target::protocol::Protocol;
 #[cfg(feature = "proxy")]
 use crate::target::proxy::Proxy;
 use crate::target::route::Route;
@@ -74,6 +76,11 @@ pub trait Target {
     fn waiting_since(&self, _: Internal) -> Option<Instant> {
         None
     }
+
+    /// What may be spoken on the transport, for the connectors below, which may have to offer it to the server.
+    #[doc(hidden)]
+    #[inline]
+    fn offer(&mut self, _: Internal, _: Protocol) {}
 }
 
 /// What the hidden methods of [`Target`] take. Nobody outside of this crate can name it, and so nobody can implement or call
@@ -144,6 +151,10 @@ pub struct Destination {
     read_by_proxy: bool,
     reuse: Reuse,
     is_retry: bool,
+    /// What may be spoken, where a layer above the connector has said so.
+    protocol: Option<Protocol>,
+    /// The request is not sent over anything but HTTP/2.
+    wants_http2: bool,
     /// In a box: most requests say nothing, and every one is moved.
     terms: Option<Box<Terms>>,
 }
@@ -234,6 +245,8 @@ impl Destination {
             read_by_proxy: false,
             reuse: Reuse::Any,
             is_retry: false,
+            protocol: None,
+            wants_http2: false,
             terms: None,
         }
     }
@@ -300,6 +313,13 @@ impl Destination {
         self.terms.as_ref()?.route.as_ref()
     }
 
+    /// What may be spoken on the transport, where a layer above the connector has said so, as
+    /// [`HandshakeLayer`](crate::HandshakeLayer) does. A connector that speaks TLS offers it to the server.
+    #[must_use]
+    pub fn protocol(&self) -> Option<Protocol> {
+        self.protocol
+    }
+
     /// The same, for a connector below one that puts TLS on what it makes.
     #[must_use]
     pub fn secured(mut self) -> Self {
@@ -312,6 +332,40 @@ impl Destination {
     #[must_use]
     pub fn is_secured(&self) -> bool {
         self.secured
+    }
+
+    /// What its route says of the version.
+    pub(crate) fn said_protocol(&self) -> Option<Protocol> {
+        self.route()?.protocol()
+    }
+
+    /// What may be spoken with it, where its connections speak this unless its route says otherwise.
+    #[inline]
+    pub(crate) fn spoken(&self, protocol: Protocol) -> Protocol {
+        let protocol = match &self.terms {
+            None => protocol,
+            Some(_) => self.said_protocol().unwrap_or(protocol),
+        };
+        match self.https {
+            true => protocol,
+            false => protocol.in_the_clear(),
+        }
+    }
+
+    pub(crate) fn set_wants_http2(&mut self) {
+        self.wants_http2 = true;
+    }
+
+    /// The request is not sent over anything but HTTP/2.
+    #[inline]
+    pub(crate) fn wants_http2(&self) -> bool {
+        self.wants_http2
+    }
+
+    /// The same route, with this version.
+    pub(crate) fn set_protocol(&mut self, protocol: Protocol) {
+        let route = self.terms().route.take().unwrap_or_default();
+        self.terms().route = Some(route.with_protocol(protocol));
     }
 
     /// The scheme of the request's URI.
@@ -464,6 +518,10 @@ impl Target for Destination {
     #[inline]
     fn waiting_since(&self, _: Internal) -> Option<Instant> {
         self.terms.as_ref()?.waiting_since
+    }
+
+    fn offer(&mut self, _: Internal, protocol: Protocol) {
+        self.protocol = Some(protocol);
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 #[cfg(feature = "tls")]
 use tokio_rustls::rustls::pki_types::ServerName;
 
+use crate::target::protocol::Protocol;
 #[cfg(feature = "proxy")]
 use crate::target::proxy::Proxy;
 #[cfg(feature = "tls")]
@@ -43,6 +44,7 @@ struct Parts {
     family: Option<Family>,
     address: Option<SocketAddr>,
     unix_path: Option<PathBuf>,
+    protocol: Option<Protocol>,
     #[cfg(feature = "proxy")]
     proxy: Option<Proxy>,
     #[cfg(feature = "tls")]
@@ -135,6 +137,40 @@ impl Route {
     pub fn with_address(mut self, address: SocketAddr) -> Self {
         self.parts().address = Some(address);
         self
+    }
+
+    /// Which version of HTTP to speak, instead of what the layer says
+    /// ([`KeepAliveLayer::protocol`](crate::KeepAliveLayer::protocol)). A request's own version cannot say so: every
+    /// [`http::Request`] is one of HTTP/1.1 unless it says otherwise.
+    ///
+    /// ```
+    /// use tower_keep_alive::{Protocol, Route};
+    ///
+    /// let request = http::Request::get("https://localhost/")
+    ///     .extension(Route::new().with_protocol(Protocol::Http1))
+    ///     .body(())
+    ///     .unwrap();
+    /// # assert!(request.extensions().get::<Route>().is_some());
+    /// ```
+    #[must_use]
+    pub fn with_protocol(mut self, protocol: Protocol) -> Self {
+        self.parts().protocol = Some(protocol);
+        self
+    }
+
+    /// Which version of HTTP to speak.
+    #[must_use]
+    pub fn protocol(&self) -> Option<Protocol> {
+        self.0.protocol
+    }
+
+    /// Whether it says nothing that a connector would have to know.
+    pub(crate) fn is_only_protocol(&self) -> bool {
+        let without = Parts {
+            protocol: None,
+            ..Parts::clone(&self.0)
+        };
+        without == Parts::default()
     }
 
     /// Who the server has to prove to be, instead of the URI's host (Node: `servername`). It is sent along (SNI), unless it
@@ -304,7 +340,10 @@ impl fmt::Display for Route {
         if let Some(tls) = self.tls() {
             write!(f, ":tls={tls}")?;
         }
-        Ok(())
+        match self.protocol() {
+            Some(protocol) => write!(f, ":protocol={protocol}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -326,5 +365,9 @@ mod tests {
         assert_ne!(path(), Route::new().with_unix_path("/b.sock"));
         assert_ne!(path(), path().with_family(Family::V6));
         assert!(Route::new().is_empty() && !path().is_empty());
+        let protocol = || Route::new().with_protocol(Protocol::Http1);
+        assert_ne!(protocol(), Route::new());
+        assert!(protocol().is_only_protocol() && !protocol().is_empty());
+        assert!(!protocol().with_family(Family::V4).is_only_protocol());
     }
 }

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering as Atomic};
 
 use tokio_rustls::rustls::ClientConfig;
 
+use crate::target::protocol::Protocol;
+
 /// How TLS is spoken with some targets, where not as their connector does: whom to trust, who we are. For
 /// [`Route::with_tls`](crate::Route::with_tls). Made of the settings of a [`TlsLayer`](crate::connect::TlsLayer), by `From`,
 /// or of a configuration of rustls'.
@@ -47,20 +49,21 @@ use tokio_rustls::rustls::ClientConfig;
 pub struct TlsConfig {
     /// Never another's again: what is keyed by it needs to keep nothing alive.
     id: u64,
-    /// A `ClientConfig`, or what one is made of later. Erased: it is a part of keys, and it has interior mutability, which is
+    /// An [`Offering`], or what one is made of later. Erased: it is a part of keys, and it has interior mutability, which is
     /// no part of their order.
     config: Arc<dyn Any + Send + Sync>,
 }
 
 impl TlsConfig {
-    /// As `config` says, but that the protocol is `http/1.1`; see
+    /// As `config` says, but for the protocols that are offered; see
     /// [`TlsLayer::with_config`](crate::connect::TlsLayer::with_config).
     #[must_use]
     pub fn new(config: impl Into<Arc<ClientConfig>>) -> Self {
-        Self::from_erased(Arc::new(for_http_1(Arc::unwrap_or_clone(config.into()))))
+        let config = Arc::unwrap_or_clone(config.into());
+        Self::from_erased(Arc::new(Offering::new(config)))
     }
 
-    /// Of a `ClientConfig`, or of what one is made of when it is first asked for.
+    /// Of an [`Offering`], or of what one is made of when it is first asked for.
     pub(crate) fn from_erased(config: Arc<dyn Any + Send + Sync>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self {
@@ -75,10 +78,42 @@ impl TlsConfig {
     }
 }
 
-/// HTTP/1 is all that is spoken here.
-pub(crate) fn for_http_1(mut config: ClientConfig) -> ClientConfig {
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    config
+/// One configuration, once for each of the [`Protocol`]s that it may offer. They have the sessions in common.
+#[derive(Clone)]
+pub(crate) struct Offering {
+    http1: Arc<ClientConfig>,
+    #[cfg(feature = "http2")]
+    http2: Arc<ClientConfig>,
+    #[cfg(feature = "http2")]
+    both: Arc<ClientConfig>,
+}
+
+impl Offering {
+    pub(crate) fn new(config: ClientConfig) -> Self {
+        let offering = |protocol: Protocol| {
+            let mut config = config.clone();
+            config.alpn_protocols = protocol.alpn();
+            Arc::new(config)
+        };
+        Self {
+            http1: offering(Protocol::Http1),
+            #[cfg(feature = "http2")]
+            http2: offering(Protocol::Http2),
+            #[cfg(feature = "http2")]
+            both: offering(Protocol::Auto),
+        }
+    }
+
+    pub(crate) fn of(&self, protocol: Protocol) -> Arc<ClientConfig> {
+        let config = match protocol {
+            Protocol::Http1 => &self.http1,
+            #[cfg(feature = "http2")]
+            Protocol::Http2 => &self.http2,
+            #[cfg(feature = "http2")]
+            Protocol::Auto => &self.both,
+        };
+        config.clone()
+    }
 }
 
 impl PartialEq for TlsConfig {

@@ -260,7 +260,9 @@ async fn a_route_trusts_by_the_settings_of_a_layer() {
 #[tokio::test]
 async fn the_one_call_client_takes_settings_of_tls() {
     let identity = Identity::self_signed_with(&["localhost"], of_openssl);
-    let server = Server::start_tls(identity.server(), script::ok).await;
+    let mut config = identity.server();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let server = Server::start_tls(config, script::ok).await;
     let tls = TlsLayer::new().roots_pem(identity.pem().0).unwrap();
     let client = tower_keep_alive::KeepAlive::builder().build_with_tls(tls);
     let response = client.get(server.url_of("localhost", "/")).await.unwrap();

@@ -4,11 +4,14 @@ use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::io;
 
-use tokio_rustls::rustls::{self, AlertDescription, InvalidMessage, PeerIncompatible};
+use tokio_rustls::rustls::{
+    self, AlertDescription, InvalidMessage, PeerIncompatible, PeerMisbehaved as Misbehaved,
+};
 
 use crate::connect::tls::certificate;
 use crate::error::BoxError;
 use crate::error::connect::{ConnectError, reason};
+use crate::target::protocol::Protocol;
 
 /// A host that no certificate could be for.
 pub(super) fn no_name(host: &str) -> ConnectError {
@@ -34,10 +37,10 @@ pub(super) fn unread_roots(error: impl Into<BoxError>) -> ConnectError {
 }
 
 /// With this host, for this reason. The source is rustls' own error, if it has one, or else that of the transport.
-pub(super) fn handshake(host: &str, error: io::Error) -> ConnectError {
+pub(super) fn handshake(host: &str, offered: Protocol, error: io::Error) -> ConnectError {
     let is_rustls = |error: &(dyn StdError + Send + Sync + 'static)| error.is::<rustls::Error>();
     let why = match error.get_ref().and_then(|held| held.downcast_ref()) {
-        Some(error) => words(host, error),
+        Some(error) => words(host, offered, error),
         None if error.kind() == io::ErrorKind::UnexpectedEof => {
             "the server closed the connection; is there TLS on this port?".into()
         }
@@ -47,15 +50,32 @@ pub(super) fn handshake(host: &str, error: io::Error) -> ConnectError {
     // What an `io::Error` wraps is not in its chain of sources.
     match error.get_ref().is_some_and(is_rustls) {
         true => {
-            let source = error.into_inner();
-            ConnectError::caused_by(tried, source.unwrap_or_else(|| "no reason".into()))
+            let of_protocol = is_of_protocol(&error);
+            let source = error.into_inner().unwrap_or_else(|| "no reason".into());
+            match of_protocol {
+                true => ConnectError::Protocol(tried.into(), Some(source)),
+                false => ConnectError::caused_by(tried, source),
+            }
         }
         false => ConnectError::caused_by(tried, error),
     }
 }
 
+/// Whether the two have no protocol in common, by ALPN.
+fn is_of_protocol(error: &io::Error) -> bool {
+    use rustls::Error::{AlertReceived, NoApplicationProtocol, PeerMisbehaved};
+    matches!(
+        error.get_ref().and_then(|held| held.downcast_ref()),
+        Some(
+            NoApplicationProtocol
+                | AlertReceived(AlertDescription::NoApplicationProtocol)
+                | PeerMisbehaved(Misbehaved::SelectedUnofferedApplicationProtocol)
+        )
+    )
+}
+
 /// What is wrong, and what to do about it.
-fn words(host: &str, error: &rustls::Error) -> Cow<'static, str> {
+fn words(host: &str, offered: Protocol, error: &rustls::Error) -> Cow<'static, str> {
     use rustls::Error::{
         AlertReceived, InvalidCertificate, NoApplicationProtocol, NoCertificatesPresented,
         PeerIncompatible,
@@ -66,15 +86,20 @@ fn words(host: &str, error: &rustls::Error) -> Cow<'static, str> {
         }
         InvalidCertificate(error) => certificate::words(host, error),
         NoCertificatesPresented => "the server has no certificate".into(),
-        AlertReceived(alert) => format!("the server refused: {}", of_alert(*alert)).into(),
+        AlertReceived(alert) => format!("the server refused: {}", of_alert(offered, *alert)).into(),
         PeerIncompatible(incompatible) => of_incompatible(incompatible).into(),
-        NoApplicationProtocol => "the server does not speak HTTP/1.1".into(),
+        NoApplicationProtocol => format!("the server does not speak {}", offered.name()).into(),
+        rustls::Error::PeerMisbehaved(Misbehaved::SelectedUnofferedApplicationProtocol) => format!(
+            "the server chose another protocol than {}, which it was offered",
+            offered.name()
+        )
+        .into(),
         _ => "the handshake failed".into(),
     }
 }
 
 /// What a server says with its last word (RFC 8446 §6.2).
-fn of_alert(alert: AlertDescription) -> Cow<'static, str> {
+fn of_alert(offered: Protocol, alert: AlertDescription) -> Cow<'static, str> {
     use AlertDescription::{
         BadCertificate, CertificateExpired, CertificateRequired, CertificateRevoked,
         CertificateUnknown, HandshakeFailure, NoApplicationProtocol, ProtocolVersion, UnknownCA,
@@ -91,7 +116,7 @@ fn of_alert(alert: AlertDescription) -> Cow<'static, str> {
         }
         ProtocolVersion => "it speaks neither TLS 1.2 nor TLS 1.3".into(),
         HandshakeFailure => "it has no cipher suite in common with this client, or wants a certificate of it (HandshakeFailure)".into(),
-        NoApplicationProtocol => "it does not speak HTTP/1.1".into(),
+        NoApplicationProtocol => format!("it does not speak {}", offered.name()).into(),
         UnrecognisedName => {
             "it serves no host of this name; Route::with_server_name sends another one".into()
         }
@@ -197,7 +222,7 @@ mod tests {
                 false,
             ),
         ] {
-            let error = handshake("h.test", error);
+            let error = handshake("h.test", Protocol::Http1, error);
             assert_eq!(
                 error.to_string(),
                 format!("agree on TLS with h.test: {why}")

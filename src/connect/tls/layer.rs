@@ -10,6 +10,7 @@ use tower_layer::Layer;
 use crate::connect::tls::Tls;
 use crate::connect::tls::pem::{self, PemError};
 use crate::connect::tls::trust_roots::{Configuration, Settings};
+use crate::target::protocol::Protocol;
 use crate::target::tls_config::TlsConfig;
 
 /// Speaks TLS for `https` over any connector, and leaves `http` as it is.
@@ -17,7 +18,8 @@ use crate::target::tls_config::TlsConfig;
 /// Server certificates are checked against the platform's trust store, unless [`roots_pem`](Self::roots_pem) or
 /// [`with_config`](Self::with_config) set other roots, and have to name the host of the URI. If that check fails, the error
 /// [`is_certificate`](crate::Error::is_certificate), and its text says what is wrong and what to do. The host is sent to the
-/// server (SNI), unless it is an IP address. The protocol that is negotiated (ALPN) is `http/1.1`.
+/// server (SNI), unless it is an IP address. The protocols that are offered (ALPN) are those that the layer above speaks, or else
+/// those of [`protocol`](Self::protocol).
 ///
 /// The handshake is part of the connect and counts in the connect timeout. If a server closes the connection without
 /// `close_notify`, a body that ends with the connection is an error, because it may have been cut.
@@ -73,7 +75,7 @@ impl TlsLayer {
         })
     }
 
-    /// Uses this configuration of [`rustls`], including its sessions. Only its ALPN is replaced, by `http/1.1`.
+    /// Uses this configuration of [`rustls`], including its sessions. Only its ALPN is replaced, as for all others.
     ///
     /// [`rustls`]: crate::connect::rustls
     pub fn with_config(config: impl Into<Arc<ClientConfig>>) -> Self {
@@ -231,6 +233,14 @@ impl TlsLayer {
         let chain = pem::chain(chain.as_ref())?;
         let key = pem::key(key.as_ref())?;
         (self.client_certificate(chain, key)).map_err(PemError::identity)
+    }
+
+    /// What is offered to servers (ALPN) where the layer above does not say what it speaks. In a stack whose targets are
+    /// [`Destination`](crate::Destination)s, [`HandshakeLayer`](crate::HandshakeLayer) says it, and this setting is not needed; a
+    /// [`Uri`](http::Uri) has no place for it. Default: HTTP/1.1 alone.
+    pub fn protocol(mut self, protocol: Protocol) -> Self {
+        self.0.protocol = protocol;
+        self
     }
 
     /// For how many hosts TLS sessions are kept, which shorten the handshake of the next connection (Node:

@@ -20,7 +20,8 @@ use crate::connect::tls::trust_roots::Configuration;
 use crate::error::BoxError;
 use crate::error::connect::ConnectError;
 use crate::target::Destination;
-use crate::target::tls_config::TlsConfig;
+use crate::target::protocol::Protocol;
+use crate::target::tls_config::{Offering, TlsConfig};
 
 /// The connector that [`TlsLayer`](crate::connect::TlsLayer) makes of another.
 #[derive(Clone)]
@@ -87,30 +88,33 @@ where
             .unwrap_or_else(|| destination.authority().host())
             .to_owned();
         let configuration = self.configuration.clone();
+        let protocol = destination.protocol();
+        let protocol = protocol.unwrap_or_else(|| configuration.protocol());
         let connecting = self.inner.call(destination.secured().into());
         TlsConnecting(Box::pin(async move {
             let name = server_name(&host)?;
             let config = match own {
-                Some(own) => config_of(&own).await?,
-                None => configuration.get().await?,
+                Some(own) => config_of(&own, protocol).await?,
+                None => configuration.get(protocol).await?,
             };
             let transport = connecting.await.map_err(Into::into)?;
             let handshake = TlsConnector::from(config).connect(name, Records::new(transport));
             match times::part(|times| &mut times.tls, handshake).await {
                 Ok(stream) => Ok(MaybeTls::tls(stream)),
-                Err(failure) => Err(error::handshake(&host, failure).into()),
+                Err(failure) => Err(error::handshake(&host, protocol, failure).into()),
             }
         }))
     }
 }
 
-/// The configuration of a route: rustls' own, or settings of which one is made when it is first asked for.
-async fn config_of(route: &TlsConfig) -> Result<Arc<ClientConfig>, BoxError> {
+/// The configuration of a route: one of rustls' own, or settings of which one is made when it is first asked for.
+async fn config_of(route: &TlsConfig, protocol: Protocol) -> Result<Arc<ClientConfig>, BoxError> {
     match route.get::<Configuration>() {
-        Some(configuration) => configuration.get().await,
+        Some(configuration) => configuration.get(protocol).await,
         None => Ok(route
-            .get()
-            .expect("a TlsConfig is made of one or the other")),
+            .get::<Offering>()
+            .expect("a TlsConfig is made of one or the other")
+            .of(protocol)),
     }
 }
 

@@ -11,7 +11,8 @@ use crate::connect::tls::error;
 use crate::connect::tls::trust::{Anybody, Verifier};
 use crate::error::BoxError;
 use crate::error::connect::ConnectError;
-use crate::target::tls_config::for_http_1;
+use crate::target::protocol::Protocol;
+use crate::target::tls_config::Offering;
 
 /// What a configuration is made of. Servers are verified against `roots`, or else as `given` says, or else against the
 /// platform's roots.
@@ -26,6 +27,8 @@ pub(super) struct Settings {
     pub(super) client: Option<Arc<dyn ResolvesClientCert>>,
     /// For how many hosts; `None` where a given configuration says so itself.
     pub(super) sessions: Option<usize>,
+    /// What is offered where the target does not say it.
+    pub(super) protocol: Protocol,
 }
 
 /// Up to so many tickets are kept for one host by rustls, which counts them and not the hosts.
@@ -45,7 +48,7 @@ impl Settings {
     fn config(self) -> Result<ClientConfig, ConnectError> {
         let provider = self.provider();
         let verifier = self.verifier(&provider)?;
-        let mut config = for_http_1(match (self.given, verifier) {
+        let mut config = match (self.given, verifier) {
             (Some(config), None) => Arc::unwrap_or_clone(config),
             (Some(config), Some(verifier)) => {
                 let mut config = Arc::unwrap_or_clone(config);
@@ -58,7 +61,7 @@ impl Settings {
                 .dangerous()
                 .with_custom_certificate_verifier(verifier.expect("where nothing is given"))
                 .with_no_client_auth(),
-        });
+        };
         if let Some(client) = self.client {
             config.client_auth_cert_resolver = client;
         }
@@ -125,7 +128,7 @@ fn provider() -> Arc<CryptoProvider> {
 /// good enough for `http`.
 pub(super) struct Configuration {
     settings: Settings,
-    made: OnceCell<Arc<ClientConfig>>,
+    made: OnceCell<Offering>,
 }
 
 impl Configuration {
@@ -136,8 +139,13 @@ impl Configuration {
         }
     }
 
+    /// What is offered where the target does not say it.
+    pub(super) fn protocol(&self) -> Protocol {
+        self.settings.protocol
+    }
+
     /// A failure is not kept: certificates can be installed while the program runs.
-    pub(super) async fn get(&self) -> Result<Arc<ClientConfig>, BoxError> {
+    pub(super) async fn get(&self, protocol: Protocol) -> Result<Arc<ClientConfig>, BoxError> {
         let make = || async {
             let settings = self.settings.clone();
             let made = match settings.reads_files() {
@@ -146,8 +154,9 @@ impl Configuration {
                     .map_err(error::unread_roots)?,
                 false => settings.config(),
             };
-            Ok(Arc::new(made?))
+            Ok::<_, BoxError>(Offering::new(made?))
         };
-        self.made.get_or_try_init(make).await.cloned()
+        let made = self.made.get_or_try_init(make).await?;
+        Ok(made.of(protocol))
     }
 }

@@ -6,8 +6,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use http::Version;
+
 use crate::connection::close_reason::CloseReason;
 use crate::connection::expectation::Expectation;
+#[cfg(feature = "http2")]
+use crate::connection::shared::HTTP2;
 use crate::connection::shared::{BODY_FAILED, ConnShared, HTTP10, OMITS, RESTS};
 use crate::error::request_body::RequestBodyError;
 use crate::sync::atomic::Ordering;
@@ -58,6 +62,25 @@ impl ConnShared {
 
     pub(crate) fn is_http10(&self) -> bool {
         self.peer.load(Ordering::Relaxed) & HTTP10 != 0
+    }
+
+    /// HTTP/2 is spoken on it.
+    #[cfg(feature = "http2")]
+    pub(crate) fn set_http2(&self) {
+        self.peer.fetch_or(HTTP2, Ordering::Relaxed);
+    }
+
+    /// Which version is spoken on it: HTTP/1.0 as soon as its server has answered in that.
+    pub(crate) fn version(&self) -> Version {
+        let peer = self.whole().peer.load(Ordering::Relaxed);
+        #[cfg(feature = "http2")]
+        if peer & HTTP2 != 0 {
+            return Version::HTTP_2;
+        }
+        match peer & HTTP10 {
+            0 => Version::HTTP_11,
+            _ => Version::HTTP_10,
+        }
     }
 
     /// Awaits the end of a request's body, of which hyper has all that is announced.

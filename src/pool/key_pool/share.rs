@@ -84,6 +84,11 @@ impl<C: Poolable> KeyPool<C> {
         }
     }
 
+    /// Nobody is to wait for what becomes of a connect that is under way: it might be for one use.
+    pub(crate) fn go_side_by_side(self: &Arc<Self>) {
+        self.with(|state, cx| state.go_side_by_side(cx));
+    }
+
     fn use_gone(self: &Arc<Self>, place: usize, shared: &Arc<ConnShared>) {
         self.and_sweep(|state, mode, now, cx| state.use_gone(place, shared, mode, now, cx));
     }

@@ -27,7 +27,7 @@ impl<C: Poolable> KeyState<C> {
                 Stage::Connected(_) | Stage::Shared(_) => {}
             }
             if failed {
-                self.capacity.connect_failed();
+                self.capacity.go_side_by_side();
             }
         }
         if open.counting == Counting::Draining {

@@ -28,6 +28,15 @@ impl<C: Poolable> KeyState<C> {
         };
     }
 
+    /// Nobody is to wait for what becomes of a connect that is under way, unless more is known of this key.
+    #[cold]
+    pub(in crate::pool) fn go_side_by_side(&mut self, cx: &mut StepCx<'_, C>) {
+        if C::SHARED {
+            self.capacity.go_side_by_side();
+            self.grant_permits(cx);
+        }
+    }
+
     /// Places for connections that nobody has asked for yet: as many as so many idle ones lack.
     pub(in crate::pool) fn prewarm(&mut self, count: usize, cx: &mut StepCx<'_, C>) -> Vec<usize> {
         let config = cx.config;

@@ -1,0 +1,162 @@
+//! What the version of a request, and what it is for, say of its connection.
+
+use http::header::UPGRADE;
+use http::{Method, Request, Version};
+use http_body::Body;
+
+use crate::exchange::request::check_http10;
+use crate::target::Destination;
+use crate::target::invalid::TargetError;
+use crate::target::protocol::Protocol;
+
+/// Of a request that is not simply one of HTTP/1.1 over HTTP/1. `protocol`: what its connections speak, where its route does
+/// not say it. Tells the destination what the connection has to speak.
+#[inline(never)]
+pub(super) fn settle<B: Body>(
+    request: &Request<B>,
+    protocol: Protocol,
+    destination: &mut Destination,
+) -> Result<(), TargetError> {
+    let spoken = destination.spoken(protocol);
+    let version = request.version();
+    match version {
+        Version::HTTP_11 => {}
+        Version::HTTP_10 => check_http10(request)?,
+        #[cfg(feature = "http2")]
+        Version::HTTP_2 if destination.said_protocol().unwrap_or(protocol) != Protocol::Http1 => {}
+        other => return Err(TargetError::Version(other)),
+    }
+    let wants_http2 = version == Version::HTTP_2;
+    let is_upgrade =
+        *request.method() == Method::CONNECT || request.headers().contains_key(UPGRADE);
+    if is_upgrade && wants_http2 {
+        let why = "CONNECT and upgrades are not sent over HTTP/2: set the request's version to Version::HTTP_11";
+        return Err(TargetError::Method(why));
+    }
+    if is_upgrade || version == Version::HTTP_10 {
+        if spoken != Protocol::Http1 {
+            destination.set_protocol(Protocol::Http1);
+        }
+        return Ok(());
+    }
+    #[cfg(feature = "http2")]
+    {
+        // Where nothing is negotiated, the request knows that its server speaks it.
+        if wants_http2 && spoken == Protocol::Http1 {
+            destination.set_protocol(Protocol::Http2);
+        }
+        let asks = wants_http2 || spoken == Protocol::Http2;
+        if asks && destination.is_read_by_proxy() {
+            let why =
+                "HTTP/2 goes through a proxy only in a tunnel: use Proxy::with_tunnel, or HTTP/1.1";
+            return Err(TargetError::Route(why));
+        }
+    }
+    if wants_http2 {
+        destination.set_wants_http2();
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[cfg(feature = "http2")]
+mod tests {
+    use bytes::Bytes;
+    use http::Uri;
+    use http_body_util::Empty;
+
+    use super::*;
+    use crate::target::Target;
+    use crate::target::key::Key;
+    use crate::target::route::Route;
+
+    /// The name of the key, and whether the connection has to speak HTTP/2.
+    fn settled(
+        protocol: Protocol,
+        uri: &'static str,
+        version: Version,
+        upgrade: Option<&str>,
+        route: Option<Protocol>,
+    ) -> Result<(String, bool), TargetError> {
+        let mut request = Request::get(uri).version(version);
+        if let Some(upgrade) = upgrade {
+            request = request.header("upgrade", upgrade);
+        }
+        let request = request.body(Empty::<Bytes>::new()).unwrap();
+        let mut destination = Destination::try_from(Uri::from_static(uri)).unwrap();
+        if let Some(protocol) = route {
+            destination = destination.with_route(Route::new().with_protocol(protocol));
+        }
+        settle(&request, protocol, &mut destination)?;
+        let key = Key::from(destination.key()).to_string();
+        Ok((key, destination.wants_http2()))
+    }
+
+    const PLAIN: &str = "http://h/";
+    const TLS: &str = "https://h/";
+
+    #[test]
+    fn a_request_of_http_1_1_goes_over_what_is_spoken() {
+        for protocol in [Protocol::Http1, Protocol::Http2, Protocol::Auto] {
+            for (uri, key) in [(PLAIN, "h:80:"), (TLS, "https:h:443:")] {
+                let settled = settled(protocol, uri, Version::HTTP_11, None, None);
+                assert_eq!(settled.unwrap(), (key.to_owned(), false));
+            }
+        }
+    }
+
+    #[test]
+    fn upgrades_and_http_1_0_go_over_http_1() {
+        for (protocol, uri, key) in [
+            (Protocol::Http1, TLS, "https:h:443:"),
+            (Protocol::Auto, PLAIN, "h:80:"),
+            (Protocol::Auto, TLS, "https:h:443::protocol=http1"),
+            (Protocol::Http2, PLAIN, "h:80::protocol=http1"),
+        ] {
+            for (version, upgrade) in [
+                (Version::HTTP_11, Some("websocket")),
+                (Version::HTTP_10, None),
+            ] {
+                let settled = settled(protocol, uri, version, upgrade, None);
+                assert_eq!(
+                    settled.unwrap(),
+                    (key.to_owned(), false),
+                    "{protocol} {uri}"
+                );
+            }
+        }
+        let both = settled(
+            Protocol::Auto,
+            TLS,
+            Version::HTTP_2,
+            Some("websocket"),
+            None,
+        );
+        assert!(matches!(both, Err(TargetError::Method(_))));
+    }
+
+    #[test]
+    fn a_request_of_http_2_has_it_where_it_can_be_had() {
+        for (protocol, uri, route, key) in [
+            (Protocol::Auto, TLS, None, "https:h:443:"),
+            (Protocol::Auto, PLAIN, None, "h:80::protocol=http2"),
+            (Protocol::Http2, PLAIN, None, "h:80:"),
+            (
+                Protocol::Http1,
+                TLS,
+                Some(Protocol::Auto),
+                "https:h:443::protocol=auto",
+            ),
+        ] {
+            let settled = settled(protocol, uri, Version::HTTP_2, None, route);
+            assert_eq!(settled.unwrap(), (key.to_owned(), true), "{protocol} {uri}");
+        }
+        for (protocol, route) in [
+            (Protocol::Http1, None),
+            (Protocol::Auto, Some(Protocol::Http1)),
+        ] {
+            let refused = settled(protocol, TLS, Version::HTTP_2, None, route);
+            assert!(matches!(refused, Err(TargetError::Version(_))));
+        }
+    }
+}

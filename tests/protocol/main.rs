@@ -1,0 +1,6 @@
+//! Which version of HTTP is spoken, and who decides it.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod prior_knowledge;

@@ -1,0 +1,140 @@
+//! HTTP/2 with servers that are known to speak it, and nothing is negotiated.
+
+use http::{Request, Version};
+use http_body_util::Full;
+use tower_keep_alive::{KeepAliveLayer, OneShot, Protocol, Route};
+
+use super::support::agent::{Req, agent, at_rest, fetch, get, post, send};
+use super::support::frames::Behaviour;
+use super::support::{Server, http2};
+
+fn layer(protocol: Protocol) -> KeepAliveLayer<Full<bytes::Bytes>> {
+    KeepAliveLayer::new().protocol(protocol)
+}
+
+fn with_version(url: String, version: Version) -> Req {
+    let request = Request::get(url).version(version);
+    request.body(Full::default()).unwrap()
+}
+
+#[tokio::test]
+async fn requests_share_a_connection() {
+    let server = http2::Server::behaving(Behaviour::default()).await;
+    let (client, handle) = agent(layer(Protocol::Http2));
+    let first = fetch(&client, server.url("/first")).await.unwrap();
+    assert_eq!(first.body, "/first");
+    assert_eq!(first.info.version(), Version::HTTP_2);
+    let others = (0..50).map(|at| fetch(&client, server.url(&format!("/{at}"))));
+    for (at, answer) in futures_util::future::join_all(others)
+        .await
+        .into_iter()
+        .enumerate()
+    {
+        let answer = answer.unwrap();
+        assert_eq!(answer.body, format!("/{at}"));
+        assert_eq!(answer.info.id(), first.info.id());
+    }
+    assert_eq!(server.log.seen(|it| it.connections), 1);
+    assert_eq!(handle.status().created, 1);
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn a_crowd_makes_one_connection_where_nothing_is_known() {
+    let server = http2::Server::behaving(Behaviour::default()).await;
+    let (client, handle) = agent(layer(Protocol::Http2));
+    let all = (0..100).map(|_| fetch(&client, server.url("/")));
+    for answer in futures_util::future::join_all(all).await {
+        assert_eq!(answer.unwrap().body, "/");
+    }
+    assert_eq!(handle.status().created, 1);
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn a_request_may_ask_for_it_and_a_route_may_force_it() {
+    let server = http2::Server::behaving(Behaviour::default()).await;
+    let (client, handle) = agent(layer(Protocol::Auto));
+    let asked = with_version(server.url("/asked"), Version::HTTP_2);
+    assert_eq!(send(&client, asked).await.unwrap().body, "/asked");
+    let mut forced = get(server.url("/forced"));
+    let route = Route::new().with_protocol(Protocol::Http2);
+    forced.extensions_mut().insert(route);
+    let forced = send(&client, forced).await.unwrap();
+    assert_eq!((&*forced.body, forced.info.is_reused()), ("/forced", true));
+    assert!(
+        forced
+            .info
+            .key()
+            .unwrap()
+            .to_string()
+            .ends_with(":protocol=http2")
+    );
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn a_request_that_asks_for_it_where_it_cannot_be_had_is_refused() {
+    let server = Server::ok().await;
+    let (client, handle) = agent(layer(Protocol::Http1));
+    let asked = with_version(server.url("/"), Version::HTTP_2);
+    let error = send(&client, asked).await.unwrap_err();
+    assert!(
+        error.is_target() && error.is_protocol() && error.is_unsent(),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("HTTP/2"), "{error}");
+    // What every request says unless it says otherwise is no wish.
+    let plain = with_version(server.url("/"), Version::HTTP_11);
+    assert_eq!(
+        send(&client, plain).await.unwrap().info.version(),
+        Version::HTTP_11
+    );
+    assert_eq!(handle.status().created, 1);
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn a_body_goes_and_comes() {
+    let server = http2::Server::behaving(Behaviour::default()).await;
+    let (client, handle) = agent(layer(Protocol::Http2));
+    let body = vec![b'x'; 100_000];
+    send(&client, post(server.url("/"), body.clone()))
+        .await
+        .unwrap();
+    let requests = server.log.requests();
+    assert_eq!(requests[0].body, body);
+    assert_eq!(requests[0].field("content-length"), Some("100000"));
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn a_request_on_its_own_gets_a_connection_of_its_own() {
+    let server = http2::Server::behaving(Behaviour::default()).await;
+    let (client, handle) = agent(layer(Protocol::Http2));
+    fetch(&client, server.url("/")).await.unwrap();
+    let mut alone = get(server.url("/alone"));
+    alone.extensions_mut().insert(OneShot);
+    let alone = send(&client, alone).await.unwrap();
+    assert_eq!((&*alone.body, alone.info.is_reused()), ("/alone", false));
+    assert_eq!(server.log.requests()[1].field("connection"), None);
+    at_rest(&handle).await;
+    assert_eq!((handle.status().created, handle.status().closed), (2, 1));
+}
+
+#[tokio::test]
+async fn without_keep_alive_each_request_has_a_connection() {
+    let server = http2::Server::behaving(Behaviour::default()).await;
+    let (client, handle) = agent(layer(Protocol::Http2).keep_alive(false));
+    for _ in 0..3 {
+        assert!(
+            !fetch(&client, server.url("/"))
+                .await
+                .unwrap()
+                .info
+                .is_reused()
+        );
+    }
+    at_rest(&handle).await;
+    assert_eq!((handle.status().created, handle.status().closed), (3, 3));
+}
