@@ -1,18 +1,19 @@
-//! The fields that belong to one connection, and lists of tokens.
+//! Hop-by-hop fields, and lists of tokens.
 
 use http::header::{
     CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 
-/// RFC 9110 §7.6.1, with what Go's `httputil.ReverseProxy` removes; without `Trailer`, which is announced end to end.
+/// The fields of RFC 9110 §7.6.1, and those that Go's `httputil.ReverseProxy` removes, without `Trailer`, which is end
+/// to end.
 const HOP_BY_HOP: [HeaderName; 10] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION,
-    // RFC 9110 §11.7.3: for the next client alone.
+    // RFC 9110 §11.7.3: only for the next client.
     HeaderName::from_static("proxy-authentication-info"),
     TE,
     TRANSFER_ENCODING,
@@ -21,17 +22,18 @@ const HOP_BY_HOP: [HeaderName; 10] = [
     HeaderName::from_static("http2-settings"),
 ];
 
-/// Removes what is between two neighbours alone, and what `Connection` says is.
+/// Removes the hop-by-hop fields, and the fields that `Connection` names.
 pub(super) fn remove_hop_by_hop(fields: &mut HeaderMap) {
-    // Before what `Connection` names is removed: it may name `Transfer-Encoding`, which frames the message all the same.
+    // Read before the named fields are removed: `Connection` may name `Transfer-Encoding`, which frames the message
+    // nevertheless.
     let coding = coding_that_stays(fields);
     if fields.contains_key(TRANSFER_ENCODING) {
-        // RFC 9112 §6.3: beside it a length says nothing, and must not go on.
+        // RFC 9112 §6.3: `Transfer-Encoding` overrides `Content-Length`, which must not be passed on then.
         fields.remove(CONTENT_LENGTH);
     }
     let named: Vec<_> = tokens(fields, &CONNECTION)
         .filter_map(|name| HeaderName::from_bytes(name).ok())
-        // Where the body ends is for everybody on the way. `Host` is set after this.
+        // Every recipient needs the length of the body. `Host` is set after this.
         .filter(|name| *name != CONTENT_LENGTH)
         .collect();
     for name in named {
@@ -45,7 +47,7 @@ pub(super) fn remove_hop_by_hop(fields: &mut HeaderMap) {
     }
 }
 
-/// A transfer coding that nobody here has undone: the body is still in it, and whoever gets it has to know.
+/// A transfer coding that hyper has not decoded: the body is still encoded, so the recipient has to know it.
 fn coding_that_stays(fields: &HeaderMap) -> Option<HeaderValue> {
     let is_undone =
         |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked") || is(coding, "identity");
@@ -55,7 +57,8 @@ fn coding_that_stays(fields: &HeaderMap) -> Option<HeaderValue> {
     joined(fields, &TRANSFER_ENCODING, b", ")
 }
 
-/// The tokens in all fields of this name. Each is looked at by itself: beside one with odd bytes the others count.
+/// The tokens in all fields of this name. Each field is read by itself, so invalid bytes in one do not hide the tokens
+/// of the others.
 pub(super) fn tokens<'a>(
     fields: &'a HeaderMap,
     name: &HeaderName,
@@ -68,7 +71,7 @@ pub(super) fn tokens<'a>(
         .filter(|token| !token.is_empty())
 }
 
-/// Whether one of the tokens in the fields of this name is `token`, in any case.
+/// Whether the fields of this name contain `token`, in any case.
 pub(super) fn has_token(fields: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     tokens(fields, name).any(|it| is(it, token))
 }
@@ -77,7 +80,7 @@ pub(super) fn is(token: &[u8], name: &str) -> bool {
     token.eq_ignore_ascii_case(name.as_bytes())
 }
 
-/// The values of all fields of this name as one; none where there is no such field.
+/// The values of all fields of this name, joined; `None` if there is no such field.
 pub(super) fn joined(
     fields: &HeaderMap,
     name: &HeaderName,
@@ -97,13 +100,13 @@ pub(super) fn joined(
     Some(whole)
 }
 
-/// Sets a field. A map that has no room for another field (there are 24,576 in it then) stays without.
+/// Sets a field. A full map (24,576 fields) stays unchanged.
 pub(super) fn set(fields: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
     fields.try_insert(name, value).ok();
 }
 
-/// Sets a field that says where the body ends. In a map that has no room another field makes room for it: a body that is
-/// taken for none, or for another one, is worse.
+/// Sets a field that frames the body. In a full map it replaces another field: a body whose end is read wrongly is
+/// worse than a missing field.
 pub(super) fn set_framing(fields: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
     if fields.try_insert(name.clone(), value.clone()).is_err() {
         let other = fields.keys().find(|it| *it != CONTENT_LENGTH).cloned();
@@ -112,7 +115,7 @@ pub(super) fn set_framing(fields: &mut HeaderMap, name: HeaderName, value: Heade
     }
 }
 
-/// Adds `value` behind what fields of this name say, as one list.
+/// Appends `value` to the fields of this name, as one list.
 pub(super) fn add_to_list(fields: &mut HeaderMap, name: HeaderName, value: &[u8]) {
     let before = joined(fields, &name, b", ");
     let whole = match &before {

@@ -1,4 +1,4 @@
-//! What the upstream is told of the caller.
+//! `X-Forwarded-*`: what the upstream learns about the caller.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -14,16 +14,16 @@ const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// Who the caller is.
+/// Finds the caller's address in a request.
 pub(super) type Address = Arc<dyn Fn(&Parts) -> Option<IpAddr> + Send + Sync>;
 
-/// The settings; by default nothing is told.
+/// The settings; by default no field is set.
 #[derive(Clone, Default)]
 pub(super) struct Forwarded {
     pub(super) address: Option<Address>,
     pub(super) host: bool,
     pub(super) proto: Option<Scheme>,
-    /// What was said by the one in front stays.
+    /// The caller is a trusted proxy: its fields are kept.
     pub(super) trusted: bool,
 }
 
@@ -32,12 +32,12 @@ impl Forwarded {
         self.address.is_some() || self.host || self.proto.is_some()
     }
 
-    /// Who the caller is, asked while the request is as it came.
+    /// The caller's address, found before the request is rewritten.
     pub(super) fn address_of(&self, request: &Parts) -> Option<IpAddr> {
         self.address.as_ref()?(request)
     }
 
-    /// Tells the upstream, in a request that has lost what `Connection` named.
+    /// Sets the fields of the upstream's request; called after the hop-by-hop fields are removed.
     pub(super) fn tell(
         &self,
         fields: &mut HeaderMap,
@@ -64,7 +64,8 @@ impl Forwarded {
     }
 }
 
-/// Removes whatever a caller can claim about itself in these fields, those of other proxies included.
+/// Removes every field in which a caller may claim an address, a host or a scheme, including those that this layer
+/// never sets.
 fn remove_claims(fields: &mut HeaderMap) {
     let claims: Vec<_> = fields.keys().filter(|it| is_claim(it)).cloned().collect();
     for name in claims {
@@ -72,7 +73,7 @@ fn remove_claims(fields: &mut HeaderMap) {
     }
 }
 
-/// Whether an upstream may take this field for a proxy's word. CGI and what is like it read `_` as `-`.
+/// Whether an upstream may trust this field as a proxy's. CGI and similar interfaces do not distinguish `_` from `-`.
 fn is_claim(name: &HeaderName) -> bool {
     let name = name.as_str().replace('_', "-");
     matches!(&*name, "forwarded" | "x-forwarded" | "x-real-ip") || name.starts_with("x-forwarded-")

@@ -11,16 +11,16 @@ use crate::forward::layer::Settings;
 use crate::forward::message::{Asked, inbound};
 
 pin_project! {
-    /// Resolves to the upstream's response, or to the error of the service below.
+    /// Resolves to the upstream's response, or to the error of the inner service.
     ///
     /// # Cancel safety
     ///
-    /// That of the service below: dropping it gives up the request. Over the agent its connection is closed if it has
-    /// begun to send, so that the upstream learns of a caller that has left.
+    /// As for the inner service: dropping the future cancels the request. If the inner service is the agent and the
+    /// request has been sent in part, its connection is closed, and so the upstream notices that the caller has left.
     pub struct ForwardFuture<F> {
         #[pin]
         inner: F,
-        // Until it is ready.
+        // Taken when the response is ready.
         asked: Option<Asked>,
         settings: Arc<Settings>,
     }

@@ -11,12 +11,12 @@ use crate::forward::{ConfigError, Forward, Upstream};
 
 /// Makes [`Forward`] services: a reverse proxy to an upstream, over any client.
 ///
-/// What it does to requests and responses is in the [module](crate::forward).
+/// The [module](crate::forward) describes what happens to requests and responses.
 ///
 /// # Order
 ///
-/// Above [`KeepAliveLayer`](crate::KeepAliveLayer), and above tower's `RetryLayer` where there is one. Layers above it see
-/// the caller's request and the caller's response, layers below it the upstream's.
+/// Above [`KeepAliveLayer`](crate::KeepAliveLayer), and above tower's `RetryLayer` if there is one. Layers above this
+/// one see the caller's request and response; layers below it see the upstream's.
 ///
 /// # Examples
 ///
@@ -70,7 +70,7 @@ enum Choice {
 }
 
 impl Settings {
-    /// Where this request goes.
+    /// The upstream that this request is forwarded to.
     pub(super) fn upstream_of(&self, request: &Parts) -> Upstream {
         match &self.upstream {
             Choice::One(upstream) => upstream.clone(),
@@ -84,8 +84,8 @@ impl ForwardLayer {
     ///
     /// # Errors
     ///
-    /// If the upstream is not an absolute URI of `http` or `https` with a host; never for an [`Upstream`]. No request
-    /// fails for its upstream later on.
+    /// If the upstream is not an absolute URI of `http` or `https` with a host. An [`Upstream`] never fails. The
+    /// upstream is checked only here: no request fails later because of an invalid upstream.
     pub fn to<U>(upstream: U) -> Result<Self, U::Error>
     where
         U: TryInto<Upstream>,
@@ -93,7 +93,8 @@ impl ForwardLayer {
         Ok(Self::of(Choice::One(upstream.try_into()?)))
     }
 
-    /// Forwards each request to the upstream that `choose` names for it. It sees the request as it came.
+    /// Forwards each request to the upstream that `choose` returns for it. `choose` is given the caller's request,
+    /// before it is rewritten.
     ///
     /// ```
     /// use tower_keep_alive::forward::{ConfigError, ForwardLayer, Upstream};
@@ -130,8 +131,9 @@ impl ForwardLayer {
         }
     }
 
-    /// Whether the upstream gets the `Host` that the caller has asked for, in place of its own (nginx: `proxy_set_header
-    /// Host $host`). A request in absolute form or of HTTP/2 says it in its URI. Default: false.
+    /// Whether the upstream gets the `Host` that the caller asked for, instead of the upstream's own host (nginx:
+    /// `proxy_set_header Host $host`). For a request in absolute form or by HTTP/2, it is the authority of the
+    /// request's URI. Default: false.
     #[must_use]
     pub fn preserve_host(mut self, preserve: bool) -> Self {
         self.settings().preserve_host = preserve;
@@ -145,8 +147,8 @@ impl ForwardLayer {
         self
     }
 
-    /// Adds `1.1 name` to `Via`, both ways; the number is the version that the message came in by (RFC 9110 §7.6.3).
-    /// Default: nothing is added, as in nginx. The RFC asks a gateway for it in requests.
+    /// Adds `1.1 name` to `Via` in requests and responses; the number is the version in which the message was received
+    /// (RFC 9110 §7.6.3). Default: nothing is added, as in nginx. The RFC requires a gateway to add it to requests.
     ///
     /// # Errors
     ///
@@ -171,8 +173,9 @@ impl ForwardLayer {
         Ok(self)
     }
 
-    /// Tells the upstream in `X-Forwarded-For` who the caller is: the address that `address` finds in the request, most
-    /// often in an extension that the server has set. It sees the request as it came. Default: nothing is told.
+    /// Adds the caller's address to `X-Forwarded-For`. `address` finds the address in the caller's request before it is
+    /// rewritten, usually in an extension that the server has set; if it returns `None`, no address is added. Default:
+    /// nothing is added.
     #[must_use]
     pub fn forwarded_for<F>(mut self, address: F) -> Self
     where
@@ -182,26 +185,26 @@ impl ForwardLayer {
         self
     }
 
-    /// Whether the upstream is told in `X-Forwarded-Host` which host the caller has asked for. Default: false.
+    /// Whether `X-Forwarded-Host` names the host that the caller asked for. Default: false.
     #[must_use]
     pub fn forwarded_host(mut self, tell: bool) -> Self {
         self.settings().forwarded.host = tell;
         self
     }
 
-    /// Tells the upstream in `X-Forwarded-Proto` by which scheme callers come: that of the server above, which the request
-    /// does not say. Default: nothing is told.
+    /// Sets `X-Forwarded-Proto` to the scheme of the server in front of this layer, which the request itself does not
+    /// carry. Default: the field is not set.
     #[must_use]
     pub fn forwarded_proto(mut self, scheme: Scheme) -> Self {
         self.settings().forwarded.proto = Some(scheme);
         self
     }
 
-    /// Whether whoever connects to the server above is a proxy that is trusted. What such a one says in
-    /// `X-Forwarded-Host` and `X-Forwarded-Proto` stays, and the address is added at the end of its `X-Forwarded-For`.
+    /// Whether the clients of the server in front of this layer are trusted proxies. The `X-Forwarded-Host` and
+    /// `X-Forwarded-Proto` of such a proxy are kept, and the address is appended to its `X-Forwarded-For`.
     ///
-    /// Default: false. If anything is told at all, then what the caller says in `X-Forwarded-*`, `Forwarded` and
-    /// `X-Real-IP` is removed, written with `_` too.
+    /// Default: false. If any of the three fields is set by this layer, then every `X-Forwarded-*`, `Forwarded` and
+    /// `X-Real-IP` of the caller is removed, also when it is written with `_` instead of `-`.
     #[must_use]
     pub fn trust_forwarded(mut self, trust: bool) -> Self {
         self.settings().forwarded.trusted = trust;
@@ -230,7 +233,7 @@ impl fmt::Debug for Choice {
     }
 }
 
-/// Of a token (RFC 9110 §5.6.2), or of a host with a port.
+/// Whether the byte may occur in a token (RFC 9110 §5.6.2), or in a host with a port.
 fn is_in_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~:[]".contains(&byte)
 }

@@ -1,4 +1,4 @@
-//! A request as the upstream gets it, and its response as the caller gets it.
+//! Rewrites a request for the upstream, and its response for the caller.
 
 use http::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
@@ -15,17 +15,17 @@ use crate::forward::layer::Settings;
 use crate::forward::upgrade::{Offer, announce};
 use crate::forward::upstream::without_user;
 
-/// What is to be remembered of a request until its response is here.
+/// What is remembered about a request until its response arrives.
 #[derive(Debug)]
 pub(super) struct Asked {
     offer: Option<Offer>,
     connects: bool,
 }
 
-/// Makes a request one for the upstream.
+/// Rewrites a request for the upstream.
 pub(super) fn outbound<B: Body>(request: Request<B>, settings: &Settings) -> (Request<B>, Asked) {
     let (mut head, body) = request.into_parts();
-    // What looks at the request as it came is first.
+    // First everything that depends on the caller's request as it came.
     let uri = settings.upstream_of(&head).join(&head.uri);
     let address = settings.forwarded.address_of(&head);
     let host = match settings.preserve_host || settings.forwarded.host {
@@ -40,13 +40,13 @@ pub(super) fn outbound<B: Body>(request: Request<B>, settings: &Settings) -> (Re
 
     remove_hop_by_hop(&mut head.headers);
     if head.version <= Version::HTTP_10 {
-        // RFC 9110 §10.1.1: such a caller has no 100 to wait for, and its expectation is to be ignored.
+        // RFC 9110 §10.1.1: the expectation of such a caller must be ignored, because it cannot wait for a 100.
         head.headers.remove(EXPECT);
     }
     if let Some(offer) = &offer {
         offer.ask(&mut head.headers);
     } else if takes_trailers {
-        // RFC 9110 §10.1.4: never without the connection option.
+        // RFC 9110 §10.1.4: `TE` requires the connection option.
         set(&mut head.headers, TE, HeaderValue::from_static("trailers"));
         set(
             &mut head.headers,
@@ -62,7 +62,7 @@ pub(super) fn outbound<B: Body>(request: Request<B>, settings: &Settings) -> (Re
     match (&host, settings.preserve_host) {
         (Some(host), true) => set(&mut head.headers, HOST, host.clone()),
         (None, true) => {}
-        // The client sets that of the URI.
+        // The client sets `Host` from the URI.
         (_, false) => drop(head.headers.remove(HOST)),
     }
     if let Some(name) = &settings.via {
@@ -72,7 +72,7 @@ pub(super) fn outbound<B: Body>(request: Request<B>, settings: &Settings) -> (Re
         .forwarded
         .tell(&mut head.headers, address, host.as_ref());
 
-    // hyper's client sends no body of unknown length with a GET unless it is told to.
+    // hyper's client sends a GET without its body if the length is unknown and no field announces the body.
     if !body.is_end_stream()
         && body.size_hint().exact().is_none()
         && !head.headers.contains_key(CONTENT_LENGTH)
@@ -87,7 +87,7 @@ pub(super) fn outbound<B: Body>(request: Request<B>, settings: &Settings) -> (Re
     (Request::from_parts(head, body), Asked { offer, connects })
 }
 
-/// Makes a response of the upstream's one for the caller.
+/// Rewrites a response of the upstream for the caller.
 pub(super) fn inbound<R>(response: &mut Response<R>, asked: Asked, settings: &Settings) {
     let Asked { offer, connects } = asked;
     let status = response.status();
@@ -104,7 +104,7 @@ pub(super) fn inbound<R>(response: &mut Response<R>, asked: Asked, settings: &Se
     } else if connects && status.is_success() {
         return refuse(response, StatusCode::NOT_IMPLEMENTED);
     } else {
-        // RFC 9110 §15.5.22: this status says what to upgrade to.
+        // RFC 9110 §15.5.22: a 426 names the protocols to upgrade to.
         let wanted = match status == StatusCode::UPGRADE_REQUIRED && settings.upgrades {
             true => joined(response.headers(), &UPGRADE, b", "),
             false => None,
@@ -119,17 +119,17 @@ pub(super) fn inbound<R>(response: &mut Response<R>, asked: Asked, settings: &Se
     }
 }
 
-/// An answer of our own in place of one that must not be passed on. The body is that one's, which has none on the wire.
+/// Replaces a response that must not be passed on. The body stays: such a response has none on the wire.
 fn refuse<R>(response: &mut Response<R>, status: StatusCode) {
     *response.status_mut() = status;
     response.headers_mut().clear();
     response.extensions_mut().remove::<ReasonPhrase>();
-    // Its connection closes.
+    // Dropping the upgrade closes the upstream's connection.
     response.extensions_mut().remove::<OnUpgrade>();
 }
 
-/// Whom the caller has asked: the authority of the request's URI, which comes before `Host` (RFC 9112 §3.2.2, RFC 9113
-/// §8.3.1).
+/// The host that the caller asked for: the authority of the request's URI, which has precedence over `Host` (RFC 9112
+/// §3.2.2, RFC 9113 §8.3.1).
 fn host_of(head: &Parts) -> Option<HeaderValue> {
     match head.uri.authority() {
         Some(authority) => HeaderValue::from_str(without_user(authority)).ok(),

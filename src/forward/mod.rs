@@ -1,9 +1,9 @@
 //! Forwarding: a reverse proxy as a layer.
 //!
-//! [`ForwardLayer`] stands between a server and a client. It rewrites each request so that it may be sent to an
-//! [`Upstream`], and each response so that it may be sent back: what belongs to one connection alone stays on that
-//! connection (RFC 9110 §7.6.1). A caller's `Connection: close` then closes the caller's connection, and the agent keeps
-//! its own.
+//! [`ForwardLayer`] sits between a server and a client. It rewrites each request so that it may be sent to an
+//! [`Upstream`], and each response so that it may be sent back to the caller. Hop-by-hop fields stay on the connection
+//! that they belong to (RFC 9110 §7.6.1): a caller's `Connection: close` closes the caller's connection, and the agent
+//! keeps its connection to the upstream.
 //!
 //! ```
 //! use axum::Router;
@@ -59,46 +59,49 @@
 //!
 //! # Requests
 //!
-//! - The target is [joined](Upstream::join) to the upstream's. The version is HTTP/1.1, whatever it came in by.
-//! - These fields are removed: those that `Connection` names, `Connection`, `Keep-Alive`, `Proxy-Connection`,
+//! - The upstream's base path and query are put [in front of](Upstream::join) the request's path and query. The version
+//!   is set to HTTP/1.1, whatever version the request came in with.
+//! - These fields are removed: `Connection` and every field that it names, `Keep-Alive`, `Proxy-Connection`,
 //!   `Proxy-Authorization`, `Proxy-Authenticate`, `Proxy-Authentication-Info`, `TE`, `Transfer-Encoding`, `Upgrade` and
-//!   `HTTP2-Settings`. `Host` and `Content-Length` cannot be named away. `TE: trailers` is sent on, with the
-//!   `Connection: te` that belongs to it.
-//! - `Trailer` stays: RFC 9110 §6.6.2 does not count it among the fields of one connection, and hyper sends no trailers
-//!   that it does not announce.
-//! - `Host` is the upstream's, unless [`preserve_host`](ForwardLayer::preserve_host) says otherwise.
-//! - Several `Cookie` fields of HTTP/2 become one (RFC 9113 §8.2.3).
-//! - A body of unknown length goes in chunks, with a GET as well.
-//! - Everything else passes as it is, `Expect` and the request's extensions too: a [`Route`](crate::Route) or a
-//!   [`Partition`](crate::Partition) that a layer above has set reaches the agent.
+//!   `HTTP2-Settings`. A `Connection` field cannot have `Host` or `Content-Length` removed. `TE: trailers` is sent on,
+//!   with the `Connection: te` that it requires.
+//! - `Trailer` is kept: RFC 9110 §6.6.2 does not count it among the hop-by-hop fields, and hyper sends only trailers
+//!   that were announced.
+//! - `Host` is set to the upstream's, unless [`preserve_host`](ForwardLayer::preserve_host) is set.
+//! - Several `Cookie` fields of an HTTP/2 request are joined into one (RFC 9113 §8.2.3).
+//! - A body of unknown length is sent in chunks, also with a GET.
+//! - Everything else is passed on unchanged, including `Expect` and the request's extensions: a [`Route`](crate::Route)
+//!   or a [`Partition`](crate::Partition) that an outer layer has set reaches the agent.
 //!
 //! # Responses
 //!
-//! The same fields are removed, and the version is left to the server. Status, body, trailers and extensions pass. Interim
-//! responses (1xx) do not: hyper's client has no place for them.
+//! The same fields are removed. The response is marked as HTTP/1.1, and the server in front sends it in the version of
+//! its own connection. Status, body, trailers and extensions are passed on. Interim responses (1xx) are not: hyper's
+//! client does not report them.
 //!
 //! # Upgrades
 //!
-//! A request with `Connection: upgrade` and `Upgrade` is sent on with these two. Where the upstream answers 101 with a
-//! protocol that the request has offered, the layer connects the two streams in a task. The end of what one side sends is
-//! passed on to the other; the task ends when both have ended, or either has failed. It has no timeout of its own: TCP
-//! keep-alive finds an end that has vanished. An answer of 101 that does not fit becomes a 502 without a body. `h2c` is
-//! never passed on: what comes after it could not be looked at by any layer. [`upgrades(false)`](ForwardLayer::upgrades)
-//! passes none on.
+//! A request with `Connection: upgrade` and `Upgrade` is sent on with these two fields. If the upstream answers 101
+//! with a protocol that the request offered, the layer connects the two streams in a task. When one side stops sending,
+//! the task shuts down the other side's write half; the task ends when both sides have stopped, or when either fails.
+//! The task has no timeout of its own: TCP keep-alive detects a peer that has vanished. A 101 that does not match the
+//! request is replaced by a 502 without a body. `h2c` is never passed on, because no layer could inspect what is sent
+//! after such an upgrade. [`upgrades(false)`](ForwardLayer::upgrades) passes no upgrade on.
 //!
-//! A `CONNECT` goes to the upstream as one for the upstream itself, never for a host of the caller's choice. If the answer
-//! is a 2xx, the caller gets a 501: no tunnel is made.
+//! A `CONNECT` is sent to the upstream as a request for the upstream itself, never for a host that the caller chose. If
+//! the upstream answers with a 2xx, the caller gets a 501: no tunnel is made.
 //!
 //! # Security
 //!
-//! - The base path of an upstream is no jail: dot segments (`/../`) and what is percent-encoded pass as they are, and the
-//!   upstream may resolve them to a path beside the base path. An upstream that is not to be reached as a whole needs a
-//!   check above this layer.
-//! - `X-Forwarded-For` and its like pass as any other field unless [`forwarded_for`](ForwardLayer::forwarded_for),
-//!   [`forwarded_host`](ForwardLayer::forwarded_host) or [`forwarded_proto`](ForwardLayer::forwarded_proto) is set. If one
-//!   is, what the caller says in any of them is removed first: a stranger can write there what he likes. Behind a proxy of
-//!   your own, [`trust_forwarded`](ForwardLayer::trust_forwarded) keeps it.
-//! - Nothing here looks for loops.
+//! - The base path of an upstream does not confine requests to it: dot segments (`/../`) and percent-encoded characters
+//!   are passed on unchanged, and the upstream may resolve them to a path outside of the base path. If only a part of
+//!   an upstream may be reached, check the path above this layer.
+//! - `X-Forwarded-For`, `Forwarded` and similar fields are passed on like any other field unless
+//!   [`forwarded_for`](ForwardLayer::forwarded_for), [`forwarded_host`](ForwardLayer::forwarded_host) or
+//!   [`forwarded_proto`](ForwardLayer::forwarded_proto) is set. If one of them is set, all such fields of the caller
+//!   are removed first, because any client can forge them. Behind a proxy of your own,
+//!   [`trust_forwarded`](ForwardLayer::trust_forwarded) keeps them.
+//! - Forwarding loops are not detected.
 
 mod fields;
 mod forwarded;

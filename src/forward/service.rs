@@ -9,13 +9,14 @@ use crate::forward::ForwardFuture;
 use crate::forward::layer::Settings;
 use crate::forward::message::outbound;
 
-/// Forwards each request to an upstream by `S`; the service that [`ForwardLayer`](crate::forward::ForwardLayer) makes.
+/// Forwards each request to an upstream through `S`; the service that [`ForwardLayer`](crate::forward::ForwardLayer)
+/// makes.
 ///
-/// The types of both bodies are those of `S`, and so is the error. It is ready when `S` is.
+/// It has the body types and the error of `S`, and is ready when `S` is.
 ///
 /// # Clone
 ///
-/// Clones share what clones of `S` share.
+/// Clones share whatever clones of `S` share.
 #[derive(Clone, Debug)]
 pub struct Forward<S> {
     inner: S,

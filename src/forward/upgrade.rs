@@ -1,4 +1,4 @@
-//! Upgrades: what is offered, whether the answer fits, and the two streams behind it.
+//! Upgrades: the offer of a request, whether the answer matches it, and copying between the two streams.
 
 use http::header::{CONNECTION, HeaderMap, HeaderValue, UPGRADE};
 use http::request::Parts;
@@ -9,17 +9,17 @@ use tokio::io::copy_bidirectional;
 
 use crate::forward::fields::{has_token, joined, set, tokens};
 
-/// An upgrade that a request asks for.
+/// An upgrade that a request offers.
 #[derive(Debug)]
 pub(super) struct Offer {
-    /// The protocols, as a field of the request.
+    /// The offered protocols, as the value of `Upgrade`.
     protocols: HeaderValue,
-    /// The caller's stream; none where the request is not from hyper's server.
+    /// The caller's stream; `None` if the request does not come from hyper's server.
     caller: Option<OnUpgrade>,
 }
 
 impl Offer {
-    /// Takes the offer off a request that makes one (RFC 9110 §7.8: one of HTTP/1.0 cannot).
+    /// Takes the offer out of a request that makes one. A request of HTTP/1.0 cannot make one (RFC 9110 §7.8).
     pub(super) fn take(request: &mut Parts) -> Option<Self> {
         let fields = &request.headers;
         if !fields.contains_key(UPGRADE)
@@ -35,12 +35,12 @@ impl Offer {
         })
     }
 
-    /// Asks the next server for the same.
+    /// Makes the same offer to the upstream.
     pub(super) fn ask(&self, fields: &mut HeaderMap) {
         announce(fields, self.protocols.clone());
     }
 
-    /// The protocols of an answer, if it names some and all were offered.
+    /// The protocols of an answer, if it names at least one and all of them were offered.
     pub(super) fn agreed(&self, answer: &HeaderMap) -> Option<HeaderValue> {
         let offered = |protocol: &[u8]| {
             let mut offers = self.protocols.as_bytes().split(|&byte| byte == b',');
@@ -53,7 +53,8 @@ impl Offer {
             .then(|| joined(answer, &UPGRADE, b", "))?
     }
 
-    /// Connects the caller with the upstream, if both streams are there. What is not stays with the response.
+    /// Connects the caller with the upstream, if both streams are there. A stream without its counterpart stays with
+    /// the response.
     pub(super) fn connect(self, answer: &mut Extensions) {
         if let Some(caller) = self.caller
             && let Some(upstream) = answer.remove::<OnUpgrade>()
@@ -63,19 +64,19 @@ impl Offer {
     }
 }
 
-/// `Connection: upgrade` and `Upgrade`.
+/// Sets `Connection: upgrade` and `Upgrade`.
 pub(super) fn announce(fields: &mut HeaderMap, protocols: HeaderValue) {
     set(fields, CONNECTION, HeaderValue::from_static("upgrade"));
     set(fields, UPGRADE, protocols);
 }
 
-/// Copies both ways until both sides have ended what they send, or either fails. It has nothing but the two streams: each
-/// ends with its server or its agent.
+/// Copies in both directions until both sides have stopped sending, or either fails. The task owns nothing but the two
+/// streams, so each ends with its server or its agent.
 async fn copy(caller: OnUpgrade, upstream: OnUpgrade) {
-    // Either fails where its connection does before it is upgraded; the other is closed by its drop.
+    // Either fails if its connection fails before the upgrade; dropping the other one closes it.
     let Ok(upstream) = upstream.await else { return };
     let Ok(caller) = caller.await else { return };
     let (mut caller, mut upstream) = (TokioIo::new(caller), TokioIo::new(upstream));
-    // Whoever has failed is closed with the other; there is nobody left to be told.
+    // If one side fails, both are closed by their drop; there is nobody to report the error to.
     copy_bidirectional(&mut caller, &mut upstream).await.ok();
 }

@@ -11,10 +11,10 @@ use http::uri::{Authority, Parts, PathAndQuery, Scheme};
 
 use crate::target::Origin;
 
-/// Where requests are forwarded to: a scheme, a host, and perhaps a port, a base path and a base query.
+/// Where requests are forwarded to: a scheme and a host, with an optional port, base path and base query.
 ///
-/// It is made from a `&str`, a `String` or a `Uri`, and looked at only then: every request can be [joined](Self::join) to
-/// it. It is cheap to clone.
+/// It is made from a `&str`, a `String` or a `Uri`, and is checked only then: any request can be [joined](Self::join)
+/// to it afterwards. It is cheap to clone.
 ///
 /// ```
 /// use tower_keep_alive::forward::Upstream;
@@ -39,15 +39,15 @@ struct Base {
 }
 
 impl Upstream {
-    /// The URI for a request that asked for `asked`.
+    /// Returns the URI to send to the upstream for a request for `asked`.
     ///
-    /// The scheme and the host are the upstream's, whatever `asked` says. Its path comes behind the base path with one
-    /// slash between them, its query behind the base query with one `&` between them; those are the rules of Go's
-    /// `httputil.NewSingleHostReverseProxy`. Neither dot segments nor percent-encoding are touched. `*` (RFC 9112
-    /// §3.2.4) stays `*`, with the upstream's host alone.
+    /// The scheme and the authority are the upstream's, whatever `asked` has. The path of `asked` follows the base path
+    /// with one slash between them, and its query follows the base query with one `&` between them; these are the rules
+    /// of Go's `httputil.NewSingleHostReverseProxy`. Dot segments and percent-encoding are left unchanged. `*` (RFC
+    /// 9112 §3.2.4) stays `*`, and is combined with the upstream's authority only.
     ///
-    /// A target that would be longer than a `Uri` can be (65,534 bytes) cannot be joined: then this is the upstream's
-    /// authority without a scheme and a path, which no client sends a request to.
+    /// A target longer than the 65,534 bytes that a `Uri` can hold cannot be joined. The result is then the upstream's
+    /// authority without a scheme and a path, and clients refuse to send a request to that.
     ///
     /// ```
     /// use http::Uri;
@@ -94,7 +94,7 @@ impl Upstream {
 }
 
 impl Base {
-    /// What is asked for, behind the base path and the base query; nothing if that is too long.
+    /// Appends the requested path and query to the base path and the base query; `None` if the result is too long.
     fn behind(&self, asked: &Uri) -> Option<PathAndQuery> {
         let path = asked.path();
         if path == "*" {
@@ -179,7 +179,7 @@ impl FromStr for Upstream {
     }
 }
 
-/// Without user information and without the query: either may be a secret.
+/// Shows neither user information nor the query: both may be secrets.
 impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Base {
@@ -204,7 +204,7 @@ pub(super) fn without_user(authority: &Authority) -> &str {
     text.rsplit_once('@').map_or(text, |(_, rest)| rest)
 }
 
-/// A setting that cannot be used; its `Display` says which, and why.
+/// A setting that cannot be used; its `Display` says which one, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     setting: &'static str,
