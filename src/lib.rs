@@ -217,10 +217,7 @@ pub use connection::tls_info::TlsInfo;
 pub use count_connects::{Connects, CountConnects, CountConnectsFuture, CountConnectsLayer};
 pub use error::{BoxError, CheckoutError, Denied, Error, SendError, TimeoutKind};
 pub use exchange::{Body, Exchange, ExchangeFuture, ExchangeLayer};
-pub use expiry::{
-    ActiveTimeout, ActiveTimeoutLayer, ExpiryFuture, IdleEviction, IdleEvictionLayer, MaxUses,
-    MaxUsesLayer, Ttl, TtlLayer,
-};
+pub use expiry::*;
 pub use handshake::{
     Handshake, HandshakeFuture, HandshakeLayer, HttpConnection, HttpFuture, IncomingBody,
 };

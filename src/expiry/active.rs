@@ -1,7 +1,10 @@
 use std::time::Duration;
 
-use crate::expiry::expiry_layer;
-use crate::expiry::future::Limit;
+use tower_layer::Layer;
+
+use crate::connection::lifespan::Lifespan;
+use crate::expiry::Limited;
+use crate::expiry::limited::Limit;
 
 /// Limits how long a server may be silent during an exchange (agentkeepalive: `timeout`).
 ///
@@ -23,23 +26,7 @@ use crate::expiry::future::Limit;
 #[doc(alias = "timeout")]
 #[derive(Clone, Copy, Debug)]
 pub struct ActiveTimeoutLayer {
-    limit: Silence,
-}
-
-/// The service that [`ActiveTimeoutLayer`] makes.
-#[derive(Clone, Debug)]
-pub struct ActiveTimeout<M> {
-    inner: M,
-    limit: Silence,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Silence(Duration);
-
-impl From<Silence> for Limit {
-    fn from(silence: Silence) -> Self {
-        Self::Silence(silence.0)
-    }
+    max: Duration,
 }
 
 impl ActiveTimeoutLayer {
@@ -52,10 +39,20 @@ impl ActiveTimeoutLayer {
     #[must_use]
     pub const fn new(max: Duration) -> Self {
         assert!(!max.is_zero(), "active_timeout must not be zero");
-        Self {
-            limit: Silence(max),
-        }
+        Self { max }
     }
 }
 
-expiry_layer!(ActiveTimeoutLayer, ActiveTimeout, Silence);
+impl Limit for ActiveTimeoutLayer {
+    fn put_on(&self, lifespan: &mut Lifespan) {
+        lifespan.limit_inactivity(self.max);
+    }
+}
+
+impl<M> Layer<M> for ActiveTimeoutLayer {
+    type Service = Limited<M>;
+
+    fn layer(&self, inner: M) -> Limited<M> {
+        Limited::new(inner, *self)
+    }
+}

@@ -1,7 +1,10 @@
 use std::time::Duration;
 
-use crate::expiry::expiry_layer;
-use crate::expiry::future::Limit;
+use tower_layer::Layer;
+
+use crate::connection::lifespan::Lifespan;
+use crate::expiry::Limited;
+use crate::expiry::limited::Limit;
 
 /// Limits how long a connection may be idle (agentkeepalive: `freeSocketTimeout`).
 ///
@@ -19,31 +22,27 @@ use crate::expiry::future::Limit;
 #[doc(alias = "freeSocketTimeout")]
 #[derive(Clone, Copy, Debug)]
 pub struct IdleEvictionLayer {
-    limit: Idle,
-}
-
-/// The service that [`IdleEvictionLayer`] makes.
-#[derive(Clone, Debug)]
-pub struct IdleEviction<M> {
-    inner: M,
-    limit: Idle,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Idle(Duration);
-
-impl From<Idle> for Limit {
-    fn from(idle: Idle) -> Self {
-        Self::Idle(idle.0)
-    }
+    max: Duration,
 }
 
 impl IdleEvictionLayer {
     /// `max` is the longest idle time; `Duration::MAX` is no limit, and zero keeps no connection.
     #[must_use]
     pub const fn new(max: Duration) -> Self {
-        Self { limit: Idle(max) }
+        Self { max }
     }
 }
 
-expiry_layer!(IdleEvictionLayer, IdleEviction, Idle);
+impl Limit for IdleEvictionLayer {
+    fn put_on(&self, lifespan: &mut Lifespan) {
+        lifespan.limit_idle(self.max);
+    }
+}
+
+impl<M> Layer<M> for IdleEvictionLayer {
+    type Service = Limited<M>;
+
+    fn layer(&self, inner: M) -> Limited<M> {
+        Limited::new(inner, *self)
+    }
+}

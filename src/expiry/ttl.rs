@@ -1,8 +1,15 @@
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::expiry::age::Age;
-use crate::expiry::expiry_layer;
-use crate::expiry::future::Limit;
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+use tower_layer::Layer;
+
+use crate::clock::Moment;
+use crate::connection::close_reason::CloseReason;
+use crate::connection::lifespan::Lifespan;
+use crate::expiry::Limited;
+use crate::expiry::limited::Limit;
 
 /// Limits the age of a connection, counted from when it was connected (agentkeepalive: `socketActiveTTL`).
 ///
@@ -21,20 +28,9 @@ use crate::expiry::future::Limit;
 #[doc(alias = "socketActiveTTL")]
 #[derive(Clone, Copy, Debug)]
 pub struct TtlLayer {
-    limit: Age,
-}
-
-/// The service that [`TtlLayer`] makes.
-#[derive(Clone, Debug)]
-pub struct Ttl<M> {
-    inner: M,
-    limit: Age,
-}
-
-impl From<Age> for Limit {
-    fn from(age: Age) -> Self {
-        Self::Age(age)
-    }
+    max: Duration,
+    jitter: f64,
+    hard: bool,
 }
 
 impl TtlLayer {
@@ -42,11 +38,9 @@ impl TtlLayer {
     #[must_use]
     pub const fn new(max: Duration) -> Self {
         Self {
-            limit: Age {
-                max,
-                jitter: 0.0,
-                hard: false,
-            },
+            max,
+            jitter: 0.0,
+            hard: false,
         }
     }
 
@@ -58,16 +52,62 @@ impl TtlLayer {
     #[must_use]
     pub const fn jitter(mut self, part: f64) -> Self {
         assert!(part >= 0.0 && part <= 1.0, "ttl_jitter must be from 0 to 1");
-        self.limit.jitter = part;
+        self.jitter = part;
         self
     }
 
     /// Closes a connection at its TTL even in the middle of an exchange, which then fails. Default: off.
     #[must_use]
     pub const fn hard(mut self) -> Self {
-        self.limit.hard = true;
+        self.hard = true;
         self
     }
 }
 
-expiry_layer!(TtlLayer, Ttl, Age);
+impl Limit for TtlLayer {
+    fn put_on(&self, lifespan: &mut Lifespan) {
+        if self.max == Duration::MAX {
+            return;
+        }
+        let max = lifespan.with_jitter(self.max, self.jitter);
+        if self.hard {
+            end_at(lifespan, max);
+        } else {
+            lifespan.limit_age(max);
+        }
+    }
+}
+
+impl<M> Layer<M> for TtlLayer {
+    type Service = Limited<M>;
+
+    fn layer(&self, inner: M) -> Limited<M> {
+        Limited::new(inner, *self)
+    }
+}
+
+/// One timer a connection, in a task that ends with the connection or with the timer, and keeps neither.
+fn end_at(lifespan: &mut Lifespan, max: Duration) {
+    let Some(left) = lifespan.limit_age_hard(max, Moment::now()) else {
+        return;
+    };
+    let shared = Arc::downgrade(lifespan.shared());
+    if let Ok(runtime) = Handle::try_current() {
+        let timer = runtime.spawn(async move {
+            tokio::time::sleep(left).await;
+            // What was detached in the meantime is not the agent's any more.
+            if let Some(shared) = shared.upgrade().filter(|it| !it.is_detached()) {
+                shared.kill(CloseReason::Age);
+            }
+        });
+        lifespan.attach(AbortOnDrop(timer.abort_handle()));
+    }
+}
+
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

@@ -1,5 +1,8 @@
-use crate::expiry::expiry_layer;
-use crate::expiry::future::Limit;
+use tower_layer::Layer;
+
+use crate::connection::lifespan::Lifespan;
+use crate::expiry::Limited;
+use crate::expiry::limited::Limit;
 
 /// Limits the number of exchanges on one connection.
 ///
@@ -12,23 +15,7 @@ use crate::expiry::future::Limit;
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct MaxUsesLayer {
-    limit: Uses,
-}
-
-/// The service that [`MaxUsesLayer`] makes.
-#[derive(Clone, Debug)]
-pub struct MaxUses<M> {
-    inner: M,
-    limit: Uses,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Uses(u64);
-
-impl From<Uses> for Limit {
-    fn from(uses: Uses) -> Self {
-        Self::Uses(uses.0)
-    }
+    max: u64,
 }
 
 impl MaxUsesLayer {
@@ -40,8 +27,20 @@ impl MaxUsesLayer {
     #[must_use]
     pub const fn new(max: u64) -> Self {
         assert!(max > 0, "max_uses must not be 0");
-        Self { limit: Uses(max) }
+        Self { max }
     }
 }
 
-expiry_layer!(MaxUsesLayer, MaxUses, Uses);
+impl Limit for MaxUsesLayer {
+    fn put_on(&self, lifespan: &mut Lifespan) {
+        lifespan.limit_uses(self.max);
+    }
+}
+
+impl<M> Layer<M> for MaxUsesLayer {
+    type Service = Limited<M>;
+
+    fn layer(&self, inner: M) -> Limited<M> {
+        Limited::new(inner, *self)
+    }
+}

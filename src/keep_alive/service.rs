@@ -12,13 +12,14 @@ use crate::checkout::Checkout;
 use crate::connect::DefaultConnector;
 use crate::error::{BoxError, Error};
 use crate::exchange::{Acquired, Body, Exchange};
-use crate::expiry::{ActiveTimeout, IdleEviction, MaxUses, Ttl};
+use crate::expiry::Limited;
 use crate::handshake::{Handshake, HttpConnection};
 use crate::keep_alive::{KeepAliveFuture, RequestBody};
 use crate::target::Destination;
 
-pub(super) type Limited<M> = IdleEviction<Ttl<MaxUses<ActiveTimeout<M>>>>;
-pub(super) type Connections<M, B> = Limited<Handshake<M, B>>;
+/// By its idle time, age, uses and silence.
+pub(super) type Expiring<M> = Limited<Limited<Limited<Limited<M>>>>;
+pub(super) type Connections<M, B> = Expiring<Handshake<M, B>>;
 pub(super) type Leases<M, B> = Checkin<Checkout<Connections<M, B>, HttpConnection<B>>>;
 
 /// The service that [`KeepAliveLayer`](crate::KeepAliveLayer) makes: requests in, responses out.

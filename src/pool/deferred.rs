@@ -24,27 +24,8 @@ pub(super) struct Deferred<C>(Vec<DeferredAction<C>>);
 fn event_before_close(reason: CloseReason) -> Option<EventKind> {
     match reason {
         CloseReason::Stale => Some(EventKind::Stale),
-        CloseReason::Idle
-        | CloseReason::Age
-        | CloseReason::Uses
-        | CloseReason::Surplus
-        | CloseReason::Room
-        | CloseReason::Poisoned => Some(EventKind::Evicted { reason }),
-        // No wildcard: whoever adds a reason says here whether an event comes before the close.
-        CloseReason::Silence
-        | CloseReason::Final
-        | CloseReason::Abandoned
-        | CloseReason::Peer
-        | CloseReason::Error
-        | CloseReason::Connect
-        | CloseReason::ConnectTimeout
-        | CloseReason::Cancelled
-        | CloseReason::Shutdown
-        | CloseReason::Detached
-        | CloseReason::Dropped
-        | CloseReason::RequestTimeout
-        | CloseReason::ResponseTimeout
-        | CloseReason::GoAway => None,
+        reason if reason.is_eviction() => Some(EventKind::Evicted { reason }),
+        _ => None,
     }
 }
 

@@ -58,12 +58,10 @@ fn every_public_type_is_debug() {
     debug::<Requests>();
     debug::<<Requests as Service<Request<B>>>::Future>();
     debug::<ExchangeLayer>();
-    debug::<ExpiryFuture<()>>();
-    debug::<IdleEviction<Conns>>();
+    debug::<Limited<Conns>>();
+    debug::<LimitedFuture<()>>();
     debug::<IdleEvictionLayer>();
-    debug::<MaxUses<Conns>>();
     debug::<MaxUsesLayer>();
-    debug::<Ttl<Conns>>();
     debug::<TtlLayer>();
     debug::<Conns>();
     debug::<HandshakeFuture<B>>();
@@ -118,7 +116,7 @@ fn futures_are_send() {
     send_future::<<Checkin<Pooled> as Service<Uri>>::Future>();
     send_future::<<Lines as Service<Shard>>::Future>();
     send_future::<<Conns as Service<Uri>>::Future>();
-    send_future::<<Ttl<Conns> as Service<Uri>>::Future>();
+    send_future::<<Limited<Conns> as Service<Uri>>::Future>();
     send_future::<Drained>();
     let by_reference = |client: &'static Stack, request: Request<B>| {
         fn is_send<F: Future + Send>(_: F) {}

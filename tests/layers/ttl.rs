@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_keep_alive::{
     AgentHandle, Checkin, CheckinLayer, Checkout, CheckoutLayer, CloseReason, Exchange,
-    ExchangeLayer, Handshake, HandshakeLayer, HttpConnection, Moment, PoolConfig, Poolable, Ttl,
-    TtlLayer,
+    ExchangeLayer, Handshake, HandshakeLayer, HttpConnection, Limited, Moment, PoolConfig,
+    Poolable, TtlLayer,
 };
 
 use crate::line::{Shard, answer, maker};
@@ -68,8 +68,9 @@ async fn jitter_is_in_bounds_and_constant_per_connection() {
     at_rest(&handle).await;
 }
 
-type Stack =
-    Exchange<Checkin<Checkout<Ttl<Handshake<InMemory, Full<Bytes>>>, HttpConnection<Full<Bytes>>>>>;
+type Stack = Exchange<
+    Checkin<Checkout<Limited<Handshake<InMemory, Full<Bytes>>>, HttpConnection<Full<Bytes>>>>,
+>;
 
 fn stack(server: &Server, ttl: TtlLayer) -> (Stack, AgentHandle) {
     let checkout = CheckoutLayer::new(PoolConfig::new().max_connections_per_host(1));
