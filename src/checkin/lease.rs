@@ -202,6 +202,8 @@ fn check_in<C: Poolable>(mut pooled: Box<PooledConn<C>>) {
     let conn = pooled.connection();
     if !conn.lifespan().is_unfinished() {
         pooled.completed();
+    } else if conn.lifespan().is_unused() {
+        pooled.unused();
     } else if !conn.is_open() {
         return pooled.close_uncompleted(CloseReason::Abandoned);
     } else {

@@ -20,6 +20,16 @@ pub struct Probe(Arc<dyn Look>);
 pub(super) trait Look: Close {
     fn look(&self) -> Liveness;
 
+    /// The same, where bytes may come in at any time. It takes nothing of what is there to be read, and does not call that
+    /// dead: `Unknown` is for whoever reads it to find out about.
+    #[cfg(feature = "http2")]
+    fn peek(&self) -> Liveness {
+        match self.look() {
+            Liveness::Dead => Liveness::Unknown,
+            other => other,
+        }
+    }
+
     /// Whether there is a way to close it.
     fn closes(&self) -> bool {
         true
@@ -29,9 +39,9 @@ pub(super) trait Look: Close {
 /// By a function, and without a way to close it.
 struct LookOnly<L>(L);
 
-/// By two functions.
-struct Functions<L, C> {
-    look: L,
+/// With another way to close it.
+struct WithClose<C> {
+    looks: Probe,
     close: C,
 }
 
@@ -62,13 +72,18 @@ impl Probe {
     /// ```
     #[must_use]
     pub fn with_close(self, close: impl Fn() + Send + Sync + 'static) -> Self {
-        let look = move || self.look();
-        Self::of(Functions { look, close })
+        Self::of(WithClose { looks: self, close })
     }
 
     /// Of what can be closed.
     pub(super) fn of(look: impl Look + 'static) -> Self {
         Self(Arc::new(look))
+    }
+
+    /// Looks for the end of a transport on which bytes may come in at any time.
+    #[cfg(feature = "http2")]
+    pub(crate) fn peek(&self) -> Liveness {
+        self.0.peek()
     }
 
     /// What closes the transport, if there is a way to.
@@ -101,19 +116,22 @@ impl<L: Send + Sync> Close for LookOnly<L> {
     fn close(&self) {}
 }
 
-impl<L, C> Look for Functions<L, C>
+impl<C> Look for WithClose<C>
 where
-    L: Fn() -> Liveness + Send + Sync,
     C: Fn() + Send + Sync,
 {
     fn look(&self) -> Liveness {
-        (self.look)()
+        self.looks.look()
+    }
+
+    #[cfg(feature = "http2")]
+    fn peek(&self) -> Liveness {
+        self.looks.peek()
     }
 }
 
-impl<L, C> Close for Functions<L, C>
+impl<C> Close for WithClose<C>
 where
-    L: Send + Sync,
     C: Fn() + Send + Sync,
 {
     fn close(&self) {

@@ -66,6 +66,11 @@ impl<S: Halves> Socket<S> {
         self.with_socket(look)
     }
 
+    #[cfg(all(feature = "http2", feature = "tls"))]
+    pub(super) fn peek(&self) -> Liveness {
+        self.with_socket(peek)
+    }
+
     /// The socket itself, past what tokio remembers of it.
     #[cfg(feature = "tls")]
     pub(super) fn with_socket<R>(&self, with: impl FnOnce(&Socket2) -> R) -> R {
@@ -100,6 +105,15 @@ impl<S: Halves> Look for Looks<S> {
             None => Liveness::Dead,
         }
     }
+
+    #[cfg(feature = "http2")]
+    #[inline]
+    fn peek(&self) -> Liveness {
+        match &*lock::<S>(&self.0) {
+            Some(writer) => peek(&writer.as_ref().socket()),
+            None => Liveness::Dead,
+        }
+    }
 }
 
 impl<S: Halves> Close for Looks<S> {
@@ -118,9 +132,19 @@ pub(super) fn shut(socket: &Socket2) {
 /// `recv` with `MSG_PEEK` on a socket that does not block: nothing to read is what an idle connection should say.
 #[inline]
 fn look(socket: &Socket2) -> Liveness {
+    match peek(socket) {
+        Liveness::Unknown => Liveness::Dead,
+        other => other,
+    }
+}
+
+/// The same, where bytes that wait say nothing of the end.
+#[inline]
+fn peek(socket: &Socket2) -> Liveness {
     let mut byte = [MaybeUninit::uninit()];
     match socket.peek(&mut byte) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Liveness::Open,
+        Ok(1..) => Liveness::Unknown,
         _ => Liveness::Dead,
     }
 }

@@ -52,6 +52,8 @@ pub struct Lifespan {
     ended: bool,
     /// The exchange was given up before its end; whether the connection can be saved is for it to say.
     unfinished: bool,
+    /// No exchange was begun in this use, which counts as unfinished too.
+    unused: bool,
 }
 
 // Each connection has one.
@@ -103,6 +105,7 @@ impl Lifespan {
             has_transport: true,
             ended: false,
             unfinished: false,
+            unused: false,
         }
     }
 
@@ -141,6 +144,7 @@ impl Lifespan {
             has_transport: _,
             ended: _,
             unfinished: _,
+            unused: _,
         } = other;
         self.max_age = self.max_age.min(*max_age);
         self.max_idle = self.max_idle.min(*max_idle);
@@ -329,6 +333,7 @@ impl Lifespan {
         self.shared.activity().begin_use(before + 1);
         if self.unfinished {
             self.unfinished = false;
+            self.unused = false;
             self.shared.set_unfinished(false);
         }
         self.idle = idle;
@@ -340,6 +345,17 @@ impl Lifespan {
     #[inline]
     pub(crate) fn has_ended(&self) -> bool {
         self.ended
+    }
+
+    /// Its caller has no exchange for it after all.
+    #[cold]
+    pub(crate) fn leave_unused(&mut self) {
+        self.unfinished = true;
+        self.unused = true;
+    }
+
+    pub(crate) fn is_unused(&self) -> bool {
+        self.unused
     }
 
     pub(crate) fn leave_unfinished(&mut self) {

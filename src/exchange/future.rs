@@ -193,7 +193,7 @@ where
                 *this.expects_continue = fields::expects_continue(request);
             }
         }
-        let conn = loop {
+        let mut conn = loop {
             if let StateProjection::Checkout { future } = this.state.as_mut().project() {
                 let Poll::Ready(checked_out) = future.poll(cx) else {
                     let destination = this.destination.as_mut();
@@ -234,6 +234,8 @@ where
         let destination = destination.expect("read from the request");
         if destination.wants_http2() && conn.lifespan().shared().version() != Version::HTTP_2 {
             // The connection goes back as it came.
+            conn.lifespan_mut().leave_unused();
+            drop(conn);
             this.state.set(State::Ask);
             let fault = TargetError::Version(Version::HTTP_2);
             return Poll::Ready(Err(Error::target(fault)));

@@ -96,7 +96,7 @@ impl<B: Send + 'static> Poolable for Http2Connection<B> {
         self.parts
             .probe
             .as_ref()
-            .map_or(Liveness::Unknown, Probe::look)
+            .map_or(Liveness::Unknown, Probe::peek)
     }
 
     #[inline]

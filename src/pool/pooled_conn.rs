@@ -190,6 +190,14 @@ impl<C: Poolable> PooledConn<C> {
         }
     }
 
+    /// Its caller could not use it, and fails.
+    #[cold]
+    pub(crate) fn unused(&self) {
+        if let Some(key_pool) = &self.key_pool {
+            key_pool.agent().uncompleted(false, true);
+        }
+    }
+
     /// The use had a response, and its caller did not want all of it; the connection can be used again.
     #[cold]
     pub(crate) fn cut_short(&self) {

@@ -3,4 +3,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod server;
+
+mod negotiated;
 mod prior_knowledge;
+mod unknown;

@@ -4,9 +4,9 @@ use http::{Request, Version};
 use http_body_util::Full;
 use tower_keep_alive::{KeepAliveLayer, OneShot, Protocol, Route};
 
-use super::support::agent::{Req, agent, at_rest, fetch, get, post, send};
-use super::support::frames::Behaviour;
-use super::support::{Server, http2};
+use crate::support::agent::{Req, agent, at_rest, fetch, get, post, send};
+use crate::support::frames::Behaviour;
+use crate::support::{Server, http2};
 
 fn layer(protocol: Protocol) -> KeepAliveLayer<Full<bytes::Bytes>> {
     KeepAliveLayer::new().protocol(protocol)

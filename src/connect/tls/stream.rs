@@ -63,19 +63,10 @@ impl<IO> MaybeTls<IO> {
             Inner::Tls(stream) => stream,
         };
         let below = below(lock(stream).get_ref().0.get_ref());
-        let closer = below.closer();
-        // Weak: the transport closes with its connection.
-        let stream = Arc::downgrade(stream);
-        let probe = Probe::new(move || match stream.upgrade() {
-            Some(stream) if !has_unread(&mut lock(&stream)) => below.look(),
-            _ => Liveness::Dead,
-        });
-        match closer {
-            Some(closer) => probe.with_close(move || {
-                closer.close();
-            }),
-            None => probe,
-        }
+        Probe::of(LooksAbove {
+            stream: Arc::downgrade(stream),
+            below,
+        })
     }
 
     pub(in crate::connect) fn tls_info(&self) -> Option<TlsInfo> {
@@ -124,6 +115,42 @@ impl<S: Halves> MaybeTls<Socket<S>> {
     }
 }
 
+/// A stream on a transport that has a probe of its own, for whoever looks at it.
+struct LooksAbove<IO> {
+    /// Weak: the transport closes with its connection.
+    stream: Weak<Mutex<Stream<IO>>>,
+    below: Probe,
+}
+
+impl<IO: Send + 'static> Look for LooksAbove<IO> {
+    fn look(&self) -> Liveness {
+        match self.stream.upgrade() {
+            Some(stream) if !has_unread(&mut lock(&stream)) => self.below.look(),
+            _ => Liveness::Dead,
+        }
+    }
+
+    #[cfg(feature = "http2")]
+    fn peek(&self) -> Liveness {
+        match self.stream.strong_count() {
+            0 => Liveness::Dead,
+            _ => self.below.peek(),
+        }
+    }
+
+    fn closes(&self) -> bool {
+        self.below.closer().is_some()
+    }
+}
+
+impl<IO: Send + 'static> Close for LooksAbove<IO> {
+    fn close(&self) {
+        if let Some(closer) = self.below.closer() {
+            closer.close();
+        }
+    }
+}
+
 /// A stream on a socket, for whoever looks at it.
 struct Looks<S: Halves> {
     /// Weak: the transport closes with its connection.
@@ -135,6 +162,15 @@ impl<S: Halves> Look for Looks<S> {
     fn look(&self) -> Liveness {
         match self.stream.upgrade() {
             Some(stream) => look(&mut lock(&stream)),
+            None => Liveness::Dead,
+        }
+    }
+
+    /// Of the socket alone: what is taken from it here nobody would be woken for.
+    #[cfg(feature = "http2")]
+    fn peek(&self) -> Liveness {
+        match self.stream.upgrade() {
+            Some(stream) => lock(&stream).get_ref().0.get_ref().peek(),
             None => Liveness::Dead,
         }
     }
