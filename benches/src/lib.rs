@@ -2,6 +2,9 @@
 
 pub mod ask;
 pub mod child;
+/// The scripted HTTP/2 server of the tests.
+#[path = "../../tests/support/frames/mod.rs"]
+pub mod frames;
 pub mod memory_stream;
 pub mod peers;
 pub mod report;
