@@ -44,8 +44,17 @@ impl Child {
 
     /// This program as a server that takes `delay` milliseconds over each answer.
     pub fn server(delay: u64) -> Self {
+        Self::be(&["serve", &delay.to_string()])
+    }
+
+    /// This program as a server of HTTP/2.
+    pub fn http2_server() -> Self {
+        Self::be(&["serve-http2"])
+    }
+
+    fn be(arguments: &[&str]) -> Self {
         let mut command = Command::new(std::env::current_exe().expect("it runs"));
-        command.args(["serve", &delay.to_string()]);
+        command.args(arguments);
         Self::start(command).expect("a server")
     }
 

@@ -9,3 +9,4 @@ pub mod memory_stream;
 pub mod peers;
 pub mod report;
 pub mod server;
+mod server_http2;

@@ -13,6 +13,8 @@ use tokio::runtime::Builder;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::LocalSet;
 
+use crate::server_http2;
+
 /// What a server has seen: `GET /stats` tells it, as JSON.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
 pub struct Stats {
@@ -40,21 +42,24 @@ pub fn in_thread() -> (SocketAddr, UnboundedSender<DuplexStream>) {
 }
 
 /// Where the first argument of the program is `serve`, it is a server, until its standard input is closed. The second
-/// is how many milliseconds it takes over an answer.
+/// is how many milliseconds it takes over an answer. With `serve-http2` it is one of HTTP/2.
 pub fn be_one_if_told() {
     let mut arguments = std::env::args().skip(1);
-    if arguments.next().as_deref() != Some("serve") {
+    let word = arguments.next();
+    if !matches!(word.as_deref(), Some("serve" | "serve-http2")) {
         return;
     }
-    let delay = arguments.next().and_then(|it| it.parse().ok()).unwrap_or(0);
     std::thread::spawn(|| {
         let _ = io::stdin().read(&mut [0]);
         std::process::exit(0);
     });
+    let tell = |addr| println!("listening on {addr}");
+    if word.as_deref() == Some("serve-http2") {
+        return server_http2::run(tell);
+    }
+    let delay = arguments.next().and_then(|it| it.parse().ok()).unwrap_or(0);
     let (_streams, incoming) = unbounded_channel();
-    run(Duration::from_millis(delay), incoming, |addr| {
-        println!("listening on {addr}")
-    });
+    run(Duration::from_millis(delay), incoming, tell);
 }
 
 /// Does not return.

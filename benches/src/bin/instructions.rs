@@ -9,7 +9,7 @@
 //! no harm, and a run differs from the next by a per mille.
 //!
 //! How to read it: *share* is what a client adds to hyper, which gets the same request, its absolute URI parsed each
-//! time, and a `Host`. `ours / theirs` is by the whole of a request.
+//! time, and a `Host`; over HTTP/2, to the `h2` crate. `ours / theirs` is by the whole of a request.
 //!
 //! `--check` compares our share with `benches/baseline.json`, and fails when its instructions have grown by more than 5 %,
 //! or its allocations at all. Counts are comparable for one compiler: built by another, `--check` says so and fails for
@@ -25,11 +25,13 @@ use clap::{Parser, Subcommand, ValueEnum};
 use http::Method;
 use http_body_util::{Empty, Full};
 use serde::{Deserialize, Serialize};
-use tower_keep_alive::KeepAliveLayer;
 use tower_keep_alive::connect::TcpConnector;
+use tower_keep_alive::{KeepAliveLayer, Protocol};
 use tower_keep_alive_benches::ask::Ask;
 use tower_keep_alive_benches::child::{Child, is_there};
-use tower_keep_alive_benches::peers::{Agent, HyperAlone, LegacyTcp, Peer, Reqwest, cache};
+use tower_keep_alive_benches::peers::{
+    Agent, H2Alone, HyperAlone, HyperHttp2, LegacyTcp, Peer, Reqwest, cache,
+};
 use tower_keep_alive_benches::report::{Report, thousands};
 use tower_keep_alive_benches::server;
 
@@ -72,7 +74,30 @@ enum Mode {
     Cache,
     Legacy,
     Reqwest,
+    Http2,
+    Http2Agent,
+    Http2Hyper,
+    Http2Legacy,
+    Http2Reqwest,
 }
+
+/// What is compared with each other: the first is what the others are built on, the second ours.
+const HTTP1: &[Mode] = &[
+    Mode::Hyper,
+    Mode::Agent,
+    Mode::AgentNoInfo,
+    Mode::AgentLimited,
+    Mode::Cache,
+    Mode::Legacy,
+    Mode::Reqwest,
+];
+const HTTP2: &[Mode] = &[
+    Mode::Http2,
+    Mode::Http2Agent,
+    Mode::Http2Hyper,
+    Mode::Http2Legacy,
+    Mode::Http2Reqwest,
+];
 
 const FEW: u64 = 500;
 const MANY: u64 = 3_000;
@@ -81,7 +106,7 @@ const MANY: u64 = 3_000;
 const TOLERANCE: f64 = 1.05;
 
 /// Those whose share is kept.
-const KEPT: [Mode; 2] = [Mode::Agent, Mode::AgentNoInfo];
+const KEPT: &[Mode] = &[Mode::Agent, Mode::AgentNoInfo, Mode::Http2Agent];
 
 /// The share of each mode, and what built it.
 #[derive(Debug, Deserialize, Serialize)]
@@ -91,7 +116,7 @@ struct Baseline {
     share: BTreeMap<String, Share>,
 }
 
-/// What we add to hyper.
+/// What we add to what is below.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 struct Share {
     instructions: f64,
@@ -127,14 +152,17 @@ fn main() -> ExitCode {
     if !is_there("strace", "--version") {
         println!("system calls are not counted: there is no strace");
     }
-    let modes = match arguments.check {
-        true => &[Mode::Hyper, KEPT[0], KEPT[1]],
-        false => Mode::value_variants(),
-    };
-    let counts: Vec<_> = modes.iter().map(|&it| (it, Count::of(it))).collect();
-    print(&counts);
-    tell(&counts, &Report::new("instructions", arguments.json));
-    let Some(now) = Baseline::of(&counts) else {
+    let report = Report::new("instructions", arguments.json);
+    let mut shares = BTreeMap::new();
+    for (case, modes) in [("warm GET", HTTP1), ("warm GET, HTTP/2", HTTP2)] {
+        let is_wanted = |it: &&Mode| !arguments.check || **it == modes[0] || KEPT.contains(it);
+        let modes = modes.iter().filter(is_wanted);
+        let counts: Vec<_> = modes.map(|&it| (it, Count::of(it))).collect();
+        print(case, &counts);
+        tell(case, &counts, &report);
+        shares.extend(kept(&counts));
+    }
+    let Some(now) = Baseline::of(shares) else {
         println!("FAILED: valgrind did not count");
         return ExitCode::FAILURE;
     };
@@ -147,9 +175,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn print(counts: &[(Mode, Count)]) {
-    let hyper = counts[0].1;
-    println!("One warm GET, 12 bytes of body, over loopback, current_thread:");
+fn print(case: &str, counts: &[(Mode, Count)]) {
+    let below = counts[0].1;
+    println!("One {case}, 12 bytes of body, over loopback, current_thread:");
     println!();
     println!(
         "{:<36} {:>12} {:>8} {:>13} {:>11} {:>8} {:>8} {:>6}",
@@ -163,7 +191,7 @@ fn print(counts: &[(Mode, Count)]) {
                 _ => format!("{it:.digits$}"),
             })
         };
-        let share = count.minus(&hyper);
+        let share = count.minus(&below);
         let ratio = ours.zip(count.instructions).map(|(ours, it)| ours / it);
         println!(
             "{:<36} {:>12} {:>8} {:>13} {:>11} {:>8} {:>8} {:>6}",
@@ -180,7 +208,7 @@ fn print(counts: &[(Mode, Count)]) {
     println!();
 }
 
-fn tell(counts: &[(Mode, Count)], report: &Report) {
+fn tell(case: &str, counts: &[(Mode, Count)], report: &Report) {
     for (mode, count) in counts {
         let parts = [
             ("instructions", count.instructions),
@@ -192,10 +220,25 @@ fn tell(counts: &[(Mode, Count)], report: &Report) {
         ];
         for (unit, value) in parts {
             if let Some(value) = value {
-                report.figure("warm GET", mode.name(), unit, value);
+                report.figure(case, mode.name(), unit, value);
             }
         }
     }
+}
+
+/// The shares of those that are kept.
+fn kept(counts: &[(Mode, Count)]) -> impl Iterator<Item = (Mode, Option<Share>)> {
+    let below = counts[0].1;
+    let kept = counts.iter().filter(|(mode, _)| KEPT.contains(mode));
+    kept.map(move |(mode, count)| {
+        let share = || {
+            Some(Share {
+                instructions: count.minus(&below)?.round(),
+                allocations: (count.allocations? - below.allocations?).round(),
+            })
+        };
+        (*mode, share())
+    })
 }
 
 impl Mode {
@@ -208,6 +251,11 @@ impl Mode {
             Self::Cache => "hyper-util pool::cache",
             Self::Legacy => "hyper-util legacy",
             Self::Reqwest => "reqwest",
+            Self::Http2 => "h2 alone",
+            Self::Http2Agent => "tower-keep-alive, HTTP/2",
+            Self::Http2Hyper => "hyper alone, HTTP/2",
+            Self::Http2Legacy => "hyper-util legacy, HTTP/2",
+            Self::Http2Reqwest => "reqwest, HTTP/2",
         }
     }
 }
@@ -249,8 +297,8 @@ impl Count {
     }
 
     /// Its share of the instructions.
-    fn minus(&self, hyper: &Self) -> Option<f64> {
-        Some(self.instructions? - hyper.instructions?)
+    fn minus(&self, below: &Self) -> Option<f64> {
+        Some(self.instructions? - below.instructions?)
     }
 }
 
@@ -263,7 +311,10 @@ fn word(said: &Option<String>, mark: &str, place: usize) -> Option<f64> {
 
 /// Runs the client under `tool`: all that both have said.
 fn run(tool: &[&str], mode: Mode, requests: u64) -> Option<String> {
-    let server = Child::server(0);
+    let server = match HTTP2.contains(&mode) {
+        true => Child::http2_server(),
+        false => Child::server(0),
+    };
     let this = std::env::current_exe().expect("it runs");
     let mode = mode.to_possible_value()?;
     let (program, flags) = tool.split_first()?;
@@ -312,6 +363,22 @@ fn client(mode: Mode, addr: SocketAddr, requests: u64) {
             }
             Mode::Legacy => drive(LegacyTcp::over_sockets(), addr, empty, requests).await,
             Mode::Reqwest => drive(Reqwest::new(), addr, Full::default(), requests).await,
+            Mode::Http2 => {
+                let alone = H2Alone::connect(addr).await;
+                drive(alone.expect("the server listens"), addr, empty, requests).await;
+            }
+            Mode::Http2Agent => {
+                let layer = layer.protocol(Protocol::Http2);
+                drive(agent(layer), addr, empty, requests).await;
+            }
+            Mode::Http2Hyper => {
+                let alone = HyperHttp2::connect(addr).await;
+                drive(alone.expect("the server listens"), addr, empty, requests).await;
+            }
+            Mode::Http2Legacy => drive(LegacyTcp::over_http2(), addr, empty, requests).await,
+            Mode::Http2Reqwest => {
+                drive(Reqwest::over_http2(), addr, Full::default(), requests).await;
+            }
         }
         // tokio's own count of them needs `--cfg tokio_unstable`; it numbers them one by one.
         println!("tasks {}", tokio::spawn(async {}).id());
@@ -338,16 +405,10 @@ impl Baseline {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("baseline.json")
     }
 
-    fn of(counts: &[(Mode, Count)]) -> Option<Self> {
-        let hyper = counts[0].1;
-        let kept = counts.iter().filter(|(mode, _)| KEPT.contains(mode));
-        let shares = kept.map(|(mode, count)| {
-            let share = Share {
-                instructions: count.minus(&hyper)?.round(),
-                allocations: (count.allocations? - hyper.allocations?).round(),
-            };
-            Some((mode.name().to_owned(), share))
-        });
+    /// None if something could not be counted.
+    fn of(shares: BTreeMap<Mode, Option<Share>>) -> Option<Self> {
+        let shares = shares.into_iter();
+        let shares = shares.map(|(mode, share)| Some((mode.name().to_owned(), share?)));
         Some(Self {
             rustc: env!("BUILT_WITH").to_owned(),
             target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),

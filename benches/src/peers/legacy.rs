@@ -27,9 +27,18 @@ where
     B::Data: Send,
 {
     pub fn over_sockets() -> Self {
+        Self::over(Self::sockets(), false)
+    }
+
+    /// By HTTP/2, with prior knowledge.
+    pub fn over_http2() -> Self {
+        Self::over(Self::sockets(), true)
+    }
+
+    fn sockets() -> HttpConnector {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
-        Self::over(connector)
+        connector
     }
 }
 
@@ -39,10 +48,8 @@ where
     B::Data: Send,
 {
     pub fn in_memory(connector: InMemory) -> Self {
-        Self::over(ServiceExt::<Uri>::map_response(
-            connector,
-            TokioIo::new as _,
-        ))
+        let connector = ServiceExt::<Uri>::map_response(connector, TokioIo::new as _);
+        Self::over(connector, false)
     }
 }
 
@@ -52,12 +59,13 @@ where
     B: Body + Send,
     B::Data: Send,
 {
-    fn over(connector: C) -> Self
+    fn over(connector: C, http2: bool) -> Self
     where
         C: Connect + Clone,
     {
         let mut builder = Client::builder(TokioExecutor::new());
-        Self(builder.pool_timer(TokioTimer::new()).build(connector))
+        builder.pool_timer(TokioTimer::new()).http2_only(http2);
+        Self(builder.build(connector))
     }
 }
 

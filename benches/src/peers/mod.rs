@@ -2,6 +2,7 @@
 
 mod agent;
 mod cache;
+mod http2;
 mod hyper_alone;
 mod legacy;
 mod reqwest;
@@ -15,6 +16,7 @@ use tower_keep_alive::BoxError;
 
 pub use agent::{Agent, AgentOf};
 pub use cache::{Cache, cache};
+pub use http2::{H2Alone, HyperHttp2};
 pub use hyper_alone::{HandPool, HyperAlone};
 pub use legacy::{Legacy, LegacyInMemory, LegacyTcp};
 pub use reqwest::Reqwest;

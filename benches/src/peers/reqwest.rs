@@ -11,7 +11,16 @@ pub struct Reqwest(reqwest::Client);
 
 impl Reqwest {
     pub fn new() -> Self {
-        let client = reqwest::Client::builder().no_proxy().build();
+        Self::with(reqwest::Client::builder())
+    }
+
+    /// By HTTP/2, with prior knowledge.
+    pub fn over_http2() -> Self {
+        Self::with(reqwest::Client::builder().http2_prior_knowledge())
+    }
+
+    fn with(builder: reqwest::ClientBuilder) -> Self {
+        let client = builder.no_proxy().build();
         Self(client.expect("it needs nothing of the system"))
     }
 }

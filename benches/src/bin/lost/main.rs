@@ -33,7 +33,7 @@ use clap::Parser;
 use http::Method;
 use tower_keep_alive_benches::report::{Report, thousands};
 
-use crate::peer::{Legacy, Peer, Reqwest};
+use crate::peer::{Agent, Legacy, Peer, Reqwest};
 use crate::trial::{Outcome, Trial, trials};
 
 /// Requests that are lost over HTTP/2
@@ -55,7 +55,7 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let report = Report::new("lost", arguments.json);
-    let faults: Vec<String> = Vec::new();
+    let mut faults = Vec::new();
     let is_wanted = |trial: &Trial| trial.name.contains(&arguments.only);
     for trial in trials(arguments.requests).into_iter().filter(is_wanted) {
         println!(
@@ -71,8 +71,19 @@ fn main() -> ExitCode {
         );
         for method in [Method::GET, Method::POST] {
             let tell = |name, outcome| tell(&report, &trial, &method, name, outcome);
-            tell(Legacy::NAME, trial.run(Legacy::new(), &method));
-            tell(Reqwest::NAME, trial.run(Reqwest::new(), &method));
+            let agent = match trial.ttl {
+                None => {
+                    tell(Legacy::NAME, trial.run(Legacy::new(), &method));
+                    tell(Reqwest::NAME, trial.run(Reqwest::new(), &method));
+                    Agent::new()
+                }
+                // They have no such limit.
+                Some(ttl) => Agent::with_ttl(ttl),
+            };
+            let ours = trial.run(agent, &method);
+            tell(Agent::NAME, ours);
+            let found = trial.faults(ours).into_iter();
+            faults.extend(found.map(|it| format!("{}, {method}: {it}", trial.name)));
         }
         println!();
     }

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
@@ -12,7 +13,9 @@ use http_body_util::BodyExt;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tower_keep_alive::BoxError;
+use tower::Layer;
+use tower_keep_alive::connect::TcpConnector;
+use tower_keep_alive::{BoxError, KeepAlive, KeepAliveLayer, Protocol};
 
 /// A body that nobody can have a copy of.
 #[derive(Debug)]
@@ -56,6 +59,34 @@ pub(crate) trait Peer: Clone + Send + Sync + 'static {
         &self,
         request: Request<OneShot>,
     ) -> impl Future<Output = Result<Bytes, BoxError>> + Send;
+}
+
+/// With its defaults, and nothing around it.
+#[derive(Clone)]
+pub(crate) struct Agent(KeepAlive<TcpConnector, OneShot>);
+
+impl Agent {
+    pub(crate) fn with_ttl(ttl: Duration) -> Self {
+        Self::over(KeepAliveLayer::new().ttl(ttl))
+    }
+
+    fn over(layer: KeepAliveLayer<OneShot>) -> Self {
+        let layer = layer.protocol(Protocol::Http2);
+        Self(layer.layer(TcpConnector::new()))
+    }
+}
+
+impl Peer for Agent {
+    const NAME: &'static str = "tower-keep-alive";
+
+    fn new() -> Self {
+        Self::over(KeepAliveLayer::new())
+    }
+
+    async fn send(&self, request: Request<OneShot>) -> Result<Bytes, BoxError> {
+        let response = self.0.request(request).await?;
+        Ok(response.into_body().collect().await?.to_bytes())
+    }
 }
 
 #[derive(Clone)]

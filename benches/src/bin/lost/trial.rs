@@ -22,7 +22,9 @@ pub(crate) struct Trial {
     /// What has no answer by then is lost.
     patience: Duration,
     /// How many may be lost, by whoever does all that can be done.
-    pub(crate) at_most: usize,
+    at_most: usize,
+    /// For the agent alone: how old its connections may be.
+    pub(crate) ttl: Option<Duration>,
 }
 
 /// All of them, for so many requests.
@@ -41,6 +43,7 @@ pub(crate) fn trials(requests: usize) -> Vec<Trial> {
             callers: 100,
             patience: Duration::from_secs(10),
             at_most: 0,
+            ttl: None,
         }
     };
     let mut lowered = trial("limit lowered to 1", |it| it.limit = Some(100));
@@ -50,6 +53,8 @@ pub(crate) fn trials(requests: usize) -> Vec<Trial> {
     black_hole.callers = 50;
     black_hole.patience = Duration::from_millis(500);
     black_hole.at_most = black_hole.callers;
+    let mut aged = trial("age of 100 ms", |_| {});
+    aged.ttl = Some(Duration::from_millis(100));
     vec![
         trial("GOAWAY, last stream named", |it| {
             it.go_away = Some((100, GoAway::Named));
@@ -72,6 +77,7 @@ pub(crate) fn trials(requests: usize) -> Vec<Trial> {
         lowered,
         trial("10 % refused", |it| it.refuse_every = Some(10)),
         black_hole,
+        aged,
     ]
 }
 
@@ -127,6 +133,20 @@ impl Trial {
             p50: times.get(times.len() / 2).copied().unwrap_or_default(),
             took: begun.elapsed(),
         })
+    }
+
+    /// What may not be.
+    pub(crate) fn faults(&self, outcome: Outcome) -> Vec<String> {
+        let parts = [
+            ("lost", outcome.lost, self.at_most),
+            ("answered by another's answer", outcome.wrong, 0),
+            ("beyond the limit", outcome.beyond_limit, 0),
+            ("carried out twice", outcome.executed_twice, 0),
+        ];
+        let too_many = parts.into_iter().filter(|(_, count, most)| count > most);
+        too_many
+            .map(|(what, count, _)| format!("{count} {what}"))
+            .collect()
     }
 
     async fn call<P: Peer>(
