@@ -306,8 +306,8 @@ impl<S: Io> Conn<S> {
         }
     }
 
-    /// Sends what was pushed.
-    pub(super) async fn flush(&mut self) {
+    /// Sends what [`next`](Self::next) has to answer, which the next read would do too: before a wait that may be cancelled.
+    pub async fn flush(&mut self) {
         if !self.going.is_empty() {
             // A client that is gone is found when it is read from.
             self.io.write(&self.going).await.ok();
