@@ -254,9 +254,9 @@ async fn a_server_that_allows_nothing_for_a_while_keeps_its_callers_and_gets_no_
         conn.settings([(STREAMS, 0)]).await;
         round_trip(&mut conn, &mut VecDeque::new()).await;
         conn.respond(first.stream, 200, b"/0").await;
-        // A first connection hears nothing for long enough; the others, if there are any, allow nothing either.
+        // Time for a crowd of connects.
         tokio::time::sleep(Duration::from_millis(50)).await;
-        conn.settings([(STREAMS, 5)]).await;
+        conn.settings([(STREAMS, 100)]).await;
         while let Some(request) = conn.request().await {
             let path = request.path().to_owned();
             conn.respond(request.stream, 200, path.as_bytes()).await;

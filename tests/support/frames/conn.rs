@@ -243,6 +243,12 @@ impl<S: Io> Conn<S> {
         self.flush().await;
     }
 
+    /// Exactly these bytes; false when the client is gone.
+    pub async fn try_send(&mut self, bytes: &[u8]) -> bool {
+        self.flush().await;
+        self.io.write(bytes).await.is_ok()
+    }
+
     pub(super) fn push(&mut self, bytes: impl AsRef<[u8]>) {
         self.going.extend_from_slice(bytes.as_ref());
     }
