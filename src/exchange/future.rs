@@ -471,9 +471,10 @@ where
     (conn.into_erased(), info)
 }
 
-/// How often in a row a server may refuse a request before its caller hears of it.
+/// How often in a row a server may refuse a request before its caller hears of it. Where each tenth stream is refused, three
+/// would fail one request in ten thousand.
 #[cfg(feature = "http2")]
-const MOST_REFUSALS: u8 = 3;
+const MOST_REFUSALS: u8 = 7;
 
 /// Whether a request that came back unsent is sent on another connection: one that had been used before may have been just
 /// closing, but who ends one that was made for the request may do so again. A server that refuses requests over HTTP/2 says
