@@ -198,6 +198,8 @@ fn verdict(server: &Server) -> Option<Verdict> {
 async fn each_malformed_frame_gets_the_code_that_the_rfc_names() {
     let mut faults = Vec::new();
     for row in MALFORMED {
+        let general = [row.named, Connection(PROTOCOL_ERROR), Ignored];
+        assert!(general.contains(&row.done), "{}", row.name);
         let server = server_that_sends(row.bytes).await;
         let (client, handle) = http2(KeepAliveLayer::new());
         let first = fetch(&client, server.url("/"));
