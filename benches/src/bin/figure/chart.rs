@@ -49,6 +49,12 @@ const PANELS: &[Panel] = &[
         ["instructions", "warm GET", "instructions"],
     ),
     panel(
+        "Instructions for a warm request, HTTP/2",
+        "all of it, h2 included",
+        Best::Least,
+        ["instructions", "warm GET, HTTP/2", "instructions"],
+    ),
+    panel(
         "Requests per second, one thread",
         "50 connections, no delay",
         Best::Most,
@@ -59,6 +65,18 @@ const PANELS: &[Panel] = &[
         "50 connections, no delay",
         Best::Most,
         ["throughput", "multi_thread(2)", "requests/s"],
+    ),
+    panel(
+        "Requests per second, HTTP/2",
+        "500 callers on one connection, one thread",
+        Best::Most,
+        ["throughput", "HTTP/2, 500 callers", "requests/s"],
+    ),
+    panel(
+        "Requests lost, HTTP/2, of 50,000 POSTs",
+        "GOAWAY that names a stream 20 back",
+        Best::Least,
+        ["lost", "GOAWAY, 20 streams back", "lost, POST"],
     ),
     panel(
         "Time of one request for 12 bytes",

@@ -21,7 +21,14 @@ pub(crate) const TABLES: &[Table] = &[
         text: "`instructions`: one GET on a warm connection, counted by valgrind and strace. *share* is what is above \
                hyper alone, which gets the same request.",
         bench: "instructions",
-        is_part: |_| true,
+        is_part: |it| it.case == "warm GET",
+        column: |it| &it.unit,
+    },
+    Table {
+        title: "What a warm request costs over HTTP/2",
+        text: "The same, on one connection. *share* is what is above the `h2` crate alone, which hyper is made of too.",
+        bench: "instructions",
+        is_part: |it| it.case == "warm GET, HTTP/2",
         column: |it| &it.unit,
     },
     Table {
@@ -55,6 +62,43 @@ pub(crate) const TABLES: &[Table] = &[
         bench: "throughput",
         is_part: |it| it.case == "multi_thread(2)",
         column: |it| &it.unit,
+    },
+    Table {
+        title: "Throughput over HTTP/2",
+        text: "Requests per second on one connection that all callers share, one thread; and of 500 callers on four connections, \
+               two threads. hyper-util's legacy client and reqwest have one connection in any case.",
+        bench: "throughput",
+        is_part: |it| it.case.starts_with("HTTP/2") && it.unit == "requests/s",
+        column: |it| &it.case,
+    },
+    Table {
+        title: "GETs that are lost over HTTP/2",
+        text: "`lost`: requests without an answer, of 50,000 by 100 callers; in the black hole of 1,000 by 50, where those that \
+               are under way are lost to anybody.",
+        bench: "lost",
+        is_part: |it| it.unit == "lost, GET",
+        column: |it| &it.case,
+    },
+    Table {
+        title: "POSTs that are lost over HTTP/2",
+        text: "The same, with bodies that can be read once.",
+        bench: "lost",
+        is_part: |it| it.unit == "lost, POST",
+        column: |it| &it.case,
+    },
+    Table {
+        title: "Streams beyond the server's limit",
+        text: "`lost`: GETs that were sent when the server's limit was reached, by its count.",
+        bench: "lost",
+        is_part: |it| it.unit == "beyond limit, GET" && it.case.contains("limit"),
+        column: |it| &it.case,
+    },
+    Table {
+        title: "The time of a GET over HTTP/2",
+        text: "`lost`: the median in milliseconds, by a server that takes 2 ms.",
+        bench: "lost",
+        is_part: |it| it.unit == "p50 ms, GET" && it.case.contains("limit"),
+        column: |it| &it.case,
     },
     Table {
         title: "Time of one request",
