@@ -201,7 +201,7 @@ pub use http_body_util;
 
 pub use agent::{
     AddressStatus, AgentHandle, ConnectionState, ConnectionStatus, Drained, Event, EventKind,
-    HostSettings, PrewarmError, Status,
+    HostSettings, LearnedIdleLimit, PrewarmError, Status,
 };
 pub use checkin::{Checkin, CheckinFuture, CheckinLayer, Lease};
 pub use checkout::{Checkout, CheckoutFuture, CheckoutLayer};

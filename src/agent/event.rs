@@ -63,6 +63,13 @@ pub enum EventKind {
         /// Which of these.
         reason: CloseReason,
     },
+    /// The pool has learned from closes by the server for how long connections of this key may be idle. It is of no one
+    /// connection.
+    #[non_exhaustive]
+    IdleLimitLearned {
+        /// For how long, from now on.
+        limit: Duration,
+    },
     /// The connection left the agent, and stays open: it was upgraded, or its caller detached it. No event follows.
     Detached,
     /// The transport is gone, or the connect ended without one. No event follows.

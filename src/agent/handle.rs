@@ -68,6 +68,9 @@ impl AgentHandle {
                 };
                 of_key.entry(address).or_default().add(&counts);
             });
+            pool.learned(&mut |key, learned| {
+                status.learned.insert(key.clone(), learned);
+            });
             pool.host_settings(&mut |key, settings| {
                 status.hosts.insert(key.clone(), settings.clone());
             });

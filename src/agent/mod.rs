@@ -4,6 +4,7 @@ mod connection_status;
 mod event;
 mod handle;
 mod host_settings;
+mod learned;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod prewarm;
@@ -17,6 +18,7 @@ pub use event::{Event, EventKind};
 pub use handle::{AgentHandle, Drained};
 pub(crate) use host_settings::HostOverrides;
 pub use host_settings::HostSettings;
+pub use learned::LearnedIdleLimit;
 #[cfg(feature = "metrics")]
 pub(crate) use metrics::KeyMetrics;
 pub use prewarm::PrewarmError;

@@ -11,7 +11,9 @@ use tokio::sync::Notify;
 use crate::agent::event::Listeners;
 #[cfg(feature = "metrics")]
 use crate::agent::metrics::Labelled;
-use crate::agent::{AddressStatus, ConnectionStatus, HostSettings, Prewarmed, Status};
+use crate::agent::{
+    AddressStatus, ConnectionStatus, HostSettings, LearnedIdleLimit, Prewarmed, Status,
+};
 use crate::connection::close_reason::CloseReason;
 use crate::connection::shared::ConnShared;
 use crate::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -53,6 +55,8 @@ pub(crate) trait PoolControl: Send + Sync {
     fn connections(&self, key: &Key, list: &mut Vec<ConnectionStatus>);
     /// Of each address that a connection leads to.
     fn addresses(&self, tell: &mut dyn FnMut(&Key, SocketAddr, AddressStatus));
+    /// Of each key whose server's limit was learned.
+    fn learned(&self, tell: &mut dyn FnMut(&Key, LearnedIdleLimit));
     /// Of each key that has settings of its own.
     fn host_settings(&self, tell: &mut dyn FnMut(&Key, &HostSettings));
     fn close_idle(&self);
@@ -274,6 +278,10 @@ mod tests {
         }
 
         fn addresses(&self, _: &mut dyn FnMut(&Key, SocketAddr, AddressStatus)) {
+            unreachable!("it is gone")
+        }
+
+        fn learned(&self, _: &mut dyn FnMut(&Key, LearnedIdleLimit)) {
             unreachable!("it is gone")
         }
 

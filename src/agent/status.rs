@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 
-use crate::agent::{AddressStatus, HostSettings};
+use crate::agent::{AddressStatus, HostSettings, LearnedIdleLimit};
 use crate::connection::close_reason::CloseReason;
 use crate::target::key::Key;
 
@@ -12,8 +12,8 @@ use crate::target::key::Key;
 ///
 /// With the feature `serde` it serializes to agentkeepalive's object (`createSocketCount`, …, `freeSockets`,
 /// `sockets`, `requests`, in this order), and after that what is ours: `reusedSocketCount`, `staleSocketCount`,
-/// `detachedSocketCount`, `startedRequestCount`, `answeredRequestCount`, `failedRequestCount`, `closes`, and `name`, `hosts`
-/// and `addresses` where they say something. No map has a key whose value is 0.
+/// `detachedSocketCount`, `startedRequestCount`, `answeredRequestCount`, `failedRequestCount`, `closes`, and `name`, `hosts`,
+/// `learned` and `addresses` where they say something. No map has a key whose value is 0.
 ///
 /// Whenever nothing is in motion, `created == closed + detached + open()`.
 ///
@@ -105,6 +105,16 @@ pub struct Status {
         )
     )]
     pub hosts: BTreeMap<Key, HostSettings>,
+    /// After how long the servers of keys close idle connections, where that was learned
+    /// ([`KeepAliveLayer::learn_idle_limit`](crate::KeepAliveLayer::learn_idle_limit)).
+    #[cfg_attr(
+        feature = "serde",
+        serde(
+            skip_serializing_if = "BTreeMap::is_empty",
+            serialize_with = "learned_by_name"
+        )
+    )]
+    pub learned: BTreeMap<Key, LearnedIdleLimit>,
     /// The connections that are open, by the address that they lead to: which of the servers behind one name have how many.
     /// Connections through a proxy lead to the proxy. Connects under way do not count, nor do transports that do not know
     /// their address.
@@ -144,6 +154,17 @@ where
             .iter()
             .map(|(key, settings)| (key.to_string(), settings)),
     )
+}
+
+#[cfg(feature = "serde")]
+fn learned_by_name<S>(
+    keys: &BTreeMap<Key, LearnedIdleLimit>,
+    serializer: S,
+) -> Result<S::Ok, S::Error>
+where
+    S: serde::Serializer,
+{
+    serializer.collect_map(keys.iter().map(|(key, learned)| (key.to_string(), learned)))
 }
 
 #[cfg(feature = "serde")]
@@ -218,6 +239,10 @@ impl fmt::Display for Status {
             sum(&self.idle),
             sum(&self.active),
             sum(&self.pending),
-        )
+        )?;
+        for (key, learned) in &self.learned {
+            write!(f, "; {key} {learned}")?;
+        }
+        Ok(())
     }
 }

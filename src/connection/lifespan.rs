@@ -382,6 +382,11 @@ impl Lifespan {
         Some(max.saturating_sub(age))
     }
 
+    /// Whether the server has said, in its last response, for how long it may be idle.
+    pub(crate) fn has_idle_hint(&self) -> bool {
+        self.hint_idle != Nanos::NONE
+    }
+
     #[inline]
     pub(crate) fn set_server_hint(&mut self, server_hint: ServerHint) {
         self.hint_idle = server_hint.idle;

@@ -347,6 +347,20 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
+    /// Whether the agent learns after how long a server closes idle connections, and closes them before; see
+    /// [`PoolConfig::learn_idle_limit`]. Default: true.
+    ///
+    /// ```
+    /// use tower_keep_alive::KeepAlive;
+    ///
+    /// let agent = KeepAlive::builder().learn_idle_limit(false).build();
+    /// # let _ = agent;
+    /// ```
+    pub fn learn_idle_limit(mut self, learn: bool) -> Self {
+        self.settings.config = self.settings.config.learn_idle_limit(learn);
+        self
+    }
+
     /// How much is subtracted from a server's `Keep-Alive: timeout=N` (Node: `agentKeepAliveTimeoutBuffer`); see
     /// [`ExchangeLayer::server_hint_margin`]. Default: 1 s.
     #[doc(alias = "agentKeepAliveTimeoutBuffer")]
@@ -616,6 +630,7 @@ mod tests {
             ("checkout_timeout", new().checkout_timeout(SECOND)),
             ("hand_over_timeout", new().hand_over_timeout(SECOND)),
             ("scheduling", new().scheduling(Scheduling::Fifo)),
+            ("learn_idle_limit", new().learn_idle_limit(false)),
             ("spread", new().spread(Spread::InTurn)),
             ("server_hint_margin", new().server_hint_margin(SECOND * 7)),
             ("info_in_extensions", new().info_in_extensions(false)),

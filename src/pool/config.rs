@@ -35,6 +35,7 @@ pub struct PoolConfig {
     pub(crate) hand_over_timeout: Duration,
     pub(crate) scheduling: Scheduling,
     pub(crate) spread: Spread,
+    pub(crate) learn_idle_limit: bool,
     pub(crate) clock: Clock,
     /// Of hosts with settings of their own.
     pub(crate) hosts: HostOverrides,
@@ -88,6 +89,7 @@ impl PoolConfig {
             hand_over_timeout: Duration::from_millis(5),
             scheduling: Scheduling::default(),
             spread: Spread::default(),
+            learn_idle_limit: true,
             clock: Clock::default(),
             hosts: HostOverrides::default(),
             own: HostSettings::default(),
@@ -194,6 +196,16 @@ impl PoolConfig {
     /// ```
     pub fn spread(mut self, spread: Spread) -> Self {
         self.spread = spread;
+        self
+    }
+
+    /// Whether the pool learns after how long a server closes idle connections, and closes them before. It takes three closes
+    /// by the server, after times that agree, of idle connections of one key; the limit is the shortest of these times less a
+    /// tenth, and half a second at the most. It only shortens what is set, and is forgotten after ten minutes without such a
+    /// close, or when the server says in `Keep-Alive` how long it waits. [`Status::learned`](crate::Status::learned) shows it.
+    /// Default: true.
+    pub fn learn_idle_limit(mut self, learn: bool) -> Self {
+        self.learn_idle_limit = learn;
         self
     }
 

@@ -22,6 +22,7 @@ use crate::pool::config::{PoolConfig, Spread};
 use crate::pool::deferred::{Deferred, Stop};
 use crate::pool::gauges::{Counts, Gauges};
 use crate::pool::key_state::{KeyDecision, KeyState, Seen, StepCx};
+use crate::pool::memory::Remembered;
 use crate::pool::permit::ConnPermit;
 use crate::pool::pooled_conn::{PooledConn, Rejected};
 use crate::pool::shared::Shared;
@@ -56,18 +57,35 @@ pub(crate) enum Decision<C: Poolable> {
 
 impl<C: Poolable> KeyPool<C> {
     pub(super) fn new(key: Key, pool: Arc<Shared<C>>) -> Arc<Self> {
+        let config = match pool.config.of_key(&key) {
+            Some(own) => Arc::new(own),
+            None => pool.config.clone(),
+        };
+        let spread = config.spread;
+        let book = || Arc::new(AddressBook::new(spread));
+        let remembered = pool.memory.take(&key, pool.config.clock.now().mono);
+        let addresses = remembered.addresses;
+        let mut state = KeyState::new(&config);
+        state.set_learned(remembered.learned);
         Arc::new(Self {
             gauges: Gauges::new(&key, &pool.agent),
-            config: match pool.config.of_key(&key) {
-                Some(own) => Arc::new(own),
-                None => pool.config.clone(),
-            },
+            addresses: addresses.or_else(|| (spread != Spread::AsResolved).then(book)),
+            config,
             key,
-            state: Mutex::new(KeyState::new(pool.config.spread)),
-            addresses: (pool.config.spread != Spread::AsResolved)
-                .then(|| Arc::new(AddressBook::new(pool.config.spread))),
             pool,
+            state: Mutex::new(state),
         })
+    }
+
+    /// For the next key pool of this key, before anybody can make that.
+    #[cold]
+    fn remember(&self, state: &mut KeyState<C>) {
+        let now = self.pool.config.clock.now();
+        let remembered = Remembered {
+            learned: state.take_learned(now),
+            addresses: self.addresses.clone(),
+        };
+        self.pool.memory.put(&self.key, remembered, now.mono);
     }
 
     /// What holds for this key.
@@ -415,7 +433,8 @@ impl<C: Poolable> KeyPool<C> {
 
     /// `Some`: a connection, or its connect, ended for this reason. `None`: nothing was begun.
     pub(super) fn release(self: &Arc<Self>, index: usize, ended: Option<CloseReason>) {
-        let shared = self.with(|state, cx| {
+        let now = self.pool.config.clock.now();
+        let (shared, learned) = self.with(|state, cx| {
             let shared = state.shared(index);
             if let Some(reason) = ended {
                 self.pool.agent.closed(reason);
@@ -425,24 +444,21 @@ impl<C: Poolable> KeyPool<C> {
                     self.pool.agent.add_detached(Arc::downgrade(shared));
                 }
             }
-            let failed = matches!(
-                ended,
-                Some(CloseReason::Connect | CloseReason::ConnectTimeout)
-            );
-            state.release(index, failed, cx);
-            shared
+            (shared, state.release(index, ended, now, cx))
         });
         let address = shared.as_ref().and_then(|it| it.remote_addr());
         if let Some((addresses, address)) = self.addresses.as_ref().zip(address) {
             addresses.closed(address);
         }
+        if let Some((limit, sweep_at)) = learned {
+            self.tell(None, || EventKind::IdleLimitLearned { limit });
+            if let Some(at) = sweep_at {
+                self.pool.arm_sweeper(at);
+            }
+        }
         let Some(reason) = ended else { return };
         let born = shared.as_ref().and_then(|shared| shared.born());
-        let age = || {
-            born.map_or(Duration::ZERO, |born| {
-                self.pool.config.clock.now().since(born)
-            })
-        };
+        let age = || born.map_or(Duration::ZERO, |born| now.since(born));
         self.tell(shared.map(|shared| shared.id()), || match reason {
             CloseReason::Detached => EventKind::Detached,
             reason => EventKind::Closed { reason, age: age() },
@@ -500,6 +516,12 @@ impl<C: Poolable> KeyPool<C> {
         }
     }
 
+    /// After how long the server closes idle connections, and from how many closes that was learned.
+    pub(super) fn learned(&self) -> Option<(Duration, u64)> {
+        let now = self.pool.config.clock.now();
+        self.lock().learned(now)
+    }
+
     pub(super) fn by_address(&self) -> BTreeMap<SocketAddr, AddressStatus> {
         self.lock().by_address()
     }
@@ -553,6 +575,9 @@ impl<C: Poolable> KeyPool<C> {
             let result = step(&mut state, &mut cx);
             let retires = state.is_quiet() && !state.retired;
             state.retired |= retires;
+            if retires {
+                self.remember(&mut state);
+            }
             let is_watched = state.is_watched;
             let begins_watch = state.begins_watch();
             let change = Counts::of(&state).since(before);

@@ -5,6 +5,7 @@
 
 mod addresses;
 mod ends;
+mod learned;
 mod made;
 mod places;
 mod sharing;
@@ -31,6 +32,7 @@ use crate::pool::capacity::Capacity;
 use crate::pool::config::{PoolConfig, Scheduling, Spread};
 use crate::pool::deferred::{Deferred, Stop};
 use crate::pool::key_pool::KeyPool;
+use crate::pool::learned::LearnedIdle;
 use crate::pool::list::{Linked, Links, List, SlabIndex};
 use crate::pool::pooled_conn::{PooledConn, Rejected, current_runtime};
 use crate::pool::total_limits::TotalLimits;
@@ -53,6 +55,10 @@ pub(super) struct KeyState<C> {
     roomy: List,
     /// Which of them lead where, if that decides what is taken.
     places: Option<Box<Places>>,
+    /// How many idle ones are kept without a further look at what is known of the key: as many as may be, or none.
+    keeps_plain: usize,
+    /// After how long the server closes idle ones.
+    learned: Option<Box<LearnedIdle>>,
     capacity: Capacity,
     queue: WaitQueue<C>,
     /// Connections that are being closed for callers who are blocked: so many permits are on their way.
@@ -146,8 +152,11 @@ pub(super) struct StepCx<'a, C> {
 }
 
 impl<C: Poolable> KeyState<C> {
-    pub(super) fn new(spread: Spread) -> Self {
+    pub(super) fn new(config: &PoolConfig) -> Self {
+        let spread = config.spread;
         Self {
+            keeps_plain: config.max_idle_per_host,
+            learned: None,
             places: (spread != Spread::AsResolved).then(|| Box::new(Places::new(spread))),
             open: Slab::new(),
             counted: 0,
@@ -377,6 +386,7 @@ impl<C: Poolable> KeyState<C> {
             pooled.total_index = SlabIndex::new(total.add_idle(cx.me, index));
         }
         self.note_idle(index);
+        self.keep_to_learned(&mut pooled, now, cx.config);
         self.push_idle(index, pooled)
     }
 
@@ -393,9 +403,9 @@ impl<C: Poolable> KeyState<C> {
             && self.queue.is_empty()
             && let Some(index) = self.place_of_use(&pooled)
         {
-            return self.keep_use(index, pooled, now, config);
+            return self.keep_use(index, pooled, now);
         }
-        if !self.queue.is_empty() || self.idle.len() >= config.max_idle_per_host {
+        if !self.queue.is_empty() || self.idle.len() >= self.keeps_plain {
             return Err(pooled);
         }
         match self.check_reusable(&mut pooled, now, config) {

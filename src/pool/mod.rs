@@ -12,9 +12,11 @@ mod gauges;
 mod interleavings;
 mod key_pool;
 mod key_state;
+mod learned;
 mod list;
 #[cfg(test)]
 mod locks_tests;
+mod memory;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]

@@ -153,11 +153,14 @@ impl<C: Poolable> PooledConn<C> {
         is_late.then(|| self.why_late())
     }
 
-    /// Why its time is up at its deadline. No limit has changed since it was put.
+    /// Why its time is up at its deadline. None of its own limits has changed since it was put.
     #[cold]
     pub(super) fn why_late(&self) -> CloseReason {
         let lifespan = self.connection_ref().lifespan();
         let deadline = self.idle_since.and_then(|it| lifespan.deadline(it));
+        // What was learned of the server may end it before its own limits do.
+        let ends = self.deadline.map(|it| it.mono);
+        let deadline = deadline.filter(|it| ends.is_none_or(|ends| it.at.mono <= ends));
         deadline.map_or(CloseReason::Idle, |it| it.reason)
     }
 

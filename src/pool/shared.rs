@@ -9,7 +9,8 @@ use tokio::runtime::Id;
 use tokio::time::Instant;
 
 use crate::agent::{
-    AddressStatus, AgentState, ConnectionStatus, HostSettings, KeyCounts, Mode, PoolControl,
+    AddressStatus, AgentState, ConnectionStatus, HostSettings, KeyCounts, LearnedIdleLimit, Mode,
+    PoolControl,
 };
 use crate::clock::Moment;
 use crate::connection::poolable::Poolable;
@@ -17,6 +18,7 @@ use crate::error::Denied;
 use crate::pool::config::{PoolConfig, Spread};
 use crate::pool::key_pool::{Decision, KeyPool};
 use crate::pool::key_state::Look;
+use crate::pool::memory::Memory;
 use crate::pool::overdue::Overdue;
 use crate::pool::permit::ConnPermit;
 use crate::pool::pooled_conn::{PooledConn, Rejected};
@@ -38,6 +40,7 @@ pub(crate) struct Shared<C> {
     pub(super) config: Arc<PoolConfig>,
     pub(super) agent: Arc<AgentState>,
     pub(super) table: Table<C>,
+    pub(super) memory: Memory,
     pub(super) tickets: AtomicU64,
     total: Option<Mutex<TotalLimits<C>>>,
     /// Nothing but the key's own list decides which idle connection is taken, and what follows from that one is put.
@@ -63,6 +66,7 @@ impl<C: Poolable> Shared<C> {
             began: Instant::now(),
             config: Arc::new(config),
             table: Table::new(),
+            memory: Memory::new(),
             tickets: AtomicU64::new(0),
             sweeper: Sweeper::new(),
             orphaned: AtomicBool::new(false),
@@ -273,6 +277,14 @@ impl<C: Poolable> PoolControl for Shared<C> {
         self.table.each(|key_pool| {
             for (address, counts) in key_pool.by_address() {
                 tell(key_pool.key(), address, counts);
+            }
+        });
+    }
+
+    fn learned(&self, tell: &mut dyn FnMut(&Key, LearnedIdleLimit)) {
+        self.table.each(|key_pool| {
+            if let Some((limit, closes)) = key_pool.learned() {
+                tell(key_pool.key(), LearnedIdleLimit { limit, closes });
             }
         });
     }

@@ -1,6 +1,8 @@
 //! How connections leave: one by one when their transports are gone, when their time is up, when others need their room, or
 //! all of them.
 
+use std::time::Duration;
+
 use super::{Counting, KeyState, Stage, StepCx};
 use crate::clock::Moment;
 use crate::connection::close_reason::CloseReason;
@@ -8,9 +10,24 @@ use crate::connection::poolable::Poolable;
 use crate::pool::list::List;
 
 impl<C: Poolable> KeyState<C> {
-    /// The transport is gone, or there never was one: the permit passes on. `failed`: its connect did.
-    pub(in crate::pool) fn release(&mut self, index: usize, failed: bool, cx: &mut StepCx<'_, C>) {
+    /// The transport is gone, or there never was one: the permit passes on. `ended`: why, if a connect has begun.
+    /// The limit that was learned from that, if one was.
+    pub(in crate::pool) fn release(
+        &mut self,
+        index: usize,
+        ended: Option<CloseReason>,
+        now: Moment,
+        cx: &mut StepCx<'_, C>,
+    ) -> Option<(Duration, Option<Moment>)> {
+        let failed = matches!(
+            ended,
+            Some(CloseReason::Connect | CloseReason::ConnectTimeout)
+        );
         let kept = self.unpark_whole(index, cx);
+        let learned = match (&kept, ended) {
+            (Some(kept), Some(reason)) => self.hear_close(kept, reason, now, cx.config),
+            _ => None,
+        };
         let open = self.open.remove(index);
         if let Some(places) = &mut self.places {
             places.closed(index);
@@ -42,6 +59,7 @@ impl<C: Poolable> KeyState<C> {
             }
         }
         self.grant_permits(cx);
+        learned
     }
 
     /// Closes an idle connection, if it still is one.

@@ -15,7 +15,7 @@ use crate::connection::close_reason::CloseReason;
 use crate::connection::lifespan::Deadline;
 use crate::connection::poolable::Poolable;
 use crate::connection::shared::ConnShared;
-use crate::pool::config::{PoolConfig, Scheduling};
+use crate::pool::config::Scheduling;
 use crate::pool::key_pool::KeyPool;
 use crate::pool::list::{List, SlabIndex};
 use crate::pool::pooled_conn::{PooledConn, Rejected};
@@ -297,9 +297,8 @@ impl<C: Poolable> KeyState<C> {
         index: usize,
         mut pooled: Box<PooledConn<C>>,
         now: Moment,
-        config: &PoolConfig,
     ) -> Result<(Option<Moment>, bool), Box<PooledConn<C>>> {
-        let has_room = self.idle.len() < config.max_idle_per_host;
+        let has_room = self.idle.len() < self.keeps_plain;
         let Some(sharing) = self.open[index].sharing() else {
             return Err(pooled);
         };
@@ -532,6 +531,7 @@ impl<C: Poolable> KeyState<C> {
             pooled.total_index = SlabIndex::new(total.add_idle(cx.me, index));
         }
         self.note_idle(index);
+        self.keep_to_learned(&mut pooled, now, cx.config);
         self.push_idle(index, pooled)
     }
 

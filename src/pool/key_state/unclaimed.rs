@@ -111,7 +111,7 @@ impl<C: Poolable> KeyState<C> {
         let keeps_own = cx.total.is_none();
         while let Some(delivery) = self.queue.take_back(seen_by, keeps_own) {
             if let Some(index) = delivery.permit {
-                self.release(index, false, cx);
+                self.release(index, None, now, cx);
             }
             if let Some(pooled) = delivery.connection {
                 sweep_at = self.put(pooled, mode, now, cx).or(sweep_at);

@@ -1,0 +1,107 @@
+//! After how long the server closes idle connections: heard here, and kept to.
+
+use std::time::Duration;
+
+use super::KeyState;
+use crate::clock::Moment;
+use crate::connection::close_reason::CloseReason;
+use crate::connection::poolable::Poolable;
+use crate::pool::config::PoolConfig;
+use crate::pool::learned::LearnedIdle;
+use crate::pool::list::List;
+use crate::pool::pooled_conn::PooledConn;
+
+impl<C: Poolable> KeyState<C> {
+    /// What was learned of this key before.
+    pub(in crate::pool) fn set_learned(&mut self, learned: Option<Box<LearnedIdle>>) {
+        self.learned = learned;
+        // As if it were known: the first that is put asks.
+        if self.learned.is_some() {
+            self.keeps_plain = 0;
+        }
+    }
+
+    /// Nothing of this key is there any more.
+    pub(in crate::pool) fn take_learned(&mut self, now: Moment) -> Option<Box<LearnedIdle>> {
+        self.learned.take().filter(|it| !it.is_old(now.mono))
+    }
+
+    /// The limit that is known, and from how many closes.
+    pub(in crate::pool) fn learned(&mut self, now: Moment) -> Option<(Duration, u64)> {
+        let learned = self.learned.as_mut()?;
+        Some((learned.limit(now.mono)?, learned.closes()))
+    }
+
+    /// The server closed a connection for this reason, which was idle. The limit, if one was learned from that, and when the
+    /// sweeper has to come to look, if it does not know.
+    pub(super) fn hear_close(
+        &mut self,
+        kept: &PooledConn<C>,
+        reason: CloseReason,
+        now: Moment,
+        config: &PoolConfig,
+    ) -> Option<(Duration, Option<Moment>)> {
+        let is_the_servers = matches!(reason, CloseReason::Peer | CloseReason::Error);
+        let lifespan = kept.connection_ref().lifespan();
+        // Who says for how long connections may be idle needs not be guessed at.
+        if !config.learn_idle_limit || !is_the_servers || lifespan.has_idle_hint() {
+            return None;
+        }
+        let idle = now.since(kept.idle_since?);
+        let learned = self.learned.get_or_insert_default();
+        let limit = learned.closed(idle, now.mono)?;
+        self.keeps_plain = 0;
+        let mut earliest: Option<Moment> = None;
+        let mut next = self.idle.head();
+        while let Some(index) = next {
+            next = List::next(&mut self.open, index);
+            let Some(pooled) = &mut self.open[index].idle else {
+                continue;
+            };
+            if let Some(at) = shortened(pooled, limit)
+                && earliest.is_none_or(|earliest| at.mono < earliest.mono)
+            {
+                earliest = Some(at);
+            }
+        }
+        Some((limit, earliest.and_then(|at| self.arm_sweeper(at))))
+    }
+
+    /// It is about to be idle, for no longer than the server keeps such.
+    #[inline]
+    pub(super) fn keep_to_learned(
+        &mut self,
+        pooled: &mut PooledConn<C>,
+        now: Moment,
+        config: &PoolConfig,
+    ) {
+        if self.learned.is_some() {
+            self.shorten(pooled, now, config);
+        }
+    }
+
+    #[cold]
+    fn shorten(&mut self, pooled: &mut PooledConn<C>, now: Moment, config: &PoolConfig) {
+        if pooled.connection_ref().lifespan().has_idle_hint() {
+            self.learned = None;
+        }
+        let limit = self.learned.as_mut().and_then(|it| it.limit(now.mono));
+        match limit {
+            Some(limit) => {
+                shortened(pooled, limit);
+            }
+            // It is forgotten.
+            None => self.keeps_plain = config.max_idle_per_host,
+        }
+    }
+}
+
+/// An idle connection that may be idle for so long at the most: when its time is up, if that is earlier now.
+fn shortened<C: Poolable>(pooled: &mut PooledConn<C>, limit: Duration) -> Option<Moment> {
+    let at = pooled.idle_since?.checked_add(limit)?;
+    if pooled.deadline.is_some_and(|known| known.mono <= at.mono) {
+        return None;
+    }
+    pooled.deadline = Some(at);
+    Some(at)
+}
