@@ -1,3 +1,5 @@
+mod servers;
+
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -21,7 +23,7 @@ use crate::handshake::HandshakeLayer;
 #[cfg(feature = "http2")]
 use crate::http2::Http2;
 use crate::keep_alive::KeepAlive;
-use crate::pool::{PoolConfig, Scheduling, Spread};
+use crate::pool::{PoolConfig, Scheduling};
 use crate::target::Destination;
 use crate::target::key::Key;
 use crate::target::protocol::Protocol;
@@ -333,34 +335,6 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
-    /// Which of the addresses of a name connections go to: the first that answers, or each in its turn, or the one with the
-    /// fewest connections; see [`Spread`] and [the guide](crate::guides::many_addresses). Default: the first that answers.
-    ///
-    /// ```
-    /// use tower_keep_alive::{KeepAlive, Spread};
-    ///
-    /// let agent = KeepAlive::builder().spread(Spread::FewestOpenFirst).build();
-    /// # let _ = agent;
-    /// ```
-    pub fn spread(mut self, spread: Spread) -> Self {
-        self.settings.config = self.settings.config.spread(spread);
-        self
-    }
-
-    /// Whether the agent learns after how long a server closes idle connections, and closes them before; see
-    /// [`PoolConfig::learn_idle_limit`]. Default: true.
-    ///
-    /// ```
-    /// use tower_keep_alive::KeepAlive;
-    ///
-    /// let agent = KeepAlive::builder().learn_idle_limit(false).build();
-    /// # let _ = agent;
-    /// ```
-    pub fn learn_idle_limit(mut self, learn: bool) -> Self {
-        self.settings.config = self.settings.config.learn_idle_limit(learn);
-        self
-    }
-
     /// How much is subtracted from a server's `Keep-Alive: timeout=N` (Node: `agentKeepAliveTimeoutBuffer`); see
     /// [`ExchangeLayer::server_hint_margin`]. Default: 1 s.
     #[doc(alias = "agentKeepAliveTimeoutBuffer")]
@@ -601,6 +575,7 @@ impl<B> fmt::Debug for KeepAliveLayer<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pool::Spread;
 
     type Plain = KeepAliveLayer<()>;
 
@@ -675,7 +650,7 @@ mod tests {
     /// That nothing is missing here: each setting is one of these methods.
     #[test]
     fn every_setting_is_in_the_list() {
-        let source = include_str!("layer.rs");
+        let source = [include_str!("layer.rs"), include_str!("layer/servers.rs")].concat();
         let methods = source.split("pub fn ").skip(1).filter_map(|method| {
             let name = method.split(['(', '<']).next()?;
             let sets = method.contains("(mut self") || method.contains("mut self,");

@@ -1,0 +1,34 @@
+//! Settings about the servers behind a name.
+
+use crate::keep_alive::KeepAliveLayer;
+use crate::pool::Spread;
+
+impl<B> KeepAliveLayer<B> {
+    /// Which of the addresses of a name connections go to: the first that answers, or each in its turn, or the one with the
+    /// fewest connections; see [`Spread`] and [the guide](crate::guides::many_addresses). Default: the first that answers.
+    ///
+    /// ```
+    /// use tower_keep_alive::{KeepAlive, Spread};
+    ///
+    /// let agent = KeepAlive::builder().spread(Spread::FewestOpenFirst).build();
+    /// # let _ = agent;
+    /// ```
+    pub fn spread(mut self, spread: Spread) -> Self {
+        self.settings.config = self.settings.config.spread(spread);
+        self
+    }
+
+    /// Whether the agent learns after how long a server closes idle connections, and closes them before; see
+    /// [`PoolConfig::learn_idle_limit`]. Default: true.
+    ///
+    /// ```
+    /// use tower_keep_alive::KeepAlive;
+    ///
+    /// let agent = KeepAlive::builder().learn_idle_limit(false).build();
+    /// # let _ = agent;
+    /// ```
+    pub fn learn_idle_limit(mut self, learn: bool) -> Self {
+        self.settings.config = self.settings.config.learn_idle_limit(learn);
+        self
+    }
+}
