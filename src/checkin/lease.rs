@@ -200,6 +200,11 @@ fn leave_behind<C: Poolable>(mut pooled: Box<PooledConn<C>>, waits: Option<onesh
 #[inline]
 fn check_in<C: Poolable>(mut pooled: Box<PooledConn<C>>) {
     let conn = pooled.connection();
+    let lifespan = conn.lifespan();
+    if C::SHARED && lifespan.has_ended() && lifespan.shared().connection().is_some() {
+        // Its use has, and others of the same connection go on.
+        return pooled.close_uncompleted(CloseReason::Dropped);
+    }
     if !conn.lifespan().is_unfinished() {
         pooled.completed();
     } else if conn.lifespan().is_unused() {

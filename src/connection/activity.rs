@@ -242,6 +242,12 @@ impl Activity {
         self.moved_unless(waits);
     }
 
+    /// Something has moved of which nothing else is known here.
+    #[cfg(feature = "http2")]
+    pub(crate) fn moved(&self) {
+        self.moved.store(true, Ordering::Relaxed);
+    }
+
     #[inline]
     fn moved_unless(&self, waits: bool) {
         if !waits {

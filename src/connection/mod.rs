@@ -7,6 +7,7 @@ pub(crate) mod info;
 pub(crate) mod lifespan;
 pub(crate) mod poolable;
 pub(crate) mod shared;
+pub(crate) mod taken;
 pub(crate) mod timings;
 #[cfg(feature = "tls")]
 pub(crate) mod tls_info;

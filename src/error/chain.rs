@@ -81,9 +81,13 @@ pub(super) fn has_timed_out(error: &Any) -> bool {
 /// Every form that the end of a connection takes. hyper has no one predicate for them: IncompleteMessage is a kind of
 /// its own, a reset comes as an I/O error or as a failed write of a body that a GET does not have.
 ///
-/// Only what hyper or the transport itself says counts. What begins with another error is a layer's own.
+/// Only what hyper, h2 or the transport itself says counts. What begins with another error is a layer's own.
 pub(crate) fn is_reset(error: &Any, reused: bool) -> bool {
-    if !error.is::<hyper::Error>() && !error.is::<io::Error>() {
+    #[cfg(feature = "http2")]
+    let of_http2 = error.is::<crate::error::Http2Fault>();
+    #[cfg(not(feature = "http2"))]
+    let of_http2 = false;
+    if !error.is::<hyper::Error>() && !error.is::<io::Error>() && !of_http2 {
         return false;
     }
     for error in chain(error) {

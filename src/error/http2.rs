@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::io;
 
 use crate::error::{Error, chain};
 
@@ -12,6 +13,8 @@ pub(crate) struct Http2Fault {
     pub(crate) code: u32,
     /// Of the GOAWAY frame that the connection had, if any.
     pub(crate) debug_data: Vec<u8>,
+    /// How the transport ended.
+    pub(crate) source: Option<io::Error>,
 }
 
 /// Who ended what.
@@ -21,6 +24,8 @@ pub(crate) enum Http2End {
     Reset,
     /// The server ended the connection, and has not seen the request: GOAWAY with the id of an earlier stream.
     GoAway,
+    /// The server ended the connection by GOAWAY, and closed it before it had answered the request.
+    Closed,
     /// We found that the server breaks the protocol, or gave up the stream.
     Own,
 }
@@ -54,7 +59,7 @@ impl Http2Fault {
         match self.end {
             Http2End::Reset => self.code == REFUSED_STREAM,
             Http2End::GoAway => true,
-            Http2End::Own => false,
+            Http2End::Closed | Http2End::Own => false,
         }
     }
 }
@@ -64,6 +69,7 @@ impl fmt::Display for Http2Fault {
         f.write_str(match self.end {
             Http2End::Reset => "the server reset the stream: ",
             Http2End::GoAway => "the server takes no more requests on the connection: ",
+            Http2End::Closed => "the server ended the connection: ",
             Http2End::Own => "the stream or its connection was ended here: ",
         })?;
         match CODES.get(self.code as usize) {
@@ -77,7 +83,14 @@ impl fmt::Display for Http2Fault {
     }
 }
 
-impl StdError for Http2Fault {}
+impl StdError for Http2Fault {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match &self.source {
+            Some(source) => Some(source),
+            None => None,
+        }
+    }
+}
 
 impl Error {
     fn http2_fault(&self) -> Option<&Http2Fault> {
@@ -132,6 +145,7 @@ mod tests {
             end,
             code,
             debug_data: b"why".to_vec(),
+            source: (end == Http2End::Closed).then(|| io::ErrorKind::BrokenPipe.into()),
         };
         Error::from_send(BoxError::from(fault), false)
     }
@@ -144,11 +158,13 @@ mod tests {
             (Http2End::Reset, 8, false, "CANCEL"),
             (Http2End::GoAway, 0, true, "NO_ERROR"),
             (Http2End::GoAway, 11, true, "ENHANCE_YOUR_CALM"),
+            (Http2End::Closed, 2, false, "INTERNAL_ERROR"),
             (Http2End::Own, 7, false, "REFUSED_STREAM"),
             (Http2End::Reset, 99, false, "error code 99"),
         ] {
             let error = error(end, code);
             assert_eq!(error.is_refused(), refused, "{error:?}");
+            assert_eq!(error.is_reset(), end == Http2End::Closed, "{error:?}");
             assert_eq!(error.http2_reason(), Some(code));
             assert_eq!(error.goaway_debug_data(), Some(&b"why"[..]));
             let source = error.source().unwrap().to_string();

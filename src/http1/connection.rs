@@ -17,9 +17,9 @@ use crate::connection::close_reason::CloseReason;
 use crate::connection::lifespan::Lifespan;
 use crate::connection::poolable::{Liveness, Poolable};
 use crate::connection::shared::ConnShared;
+use crate::connection::taken::Taken;
 use crate::error::{self, BoxError, SendError};
 use crate::http1::asterisk;
-use crate::http1::replay::Taken;
 use crate::http1::unwritten;
 use crate::http1::upload::{Framing, Returns, Upload};
 

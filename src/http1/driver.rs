@@ -220,7 +220,7 @@ mod tests {
 
     use super::*;
     use crate::connection::shared::TransportGuard;
-    use crate::http1::replay::Taken;
+    use crate::connection::taken::Taken;
     use crate::http1::transport::Transport;
     use crate::http1::upload::{Framing, Upload};
 

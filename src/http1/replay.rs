@@ -1,6 +1,5 @@
 //! What hyper takes out of a request's body before anything of the request is written, had back where nothing is.
 
-use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,81 +7,14 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
 use http::HeaderMap;
-use http_body::{Frame, SizeHint};
 
 use crate::connection::shared::ConnShared;
+use crate::connection::taken::{Part, Taken};
 use crate::http1::transport::ONE_RECORD;
 
 /// hyper copies a frame where its transport takes one piece at a time. A copy is kept of no more than a request may have
 /// that is unsent after its write failed.
 const MOST_COPIED: usize = ONE_RECORD;
-
-/// What was taken out of a body and not written. It is sent before the rest of that body: as an extension of the request, it
-/// goes to the connection that sends the request again.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Taken {
-    parts: VecDeque<Part>,
-    /// The body has said that it ends: it is not polled again (`Stream::unfold` would panic).
-    is_all: bool,
-}
-
-#[derive(Clone, Debug)]
-enum Part {
-    Data(Bytes),
-    Trailers(HeaderMap),
-}
-
-impl Taken {
-    fn new(parts: impl IntoIterator<Item = Part>) -> Self {
-        Self {
-            parts: parts.into_iter().collect(),
-            is_all: false,
-        }
-    }
-
-    /// Whether none of its frames is left.
-    pub(super) fn is_empty(&self) -> bool {
-        self.parts.is_empty()
-    }
-
-    /// Whether nothing follows these frames.
-    pub(super) fn is_all(&self) -> bool {
-        self.is_all
-    }
-
-    pub(super) fn set_all(&mut self) {
-        self.is_all = true;
-    }
-
-    pub(super) fn next<D>(&mut self) -> Option<Frame<Data<D>>> {
-        Some(match self.parts.pop_front()? {
-            Part::Data(bytes) => Frame::data(Data::Again(bytes)),
-            Part::Trailers(trailers) => Frame::trailers(trailers),
-        })
-    }
-
-    /// All of this, and then `rest`.
-    pub(super) fn then(mut self, rest: Self) -> Self {
-        self.parts.extend(rest.parts);
-        self.is_all |= rest.is_all;
-        self
-    }
-
-    /// The size of a body that begins with this.
-    pub(super) fn and(&self, rest: SizeHint) -> SizeHint {
-        let lengths = self.parts.iter().map(|part| match part {
-            Part::Data(bytes) => bytes.len() as u64,
-            Part::Trailers(_) => 0,
-        });
-        let length: u64 = lengths.sum();
-        let mut size = SizeHint::new();
-        size.set_lower(rest.lower().saturating_add(length));
-        if let Some(upper) = rest.upper().and_then(|it| it.checked_add(length)) {
-            size.set_upper(upper);
-        }
-        size
-    }
-}
 
 /// Where the content of a request goes when hyper drops it, and the frames that hyper took out of it. Both are given up as
 /// soon as anything of the request is written.
@@ -345,11 +277,11 @@ mod tests {
     }
 
     fn frames(mut taken: Taken) -> Vec<Result<Bytes, HeaderMap>> {
-        let next = || taken.next::<Bytes>();
+        let next = || taken.next();
         std::iter::from_fn(next)
-            .map(|frame| match frame.into_data() {
-                Ok(mut data) => Ok(data.copy_to_bytes(data.remaining())),
-                Err(frame) => Err(frame.into_trailers().unwrap_or_default()),
+            .map(|frame| {
+                let frame = frame.into_data();
+                frame.map_err(|frame| frame.into_trailers().unwrap_or_default())
             })
             .collect()
     }
@@ -414,17 +346,5 @@ mod tests {
         drop(out);
         returns.put_content("body", 1);
         assert!(matches!(back(&returns), Poll::Ready(None)));
-    }
-
-    #[test]
-    fn the_size_of_a_body_that_begins_again_counts_what_was_taken() {
-        let taken = Taken::new([
-            Part::Data(Bytes::from_static(b"abc")),
-            Part::Data(Bytes::from_static(b"d")),
-            Part::Trailers(HeaderMap::new()),
-        ]);
-        assert_eq!(taken.and(SizeHint::with_exact(2)).exact(), Some(6));
-        let unknown = taken.and(SizeHint::new());
-        assert_eq!((unknown.lower(), unknown.upper()), (4, None));
     }
 }

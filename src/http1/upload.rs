@@ -12,10 +12,11 @@ use http::{Method, Request, Version};
 use http_body::{Body, Frame, SizeHint};
 
 use crate::connection::shared::ConnShared;
+use crate::connection::taken::Taken;
 use crate::error::BoxError;
 use crate::error::request_body::{BodyFault, RequestBodyError};
 use crate::http1::gate::Gate;
-use crate::http1::replay::{self, Data, Piece, Taken};
+use crate::http1::replay::{self, Data, Piece};
 
 /// The request body that hyper is given.
 ///
@@ -297,7 +298,7 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Data<B::Data>>, RequestBodyError>>> {
         let frame = match self.taken.next() {
-            Some(frame) => Some(frame),
+            Some(frame) => Some(frame.map_data(Data::Again)),
             None if self.taken.is_all() => None,
             None => match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => Some(frame.map_data(Data::Own)),

@@ -16,7 +16,8 @@ use crate::http2::{fault, head};
 ///
 /// Dropping it before its end resets its stream.
 pub(crate) struct Http2Body {
-    stream: RecvStream,
+    /// Until its end: it would keep the connection open.
+    stream: Option<RecvStream>,
     shared: Arc<StreamShared>,
     /// How many bytes are still to come, where the head of the response says. `h2` sees to it that no more and no fewer do.
     left: Option<u64>,
@@ -44,7 +45,7 @@ impl Http2Body {
                 true => Position::End,
                 false => Position::Data,
             },
-            stream,
+            stream: (!is_at_end).then_some(stream),
             shared,
         };
         if is_at_end {
@@ -53,10 +54,22 @@ impl Http2Body {
         Response::from_parts(parts, body)
     }
 
-    fn failed(&mut self, error: h2::Error) -> BoxError {
+    /// `None`: it is no failure.
+    #[cold]
+    fn failed(&mut self, error: h2::Error) -> Option<BoxError> {
+        // Whoever has answered before he had all of the request may say so after his answer (RFC 9113 §8.1).
+        let is_answered = error.reason() == Some(h2::Reason::NO_ERROR)
+            && error.is_reset()
+            && self.left.unwrap_or(0) == 0
+            && self.shared.is_cut();
+        if is_answered {
+            self.ended();
+            return None;
+        }
         self.position = Position::End;
-        self.shared.end_response();
-        fault::of(error, self.shared.connection())
+        self.stream = None;
+        self.shared.give_up();
+        Some(fault::of(error, self.shared.connection()))
     }
 
     /// The last frame has been read.
@@ -64,6 +77,7 @@ impl Http2Body {
     fn ended(&mut self) {
         self.position = Position::End;
         self.left = Some(0);
+        self.stream = None;
         self.shared.end_response();
     }
 }
@@ -77,34 +91,33 @@ impl Body for Http2Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
+        let Some(stream) = &mut this.stream else {
+            return Poll::Ready(None);
+        };
         if this.position == Position::Data {
-            match ready!(this.stream.poll_data(cx)) {
+            match ready!(stream.poll_data(cx)) {
                 Some(Ok(data)) => {
                     // It fails only where more is released than came.
-                    let _ = this.stream.flow_control().release_capacity(data.len());
+                    let _ = stream.flow_control().release_capacity(data.len());
                     if let Some(left) = &mut this.left {
                         *left = left.saturating_sub(data.len() as u64);
                     }
-                    if this.stream.is_end_stream() {
+                    if stream.is_end_stream() {
                         this.ended();
                     }
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
-                Some(Err(error)) => return Poll::Ready(Some(Err(this.failed(error)))),
+                Some(Err(error)) => return Poll::Ready(this.failed(error).map(Err)),
                 None => this.position = Position::Trailers,
             }
         }
-        if this.position == Position::Trailers {
-            let trailers = ready!(this.stream.poll_trailers(cx));
-            return Poll::Ready(match trailers {
-                Ok(trailers) => {
-                    this.ended();
-                    trailers.map(|it| Ok(Frame::trailers(it)))
-                }
-                Err(error) => Some(Err(this.failed(error))),
-            });
-        }
-        Poll::Ready(None)
+        Poll::Ready(match ready!(stream.poll_trailers(cx)) {
+            Ok(trailers) => {
+                this.ended();
+                trailers.map(|it| Ok(Frame::trailers(it)))
+            }
+            Err(error) => this.failed(error).map(Err),
+        })
     }
 
     #[inline]

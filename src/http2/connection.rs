@@ -15,13 +15,14 @@ use crate::connection::close_reason::CloseReason;
 use crate::connection::lifespan::Lifespan;
 use crate::connection::poolable::{Liveness, Poolable};
 use crate::connection::shared::ChangeHook;
+use crate::connection::taken::Taken;
 use crate::error::{BoxError, SendError};
-use crate::http2::fault;
+use crate::http2::future::{self, Content};
 use crate::http2::head::{self, Origin};
 use crate::http2::shared::Http2Shared;
 use crate::http2::stream::StreamShared;
-use crate::http2::upload::Upload;
-use crate::http2::{Http2Body, Http2Future};
+use crate::http2::upload::{self, Upload};
+use crate::http2::{Http2Body, Http2Future, fault};
 
 /// An HTTP/2 connection, or one of its uses: a `Service` for one request at a time, which is a stream of the connection.
 ///
@@ -51,7 +52,8 @@ impl<B> Http2Connection<B> {
         probe: Option<Probe>,
         lifespan: Lifespan,
     ) -> Self {
-        let stream = Arc::new(StreamShared::new(shared, lifespan.shared().clone()));
+        shared.hold();
+        let stream = StreamShared::new(shared, lifespan.shared().clone());
         Self {
             parts: Box::new(Parts {
                 sender,
@@ -85,10 +87,14 @@ impl<B: Send + 'static> Poolable for Http2Connection<B> {
 
     #[inline]
     fn poll_free(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match self.parts.stream.is_busy() {
-            true => self.parts.stream.poll_idle(cx),
-            false => Poll::Ready(()),
+        let parts = &mut *self.parts;
+        if parts.stream.is_busy() && parts.stream.poll_idle(cx).is_pending() {
+            return Poll::Pending;
         }
+        if let Some(reason) = parts.stream.failure() {
+            parts.lifespan.end(reason);
+        }
+        Poll::Ready(())
     }
 
     /// What comes in while it is idle may be a PING or new settings, which is no reason to close it.
@@ -148,56 +154,65 @@ where
     #[inline]
     fn call(&mut self, request: Request<B>) -> Http2Future<B> {
         let parts = &mut *self.parts;
-        let (head, body) = request.into_parts();
-        let is_end = body.is_end_stream();
+        let (mut head, body) = request.into_parts();
+        let taken = match head.extensions.is_empty() {
+            true => None,
+            false => head.extensions.remove::<Taken>(),
+        };
+        let is_end = taken.is_none() && body.is_end_stream();
+        let taken = taken.unwrap_or_default();
         let length = match is_end {
             true => None,
-            false => body.size_hint().exact(),
-        };
-        let prepared = head::prepare(&head, &parts.origin, parts.lifespan.shared().key(), length);
-        let sent = match prepared {
-            Ok(sent) => sent,
-            Err(why) => {
-                let why = io::Error::new(io::ErrorKind::InvalidInput, why);
-                let request = Request::from_parts(head, body);
-                return Http2Future::refused(SendError::unsent(why, Some(Box::new(request))));
-            }
+            false => upload::size_hint(&body, &taken).exact(),
         };
         let stream = &parts.stream;
-        if !stream.connection().begin_stream() {
-            let why = io::Error::new(io::ErrorKind::ConnectionAborted, "there are no more ids");
-            let request = Request::from_parts(head, body);
-            return Http2Future::refused(SendError::unsent(why, Some(Box::new(request))));
-        }
-        let announced = match is_end {
-            true => None,
-            false => head::length(sent.headers()),
+        let key = parts.lifespan.shared().key();
+        let sent = match head::prepare(&head, &parts.origin, key, length) {
+            Ok(sent) if stream.connection().has_id() => sent,
+            prepared => {
+                let error = match prepared {
+                    Ok(_) => io::Error::new(io::ErrorKind::ConnectionAborted, NO_MORE_IDS),
+                    Err(why) => io::Error::new(io::ErrorKind::InvalidInput, why),
+                };
+                let request = Request::from_parts(head, body);
+                return Http2Future::refused(future::unsent(error.into(), request, taken));
+            }
         };
+        let announced = head::length(sent.headers());
         stream.begin(!is_end);
         match parts.sender.send_request(sent, is_end) {
             Ok((response, upload)) => {
+                stream.begun(upload);
                 let body = match is_end {
-                    true => Ok(body),
-                    false => Err(Upload::new(body, upload, stream.clone(), announced)),
+                    true => Content::None(body),
+                    false => Content::Upload(Upload::new(body, taken, stream.clone(), announced)),
                 };
                 Http2Future::sent(response, head, body, stream.clone())
             }
             Err(error) => {
-                stream.give_up();
                 stream.connection().close(CloseReason::Peer);
+                stream.give_up();
                 let error = fault::of(error, stream.connection());
                 let request = Request::from_parts(head, body);
-                Http2Future::refused(SendError::unsent(error, Some(Box::new(request))))
+                Http2Future::refused(future::unsent(error, request, taken))
             }
         }
     }
 }
 
+const NO_MORE_IDS: &str = "the connection has had all the streams that it can have";
+
 impl<B> Drop for Http2Connection<B> {
     fn drop(&mut self) {
-        if self.parts.stream.is_busy() {
-            self.parts.stream.give_up();
-        }
+        self.parts.stream.give_up();
+    }
+}
+
+impl Drop for Parts {
+    fn drop(&mut self) {
+        // Before the last one tells the driver that nobody has the connection any more.
+        self.lifespan.shared().set_orphaned();
+        self.stream.connection().release();
     }
 }
 

@@ -9,38 +9,70 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::client::Connection;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use crate::connection::close_reason::CloseReason;
+use crate::http2::ping::{PingSettings, Pings};
 use crate::http2::shared::Http2Shared;
+use crate::http2::silence::Silence;
 use crate::http2::wire::Wire;
 
-/// Runs a connection until it has closed, or until it is aborted; and for a second at the most once nobody has the connection
-/// any more. Holds the transport and nothing of the pool; when it is dropped, the transport goes and its permit passes on.
+/// Runs a connection until it has closed, until its server does not answer any more, or until it is aborted; and for a second
+/// at the most once nobody has the connection any more. Holds the transport and nothing of the pool; when it is dropped, the
+/// transport goes and its permit passes on.
 pub(super) struct Driver<IO>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     connection: Connection<Wire<IO>, Bytes>,
     shared: Arc<Http2Shared>,
-    goodbye: Option<Pin<Box<Sleep>>>,
+    pings: Pings,
+    silence: Silence,
+    /// Until when the server is left in peace.
+    paused_until: Option<Instant>,
+    goodbye_until: Option<Instant>,
+    /// For the earliest of all moments that something is to be done at.
+    sleep: Option<Pin<Box<Sleep>>>,
     is_polled: bool,
 }
 
 /// How long a transport may take to shut down, and keep its permit.
 const GOODBYE: Duration = Duration::from_secs(1);
 
+/// How long a server is left in peace that asks for it by ENHANCE_YOUR_CALM.
+const CALM: Duration = Duration::from_secs(1);
+
 impl<IO> Driver<IO>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    pub(super) fn new(connection: Connection<Wire<IO>, Bytes>, shared: Arc<Http2Shared>) -> Self {
+    pub(super) fn new(
+        mut connection: Connection<Wire<IO>, Bytes>,
+        shared: Arc<Http2Shared>,
+        pings: PingSettings,
+    ) -> Self {
+        let ping_pong = connection.ping_pong().expect("asked for once");
         Self {
             connection,
             shared,
-            goodbye: None,
+            pings: Pings::new(ping_pong, pings),
+            silence: Silence::default(),
+            paused_until: None,
+            goodbye_until: None,
+            sleep: None,
             is_polled: false,
         }
+    }
+
+    /// Whether there is nothing to do but to poll `h2`.
+    #[inline]
+    fn is_quiet(&self) -> bool {
+        let is_due = self.sleep.as_ref().is_some_and(|it| it.is_elapsed());
+        self.is_polled
+            && !is_due
+            && !self.pings.is_out()
+            && !self.shared.has_work()
+            && self.shared.conn().has_no_driver_flags()
     }
 }
 
@@ -53,18 +85,14 @@ where
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        if !this.is_polled {
-            this.is_polled = true;
-            this.shared.set_driver(cx.waker());
-        }
         let polled = Pin::new(&mut this.connection).poll(cx);
-        if polled.is_pending()
-            && !this.shared.has_news()
-            && this.shared.conn().has_no_driver_flags()
-        {
+        if polled.is_pending() && this.is_quiet() {
             return Poll::Pending;
         }
-        this.poll_on(polled, cx)
+        let reason = ready!(this.poll_on(polled, cx));
+        this.shared.close(reason);
+        this.shared.tell();
+        Poll::Ready(())
     }
 }
 
@@ -74,29 +102,94 @@ where
 {
     /// After `h2` has been polled.
     #[inline(never)]
-    fn poll_on(&mut self, polled: Poll<Result<(), h2::Error>>, cx: &mut Context<'_>) -> Poll<()> {
-        let shared = &self.shared;
-        let conn = shared.conn();
-        if shared.take_settings() {
-            shared.set_peer_limit(self.connection.max_concurrent_send_streams());
+    fn poll_on(
+        &mut self,
+        polled: Poll<Result<(), h2::Error>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<CloseReason> {
+        if !self.is_polled {
+            self.is_polled = true;
+            self.shared.set_driver(cx.waker());
         }
-        let reason = match polled {
-            Poll::Ready(Ok(())) => conn.clean_end(),
+        if self.shared.take_settings() {
+            let limit = self.connection.max_concurrent_send_streams();
+            self.shared.set_peer_limit(limit);
+        }
+        match polled {
+            Poll::Ready(Ok(())) => return Poll::Ready(self.shared.conn().clean_end()),
             // What failed on the transport, or ended there without a goodbye, the transport has noted itself before.
-            Poll::Ready(Err(_)) => CloseReason::Error,
-            Poll::Pending => {
-                shared.tell();
-                if !conn.is_orphaned() || conn.is_detached() {
-                    return Poll::Pending;
-                }
-                let goodbye = || Box::pin(tokio::time::sleep(GOODBYE));
-                ready!(self.goodbye.get_or_insert_with(goodbye).as_mut().poll(cx));
-                CloseReason::Dropped
+            Poll::Ready(Err(_)) => return Poll::Ready(CloseReason::Error),
+            Poll::Pending => {}
+        }
+        self.pings.poll(&self.shared, cx);
+        let over = self.poll_timers(cx);
+        self.shared.tell();
+        over
+    }
+
+    fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        let shared = self.shared.clone();
+        if let Some(limit) = shared.take_limit() {
+            self.silence.limit(limit, Instant::now());
+        }
+        if shared.is_paused() && self.paused_until.is_none() {
+            self.paused_until = Instant::now().checked_add(CALM);
+        }
+        let is_orphaned = shared.conn().is_orphaned() && !shared.conn().is_detached();
+        if is_orphaned && self.goodbye_until.is_none() {
+            self.goodbye_until = Instant::now().checked_add(GOODBYE);
+        }
+        let _ = shared.take_deadline();
+        loop {
+            let moments = [
+                self.pings.next(),
+                self.silence.next(),
+                self.paused_until,
+                self.goodbye_until,
+                shared.uses().deadlines.next(),
+            ];
+            let Some(due) = moments.into_iter().flatten().min() else {
+                self.sleep = None;
+                return Poll::Pending;
+            };
+            let sleep = self
+                .sleep
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+            if sleep.deadline() != due {
+                sleep.as_mut().reset(due);
             }
-        };
-        shared.close(reason);
-        shared.tell();
-        Poll::Ready(())
+            ready!(sleep.as_mut().poll(cx));
+            if let Some(reason) = self.pass(Instant::now(), cx) {
+                return Poll::Ready(reason);
+            }
+        }
+    }
+
+    /// Does what is due. Says why, where that is to end the connection.
+    fn pass(&mut self, now: Instant, cx: &mut Context<'_>) -> Option<CloseReason> {
+        let shared = &self.shared;
+        let is_over = |moment: &mut Option<Instant>| moment.take_if(|at| *at <= now).is_some();
+        if is_over(&mut self.goodbye_until) {
+            return Some(CloseReason::Dropped);
+        }
+        if self.pings.is_dead(shared, now, cx) {
+            return Some(CloseReason::Silence);
+        }
+        if is_over(&mut self.paused_until) {
+            shared.end_pause();
+        }
+        if self.silence.next().is_some_and(|at| at <= now) {
+            self.silence.step(shared, now);
+        }
+        let late = shared.uses().deadlines.due(now);
+        for stream in late {
+            if let Some(reason) = stream.conn().is_late(now) {
+                stream.fail(reason);
+            }
+        }
+        // Its end may have raised a doubt.
+        self.pings.poll(shared, cx);
+        None
     }
 }
 

@@ -1,7 +1,7 @@
 //! The heads of the frames that a server sends, as they are read beneath `h2`.
 //!
-//! `h2` tells nobody that a SETTINGS or a GOAWAY frame has come, nor what a GOAWAY said beside its code, nor that anything was
-//! read at all. All of that decides whether a connection may have further uses.
+//! `h2` tells nobody that a SETTINGS or a GOAWAY frame has come, nor what a GOAWAY said beside its code, nor which streams it has
+//! read something of. All of that decides whether a connection may have further uses, and whether a stream is silent.
 
 /// What is read of a server's frames: of each its head, in whatever pieces it comes, and of GOAWAY all that matters.
 #[derive(Debug, Default)]
@@ -11,14 +11,21 @@ pub(super) struct Frames {
     has: usize,
     /// How many bytes of the frame are still to come after its head.
     left: usize,
+    /// The stream that the frame is of.
+    stream: u32,
     go_away: Option<Vec<u8>>,
 }
 
 const HEAD: usize = 9;
 
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
 const ACK: u8 = 1;
+
+/// The bits of an id.
+const STREAM: u32 = (1 << 31) - 1;
 
 /// The last stream and the code, before the debug data of a GOAWAY.
 const GOAWAY_FIXED: usize = 8;
@@ -29,6 +36,10 @@ const MAX_DEBUG_DATA: usize = 1_024;
 /// What a frame says that is of interest.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Said {
+    /// Something of this stream has come, be it more of a frame that had begun.
+    Stream(u32),
+    /// So has the head of one of the frames that responses are made of.
+    Response,
     Settings,
     GoAway(GoAway),
 }
@@ -51,6 +62,8 @@ impl Frames {
                 bytes = rest;
                 if self.go_away.is_some() {
                     self.read_go_away(payload, &mut tell);
+                } else if self.stream != 0 && here > 0 {
+                    tell(Said::Stream(self.stream));
                 }
             }
             if bytes.is_empty() {
@@ -69,9 +82,14 @@ impl Frames {
 
     #[inline]
     fn read_head(&mut self, tell: &mut impl FnMut(Said)) {
-        let [a, b, c, kind, flags, ..] = self.head;
+        let [a, b, c, kind, flags, stream @ ..] = self.head;
         self.left = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        self.stream = u32::from_be_bytes(stream) & STREAM;
+        if self.stream != 0 {
+            tell(Said::Stream(self.stream));
+        }
         match kind {
+            DATA | HEADERS => tell(Said::Response),
             SETTINGS if flags & ACK == 0 => tell(Said::Settings),
             GOAWAY => {
                 self.go_away = Some(Vec::new());
@@ -109,7 +127,10 @@ mod tests {
 
     fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
         let length = (payload.len() as u32).to_be_bytes();
-        let head = [length[1], length[2], length[3], kind, flags, 0, 0, 0, 1];
+        let stream = if matches!(kind, DATA | HEADERS) { 7 } else { 0 };
+        let head = [
+            length[1], length[2], length[3], kind, flags, 128, 0, 0, stream,
+        ];
         [&head[..], payload].concat()
     }
 
@@ -119,10 +140,10 @@ mod tests {
         let sent = [
             frame(SETTINGS, 0, &[0, 3, 0, 0, 0, 9]),
             frame(SETTINGS, ACK, &[]),
-            frame(0, 0, &[7; 300]),
+            frame(DATA, 0, &[7; 300]),
             frame(SETTINGS, 0, &[]),
             frame(GOAWAY, 0, b"\x00\x00\x00\x03\x00\x00\x00\x02why"),
-            frame(1, 4, &[GOAWAY; 20]),
+            frame(HEADERS, 4, &[GOAWAY; 20]),
             frame(GOAWAY, 0, &long),
             // Broken, which is for others to say.
             frame(GOAWAY, 0, &[1]),
@@ -136,8 +157,10 @@ mod tests {
         };
         let expected = [
             Said::Settings,
+            Said::Response,
             Said::Settings,
             go_away(2, b"why"),
+            Said::Response,
             go_away(11, &[b'x'; MAX_DEBUG_DATA]),
         ];
         for size in [1, 2, 8, 9, 10, 100, sent.len()] {
@@ -146,6 +169,9 @@ mod tests {
             for piece in sent.chunks(size) {
                 frames.read(piece, |it| said.push(it));
             }
+            let is_of_stream = |it: &Said| matches!(it, Said::Stream(7));
+            assert!(said.iter().any(is_of_stream));
+            said.retain(|it| !is_of_stream(it));
             assert_eq!(said, expected, "by {size}");
         }
     }

@@ -1,5 +1,6 @@
 use std::fmt;
 use std::future::Future;
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -10,6 +11,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tokio::runtime::Handle;
 
+use crate::connection::taken::Taken;
 use crate::error::{BoxError, SendError};
 use crate::http2::stream::StreamShared;
 use crate::http2::upload::Upload;
@@ -38,14 +40,17 @@ struct Sent<B> {
     /// As the caller gave it, for the next connection if this one refuses it.
     head: Option<Parts>,
     body: Content<B>,
+    /// The response is here, or there is none.
+    is_over: bool,
     shared: Arc<StreamShared>,
 }
 
 /// The body of the request.
-enum Content<B> {
-    /// None of it is to be sent, or all of it has been.
-    Whole(B),
-    Going(Upload<B>),
+pub(super) enum Content<B> {
+    /// It has none.
+    None(B),
+    Upload(Upload<B>),
+    /// It goes on elsewhere, or back to the caller.
     Gone,
 }
 
@@ -55,21 +60,18 @@ impl<B> Http2Future<B> {
         Self(State::Refused(Some(Box::new(error))))
     }
 
-    /// `body`: as it is where it has no content, or on its way.
     #[inline]
     pub(super) fn sent(
         response: ResponseFuture,
         head: Parts,
-        body: Result<B, Upload<B>>,
+        body: Content<B>,
         shared: Arc<StreamShared>,
     ) -> Self {
         Self(State::Sent(Sent {
             response,
             head: Some(head),
-            body: match body {
-                Ok(body) => Content::Whole(body),
-                Err(upload) => Content::Going(upload),
-            },
+            body,
+            is_over: false,
             shared,
         }))
     }
@@ -91,17 +93,17 @@ where
                 return Poll::Ready(Err(*error));
             }
         };
-        if let Content::Going(upload) = &mut sent.body
-            && let Poll::Ready(uploaded) = upload.poll(cx)
+        if let Content::Upload(upload) = &mut sent.body
+            && !upload.is_over()
+            && let Poll::Ready(Err(error)) = upload.poll(cx)
         {
-            sent.uploaded();
-            if let Err(error) = uploaded {
-                sent.shared.give_up();
-                return Poll::Ready(Err(SendError::new(error)));
-            }
+            sent.is_over = true;
+            sent.shared.give_up();
+            return Poll::Ready(Err(SendError::new(error)));
         }
         Poll::Ready(match ready!(Pin::new(&mut sent.response).poll(cx)) {
             Ok(response) => {
+                sent.is_over = true;
                 sent.shared.conn().activity().answered();
                 sent.upload_in_task();
                 Ok(Http2Body::of(response, sent.shared.clone()))
@@ -112,27 +114,19 @@ where
 }
 
 impl<B> Sent<B> {
-    /// The body has been sent to its end.
-    fn uploaded(&mut self) {
-        self.body = match std::mem::replace(&mut self.body, Content::Gone) {
-            Content::Going(upload) => match upload.into_whole() {
-                Some(body) => Content::Whole(body),
-                None => Content::Gone,
-            },
-            other => other,
-        };
-    }
-
+    /// A body goes on beside the response.
     #[inline]
     fn upload_in_task(&mut self)
     where
         B: Body + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
-        if let Content::Going(_) = self.body
-            && let Content::Going(upload) = std::mem::replace(&mut self.body, Content::Gone)
+        if let Content::Upload(upload) = &self.body
+            && !upload.is_over()
+            && let Content::Upload(mut upload) = mem::replace(&mut self.body, Content::Gone)
             && let Ok(runtime) = Handle::try_current()
         {
+            upload.keep_nothing();
             let task = runtime.spawn(upload);
             self.shared.goes_on(task.abort_handle());
         }
@@ -140,28 +134,49 @@ impl<B> Sent<B> {
 
     #[cold]
     fn failed(&mut self, error: h2::Error) -> SendError<B> {
-        self.uploaded();
+        self.is_over = true;
         self.shared.give_up();
         let connection = self.shared.connection();
         let nothing_written = error.is_io() && !self.shared.has_written();
         let is_refused = fault::is_refused(&error);
+        if is_refused && error.is_reset() {
+            connection.is_refused();
+        }
         let error = fault::of(error, connection);
         if !is_refused && !nothing_written {
             return SendError::new(error);
         }
-        let body = match std::mem::replace(&mut self.body, Content::Gone) {
-            Content::Whole(body) => Some(body),
-            Content::Going(_) | Content::Gone => None,
+        let body = match mem::replace(&mut self.body, Content::Gone) {
+            Content::None(body) => Some((body, Taken::default())),
+            Content::Upload(upload) => upload.into_parts(),
+            Content::Gone => None,
         };
         match (self.head.take(), body) {
-            (Some(head), Some(body)) => {
-                let request = Request::from_parts(head, body);
-                SendError::unsent(error, Some(Box::new(request)))
+            (Some(head), Some((body, taken))) => {
+                unsent(error, Request::from_parts(head, body), taken)
             }
             _ if nothing_written => SendError::unsent(error, None),
             _ => SendError::new(error),
         }
     }
+}
+
+impl<B> Drop for Sent<B> {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.shared.give_up();
+        }
+    }
+}
+
+/// The request as it was, with what was taken out of its body.
+pub(super) fn unsent<B>(error: BoxError, mut request: Request<B>, taken: Taken) -> SendError<B> {
+    if taken.is_empty() && !taken.is_all() {
+        return SendError::unsent(error, Some(Box::new(request)));
+    }
+    request.extensions_mut().insert(taken);
+    SendError::begun(error, Box::new(request))
 }
 
 impl<B> fmt::Debug for Http2Future<B> {

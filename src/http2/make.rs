@@ -40,7 +40,7 @@ impl Http2 {
         let wire = Wire::new(transport, guard, shared.clone());
         let handshake = self.builder().handshake(wire).await;
         let (sender, connection) = handshake.map_err(|error| fault::of(error, &shared))?;
-        let task = tokio::spawn(Driver::new(connection, shared.clone()));
+        let task = tokio::spawn(Driver::new(connection, shared.clone(), self.pings()));
         lifespan.set_driver(task.abort_handle());
         let origin = Arc::new(Origin::new(scheme(&lifespan)));
         Ok(Http2Connection::new(

@@ -2,14 +2,17 @@
 
 mod body;
 mod connection;
+mod deadlines;
 mod driver;
 mod fault;
 mod frames;
 mod future;
 mod head;
 mod make;
+mod ping;
 mod settings;
 mod shared;
+mod silence;
 mod stream;
 mod upload;
 mod wire;

@@ -1,8 +1,10 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use h2::client::Builder;
 
 use crate::connection::shared::ConnShared;
+use crate::http2::ping::PingSettings;
 use crate::http2::shared::Http2Shared;
 
 /// Settings of HTTP/2.
@@ -19,9 +21,10 @@ pub struct Http2 {
     connection_window: u32,
     max_header_list_size: u32,
     max_streams: usize,
+    pings: PingSettings,
     /// How many streams count as begun on a new connection, for tests of what happens when there are no more.
     #[cfg(test)]
-    pub(super) begun: u32,
+    pub(crate) begun: u32,
 }
 
 const MIB: u32 = 1024 * 1024;
@@ -42,6 +45,10 @@ impl Http2 {
             connection_window: 8 * MIB,
             max_header_list_size: 16 * 1024,
             max_streams: 1_000,
+            pings: PingSettings {
+                timeout: None,
+                interval: None,
+            },
             #[cfg(test)]
             begun: 0,
         }
@@ -79,6 +86,29 @@ impl Http2 {
     pub const fn max_streams_per_connection(mut self, max: usize) -> Self {
         self.max_streams = if max == 0 { 1 } else { max };
         self
+    }
+
+    /// How long the server may take to answer a PING. One is sent when a request is given up, by its caller or by a limit of
+    /// time, and nothing at all was read on its connection since it was sent: then nobody knows whether the server is still
+    /// there. The connection has no new requests until something is read, and is closed if nothing is for so long. Default: a
+    /// quarter of the [active timeout](crate::KeepAliveLayer::active_timeout); 5 s without one.
+    #[must_use]
+    pub const fn ping_timeout(mut self, timeout: Duration) -> Self {
+        self.pings.timeout = Some(timeout);
+        self
+    }
+
+    /// Sends a PING whenever nothing was read on a connection for so long, whether or not there are requests on it. For
+    /// balancers that drop a connection without traffic. Some servers close connections for PINGs that they think too many;
+    /// gRPC's by default for those that come more often than every 5 minutes. Default: none.
+    #[must_use]
+    pub const fn keep_alive(mut self, interval: Duration) -> Self {
+        self.pings.interval = Some(interval);
+        self
+    }
+
+    pub(super) fn pings(&self) -> PingSettings {
+        self.pings
     }
 
     /// What is shared of a connection with these settings.

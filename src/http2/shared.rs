@@ -1,12 +1,18 @@
 //! What the driver of a connection and the connection's uses share.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, Weak};
 use std::task::Waker;
+
+use tokio::time::Instant;
 
 use crate::connection::close_reason::CloseReason;
 use crate::connection::shared::{ChangeHook, ConnShared};
+use crate::http2::deadlines::Deadlines;
 use crate::http2::frames::{GoAway, Said};
+use crate::http2::silence::Watched;
+use crate::http2::stream::StreamShared;
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 
 /// One a connection. What the pool asks about, under its lock, are atomics.
 #[derive(Debug)]
@@ -17,17 +23,37 @@ pub(super) struct Http2Shared {
     /// How many streams the server allows. Without a meaning until it has said so.
     peer_limit: AtomicUsize,
     own_limit: usize,
-    /// How many streams have begun, be they over or not; or, after the last one that may, more than that.
+    /// How many streams there may be since the server has refused one.
+    ceiling: AtomicUsize,
+    /// How many have it: the pool, and each of its uses.
+    holders: AtomicUsize,
+    /// How many streams are under way.
+    streams: AtomicUsize,
+    /// How many streams have begun, be they over or not.
     begun: AtomicU32,
     /// How often something was read.
     reads: AtomicU64,
+    /// Something of a response was read since that was asked last.
+    is_answering: AtomicBool,
     /// How often something was written.
     writes: AtomicU64,
     /// The transport has no room for what is to be written.
     write_waits: AtomicBool,
+    /// The shortest limit of silence, in milliseconds, of the streams under way.
+    limit: AtomicU32,
     go_away: OnceLock<GoAway>,
     hook: OnceLock<ChangeHook>,
     driver: OnceLock<Waker>,
+    uses: Mutex<Uses>,
+    watched: Watched,
+}
+
+/// What the driver has to look after.
+#[derive(Debug, Default)]
+pub(super) struct Uses {
+    /// All that were made.
+    pub(super) made: Vec<Weak<StreamShared>>,
+    pub(super) deadlines: Deadlines,
 }
 
 /// The server has said how many streams it allows.
@@ -38,9 +64,20 @@ const CLOSED: u8 = 2;
 const NEWS: u8 = 4;
 /// A SETTINGS frame was read, and not yet asked about.
 const SETTINGS: u8 = 8;
+/// A request was given up and nothing was read since it was sent: whether the server is there is to be found out.
+const DOUBT: u8 = 16;
+/// The server wants to be left in peace for a while.
+const PAUSED: u8 = 32;
+/// The driver has not asked yet about the deadline of an exchange.
+const DEADLINE: u8 = 64;
+/// The driver does not know yet how long streams may be silent.
+const LIMIT: u8 = 128;
 
 /// So many streams can a client begin on one connection (RFC 9113 §5.1.1).
 const MAX_STREAMS: u32 = 1 << 30;
+
+/// As a limit of silence: none.
+const NO_LIMIT: u32 = u32::MAX;
 
 impl Http2Shared {
     /// `begun`: how many streams count as begun at first.
@@ -50,13 +87,20 @@ impl Http2Shared {
             flags: AtomicU8::new(0),
             peer_limit: AtomicUsize::new(usize::MAX),
             own_limit,
+            ceiling: AtomicUsize::new(usize::MAX),
+            holders: AtomicUsize::new(0),
+            streams: AtomicUsize::new(0),
             begun: AtomicU32::new(begun),
             reads: AtomicU64::new(0),
+            is_answering: AtomicBool::new(false),
             writes: AtomicU64::new(0),
             write_waits: AtomicBool::new(false),
+            limit: AtomicU32::new(NO_LIMIT),
             go_away: OnceLock::new(),
             hook: OnceLock::new(),
             driver: OnceLock::new(),
+            uses: Mutex::new(Uses::default()),
+            watched: Watched::default(),
         }
     }
 
@@ -65,59 +109,166 @@ impl Http2Shared {
         &self.conn
     }
 
+    #[inline]
+    fn has(&self, flags: u8) -> bool {
+        self.flags.load(Ordering::Acquire) & flags != 0
+    }
+
     /// Whether it may have further uses.
     #[inline]
     pub(super) fn is_open(&self) -> bool {
-        self.flags.load(Ordering::Acquire) & CLOSED == 0
+        !self.has(CLOSED)
     }
 
     /// How many uses it can have, once that is known.
     #[inline]
     pub(super) fn capacity(&self) -> Option<usize> {
-        if self.flags.load(Ordering::Acquire) & HEARD == 0 {
-            return None;
+        let flags = self.flags.load(Ordering::Acquire);
+        if flags & (HEARD | DOUBT | PAUSED) != HEARD {
+            return (flags & (DOUBT | PAUSED) != 0).then_some(0);
         }
         let peer_limit = self.peer_limit.load(Ordering::Relaxed);
-        Some(peer_limit.min(self.own_limit))
+        let ceiling = self.ceiling.load(Ordering::Relaxed);
+        Some(peer_limit.min(self.own_limit).min(ceiling))
     }
 
-    /// A stream begins, if there is an id for it.
+    /// Whether there is an id for one more stream.
     #[inline]
-    pub(super) fn begin_stream(&self) -> bool {
-        let begun = self.begun.fetch_add(1, Ordering::Relaxed);
-        if begun + 1 < MAX_STREAMS {
-            return true;
-        }
-        self.ids_end(begun)
+    pub(super) fn has_id(&self) -> bool {
+        let begun = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
+        begun < MAX_STREAMS || self.ids_end(begun)
     }
 
     #[cold]
     fn ids_end(&self, begun: u32) -> bool {
-        // From here on it does not count further, so that it never begins anew.
+        // It does not count on from here, so that it never begins anew.
         self.begun.store(MAX_STREAMS, Ordering::Relaxed);
         self.close(CloseReason::Uses);
-        begun < MAX_STREAMS
+        begun == MAX_STREAMS
+    }
+
+    /// A stream begins that may be silent for so many milliseconds.
+    #[inline]
+    pub(super) fn stream_begins(&self, limit: Option<u32>) {
+        // Before the limit is looked at: see `forget_limit`.
+        self.streams.fetch_add(1, Ordering::SeqCst);
+        if let Some(limit) = limit
+            && limit < self.limit.load(Ordering::SeqCst)
+        {
+            self.shorten_limit(limit);
+        }
+    }
+
+    #[cold]
+    fn shorten_limit(&self, limit: u32) {
+        self.limit.fetch_min(limit, Ordering::SeqCst);
+        self.raise(LIMIT);
+    }
+
+    #[inline]
+    pub(super) fn stream_is_over(&self) {
+        self.streams.fetch_sub(1, Ordering::Relaxed);
+        if self.ceiling.load(Ordering::Relaxed) != usize::MAX {
+            self.has_room_again();
+        }
+    }
+
+    pub(super) fn has_streams(&self) -> bool {
+        self.streams.load(Ordering::SeqCst) > 0
+    }
+
+    /// The server has refused a stream, though it said that it allows as many: it has no room until one of the others ends.
+    #[cold]
+    pub(super) fn is_refused(&self) {
+        let others = self.streams.load(Ordering::Relaxed);
+        self.ceiling.store(others.max(1), Ordering::Relaxed);
+    }
+
+    #[cold]
+    fn has_room_again(&self) {
+        self.ceiling.store(usize::MAX, Ordering::Relaxed);
+        self.raise(NEWS);
+    }
+
+    /// The server wants to be left in peace. Not to be said under a lock.
+    #[cold]
+    pub(super) fn pause(&self) {
+        self.raise(PAUSED | NEWS);
+        self.tell();
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.has(PAUSED)
+    }
+
+    pub(super) fn end_pause(&self) {
+        self.flags.fetch_or(NEWS, Ordering::AcqRel);
+        self.flags.fetch_and(!PAUSED, Ordering::AcqRel);
+    }
+
+    /// A request was given up, and nothing was read since it was sent. Not to be said under a lock.
+    #[cold]
+    pub(super) fn doubt(&self) {
+        if !self.has(DOUBT | CLOSED) {
+            self.raise(DOUBT | NEWS);
+            // At once: the caller may ask for a connection before the driver is polled, and another one is not needed yet.
+            self.tell();
+        }
+    }
+
+    /// Somebody has it.
+    pub(super) fn hold(&self) {
+        self.holders.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// And has it no more. The last one leaves the transport to its driver, which then has to close it.
+    pub(super) fn release(&self) {
+        if self.holders.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.raise(0);
+        }
+    }
+
+    #[inline]
+    pub(super) fn is_doubted(&self) -> bool {
+        self.has(DOUBT)
+    }
+
+    /// The server is there, or it is not to be asked.
+    #[cold]
+    pub(super) fn end_doubt(&self) {
+        self.flags.fetch_or(NEWS, Ordering::AcqRel);
+        self.flags.fetch_and(!DOUBT, Ordering::AcqRel);
+    }
+
+    /// There is something for the driver to do.
+    #[cold]
+    fn raise(&self, flags: u8) {
+        self.flags.fetch_or(flags, Ordering::AcqRel);
+        if let Some(driver) = self.driver.get() {
+            driver.wake_by_ref();
+        }
     }
 
     /// It may have no further uses.
     #[cold]
     pub(super) fn close(&self, reason: CloseReason) {
         self.conn.set_close_reason(reason);
-        let before = self.flags.fetch_or(CLOSED | NEWS, Ordering::AcqRel);
-        if before & CLOSED == 0 {
-            self.wake_driver();
+        if self.is_open() {
+            self.raise(CLOSED | NEWS);
         }
     }
 
-    /// What a frame said.
+    /// What frames said.
     #[cold]
     pub(super) fn hear(&self, said: Said) {
         match said {
             Said::Settings => {
                 self.flags.fetch_or(SETTINGS, Ordering::AcqRel);
             }
+            // For the transport, which hears of each.
+            Said::Stream(_) | Said::Response => {}
             Said::GoAway(go_away) => {
-                // The last one tells more than the one that announced it; but the first has the reason.
+                // The first may be there to announce the next; but it has the reason.
                 let _ = self.go_away.set(go_away);
                 self.close(CloseReason::GoAway);
             }
@@ -128,24 +279,41 @@ impl Http2Shared {
         self.go_away.get()
     }
 
-    /// Something was read.
+    /// Something was read, of responses or not.
     #[inline]
-    pub(super) fn read(&self) {
-        let reads = self.reads.load(Ordering::Relaxed);
+    pub(super) fn read(&self, of_response: bool) {
         // By the driver alone.
+        let reads = self.reads.load(Ordering::Relaxed);
         self.reads.store(reads.wrapping_add(1), Ordering::Relaxed);
+        if of_response {
+            self.is_answering.store(true, Ordering::Relaxed);
+        }
+        if self.is_doubted() {
+            self.end_doubt();
+        }
+    }
+
+    #[inline]
+    pub(super) fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
+    }
+
+    /// Whether anything of a response was read since this was asked last.
+    pub(super) fn take_answering(&self) -> bool {
+        self.is_answering.swap(false, Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(super) fn watched(&self) -> &Watched {
+        &self.watched
     }
 
     /// Something was written, or may have been.
     #[inline]
     pub(super) fn wrote(&self) {
-        let writes = self.writes.load(Ordering::Relaxed);
         // By the driver alone.
+        let writes = self.writes.load(Ordering::Relaxed);
         self.writes.store(writes.wrapping_add(1), Ordering::Release);
-    }
-
-    pub(super) fn set_write_waits(&self, waits: bool) {
-        self.write_waits.store(waits, Ordering::Relaxed);
     }
 
     #[inline]
@@ -153,49 +321,86 @@ impl Http2Shared {
         self.writes.load(Ordering::Acquire)
     }
 
+    pub(super) fn set_write_waits(&self, waits: bool) {
+        self.write_waits.store(waits, Ordering::Relaxed);
+    }
+
     pub(super) fn set_hook(&self, hook: ChangeHook) {
         let _ = self.hook.set(hook);
-        // What was heard before may not have been told to anybody.
-        self.flags.fetch_or(NEWS, Ordering::AcqRel);
-        self.wake_driver();
+        // What was heard before was not told to anybody.
+        self.raise(NEWS);
     }
 
     pub(super) fn set_driver(&self, waker: &Waker) {
-        if self.driver.get().is_none() {
-            let _ = self.driver.set(waker.clone());
+        let _ = self.driver.set(waker.clone());
+    }
+
+    /// A use was made.
+    pub(super) fn add(&self, of_use: &Arc<StreamShared>) {
+        let mut uses = self.uses();
+        if uses.made.len() == uses.made.capacity() {
+            uses.made.retain(|it| it.strong_count() > 0);
+        }
+        uses.made.push(Arc::downgrade(of_use));
+    }
+
+    /// The exchange on this use has to be over at that moment.
+    #[cold]
+    pub(super) fn add_deadline(&self, at: Instant, stream: &Arc<StreamShared>) {
+        let is_next = self.uses().deadlines.add(at, stream);
+        if is_next {
+            self.raise(DEADLINE);
         }
     }
 
-    fn wake_driver(&self) {
-        if let Some(driver) = self.driver.get() {
-            driver.wake_by_ref();
-        }
+    pub(super) fn uses(&self) -> MutexGuard<'_, Uses> {
+        // Nothing that can panic runs under this lock.
+        self.uses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether there is something for the driver to ask about or to tell.
+    /// Whether there is something for the driver to ask about, to tell or to measure.
     #[inline]
-    pub(super) fn has_news(&self) -> bool {
-        self.flags.load(Ordering::Acquire) & (NEWS | SETTINGS) != 0
+    pub(super) fn has_work(&self) -> bool {
+        self.has(NEWS | SETTINGS | DOUBT | PAUSED | DEADLINE | LIMIT)
+    }
+
+    /// How long streams may be silent, if that has become less since this was asked last.
+    pub(super) fn take_limit(&self) -> Option<u32> {
+        let is_new = self.has(LIMIT) && self.flags.fetch_and(!LIMIT, Ordering::AcqRel) & LIMIT != 0;
+        is_new.then(|| self.limit.load(Ordering::SeqCst))
+    }
+
+    /// Says again how long streams may be silent, from the next one on. That there is none is for the caller to see after
+    /// this: one that begins meanwhile either is seen then or sees that its limit is new.
+    pub(super) fn forget_limit(&self) {
+        self.limit.store(NO_LIMIT, Ordering::SeqCst);
+    }
+
+    /// Whether there are deadlines that nobody keeps to yet.
+    pub(super) fn take_deadline(&self) -> bool {
+        self.has(DEADLINE) && self.flags.fetch_and(!DEADLINE, Ordering::AcqRel) & DEADLINE != 0
     }
 
     /// Whether SETTINGS were read since this was asked last. `h2` applies them when it has room for the acknowledgement.
     pub(super) fn take_settings(&self) -> bool {
         !self.write_waits.load(Ordering::Relaxed)
+            && self.has(SETTINGS)
             && self.flags.fetch_and(!SETTINGS, Ordering::AcqRel) & SETTINGS != 0
     }
 
     /// The server allows so many streams.
     pub(super) fn set_peer_limit(&self, limit: usize) {
         self.peer_limit.store(limit, Ordering::Relaxed);
+        self.ceiling.store(usize::MAX, Ordering::Relaxed);
         self.flags.fetch_or(HEARD | NEWS, Ordering::AcqRel);
     }
 
-    /// Tells the pool, if something has changed. Said by the driver, and not under any lock.
+    /// Tells the pool, if something has changed. Not to be said under a lock.
     pub(super) fn tell(&self) {
-        let Some(hook) = self.hook.get() else {
-            return;
-        };
-        if self.flags.fetch_and(!NEWS, Ordering::AcqRel) & NEWS != 0 {
+        if self.has(NEWS)
+            && self.flags.fetch_and(!NEWS, Ordering::AcqRel) & NEWS != 0
+            && let Some(hook) = self.hook.get()
+        {
             hook.run();
         }
     }

@@ -3,8 +3,12 @@
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use bytes::Bytes;
+use h2::{Reason, SendStream};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
+use crate::connection::close_reason::CloseReason;
 use crate::connection::shared::ConnShared;
 use crate::http2::shared::Http2Shared;
 use crate::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -16,36 +20,48 @@ pub(super) struct StreamShared {
     connection: Arc<Http2Shared>,
     /// The use's own.
     conn: Arc<ConnShared>,
-    /// `REQUEST` and `RESPONSE`: what is still under way.
+    /// `REQUEST` and `RESPONSE`: what is still under way; and `CUT`, and `FAILED`.
     state: AtomicU8,
-    /// How often something had been written on the connection when the request was given to `h2`.
+    /// How often something had been read and written on the connection when the request was given to `h2`.
+    reads: AtomicU64,
     writes: AtomicU64,
-    late: Mutex<Late>,
+    parts: Mutex<Parts>,
 }
 
-/// Of a request whose body goes on when its response is here.
 #[derive(Debug, Default)]
-struct Late {
-    /// Sends the body.
+struct Parts {
+    /// What ends the stream, while anything is under way.
+    stream: Option<SendStream<Bytes>>,
+    /// Sends the body of the request, where the response came first.
     task: Option<AbortHandle>,
     /// Who waits until nothing is under way.
     waker: Option<Waker>,
+    /// Since when nothing has moved, while the server is waited for.
+    silent_since: Option<Instant>,
 }
 
 /// The body of the request has not been sent to its end.
 const REQUEST: u8 = 1;
 /// The response has not been read to its end.
 const RESPONSE: u8 = 2;
+const BUSY: u8 = REQUEST | RESPONSE;
+/// The body of the request ended before its end.
+const CUT: u8 = 4;
+/// A limit of time ended the exchange, and with it the use.
+const FAILED: u8 = 8;
 
 impl StreamShared {
-    pub(super) fn new(connection: Arc<Http2Shared>, conn: Arc<ConnShared>) -> Self {
-        Self {
+    pub(super) fn new(connection: Arc<Http2Shared>, conn: Arc<ConnShared>) -> Arc<Self> {
+        let this = Arc::new(Self {
             connection,
             conn,
             state: AtomicU8::new(0),
+            reads: AtomicU64::new(0),
             writes: AtomicU64::new(0),
-            late: Mutex::new(Late::default()),
-        }
+            parts: Mutex::new(Parts::default()),
+        });
+        this.connection.add(&this);
+        this
     }
 
     #[inline]
@@ -61,25 +77,75 @@ impl StreamShared {
     /// A request is given to `h2`, with a body or without.
     #[inline]
     pub(super) fn begin(&self, has_body: bool) {
-        let under_way = if has_body {
-            REQUEST | RESPONSE
-        } else {
-            RESPONSE
-        };
-        self.state.store(under_way, Ordering::Relaxed);
+        let activity = self.conn.activity();
+        activity.request();
+        // What is waited for is the server, and none of it is read here.
+        activity.read(true);
+        let under_way = if has_body { BUSY } else { RESPONSE };
+        self.reads.store(self.connection.reads(), Ordering::Relaxed);
         let writes = self.connection.writes();
         self.writes.store(writes, Ordering::Relaxed);
-        self.conn.activity().request();
+        self.state.store(under_way, Ordering::Release);
+        self.connection.stream_begins(activity.limit_in_millis());
     }
 
-    /// Whether something was written since then: it may have been the request.
+    /// It has been given to `h2`.
+    #[inline]
+    pub(super) fn begun(self: &Arc<Self>, stream: SendStream<Bytes>) {
+        {
+            let mut parts = self.parts();
+            parts.stream = Some(stream);
+            parts.silent_since = None;
+        }
+        if self.conn.is_timed() {
+            self.limit();
+        }
+    }
+
+    #[cold]
+    fn limit(self: &Arc<Self>) {
+        let response = match self.has(REQUEST) {
+            true => None,
+            false => self.conn.response_deadline(),
+        };
+        let deadlines = [self.conn.request_deadline(), response];
+        for at in deadlines.into_iter().flatten() {
+            self.connection.add_deadline(at, self);
+        }
+    }
+
+    /// Whether something was written since the request was given to `h2`: it may have been the request.
     pub(super) fn has_written(&self) -> bool {
         self.writes.load(Ordering::Relaxed) != self.connection.writes()
     }
 
+    /// With the stream, unless that was given up.
+    pub(super) fn with_stream<R>(&self, f: impl FnOnce(&mut SendStream<Bytes>) -> R) -> Option<R> {
+        self.parts().stream.as_mut().map(f)
+    }
+
+    #[inline]
+    fn has(&self, parts: u8) -> bool {
+        self.state.load(Ordering::Acquire) & parts != 0
+    }
+
     /// All of the request's body is sent, or no more of it is wanted.
-    pub(super) fn end_request(&self) {
+    pub(super) fn end_request(self: &Arc<Self>, is_all: bool) {
+        if !is_all {
+            self.state.fetch_or(CUT, Ordering::AcqRel);
+        }
         self.end(REQUEST);
+        if is_all
+            && self.conn.is_timed()
+            && let Some(at) = self.conn.response_deadline()
+        {
+            self.connection.add_deadline(at, self);
+        }
+    }
+
+    /// Whether the server has answered before it had all of the request.
+    pub(super) fn is_cut(&self) -> bool {
+        self.has(REQUEST | CUT)
     }
 
     /// The response has been read to its end.
@@ -88,53 +154,109 @@ impl StreamShared {
         self.end(RESPONSE);
     }
 
-    /// Nothing more is sent or read: whoever still sends or reads ends now.
-    #[cold]
-    pub(super) fn give_up(&self) {
-        let task = self.late().task.take();
-        if let Some(task) = task {
-            task.abort();
-        }
-        self.end(REQUEST | RESPONSE);
-    }
-
     #[inline]
     fn end(&self, parts: u8) {
         let before = self.state.fetch_and(!parts, Ordering::AcqRel);
-        if before & REQUEST != 0 && before & !parts == 0 {
-            self.wake();
+        if before & BUSY == 0 || before & BUSY & !parts != 0 {
+            return;
+        }
+        let (stream, waker) = {
+            let mut parts = self.parts();
+            (parts.stream.take(), parts.waker.take())
+        };
+        self.connection.stream_is_over();
+        drop(stream);
+        if let Some(waker) = waker {
+            waker.wake();
         }
     }
 
-    /// Only where a body was sent: without one, nobody waits for more than the response that he reads.
+    /// Nothing more is sent or read, if anything was: the stream is reset.
     #[cold]
-    fn wake(&self) {
-        let waker = self.late().waker.take();
+    pub(super) fn give_up(&self) {
+        let before = self.state.fetch_and(!BUSY, Ordering::AcqRel);
+        if before & BUSY == 0 {
+            return;
+        }
+        let Parts {
+            stream,
+            task,
+            waker,
+            silent_since: _,
+        } = std::mem::take(&mut *self.parts());
+        if before & RESPONSE != 0
+            && self.conn.activity().exchange_without_head().is_some()
+            && self.reads.load(Ordering::Relaxed) == self.connection.reads()
+        {
+            self.connection.doubt();
+        }
+        self.connection.stream_is_over();
+        if let Some(mut stream) = stream {
+            stream.send_reset(Reason::CANCEL);
+        }
+        if let Some(task) = task {
+            task.abort();
+        }
         if let Some(waker) = waker {
             waker.wake();
+        }
+    }
+
+    /// The exchange took too long: it ends, and with it the use.
+    #[cold]
+    pub(super) fn fail(&self, reason: CloseReason) {
+        if self.is_busy() {
+            self.conn.set_close_reason(reason);
+            self.state.fetch_or(FAILED, Ordering::AcqRel);
+            self.give_up();
+        }
+    }
+
+    /// Why the use has ended, if it has.
+    #[inline]
+    pub(super) fn failure(&self) -> Option<CloseReason> {
+        match self.has(FAILED) {
+            true => self.conn.reason(),
+            false => None,
         }
     }
 
     /// The body of the request goes on in this task.
     #[cold]
     pub(super) fn goes_on(&self, task: AbortHandle) {
-        self.late().task = Some(task);
+        if self.has(REQUEST) {
+            self.parts().task = Some(task);
+        } else {
+            task.abort();
+        }
     }
 
-    fn late(&self) -> MutexGuard<'_, Late> {
+    /// Whether it has been silent since `begun`, and if so, for how much longer.
+    pub(super) fn silent_since(&self, is_silent: bool, begun: Instant) -> Option<Instant> {
+        let since = &mut self.parts().silent_since;
+        match is_silent {
+            true => Some(*since.get_or_insert(begun)),
+            false => {
+                *since = None;
+                None
+            }
+        }
+    }
+
+    fn parts(&self) -> MutexGuard<'_, Parts> {
         // Nothing that can panic runs under this lock.
-        self.late.lock().unwrap_or_else(PoisonError::into_inner)
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     #[inline]
     pub(super) fn is_busy(&self) -> bool {
-        self.state.load(Ordering::Acquire) != 0
+        self.has(BUSY)
     }
 
     /// Ready when nothing is under way.
     #[cold]
     pub(super) fn poll_idle(&self, cx: &Context<'_>) -> Poll<()> {
-        let _before = self.late().waker.replace(cx.waker().clone());
+        let _before = self.parts().waker.replace(cx.waker().clone());
         // After it is left there: who ends the last part looks for it after that.
         match self.is_busy() {
             true => Poll::Pending,

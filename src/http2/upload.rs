@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use h2::{Reason, SendStream};
-use http_body::Body;
+use h2::Reason;
+use http_body::{Body, Frame, SizeHint};
 
+use crate::connection::taken::{Part, Taken};
 use crate::error::BoxError;
 use crate::error::request_body::{BodyFault, RequestBodyError};
 use crate::http2::stream::StreamShared;
@@ -17,35 +18,78 @@ use crate::http2::stream::StreamShared;
 /// the stream then, the response tells.
 pub(super) struct Upload<B> {
     body: B,
-    stream: SendStream<Bytes>,
+    /// What another connection took out of the body. It comes first.
+    taken: Taken,
+    /// What was taken out of both, for the next connection if the server refuses the request. `None` where it is too much.
+    kept: Option<Taken>,
+    kept_bytes: usize,
     shared: Arc<StreamShared>,
     /// What the head of the request announces.
     announced: Option<u64>,
     given: u64,
-    /// The body has been polled.
-    has_begun: bool,
+    is_over: bool,
+}
+
+/// So much of a body is kept until the response is here: what the server has room for at first (RFC 9113 §6.9.2), and so all
+/// that it can have had of a stream that it refuses at once.
+const MOST_KEPT: usize = 65_535;
+
+/// The size of a body of which something was taken out before.
+pub(super) fn size_hint<B: Body>(body: &B, taken: &Taken) -> SizeHint {
+    match taken.is_all() {
+        true => taken.and(SizeHint::with_exact(0)),
+        false => taken.and(body.size_hint()),
+    }
 }
 
 impl<B> Upload<B> {
     pub(super) fn new(
         body: B,
-        stream: SendStream<Bytes>,
+        taken: Taken,
         shared: Arc<StreamShared>,
         announced: Option<u64>,
     ) -> Self {
         Self {
             body,
-            stream,
+            taken,
+            kept: Some(Taken::default()),
+            kept_bytes: 0,
             shared,
             announced,
             given: 0,
-            has_begun: false,
+            is_over: false,
         }
     }
 
-    /// The body, if nothing was taken out of it.
-    pub(super) fn into_whole(self) -> Option<B> {
-        (!self.has_begun).then_some(self.body)
+    /// The body and what was taken out of it, if all of that is still here.
+    pub(super) fn into_parts(self) -> Option<(B, Taken)> {
+        Some((self.body, self.kept?.then(self.taken)))
+    }
+
+    /// Whether nothing more is sent.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// The response is here: the request is not sent again.
+    pub(super) fn keep_nothing(&mut self) {
+        self.kept = None;
+    }
+
+    fn keep(&mut self, frame: &Frame<Bytes>) {
+        let Some(kept) = &mut self.kept else {
+            return;
+        };
+        if let Some(data) = frame.data_ref() {
+            self.kept_bytes += data.len();
+            if self.kept_bytes > MOST_KEPT {
+                self.kept = None;
+                return;
+            }
+            kept.push(Part::Data(data.clone()));
+        } else if let Some(trailers) = frame.trailers_ref() {
+            kept.push(Part::Trailers(trailers.clone()));
+        }
     }
 }
 
@@ -54,95 +98,127 @@ where
     B: Body + Unpin,
     B::Error: Into<BoxError>,
 {
+    /// Not to be polled again once it is ready.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RequestBodyError>> {
         let sent = ready!(self.poll_send(cx));
-        if let Err(error) = &sent {
-            self.stream.send_reset(match error.fault {
-                BodyFault::Failed => Reason::INTERNAL_ERROR,
-                BodyFault::Longer { .. } | BodyFault::Shorter { .. } => Reason::CANCEL,
-            });
-        }
-        self.shared.end_request();
-        Poll::Ready(sent)
+        self.is_over = true;
+        Poll::Ready(match sent {
+            Ok(all) => {
+                self.shared.end_request(all);
+                Ok(())
+            }
+            Err(error) => {
+                self.shared.with_stream(|it| it.send_reset(Reason::CANCEL));
+                self.shared.end_request(false);
+                Err(error)
+            }
+        })
     }
 
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RequestBodyError>> {
+    /// Ready with whether all of it is sent.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, RequestBodyError>> {
         let conn = self.shared.conn().clone();
         let activity = conn.activity();
         loop {
             let has_room = self.poll_room(cx);
             activity.written(has_room.is_pending());
             if !ready!(has_room) {
-                return Poll::Ready(Ok(()));
+                return Poll::Ready(Ok(false));
             }
-            self.has_begun = true;
-            let polled = Pin::new(&mut self.body).poll_frame(cx);
+            let polled = self.poll_frame(cx);
             activity.set_upload_waits(polled.is_pending());
-            if polled.is_pending() && self.stream.poll_reset(cx).is_ready() {
-                // Nothing more is wanted, and who is waited for may never come.
-                return Poll::Ready(Ok(()));
+            if polled.is_pending() {
+                // Where nothing more is wanted: what is waited for may never come.
+                let reset = self.shared.with_stream(|it| it.poll_reset(cx).is_ready());
+                if reset != Some(false) {
+                    return Poll::Ready(Ok(false));
+                }
             }
-            let frame = match ready!(polled) {
-                Some(Ok(frame)) => frame,
-                Some(Err(error)) => return Poll::Ready(Err(RequestBodyError::failed(error))),
-                None => {
-                    self.check_end()?;
-                    let _ = self.stream.send_data(Bytes::new(), true);
-                    return Poll::Ready(Ok(()));
-                }
-            };
-            match frame.into_data() {
-                Ok(mut data) => {
-                    self.given += data.remaining() as u64;
-                    if let Some(announced) = self.announced
-                        && self.given > announced
-                    {
-                        return Poll::Ready(Err(BodyFault::Longer { announced }.into()));
-                    }
-                    let is_last = self.body.is_end_stream();
-                    if is_last {
-                        self.check_end()?;
-                    }
-                    let data = data.copy_to_bytes(data.remaining());
-                    if data.is_empty() && !is_last {
-                        continue;
-                    }
-                    // That it cannot be sent is no error of its own: the stream has ended, and the response tells how.
-                    if self.stream.send_data(data, is_last).is_err() || is_last {
-                        return Poll::Ready(Ok(()));
-                    }
-                }
-                Err(frame) => {
-                    let Ok(trailers) = frame.into_trailers() else {
-                        continue;
-                    };
-                    self.check_end()?;
-                    let _ = self.stream.send_trailers(trailers);
-                    return Poll::Ready(Ok(()));
-                }
+            let frame = ready!(polled)?;
+            let is_last = self.is_last(frame.as_ref());
+            self.check_length(frame.as_ref(), is_last)?;
+            if let Some(frame) = &frame {
+                self.keep(frame);
+            }
+            let sent = self
+                .shared
+                .with_stream(|stream| match frame.map(Frame::into_data) {
+                    None => stream.send_data(Bytes::new(), true),
+                    Some(Ok(data)) if data.is_empty() && !is_last => Ok(()),
+                    Some(Ok(data)) => stream.send_data(data, is_last),
+                    Some(Err(frame)) => match frame.into_trailers() {
+                        Ok(trailers) => stream.send_trailers(trailers),
+                        // Of a kind that nobody knows.
+                        Err(_) => Ok(()),
+                    },
+                });
+            let is_sent = sent.is_some_and(|sent| sent.is_ok());
+            // That it cannot be sent is no error of its own: the stream has ended, and the response tells how.
+            if is_last || !is_sent {
+                return Poll::Ready(Ok(is_sent));
             }
         }
     }
 
-    /// Whether more is wanted; ready when there is room for at least a byte. Of what the body gives then, `h2` keeps what goes
-    /// beyond.
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        self.stream.reserve_capacity(1);
-        while self.stream.capacity() == 0 {
-            match self.stream.poll_capacity(cx) {
-                Poll::Ready(Some(Ok(_))) => {}
-                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(false),
+    /// Ready when there is room for at least a byte, or when no more is wanted. What the body gives beyond the room, `h2` keeps.
+    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<bool> {
+        let room = self.shared.with_stream(|stream| {
+            stream.reserve_capacity(1);
+            while stream.capacity() == 0 {
                 // A reset wakes who waits for room.
-                Poll::Pending => return Poll::Pending,
+                match ready!(stream.poll_capacity(cx)) {
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) | None => return Poll::Ready(false),
+                }
             }
-        }
-        Poll::Ready(true)
+            Poll::Ready(true)
+        });
+        room.unwrap_or(Poll::Ready(false))
     }
 
-    fn check_end(&self) -> Result<(), RequestBodyError> {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Frame<Bytes>>, RequestBodyError>> {
+        if let Some(frame) = self.taken.next() {
+            return Poll::Ready(Ok(Some(frame)));
+        }
+        if self.taken.is_all() {
+            return Poll::Ready(Ok(None));
+        }
+        Poll::Ready(match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            Some(Ok(frame)) => Ok(Some(frame.map_data(|mut data| {
+                let length = data.remaining();
+                data.copy_to_bytes(length)
+            }))),
+            Some(Err(error)) => Err(RequestBodyError::failed(error)),
+            None => {
+                self.taken.set_all();
+                Ok(None)
+            }
+        })
+    }
+
+    /// Whether nothing follows this frame. A body that does not know it yet is asked for more.
+    fn is_last(&self, frame: Option<&Frame<Bytes>>) -> bool {
+        match frame {
+            None => true,
+            Some(frame) if frame.is_trailers() => true,
+            Some(_) => self.taken.is_empty() && (self.taken.is_all() || self.body.is_end_stream()),
+        }
+    }
+
+    fn check_length(
+        &mut self,
+        frame: Option<&Frame<Bytes>>,
+        is_last: bool,
+    ) -> Result<(), RequestBodyError> {
+        let data = frame.and_then(Frame::data_ref);
+        self.given += data.map_or(0, Bytes::len) as u64;
+        let given = self.given;
         match self.announced {
-            Some(announced) if self.given < announced => {
-                let given = self.given;
+            Some(announced) if given > announced => Err(BodyFault::Longer { announced }.into()),
+            Some(announced) if given < announced && is_last => {
                 Err(BodyFault::Shorter { announced, given }.into())
             }
             _ => Ok(()),

@@ -12,7 +12,7 @@ use tokio::time::Sleep;
 use crate::connection::close_reason::CloseReason;
 use crate::connection::shared::TransportGuard;
 use crate::error::{self, PartlyWritten};
-use crate::http2::frames::Frames;
+use crate::http2::frames::{Frames, Said};
 use crate::http2::shared::Http2Shared;
 
 /// A transport that tells the driver and the uses of its connection what happens on it: that something was read or written,
@@ -55,9 +55,14 @@ impl<IO> Wire<IO> {
         if bytes.is_empty() {
             return self.has_ended();
         }
-        self.shared.read();
         let shared = &self.shared;
-        self.frames.read(bytes, |said| shared.hear(said));
+        let mut of_response = false;
+        self.frames.read(bytes, |said| match said {
+            Said::Stream(id) => shared.watched().moved(id),
+            Said::Response => of_response = true,
+            said => shared.hear(said),
+        });
+        shared.read(of_response);
         Ok(())
     }
 

@@ -1,6 +1,8 @@
 //! The whole stack over HTTP/2, against servers of `h2`.
 
+mod ends;
 mod simple;
+mod time;
 
 use std::future::{Future, ready};
 use std::pin::Pin;
@@ -188,6 +190,20 @@ async fn serve<F>(
 async fn path(request: Request<RecvStream>, respond: SendResponse<Bytes>) {
     let path = request.uri().path().to_string();
     answer(respond, path).await;
+}
+
+/// A body, and after a slash what its trailers say, if it has any.
+async fn read(mut body: RecvStream) -> String {
+    let mut all = Vec::new();
+    while let Some(Ok(data)) = body.data().await {
+        body.flow_control().release_capacity(data.len()).unwrap();
+        all.extend_from_slice(&data);
+    }
+    if let Ok(Some(trailers)) = body.trailers().await {
+        all.extend_from_slice(b"/");
+        all.extend_from_slice(trailers["t"].as_bytes());
+    }
+    String::from_utf8(all).unwrap()
 }
 
 fn answer(mut respond: SendResponse<Bytes>, text: String) -> impl Future<Output = ()> {

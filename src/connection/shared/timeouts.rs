@@ -124,6 +124,56 @@ impl ConnShared {
         polled
     }
 
+    /// When the exchange that begins has to be over, if it has to be. Where several uses share a connection, its driver keeps to
+    /// these moments itself.
+    #[cfg(feature = "http2")]
+    #[cold]
+    pub(crate) fn request_deadline(&self) -> Option<Instant> {
+        self.with_timeouts(|timeouts| timeouts.request.map(|(at, _)| at))
+    }
+
+    /// The request has been sent: when the head of its response has to be here, if there is a limit to that.
+    #[cfg(feature = "http2")]
+    #[cold]
+    pub(crate) fn response_deadline(&self) -> Option<Instant> {
+        self.with_timeouts(|timeouts| {
+            timeouts.response_at = Instant::now().checked_add(timeouts.response?);
+            timeouts.response_at
+        })
+    }
+
+    /// Whether the exchange under way has taken longer than it may.
+    #[cfg(feature = "http2")]
+    #[cold]
+    pub(crate) fn is_late(&self, now: Instant) -> Option<CloseReason> {
+        let has_head = self.activity.exchange_without_head().is_none();
+        self.with_timeouts(|timeouts| {
+            if let Some((at, limit)) = timeouts.request
+                && at <= now
+            {
+                timeouts.over = Some((TimeoutKind::Request, limit));
+                return Some(CloseReason::RequestTimeout);
+            }
+            let limit = timeouts.response?;
+            if has_head || timeouts.response_at? > now {
+                return None;
+            }
+            timeouts.over = Some((TimeoutKind::Response, limit));
+            Some(CloseReason::ResponseTimeout)
+        })
+    }
+
+    /// Of the exchange under way, if it has any.
+    #[cfg(feature = "http2")]
+    fn with_timeouts<R>(&self, f: impl FnOnce(&mut ExchangeTimeouts) -> Option<R>) -> Option<R> {
+        let mut close_state = self.close_state();
+        let timeouts = close_state.extras.as_mut()?.timeouts.as_mut()?;
+        match self.activity.is_use(timeouts.number) {
+            true => f(timeouts),
+            false => None,
+        }
+    }
+
     /// Which limit ended the use of this number, if one did.
     #[cold]
     pub(crate) fn timed_out(&self, number: u64) -> Option<(TimeoutKind, Duration)> {

@@ -110,13 +110,7 @@ async fn a_body_is_sent_and_so_is_its_length() {
         serve(accept(io, 100).await, |request, respond| async move {
             let length = request.headers().get("content-length").cloned();
             let length = length.map(|it| it.to_str().unwrap().to_string());
-            let (mut body, mut all) = (request.into_body(), Vec::new());
-            while let Some(data) = body.data().await {
-                let data = data.unwrap();
-                all.extend_from_slice(&data);
-                body.flow_control().release_capacity(data.len()).unwrap();
-            }
-            let all = String::from_utf8(all).unwrap();
+            let all = read(request.into_body()).await;
             answer(respond, format!("{length:?} {all}")).await;
         })
         .await;

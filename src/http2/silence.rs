@@ -1,0 +1,131 @@
+//! How long streams are silent.
+
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::connection::close_reason::CloseReason;
+use crate::http2::shared::Http2Shared;
+use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::{Mutex, MutexGuard};
+
+/// The streams that were under way at the last step, by id, and whether anything of them has come since. A younger one is
+/// not: it has begun since, and so it has moved. So most frames cost one comparison.
+#[derive(Debug, Default)]
+pub(super) struct Watched {
+    youngest: AtomicU32,
+    /// In the order of their ids.
+    streams: Mutex<Vec<(u32, bool)>>,
+}
+
+impl Watched {
+    /// Something of this stream has come.
+    #[inline]
+    pub(super) fn moved(&self, id: u32) {
+        if id <= self.youngest.load(Ordering::Relaxed) {
+            self.note(id);
+        }
+    }
+
+    #[cold]
+    fn note(&self, id: u32) {
+        let mut streams = self.streams();
+        if let Ok(place) = streams.binary_search_by_key(&id, |it| it.0) {
+            streams[place].1 = true;
+        }
+    }
+
+    /// Those of which something has come since this was said last; from here on these are watched.
+    fn watch(&self, mut ids: Vec<u32>) -> Vec<(u32, bool)> {
+        ids.sort_unstable();
+        self.youngest
+            .store(ids.last().copied().unwrap_or(0), Ordering::Relaxed);
+        let watched = ids.into_iter().map(|id| (id, false)).collect();
+        std::mem::replace(&mut *self.streams(), watched)
+    }
+
+    fn streams(&self) -> MutexGuard<'_, Vec<(u32, bool)>> {
+        // Nothing that can panic runs under this lock.
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// In how many steps the shortest limit is measured: a silence is found out at most one step late.
+const STEPS: u32 = 8;
+
+/// Measures the silence of all streams of a connection by one timer, which runs only while there are any.
+#[derive(Debug, Default)]
+pub(super) struct Silence {
+    step: Duration,
+    next: Option<Instant>,
+    /// How often something had been read on the connection, and since when it is not more.
+    reads: u64,
+    unread_since: Option<Instant>,
+}
+
+impl Silence {
+    /// When the next step is due.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.next
+    }
+
+    /// There are streams that may be silent for so many milliseconds.
+    pub(super) fn limit(&mut self, limit: u32, now: Instant) {
+        let step = Duration::from_millis(limit.max(1).into()) / STEPS;
+        self.step = step;
+        let next = now.checked_add(step);
+        self.next = match (self.next, next) {
+            (Some(before), Some(next)) => Some(before.min(next)),
+            (_, next) => next,
+        };
+    }
+
+    /// Ends the streams that have been silent for too long.
+    pub(super) fn step(&mut self, shared: &Http2Shared, now: Instant) {
+        if !shared.has_streams() {
+            self.next = None;
+            shared.forget_limit();
+            if !shared.has_streams() {
+                shared.watched().watch(Vec::new());
+                return;
+            }
+        }
+        self.next = now.checked_add(self.step);
+        // What has not moved at this step has not moved since the one before.
+        let begun = now.checked_sub(self.step).unwrap_or(now);
+        let reads = shared.reads();
+        if self.unread_since.is_none() || reads != self.reads {
+            self.reads = reads;
+            self.unread_since = Some(now);
+        }
+        let made = shared.uses().made.clone();
+        let busy = made.iter().filter_map(std::sync::Weak::upgrade);
+        let busy: Vec<_> = busy
+            .filter(|it| it.is_busy())
+            .filter_map(|it| Some((it.with_stream(|it| u32::from(it.stream_id()))?, it)))
+            .collect();
+        let moved = shared
+            .watched()
+            .watch(busy.iter().map(|(id, _)| *id).collect());
+        for (id, stream) in busy {
+            let place = moved.binary_search_by_key(&id, |it| it.0);
+            // One that has begun since has moved.
+            let is_moved = place.is_ok_and(|place| moved[place].1);
+            let activity = stream.conn().activity();
+            if is_moved {
+                activity.moved();
+            }
+            let Some(since) = stream.silent_since(activity.is_silent(), begun) else {
+                continue;
+            };
+            let limit = activity.limit();
+            if limit.is_some_and(|limit| now.saturating_duration_since(since) >= limit) {
+                stream.fail(CloseReason::Silence);
+                if self.unread_since.is_some_and(|it| it <= since) {
+                    shared.doubt();
+                }
+            }
+        }
+    }
+}

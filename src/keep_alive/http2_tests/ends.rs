@@ -1,0 +1,238 @@
+//! How connections end, and what becomes of their requests.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::future::join_all;
+use h2::Reason;
+
+use super::*;
+use crate::connection::close_reason::CloseReason;
+
+/// Whatever the server has executed, with its body.
+type Log = Arc<Mutex<Vec<String>>>;
+
+fn executed(log: &Log) -> Vec<String> {
+    let mut executed = log.lock().unwrap().clone();
+    executed.sort();
+    executed
+}
+
+/// Notes the request, and answers.
+async fn execute(log: Log, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+    let path = request.uri().path().to_string();
+    let body = read(request.into_body()).await;
+    log.lock().unwrap().push(format!("{path} {body}"));
+    answer(respond, body).await;
+}
+
+/// Every other stream is refused.
+fn refusing(log: &Log) -> Client {
+    let log = log.clone();
+    client(move |io| {
+        let log = log.clone();
+        async move {
+            let mut connection = accept(io, 100).await;
+            let mut streams = 0;
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                streams += 1;
+                if streams % 2 == 0 {
+                    respond.send_reset(Reason::REFUSED_STREAM);
+                } else {
+                    tokio::spawn(execute(log.clone(), request, respond));
+                }
+            }
+        }
+    })
+}
+
+#[tokio::test]
+async fn what_the_server_refuses_is_sent_again_whatever_it_is() {
+    let log = Log::default();
+    let client = refusing(&log);
+    client.text("/first").await.unwrap();
+    let mut expected = vec!["/first ".to_string()];
+    for n in 0..10 {
+        let (path, body) = (format!("/{n}"), format!("body {n}"));
+        let response = client.send(post(&path, full(body.clone()))).await.unwrap();
+        assert_eq!(response.into_body().text(100).await.unwrap(), body);
+        expected.push(format!("{path} {body}"));
+    }
+    expected.sort();
+    assert_eq!(
+        executed(&log),
+        expected,
+        "none is lost, none is executed twice"
+    );
+    assert_eq!(client.agent.status().created, 1);
+    client.at_rest().await;
+}
+
+#[tokio::test]
+async fn a_refused_body_in_pieces_is_sent_from_its_beginning() {
+    let log = Log::default();
+    let client = refusing(&log);
+    client.text("/first").await.unwrap();
+    for n in 0..4 {
+        let (sender, body) = http_body_util::channel::Channel::<Bytes, BoxError>::new(1);
+        let sending = tokio::spawn(async move {
+            let mut sender = sender;
+            for piece in ["a", "", "b", "c"] {
+                sender.send_data(piece.into()).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            let mut trailers = http::HeaderMap::new();
+            trailers.insert("t", "1".parse().unwrap());
+            sender.send_trailers(trailers).await.unwrap();
+        });
+        let response = client.send(post(&format!("/{n}"), body.boxed())).await;
+        assert_eq!(
+            response.unwrap().into_body().text(100).await.unwrap(),
+            "abc/1"
+        );
+        sending.await.unwrap();
+    }
+    client.at_rest().await;
+}
+
+#[tokio::test]
+async fn more_of_a_body_than_is_kept_is_an_error_that_says_what_happened() {
+    let client = client(|io| async {
+        let mut connection = accept(io, 100).await;
+        let mut refused = None;
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            if request.uri().path() == "/" {
+                path(request, respond).await;
+                continue;
+            }
+            refused = Some(tokio::spawn(async move {
+                let mut body = request.into_body();
+                let data = body.data().await.unwrap().unwrap();
+                body.flow_control().release_capacity(data.len()).unwrap();
+                respond.send_reset(Reason::REFUSED_STREAM);
+            }));
+        }
+        drop(refused);
+    });
+    client.text("/").await.unwrap();
+    let error = client.send(post("/large", full(vec![b'x'; 100_000]))).await;
+    let error = error.unwrap_err();
+    assert!(error.is_refused() && !error.is_unsent(), "{error:?}");
+    assert_eq!(error.http2_reason(), Some(7));
+    client.text("/").await.unwrap();
+    assert_eq!(client.agent.status().created, 1);
+    client.at_rest().await;
+}
+
+#[tokio::test]
+async fn after_goaway_no_request_goes_there_and_those_that_are_there_end() {
+    static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
+    let log = Log::default();
+    let served = log.clone();
+    let client = client(move |io| {
+        let log = served.clone();
+        CONNECTIONS.fetch_add(1, Ordering::SeqCst);
+        async move {
+            let mut connection = accept(io, 100).await;
+            let mut streams = 0;
+            while let Some(Ok((request, respond))) = connection.accept().await {
+                streams += 1;
+                if streams == 10 {
+                    connection.graceful_shutdown();
+                }
+                tokio::spawn(execute(log.clone(), request, respond));
+            }
+        }
+    });
+    for round in 0..10 {
+        let paths: Vec<_> = (0..20).map(|n| format!("/{round}-{n}")).collect();
+        let requests = paths.iter().map(|path| client.send(post(path, full("x"))));
+        for response in join_all(requests).await {
+            let body = response.unwrap().into_body();
+            assert_eq!(body.text(100).await.unwrap(), "x");
+        }
+    }
+    let mut executed = executed(&log);
+    assert_eq!(executed.len(), 200);
+    executed.dedup();
+    assert_eq!(executed.len(), 200, "none twice");
+    let connections = CONNECTIONS.load(Ordering::SeqCst);
+    assert!(connections >= 10, "{connections}");
+    let closes = client.agent.status().closes;
+    assert!(closes[&CloseReason::GoAway] >= 9, "{closes:?}");
+    client.at_rest().await;
+}
+
+#[tokio::test]
+async fn a_goaway_that_says_why_is_told() {
+    let client = client(|io| async {
+        let mut connection = accept(io, 100).await;
+        let _request = connection.accept().await;
+        connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+        while connection.accept().await.is_some() {}
+    });
+    let error = client.get("/").await.unwrap_err();
+    assert_eq!(error.http2_reason(), Some(11), "{error:?}");
+    // It was seen, and what became of it is not known.
+    assert!(error.is_reset() && !error.is_refused() && !error.is_unsent());
+    client.at_rest().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_has_had_all_its_streams_is_replaced() {
+    let mut setup = Setup::new();
+    setup.settings.begun = (1 << 30) - 4;
+    let client = setup.client(|io| async { serve(accept(io, 100).await, path).await });
+    for n in 0..10 {
+        let path = format!("/{n}");
+        assert_eq!(client.text(&path).await.unwrap(), path);
+    }
+    let status = client.agent.status();
+    // Four each.
+    assert_eq!((status.created, status.closes[&CloseReason::Uses]), (3, 2));
+    client.at_rest().await;
+}
+
+#[tokio::test]
+async fn what_was_sent_on_a_connection_that_was_closed_meanwhile_goes_elsewhere() {
+    let client = client(|io| async {
+        let mut connection = accept(io, 100).await;
+        let (request, respond) = connection.accept().await.unwrap().unwrap();
+        path(request, respond).await;
+        // The answer goes out, and then the connection ends without a word.
+        tokio::select! {
+            _ = connection.accept() => {}
+            () = tokio::time::sleep(Duration::from_millis(5)) => {}
+        }
+    });
+    client.text("/").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let sent = client.send(post("/again", full("x"))).await.unwrap();
+    assert_eq!(sent.into_body().text(100).await.unwrap(), "/again");
+    assert_eq!(client.agent.status().created, 2);
+    client.at_rest().await;
+}
+
+#[tokio::test]
+async fn a_server_that_wants_calm_has_it_for_a_second() {
+    static STREAMS: AtomicUsize = AtomicUsize::new(0);
+    let mut setup = Setup::new();
+    setup.pool = PoolConfig::new().max_connections_per_host(1);
+    let client = setup.client(|io| async {
+        let mut connection = accept(io, 100).await;
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            match STREAMS.fetch_add(1, Ordering::SeqCst) {
+                1 => respond.send_reset(Reason::ENHANCE_YOUR_CALM),
+                _ => path(request, respond).await,
+            }
+        }
+    });
+    client.text("/").await.unwrap();
+    let error = client.get("/").await.unwrap_err();
+    assert_eq!(error.http2_reason(), Some(11), "{error:?}");
+    let begun = tokio::time::Instant::now();
+    client.text("/").await.unwrap();
+    assert!(begun.elapsed() >= Duration::from_millis(900));
+    assert_eq!(client.agent.status().created, 1);
+    client.at_rest().await;
+}
