@@ -2,14 +2,13 @@
 
 use std::fmt;
 
-/// The enum, the list of its variants and their texts are made of one list: none of them can lack a variant.
-///
-/// Each reason says of what kind it is, and so whoever adds one cannot forget to.
+/// The enum, the list of its variants, their kinds and their texts are generated from one list, so none of them can lack
+/// a variant.
 macro_rules! close_reasons {
     ($($(#[$doc:meta])* $name:ident: $kind:ident => $text:literal,)*) => {
-        /// Why a connection ended, or will.
+        /// Why a connection has ended or will end.
         ///
-        /// [`Status::closes`](crate::Status::closes) counts connections by it.
+        /// [`Status::closes`](crate::Status::closes) counts closed connections by reason.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[cfg_attr(feature = "serde", derive(serde::Serialize))]
         #[cfg_attr(feature = "serde", serde(rename_all = "camelCase"))]
@@ -19,7 +18,7 @@ macro_rules! close_reasons {
         }
 
         impl CloseReason {
-            /// Each at the index that is its discriminant.
+            /// Each variant at the index of its discriminant.
             pub(crate) const ALL: [Self; [$($text),*].len()] = [$(Self::$name),*];
 
             const fn kind(self) -> ReasonKind {
@@ -40,102 +39,104 @@ macro_rules! close_reasons {
 }
 
 close_reasons! {
-    /// It was idle for as long as it may be: by its own limit, or by what the server said in `Keep-Alive`.
+    /// It was idle for as long as allowed, by a limit of its own or by the server's `Keep-Alive` header.
     Idle: EvictedByTimer => "idle for too long",
-    /// It reached its TTL.
+    /// It reached its maximum age (TTL).
     Age: EvictedByTimer => "reached its TTL",
-    /// It served as many exchanges as it may: by its own limit, or by what the server said in `Keep-Alive`.
+    /// It served as many exchanges as allowed, by a limit of its own or by the server's `Keep-Alive` header.
     Uses: Evicted => "reached its number of uses",
-    /// Nothing moved on it for the active timeout while it was in use.
+    /// Nothing was read or written for the active timeout while it was in use.
     Silence: Late => "silent for too long",
-    /// There were enough idle connections without it.
+    /// The pool already had as many idle connections as allowed.
     Surplus: Evicted => "more idle than allowed",
-    /// It made room under a limit for a caller that was waiting.
+    /// It was closed to make room, under a limit, for a caller that was waiting.
     Room: Evicted => "made room under a limit",
-    /// An exchange was to be its last: `Connection: close`, HTTP/1.0, `OneShot` or an agent without keep-alive.
+    /// Its last exchange is over: `Connection: close`, HTTP/1.0, `OneShot`, or an agent without keep-alive.
     Final: Other => "after its last exchange",
     /// A caller dropped its exchange, or the connection's lease, before the end.
     Abandoned: ByCaller => "abandoned by its caller",
-    /// The server closed it, be it to end a body.
+    /// The server closed it, possibly to end a body.
     Peer: Other => "closed by the server",
-    /// The server had closed it, or written to it unasked, before it was to be used again.
+    /// A probe before its reuse found that the server had closed it, or had sent bytes unasked.
     Stale: Other => "found closed before reuse",
-    /// Reading or writing failed, or the server broke the protocol.
+    /// Reading or writing failed, or the server violated the protocol.
     Error: Failed => "failed in use",
-    /// It could not be made.
+    /// It could not be established.
     Connect: NotMade => "connect failed",
-    /// It was not made in time.
+    /// It was not established within the connect timeout.
     ConnectTimeout: NotMadeInTime => "connect timed out",
-    /// Nobody wanted it any more before it was made.
+    /// Its connect was cancelled, because no caller needed it any more.
     Cancelled: Other => "connect given up",
-    /// `close_idle`, `drain` or `destroy` was called, or the last clone of the service is gone.
+    /// `close_idle`, `drain` or `destroy` was called, or the last clone of the service was dropped.
     Shutdown: Other => "closed by the application",
-    /// It left the pool with its exchange: an upgrade, a tunnel, or `ConnectionInfo::detach`.
+    /// It left the pool during its exchange: by an upgrade, a tunnel, or `ConnectionInfo::detach`.
     Detached: ByCaller => "detached",
-    /// It was dropped by whoever had it, without a word.
+    /// Its owner dropped it without a reason.
     Dropped: ByCaller => "dropped by its holder",
-    /// A caller said that it is not to be used again: `ConnectionInfo::poison`.
+    /// A caller marked it as unusable: `ConnectionInfo::poison`.
     Poisoned: EvictedByCaller => "poisoned by a caller",
-    /// Its exchange was not over within its `request_timeout`.
+    /// Its exchange did not end within its `request_timeout`.
     RequestTimeout: Late => "its request took too long",
-    /// The head of a response did not come within its `response_timeout`.
+    /// The head of a response did not arrive within its `response_timeout`.
     ResponseTimeout: Late => "its response came too late",
-    /// The server said by an HTTP/2 GOAWAY that it takes no more requests on it.
+    /// An HTTP/2 GOAWAY of the server's: the connection takes no further requests.
     GoAway: Other => "ended by the server's GOAWAY",
 }
 
-/// What reasons have in common. By it they are counted, and events follow from it.
+/// The kind of a reason: the counters and events depend on it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ReasonKind {
-    /// The pool closed it while it was idle or given back, by a limit of its own.
+    /// The pool closed the connection while it was idle or being returned, by a limit of the pool.
     Evicted,
-    /// The same, by a limit of time.
+    /// The same, by a time limit.
     EvictedByTimer,
-    /// The same, because a caller wanted it so.
+    /// The same, at the request of a caller.
     EvictedByCaller,
-    /// A limit of time ended it in the middle of an exchange.
+    /// A time limit ended it in the middle of an exchange.
     Late,
-    /// It could not be made.
+    /// The connect failed.
     NotMade,
     NotMadeInTime,
     /// It failed in use.
     Failed,
-    /// Its caller gave up an exchange, or took it away.
+    /// A caller gave up its exchange, or detached the connection.
     ByCaller,
     Other,
 }
 
 impl CloseReason {
-    /// Whether the pool closed it while it was idle or given back ([`EventKind::Evicted`](crate::EventKind::Evicted)).
+    /// Whether the pool closed the connection while it was idle or being returned ([`EventKind::Evicted`](crate::EventKind::Evicted)).
     pub(crate) fn is_eviction(self) -> bool {
         use ReasonKind::{Evicted, EvictedByCaller, EvictedByTimer};
         matches!(self.kind(), Evicted | EvictedByTimer | EvictedByCaller)
     }
 
-    /// Whether a timer ended it (agentkeepalive's timeoutSocketCount).
+    /// Whether a timer ended the connection (agentkeepalive's timeoutSocketCount).
     pub(crate) fn is_timeout(self) -> bool {
         use ReasonKind::{EvictedByTimer, Late, NotMadeInTime};
         matches!(self.kind(), EvictedByTimer | Late | NotMadeInTime)
     }
 
-    /// Whether a failure ended it (agentkeepalive's errorSocketCount). A clean end of stream is none.
+    /// Whether a failure ended the connection (agentkeepalive's errorSocketCount). A clean end of the stream is not a
+    /// failure.
     pub(crate) fn is_error(self) -> bool {
         use ReasonKind::{Failed, Late};
         matches!(self.kind(), Failed | Late) || self.is_create_error()
     }
 
-    /// Whether an exchange that it ends midway has failed: not if its caller gave it up, or its own request body failed.
+    /// Whether an exchange that is cut short for this reason has failed. It has not if the caller gave it up, or if its
+    /// own request body failed.
     pub(crate) fn is_failure(self) -> bool {
         use ReasonKind::{ByCaller, EvictedByCaller};
         !matches!(self.kind(), ByCaller | EvictedByCaller)
     }
 
-    /// Whether it can end a connection in the middle of the exchange that was to be its last.
+    /// Whether this reason can end a connection in the middle of the exchange that was to be its last.
     pub(crate) fn ends_midway(self) -> bool {
         self.is_error() || matches!(self, Self::Abandoned | Self::Shutdown)
     }
 
-    /// Whether it never came to be, for a reason other than that nobody wanted it any more.
+    /// Whether the connect failed, rather than being cancelled because no caller needed it.
     pub(crate) fn is_create_error(self) -> bool {
         matches!(self.kind(), ReasonKind::NotMade | ReasonKind::NotMadeInTime)
     }

@@ -16,10 +16,11 @@ use crate::connection::timings::{Recorder, Timings};
 use crate::connection::tls_info::TlsInfo;
 use crate::target::key::Key;
 
-/// The connection that served an exchange: on every response body, in the extensions of every response (unless
-/// `info_in_extensions(false)`), and on every [`Error`](crate::Error) that had one.
+/// Describes the connection that served an exchange. It is on every response body, in the extensions of every response
+/// (unless `info_in_extensions(false)` is set), and on every [`Error`](crate::Error) of an exchange that had a
+/// connection.
 ///
-/// An info keeps no connection alive, and neither do its clones.
+/// An info does not keep its connection alive, and neither do its clones.
 #[derive(Clone)]
 pub struct ConnectionInfo {
     shared: Arc<ConnShared>,
@@ -40,7 +41,7 @@ impl ConnectionInfo {
         }
     }
 
-    /// Of a body that came on no connection.
+    /// For a body that was received on no connection.
     pub(crate) fn none() -> Self {
         Self {
             shared: Arc::new(ConnShared::new()),
@@ -69,9 +70,9 @@ impl ConnectionInfo {
         self.shared.id()
     }
 
-    /// Whether the connection existed before this exchange: it was idle, or came from another exchange, or was made for a
-    /// caller that no longer wanted it. The server may have closed such a connection at the moment when the request was sent
-    /// (Node: `request.reusedSocket`, which is false if the connection came directly from another request).
+    /// Whether the connection existed before this exchange: it was idle, came directly from another exchange, or was
+    /// made for a caller that no longer needed it. A server may close such a connection at the moment when a request is
+    /// sent on it. (Node: `request.reusedSocket`, which is false if the connection came directly from another request.)
     #[must_use]
     #[inline]
     pub fn is_reused(&self) -> bool {
@@ -84,7 +85,7 @@ impl ConnectionInfo {
         self.uses
     }
 
-    /// The version of HTTP that is spoken on the connection: HTTP/1.1, HTTP/2, or HTTP/1.0 after its server has answered in that.
+    /// The version of HTTP on the connection: HTTP/1.1, HTTP/2, or HTTP/1.0 once the server has answered in HTTP/1.0.
     ///
     /// ```
     /// fn is_shared(response: &http::Response<tower_keep_alive::Body>) -> bool {
@@ -125,17 +126,17 @@ impl ConnectionInfo {
         self.shared.remote_addr()
     }
 
-    /// What was agreed on with the origin in the handshake of TLS, and its certificates; nothing without TLS, and nothing
-    /// where the transport is not of [`connect`](crate::connect)'s types. TLS with a proxy is not told.
+    /// What the TLS handshake with the origin negotiated, and the origin's certificates. `None` without TLS, and for
+    /// transports of other types than those of [`connect`](crate::connect). TLS to a proxy is not reported.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(&self) -> Option<&TlsInfo> {
         self.shared.transport()?.tls.as_ref()
     }
 
-    /// How long the parts of this exchange took so far, where that was asked for: by
-    /// [`RecordTimings`](crate::RecordTimings) or [`ExchangeLayer::timings`](crate::ExchangeLayer::timings). What is asked
-    /// of a clone after the body has ended knows about the end.
+    /// How long the parts of this exchange have taken so far. `None` unless [`RecordTimings`](crate::RecordTimings) or
+    /// [`ExchangeLayer::timings`](crate::ExchangeLayer::timings) asked for it. To get the time of the body, keep a
+    /// clone of the info and call this method after the end of the body.
     #[must_use]
     pub fn timings(&self) -> Option<Timings> {
         let own_connect = self.shared.transport().filter(|_| !self.is_reused());
@@ -149,19 +150,20 @@ impl ConnectionInfo {
         self.shared.key()
     }
 
-    /// Takes the connection out of its agent (Node: `agentRemove`): it no longer counts in any limit, finishes its exchange,
-    /// and does not return to the pool. For an exchange that is meant to stay open for long.
+    /// Takes the connection out of its agent (Node: `agentRemove`), for an exchange that stays open for long: the
+    /// connection finishes its exchange, counts in no limit, and does not return to the pool.
     ///
-    /// Its permit goes to the next caller in the queue at once. Does nothing if the exchange is over or was already detached.
+    /// Its permit goes to the next caller in the queue at once. Does nothing if the exchange is over or the connection
+    /// was detached before.
     pub fn detach(&self) {
-        // Idle it is nobody's, and the next exchange's when that has it.
+        // After this exchange the connection belongs to the pool or to another exchange, which must not lose it.
         if self.shared.activity().is_use(self.uses) {
             self.shared.detach();
         }
     }
 
-    /// Ends the use of the connection after the current exchange: no other exchange gets it. An idle connection is closed at
-    /// once. For a caller that sees from a response that the server is unhealthy.
+    /// Marks the connection as not to be used again: it is closed after the current exchange. An idle connection is
+    /// closed at once. Call it if a response shows that the server is unhealthy.
     ///
     /// ```
     /// # fn answered(response: http::Response<tower_keep_alive::Body>) {

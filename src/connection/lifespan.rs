@@ -15,11 +15,13 @@ use crate::clock::{Moment, Nanos};
 use crate::connection::close_reason::CloseReason;
 use crate::connection::shared::{CloseHook, ConnShared, TransportGuard};
 
-/// How long one connection may be kept, and what is tied to its end.
+/// The limits of one connection, and what happens when it ends.
 ///
-/// Every connection carries one. Limits only ever *tighten*: whoever sets one, in whatever order and however often,
-/// the shortest stands. The pool keeps to them when it takes, gives back and hands over a connection, and when a
-/// deadline comes while it is idle; none of them interrupts an exchange.
+/// Every connection has a lifespan. Limits only ever *tighten*: whatever the order and the number of calls, the
+/// shortest limit applies. The pool enforces the limits when it takes, returns or hands over a connection, and when a
+/// deadline passes while the connection is idle. None of them interrupts an exchange;
+/// [`limit_inactivity`](Self::limit_inactivity) alone is enforced by the connection's driver, in the middle of an
+/// exchange.
 ///
 /// ```
 /// use std::time::Duration;
@@ -38,34 +40,35 @@ pub struct Lifespan {
     max_age: Nanos,
     max_idle: Nanos,
     max_uses: u64,
-    /// What the last exchange said about the time that is left.
+    /// The idle time left by the last exchange's hint.
     hint_idle: Nanos,
-    /// The same about the uses.
+    /// The uses left by the last exchange's hint.
     hint_uses: u64,
-    /// Where it came from a pool: from when to when it was idle before this checkout.
+    /// If it came from the pool: from when to when it was idle before this checkout.
     idle: Option<(Instant, Instant)>,
-    /// The age at which a timer ends it.
+    /// The age at which a timer closes the connection.
     hard_age: Nanos,
     shared: Arc<ConnShared>,
-    /// Until a driver takes the transport's guard: then the transport goes with the driver and not with this.
+    /// Until a driver takes the transport's guard: from then on the transport ends with the driver, not with this
+    /// lifespan.
     has_transport: bool,
     ended: bool,
-    /// The exchange was given up before its end; whether the connection can be saved is for it to say.
+    /// The exchange was given up before its end; the connection itself decides whether it can still be reused.
     unfinished: bool,
     /// No exchange was begun in this use, which counts as unfinished too.
     unused: bool,
 }
 
-// Each connection has one.
+// Every connection has one.
 #[cfg(all(test, target_os = "linux", target_pointer_width = "64"))]
 const _: () = assert!(size_of::<Lifespan>() <= 96);
 
-/// What one exchange said about the connection that served it. Replaced by the next one's.
+/// What the server said about the connection in one exchange. The next exchange replaces it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ServerHint {
-    /// The longest time that the server wants it idle, margin taken off.
+    /// The longest time that the server keeps it idle, less the safety margin.
     pub(crate) idle: Nanos,
-    /// How many more exchanges the server wants on it.
+    /// How many more exchanges the server accepts on it.
     pub(crate) uses: u64,
 }
 
@@ -76,7 +79,7 @@ impl ServerHint {
     };
 }
 
-/// When the time of an idle connection is up, and by which limit.
+/// When an idle connection expires, and by which limit.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Deadline {
@@ -109,8 +112,8 @@ impl Lifespan {
         }
     }
 
-    /// That of one more use of a connection that several share: with the same limits. The connection's own transport is not
-    /// its.
+    /// The lifespan of one more use of a shared connection, with the same limits. It does not own the connection's
+    /// transport.
     ///
     /// ```
     /// use tower_keep_alive::Lifespan;
@@ -127,17 +130,17 @@ impl Lifespan {
         other
     }
 
-    /// The limits of another as well.
+    /// Adds the limits of `other`.
     pub(crate) fn tighten_as(&mut self, other: &Self) {
-        // Named one by one, so that a limit that is added cannot be forgotten here.
+        // Named one by one, so that a new limit cannot be forgotten here.
         let Self {
             max_age,
             max_idle,
             max_uses,
-            // Of the exchange that was the other's last.
+            // Hints belong to the other's last exchange.
             hint_idle: _,
             hint_uses: _,
-            // Where the other one stands.
+            // State of the other, not a limit.
             idle: _,
             hard_age: _,
             shared: _,
@@ -151,49 +154,49 @@ impl Lifespan {
         self.max_uses = self.max_uses.min(*max_uses);
     }
 
-    /// Not to be used any more once it is `max` old, counted from when it was connected. An exchange under way goes
-    /// on to its end.
+    /// Limits the age, counted from the connect: the connection is not used again once it is `max` old. An exchange
+    /// under way is not interrupted.
     pub fn limit_age(&mut self, max: Duration) {
         self.max_age = self.max_age.min(max.into());
     }
 
-    /// Not to be idle for longer than `max`.
+    /// Limits how long the connection may be idle.
     pub fn limit_idle(&mut self, max: Duration) {
         self.max_idle = self.max_idle.min(max.into());
     }
 
-    /// Not to be used more than `max` times.
+    /// Limits how many times the connection may be used.
     pub fn limit_uses(&mut self, max: u64) {
         self.max_uses = self.max_uses.min(max);
     }
 
-    /// Not to be silent for longer than `max` while it is in use. The connection's driver keeps to this.
+    /// Limits how long the connection may be silent while it is in use. The connection's driver enforces it.
     pub fn limit_inactivity(&mut self, max: Duration) {
         self.shared.activity().tighten(max);
     }
 
-    /// In the place of what was said before.
+    /// Replaces the limit, even by a longer one.
     pub(crate) fn set_age_limit(&mut self, max: Duration) {
         self.max_age = max.into();
     }
 
-    /// In the place of what was said before.
+    /// Replaces the limit, even by a longer one.
     pub(crate) fn set_idle_limit(&mut self, max: Duration) {
         self.max_idle = max.into();
     }
 
-    /// In the place of what was said before.
+    /// Replaces the limit, even by a larger one.
     pub(crate) fn set_uses_limit(&mut self, max: u64) {
         self.max_uses = max;
     }
 
-    /// With up to this part taken off, another for each connection.
+    /// `max`, shortened by at most `part` of it; by how much differs for each connection.
     pub(crate) fn with_jitter(&self, max: Duration, part: f64) -> Duration {
         if max == Duration::MAX {
             return max;
         }
         let part = 1.0 - part * self.jitter_sample();
-        // As a float the longest durations round up to more than a duration can be.
+        // As a float, the longest durations round up beyond `Duration::MAX`.
         Duration::try_from_secs_f64(max.as_secs_f64() * part).map_or(max, |less| less.min(max))
     }
 
@@ -202,14 +205,14 @@ impl Lifespan {
         self.shared.attach(Box::new(guard));
     }
 
-    /// What a driver in a task of its own keeps beside the transport, and drops after it. Without it the transport
-    /// counts as gone when this lifespan is dropped; `None` if it was taken before.
+    /// Takes the guard that a driver task keeps beside the transport and drops after it. While nobody has taken it, the
+    /// transport counts as gone when this lifespan is dropped. `None` if it was taken before.
     pub fn take_transport_guard(&mut self) -> Option<TransportGuard> {
         let has_transport = mem::take(&mut self.has_transport);
         has_transport.then(|| TransportGuard::new(self.shared.clone()))
     }
 
-    /// The task that has the transport: aborted when the connection has to end in the middle of a use.
+    /// Sets the task that owns the transport. It is aborted when the connection has to end in the middle of a use.
     pub fn set_driver(&mut self, driver: AbortHandle) {
         self.shared.set_driver(driver);
     }
@@ -219,13 +222,13 @@ impl Lifespan {
         self.shared.on_close(hook);
     }
 
-    /// Not to be used again, and why. Whoever has the connection closes it when they give it back.
+    /// Marks the connection as not to be used again, and why. It is closed when its present user returns it.
     pub fn end(&mut self, reason: CloseReason) {
         self.ended = true;
         self.shared.set_close_reason(reason);
     }
 
-    /// When its time is up if it has been idle since `idle_since`; `None` without a limit.
+    /// When the connection expires, if it has been idle since `idle_since`; `None` without a limit.
     #[must_use]
     #[inline]
     pub fn deadline(&self, idle_since: Moment) -> Option<Deadline> {
@@ -245,15 +248,15 @@ impl Lifespan {
         }
     }
 
-    /// Why the connection may not be used again, or `None` if it may be: it has [ended](Self::end), or one of its limits
-    /// is reached at `now`.
+    /// Why the connection may not be used again: it has [ended](Self::end), or one of its limits is reached at `now`.
+    /// `None` if it may be used.
     #[must_use]
     #[inline]
     pub fn close_reason(&self, now: Moment) -> Option<CloseReason> {
         self.close_reason_after(self.uses(), now)
     }
 
-    /// The same, after so many uses.
+    /// The same, after `uses` uses.
     #[inline]
     pub(crate) fn close_reason_after(&self, uses: u64, now: Moment) -> Option<CloseReason> {
         if self.ended {
@@ -271,7 +274,7 @@ impl Lifespan {
         self.death()?.is_reached_at(now).then_some(CloseReason::Age)
     }
 
-    /// When it is too old.
+    /// When it reaches its maximum age.
     #[inline]
     fn death(&self) -> Option<Moment> {
         if self.max_age == Nanos::NONE {
@@ -280,14 +283,14 @@ impl Lifespan {
         self.max_age.after(self.shared.born()?)
     }
 
-    /// Whether it came from a pool, and was not made for the checkout that it serves now.
+    /// Whether the connection came from the pool, rather than being made for the present checkout.
     #[must_use]
     #[inline]
     pub fn is_reused(&self) -> bool {
         self.idle.is_some()
     }
 
-    /// How many times it has been checked out, this time included.
+    /// How many times the connection was checked out, including this time.
     #[must_use]
     #[inline]
     pub fn uses(&self) -> u64 {
@@ -307,12 +310,12 @@ impl Lifespan {
         self.idle
     }
 
-    /// A number from 0 up to 1, the same for as long as the connection lives, and another for each: of a hash that tells
-    /// numbers which follow one another well apart.
+    /// A number from 0 up to 1 that differs from connection to connection and stays the same for each. It is a hash of
+    /// the connection's number, because consecutive numbers have to give values far apart.
     pub(crate) fn jitter_sample(&self) -> f64 {
         static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
         let hash = HASHER.hash_one(self.shared.id());
-        // 53 bits are what a double holds exactly.
+        // A double holds exactly 53 bits.
         (hash >> 11) as f64 / (1u64 << 53) as f64
     }
 
@@ -321,12 +324,12 @@ impl Lifespan {
         &self.shared
     }
 
-    /// The transport is usable as of now.
+    /// The transport is usable from `now` on.
     pub(crate) fn begin(&self, now: Moment) {
         self.shared.begin(now);
     }
 
-    /// `idle`: from when to when, where it was not made for this checkout.
+    /// `idle`: from when to when it was idle; `None` if it was made for this checkout.
     #[inline]
     pub(crate) fn check_out(&mut self, idle: Option<(Instant, Instant)>) {
         let before = if idle.is_some() { self.uses() } else { 0 };
@@ -368,7 +371,7 @@ impl Lifespan {
         self.unfinished
     }
 
-    /// Whether a timer for this age is new, and how much of it is left.
+    /// The time left until this age, if no timer of the same or a lower age was started before.
     pub(crate) fn limit_age_hard(&mut self, max: Duration, now: Moment) -> Option<Duration> {
         self.limit_age(max);
         if self.hard_age <= max.into() {

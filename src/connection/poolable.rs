@@ -1,4 +1,4 @@
-//! What a connection must be to be kept.
+//! The trait of connections that the pool can keep.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,9 +9,10 @@ use tokio::sync::oneshot;
 use crate::connection::lifespan::Lifespan;
 use crate::connection::shared::{ChangeHook, CloseHook};
 
-/// A connection that can be kept and used again.
+/// A connection that the pool can keep and use again.
 ///
-/// Only three things have to be said: whether it is open, whether its last use is over, and where its [`Lifespan`] is.
+/// Three methods are required: whether the connection is open, whether its last use is over, and where its [`Lifespan`]
+/// is.
 ///
 /// ```
 /// use std::task::{Context, Poll};
@@ -49,12 +50,15 @@ use crate::connection::shared::{ChangeHook, CloseHook};
 ///
 /// # Connections that several uses share
 ///
-/// A protocol with streams says that its connections are [`SHARED`](Self::SHARED). The pool keeps such a connection and gives
-/// out uses of it, as many at a time as its [`capacity`](Self::capacity) says. Limits count connections, not uses; a
-/// connection is idle while it has no uses; one with uses and room for more is taken before an idle one, and another one is
-/// made only for callers whom nothing that is there or on its way will serve. When a connection is no longer
-/// [open](Self::is_open), or its age or its uses are at their limit, it gets no further uses and is closed after the last of
-/// those that it has; until then it counts in no limit, but there are at most as many of these as the limit itself allows.
+/// A protocol with streams sets [`SHARED`](Self::SHARED). The pool then keeps the connection itself and gives out uses
+/// of it, as many at a time as its [`capacity`](Self::capacity).
+///
+/// - Limits count connections, not uses. A connection is idle while it has no uses.
+/// - A connection with uses and spare capacity is preferred to an idle one. Another connection is made only for callers
+///   whom neither the present connections nor the connects under way will serve.
+/// - A connection that is no longer [open](Self::is_open), or has reached its limit of age or uses, drains: it gets no
+///   further uses, and is closed after its last one. A draining connection counts in no limit, but no more connections
+///   may drain than the limit itself allows.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -106,44 +110,47 @@ use crate::connection::shared::{ChangeHook, CloseHook};
     note = "below them stands `HandshakeLayer` for HTTP/1, or a service of your own whose response implements `Poolable`"
 )]
 pub trait Poolable: Send + Sync + 'static {
-    /// Whether several uses may share one connection, as requests share a connection of HTTP/2. Then the pool keeps the
-    /// connection itself, gives out [`another`](Self::another) for each use, and asks for its [`capacity`](Self::capacity).
-    /// Default: `false`; a connection is for one use at a time.
+    /// Whether several uses may share one connection, as requests share an HTTP/2 connection. If so, the pool keeps the
+    /// connection itself, calls [`another`](Self::another) for each use, and reads its [`capacity`](Self::capacity).
+    /// Default: `false`, one use at a time.
     const SHARED: bool = false;
 
-    /// Whether it is open, as far as is known without looking. Asked under the pool's lock: it must only read, and must
-    /// not panic. Of a [shared](Self::SHARED) connection: whether it may have further uses; those that have begun go on.
+    /// Whether the connection is open, as far as is known without a system call. For a [shared](Self::SHARED)
+    /// connection: whether it may have further uses; present uses go on in any case. Called under the pool's lock, so
+    /// it may only read, and must not panic.
     fn is_open(&self) -> bool;
 
-    /// Ready when its last use is entirely over, or when it has closed. Once ready it may be called again.
+    /// Ready when the connection's last use is entirely over, or when the connection has closed. It may be called again
+    /// after it was ready.
     fn poll_free(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
-    /// Whether [`poll_free`](Self::poll_free) will be ready by itself in a moment: all of the last use's response is here,
-    /// nothing is awaited of anybody, and the task that drives the connection has only to come to the end of its turn.
+    /// Whether [`poll_free`](Self::poll_free) will be ready in a moment without anybody's help: the whole response has
+    /// been received, and only the task that drives the connection has to finish its turn.
     ///
-    /// On a runtime of several threads the end of a response is held back until then, for a second at the most, so that
-    /// the caller's next request finds this connection. Default: `false`; nothing is held back.
+    /// On a multi-thread runtime the end of a response body is held back until then, for at most one second, so that
+    /// the caller's next request finds this connection. Default: `false`, nothing is held back.
     fn is_almost_free(&self) -> bool {
         false
     }
 
-    /// Looks at the transport itself, before every reuse and never under a lock: whether the server has closed it or
-    /// has written to it while it was idle.
+    /// Checks on the transport itself whether the server has closed it, or has sent anything on it, while it was idle.
+    /// Called before every reuse, never under a lock.
     fn probe(&mut self) -> Liveness {
         Liveness::Unknown
     }
 
-    /// How many uses it can carry at the same time; `None` while that is not known yet, and then it carries one. It may
-    /// change at any time, to less than what is in use and to none at all: those that have begun go on. Asked of a
-    /// [shared](Self::SHARED) connection only, and under the pool's lock: it must only read, and must not panic.
+    /// How many uses the connection can carry at a time. `None` while that is not known yet; the connection then
+    /// carries one. The number may change at any time, also to zero or to less than the present uses, which go on.
+    /// Called only for a [shared](Self::SHARED) connection, under the pool's lock, so it may only read, and must not
+    /// panic.
     fn capacity(&self) -> Option<usize> {
         Some(1)
     }
 
-    /// One more use of a [shared](Self::SHARED) connection, with [`Lifespan::another`] of its own; `None` if this connection
-    /// cannot be shared. It is a use's part alone: dropping it gives up its use and nothing else. The transport goes when the
-    /// connection and all of its uses are dropped, and has a driver, or something else that outlives each of them. Called
-    /// under the pool's lock: it must not wait, and must not panic.
+    /// Makes one more use of a [shared](Self::SHARED) connection, whose lifespan is made by [`Lifespan::another`];
+    /// `None` if the connection cannot be shared. Dropping a use ends that use and nothing else. The transport ends
+    /// when the connection and all of its uses are dropped, so it must belong to a driver, or to something else that
+    /// outlives every use. Called under the pool's lock: it must neither wait nor panic.
     fn another(&mut self) -> Option<Self>
     where
         Self: Sized,
@@ -151,27 +158,27 @@ pub trait Poolable: Send + Sync + 'static {
         None
     }
 
-    /// Takes what is to be done whenever [`capacity`](Self::capacity) or [`is_open`](Self::is_open) has changed. Called once,
-    /// for a [shared](Self::SHARED) connection.
+    /// Receives the hook to call whenever [`capacity`](Self::capacity) or [`is_open`](Self::is_open) has changed.
+    /// Called once, for a [shared](Self::SHARED) connection.
     fn on_change(&mut self, hook: ChangeHook) {
         let _ = hook;
     }
 
-    /// Takes what is to be done when the transport is gone. Called once, by the pool that keeps the connection.
+    /// Receives the hook to run when the transport is gone. Called once, by the pool that keeps the connection.
     fn on_close(&mut self, hook: CloseHook) {
         self.lifespan_mut().on_close(hook);
     }
 
-    /// Its limits.
+    /// The connection's limits.
     fn lifespan(&self) -> &Lifespan;
 
-    /// Its limits, to tighten them.
+    /// The connection's limits, to tighten them.
     fn lifespan_mut(&mut self) -> &mut Lifespan;
 }
 
-/// The use of one connection, and the way to give it back: what a response body holds on to.
+/// One use of a connection, which returns the connection at its end: what a response body holds.
 ///
-/// `Lease` alone is one: the trait cannot be named outside of this crate.
+/// Implemented by `Lease` alone: the trait cannot be named outside of this crate.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a lease: nothing would give the connection back",
     label = "`CheckinLayer` is missing below `ExchangeLayer`",
@@ -182,11 +189,11 @@ pub trait Poolable: Send + Sync + 'static {
     reason = "sealed: it is a bound, and nobody else writes it"
 )]
 pub trait Leased: Poolable {
-    /// Itself, its type forgotten. Does not allocate.
+    /// Erases the type. Does not allocate.
     fn into_erased(self) -> Box<dyn ErasedLease>;
 }
 
-/// A [`Leased`] whose type is forgotten.
+/// A [`Leased`] whose type is erased.
 #[expect(
     unnameable_types,
     reason = "sealed: it is a bound, and nobody else writes it"
@@ -195,21 +202,21 @@ pub trait ErasedLease: Send + Sync + 'static {
     /// The limits of the connection.
     fn lifespan_mut(&mut self) -> &mut Lifespan;
 
-    /// Ends the use: gives the connection back, or closes it.
+    /// Ends the use: returns the connection to the pool, or closes it.
     fn release(self: Box<Self>);
 
-    /// Ends the use as [`release`](Self::release) does. Where its connection is not free yet and
-    /// [will be in a moment](Poolable::is_almost_free), what is returned is ready when it is: whoever waits for that finds
-    /// this connection. The use ends by itself, whether or not anybody waits.
+    /// Ends the use as [`release`](Self::release) does. If the connection is not free yet but [will be in a
+    /// moment](Poolable::is_almost_free), the returned future is ready once the connection is back in the pool: a
+    /// caller that waits for it finds this connection again. The use ends whether or not anybody waits.
     fn release_soon(self: Box<Self>, cx: &mut Context<'_>) -> Option<Released>;
 }
 
-/// Ready when a use that [is over](ErasedLease::release_soon) has given its connection back, or when that takes longer than it
-/// is worth waiting for.
+/// Ready when a [released](ErasedLease::release_soon) connection is back in the pool, or when that takes too long to
+/// wait for.
 ///
 /// # Cancel safety
 ///
-/// Dropping it ends the waiting, and nothing else.
+/// Dropping the future ends the wait, and nothing else: the release goes on.
 #[expect(unnameable_types, reason = "sealed: it is what a sealed trait returns")]
 #[derive(Debug)]
 pub struct Released(pub(crate) oneshot::Receiver<()>);
@@ -218,19 +225,19 @@ impl Future for Released {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        // Whoever says nothing and is gone has nothing more to say.
+        // A sender dropped without a message ends the wait as well.
         Pin::new(&mut self.0).poll(cx).map(drop)
     }
 }
 
-/// What a look at a transport tells.
+/// The result of probing a transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Liveness {
-    /// Open, and nothing has come in.
+    /// Open, with nothing to read.
     Open,
-    /// Closed, broken, or with bytes on it that nobody asked for.
+    /// Closed, broken, or with unsolicited bytes to read.
     Dead,
-    /// It cannot be looked at.
+    /// The transport cannot be probed.
     Unknown,
 }

@@ -7,14 +7,14 @@ use tokio::time::Instant;
 
 use crate::sync::Mutex;
 
-/// How long the parts of one exchange took; from [`ConnectionInfo::timings`](crate::ConnectionInfo::timings), where the
-/// request or the agent asked for it: [`RecordTimings`](crate::RecordTimings),
+/// How long the parts of one exchange took; from [`ConnectionInfo::timings`](crate::ConnectionInfo::timings), if the
+/// request or the agent asked for it by [`RecordTimings`](crate::RecordTimings) or
 /// [`ExchangeLayer::timings`](crate::ExchangeLayer::timings).
 ///
-/// What a part took that did not happen, or has not ended yet, is `None`: a reused connection has no DNS. The times of a
-/// connect are in whole microseconds. The parts are told
-/// by the connectors of [`connect`](crate::connect); of others only the connect as a whole is known, as the difference of
-/// [`total`](Self::total) and the others.
+/// A part that did not take place, or has not ended yet, is `None`: an exchange on a reused connection has no DNS
+/// lookup. The parts of a connect are in whole microseconds, and are reported by the connectors of
+/// [`connect`](crate::connect). For other connectors only the connect as a whole is known: it is [`total`](Self::total)
+/// less the other parts.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -47,58 +47,59 @@ pub struct Timings {
 
 impl Timings {
     /// From the first poll of the request's future until it had a connection, without the connect that was made for it:
-    /// what it waited for others.
+    /// the time spent waiting for other callers.
     #[must_use]
     pub fn queue(&self) -> Duration {
         self.queue
     }
 
-    /// Resolving the name (undici: `connectionStartTime` to `domainLookupEndTime`; Go: `DNSStart` to `DNSDone`).
+    /// The lookup of the host name (undici: `connectionStartTime` to `domainLookupEndTime`; Go: `DNSStart` to
+    /// `DNSDone`).
     #[doc(alias = "DNSDone")]
     #[must_use]
     pub fn dns(&self) -> Option<Duration> {
         self.connect.dns.known()
     }
 
-    /// The connect of TCP or of the Unix socket, to the proxy where there is one: until one of the name's addresses answered
-    /// (Go: `ConnectStart` to `ConnectDone`).
+    /// The connect of TCP or of a Unix socket, until one of the addresses has answered; with a proxy, the connect to
+    /// the proxy (Go: `ConnectStart` to `ConnectDone`).
     #[doc(alias = "ConnectDone")]
     #[must_use]
     pub fn connect(&self) -> Option<Duration> {
         self.connect.connect.known()
     }
 
-    /// Having a proxy make a tunnel to the origin.
+    /// Opening a tunnel to the origin through a proxy.
     #[must_use]
     pub fn tunnel(&self) -> Option<Duration> {
         self.connect.tunnel.known()
     }
 
-    /// The handshake of TLS (Go: `TLSHandshakeStart` to `TLSHandshakeDone`); where a proxy is spoken with under TLS, the sum
-    /// of both.
+    /// The TLS handshake (Go: `TLSHandshakeStart` to `TLSHandshakeDone`); with a proxy that is reached by TLS, the sum
+    /// of both handshakes.
     #[doc(alias = "TLSHandshakeDone")]
     #[must_use]
     pub fn tls(&self) -> Option<Duration> {
         self.connect.tls.known()
     }
 
-    /// From when the request was given to its connection until the head of the response was there, the upload included
-    /// (Go: `WroteRequest` and `GotFirstResponseByte`). Where a request was sent again by the agent, it is that of the last
-    /// time.
+    /// From the moment when the request was passed to its connection until the head of the response was received,
+    /// including the upload (Go: `WroteRequest` and `GotFirstResponseByte`). If the agent sent the request again, only
+    /// the last attempt counts.
     #[doc(alias = "GotFirstResponseByte")]
     #[must_use]
     pub fn response(&self) -> Option<Duration> {
         self.response
     }
 
-    /// From the head of the response to the end of its body, or to when it failed or was dropped.
+    /// From the head of the response until its body ended, failed or was dropped.
     #[must_use]
     pub fn body(&self) -> Option<Duration> {
         self.body
     }
 
-    /// From the first poll of the request's future to the end of the body, or to the failure; to the last thing that is
-    /// known, if it goes on.
+    /// From the first poll of the request's future until the body ended or the exchange failed. While the exchange goes
+    /// on: until the last event that was recorded.
     #[must_use]
     pub fn total(&self) -> Duration {
         self.total
@@ -112,18 +113,18 @@ pub(crate) struct ConnectTimes {
     pub(crate) connect: Micros,
     pub(crate) tunnel: Micros,
     pub(crate) tls: Micros,
-    /// With what has no name of its own.
+    /// Including what belongs to none of the parts.
     pub(crate) total: Micros,
 }
 
-/// A length of time in a quarter of a [`Duration`]'s room: whole microseconds, 71 minutes at the most.
+/// A length of time in a quarter of the size of a [`Duration`]: whole microseconds, at most 71 minutes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Micros(u32);
 
 impl Micros {
     pub(crate) const NONE: Self = Self(u32::MAX);
 
-    /// Nothing, if it is none.
+    /// `None` if there was no such part.
     pub(crate) fn known(self) -> Option<Duration> {
         (self != Self::NONE).then(|| Duration::from_micros(self.0.into()))
     }
@@ -146,7 +147,7 @@ impl ConnectTimes {
     };
 }
 
-/// What is recorded of one exchange.
+/// The times recorded of one exchange.
 #[derive(Debug)]
 pub(crate) struct Recorder {
     begun: Instant,
@@ -161,7 +162,7 @@ struct Later {
 }
 
 impl Recorder {
-    /// Of an exchange that begins now.
+    /// Starts recording an exchange that begins now.
     pub(crate) fn begin() -> Arc<Self> {
         Arc::new(Self {
             begun: Instant::now(),
@@ -169,17 +170,17 @@ impl Recorder {
         })
     }
 
-    /// Its connection has the request; it may be the second one.
+    /// The request was passed to its connection; the last call counts.
     pub(crate) fn sent(&self) {
         self.set(|later| later.sent = Some(Instant::now()));
     }
 
-    /// The head of the response is there.
+    /// The head of the response was received.
     pub(crate) fn head(&self) {
         self.set(|later| later.head = Some(Instant::now()));
     }
 
-    /// It is over, in whatever way. Whether it was not before.
+    /// The exchange is over, successfully or not. Returns whether this is the first call.
     pub(crate) fn end(&self) -> bool {
         let mut first = false;
         self.set(|later| {
@@ -193,7 +194,7 @@ impl Recorder {
         change(&mut self.later.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// `connect`: of the connection, where it was made for this exchange.
+    /// `connect`: the times of the connection's connect, if it was made for this exchange.
     pub(crate) fn timings(&self, connect: Option<ConnectTimes>) -> Timings {
         let Later { sent, head, ended } =
             *self.later.lock().unwrap_or_else(PoisonError::into_inner);

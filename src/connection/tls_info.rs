@@ -1,12 +1,12 @@
-//! What was agreed on with a server in a handshake of TLS.
+//! What a TLS handshake with a server negotiated.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// What a client and a server agreed on in their handshake of TLS, and who the server is; from
+/// What client and server negotiated in their TLS handshake, and the server's certificates; from
 /// [`ConnectionInfo::tls`](crate::ConnectionInfo::tls).
 ///
-/// It is kept with each connection: the server's certificates take 2 to 5 KB.
+/// Every TLS connection keeps one; the server's certificates take 2 to 5 KB.
 ///
 /// ```
 /// # fn answered(response: &http::Response<tower_keep_alive::Body>) -> Option<()> {
@@ -20,7 +20,7 @@ use std::sync::Arc;
 ///
 /// # Clone
 ///
-/// Clones share what they say.
+/// Clones share their contents.
 #[derive(Clone)]
 pub struct TlsInfo(Arc<TlsFacts>);
 
@@ -29,7 +29,7 @@ pub(crate) struct TlsFacts {
     pub(crate) cipher: String,
     pub(crate) alpn: Option<Vec<u8>>,
     pub(crate) resumed: bool,
-    /// In DER.
+    /// DER.
     pub(crate) certificates: Vec<Box<[u8]>>,
 }
 
@@ -38,8 +38,8 @@ impl TlsInfo {
         Self(Arc::new(facts))
     }
 
-    /// The server's certificates in DER, its own first, as it sent them (Node: `getPeerCertificate`). Of a session that was
-    /// resumed they are those of its first handshake.
+    /// The server's certificates in DER, in the order in which the server sent them, its own first (Node:
+    /// `getPeerCertificate`). For a resumed session, the certificates of its first handshake.
     #[doc(alias = "getPeerCertificate")]
     pub fn peer_certificates(&self) -> impl Iterator<Item = &[u8]> {
         self.0.certificates.iter().map(|it| &**it)
@@ -59,8 +59,8 @@ impl TlsInfo {
         &self.0.cipher
     }
 
-    /// The protocol that was agreed on for what comes after the handshake (ALPN, RFC 7301), such as `http/1.1`; nothing
-    /// where the server named none.
+    /// The application protocol that was negotiated (ALPN, RFC 7301), such as `http/1.1`; `None` if the server chose
+    /// none.
     #[doc(alias = "alpnProtocol")]
     #[must_use]
     pub fn alpn(&self) -> Option<&[u8]> {
@@ -75,7 +75,7 @@ impl TlsInfo {
     }
 }
 
-/// Without the certificates, which are many bytes.
+/// Shows the number of certificates, not their bytes.
 impl fmt::Debug for TlsInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsInfo")
