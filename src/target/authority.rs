@@ -1,4 +1,4 @@
-//! An authority, taken apart.
+//! Parses an authority into its parts.
 
 use std::ops::Range;
 
@@ -6,12 +6,13 @@ use std::ops::Range;
 pub(crate) struct HostPort<'a> {
     /// Without brackets.
     pub(crate) host: Range<usize>,
-    /// `Err`: what stands in its place is none.
+    /// `Err`: the text in the place of the port is not a port.
     pub(crate) port: Result<Option<u16>, &'a str>,
 }
 
 impl<'a> HostPort<'a> {
-    /// From behind: almost always a port, and a host that has no colon and no user information before it.
+    /// Parses from the end: almost every authority is a host without colons and user information, with or without a
+    /// port.
     #[inline]
     pub(crate) fn parse(authority: &'a str) -> Self {
         let bytes = authority.as_bytes();
@@ -35,7 +36,7 @@ impl<'a> HostPort<'a> {
         Self::with_all_parts(authority)
     }
 
-    /// With user information, an IPv6 literal, or what is no port.
+    /// Parses an authority with user information, an IPv6 literal, or an invalid port.
     #[cold]
     fn with_all_parts(authority: &'a str) -> Self {
         let bytes = authority.as_bytes();
@@ -44,7 +45,7 @@ impl<'a> HostPort<'a> {
         for (at, byte) in bytes.iter().enumerate() {
             match byte {
                 b':' if colon.is_none() => colon = Some(at),
-                // What came before was user information.
+                // Everything before this byte was user information.
                 b'@' => (start, colon) = (at + 1, None),
                 _ => {}
             }
@@ -65,7 +66,8 @@ impl<'a> HostPort<'a> {
     }
 }
 
-/// A host by itself, not in brackets. Eight bytes at a time, the last eight with some of those before them again.
+/// Whether this is a host alone, without brackets. Looks at eight bytes at a time; the last eight overlap with those
+/// before.
 #[inline]
 fn is_plain(host: &[u8]) -> bool {
     let (chunks, _) = host.as_chunks();
@@ -76,10 +78,11 @@ fn is_plain(host: &[u8]) -> bool {
     is_one && host.first() != Some(&b'[')
 }
 
-/// Whether one of eight bytes is between `:` and `@`. Of those in between an authority has but `;` and `=`, and seldom.
+/// Whether one of eight bytes is in the range from `:` to `@`. Of that range an authority seldom has more than `;` and
+/// `=`.
 ///
-/// Each byte by itself, since none is carried into the next: with its highest bit off, what is above `9` has it on when
-/// 0x46 is added, and what is above `@` when 0x3f is.
+/// No byte carries into the next: with its highest bit cleared, a byte above `9` has this bit set after adding 0x46,
+/// and a byte above `@` has it set after adding 0x3f.
 #[inline]
 fn has_mark(bytes: [u8; 8]) -> bool {
     const ONES: u64 = u64::from_le_bytes([0x01; 8]);

@@ -1,4 +1,4 @@
-//! What a request can say about its connection.
+//! Request extensions about the request's connection and its time limits.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::Request;
 use http::header::HeaderName;
 
-/// A request extension: connections for this request are shared only with requests of the same partition.
+/// A request extension: the request shares connections only with requests of the same partition.
 ///
 /// ```
 /// use tower_keep_alive::Partition;
@@ -21,7 +21,7 @@ use http::header::HeaderName;
 pub struct Partition(Arc<str>);
 
 impl Partition {
-    /// The partition of this name.
+    /// The partition with this name.
     #[inline]
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         Self(name.into())
@@ -32,8 +32,8 @@ impl Partition {
     }
 }
 
-/// A request extension: this request gets a connection of its own, outside of all limits, which is closed afterwards. The
-/// request says `Connection: close` (Node: `agent: false`).
+/// A request extension: the request gets a connection of its own, outside of all limits, which is closed afterwards.
+/// `Connection: close` is sent with the request (Node: `agent: false`).
 ///
 /// ```
 /// let request = http::Request::get("http://localhost/")
@@ -45,9 +45,10 @@ impl Partition {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct OneShot;
 
-/// A request extension: how long the server may be silent during this request, and how long a connect for it may take,
-/// instead of the agent's [`active_timeout`](crate::KeepAliveLayer::active_timeout) (Node: the request's `timeout`).
-/// `Duration::MAX`, like anything above 49 days, is no limit. The connection's next request has the agent's limit again.
+/// A request extension: how long nothing may be read or written while the request is in progress, and how long a
+/// connect for it may take; instead of the agent's [`active_timeout`](crate::KeepAliveLayer::active_timeout) (Node: the
+/// request's `timeout`). `Duration::MAX`, like anything above 49 days, means no limit. The next request on the
+/// connection has the agent's limit again.
 ///
 /// ```
 /// use std::time::Duration;
@@ -62,8 +63,8 @@ pub struct OneShot;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct InactivityTimeout(pub Duration);
 
-/// A request extension: how long the whole exchange of this request may take, instead of the agent's
-/// [`request_timeout`](crate::ExchangeLayer::request_timeout). `Duration::MAX` is no limit; zero fails at once.
+/// A request extension: how long the whole exchange may take, instead of the agent's
+/// [`request_timeout`](crate::ExchangeLayer::request_timeout). `Duration::MAX` means no limit; zero fails at once.
 ///
 /// ```
 /// use std::time::Duration;
@@ -78,8 +79,8 @@ pub struct InactivityTimeout(pub Duration);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RequestTimeout(pub Duration);
 
-/// A request extension: how long the head of the response may take after this request was sent, instead of the agent's
-/// [`response_timeout`](crate::ExchangeLayer::response_timeout). `Duration::MAX` is no limit.
+/// A request extension: how long the head of the response may take after the request was sent, instead of the agent's
+/// [`response_timeout`](crate::ExchangeLayer::response_timeout). `Duration::MAX` means no limit.
 ///
 /// ```
 /// use std::time::Duration;
@@ -94,8 +95,9 @@ pub struct RequestTimeout(pub Duration);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ResponseTimeout(pub Duration);
 
-/// A request extension: [`ConnectionInfo::timings`](crate::ConnectionInfo::timings) of the response, or of the error, tells
-/// how long the parts of this exchange took. [`timings`](crate::ExchangeLayer::timings) asks for it for every request.
+/// A request extension: records how long the parts of this exchange take.
+/// [`ConnectionInfo::timings`](crate::ConnectionInfo::timings) of the response or of the error returns them.
+/// [`timings`](crate::ExchangeLayer::timings) records them for every request.
 ///
 /// ```
 /// let request = http::Request::get("http://localhost/")
@@ -107,17 +109,17 @@ pub struct ResponseTimeout(pub Duration);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RecordTimings;
 
-/// A request extension: this is a second try, for which only a new connection will do.
+/// A request extension: this is a retry, which needs a new connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OnFreshConnection;
 
-/// draft-ietf-httpapi-idempotency-key-header; and the older name, which Go's `http.Request` heeds too.
+/// From draft-ietf-httpapi-idempotency-key-header, and its older name; Go's `net/http` recognises both.
 const IDEMPOTENCY_KEYS: [HeaderName; 2] = [
     HeaderName::from_static("idempotency-key"),
     HeaderName::from_static("x-idempotency-key"),
 ];
 
-/// Whether it does no harm to send this twice.
+/// Whether it is safe to send this request twice.
 pub(crate) fn is_repeatable<B>(request: &Request<B>) -> bool {
     let is_there = |name: &HeaderName| request.headers().contains_key(name);
     request.method().is_idempotent() || IDEMPOTENCY_KEYS.iter().any(is_there)

@@ -1,10 +1,10 @@
-//! What is wrong with a target.
+//! Errors of targets.
 
 use std::error::Error as StdError;
 use std::fmt;
 
-/// A URI that no connection can be made for, or that names no proxy; its text says why. An [`Error`](crate::Error) is made of
-/// it by `?`, and [`is_target`](crate::Error::is_target) then.
+/// A URI that no connection can be made for, or that is not the URI of a proxy; its text says why. It converts into an
+/// [`Error`](crate::Error) by `?`, and [`is_target`](crate::Error::is_target) is true for that.
 ///
 /// ```
 /// use tower_keep_alive::Destination;
@@ -24,12 +24,12 @@ impl fmt::Display for InvalidTarget {
 
 impl StdError for InvalidTarget {}
 
-/// What is wrong with a request that cannot be sent.
+/// Why a request cannot be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum TargetError {
     NoScheme,
     NoHost,
-    /// `https`, and there is no TLS in the stack.
+    /// The scheme is `https`, and there is no TLS in the stack.
     NoTls,
     TooLong,
     Scheme(String),
@@ -40,11 +40,11 @@ pub(crate) enum TargetError {
     TooManyFields(usize),
     Body(&'static str),
     Route(&'static str),
-    /// Of the user information of a URI, which the text does not show.
+    /// The user information of the URI is invalid; the text does not show it.
     User(&'static str),
     #[cfg(feature = "reqwest")]
     Url,
-    /// With what is wrong.
+    /// The URI is invalid, for this reason.
     Uri(String),
 }
 

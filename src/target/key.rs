@@ -1,4 +1,4 @@
-//! What makes connections interchangeable.
+//! Keys: which connections are interchangeable.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -13,14 +13,14 @@ use crate::target::route::Route;
 pub(crate) static HTTP: &str = "http";
 pub(crate) static HTTPS: &str = "https";
 
-/// What a target says about the connections that can serve it, borrowed from it.
+/// The key of a target, borrowed from it: connections with equal keys are interchangeable.
 ///
-/// Two targets share connections exactly when their keys are equal: scheme, host (compared without regard to case),
-/// port (the scheme's own when none is given), route and partition. User information, path and query do not count, and a host
-/// name is not the same as its address: names are resolved when a connection is made, and only then.
+/// Two targets share connections exactly if these parts of their keys are equal: scheme, host (without regard to case),
+/// port (the scheme's default if there is none), route and partition. User information, path and query do not count. A
+/// host name and its address are different hosts: names are resolved only when a connection is made.
 ///
-/// What goes through a proxy that reads the requests (`http` without a tunnel) has the proxy's host and port: such a
-/// connection serves every origin.
+/// If a proxy reads the requests (`http` without a tunnel), host and port are the proxy's: such a connection serves
+/// every origin.
 ///
 /// ```
 /// use http::Uri;
@@ -41,7 +41,7 @@ pub struct KeyRef<'a> {
 }
 
 impl<'a> KeyRef<'a> {
-    /// Of parts that are known: no brackets, and a port.
+    /// Of parts that are complete: the host has no brackets, the port is given.
     #[inline]
     pub(crate) fn from_parts(
         scheme: &'a str,
@@ -59,8 +59,8 @@ impl<'a> KeyRef<'a> {
         }
     }
 
-    /// The key of an origin. `host` may stand in the brackets of an IPv6 literal; `port` is 80 for `http`, 443 for
-    /// `https` and 0 otherwise, when it is `None`.
+    /// The key of an origin. `host` may have the brackets of an IPv6 literal. A `port` of `None` means 80 for `http`,
+    /// 443 for `https`, and 0 for any other scheme.
     #[must_use]
     pub fn new(scheme: &'a str, host: &'a str, port: Option<u16>) -> Self {
         Self {
@@ -81,19 +81,19 @@ impl<'a> KeyRef<'a> {
         is_same_scheme(self.scheme, HTTPS)
     }
 
-    /// How its connections are made, where the target says.
+    /// The route, if the target has one.
     pub(crate) fn get_route(&self) -> Option<&'a Route> {
         self.route
     }
 
-    /// The same origin, in a part of the pool of its own.
+    /// The same origin, in a partition of the pool.
     #[must_use]
     pub fn partition(mut self, name: &'a str) -> Self {
         self.partition = Some(name);
         self
     }
 
-    /// The same origin, connected to in this way.
+    /// The same origin, connected to by `route`.
     #[must_use]
     pub fn route(mut self, route: &'a Route) -> Self {
         self.route = Some(route);
@@ -105,7 +105,7 @@ impl PartialEq<KeyRef<'_>> for Key {
     #[inline]
     fn eq(&self, other: &KeyRef<'_>) -> bool {
         let key = &*self.0;
-        // Almost always to the letter, which is quicker to see.
+        // Hosts are almost always equal byte by byte, which is the faster comparison.
         key.port == other.port
             && (*key.host == *other.host || is_same_in_lower_case(&key.host, other.host))
             && is_same_scheme(&key.scheme, other.scheme)
@@ -114,7 +114,7 @@ impl PartialEq<KeyRef<'_>> for Key {
     }
 }
 
-/// Those that we name ourselves are the very same.
+/// Scheme names of this crate have one address, which is the faster comparison.
 #[inline]
 fn is_same_scheme(a: &str, b: &str) -> bool {
     std::ptr::eq(a, b) || is_same_in_lower_case(a, b)
@@ -128,8 +128,8 @@ fn is_same_in_lower_case(a: &str, b: &str) -> bool {
 impl Hash for KeyRef<'_> {
     #[inline(always)]
     fn hash<H: Hasher>(&self, state: &mut H) {
-        // Folded to lower case eight bytes at a time: bit 0x20 of every byte. Two hosts that differ elsewhere in that
-        // bit ("@" and "`") may then share a hash, never an equality.
+        // Folded to lower case, eight bytes at a time, by setting bit 0x20 of every byte. Two hosts that differ
+        // elsewhere in this bit ("@" and "`") may share a hash, but are never equal.
         let host = self.host.as_bytes();
         match (host.first_chunk(), host.last_chunk()) {
             (Some(first), Some(last)) => {
@@ -138,7 +138,7 @@ impl Hash for KeyRef<'_> {
                     let (middle, _) = host[8..].as_chunks();
                     middle.iter().for_each(|it| state.write_u64(folded(*it)));
                 }
-                // With some of those before it again, as a rule.
+                // The last eight bytes usually include some that were hashed before.
                 state.write_u64(folded(*last));
             }
             _ => {
@@ -165,10 +165,11 @@ fn folded(chunk: [u8; 8]) -> u64 {
     u64::from_le_bytes(chunk) | 0x2020_2020_2020_2020
 }
 
-/// What makes connections interchangeable, kept: the name of a key pool.
+/// An owned key: the name of a pool of interchangeable connections.
 ///
-/// Prints as Node's Agent names its pools, `host:port:localAddress:family:socketPath` without what is not set (with the
-/// scheme before it where it is not `http`, and the partition behind it where there is one). Cloning shares.
+/// It prints as Node's Agent names its pools, `host:port:localAddress:family:socketPath`, where `family` and
+/// `socketPath` are left out if they are not set. The scheme precedes it unless it is `http`, and the partition follows
+/// it if there is one. Clones share the data.
 #[derive(Clone)]
 pub struct Key(Arc<Parts>);
 
@@ -182,7 +183,7 @@ struct Parts {
 }
 
 impl Key {
-    /// The scheme in lower case: `http`, `https`, or whatever the target says.
+    /// The scheme in lower case: `http`, `https`, or a scheme of the target's own.
     #[must_use]
     pub fn scheme(&self) -> &str {
         &self.0.scheme
@@ -194,26 +195,26 @@ impl Key {
         &self.0.host
     }
 
-    /// The port; the scheme's own where the target named none.
+    /// The port; the default of the scheme if the target has none.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.0.port
     }
 
-    /// The part of the pool, where the target named one.
+    /// The partition, if the target has one.
     #[must_use]
     pub fn partition(&self) -> Option<&str> {
         self.0.partition.as_deref()
     }
 
-    /// How its connections are made, where the target said.
+    /// The route, if the target has one.
     #[must_use]
     pub fn route(&self) -> Option<&Route> {
         self.0.route.as_ref()
     }
 
-    /// The value of the `Host` field for this origin: IPv6 literals in brackets and without their zone, the port only where it is not the
-    /// scheme's own. `None` where the host could not stand in a header.
+    /// The value of `Host` for this origin: an IPv6 literal in brackets and without its zone, and the port unless it is
+    /// the scheme's default. `None` if the host is not allowed in a header.
     #[inline]
     pub(crate) fn host_header(&self) -> Option<&HeaderValue> {
         self.0.host_header.as_ref()
@@ -227,7 +228,7 @@ impl From<KeyRef<'_>> for Key {
         let scheme = known.map_or_else(|| key.scheme.to_ascii_lowercase().into(), Cow::Borrowed);
         let host = key.host.to_ascii_lowercase().into_boxed_str();
         let literal = if host.contains(':') {
-            // The zone of an address is this machine's own, and is not sent (RFC 6874 §1).
+            // The zone of an address has a meaning on this machine only, and is not sent (RFC 6874 §1).
             format!("[{}]", host.split('%').next().unwrap_or(&host))
         } else {
             host.to_string()

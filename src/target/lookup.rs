@@ -1,4 +1,4 @@
-//! What a connector is to look up.
+//! Host names for a connector to resolve.
 
 #[cfg(feature = "proxy")]
 use std::fmt;
@@ -10,16 +10,16 @@ use std::sync::{Arc, OnceLock};
 use crate::target::Destination;
 use crate::target::route::Family;
 
-/// A host whose addresses are wanted.
+/// A host to resolve.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Lookup {
-    /// A name, or a literal address without its brackets.
+    /// A name, or an address without brackets.
     pub(crate) host: String,
     /// The URI's port, or the default of its scheme.
     pub(crate) port: u16,
-    /// Whether the URI names the port. If so, the resolver's own port does not count.
+    /// Whether the URI has a port. If so, the port that the resolver returns is ignored.
     pub(crate) has_port: bool,
-    /// The only addresses that will do.
+    /// Only addresses of this family are used.
     pub(crate) family: Option<Family>,
 }
 
@@ -34,8 +34,8 @@ impl Lookup {
     }
 }
 
-/// A second host, which a connector looks up by its own resolver before it connects to the first: the origin, where the
-/// connection is to a SOCKS proxy that has to be given an address.
+/// A second host, which the connector resolves before it connects to the first: the origin, if the connection is to a
+/// SOCKS proxy that has to be sent an address.
 ///
 /// Clones share the answer.
 #[cfg(feature = "proxy")]
@@ -59,12 +59,13 @@ impl SideLookup {
         &self.0.lookup
     }
 
-    /// The first answer stays.
+    /// Stores the addresses; the first answer is kept.
     pub(crate) fn answer(&self, found: Vec<SocketAddr>) {
         self.0.found.get_or_init(|| found);
     }
 
-    /// The addresses, in the order to try them. `None`: the connector has no resolver, or does not know of this request.
+    /// The addresses, in the order in which to try them. `None`: the connector has no resolver, or does not support the
+    /// request.
     pub(crate) fn found(&self) -> Option<&[SocketAddr]> {
         self.0.found.get().map(Vec::as_slice)
     }

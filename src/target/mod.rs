@@ -1,4 +1,4 @@
-//! Where a connection is wanted to, and on what terms.
+//! The target of a connection: the origin, and how to connect to it.
 
 pub(crate) mod authority;
 pub(crate) mod extensions;
@@ -31,8 +31,7 @@ use crate::target::protocol::Protocol;
 use crate::target::proxy::Proxy;
 use crate::target::route::Route;
 
-/// Where a connection is wanted to, and on what terms. Implement it for a target type of your own to pool connections
-/// of any kind.
+/// The target of a connection. Implement it for a target type of your own to pool connections of any kind.
 ///
 /// ```
 /// use tower_keep_alive::{Key, KeyRef, Target};
@@ -47,44 +46,45 @@ use crate::target::route::Route;
 /// assert_eq!(Key::from(Shard(2).key()).to_string(), "redis:shard.internal:6381:");
 /// ```
 pub trait Target {
-    /// What a connection must have been made for to serve this target.
+    /// The key of the connections that can serve this target.
     fn key(&self) -> KeyRef<'_>;
 
-    /// Which connections will do; [`Reuse::Any`] unless a target knows better.
+    /// Which connections can serve this target. Default: [`Reuse::Any`].
     #[inline]
     fn reuse(&self) -> Reuse {
         Reuse::Any
     }
 
-    /// The longest time that this target's own connect may take; the pool's setting unless a target knows better.
+    /// How long a connect for this target may take. Default: `None`, the pool's setting.
     #[inline]
     fn connect_timeout(&self) -> Option<Duration> {
         None
     }
 
-    /// Whether this caller was served once and could not use what it got, and so goes to the head of the queue.
+    /// Whether this caller got a connection before and could not use it; if so, it joins at the head of the queue.
     #[doc(hidden)]
     #[inline]
     fn is_retry(&self, _: Internal) -> bool {
         false
     }
 
-    /// When this caller began to wait, if it has waited before: its whole wait is measured by one clock, and
-    /// [`PoolConfig::checkout_timeout`](crate::PoolConfig::checkout_timeout) limits all of it.
+    /// When this caller began to wait, if it has waited before:
+    /// [`PoolConfig::checkout_timeout`](crate::PoolConfig::checkout_timeout) limits the whole wait.
     #[doc(hidden)]
     #[inline]
     fn waiting_since(&self, _: Internal) -> Option<Instant> {
         None
     }
 
-    /// What may be spoken on the transport, for the connectors below, which may have to offer it to the server.
+    /// Sets which protocols may be spoken on the transport, for the connectors below: they may have to offer them to
+    /// the server.
     #[doc(hidden)]
     #[inline]
     fn offer(&mut self, _: Internal, _: Protocol) {}
 }
 
-/// What the hidden methods of [`Target`] take. Nobody outside of this crate can name it, and so nobody can implement or call
-/// them, and go to the head of the queue.
+/// The argument of the hidden methods of [`Target`]. The type cannot be named outside of this crate, so nobody else can
+/// implement or call these methods, and jump the queue.
 #[derive(Clone, Copy, Debug)]
 #[expect(unnameable_types, reason = "that is what it is for")]
 pub struct Internal(());
@@ -93,7 +93,7 @@ impl Internal {
     pub(crate) const NEW: Self = Self(());
 }
 
-/// A host without a scheme is taken for `http`; a relative URI has an empty host, which no connector will connect to.
+/// A host without a scheme counts as `http`. A relative URI has an empty host, which every connector refuses.
 impl Target for Uri {
     #[inline]
     fn key(&self) -> KeyRef<'_> {
@@ -106,25 +106,25 @@ impl Target for Uri {
     }
 }
 
-/// Which connections will do for a target.
+/// Which connections can serve a target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reuse {
-    /// An idle one, one that another caller gives back, or a new one.
+    /// An idle connection, one that another caller returns, or a new one.
     #[default]
     Any,
-    /// A new one, within the limits; it is kept afterwards. What a second try after a reset wants.
+    /// A new connection within the limits, kept afterwards: for a retry after a reset.
     Fresh,
-    /// A new one outside the limits, closed after its use. What [`OneShot`](crate::OneShot) asks for.
+    /// A new connection outside of the limits, closed after its use: for [`OneShot`](crate::OneShot).
     Never,
 }
 
-/// A request's target: what `Exchange` asks the services below it for.
+/// The target of a request: what `Exchange` asks the services below it for.
 ///
-/// It tells the scheme and the authority of the request's URI, and what the request says about its connection; the
-/// path is the request's alone. `Uri::from` gives the URI of the origin, with `/` for its path, and
-/// `Destination::try_from` takes what a connection needs to know from a URI: a connector that wants both bounds its target
-/// by `TryInto<Destination>`, as those of [`connect`](crate::connect) do.
+/// It has the scheme and the authority of the request's URI, and the request's settings for its connection, but not the
+/// path. `Uri::from` converts it into the URI of the origin, with the path `/`. `Destination::try_from` makes one from
+/// a URI. A connector that is to accept both bounds its target by `TryInto<Destination>`, as the connectors of
+/// [`connect`](crate::connect) do.
 ///
 /// ```
 /// use http::Uri;
@@ -142,24 +142,24 @@ pub enum Reuse {
 pub struct Destination {
     /// As the caller wrote it.
     uri: Uri,
-    /// Where in the authority the host is, brackets left out.
+    /// The place of the host in the authority, without brackets.
     host: Range<u16>,
     port: u16,
-    /// `https`, and not `http`.
+    /// `https` if true, `http` if false.
     https: bool,
     secured: bool,
     read_by_proxy: bool,
     reuse: Reuse,
     is_retry: bool,
-    /// What may be spoken, where a layer above the connector has said so.
+    /// Which protocols may be spoken, if a layer above the connector has set them.
     protocol: Option<Protocol>,
-    /// The request is not sent over anything but HTTP/2.
+    /// The request must be sent over HTTP/2.
     wants_http2: bool,
-    /// In a box: most requests say nothing, and every one is moved.
+    /// Boxed: a destination is moved with every request, and most requests have none of these.
     terms: Option<Box<Terms>>,
 }
 
-/// What a URI says of the origin that it is of.
+/// The origin of a URI.
 pub(crate) struct Origin {
     host: Range<u16>,
     port: u16,
@@ -186,15 +186,15 @@ impl Origin {
         let https = match uri.scheme_str() {
             Some("http") => false,
             Some("https") => true,
-            // `http::Uri` writes a scheme in lower case only where it has read one URI.
+            // `http::Uri` lowers the case of a scheme only if it was parsed as part of a URI.
             Some(other) if other.eq_ignore_ascii_case("http") => false,
             Some(other) if other.eq_ignore_ascii_case("https") => true,
             Some(other) => return Err(TargetError::Scheme(other.to_owned())),
-            // It is for the proxy that is connected to, whatever is behind that.
+            // A `CONNECT` without a scheme is for the proxy that the connection leads to.
             None if connects => false,
             None => return Err(TargetError::NoScheme),
         };
-        // The parser of URIs takes no more than 65,534 bytes.
+        // A URI has at most 65,534 bytes.
         let place = |at: usize| u16::try_from(at).map_err(|_| TargetError::NoHost);
         Ok(Self {
             host: place(host.start)?..place(host.end)?,
@@ -205,14 +205,14 @@ impl Origin {
 }
 
 impl Origin {
-    /// Whether something stands before the host: user information, or the bracket of an IPv6 literal.
+    /// Whether anything precedes the host: user information, or the bracket of an IPv6 literal.
     #[inline]
     pub(crate) fn may_have_user(&self) -> bool {
         self.host.start > 0
     }
 }
 
-/// What a request says about its connection.
+/// The request's settings for its connection.
 #[derive(Clone, Default)]
 struct Terms {
     partition: Option<Partition>,
@@ -221,15 +221,15 @@ struct Terms {
     #[cfg(feature = "proxy")]
     side_lookup: Option<SideLookup>,
     waiting_since: Option<Instant>,
-    /// How often a connection that was made for it went to another caller.
+    /// How often a connection that was made for this request was given to another caller.
     lost: u8,
 }
 
-/// How often a caller asks for another connection in the stead of one that was made for it and that it did not come for. One
-/// that comes as late each time might do so for ever.
+/// How often a caller may ask for another connection after it failed to collect the one that was made for it. Without a
+/// limit, a caller that is late each time would go on for ever.
 const MOST_LOST: u8 = 16;
 
-/// To be referred to.
+/// Statics, because they are returned by reference.
 static HTTP: Scheme = Scheme::HTTP;
 static HTTPS: Scheme = Scheme::HTTPS;
 
@@ -273,14 +273,14 @@ impl Destination {
         self.terms.get_or_insert_default()
     }
 
-    /// It had a connection that did not take its request.
+    /// The request got a connection that did not accept it.
     #[inline]
     pub(crate) fn return_to_queue(&mut self) {
         self.is_retry = true;
     }
 
-    /// It lost the connection that was made for it, before which it had waited for so long, and goes back. Its own connect was
-    /// no wait. `false`: that has happened too often.
+    /// The request lost the connection that was made for it, after a wait of `waited`, and returns to the queue. Its
+    /// own connect does not count as waiting. `false`: this has happened too often.
     #[cold]
     pub(crate) fn asks_again(&mut self, waited: Duration) -> bool {
         self.return_to_queue();
@@ -290,7 +290,7 @@ impl Destination {
         terms.lost <= MOST_LOST
     }
 
-    /// A caller waits in line for it, from now on at the latest.
+    /// A caller waits in the queue for this request, at the latest from now on.
     #[cold]
     pub(crate) fn start_waiting(&mut self) {
         let since = &mut self.terms().waiting_since;
@@ -299,47 +299,47 @@ impl Destination {
         }
     }
 
-    /// The same origin, connected to in this way.
+    /// The same origin, connected to by `route`.
     #[must_use]
     pub fn with_route(mut self, route: Route) -> Self {
         self.set_route(route);
         self
     }
 
-    /// How the request wants its connection made, where it says something.
+    /// How the connection of the request is to be made; `None` if the request leaves that to the connector.
     #[must_use]
     #[inline]
     pub fn route(&self) -> Option<&Route> {
         self.terms.as_ref()?.route.as_ref()
     }
 
-    /// What may be spoken on the transport, where a layer above the connector has said so, as
-    /// [`HandshakeLayer`](crate::HandshakeLayer) does. A connector that speaks TLS offers it to the server.
+    /// Which protocols may be spoken on the transport, if a layer above the connector, such as
+    /// [`HandshakeLayer`](crate::HandshakeLayer), has set them. A connector of TLS offers them to the server.
     #[must_use]
     pub fn protocol(&self) -> Option<Protocol> {
         self.protocol
     }
 
-    /// The same, for a connector below one that puts TLS on what it makes.
+    /// The same destination for a plain connection, because the caller puts TLS on it.
     #[must_use]
     pub fn secured(mut self) -> Self {
         self.secured = true;
         self
     }
 
-    /// Whether TLS is seen to above the connector that is asked: what that makes is to be plain, whatever the scheme. A
-    /// connector that makes plain connections must not take `https` without it.
+    /// Whether a layer above the connector puts TLS on the connection: the connector makes a plain connection then,
+    /// whatever the scheme. A connector of plain connections must refuse `https` otherwise.
     #[must_use]
     pub fn is_secured(&self) -> bool {
         self.secured
     }
 
-    /// What its route says of the version.
+    /// The protocol of the route.
     pub(crate) fn said_protocol(&self) -> Option<Protocol> {
         self.route()?.protocol()
     }
 
-    /// What may be spoken with it, where its connections speak this unless its route says otherwise.
+    /// Which protocols may be spoken: the route's, or `protocol` if the route has none.
     #[inline]
     pub(crate) fn spoken(&self, protocol: Protocol) -> Protocol {
         let protocol = match &self.terms {
@@ -356,13 +356,13 @@ impl Destination {
         self.wants_http2 = true;
     }
 
-    /// The request is not sent over anything but HTTP/2.
+    /// Whether the request must be sent over HTTP/2.
     #[inline]
     pub(crate) fn wants_http2(&self) -> bool {
         self.wants_http2
     }
 
-    /// The same route, with this version.
+    /// Sets the protocol of the route.
     pub(crate) fn set_protocol(&mut self, protocol: Protocol) {
         let route = self.terms().route.take().unwrap_or_default();
         self.terms().route = Some(route.with_protocol(protocol));
@@ -393,8 +393,8 @@ impl Destination {
         &self.authority().as_str()[usize::from(self.host.start)..usize::from(self.host.end)]
     }
 
-    /// Host and port that a connection of this route leads to: a proxy's, where the proxy reads the requests, so that all
-    /// origins of `http` behind it share its connections.
+    /// Host and port at the other end of the connection. If a proxy reads the requests, they are the proxy's, so that
+    /// all `http` origins share its connections.
     #[cfg(feature = "proxy")]
     #[cold]
     fn end_of_connection<'a>(&'a self, route: &'a Route) -> (&'a str, u16) {
@@ -410,7 +410,7 @@ impl Destination {
         (self.host(), self.port)
     }
 
-    /// The origin itself, whoever reads the requests for it.
+    /// The key of the origin itself, whether or not a proxy reads the requests.
     pub(crate) fn origin(&self) -> KeyRef<'_> {
         let scheme = if self.https { key::HTTPS } else { key::HTTP };
         KeyRef::from_parts(scheme, self.host(), self.port, None, None)
@@ -444,7 +444,7 @@ impl Destination {
         self.https
     }
 
-    /// A proxy reads the request and answers it: no tunnel is made.
+    /// Marks the request as read and answered by a proxy: no tunnel is made.
     pub(crate) fn set_read_by_proxy(&mut self) {
         self.read_by_proxy = true;
     }
@@ -454,14 +454,14 @@ impl Destination {
         self.read_by_proxy
     }
 
-    /// What is connected to is spoken with in the clear, whatever the URI's scheme says.
+    /// Marks the connection as plain, whatever the scheme of the URI.
     #[cfg(feature = "proxy")]
     pub(crate) fn set_plain(&mut self) {
         self.https = false;
     }
 
-    /// The authority of the URI, as the caller wrote it; that of a request without its user information, which becomes
-    /// `Authorization`.
+    /// The authority of the URI, as the caller wrote it. For a request it has no user information, which was turned
+    /// into `Authorization`.
     #[must_use]
     #[inline]
     pub fn authority(&self) -> &Authority {
@@ -469,7 +469,7 @@ impl Destination {
     }
 }
 
-/// Without user information: a URI may carry a password.
+/// Shows no user information: it may be a password.
 impl fmt::Debug for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Destination")
@@ -525,7 +525,7 @@ impl Target for Destination {
     }
 }
 
-/// Fails where the URI has no host, or a scheme that is neither `http` nor `https`.
+/// Fails if the URI has no host, or a scheme other than `http` and `https`.
 impl TryFrom<Uri> for Destination {
     type Error = InvalidTarget;
 
@@ -535,8 +535,8 @@ impl TryFrom<Uri> for Destination {
     }
 }
 
-/// Without the route: for connectors that cannot follow one. One that is [`secured`](Destination::secured) is `http`, with
-/// its port written out, and so no longer tells whether the caller wrote that port.
+/// Without the route: for connectors that cannot follow one. The URI of a [`secured`](Destination::secured) destination
+/// has the scheme `http` and an explicit port, whether or not the caller wrote a port.
 impl From<Destination> for Uri {
     fn from(destination: Destination) -> Self {
         let mut parts = http::uri::Parts::default();

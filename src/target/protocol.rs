@@ -2,29 +2,29 @@
 
 use std::fmt;
 
-/// Which versions of HTTP may be spoken on connections. [`Http2`](Self::Http2) and [`Auto`](Self::Auto) are there with the
+/// Which versions of HTTP may be spoken on connections. [`Http2`](Self::Http2) and [`Auto`](Self::Auto) need the
 /// feature `http2`.
 ///
 /// [`KeepAliveLayer::protocol`](crate::KeepAliveLayer::protocol) and
-/// [`HandshakeLayer::protocol`](crate::HandshakeLayer::protocol) say it for all connections, and
-/// [`Route::with_protocol`](crate::Route::with_protocol) for those of some requests.
+/// [`HandshakeLayer::protocol`](crate::HandshakeLayer::protocol) set it for all connections,
+/// [`Route::with_protocol`](crate::Route::with_protocol) for the requests that carry the route.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Protocol {
-    /// HTTP/1.1 alone, or HTTP/1.0 where the server answers in that.
+    /// HTTP/1.1 only; HTTP/1.0 if the server answers in HTTP/1.0.
     #[default]
     Http1,
-    /// HTTP/2 alone. With TLS the server has to choose it (ALPN `h2`), and a connect to one that does not fails. Without TLS
-    /// it is known beforehand that the server speaks it ("prior knowledge", h2c): one that does not breaks the connection.
+    /// HTTP/2 only. With TLS, the connect fails unless the server negotiates `h2` by ALPN. Without TLS, the server must
+    /// be known to speak HTTP/2 ("prior knowledge", h2c): with any other server the connection fails.
     #[cfg(feature = "http2")]
     Http2,
-    /// With TLS what the server chooses of HTTP/2 and HTTP/1.1 (ALPN `h2`, `http/1.1`), HTTP/1.1 if it chooses nothing;
-    /// without TLS HTTP/1.1.
+    /// With TLS, HTTP/2 or HTTP/1.1 as the server chooses by ALPN (`h2`, `http/1.1`); HTTP/1.1 if it chooses neither.
+    /// Without TLS, HTTP/1.1.
     #[cfg(feature = "http2")]
     Auto,
 }
 
-/// `http1`, `http2` or `auto`, as in the names of pools whose route has one.
+/// `http1`, `http2` or `auto`, as in the names of pools with such a route.
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -38,7 +38,7 @@ impl fmt::Display for Protocol {
 }
 
 impl Protocol {
-    /// What is left of it where there is no TLS to negotiate in.
+    /// What may be spoken without TLS, where nothing can be negotiated.
     pub(crate) fn in_the_clear(self) -> Self {
         match self {
             #[cfg(feature = "http2")]
@@ -47,7 +47,7 @@ impl Protocol {
         }
     }
 
-    /// The names of what is offered, the preferred one first (RFC 7301).
+    /// The ALPN names to offer, the preferred one first (RFC 7301).
     #[cfg(feature = "tls")]
     pub(crate) fn alpn(self) -> Vec<Vec<u8>> {
         const HTTP_1: &[u8] = b"http/1.1";
@@ -61,7 +61,7 @@ impl Protocol {
         names.iter().map(|name| name.to_vec()).collect()
     }
 
-    /// In the words of errors.
+    /// The name in error messages.
     #[cfg(feature = "tls")]
     pub(crate) fn name(self) -> &'static str {
         match self {

@@ -17,12 +17,18 @@ use crate::target::authority::HostPort;
 use crate::target::invalid::{InvalidTarget, TargetError};
 
 /// A proxy to connect through, for [`Route::with_proxy`](crate::Route::with_proxy): its protocol, its address, and the
-/// name and password that it wants.
+/// login for it.
 ///
-/// It is parsed from a URI: `http` for a proxy of HTTP, `https` for one under TLS, which needs TLS
-/// [below the layer](crate::connect::ProxyLayer#order); `socks5` and `socks4` for one of SOCKS that is given addresses,
-/// `socks5h` and `socks4a` for one that is given names. Name and password are never shown, two proxies that differ in them
-/// are two, and one of SOCKS4 is told neither.
+/// It is parsed from a URI with one of these schemes:
+///
+/// - `http`: an HTTP proxy
+/// - `https`: an HTTP proxy that is reached by TLS, for which TLS must be [below the
+///   layer](crate::connect::ProxyLayer#order)
+/// - `socks5`, `socks4`: a SOCKS proxy that is sent addresses; names are resolved here
+/// - `socks5h`, `socks4a`: a SOCKS proxy that is sent names
+///
+/// User name and password are never shown. Proxies with different logins are different proxies. A SOCKS4 proxy is sent
+/// no login.
 ///
 /// ```
 /// # fn main() -> Result<(), tower_keep_alive::Error> {
@@ -34,8 +40,8 @@ use crate::target::invalid::{InvalidTarget, TargetError};
 /// # }
 /// ```
 ///
-/// What `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` say is asked by hyper-util's
-/// [`Matcher`], for each request and only where you do it:
+/// The variables `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` are read by hyper-util's [`Matcher`], if you
+/// ask it for each request:
 ///
 /// ```
 /// use hyper_util::client::proxy::matcher::Matcher;
@@ -55,17 +61,17 @@ use crate::target::invalid::{InvalidTarget, TargetError};
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Proxy {
     protocol: Protocol,
-    /// With the port, in lower case.
+    /// In lower case, with the port.
     authority: Box<str>,
-    /// What a proxy of HTTP is sent with `CONNECT`, and with a request that it reads.
+    /// The fields that an HTTP proxy is sent with `CONNECT`, and with each request that it reads.
     fields: Fields,
-    /// What a proxy of SOCKS is told.
+    /// The login that a SOCKS proxy is sent.
     login: Option<(String, String)>,
-    /// Also for what a proxy of HTTP would read.
+    /// Uses tunnels also where an HTTP proxy would read the requests.
     always_tunnels: bool,
 }
 
-/// Fields in the order of their names, each there once.
+/// Fields in the order of their names, one for each name.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Fields(Vec<Field>);
 
@@ -120,18 +126,18 @@ impl Protocol {
         ("socks5h", Self::Socks5h, 1080),
     ];
 
-    /// A proxy that is given addresses: names are resolved here.
+    /// Whether the proxy is sent addresses; names are resolved here.
     pub(crate) fn takes_addresses(self) -> bool {
         matches!(self, Self::Socks4 | Self::Socks5)
     }
 
-    /// A proxy that reads requests for `http` itself.
+    /// Whether the proxy reads requests for `http` itself.
     pub(crate) fn is_http(self) -> bool {
         matches!(self, Self::Http | Self::Https)
     }
 }
 
-/// Fields that are not the caller's to set: what they say of a message or of its connection would be wrong.
+/// Fields that may not be set, because they describe the framing of a message or its connection.
 const NOT_TO_BE_SET: [HeaderName; 7] = [
     HOST,
     CONNECTION,
@@ -143,10 +149,10 @@ const NOT_TO_BE_SET: [HeaderName; 7] = [
 ];
 
 impl Proxy {
-    /// Sends this field to the proxy: on each `CONNECT`, and never past it; and with each request that the proxy reads,
-    /// unless the request has a field of that name. Another value for the same name stands instead of the first, and
-    /// `Proxy-Authorization` instead of the login in the proxy's URI. The value is taken for a secret and never shown; two
-    /// proxies that differ in it are two. curl: `--proxy-header`.
+    /// Sends this field to the proxy: with each `CONNECT`, where it goes no further than the proxy, and with each
+    /// request that the proxy reads, unless the request has a field of that name. A second value for the same name
+    /// replaces the first, and `Proxy-Authorization` replaces the login of the proxy's URI. The value is treated as a
+    /// secret and never shown; proxies with different values are different proxies. curl: `--proxy-header`.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -160,13 +166,12 @@ impl Proxy {
     /// # }
     /// ```
     ///
-    /// A proxy of SOCKS has no fields: a request through one that has some fails
-    /// ([`is_target`](crate::Error::is_target)).
+    /// A SOCKS proxy takes no fields: with such a proxy, the request fails ([`is_target`](crate::Error::is_target)).
     ///
     /// # Panics
     ///
-    /// If the field says how a message is framed or what becomes of its connection: `Host`, `Connection`,
-    /// `Content-Length`, `Transfer-Encoding`, `Trailer`, `Upgrade`, `Expect`.
+    /// If the field describes the framing of a message or its connection: `Host`, `Connection`, `Content-Length`,
+    /// `Transfer-Encoding`, `Trailer`, `Upgrade`, `Expect`.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         assert!(
@@ -177,11 +182,11 @@ impl Proxy {
         self
     }
 
-    /// Has requests for `http` go through a tunnel too, instead of being read by the proxy: what a WebSocket needs, whose
-    /// upgrade few proxies pass on (RFC 6455 §4.1). Many proxies make tunnels to port 443 alone. Default: a tunnel for
-    /// `https` only. curl: `--proxytunnel`.
+    /// Sends requests for `http` through a tunnel as well, instead of having the proxy read them. WebSockets need it,
+    /// because few proxies pass their upgrade on (RFC 6455 §4.1). Many proxies open tunnels to port 443 only. Default:
+    /// tunnels for `https` only. curl: `--proxytunnel`.
     ///
-    /// What goes through the tunnel has a pool of its own. A proxy of SOCKS makes tunnels in any case.
+    /// Tunnels have a pool of their own. A SOCKS proxy always opens tunnels.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -206,7 +211,7 @@ impl Proxy {
         self
     }
 
-    /// The same proxy, as it is itself connected to.
+    /// The same proxy without `with_tunnel`, which does not concern the connection to the proxy itself.
     pub(crate) fn without_tunnel(mut self) -> Self {
         self.always_tunnels = false;
         self
@@ -216,7 +221,7 @@ impl Proxy {
         self.always_tunnels
     }
 
-    /// Whether there is something to say to it that it has no words for.
+    /// Whether it has fields although its protocol cannot send them.
     pub(crate) fn has_idle_fields(&self) -> bool {
         !self.protocol.is_http() && !self.fields.0.is_empty()
     }
@@ -225,7 +230,7 @@ impl Proxy {
         self.protocol
     }
 
-    /// What it is sent with `CONNECT`, and with a request that it reads.
+    /// The fields to send with `CONNECT`, and with each request that the proxy reads.
     pub(crate) fn fields(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
         self.fields
             .0
@@ -233,18 +238,18 @@ impl Proxy {
             .map(|field| (&field.name, &field.value))
     }
 
-    /// Whether what is asked for goes through a tunnel. If not, the proxy reads the requests.
+    /// Whether requests go through a tunnel. If not, the proxy reads them.
     pub(crate) fn tunnels(&self, https: bool) -> bool {
         https || self.always_tunnels || !self.protocol.is_http()
     }
 
-    /// Where it is.
+    /// The proxy's own host and port.
     pub(crate) fn host_and_port(&self) -> Option<(&str, u16)> {
         let HostPort { host, port } = HostPort::parse(&self.authority);
         Some((&self.authority[host], port.ok()??))
     }
 
-    /// The same proxy, told to let in another one.
+    /// The same proxy, with this `Proxy-Authorization`.
     pub(crate) fn with_authorization(mut self, value: HeaderValue) -> Self {
         self.fields.set(PROXY_AUTHORIZATION, value);
         self
@@ -254,7 +259,7 @@ impl Proxy {
         self.login.as_ref()
     }
 
-    /// Where the proxy itself is connected to.
+    /// The destination of the connection to the proxy itself.
     pub(crate) fn destination(&self) -> Result<Destination, InvalidTarget> {
         let scheme = match self.protocol {
             Protocol::Https => "https",
@@ -270,7 +275,7 @@ fn refused() -> InvalidTarget {
     InvalidTarget(TargetError::Route(why))
 }
 
-/// Fails where the text is no URI of a proxy.
+/// Fails if the text is not the URI of a proxy.
 impl FromStr for Proxy {
     type Err = InvalidTarget;
 
@@ -307,7 +312,7 @@ impl From<Intercept> for Proxy {
     }
 }
 
-/// Without name and password.
+/// Shows neither user name nor password.
 impl fmt::Display for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (scheme, ..) = Protocol::ALL[self.protocol as usize];
@@ -315,14 +320,14 @@ impl fmt::Display for Proxy {
     }
 }
 
-/// Without name and password.
+/// Shows neither user name nor password.
 impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Proxy({self})")
     }
 }
 
-/// A proxy's answer to `CONNECT` that makes no tunnel.
+/// A proxy's answer to `CONNECT` that refuses the tunnel.
 #[derive(Clone)]
 pub(crate) struct Refusal {
     proxy: Proxy,
@@ -367,7 +372,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Without the fields, which may be as secret as those that were sent.
+/// Shows no fields: they may be as secret as those of the request.
 impl fmt::Debug for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Refusal({self})")

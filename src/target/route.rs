@@ -1,4 +1,4 @@
-//! How the connection of a request is made, where that is not left to the connector.
+//! How the connection of a request is made, if the connector is not to choose.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -14,13 +14,14 @@ use crate::target::proxy::Proxy;
 #[cfg(feature = "tls")]
 use crate::target::tls_config::TlsConfig;
 
-/// A request extension: how the connection for this request is made, where the connector is not to choose. Connections
-/// are shared only between requests of equal routes, and the names of pools show it.
+/// A request extension: how the connection for this request is made. Connections are shared only between requests with
+/// equal routes, and the names of pools show the route.
 ///
-/// A route reaches the connector in the [`Destination`](crate::Destination). A connector of [`connect`](crate::connect) that
-/// cannot do what the route asks for refuses the request ([`Error::is_target`](crate::Error::is_target)), and so does a
-/// [`UriConnector`](crate::connect::UriConnector), whose connector would not see the route: a request never goes elsewhere.
-/// A connector of your own does the same: look at [`Destination::route`](crate::Destination::route).
+/// The route reaches the connector in the [`Destination`](crate::Destination). A connector of
+/// [`connect`](crate::connect) that cannot follow the route refuses the request
+/// ([`Error::is_target`](crate::Error::is_target)), and so does a [`UriConnector`](crate::connect::UriConnector), whose
+/// inner connector would not see the route: a request is never sent elsewhere. A connector of your own has to do the
+/// same, by [`Destination::route`](crate::Destination::route).
 ///
 /// ```
 /// use tower_keep_alive::Route;
@@ -34,7 +35,7 @@ use crate::target::tls_config::TlsConfig;
 ///
 /// # Clone
 ///
-/// Clones share what they say: keep one for each way, and clone it for each request.
+/// Clones share their contents: keep one of each route, and clone it for each request.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Route(Arc<Parts>);
 
@@ -53,7 +54,7 @@ struct Parts {
     tls: Option<TlsConfig>,
 }
 
-/// Which addresses of a name are connected to.
+/// The family of the addresses to connect to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
     /// IPv4.
@@ -84,14 +85,15 @@ impl fmt::Display for Family {
 }
 
 impl Route {
-    /// A route that says nothing yet; as it is, it is the same as none.
+    /// An empty route; it has the same effect as no route.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The Unix socket to connect to, whatever the URI's host and port (Node: `socketPath`); see
-    /// [`UnixConnector`](crate::connect::UnixConnector). A request with a relative URI goes to `http://localhost` then.
+    /// Connects to this Unix socket, whatever the host and port of the URI (Node: `socketPath`); see
+    /// [`UnixConnector`](crate::connect::UnixConnector). With it, a request with a relative URI is sent to
+    /// `http://localhost`.
     #[doc(alias = "socketPath")]
     #[must_use]
     pub fn with_unix_path(mut self, path: impl Into<PathBuf>) -> Self {
@@ -99,8 +101,8 @@ impl Route {
         self
     }
 
-    /// The address to connect from, instead of the connector's own
-    /// ([`TcpConnector::local_address`](crate::connect::TcpConnector::local_address)).
+    /// Connects from this local address, instead of the connector's
+    /// [`TcpConnector::local_address`](crate::connect::TcpConnector::local_address).
     #[doc(alias = "localAddress")]
     #[must_use]
     pub fn with_local_address(mut self, address: IpAddr) -> Self {
@@ -108,17 +110,16 @@ impl Route {
         self
     }
 
-    /// The only addresses to connect to, instead of the connector's own choice
-    /// ([`TcpConnector::family`](crate::connect::TcpConnector::family)).
+    /// Connects only to addresses of this family, instead of the connector's
+    /// [`TcpConnector::family`](crate::connect::TcpConnector::family).
     #[must_use]
     pub fn with_family(mut self, family: Family) -> Self {
         self.parts().family = Some(family);
         self
     }
 
-    /// The address to connect to, instead of those of the URI's host, which is not looked up (curl: `--connect-to`). The `Host`
-    /// field and the name that a server proves under TLS stay those of the URI. Through a proxy it is the address of the
-    /// proxy.
+    /// Connects to this address; the host of the URI is not looked up (curl: `--connect-to`). The `Host` field, and the
+    /// name in the server's certificate, are still those of the URI. With a proxy it is the address of the proxy.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -139,9 +140,9 @@ impl Route {
         self
     }
 
-    /// Which version of HTTP to speak, instead of what the layer says
-    /// ([`KeepAliveLayer::protocol`](crate::KeepAliveLayer::protocol)). A request's own version cannot say so: every
-    /// [`http::Request`] is one of HTTP/1.1 unless it says otherwise.
+    /// Speaks this version of HTTP, instead of the layer's
+    /// ([`KeepAliveLayer::protocol`](crate::KeepAliveLayer::protocol)). The version of the request itself is not used
+    /// for this, because every [`http::Request`] is of HTTP/1.1 by default.
     ///
     /// ```
     /// use tower_keep_alive::{Protocol, Route};
@@ -164,7 +165,7 @@ impl Route {
         self.0.protocol
     }
 
-    /// Whether it says nothing that a connector would have to know.
+    /// Whether there is nothing in it that concerns a connector.
     pub(crate) fn is_only_protocol(&self) -> bool {
         let without = Parts {
             protocol: None,
@@ -173,8 +174,8 @@ impl Route {
         without == Parts::default()
     }
 
-    /// Who the server has to prove to be, instead of the URI's host (Node: `servername`). It is sent along (SNI), unless it
-    /// is an IP address.
+    /// Checks the server's certificate for this name, instead of the URI's host (Node: `servername`). It is also sent
+    /// to the server (SNI), unless it is an IP address.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -196,8 +197,8 @@ impl Route {
         self
     }
 
-    /// How TLS is spoken, instead of how the connector does it. Two that say the same in two configurations are two
-    /// routes; see [`TlsConfig`].
+    /// Uses this TLS configuration instead of the connector's. Routes with two configurations differ even if the
+    /// configurations have equal contents; see [`TlsConfig`].
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn with_tls(mut self, config: TlsConfig) -> Self {
@@ -205,23 +206,23 @@ impl Route {
         self
     }
 
-    /// Who the server has to prove to be, in lower case.
+    /// The name in the server's certificate, in lower case.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn server_name(&self) -> Option<&str> {
         self.0.server_name.as_deref()
     }
 
-    /// How TLS is spoken.
+    /// The TLS configuration.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(&self) -> Option<&TlsConfig> {
         self.0.tls.as_ref()
     }
 
-    /// The proxy to connect through; see [`ProxyConnector`](crate::connect::ProxyConnector). Requests for `http` to all origins
-    /// share the connections to a proxy of HTTP, and the limits of a host count those; a tunnel is for one origin. The other
-    /// things that a route says are said of the connection to the proxy.
+    /// Connects through a proxy; see [`ProxyConnector`](crate::connect::ProxyConnector). Requests for `http` to all
+    /// origins share the connections to an HTTP proxy, and the limits for a host count these connections together; a
+    /// tunnel serves one origin. The other settings of the route apply to the connection to the proxy.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -248,7 +249,7 @@ impl Route {
         self.0.proxy.as_ref()
     }
 
-    /// How the proxy itself is connected to.
+    /// The route of the connection to the proxy itself.
     #[cfg(feature = "proxy")]
     pub(crate) fn to_proxy(&self) -> Self {
         let Parts {
@@ -265,7 +266,7 @@ impl Route {
         }))
     }
 
-    /// Whether it is for a connector that knows proxies alone.
+    /// Whether only a connector that knows proxies can follow it.
     pub(crate) fn has_proxy(&self) -> bool {
         #[cfg(feature = "proxy")]
         return self.proxy().is_some();
@@ -285,7 +286,7 @@ impl Route {
         self.0.local_address
     }
 
-    /// The only addresses to connect to.
+    /// The family of the addresses to connect to.
     #[must_use]
     pub fn family(&self) -> Option<Family> {
         self.0.family
@@ -297,7 +298,7 @@ impl Route {
         self.0.address
     }
 
-    /// As good as none.
+    /// Whether it has the same effect as no route.
     pub(crate) fn is_empty(&self) -> bool {
         *self.0 == Parts::default()
     }
@@ -307,8 +308,8 @@ impl Route {
     }
 }
 
-/// What comes behind the port in Node's names of pools: `localAddress[:family][:socketPath]`; and then
-/// `[:address=…][:proxy[:tunnel]][:servername=…][:tls=number]`. Nothing secret.
+/// What follows the port in Node's names of pools, `localAddress[:family][:socketPath]`, and then
+/// `[:address=…][:proxy[:tunnel]][:servername=…][:tls=number]`. Shows no secrets.
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(address) = self.local_address() {

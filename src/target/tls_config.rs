@@ -1,4 +1,4 @@
-//! How TLS is spoken with some targets, where not as their connector does.
+//! How TLS is spoken for some requests, instead of by the connector's settings.
 
 use std::any::Any;
 use std::cmp::Ordering;
@@ -11,13 +11,12 @@ use tokio_rustls::rustls::ClientConfig;
 
 use crate::target::protocol::Protocol;
 
-/// How TLS is spoken with some targets, where not as their connector does: whom to trust, who we are. For
-/// [`Route::with_tls`](crate::Route::with_tls). Made of the settings of a [`TlsLayer`](crate::connect::TlsLayer), by `From`,
-/// or of a configuration of rustls'.
+/// A TLS configuration for some requests, instead of the connector's: which certificates to trust, and which to
+/// present. For [`Route::with_tls`](crate::Route::with_tls). It is made from the settings of a
+/// [`TlsLayer`](crate::connect::TlsLayer), by `From`, or from a rustls `ClientConfig`.
 ///
-/// Each one made is another, whatever it says; connections and sessions are never shared between two. Keep one for each
-/// way to speak, and clone it for each request: one made for a single request leaves a connection behind that nobody
-/// uses again.
+/// Two configurations are different even if their contents are equal, and never share connections or sessions. Keep one
+/// of each, and clone it for each request: if you make one for a single request, its connection is never used again.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -44,18 +43,18 @@ use crate::target::protocol::Protocol;
 ///
 /// # Clone
 ///
-/// Clones are the same one.
+/// Clones are the same configuration.
 #[derive(Clone)]
 pub struct TlsConfig {
-    /// Never another's again: what is keyed by it needs to keep nothing alive.
+    /// Never assigned twice, so a key that holds it does not have to keep the configuration alive.
     id: u64,
-    /// An [`Offering`], or what one is made of later. Erased: it is a part of keys, and it has interior mutability, which is
-    /// no part of their order.
+    /// An [`Offering`], or what one is made from later. Type-erased: it is part of keys, and its interior mutability
+    /// must not affect their order.
     config: Arc<dyn Any + Send + Sync>,
 }
 
 impl TlsConfig {
-    /// As `config` says, but for the protocols that are offered; see
+    /// Uses `config`, except for its ALPN protocols, which are set for each connect; see
     /// [`TlsLayer::with_config`](crate::connect::TlsLayer::with_config).
     #[must_use]
     pub fn new(config: impl Into<Arc<ClientConfig>>) -> Self {
@@ -63,7 +62,7 @@ impl TlsConfig {
         Self::from_erased(Arc::new(Offering::new(config)))
     }
 
-    /// Of an [`Offering`], or of what one is made of when it is first asked for.
+    /// From an [`Offering`], or from what makes one when it is first needed.
     pub(crate) fn from_erased(config: Arc<dyn Any + Send + Sync>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self {
@@ -72,13 +71,13 @@ impl TlsConfig {
         }
     }
 
-    /// What it was made of, if that is one of these.
+    /// The value that it was made from, if it is of this type.
     pub(crate) fn get<C: Any + Send + Sync>(&self) -> Option<Arc<C>> {
         self.config.clone().downcast().ok()
     }
 }
 
-/// One configuration, once for each of the [`Protocol`]s that it may offer. They have the sessions in common.
+/// One configuration for each [`Protocol`] that may be offered; all of them share their sessions.
 #[derive(Clone)]
 pub(crate) struct Offering {
     http1: Arc<ClientConfig>,
@@ -142,7 +141,7 @@ impl PartialOrd for TlsConfig {
     }
 }
 
-/// Its number, and nothing that is in it.
+/// Shows the number only.
 impl fmt::Display for TlsConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.id.fmt(f)
