@@ -21,60 +21,60 @@ use crate::connection::poolable::Poolable;
 use crate::error::{BoxError, CheckoutError, Denied};
 use crate::pool::{Choice, ConnPermit, KeyPool, PooledConn, Stop, WaiterId};
 
-/// A connect under way, and the permit that it is for. Its caller polls it once, which is enough for a connect that need not
-/// wait; then it has a task of its own, so that it goes on when its caller is not polled, and what it makes is left in the
-/// line for that caller.
+/// A connect under way, with its permit. The caller polls it once, which is enough for a connect that completes at
+/// once; then it runs in a task of its own, so that it goes on when the caller is not polled, and leaves its connection
+/// in the queue for the caller.
 ///
-/// Dropping it gives up the connect.
+/// Dropping it cancels the connect.
 pub(super) struct Connect<C: Poolable> {
     job: Arc<Job<C>>,
     key_pool: Arc<KeyPool<C>>,
     index: usize,
-    /// The caller that it is for. Nobody: it is for the pool.
+    /// The caller that the connect is for; `None` if it is for the pool.
     waiter_id: Option<WaiterId>,
     limit: Duration,
-    /// As soon as it has one. Resolves to why there is no connection, if there is none.
+    /// The task, once there is one. It resolves to the error if the connect failed.
     task: Option<JoinHandle<Option<CheckoutError>>>,
     span: CheckoutSpan,
-    /// It goes on without this.
+    /// The connect goes on when this is dropped.
     is_left: bool,
 }
 
-/// What a connect came to.
+/// How a connect ended.
 pub(super) enum Ended<C: Poolable> {
-    /// The caller has it.
+    /// The connection goes straight to the caller.
     Made(Box<PooledConn<C>>),
-    /// It was left in the line for its caller, or in the pool.
+    /// The connection was left in the queue for the caller, or in the pool.
     Delivered,
     Failed(CheckoutError),
 }
 
-/// What has to be done, by whoever polls it: in a task that the pool can take it from, polled or not.
+/// The work of a connect, behind a lock, so that the pool can take it away from a task that is not polled.
 struct Job<C: Poolable> {
     work: Mutex<Option<Work<C>>>,
     is_stopped: AtomicBool,
-    /// What is said of it meanwhile.
+    /// Whether the connect has learned that further connects should be made side by side.
     side_by_side: SideBySide,
     key_pool: Arc<KeyPool<C>>,
-    /// Ends with the work, whoever ends that.
+    /// Ends together with the work, whoever ends it.
     task: OnceLock<AbortHandle>,
 }
 
 struct Work<C: Poolable> {
     waiter_id: Option<WaiterId>,
-    /// Before the permit, so that a transport is gone when its permit passes on.
+    /// Dropped before the permit, so that a transport is gone when its permit passes on.
     future: Pin<Box<dyn Future<Output = Result<C, CheckoutError>> + Send>>,
     permit: ConnPermit<C>,
-    /// After the permit: until the connection counts at its address, this does.
+    /// Dropped after the permit: it counts at its address until the connection does.
     choice: Option<Arc<Choice>>,
     begun: Instant,
 }
 
-/// How much later the pool gives up a connect whose own timer does not run.
+/// How long after the connect timeout the pool cancels a connect whose own timer does not run.
 const GRACE: Duration = Duration::from_millis(50);
 
 impl<C: Poolable> Connect<C> {
-    /// Counts from here. `limit` is the time for all of it, with the wait until `maker` is ready.
+    /// Begins a connect; the time counts from here. `limit` includes the wait until `maker` is ready.
     pub(super) fn begin<M, T>(
         mut permit: ConnPermit<C>,
         waiter_id: Option<WaiterId>,
@@ -136,7 +136,7 @@ impl<C: Poolable> Connect<C> {
                 Ok(Some(error)) => Ended::Failed(error),
                 Err(failed) => match failed.try_into_panic() {
                     Ok(panic) => panic::resume_unwind(panic),
-                    // The pool has given it up, or its runtime is gone.
+                    // The pool has cancelled the connect, or the task's runtime is gone.
                     Err(_) => Ended::Failed(Denied::ConnectTimeout(self.limit).into()),
                 },
             });
@@ -152,11 +152,11 @@ impl<C: Poolable> Connect<C> {
             return Poll::Pending;
         };
         self.spawn(&runtime);
-        // It hears from its task from now on.
+        // Registers the waker with the task.
         self.poll(cx)
     }
 
-    /// The task ends with the connect, which is bounded by the connect timeout, or with the pool.
+    /// Spawns the task. It ends with the connect, which is bounded by the connect timeout, or with the pool.
     fn spawn(&mut self, runtime: &Handle) {
         let stop = self.stop();
         let due = self.limit.checked_add(GRACE);
@@ -165,13 +165,13 @@ impl<C: Poolable> Connect<C> {
         let (job, key_pool, waiter_id) = (self.job.clone(), self.key_pool.clone(), self.waiter_id);
         let limit = self.limit;
         let ends = EndsWithTask(job.clone());
-        // Still within the span of the caller who began it, and of nobody who is served by it.
+        // Stays in the span of the caller that began it, whichever caller is served by it.
         let span = self.span.clone();
         let task = runtime.spawn(async move {
             let _ends = ends;
             let made = poll_fn(|cx| span.within(|| job.poll(cx))).await;
             let Some(made) = made else {
-                // The pool has given it up, as one that takes too long: its caller hears so if it is still here.
+                // The pool has cancelled it because it took too long. The caller gets this error if it still waits.
                 return Some(Denied::ConnectTimeout(limit).into());
             };
             match made {
@@ -182,7 +182,7 @@ impl<C: Poolable> Connect<C> {
                     }
                     None
                 }
-                // A failure is in the counters; without its caller it is nobody's.
+                // The failure was counted. Without its caller, nobody gets the error.
                 Err(error) => Some(error),
             }
         });
@@ -190,7 +190,7 @@ impl<C: Poolable> Connect<C> {
         self.task = Some(task);
     }
 
-    /// Goes on without its caller, for the next in line or for the pool; given up where there is no runtime to go on in.
+    /// Goes on without the caller, for the next caller in the queue or for the pool. Without a runtime it is cancelled.
     pub(super) fn leave_behind(mut self) {
         if self.task.is_none() {
             let Ok(runtime) = Handle::try_current() else {
@@ -210,7 +210,7 @@ impl<C: Poolable> Connect<C> {
     }
 }
 
-/// A task that ends before its connect does, by a panic of the connector or with its runtime, keeps no permit.
+/// Drops the permit when the task ends before its connect does: by a panic of the connector, or with its runtime.
 struct EndsWithTask<C: Poolable>(Arc<Job<C>>);
 
 impl<C: Poolable> Drop for EndsWithTask<C> {
@@ -228,7 +228,7 @@ impl<C: Poolable> Drop for Connect<C> {
 }
 
 impl<C: Poolable> Job<C> {
-    /// `None`: it was given up.
+    /// `None`: the connect was cancelled.
     fn poll(
         &self,
         cx: &mut Context<'_>,
@@ -243,7 +243,7 @@ impl<C: Poolable> Job<C> {
             if self.side_by_side.take() {
                 self.key_pool.go_side_by_side();
             }
-            // Whoever wanted to stop it in the meantime could not.
+            // A `stop` during this poll could not take the work, so it is done here.
             if self.is_stopped.load(Ordering::SeqCst) {
                 self.take(CloseReason::Cancelled);
                 return Poll::Ready(None);
@@ -251,7 +251,7 @@ impl<C: Poolable> Job<C> {
             return Poll::Pending;
         };
         let work = held.take();
-        // What follows may end up here again.
+        // Filling or failing the permit may call this job again.
         drop(held);
         let Work {
             waiter_id,
@@ -273,7 +273,7 @@ impl<C: Poolable> Job<C> {
         }))
     }
 
-    /// Gives it up, unless it is being polled.
+    /// Cancels the connect, unless it is being polled.
     fn take(&self, reason: CloseReason) {
         let work = match self.work.try_lock() {
             Ok(mut held) => held.take(),
@@ -292,7 +292,7 @@ impl<C: Poolable> Job<C> {
 
 impl<C: Poolable> Stop for Job<C> {
     fn stop(&self, reason: CloseReason) {
-        // A connect whose time is up at last and that is polled at this moment is not stuck.
+        // A connect that is being polled at its deadline is not stuck, so it is left alone.
         if reason == CloseReason::Cancelled {
             self.is_stopped.store(true, Ordering::SeqCst);
         }

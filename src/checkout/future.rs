@@ -26,8 +26,8 @@ use crate::target::{Internal, Reuse, Target};
 ///
 /// # Cancel safety
 ///
-/// Dropping it loses the place in line, and nothing else: what was given to it in the meantime passes to the next, and
-/// a connect under way goes on if somebody waits whom it would serve.
+/// Dropping it loses the caller's place in the queue, and nothing else: a connection or permit that was delivered to
+/// the caller passes to the next caller, and a connect under way goes on if it would serve somebody who waits.
 pub struct CheckoutFuture<M, T, C>
 where
     C: Poolable,
@@ -38,54 +38,54 @@ where
 }
 
 enum State<C: Poolable, T> {
-    /// Not in line.
+    /// Not in the queue.
     Start(Start<C, T>),
-    /// Everything but an idle connection that is found open at once.
+    /// Everything except taking an idle connection whose probe says at once that it is open.
     Waiting(Box<Waiting<C, T>>),
     Done,
 }
 
 struct Start<C: Poolable, T> {
-    /// Here until it is needed.
+    /// Taken when it is needed.
     target: Option<T>,
-    /// A connection that this caller was given and has no use for.
+    /// A connection that this caller was given and cannot use.
     rejected: Option<Rejected<C>>,
-    /// Its wait so far, where it has waited: one clock measures all of a wait.
+    /// The wait so far, if there was one: the time limit applies to the whole wait.
     before: Option<Box<Waiting<C, T>>>,
 }
 
 struct Waiting<C: Poolable, T> {
-    /// Here until a connect begins.
+    /// Taken when a connect begins.
     target: Option<T>,
-    /// Whether somebody else could use the connection that it makes.
+    /// Whether another caller could use the connection that is made.
     shared: bool,
-    /// Before the connect: it leaves the line before its permit passes on.
+    /// Dropped before the connect: the caller leaves the queue before its permit passes on.
     waiter: Option<Waiter<C>>,
     connect: Option<Connect<C>>,
     idle_check: Option<IdleCheck>,
-    /// It began to wait then.
+    /// When the wait began.
     since: Moment,
-    /// How long it had waited before, where this is not the first try.
+    /// How long the caller had waited in earlier attempts.
     waited_before: Duration,
-    /// How long it waited for what it got, where that was somebody else's connection or a permit.
+    /// How long it waited for another caller's connection or for a permit, if it got one.
     waited: Option<Duration>,
-    /// It was given a connection in line.
+    /// It was given a connection while in the queue.
     handed_over: bool,
-    /// How long it will stand in line without the right to connect.
+    /// How long it may wait in the queue without a permit to connect.
     queue_timeout: Option<(Duration, Pin<Box<Sleep>>)>,
 }
 
-/// A connection that cannot be looked at: the runtime gets two turns to say that it has closed. Meanwhile it lies in the line,
-/// as what is handed over does, and is taken back from a caller who is not polled.
+/// Waits two turns of the runtime for a connection that has no probe, so that its driver can notice a close. Meanwhile
+/// the connection is a delivery in the queue, and so it is taken back from a caller that is not polled.
 struct IdleCheck {
     /// The connection's number.
     id: u64,
-    /// Boxed: tokio gives the type no name, and two of them have to be polled one after the other.
+    /// Boxed, because the future has no name.
     turns: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 impl<C: Poolable, T: Target> State<C, T> {
-    /// The first, or that after an idle connection which is not known to be open.
+    /// The first state, or the state after an idle connection that is not known to be open.
     #[cold]
     fn after(
         pool: &Pool<C>,
@@ -143,7 +143,7 @@ where
     T: Target + Send + 'static,
     C: Poolable,
 {
-    /// An idle connection that is found open at once, or else the future that will have one.
+    /// Takes an idle connection that is open by its probe, or returns the future that gets a connection otherwise.
     #[inline]
     pub(super) fn try_checkout(
         parts: &Arc<Parts<M, C>>,
@@ -183,7 +183,7 @@ where
         }
     }
 
-    /// An idle connection that is found open at once, or else the state to go on in.
+    /// Takes an idle connection that is open by its probe, or sets the state to continue in.
     #[inline]
     fn start(&mut self) -> Result<Option<CheckedOut<C>>, Denied> {
         let State::Start(start) = &mut self.state else {
@@ -266,7 +266,7 @@ where
         )
     }
 
-    /// With a connection that was not made for this caller, and for which it stood in line for so long.
+    /// Completes with a connection that was not made for this caller, after a wait of `waited` in the queue.
     #[inline]
     fn served(
         &self,
@@ -363,7 +363,7 @@ where
                     });
                 }
                 Step::Failed(error) => {
-                    // Who was not polled asks again.
+                    // A caller that was not polled asks again, so it does not count as denied.
                     if !matches!(error, CheckoutError::Denied(Denied::NotPolled(_))) {
                         this.parts.pool.agent().denied();
                     }
@@ -378,15 +378,15 @@ where
     }
 }
 
-/// What one poll of the slow way came to.
+/// The result of one poll in the state `Waiting`.
 enum Step<C: Poolable> {
     Pending,
-    /// Somebody else's.
+    /// A connection that another caller returned.
     Connection(Box<PooledConn<C>>),
-    /// Its own.
+    /// The caller's own new connection.
     Made(Box<PooledConn<C>>),
     Make(ConnPermit<C>),
-    /// It has no use for what it was given: from the start, at the head of the line.
+    /// The caller cannot use what it was given, and starts again at the head of the queue.
     Again(Rejected<C>),
     Failed(CheckoutError),
 }
@@ -417,7 +417,7 @@ impl<C: Poolable, T> Waiting<C, T> {
     fn poll(&mut self, clock: &Clock, cx: &mut Context<'_>) -> Step<C> {
         let mut delivered = false;
         loop {
-            // The connection that was looked at for two turns, if it is still there now.
+            // The connection whose two turns are over, if it has not been taken back.
             let mut checked = None;
             if let Some(idle_check) = &mut self.idle_check {
                 if idle_check.turns.as_mut().poll(cx).is_pending() {
@@ -440,7 +440,7 @@ impl<C: Poolable, T> Waiting<C, T> {
                 Some(Poll::Ready(WaitOutcome::Connection(mut pooled))) => {
                     let is_checked = checked == Some(pooled.id());
                     self.handed_over |= !is_checked;
-                    // It may have lain there for long: a caller comes for it when its runtime has time.
+                    // It may have been delivered long ago: the caller collects it whenever its runtime polls it.
                     let reason = match pooled.is_over(clock.now()) {
                         Some(reason) => reason,
                         None if is_checked => return Step::Connection(pooled),
@@ -481,7 +481,7 @@ impl<C: Poolable, T> Waiting<C, T> {
                 self.connect = None;
                 match ended {
                     Ended::Made(pooled) => return Step::Made(pooled),
-                    // To be found in the line, if it was not taken back.
+                    // The queue has it, unless it was taken back.
                     Ended::Delivered => {
                         delivered = true;
                         continue;
@@ -490,13 +490,13 @@ impl<C: Poolable, T> Waiting<C, T> {
                 }
             }
             if delivered {
-                // What was made went to another caller, and no connect is under way that could end this wait.
+                // The connection went to another caller, and no connect is under way that could end this wait.
                 return self.not_polled();
             }
             if let Some((limit, queue_timeout)) = &mut self.queue_timeout
                 && queue_timeout.as_mut().poll(cx).is_ready()
             {
-                // Out of line first: what it is given from here on is the next one's.
+                // Leave the queue first: whatever is delivered from here on belongs to the next caller.
                 self.waiter = None;
                 let limit = *limit;
                 return Step::Failed(CheckoutError::Denied(Denied::CheckoutTimeout(limit)));
@@ -507,14 +507,14 @@ impl<C: Poolable, T> Waiting<C, T> {
 }
 
 impl<C: Poolable, T: Target> Waiting<C, T> {
-    /// Gives an idle connection that cannot be looked at two turns, in line.
+    /// Keeps an idle connection without a probe in the queue for two turns of the runtime.
     fn check(&mut self, pool: &Pool<C>, pooled: Box<PooledConn<C>>, target: &T, now: Moment) {
         self.idle_check = Some(IdleCheck::new(pooled.id()));
         let waiter = pool.leave(pooled, CheckoutRequest::from_target(target), now);
         self.queue(waiter, target, now);
     }
 
-    /// In line, for as long as it may wait.
+    /// Waits in the queue, for as long as the caller may wait.
     fn queue(&mut self, waiter: Waiter<C>, target: &T, now: Moment) {
         if let Some(limit) = target.connect_timeout() {
             waiter.set_connect_timeout(limit);
@@ -530,13 +530,14 @@ impl<C: Poolable, T: Target> Waiting<C, T> {
 }
 
 impl<C: Poolable, T> Waiting<C, T> {
-    /// What was made for it went to another caller.
+    /// The connection that was made for this caller went to another one.
     fn not_polled(&self) -> Step<C> {
         let waited = self.waited.unwrap_or(self.waited_before);
         Step::Failed(Denied::NotPolled(waited).into())
     }
 
-    /// It has no use for what it was given. Its own connect goes on, back in line; without one it starts again.
+    /// Rejects what the caller was given. If its own connect is under way, the caller returns to the queue; otherwise
+    /// it starts again.
     fn without(&mut self, rejected: Rejected<C>) -> Option<Step<C>> {
         match &mut self.waiter {
             Some(waiter) if self.connect.is_some() => {
@@ -550,7 +551,7 @@ impl<C: Poolable, T> Waiting<C, T> {
         }
     }
 
-    /// It found something better than what it is making: that is for the pool.
+    /// Leaves the caller's own connect to the pool, because the caller was served otherwise.
     fn leave_connect_behind(&mut self) {
         if let Some(connect) = self.connect.take() {
             connect.leave_behind();
@@ -560,7 +561,7 @@ impl<C: Poolable, T> Waiting<C, T> {
 
 impl<C: Poolable, T> Drop for Waiting<C, T> {
     fn drop(&mut self) {
-        // Out of line first, so as not to be counted among those whom the connect would serve.
+        // Leave the queue first, so as not to count among those whom the connect would serve.
         self.waiter = None;
         if let Some(connect) = self.connect.take()
             && self.shared
@@ -585,7 +586,7 @@ impl IdleCheck {
     }
 }
 
-/// Nothing in it is pinned in place.
+/// No field is structurally pinned.
 impl<M, T, C> Unpin for CheckoutFuture<M, T, C> where C: Poolable {}
 
 impl<M, T, C> fmt::Debug for CheckoutFuture<M, T, C>

@@ -13,13 +13,12 @@ use crate::pool::{Pool, PoolConfig};
 ///
 /// # Order
 ///
-/// It stands above everything that makes a connection, and below [`CheckinLayer`](crate::CheckinLayer), without which
-/// no connection comes back to its pool. The layers that limit a connection's age, idle time and uses may stand on
-/// either side of it.
+/// Above everything that makes a connection, and below [`CheckinLayer`](crate::CheckinLayer), which returns connections
+/// to the pool. The layers that limit a connection's age, idle time and uses may be above or below it.
 ///
 /// # Clone
 ///
-/// Clones share their handle, and no connections.
+/// Clones share their handle, but no connections.
 ///
 /// ```
 /// use tower::ServiceBuilder;
@@ -43,7 +42,7 @@ pub struct CheckoutLayer<C> {
 }
 
 impl<C> CheckoutLayer<C> {
-    /// A layer whose pools keep to `config`.
+    /// A layer whose pools use `config`.
     #[must_use]
     pub fn new(config: PoolConfig) -> Self {
         Self {
@@ -53,7 +52,7 @@ impl<C> CheckoutLayer<C> {
         }
     }
 
-    /// Status and control of all pools that this layer and its clones make.
+    /// The handle: status and control of all pools that this layer and its clones make.
     #[must_use]
     pub fn handle(&self) -> AgentHandle {
         AgentHandle::new(self.agent.clone())

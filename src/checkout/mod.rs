@@ -1,4 +1,4 @@
-//! Takes an idle connection, or makes one, or waits its turn.
+//! Checkout: takes an idle connection, makes one, or waits in the queue.
 
 mod connect;
 mod future;

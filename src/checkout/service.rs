@@ -11,15 +11,15 @@ use crate::error::{BoxError, CheckoutError};
 use crate::pool::{CheckedOut, Pool, PooledConn};
 use crate::target::Target;
 
-/// Gives out connections: an idle one, or one that another caller gives back, or a new one of `M`, or, where a limit is
-/// reached, whichever of them comes first when it is this caller's turn.
+/// Checks out connections: an idle one, one that another caller returns, or a new one from `M`. At a limit, the caller
+/// waits in a queue for whichever of them comes first.
 ///
-/// It is always ready. Whether `M` is, is asked on a miss only: a caller that waited for a limit below could wait for
-/// connections that are idle here.
+/// It is always ready. `M` is asked for its readiness only when a connection has to be made: a caller that waited for a
+/// limit below could miss idle connections here.
 ///
 /// # Clone
 ///
-/// Clones share `M` and the pool. `M` is cloned to make a connection, and only then.
+/// Clones share `M` and the pool. `M` is cloned only to make a connection.
 pub struct Checkout<M, C: Poolable>(Arc<Parts<M, C>>);
 
 pub(crate) struct Parts<M, C: Poolable> {
@@ -28,19 +28,19 @@ pub(crate) struct Parts<M, C: Poolable> {
 }
 
 impl<M, C: Poolable> Checkout<M, C> {
-    /// Over a pool that other services may have too. Give it only to services that make connections of the same kind:
-    /// one may get what another has made.
+    /// A service over an existing pool, which other services may use too. All of them must make connections of the same
+    /// kind: each may get connections that another has made.
     pub fn with_pool(maker: M, pool: Pool<C>) -> Self {
         Self(Arc::new(Parts { maker, pool }))
     }
 
-    /// Where its connections are kept.
+    /// The pool that keeps its connections.
     #[must_use]
     pub fn pool(&self) -> &Pool<C> {
         &self.0.pool
     }
 
-    /// Lets the agent's handle have connections made before they are asked for.
+    /// Lets the agent's handle make connections in advance (prewarm).
     pub(crate) fn register(&self)
     where
         Parts<M, C>: Prewarm + 'static,
@@ -49,7 +49,7 @@ impl<M, C: Poolable> Checkout<M, C> {
         self.pool().agent().add_maker(maker);
     }
 
-    /// An idle connection, if one is found open at once: without a future in between.
+    /// Takes an idle connection, if one is there and its probe says that it is open; without making a future.
     #[inline]
     pub(crate) fn try_checkout<T>(
         &self,
@@ -64,7 +64,7 @@ impl<M, C: Poolable> Checkout<M, C> {
         CheckoutFuture::try_checkout(&self.0, target)
     }
 
-    /// What makes its connections.
+    /// The service that makes its connections.
     pub fn get_ref(&self) -> &M {
         &self.0.maker
     }

@@ -1,4 +1,4 @@
-//! What is told of one checkout while it goes on, and of its end.
+//! The tracing span of one checkout.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::connection::poolable::Poolable;
 use crate::pool::PooledConn;
 use crate::target::Target;
 
-/// A span around one checkout, if there is anybody to see it.
+/// The span of one checkout, if a subscriber is interested.
 #[derive(Clone)]
 pub(super) struct CheckoutSpan {
     #[cfg(feature = "tracing")]
@@ -15,7 +15,7 @@ pub(super) struct CheckoutSpan {
 }
 
 impl CheckoutSpan {
-    /// Within the span that is the current one when a connection is asked for: of an exchange, when it is first polled.
+    /// Begins a child of the current span: that of the exchange, when it is first polled.
     #[inline]
     pub(super) fn begin(target: &impl Target, agent: &AgentState) -> Self {
         #[cfg(feature = "tracing")]
@@ -52,7 +52,7 @@ impl CheckoutSpan {
         }
     }
 
-    /// What happens in `step` happens within this checkout.
+    /// Runs `step` inside the span.
     #[inline]
     pub(super) fn within<R>(&self, step: impl FnOnce() -> R) -> R {
         #[cfg(feature = "tracing")]
@@ -60,7 +60,7 @@ impl CheckoutSpan {
         step()
     }
 
-    /// The caller has its connection, and stood in line for so long.
+    /// Records that the caller has its connection, after this time in the queue.
     #[inline]
     pub(super) fn served<C: Poolable>(&self, pooled: &PooledConn<C>, waited: Duration) {
         pooled.waited(waited);
