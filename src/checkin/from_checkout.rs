@@ -4,8 +4,8 @@ use crate::checkin::Lease;
 use crate::connection::poolable::Poolable;
 use crate::pool::CheckedOut;
 
-/// A connection that Checkout gave: [`CheckedOut`], or the [`Lease`] that another Checkin has made of it. The trait cannot be
-/// named outside of this crate.
+/// A connection that comes from a pool: [`CheckedOut`], or the [`Lease`] that another Checkin has made. The trait
+/// cannot be named outside of this crate.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not come from a pool: there is none to give it back to",
     label = "`CheckoutLayer` is missing below `CheckinLayer`",
@@ -20,7 +20,7 @@ pub trait FromCheckout {
     /// The connection's own type.
     type Conn: Poolable;
 
-    /// From here on the lease has it.
+    /// Turns it into a lease, which owns the connection from then on.
     fn into_lease(self) -> Lease<Self::Conn>;
 }
 
@@ -33,7 +33,7 @@ impl<C: Poolable> FromCheckout for CheckedOut<C> {
     }
 }
 
-/// What is a lease already stays the one that it is.
+/// A lease stays as it is.
 impl<C: Poolable> FromCheckout for Lease<C> {
     type Conn = C;
 

@@ -12,7 +12,7 @@ pin_project! {
     ///
     /// # Cancel safety
     ///
-    /// That of the service below.
+    /// As for the inner service.
     #[derive(Debug)]
     pub struct CheckinFuture<F> {
         #[pin]

@@ -6,13 +6,13 @@ use crate::checkin::Checkin;
 ///
 /// # Order
 ///
-/// Above [`CheckoutLayer`](crate::CheckoutLayer), directly or with layers between that leave the connection's type as it
-/// is. A stack without a Checkout below does not compile.
+/// Above [`CheckoutLayer`](crate::CheckoutLayer), either directly or with layers in between that do not change the type
+/// of the connection. A stack without a Checkout below does not compile.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CheckinLayer(());
 
 impl CheckinLayer {
-    /// The layer. See [`CheckoutLayer`](crate::CheckoutLayer) for a stack that has it.
+    /// Makes the layer. [`CheckoutLayer`](crate::CheckoutLayer) shows a stack with both.
     #[must_use]
     pub const fn new() -> Self {
         Self(())

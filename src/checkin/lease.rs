@@ -15,17 +15,17 @@ use crate::connection::poolable::{ErasedLease, Leased, Liveness, Poolable, Relea
 use crate::connection::shared::{CloseHook, FINISH_TIMEOUT};
 use crate::pool::PooledConn;
 
-/// The use of one connection. It is the connection (by `Deref`, and as a `Service` where that is one) and gives it back
-/// when it is dropped.
+/// One use of a connection. It derefs to the connection, and is a `Service` if the connection is one. Dropping it
+/// returns the connection to its pool.
 ///
-/// When the last use is not entirely over by then, the connection is waited for, one second at the most, in a task of
-/// its own; a connection that has [ended](Lifespan::end) is closed.
+/// If the last use is not entirely over when the lease is dropped, a task waits for its end, for at most one second,
+/// before the connection returns. A connection that has [ended](Lifespan::end) is closed.
 ///
 /// See [`Poolable`] for a connection of your own, and `examples/by_hand.rs` for a stack.
 pub struct Lease<C: Poolable>(Option<Box<PooledConn<C>>>);
 
 impl<C: Poolable> Lease<C> {
-    /// Of a connection that is in use from now on.
+    /// Makes a lease of a connection that is in use from now on.
     #[inline]
     pub(crate) fn from_pooled(pooled: Box<PooledConn<C>>) -> Self {
         Self(Some(pooled))
@@ -110,7 +110,7 @@ impl<C: Poolable> Poolable for Lease<C> {
 impl<C: Poolable> Leased for Lease<C> {
     #[inline]
     fn into_erased(mut self) -> Box<dyn ErasedLease> {
-        // Its drop has nothing left to do.
+        // The lease's own drop then does nothing.
         self.0.take().expect("held until dropped")
     }
 }
@@ -148,7 +148,7 @@ impl<C: Poolable> ErasedLease for PooledConn<C> {
     }
 }
 
-/// Ends a use that is over; gives back one whose connection is not free.
+/// Ends a use that is over; returns the connection if it is not free yet.
 #[inline]
 fn end<C: Poolable>(
     mut pooled: Box<PooledConn<C>>,
@@ -156,7 +156,7 @@ fn end<C: Poolable>(
 ) -> Option<Box<PooledConn<C>>> {
     let conn = pooled.connection();
     if conn.lifespan().has_ended() {
-        // The reason was said by whoever ended it.
+        // Whoever ended the connection has recorded the reason; `Dropped` applies only if there is none.
         pooled.close_uncompleted(CloseReason::Dropped);
     } else if conn.poll_free(cx).is_ready() {
         check_in(pooled);
@@ -166,10 +166,10 @@ fn end<C: Poolable>(
     None
 }
 
-/// Whether it is worth waiting for: a driver needs no more than its turn, and has a thread for it.
+/// Leaves the end of the use to a task, if the connection will be free in a moment and another thread can drive it.
 #[cold]
 fn leave_for_a_moment<C: Poolable>(mut pooled: Box<PooledConn<C>>) -> Option<Released> {
-    // Only the threads of a runtime like this go on whoever waits, and its timers with them.
+    // Only a multi-thread runtime drives its tasks and timers whatever this thread does.
     let has_thread = Handle::try_current().is_ok_and(|runtime| {
         runtime.runtime_flavor() == RuntimeFlavor::MultiThread && pooled.lives_in(runtime.id())
     });
@@ -182,12 +182,12 @@ fn leave_for_a_moment<C: Poolable>(mut pooled: Box<PooledConn<C>>) -> Option<Rel
     Some(Released(released))
 }
 
-/// In a task: nobody has to be polled for the connection to be given back.
+/// Ends the use in a task, so that the connection returns whether or not the caller is polled.
 #[cold]
 fn leave_behind<C: Poolable>(mut pooled: Box<PooledConn<C>>, waits: Option<oneshot::Sender<()>>) {
     match Handle::try_current() {
         Ok(runtime) => {
-            // Before the task is polled: others who wait look at this, and the task may never be.
+            // Recorded before the task runs, because other waiters look at it, and the task may never run.
             let shared = pooled.connection().lifespan().shared();
             shared.set_finishing(true);
             runtime.spawn(wind_down(pooled, waits));
@@ -196,7 +196,7 @@ fn leave_behind<C: Poolable>(mut pooled: Box<PooledConn<C>>, waits: Option<onesh
     }
 }
 
-/// The last use is over, or the connection has closed, or it is known that it will never be free.
+/// Returns the connection: its last use is over, or it has closed, or it will never be free.
 #[inline]
 fn check_in<C: Poolable>(mut pooled: Box<PooledConn<C>>) {
     let conn = pooled.connection();
@@ -217,11 +217,11 @@ fn check_in<C: Poolable>(mut pooled: Box<PooledConn<C>>) {
     pooled.give_back();
 }
 
-/// Before the first look whether the connection is still about to be free; each pause is twice as long as the one before.
+/// The pause before the first check whether the connection is still almost free; each following pause is twice as long.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Waits for the end of a use; `waits`: somebody else does, too, for as long as the connection is about to be free. Ends when
-/// the use has ended, or after a second.
+/// Waits for the end of a use, at most one second. `waits` is completed when the connection is back in the pool, or is
+/// no longer almost free.
 async fn wind_down<C: Poolable>(
     mut pooled: Box<PooledConn<C>>,
     mut waits: Option<oneshot::Sender<()>>,
@@ -243,10 +243,10 @@ async fn wind_down<C: Poolable>(
             pooled.close_uncompleted(CloseReason::Abandoned);
             break;
         }
-        // Nobody wakes for it if it is not about to be free any more.
+        // The caller does not wait any longer for a connection that is not almost free.
         waits = waits.filter(|_| pooled.connection().is_almost_free());
         pause *= 2;
     }
-    // Whoever waits finds the connection given back.
+    // After the connection is back: whoever waited finds it.
     drop(waits);
 }

@@ -1,4 +1,4 @@
-//! Gives a connection back when its use is over.
+//! Checkin: returns a connection to its pool when its use is over.
 
 mod from_checkout;
 mod future;

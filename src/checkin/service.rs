@@ -5,29 +5,29 @@ use tower_service::Service;
 use crate::checkin::from_checkout::FromCheckout;
 use crate::checkin::{CheckinFuture, Lease};
 
-/// Makes each connection of `M` a [`Lease`]: it goes back to the pool it came from when the lease is dropped.
+/// Turns each connection of `M` into a [`Lease`], which returns it to its pool when it is dropped.
 #[derive(Clone, Debug)]
 pub struct Checkin<M> {
     inner: M,
 }
 
 impl<M> Checkin<M> {
-    /// Over `inner`.
+    /// Wraps `inner`.
     pub const fn new(inner: M) -> Self {
         Self { inner }
     }
 
-    /// The service that gives the connections.
+    /// The service that provides the connections.
     pub const fn get_ref(&self) -> &M {
         &self.inner
     }
 
-    /// The service that gives the connections.
+    /// The service that provides the connections.
     pub const fn get_mut(&mut self) -> &mut M {
         &mut self.inner
     }
 
-    /// The service that gives the connections.
+    /// The service that provides the connections.
     pub fn into_inner(self) -> M {
         self.inner
     }
