@@ -8,13 +8,13 @@ use crate::expiry::limited::Limit;
 
 /// Limits how long a server may be silent during an exchange (agentkeepalive: `timeout`).
 ///
-/// The time restarts with every byte in either direction, and runs only while the client waits for the server. It does not
-/// run while the caller does not read the response, nor while the caller's request body has nothing to send yet. A server
-/// that does not read an upload, or does not answer after its end, is silent. When the time is up, the connection is closed,
-/// and the exchange fails with an error that [`is_timeout`](crate::Error::is_timeout).
-/// [`InactivityTimeout`](crate::InactivityTimeout) sets another value for one request.
+/// The time restarts with every byte in either direction, and runs only while the client waits for the server. It does
+/// not run while the caller does not read the response, or while the request body has nothing to send yet. A server
+/// that does not read an upload, or does not answer after its end, counts as silent. When the time is up, the
+/// connection is closed and the exchange fails with an error for which [`is_timeout`](crate::Error::is_timeout) is
+/// true. [`InactivityTimeout`](crate::InactivityTimeout) sets another value for one request.
 ///
-/// The connection's driver enforces the limit; that of [`HandshakeLayer`](crate::HandshakeLayer) does.
+/// The connection's driver enforces the limit, as the driver of [`HandshakeLayer`](crate::HandshakeLayer) does.
 ///
 /// ```
 /// use std::time::Duration;
@@ -30,8 +30,8 @@ pub struct ActiveTimeoutLayer {
 }
 
 impl ActiveTimeoutLayer {
-    /// `max` is the longest silence. The timeout fires when the silence has lasted that long, or up to an eighth longer.
-    /// `Duration::MAX`, like anything above 49 days, is no limit.
+    /// `max` is the longest silence. The timeout fires when the silence has lasted for `max`, or up to an eighth
+    /// longer. `Duration::MAX`, like anything above 49 days, means no limit.
     ///
     /// # Panics
     ///

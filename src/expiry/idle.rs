@@ -8,8 +8,8 @@ use crate::expiry::limited::Limit;
 
 /// Limits how long a connection may be idle (agentkeepalive: `freeSocketTimeout`).
 ///
-/// An idle connection is closed when its time is up, and is no longer used from then on, even if the timer has not run yet. A
-/// server's `Keep-Alive: timeout` can only shorten the time.
+/// An idle connection is closed when its time is up, and is not used again after that, even if the timer has not fired
+/// yet. A server's `Keep-Alive: timeout` can only shorten the time.
 ///
 /// ```
 /// use std::time::Duration;
@@ -26,7 +26,7 @@ pub struct IdleEvictionLayer {
 }
 
 impl IdleEvictionLayer {
-    /// `max` is the longest idle time; `Duration::MAX` is no limit, and zero keeps no connection.
+    /// `max` is the longest idle time; `Duration::MAX` means no limit, and zero keeps no connection.
     #[must_use]
     pub const fn new(max: Duration) -> Self {
         Self { max }

@@ -1,4 +1,5 @@
-//! The one mechanism behind the layers: each puts its limit on a connection when that is made, and the pool enforces it.
+//! The mechanism behind the layers: each sets its limit on a connection when the connection is made, and the pool
+//! enforces it.
 
 use std::fmt;
 use std::future::Future;
@@ -12,14 +13,15 @@ use tower_service::Service;
 use crate::connection::lifespan::Lifespan;
 use crate::connection::poolable::Poolable;
 
-/// What is put on each new connection.
+/// A limit to set on each new connection.
 pub(super) trait Limit: fmt::Debug + Send + Sync {
     fn put_on(&self, lifespan: &mut Lifespan);
 }
 
-/// Gives the connections of `M`, each with one more limit: what [`IdleEvictionLayer`](crate::IdleEvictionLayer),
-/// [`TtlLayer`](crate::TtlLayer), [`MaxUsesLayer`](crate::MaxUsesLayer) and [`ActiveTimeoutLayer`](crate::ActiveTimeoutLayer)
-/// make. The pool above enforces the limit.
+/// Provides the connections of `M`, each with one more limit; the service of
+/// [`IdleEvictionLayer`](crate::IdleEvictionLayer), [`TtlLayer`](crate::TtlLayer),
+/// [`MaxUsesLayer`](crate::MaxUsesLayer) and [`ActiveTimeoutLayer`](crate::ActiveTimeoutLayer). The pool above enforces
+/// the limit.
 #[derive(Clone, Debug)]
 pub struct Limited<M> {
     inner: M,
@@ -34,17 +36,17 @@ impl<M> Limited<M> {
         }
     }
 
-    /// The service that gives the connections.
+    /// The service that provides the connections.
     pub const fn get_ref(&self) -> &M {
         &self.inner
     }
 
-    /// The service that gives the connections.
+    /// The service that provides the connections.
     pub const fn get_mut(&mut self) -> &mut M {
         &mut self.inner
     }
 
-    /// The service that gives the connections.
+    /// The service that provides the connections.
     pub fn into_inner(self) -> M {
         self.inner
     }
@@ -72,11 +74,11 @@ where
 }
 
 pin_project! {
-    /// Resolves to a connection, with one more limit on it.
+    /// Resolves to a connection with one more limit.
     ///
     /// # Cancel safety
     ///
-    /// That of the service below.
+    /// As for the inner service.
     #[derive(Debug)]
     pub struct LimitedFuture<F> {
         #[pin]

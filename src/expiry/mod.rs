@@ -1,4 +1,4 @@
-//! Layers that each state one limit of a connection. The pool enforces it.
+//! Layers that each set one limit of a connection. The pool enforces the limits.
 
 mod active;
 mod idle;

@@ -11,11 +11,11 @@ use crate::connection::lifespan::Lifespan;
 use crate::expiry::Limited;
 use crate::expiry::limited::Limit;
 
-/// Limits the age of a connection, counted from when it was connected (agentkeepalive: `socketActiveTTL`).
+/// Limits the age of a connection, counted from its connect (agentkeepalive: `socketActiveTTL`).
 ///
-/// A connection that is too old is closed while it is idle or when it returns to the pool, and not in the middle of an
-/// exchange. So connections are renewed under constant traffic as well: names are resolved again, and a new back end gets
-/// its share.
+/// A connection that is too old is closed while it is idle or when it returns to the pool, not in the middle of an
+/// exchange. So connections are renewed under constant traffic too: names are resolved again, and new back ends get
+/// their share of the load.
 ///
 /// ```
 /// use std::time::Duration;
@@ -34,7 +34,7 @@ pub struct TtlLayer {
 }
 
 impl TtlLayer {
-    /// `max` is the maximum age; `Duration::MAX` is no limit.
+    /// `max` is the maximum age; `Duration::MAX` means no limit.
     #[must_use]
     pub const fn new(max: Duration) -> Self {
         Self {
@@ -44,7 +44,8 @@ impl TtlLayer {
         }
     }
 
-    /// The share of the TTL, 0 to 1, up to which a random part is subtracted for each connection. Default: 0.
+    /// Shortens the TTL of each connection by a random part of up to this fraction, between 0 and 1, so that
+    /// connections that were made together do not expire together. Default: 0.
     ///
     /// # Panics
     ///
@@ -86,7 +87,8 @@ impl<M> Layer<M> for TtlLayer {
     }
 }
 
-/// One timer a connection, in a task that ends with the connection or with the timer, and keeps neither.
+/// Starts one timer for each connection, in a task that ends with the connection or with the timer, and keeps neither
+/// alive.
 fn end_at(lifespan: &mut Lifespan, max: Duration) {
     let Some(left) = lifespan.limit_age_hard(max, Moment::now()) else {
         return;
@@ -95,7 +97,7 @@ fn end_at(lifespan: &mut Lifespan, max: Duration) {
     if let Ok(runtime) = Handle::try_current() {
         let timer = runtime.spawn(async move {
             tokio::time::sleep(left).await;
-            // What was detached in the meantime is not the agent's any more.
+            // A connection that was detached meanwhile is no longer the agent's.
             if let Some(shared) = shared.upgrade().filter(|it| !it.is_detached()) {
                 shared.kill(CloseReason::Age);
             }

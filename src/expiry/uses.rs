@@ -19,11 +19,11 @@ pub struct MaxUsesLayer {
 }
 
 impl MaxUsesLayer {
-    /// `max` is the maximum number of exchanges on one connection; `u64::MAX` is no limit.
+    /// `max` is the maximum number of exchanges on one connection; `u64::MAX` means no limit.
     ///
     /// # Panics
     ///
-    /// If `max` is 0: a connection that may not be used need not be made.
+    /// If `max` is 0: no connection could be used.
     #[must_use]
     pub const fn new(max: u64) -> Self {
         assert!(max > 0, "max_uses must not be 0");
