@@ -1,4 +1,4 @@
-//! When to send a request again.
+//! Policies for sending requests again.
 
 mod unsent;
 
@@ -17,23 +17,23 @@ use crate::target::extensions::{OnFreshConnection, is_repeatable};
 
 pub use unsent::Unsent;
 
-/// A [`tower::retry::Policy`] for the race of HTTP/1: a server may close an idle connection just when a request is sent
-/// on it.
+/// A [`tower::retry::Policy`] for the reuse race of HTTP/1: a server may close an idle connection at the moment when a
+/// request is sent on it.
 ///
-/// A request is sent once more, on a brand-new connection, when its connection was [reused](Error::is_reused) and either
+/// A request is sent once more, on a new connection, if its connection was [reused](Error::is_reused) and either
 ///
 /// - nothing of it was written ([`is_unsent`](Error::is_unsent)), whatever its method,
-/// - or the connection was [closed or lost](Error::is_reset) before the head of a response, and sending it twice is
-///   harmless: its method is idempotent (RFC 9110 §9.2.2), or it has an `Idempotency-Key` or `X-Idempotency-Key`, or
-///   [`retry_if`](Self::retry_if) says so.
+/// - or the connection was [closed or lost](Error::is_reset) before the head of a response, and it is safe to send the
+///   request twice: its method is idempotent (RFC 9110 §9.2.2), it has an `Idempotency-Key` or `X-Idempotency-Key`, or
+///   [`retry_if`](Self::retry_if) allows it.
 ///
-/// What fails on the new connection is not tried again (RFC 9110: a failed automatic retry is not retried). Nor is what
-/// fails by [its own body](Error::is_request_body). Most of what was not written never comes here: the agent sends it
-/// again by itself.
+/// A request that fails on the new connection is not sent a third time (RFC 9110 §9.2.2: a client should not retry a
+/// failed automatic retry), and neither is a request that failed by [its own body](Error::is_request_body). Requests of
+/// which nothing was written rarely reach this policy: the agent sends most of them again by itself.
 ///
-/// Each request is copied before it is sent. Its body is a [`RequestBody`](crate::RequestBody), of which one that is a stream is sent once only,
-/// or of any type that is `Clone`. The policy finds the agent's error in
-/// the boxes of layers between.
+/// Each request is cloned before it is sent. Its body has to be a [`RequestBody`](crate::RequestBody), which cannot be
+/// cloned if it is a stream, and is then sent only once; or of any type that is `Clone`. The policy finds the agent's
+/// error even if layers in between have boxed it.
 ///
 /// ```
 /// use tower::ServiceBuilder;
@@ -53,19 +53,19 @@ pub struct ReusedReset {
     budget: Option<Arc<dyn Budget + Send + Sync>>,
     /// This request may be sent twice.
     harmless: bool,
-    /// This request is on its second try.
+    /// This request has been sent twice.
     retried: bool,
 }
 
 impl ReusedReset {
-    /// Idempotent requests, without a budget.
+    /// A policy for idempotent requests, without a budget.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Requests that `harmless` is true of may be sent twice as well. It sees the request without its body, before each
-    /// one that is not idempotent anyway is sent.
+    /// Also allows requests for which `harmless` returns true to be sent twice. `harmless` is called with each
+    /// non-idempotent request before it is sent; the request has no body then.
     #[must_use]
     pub fn retry_if(
         mut self,
@@ -75,8 +75,8 @@ impl ReusedReset {
         self
     }
 
-    /// Takes each second try from `budget`, and none when it is spent. Every response to a request that may be sent
-    /// twice pays in.
+    /// Withdraws each retry from `budget`, and does not retry when the budget is exhausted. Every response to a request
+    /// that may be sent twice deposits into it.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -92,7 +92,8 @@ impl ReusedReset {
         self
     }
 
-    /// Whether a request is to be kept for a second try: once. Whether it may be sent twice is known from here on.
+    /// Whether to keep a copy of the request for a retry, which is so once. Also finds out whether the request may be
+    /// sent twice.
     pub(crate) fn wants<B>(&mut self, request: &Request<B>) -> bool {
         if self.retried {
             return false;
@@ -104,7 +105,7 @@ impl ReusedReset {
         true
     }
 
-    /// Whether this is to be followed by a second try, which is so once.
+    /// Whether a retry follows this result, which is so once.
     pub(crate) fn follows<R, E: 'static>(&mut self, result: &Result<R, E>) -> bool {
         let error = match result {
             Ok(_) => {
@@ -159,7 +160,7 @@ impl fmt::Debug for ReusedReset {
     }
 }
 
-/// The agent's error in whatever the layers between have made of it: itself, or in a box.
+/// The agent's error, as it is or in a box of a layer in between.
 fn agent_error<E: 'static>(error: &E) -> Option<&Error> {
     let error: &dyn Any = error;
     if let Some(error) = error.downcast_ref::<Error>() {

@@ -15,27 +15,27 @@ use crate::error::{Error, TimeoutKind};
 use crate::retry::agent_error;
 use crate::target::extensions::OnFreshConnection;
 
-/// A [`tower::retry::Policy`] for requests that never reached a server: the connect was refused, failed or took too long, or
-/// a reused connection had closed before it took anything of the request. They are sent again whatever their method, since
-/// no server has seen them.
+/// A [`tower::retry::Policy`] for requests that never reached a server: the connect was refused, failed or timed out,
+/// or a reused connection had closed before any of the request was written. They are sent again whatever their method,
+/// since no server has seen them.
 ///
-/// A request has three attempts in all, unless [`attempts`](Self::attempts) says otherwise. Before each but the first there
-/// is a pause, between 50 ms and 100 ms at first, twice as long each time, and never longer than 2 s; see
+/// A request has three attempts in all, unless [`attempts`](Self::attempts) is set. A pause precedes each further
+/// attempt: between 50 ms and 100 ms at first, twice as long each time, and never longer than 2 s; see
 /// [`backoff`](Self::backoff).
 ///
-/// What is not sent again: a request that another attempt would not help ([`Error::is_permanent`]), and one that waited for
-/// too long or met a full queue ([`checkout_timeout`](crate::PoolConfig::checkout_timeout),
-/// [`request_timeout`](crate::ExchangeLayer::request_timeout), [`is_queue_full`](Error::is_queue_full)): an agent that is
-/// overloaded gets no more load.
+/// Requests are not sent again if another attempt would not help ([`Error::is_permanent`]), or if they waited for too
+/// long or found the queue full ([`checkout_timeout`](crate::PoolConfig::checkout_timeout),
+/// [`request_timeout`](crate::ExchangeLayer::request_timeout), [`is_queue_full`](Error::is_queue_full)): retries would
+/// only add to the load of an overloaded agent.
 ///
 /// # Order
 ///
-/// Above what chooses the server, such as tower's `Balance`: the next attempt may go elsewhere. Beside
-/// [`ReusedReset`](crate::retry::ReusedReset), which is for requests that a server may have seen.
+/// Above the layer that chooses the server, such as tower's `Balance`, so that the next attempt may choose another
+/// server. Beside [`ReusedReset`](crate::retry::ReusedReset), which is for requests that a server may have seen.
 ///
-/// Each request is copied before it is sent. Its body is a [`RequestBody`](crate::RequestBody), of which one that is a stream
-/// is sent once only, or of any type that is `Clone`. The policy finds the agent's error in what layers in between have made
-/// of it.
+/// Each request is cloned before it is sent. Its body has to be a [`RequestBody`](crate::RequestBody), which cannot be
+/// cloned if it is a stream, and is then sent only once; or of any type that is `Clone`. The policy finds the agent's
+/// error even if layers in between have boxed it.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -59,18 +59,18 @@ use crate::target::extensions::OnFreshConnection;
 /// ```
 #[derive(Clone)]
 pub struct Unsent {
-    /// How many are left to this request.
+    /// How many attempts this request has left.
     attempts: usize,
     min: Duration,
     max: Duration,
     jitter: f64,
-    /// Of a request that has had its first pause.
+    /// Set once this request has had its first pause.
     backoff: Option<ExponentialBackoff>,
     budget: Option<Arc<dyn Budget + Send + Sync>>,
 }
 
 impl Unsent {
-    /// With the defaults above, and without a budget.
+    /// The defaults above, without a budget.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -83,11 +83,11 @@ impl Unsent {
         }
     }
 
-    /// How often a request is tried, the first attempt included. Default: 3.
+    /// How many attempts a request has, including the first. Default: 3.
     ///
     /// # Panics
     ///
-    /// If `attempts` is 0: a request is tried once at least.
+    /// If `attempts` is 0.
     #[must_use]
     pub const fn attempts(mut self, attempts: usize) -> Self {
         assert!(attempts > 0, "attempts must not be 0");
@@ -95,8 +95,8 @@ impl Unsent {
         self
     }
 
-    /// The pause before the second attempt, and the longest before any; each is twice as long as the one before. Up to
-    /// `jitter` times the pause is added at random, another for each request. Default: 50 ms, 2 s and 1.0.
+    /// The pause before the second attempt, and the longest pause; each pause is twice as long as the one before. A
+    /// random part of up to `jitter` times the pause is added for each request. Default: 50 ms, 2 s and 1.0.
     ///
     /// # Errors
     ///
@@ -112,19 +112,20 @@ impl Unsent {
         Ok(self)
     }
 
-    /// Takes each attempt but the first from `budget`, and makes none when it is spent. Every response pays in.
+    /// Withdraws each attempt after the first from `budget`, and makes none when the budget is exhausted. Every
+    /// response deposits into it.
     #[must_use]
     pub fn budget(mut self, budget: Arc<dyn Budget + Send + Sync>) -> Self {
         self.budget = Some(budget);
         self
     }
 
-    /// Whether a request is to be kept for another attempt.
+    /// Whether to keep a copy of the request for another attempt.
     pub(crate) fn wants(&self) -> bool {
         self.attempts > 1
     }
 
-    /// The pause before the next attempt, if there is to be one, and whether that needs a new connection.
+    /// The pause before the next attempt, if there is one, and whether that attempt needs a new connection.
     pub(crate) fn follows<R, E: 'static>(
         &mut self,
         result: &Result<R, E>,
@@ -145,7 +146,7 @@ impl Unsent {
 
     fn pause(&mut self) -> Option<Sleep> {
         if self.backoff.is_none() {
-            // A generator of its own for each request: they are not to come back at the same moment.
+            // A random generator for each request, so that requests that failed together do not return together.
             let maker =
                 ExponentialBackoffMaker::new(self.min, self.max, self.jitter, HasherRng::new());
             self.backoff = maker.ok().map(|mut maker| maker.make_backoff());
@@ -154,7 +155,7 @@ impl Unsent {
     }
 }
 
-/// Whether another attempt may go well, and does not burden who is overloaded.
+/// Whether another attempt may succeed without adding load to an overloaded agent.
 fn may_help(error: &Error) -> bool {
     let took_too_long = matches!(
         error.timeout_kind(),
