@@ -2,13 +2,13 @@ use tower_layer::Layer;
 
 use crate::reqwest::Reqwest;
 
-/// Takes requests of reqwest and gives its responses, over any service of `http`'s.
+/// Serves reqwest's requests and responses over any service of `http` requests.
 ///
 /// # Order
 ///
-/// Above [`KeepAliveLayer`](crate::KeepAliveLayer). Between the two, layers see `http::Request<reqwest::Body>`, such as
-/// tower-http's; above it they see `reqwest::Request`, such as `RetryLayer` with
-/// [`ReusedReset`](crate::retry::ReusedReset).
+/// Above [`KeepAliveLayer`](crate::KeepAliveLayer). Layers between the two, such as tower-http's, see
+/// `http::Request<reqwest::Body>`. Layers above it, such as `RetryLayer` with
+/// [`ReusedReset`](crate::retry::ReusedReset), see `reqwest::Request`.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -44,7 +44,7 @@ pub struct ReqwestLayer {
 }
 
 impl ReqwestLayer {
-    /// It has no settings.
+    /// Makes the layer, which has no settings.
     #[must_use]
     pub const fn new() -> Self {
         Self { _private: () }

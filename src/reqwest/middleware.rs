@@ -20,17 +20,17 @@ use crate::target::extensions::{OnFreshConnection, is_repeatable};
 ///
 /// # Order
 ///
-/// Last: what is added after it never runs. What is added before it runs as ever.
+/// Last: middleware that is added after it never runs. Middleware that is added before it works unchanged.
 ///
 /// # Extensions
 ///
-/// The request gets the middleware's extensions, so that `with_extension(OneShot)` works, as do
-/// [`Partition`](crate::Partition) and [`InactivityTimeout`](crate::InactivityTimeout). Afterwards they hold the
-/// [`ConnectionInfo`] of the last try, where it came to a connection; so do those of the response.
+/// The middleware's extensions are copied to the request, so `with_extension` works with [`OneShot`](crate::OneShot),
+/// [`Partition`](crate::Partition) and [`InactivityTimeout`](crate::InactivityTimeout). Afterwards both they and the
+/// response's extensions contain the [`ConnectionInfo`] of the last attempt, if it had a connection.
 ///
 /// # Errors
 ///
-/// `reqwest_middleware::Error::Middleware`, in which [`Error::find`] finds the agent's.
+/// `reqwest_middleware::Error::Middleware`, in which [`Error::find`] finds the agent's error.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -67,7 +67,7 @@ pub struct AgentMiddleware<S> {
 }
 
 impl<S> AgentMiddleware<S> {
-    /// Sends over `service`.
+    /// Sends requests over `service`.
     pub const fn new(service: S) -> Self {
         Self { service }
     }
@@ -115,15 +115,16 @@ where
     }
 }
 
-/// What was sent: with its response, and with its error, so that [`AgentStrategy`](crate::reqwest::AgentStrategy) knows.
+/// Describes the request that was sent. It is kept with its response and its error, for
+/// [`AgentStrategy`](crate::reqwest::AgentStrategy).
 #[derive(Clone, Debug)]
 pub(super) struct Sent {
     pub(super) method: Method,
-    /// Sending it twice does no harm.
+    /// It is safe to send the request twice.
     pub(super) repeatable: bool,
 }
 
-/// What an error begins with.
+/// The first words of an error.
 impl fmt::Display for Sent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "no answer to {}", self.method)
@@ -139,7 +140,7 @@ fn unanswered(
         if let Some(info) = error.connection() {
             extensions.insert(info.clone());
         }
-        // RFC 9110 §9.2.2: who tries again does so on a connection that cannot be closed for the same reason.
+        // RFC 9110 §9.2.2: a retry gets a new connection, which cannot be closed for the same reason.
         if error.is_reused() && (error.is_reset() || error.is_unsent()) {
             extensions.insert(OnFreshConnection);
         }
@@ -147,7 +148,7 @@ fn unanswered(
     unboxed(error).context(sent).into()
 }
 
-/// What is given to anyhow in a box cannot be told by its type any more; and these have to be.
+/// Unboxes the types that have to be found later: anyhow cannot downcast to a type that it was given in a box.
 fn unboxed(error: BoxError) -> anyhow::Error {
     let error = match error.downcast::<Error>() {
         Ok(error) => return anyhow::Error::new(*error),

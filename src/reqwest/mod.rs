@@ -1,17 +1,18 @@
 //! The agent for requests and responses of reqwest (feature `reqwest`).
 //!
-//! reqwest's `Client` has a pool of its own, which cannot be replaced. Its `Request`, `Response` and `Body` are good by
-//! themselves, and go over the agent in either of two ways:
+//! reqwest's `Client` has a pool of its own, which cannot be replaced. Its `Request`, `Response` and `Body` can be used
+//! without the `Client`, over the agent, in two ways:
 //!
-//! - [`ReqwestLayer`] makes a `Service<reqwest::Request, Response = reqwest::Response>`, as `reqwest::Client` is one.
-//! - [`AgentMiddleware`] (feature `reqwest-middleware`) is the last middleware of a `ClientWithMiddleware`, in place of
-//!   its client; those before it stay as they are. [`AgentStrategy`] tells reqwest-retry what may be sent again.
+//! - [`ReqwestLayer`] makes a `Service<reqwest::Request, Response = reqwest::Response>`, like `reqwest::Client`.
+//! - [`AgentMiddleware`] (feature `reqwest-middleware`) is the last middleware of a `ClientWithMiddleware` and replaces
+//!   its client; middleware before it works unchanged. [`AgentStrategy`] tells reqwest-retry which requests may be sent
+//!   again.
 //!
-//! What a `Client` does beside pooling does not happen then: redirects, cookies, decompression, proxies, timeouts,
-//! default headers. The guide "from reqwest" shows what gives each of them back.
+//! The other features of a `Client` are not available then: redirects, cookies, decompression, proxies, timeouts and
+//! default headers. The guide "from reqwest" shows how to replace each of them.
 //!
-//! With a `Client` that keeps its pool, [`CountConnectsLayer`](crate::CountConnectsLayer) as its `connector_layer` counts connects;
-//! nothing more can be seen from there.
+//! A `Client` that keeps its own pool can use [`CountConnectsLayer`](crate::CountConnectsLayer) as its
+//! `connector_layer`, to count connects; nothing else is visible from there.
 
 mod layer;
 #[cfg(feature = "reqwest-middleware")]

@@ -8,8 +8,8 @@ use tower::retry::Policy;
 use crate::retry::{ReusedReset, Unsent};
 use crate::target::extensions::OnFreshConnection;
 
-/// As for requests of `http`'s, above [`ReqwestLayer`](crate::reqwest::ReqwestLayer). A request whose body is a stream
-/// cannot be sent twice.
+/// For requests of reqwest, above [`ReqwestLayer`](crate::reqwest::ReqwestLayer); the same policy as for `http`
+/// requests. A request whose body is a stream cannot be sent twice.
 impl<R, E> Policy<Request, R, E> for ReusedReset
 where
     E: 'static,
@@ -30,7 +30,8 @@ where
     }
 }
 
-/// As for requests of `http`'s, above [`ReqwestLayer`](crate::reqwest::ReqwestLayer).
+/// For requests of reqwest, above [`ReqwestLayer`](crate::reqwest::ReqwestLayer); the same policy as for `http`
+/// requests.
 impl<R, E> Policy<Request, R, E> for Unsent
 where
     E: 'static,
@@ -50,7 +51,8 @@ where
     }
 }
 
-/// Its extensions can be reached by conversion only. What was sent once can be converted.
+/// Only a conversion to `http::Request` gives access to the extensions. It succeeds for every request that was sent
+/// once.
 fn ask_for_fresh(request: &mut Request) -> Option<()> {
     let empty = Request::new(request.method().clone(), request.url().clone());
     let mut again = http::Request::<Body>::try_from(mem::replace(request, empty)).ok()?;

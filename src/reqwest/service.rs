@@ -14,20 +14,21 @@ use crate::error::{BoxError, Error};
 use crate::target::extensions::RequestTimeout;
 use crate::target::invalid::TargetError;
 
-/// The service that [`ReqwestLayer`](crate::reqwest::ReqwestLayer) makes.
+/// Sends reqwest's requests over `S`; the service that [`ReqwestLayer`](crate::reqwest::ReqwestLayer) makes.
 ///
-/// The extensions of a request made from an `http::Request` go with it, so that [`Partition`](crate::Partition),
-/// [`OneShot`](crate::OneShot) and [`InactivityTimeout`](crate::InactivityTimeout) work; those of a response, as its
-/// [`ConnectionInfo`](crate::ConnectionInfo), are with the `reqwest::Response`. Its URL is the request's, unless a layer
-/// below has set one by reqwest's `ResponseBuilderExt`, as after a redirect.
+/// The extensions of a request that was made from an `http::Request` are sent with it, so
+/// [`Partition`](crate::Partition), [`OneShot`](crate::OneShot) and [`InactivityTimeout`](crate::InactivityTimeout)
+/// work. The `reqwest::Response` has the extensions of the inner response, such as
+/// [`ConnectionInfo`](crate::ConnectionInfo). Its URL is the request's, unless a layer below has set another one by
+/// reqwest's `ResponseBuilderExt`, for example after a redirect.
 ///
-/// A request's own `timeout` is kept to, as [`RequestTimeout`](crate::RequestTimeout): it limits the whole exchange, to the end
-/// of the response body. The `timeout` of a `reqwest::Client` cannot be seen from here; set
-/// [`request_timeout`](crate::KeepAliveLayer::request_timeout) in its place.
+/// The request's own `timeout` is honoured as a [`RequestTimeout`](crate::RequestTimeout): it limits the whole
+/// exchange, to the end of the response body. The `timeout` of a `reqwest::Client` is not visible here; set
+/// [`request_timeout`](crate::KeepAliveLayer::request_timeout) instead.
 ///
 /// # Errors
 ///
-/// Those of the service below. A URL that is no URI is an [`Error`] that [`is_target`](Error::is_target).
+/// The errors of `S`. For a URL that is not a URI, an [`Error`] for which [`is_target`](Error::is_target) is true.
 #[derive(Clone, Debug)]
 pub struct Reqwest<S> {
     inner: S,
@@ -74,9 +75,9 @@ pin_project! {
     ///
     /// # Cancel safety
     ///
-    /// Dropping it drops the future of the service below, and nothing else.
+    /// Dropping it drops the future of the inner service, and nothing else.
     pub struct ReqwestFuture<F, E> {
-        // None if the request never came to the service below.
+        // `None` if the request was not passed to the inner service.
         #[pin]
         answer: Option<F>,
         url: Option<Url>,
@@ -111,7 +112,7 @@ impl<F, E> fmt::Debug for ReqwestFuture<F, E> {
     }
 }
 
-/// With the request's own time limit as the agent's extension, unless it has that extension already.
+/// Sets the request's own timeout as the agent's extension, unless the request has that extension already.
 pub(super) fn outbound(request: reqwest::Request) -> Result<http::Request<reqwest::Body>, Error> {
     let timeout = request.timeout().copied();
     let mut request = http::Request::try_from(request)
@@ -129,10 +130,10 @@ where
     R::Data: Into<Bytes>,
     R::Error: Into<BoxError>,
 {
-    // reqwest has no public name for the extension that its URL is in.
+    // reqwest has no public name for the extension that carries the URL.
     let mut extensions = http::Response::builder().url(url);
     if let Some(extensions) = extensions.extensions_mut() {
-        // What layers below have said comes last, and so counts.
+        // Extensions of the layers below are added last, so that they take precedence.
         extensions.extend(mem::take(response.extensions_mut()));
         mem::swap(extensions, response.extensions_mut());
     }

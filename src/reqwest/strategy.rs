@@ -5,21 +5,21 @@ use reqwest_retry::{Retryable, RetryableStrategy, default_on_request_success};
 use crate::error::Error;
 use crate::reqwest::middleware::Sent;
 
-/// Tells reqwest-retry which requests that [`AgentMiddleware`](crate::reqwest::AgentMiddleware) has sent may be sent
-/// again.
+/// Tells reqwest-retry which requests of an [`AgentMiddleware`](crate::reqwest::AgentMiddleware) may be sent again.
 ///
-/// | what happened | to a request that may be sent twice | to any other, as a POST |
+/// | what happened | a request that may be sent twice | any other, such as a POST |
 /// |---|---|---|
-/// | nothing was sent: no connection, a full line, a connection that was closing | again | again |
-/// | a proxy refused to make a tunnel, with 5xx, 408 or 429 | again | again |
-/// | a proxy refused to make a tunnel, with another status | not again | not again |
-/// | no response: the connection was closed, or a time limit was over, be it one between the middleware and the agent (`tower::timeout`) | again | not again |
-/// | 5xx, 408, 429 | again | not again |
-/// | another response, a request that cannot be sent or whose own body failed, a server whose certificate does not verify, an agent that is shut down ([`is_permanent`](Error::is_permanent)) | not again | not again |
+/// | nothing was sent: no connection, a full queue, a connection that was closing | retried | retried |
+/// | a proxy refused a tunnel with 5xx, 408 or 429 | retried | retried |
+/// | a proxy refused a tunnel with another status | not retried | not retried |
+/// | no response: the connection was closed, or a time limit ended the request, including a `tower::timeout` between the middleware and the agent | retried | not retried |
+/// | 5xx, 408, 429 | retried | not retried |
+/// | another response; a request that cannot be sent, or whose own body failed; a server whose certificate is not valid; an agent that is shut down ([`is_permanent`](Error::is_permanent)) | not retried | not retried |
 ///
-/// A request may be sent twice if its method is idempotent (RFC 9110 §9.2.2) or it has an `Idempotency-Key` or
-/// `X-Idempotency-Key`. Where a reused connection was closed, the next try has a new one. reqwest-retry's own strategy takes every error of a
-/// middleware for fatal, and over a `reqwest::Client` sends a POST again that may have been executed.
+/// A request may be sent twice if its method is idempotent (RFC 9110 §9.2.2), or if it has an `Idempotency-Key` or
+/// `X-Idempotency-Key`. After a reused connection was closed, the next attempt has a new connection. reqwest-retry's
+/// default strategy treats every error of a middleware as fatal, and over a `reqwest::Client` it sends a POST again
+/// that may have been executed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AgentStrategy;
 
@@ -44,7 +44,7 @@ impl RetryableStrategy for AgentStrategy {
     }
 }
 
-/// Whether a try that failed like this may be followed by another.
+/// Whether an attempt that failed with this error may be followed by another.
 fn may_follow(error: &MiddlewareError) -> bool {
     let MiddlewareError::Middleware(whole) = error else {
         return false;
