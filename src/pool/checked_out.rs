@@ -1,4 +1,4 @@
-//! What Checkout gives to Checkin.
+//! The connection that Checkout passes to Checkin.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -11,10 +11,10 @@ use crate::connection::poolable::{Liveness, Poolable};
 use crate::connection::shared::CloseHook;
 use crate::pool::PooledConn;
 
-/// A connection that [`Checkout`](crate::Checkout) gave, and that [`Checkin`](crate::Checkin) makes a
-/// [`Lease`](crate::Lease) of. It is the connection, by `Deref`.
+/// A connection that [`Checkout`](crate::Checkout) provides, and that [`Checkin`](crate::Checkin) turns into a
+/// [`Lease`](crate::Lease). It derefs to the connection.
 ///
-/// Nothing but a lease gives a connection back: if this is dropped as it is, its connection is closed.
+/// Only a lease returns a connection to its pool: dropping a `CheckedOut` closes the connection.
 #[must_use = "the connection is closed if it does not become a lease"]
 pub struct CheckedOut<C: Poolable>(Box<PooledConn<C>>);
 
@@ -44,7 +44,7 @@ impl<C: Poolable> DerefMut for CheckedOut<C> {
     }
 }
 
-/// So that limits can be set above Checkout, too.
+/// Layers above Checkout can set limits, too.
 impl<C: Poolable> Poolable for CheckedOut<C> {
     fn is_open(&self) -> bool {
         (**self).is_open()
@@ -75,7 +75,7 @@ impl<C: Poolable> Poolable for CheckedOut<C> {
     }
 }
 
-/// As ready as the connection, and called as that is.
+/// The service of the connection.
 impl<C, R> Service<R> for CheckedOut<C>
 where
     C: Poolable + Service<R>,

@@ -1,4 +1,4 @@
-//! How much a pool may have, and how long a caller may wait for it.
+//! The limits of a pool, and how long a caller waits for it.
 
 use std::time::Duration;
 
@@ -6,9 +6,9 @@ use crate::agent::{HostOverrides, HostSettings};
 use crate::clock::Clock;
 use crate::target::key::Key;
 
-/// What a pool keeps to: how many connections, how many callers in line, and how long both may take.
+/// The settings of a pool: how many connections it may have, how many callers may wait, and for how long.
 ///
-/// What limits a *connection* (its age, its time idle, its uses) is stated by layers of its own.
+/// The limits of a single *connection* (age, idle time and uses) are set by layers of their own.
 ///
 /// ```
 /// use std::time::Duration;
@@ -37,45 +37,49 @@ pub struct PoolConfig {
     pub(crate) spread: Spread,
     pub(crate) learn_idle_limit: bool,
     pub(crate) clock: Clock,
-    /// Of hosts with settings of their own.
+    /// Settings of single hosts.
     pub(crate) hosts: HostOverrides,
-    /// What is set for the one host that this is for.
+    /// The settings of the one host that this configuration is for.
     pub(crate) own: HostSettings,
-    /// Of the TTL that is set for a host.
+    /// The jitter of a TTL that is set for a host.
     pub(crate) ttl_jitter: f64,
 }
 
-/// Which idle connection is taken.
+/// Which idle connection is used first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Scheduling {
-    /// The one used last: the others grow old and are closed when there is less to do (Node's default).
+    /// The most recently used one: the others reach their idle limit when there is less load (Node's default).
     #[default]
     Lifo,
-    /// The one idle for longest: all are kept in use.
+    /// The one that has been idle longest: all connections stay in use.
     Fifo,
 }
 
-/// Which of the addresses of a name connections go to, and which idle connection is taken where a name has several.
+/// Which addresses of a name connections are made to, and which idle connection is used if a name has several
+/// addresses.
 ///
-/// An address that cannot be connected to is left out for a while, with [`InTurn`](Self::InTurn) and
-/// [`FewestOpenFirst`](Self::FewestOpenFirst): for up to 1 s after the first failure, twice as long after each further one, up
-/// to 60 s, at random between half and all of that. Then one connect tries it again. The others serve meanwhile.
+/// With [`InTurn`](Self::InTurn) and [`FewestOpenFirst`](Self::FewestOpenFirst), an address that refuses a connect is
+/// skipped for a while: for up to 1 s after the first failure, twice as long after each further one, up to 60 s, and at
+/// random between half of that time and all of it. Then one connect tries the address again, and the others are used
+/// meanwhile.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Spread {
-    /// To the first address that answers, in the resolver's order: for most resolvers one address has all the load.
+    /// The first address that answers, in the resolver's order. With most resolvers one address gets the whole load.
     #[default]
     AsResolved,
-    /// To each address in its turn. Of the idle connections, one of the address is taken that was not used for longest.
+    /// Each address in turn. Idle connections are used in turn too: one to the address that has not been used for
+    /// longest.
     InTurn,
-    /// To the address with the fewest connections of this key. Of the idle connections, one of the address is taken with the
-    /// fewest requests in flight; where several have the fewest, of the one that was not used for longest.
+    /// The address with the fewest connections for the key. Of the idle connections, one to the address with the fewest
+    /// requests in flight is used; if several have equally few, to the one that has not been used for longest.
     FewestOpenFirst,
 }
 
 impl PoolConfig {
-    /// No limit on connections and callers, at most 256 idle connections for each key, and 8 s for a connect.
+    /// The defaults: no limit on connections and callers, at most 256 idle connections for each key, and 8 s for a
+    /// connect.
     pub fn new() -> Self {
         Self {
             keep_alive: true,
@@ -97,15 +101,16 @@ impl PoolConfig {
         }
     }
 
-    /// Whether connections are kept at all (Node: `keepAlive`). Default: true.
+    /// Whether connections are kept for reuse at all (Node: `keepAlive`). Default: true.
     #[doc(alias = "keepAlive")]
     pub fn keep_alive(mut self, keep: bool) -> Self {
         self.keep_alive = keep;
         self
     }
 
-    /// The most connections open for one [`Key`] (scheme, host, port, partition and route), whether being made, in use or idle
-    /// (Node: `maxSockets`). Callers beyond it wait in line, first come, first served. Default: no limit.
+    /// Limits how many connections may be open for one [`Key`] (scheme, host, port, partition and route); connections
+    /// count while they are being made, in use or idle (Node: `maxSockets`). Further callers wait in the queue, first
+    /// come, first served. Default: no limit.
     ///
     /// # Panics
     ///
@@ -117,8 +122,8 @@ impl PoolConfig {
         self
     }
 
-    /// The most connections open for all keys together (Node: `maxTotalSockets`). A caller that it blocks has an idle
-    /// connection of another key closed, where there is one. Default: no limit.
+    /// Limits how many connections may be open for all keys together (Node: `maxTotalSockets`). If a caller is blocked
+    /// by this limit and another key has an idle connection, that connection is closed to make room. Default: no limit.
     ///
     /// # Panics
     ///
@@ -130,47 +135,49 @@ impl PoolConfig {
         self
     }
 
-    /// The most idle connections for one key; one that is given back beyond it is closed (Node: `maxFreeSockets`). 0
-    /// keeps none, and still hands connections over to callers in line. Default: 256.
+    /// Limits how many connections may be idle for one key; a connection that is returned beyond the limit is closed
+    /// (Node: `maxFreeSockets`). 0 keeps no idle connections, but still hands returned connections to waiting callers.
+    /// Default: 256.
     #[doc(alias = "maxFreeSockets")]
     pub fn max_idle_per_host(mut self, max: usize) -> Self {
         self.max_idle_per_host = max;
         self
     }
 
-    /// The most idle connections for all keys together; beyond it the one idle for longest is closed. Default: no
-    /// limit.
+    /// Limits how many connections may be idle for all keys together; beyond it, the connection that has been idle
+    /// longest is closed. Default: no limit.
     pub fn max_idle(mut self, max: usize) -> Self {
         self.max_idle = max;
         self
     }
 
-    /// The most callers in line for one key; the next one is refused with an error that
-    /// [`is_queue_full`](crate::Error::is_queue_full). Default: no limit.
+    /// Limits how many callers may wait in the queue for one key; the next one fails with an error for which
+    /// [`is_queue_full`](crate::Error::is_queue_full) is true. Default: no limit.
     pub fn max_pending_per_host(mut self, max: usize) -> Self {
         self.max_pending_per_host = max;
         self
     }
 
-    /// The longest time that a caller waits in line, in all: a connection that it was handed and could not use does not begin
-    /// the time anew. Making a connection has a time of its own. Default: no limit.
+    /// Limits how long a caller waits in the queue in all; the time does not restart if the caller was handed a
+    /// connection that it could not use. Making a connection is limited separately. Default: no limit.
     pub fn checkout_timeout(mut self, max: Duration) -> Self {
         self.checkout_timeout = max;
         self
     }
 
-    /// The longest time from having the right to connect to having a usable connection: DNS, TCP, TLS. Three quarters of it,
-    /// and 6 s at the most, are how long a caller waits for the place of a connection that cannot be closed
-    /// ([`TimeoutKind::Close`](crate::TimeoutKind::Close)). Default: 8 s.
+    /// Limits how long a connect may take, including DNS, TCP and TLS, from the moment when the caller is allowed to
+    /// connect. Three quarters of this time, at most 6 s, is also how long a caller waits for the place of a connection
+    /// that cannot be closed ([`TimeoutKind::Close`](crate::TimeoutKind::Close)). Default: 8 s.
     pub fn connect_timeout(mut self, max: Duration) -> Self {
         self.connect_timeout = max;
         self
     }
 
-    /// The longest time that a connection, or the right to make one, is kept for a caller in line whose future is not polled,
-    /// while others wait: then it goes to the next in line. The caller keeps its place, and is the first again when it is
-    /// polled. One task looks for that, by one timer, in each runtime that has blocked callers; a hand-over sets no timer of
-    /// its own. [`Duration::MAX`] keeps everything for whoever it was given to. Default: 5 ms.
+    /// Limits how long a connection, or a permit to make one, is kept for a waiting caller whose future is not polled,
+    /// while other callers wait. After that it goes to the next caller. The first caller keeps its place, and is at the
+    /// head of the queue again when it is polled. One task for each runtime that has blocked callers checks this with
+    /// one timer; a hand-over sets no timer of its own. With [`Duration::MAX`] nothing is ever taken back. Default: 5
+    /// ms.
     ///
     /// See ["A future that is not polled"](crate#a-future-that-is-not-polled).
     pub fn hand_over_timeout(mut self, max: Duration) -> Self {
@@ -178,15 +185,16 @@ impl PoolConfig {
         self
     }
 
-    /// Which idle connection is taken. Default: the one used last.
+    /// Which idle connection is used first. Default: the most recently used one.
     pub fn scheduling(mut self, scheduling: Scheduling) -> Self {
         self.scheduling = scheduling;
         self
     }
 
-    /// Which of the addresses of a name connections go to: see [`Spread`]. It takes a connector that has a choice, as
-    /// [`TcpConnector`](crate::connect::TcpConnector) does, and the layers between it and the pool may not spawn.
-    /// [`Scheduling`] holds among the connections to one address. Default: the first that answers.
+    /// Which addresses of a name connections are made to; see [`Spread`]. This needs a connector that can choose an
+    /// address, such as [`TcpConnector`](crate::connect::TcpConnector), and layers between connector and pool that do
+    /// not spawn the connect. [`Scheduling`] applies to the connections of one address. Default: the first address that
+    /// answers.
     ///
     /// ```
     /// use tower_keep_alive::{PoolConfig, Spread};
@@ -215,18 +223,20 @@ impl PoolConfig {
         self
     }
 
-    /// Settings for each [`Key`] of one host, whatever the scheme, port, partition and route: what `set` sets is in the place of what is said for all hosts, and
-    /// of what layers between this pool and the connector say of the connections. The name is compared without regard to
-    /// case, an address by its value. Where several apply to a host, all do, in their order: for each setting the last one
-    /// counts. They are looked up once for the pool of each key, and not for each request.
+    /// Settings for the [`Key`]s of one host, with any scheme, port, partition and route. Each setting that `set` makes
+    /// replaces the setting for all hosts, and the limits that layers between this pool and the connector have set on
+    /// the connections. Host names are compared without regard to case, addresses by value. If several such settings
+    /// apply to a host, the last one takes precedence for each setting. They are looked up once for the pool of each
+    /// key, not for each request.
     ///
-    /// The pool keeps to the limits, the expiry and the timeouts of connect and checkout. `request_timeout` and
-    /// `response_timeout` are a matter of the exchange: [`KeepAliveLayer::for_host`](crate::KeepAliveLayer::for_host) keeps
-    /// to them.
+    /// The pool enforces the limits, the expiry and the timeouts of connect and checkout. `request_timeout` and
+    /// `response_timeout` belong to the exchange, so only [`KeepAliveLayer::for_host`](crate::KeepAliveLayer::for_host)
+    /// enforces them.
     ///
     /// # Panics
     ///
-    /// If `host` is no host name and no IP address. A name that is not ASCII has to be written in Punycode, as in URIs.
+    /// If `host` is neither a host name nor an IP address. A name that is not ASCII has to be written in Punycode, as
+    /// in URIs.
     ///
     /// ```
     /// use std::time::Duration;
@@ -243,7 +253,7 @@ impl PoolConfig {
         self
     }
 
-    /// As [`for_host`](Self::for_host), for each key that `matches` is true of.
+    /// Like [`for_host`](Self::for_host), for each key for which `matches` returns true.
     pub fn for_key(
         mut self,
         matches: impl Fn(&Key) -> bool + Send + Sync + 'static,
@@ -254,22 +264,22 @@ impl PoolConfig {
         self
     }
 
-    /// What holds for one key, where that is not what holds for all.
+    /// The configuration for one key, if it differs from the common one.
     pub(super) fn of_key(&self, key: &Key) -> Option<Self> {
         let own = self.hosts.find(key)?;
-        // Named one by one, so that a setting that is added cannot be forgotten here.
+        // Named one by one, so that a new setting cannot be forgotten here.
         let HostSettings {
             max_connections,
             max_idle,
             max_pending,
             connect_timeout,
             checkout_timeout,
-            // The connection's (`HostSettings::put_on_connection`).
+            // Applied to each connection (`HostSettings::put_on_connection`).
             max_uses: _,
             idle_timeout: _,
             ttl: _,
             active_timeout: _,
-            // The exchange's.
+            // Applied by the exchange.
             request_timeout: _,
             response_timeout: _,
         } = own;
@@ -285,13 +295,13 @@ impl PoolConfig {
         })
     }
 
-    /// The shortest that any caller has.
+    /// The shortest checkout timeout of all callers.
     pub(super) fn shortest_checkout_timeout(&self) -> Duration {
         let own = self.hosts.shortest_checkout_timeout();
         own.map_or(self.checkout_timeout, |own| own.min(self.checkout_timeout))
     }
 
-    /// Whether anything is limited over all keys.
+    /// Whether there is a limit over all keys.
     pub(crate) fn are_total(&self) -> bool {
         self.max_connections != usize::MAX || self.max_idle != usize::MAX
     }

@@ -1,4 +1,5 @@
-//! The connections that are kept, the callers in line for them, and the one place that decides: use, make or wait.
+//! The pool: idle connections, the queue of callers, and the decision whether a caller uses an idle connection,
+//! connects, or waits.
 
 mod addresses;
 mod capacity;
