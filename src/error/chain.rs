@@ -1,4 +1,4 @@
-//! What the errors say that an error came from.
+//! Searches an error and its sources.
 
 use std::error::Error as StdError;
 use std::io::{self, ErrorKind};
@@ -10,10 +10,10 @@ use crate::error::{CheckoutError, Denied, Error, RequestBodyError};
 
 type Any = dyn StdError + 'static;
 
-/// An error, and what it came from.
+/// An error and its sources.
 fn chain(error: &Any) -> impl Iterator<Item = &Any> {
     std::iter::successors(Some(error), |&error| {
-        // An I/O error that holds another one passes over it: its source is that one's.
+        // `source` of an I/O error that wraps another error skips the wrapped one and returns its source.
         let io = error.downcast_ref::<io::Error>();
         match io.and_then(io::Error::get_ref) {
             Some(held) => Some(held),
@@ -26,10 +26,10 @@ pub(crate) fn find<E: StdError + 'static>(error: &Any) -> Option<&E> {
     chain(error).find_map(|error| error.downcast_ref())
 }
 
-/// What an error above the agent is about.
+/// The error that was found in an error of a layer above.
 pub(super) enum Found<'a> {
     Agents(&'a Error),
-    /// The agent was given up when a time was over.
+    /// A time limit above the agent was exceeded.
     Elapsed,
 }
 
@@ -44,8 +44,8 @@ fn is_elapsed(error: &Any) -> bool {
     error.is::<tower::timeout::error::Elapsed>() || error.is::<tokio::time::error::Elapsed>()
 }
 
-/// What the pool below said, through what layers between have made of it. Not what the pool of another agent said: a
-/// connector may ask one.
+/// The error of the pool below, inside the errors of layers in between. Not that of another agent's pool, which a
+/// connector may use.
 pub(super) fn denied(error: &Any) -> Option<Denied> {
     for error in chain(error) {
         if let Some(error) = error.downcast_ref::<CheckoutError>() {
@@ -64,7 +64,7 @@ pub(super) fn denied(error: &Any) -> Option<Denied> {
     None
 }
 
-/// Whether a connector, or what it asks, took too long.
+/// Whether a connector, or anything that it uses, has timed out.
 pub(super) fn has_timed_out(error: &Any) -> bool {
     for error in chain(error) {
         if let Some(agent) = error.downcast_ref::<Error>() {
@@ -78,8 +78,9 @@ pub(super) fn has_timed_out(error: &Any) -> bool {
     false
 }
 
-/// Every form that the end of a connection takes. hyper has no one predicate for them: IncompleteMessage is a kind of
-/// its own, a reset comes as an I/O error or as a failed write of a body that a GET does not have.
+/// Recognises every form in which hyper and the transport report the end of a connection. hyper has no single predicate
+/// for them: IncompleteMessage is a kind of its own, and a reset is reported as an I/O error or as a failed write of a
+/// body, even for a GET without a body.
 ///
 /// Only what hyper, h2 or the transport itself says counts. What begins with another error is a layer's own.
 pub(crate) fn is_reset(error: &Any, reused: bool) -> bool {
@@ -92,7 +93,7 @@ pub(crate) fn is_reset(error: &Any, reused: bool) -> bool {
     }
     for error in chain(error) {
         if let Some(error) = error.downcast_ref::<hyper::Error>() {
-            // The caller's: its body, or what it did with the connection.
+            // The caller's fault: its body, or its use of the connection.
             if error.is_user() {
                 return false;
             }
@@ -111,7 +112,7 @@ pub(crate) fn is_reset(error: &Any, reused: bool) -> bool {
     false
 }
 
-/// Whether the other end has gone, or, on a connection that was `reused`, the way there.
+/// Whether the peer has closed the connection or, if it was `reused`, the network path to the peer is broken.
 pub(crate) fn is_gone(kind: ErrorKind, reused: bool) -> bool {
     match kind {
         ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => true,
@@ -123,7 +124,7 @@ pub(crate) fn is_gone(kind: ErrorKind, reused: bool) -> bool {
     }
 }
 
-/// Whether the other end of a handshake did not prove who it is.
+/// Whether the peer's certificate was rejected in a handshake.
 #[cfg(feature = "tls")]
 pub(super) fn is_of_certificate(error: &Any) -> bool {
     use rustls::Error::{InvalidCertRevocationList, InvalidCertificate, NoCertificatesPresented};
@@ -133,13 +134,14 @@ pub(super) fn is_of_certificate(error: &Any) -> bool {
     )
 }
 
-/// Whether hyper says that the request's own body failed. It calls what ended with its runtime the caller's too.
+/// Whether hyper reports that the request's own body failed. hyper reports a connection that ended with its runtime in
+/// the same way.
 pub(super) fn is_of_body(error: &Any) -> bool {
     let error = error.downcast_ref::<hyper::Error>();
     error.is_some_and(|error| error.is_user() && error.source().is_some())
 }
 
-/// The one that has a number of the system's, or else the last.
+/// The first I/O error with a number of the system's, or else the last I/O error.
 pub(super) fn io_error(error: &Any) -> Option<&io::Error> {
     let mut last = None;
     for error in chain(error) {

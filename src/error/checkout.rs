@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::error::BoxError;
 
-/// Why `Checkout` has no connection.
+/// Why `Checkout` provides no connection.
 ///
 /// ```
 /// use tower_keep_alive::{BoxError, CheckoutError, Denied};
@@ -18,31 +18,32 @@ use crate::error::BoxError;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum CheckoutError {
-    /// The connector failed. Its own error is the [`source`](StdError::source).
+    /// The connector failed. Its error is the [`source`](StdError::source).
     Connect(BoxError),
-    /// The pool gives no connection.
+    /// The pool provides no connection.
     Denied(Denied),
 }
 
-/// Why a pool gives no connection.
+/// Why a pool provides no connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Denied {
     /// The connect took longer than this.
     ConnectTimeout(Duration),
-    /// No connection came free for this long.
+    /// The caller waited this long in the queue, and no connection became free.
     CheckoutTimeout(Duration),
-    /// So many callers were waiting for this key already, and no more may.
+    /// The queue for this key was full: this many callers were waiting, which is the limit.
     QueueFull(usize),
     /// The agent was drained or destroyed.
     ShutDown,
-    /// For so long the caller needed the place of a connection that was to be closed and was not: the runtime in which that
-    /// connection lives is not driven, and its transport has no way to be closed from outside. Drive that runtime, or let its
-    /// transports be closed, by [`Probe::with_close`](crate::connect::Probe::with_close).
+    /// The caller waited this long for the place of a connection that should have been closed and was not: the runtime
+    /// of that connection is not driven, and its transport cannot be closed from outside. Drive that runtime, or make
+    /// its transports closable by [`Probe::with_close`](crate::connect::Probe::with_close).
     CannotClose(Duration),
-    /// The connection that was made for this caller went to another one, because the caller's future was not polled for
-    /// longer than [`PoolConfig::hand_over_timeout`](crate::PoolConfig::hand_over_timeout). Ask again: [`Exchange`](crate::Exchange)
-    /// does. The time is how long the caller had waited in line before its connect began.
+    /// The connection that was made for this caller was given to another one, because the caller's future was not
+    /// polled for longer than [`PoolConfig::hand_over_timeout`](crate::PoolConfig::hand_over_timeout). Ask again, as
+    /// [`Exchange`](crate::Exchange) does. The duration is how long the caller had waited in the queue before its
+    /// connect began.
     NotPolled(Duration),
 }
 
@@ -84,7 +85,7 @@ impl StdError for CheckoutError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
             Self::Connect(error) => Some(&**error),
-            // Its text is this one's.
+            // This error already has the text of `Denied`.
             Self::Denied(_) => None,
         }
     }

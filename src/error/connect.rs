@@ -1,4 +1,4 @@
-//! Why a connector made no connection.
+//! Errors of connectors.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -8,28 +8,28 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::error::BoxError;
 
-/// Why a connector made no connection. The text begins with what was tried (`connect to …`, `resolve …`), so that it can
-/// follow the word `cannot`.
+/// Why a connector made no connection. The text begins with what was tried (`connect to …`, `resolve …`), so that it
+/// can follow the word `cannot`.
 #[derive(Debug)]
 pub(crate) enum ConnectError {
-    /// No address could be connected to.
+    /// None of the addresses accepted the connect.
     Addresses(FailedAddresses),
-    /// A connect as a part of another one: what that is, and why this one failed. Told as one error.
+    /// A connect within another one: the purpose of the outer one, and why this one failed. Shown as one error.
     #[cfg(feature = "proxy")]
     Within(String, Box<Self>),
-    /// The server does not speak what the connection is to speak: what was tried, and the cause if it is an error of its own.
+    /// The server does not speak the requested protocol: what was tried, and the cause if there is one.
     #[cfg(any(feature = "http2", feature = "tls"))]
     Protocol(Cow<'static, str>, Option<BoxError>),
-    /// Anything else: what was tried, and the cause if it is an error of its own.
+    /// Anything else: what was tried, and the cause if there is one.
     Other(Cow<'static, str>, Option<BoxError>),
 }
 
-/// The addresses that were tried, each with what came of it, in the order of the failures.
+/// The addresses that were tried and their errors, in the order of the failures.
 #[derive(Debug)]
 pub(crate) struct FailedAddresses {
-    /// The name that the addresses are of; `None` if the host is an address itself.
+    /// The name that was resolved; `None` if the host is an address.
     pub(crate) name: Option<String>,
-    /// The local address that the connector was told to use.
+    /// The local address, if one was set.
     pub(crate) from: Option<IpAddr>,
     pub(crate) failed: Vec<(SocketAddr, io::Error)>,
 }
@@ -49,7 +49,7 @@ impl ConnectError {
 
 #[cfg(feature = "proxy")]
 impl ConnectError {
-    /// As [`caused_by`](Self::caused_by), with the words of a connect that failed within this one.
+    /// Like [`caused_by`](Self::caused_by), with the text of a connect that failed within this one.
     pub(crate) fn within(tried: String, cause: BoxError) -> Self {
         match cause.downcast() {
             Ok(inner) => Self::Within(tried, inner),
@@ -59,7 +59,8 @@ impl ConnectError {
 }
 
 impl FailedAddresses {
-    /// The error that says most: the first, unless it says only that this machine has no way to addresses of that family.
+    /// The most informative error: the first one that does not merely report that this machine has no route for the
+    /// address family; if there is none, the first.
     fn cause(&self) -> Option<&io::Error> {
         let says_little = |kind| {
             matches!(
@@ -121,15 +122,15 @@ impl StdError for ConnectError {
     }
 }
 
-/// The kind of an error in words; its own words where there is no kind for it, or where it is not the system's. The number of
-/// a system's error is left to the source.
+/// The kind of an error in words, or its own text if the kind has no name or the error is not the system's. The number
+/// of a system error is left to the source.
 pub(crate) fn reason(error: &io::Error) -> String {
     if error.get_ref().is_some() {
         return error.to_string();
     }
     let kind = error.kind().to_string();
     match (error.kind(), kind.as_str()) {
-        // The latter is what std has no stable name for.
+        // The text of an error for which std has no stable kind.
         (io::ErrorKind::Other, _) | (_, "uncategorized error") => {}
         _ => return kind,
     }

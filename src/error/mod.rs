@@ -1,4 +1,4 @@
-//! Errors that say what a caller can decide on.
+//! Errors that tell a caller what to do.
 
 mod chain;
 mod checkout;
@@ -41,9 +41,9 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// Why a request failed, or the body of a response.
 ///
-/// Ask its predicates. The text and the types of [`source`](StdError::source) may change. [`find`](Self::find) finds the
-/// error in what layers above have made of it. If the operating system reported an error, it is in the chain of sources, at
-/// a depth that varies; [`io_error`](Self::io_error) finds it.
+/// Use its predicates: the text, and the types of [`source`](StdError::source), may change. [`find`](Self::find) finds
+/// this error inside the errors of layers above. If the operating system reported an error, it is in the chain of
+/// sources, at a depth that varies; [`io_error`](Self::io_error) finds it.
 ///
 /// | predicate | what happened | what to do |
 /// |---|---|---|
@@ -64,27 +64,28 @@ pub struct Error(Box<Inner>);
 struct Inner {
     kind: Kind,
     unsent: bool,
-    /// An agent says it of its own request. If not, a connector says it of the target that it was given.
+    /// True if an agent reports the fault of its own request; false if a connector reports it about the target that it
+    /// was given.
     by_agent: bool,
     source: Option<BoxError>,
     connection: Option<ConnectionInfo>,
-    /// Where a connect that took too long was to go.
+    /// The authority of a connect that took too long.
     to: Option<Box<str>>,
 }
 
 #[derive(Debug)]
 pub(crate) enum Kind {
-    /// The request names nothing that can be connected to, or cannot be sent.
+    /// The request has no target to connect to, or cannot be sent.
     Target(TargetError),
-    /// No connection could be made; `timed_out` if something below said that it took too long.
+    /// No connection could be made; `timed_out` if a layer or the connector below reported a timeout.
     Connect {
         timed_out: bool,
     },
-    /// A proxy did not make the tunnel that it was asked for.
+    /// A proxy refused to make a tunnel.
     #[cfg(feature = "proxy")]
     Refused(Box<Refusal>),
     Timeout(TimeoutKind, Duration),
-    /// A limit above the agent was over; nobody says how long that was.
+    /// A time limit above the agent was exceeded; its length is unknown.
     Elapsed,
     QueueFull(usize),
     ShutDown,
@@ -126,7 +127,7 @@ impl Error {
                 self.0.kind = Kind::Timeout(TimeoutKind::Inactivity, limit);
             }
             Some(CloseReason::RequestTimeout | CloseReason::ResponseTimeout) => {
-                // Not where the limit was that of the exchange before, which had just ended.
+                // Not if the limit belonged to the exchange before, which had just ended.
                 if let Some((kind, limit)) = connection.shared().timed_out(connection.uses()) {
                     self.0.kind = Kind::Timeout(kind, limit);
                 }
@@ -136,7 +137,7 @@ impl Error {
         self.with_connection(connection)
     }
 
-    /// Of a response that came on this connection, whatever became of that since.
+    /// Adds the connection of a response, whatever has become of it since.
     pub(crate) fn with_connection(mut self, connection: ConnectionInfo) -> Self {
         self.0.connection = Some(connection);
         self
@@ -147,14 +148,14 @@ impl Error {
         self
     }
 
-    /// A request that cannot be sent, said by an agent.
+    /// A request that cannot be sent, as an agent reports it.
     pub(crate) fn target(fault: TargetError) -> Self {
         let mut error = Self::new(Kind::Target(fault));
         error.0.by_agent = true;
         error
     }
 
-    /// The text names where no connection could be made to in time.
+    /// Adds the authority to the text of a connect that was not made in time.
     pub(crate) fn to(mut self, authority: &Authority) -> Self {
         if let Kind::Timeout(TimeoutKind::Connect, _) = self.0.kind {
             self.0.to = Some(authority.as_str().into());
@@ -162,7 +163,7 @@ impl Error {
         self
     }
 
-    /// What the services below said when asked for a connection.
+    /// Converts an error of the services that provide connections.
     pub(crate) fn from_checkout(error: BoxError) -> Self {
         let error = match error.downcast::<CheckoutError>() {
             Ok(error) => match *error {
@@ -174,9 +175,9 @@ impl Error {
         if let Some(denied) = error.downcast_ref::<Denied>() {
             return Self::denied(*denied);
         }
-        // In what layers between have made of it.
+        // The pool's error may be wrapped by layers in between.
         match chain::denied(&*error) {
-            // Some layers say nothing of their own.
+            // Some layers add no text of their own.
             Some(denied) if error.to_string() == denied.to_string() => Self::denied(denied),
             Some(denied) => Self::denied(denied).caused_by(error),
             None => Self::not_connected(error),
@@ -198,7 +199,8 @@ impl Error {
         Self::new(kind).unsent()
     }
 
-    /// Where the caller lost the connection that was made for it, and may ask again: how long it had waited in line before.
+    /// If the caller lost the connection that was made for it, and may ask again: how long it had waited in the queue
+    /// before.
     pub(crate) fn not_polled(&self) -> Option<Duration> {
         let source = self.0.source.as_ref();
         let denied = source.and_then(|it| it.downcast_ref::<Denied>());
@@ -208,14 +210,14 @@ impl Error {
         }
     }
 
-    /// What a connector said.
+    /// Converts an error of a connector.
     fn not_connected(source: BoxError) -> Self {
         if let Some(InvalidTarget(fault)) = find(&*source) {
             return Self::target(fault.clone());
         }
         let said = find::<Self>(&*source).filter(|error| !error.0.by_agent);
         match said.map(|error| &error.0.kind) {
-            // It cannot go where the request wants to go.
+            // The connector cannot follow the request's target.
             Some(Kind::Target(fault)) => return Self::target(fault.clone()),
             #[cfg(feature = "proxy")]
             Some(Kind::Refused(refusal)) => {
@@ -230,7 +232,7 @@ impl Error {
         error.unsent().caused_by(source)
     }
 
-    /// What a connection said of a request that it has no response to.
+    /// Converts an error of a connection that gave no response.
     pub(crate) fn from_send(error: BoxError, unsent: bool) -> Self {
         let error = match error.downcast::<RequestBodyError>() {
             Ok(error) => {
@@ -249,12 +251,12 @@ impl Error {
         failed
     }
 
-    /// Finds the agent's error in an error that wraps it: the boxed error of a layer above, the `reqwest::Error` of a body, or
-    /// the error of a middleware.
+    /// Finds the agent's error in an error that wraps it: the boxed error of a layer above, the `reqwest::Error` of a
+    /// body, or the error of a middleware.
     ///
-    /// The error of a time limit above the agent (`Elapsed` of `tower::timeout` or of `tokio::time::timeout`) is found as one
-    /// that [`is_timeout`](Self::is_timeout), of the kind [`Request`](TimeoutKind::Request): the server may have seen the
-    /// request.
+    /// If a time limit above the agent was exceeded (`Elapsed` of `tower::timeout` or of `tokio::time::timeout`), the
+    /// result is an error for which [`is_timeout`](Self::is_timeout) is true, of the kind
+    /// [`Request`](TimeoutKind::Request): the server may have seen the request.
     ///
     /// ```
     /// use tower_keep_alive::{BoxError, Error};
@@ -275,8 +277,9 @@ impl Error {
 
     /// No connection could be made. Nothing was sent.
     ///
-    /// If a connector of [`connect`](crate::connect) failed, the text names what could not be connected to and why: each
-    /// address that was tried, a name without addresses, the path of a Unix socket, the proxy, or the server of a handshake.
+    /// If a connector of [`connect`](crate::connect) failed, the text says what could not be connected to, and why:
+    /// each address that was tried, a name without addresses, the path of a Unix socket, the proxy, or the server of a
+    /// handshake.
     #[must_use]
     pub fn is_connect(&self) -> bool {
         #[cfg(feature = "proxy")]
@@ -289,10 +292,10 @@ impl Error {
         )
     }
 
-    /// The server does not speak the version of HTTP that was asked for
+    /// The server does not speak the version of HTTP that the settings require
     /// ([`KeepAliveLayer::protocol`](crate::KeepAliveLayer::protocol),
-    /// [`Route::with_protocol`](crate::Route::with_protocol), or the version of the request), or none that was offered to it. The
-    /// text says what it speaks, where that is known, and which setting to look at.
+    /// [`Route::with_protocol`](crate::Route::with_protocol), or the version of the request), or none of the versions
+    /// that it was offered. The text says which version it speaks, if that is known, and which setting to check.
     #[must_use]
     pub fn is_protocol(&self) -> bool {
         #[cfg(any(feature = "http2", feature = "tls"))]
@@ -302,11 +305,11 @@ impl Error {
         matches!(self.0.kind, Kind::Target(TargetError::Version(_)))
     }
 
-    /// The server's certificate was not accepted: its issuer is not trusted, it has expired, or it is for another name. The
-    /// text says which, and what to do. [`is_connect`](Self::is_connect) is true as well. Nothing was sent, and another try
-    /// would fail in the same way. This also holds for a proxy that speaks TLS.
+    /// The server's certificate was not accepted: its issuer is not trusted, it has expired, or it is for another name.
+    /// The text says which, and what to do. [`is_connect`](Self::is_connect) is true as well. Nothing was sent, and
+    /// another attempt would fail in the same way. The same applies to a proxy that is reached by TLS.
     ///
-    /// It is false for TLS of other connectors than [`TlsLayer`](crate::connect)'s, and if a server refuses this client's
+    /// It is false if TLS is not that of [`TlsLayer`](crate::connect), and if a server rejects this client's
     /// certificate.
     ///
     /// ```
@@ -325,11 +328,12 @@ impl Error {
         false
     }
 
-    /// Another attempt of the same request would fail in the same way until something is changed: the request cannot be sent
-    /// as it is ([`is_target`](Self::is_target)), the server's certificate does not verify
-    /// ([`is_certificate`](Self::is_certificate)), it does not speak the version of HTTP that was asked for
+    /// Another attempt of the same request would fail in the same way until something is changed: the request cannot be
+    /// sent as it is ([`is_target`](Self::is_target)), the server's certificate was not accepted
+    /// ([`is_certificate`](Self::is_certificate)), the server does not speak the required version of HTTP
     /// ([`is_protocol`](Self::is_protocol)), the agent is shut down ([`is_shut_down`](Self::is_shut_down)), or a proxy
-    /// refused the tunnel with a status other than 5xx, 408 and 429. [`Unsent`](crate::retry::Unsent) does not retry such a request.
+    /// refused the tunnel with a status other than 5xx, 408 and 429. [`Unsent`](crate::retry::Unsent) does not retry
+    /// such a request.
     ///
     /// ```
     /// use tower_keep_alive::Error;
@@ -349,10 +353,10 @@ impl Error {
         self.is_target() || self.is_certificate() || self.is_protocol() || self.is_shut_down()
     }
 
-    /// The status of the proxy's response, if an HTTP proxy refused to make the tunnel for the request (RFC 9110 §9.3.6): 407
-    /// if it asks for a login, 403 if it does not allow the origin, 502 if it could not connect. Nothing was sent to the
-    /// origin; [`is_connect`](Self::is_connect) is true. A response to a request that the proxy reads itself (`http` without a
-    /// tunnel) is a response, not an error.
+    /// The status of the proxy's response, if an HTTP proxy refused a tunnel (RFC 9110 §9.3.6): 407 if it requires a
+    /// login, 403 if it does not allow the origin, 502 if it could not connect. Nothing was sent to the origin, and
+    /// [`is_connect`](Self::is_connect) is true. If a proxy reads the request itself (`http` without a tunnel), its
+    /// response is a response, not an error.
     ///
     /// ```
     /// use http::StatusCode;
@@ -369,8 +373,8 @@ impl Error {
         self.refusal().map(Refusal::status)
     }
 
-    /// The header fields of the proxy's response, if there is a [`proxy_status`](Self::proxy_status): `Proxy-Authenticate` says
-    /// which login the proxy wants, `Retry-After` when to try again.
+    /// The header fields of the proxy's response, if there is a [`proxy_status`](Self::proxy_status):
+    /// `Proxy-Authenticate` says which login the proxy requires, `Retry-After` when to try again.
     ///
     /// ```
     /// use http::header::{HeaderValue, PROXY_AUTHENTICATE};
@@ -397,8 +401,9 @@ impl Error {
 
     /// Something took too long; [`timeout_kind`](Self::timeout_kind) says what.
     ///
-    /// It is the agent's own limit; for a connect, also one below: the system's (`ETIMEDOUT`), or that of a `tower::timeout` or
-    /// a `tokio::time::timeout` in the connector; and for a whole request one above, where it is [found](Self::find).
+    /// Usually the limit is the agent's own. For a connect, it may also be a limit below: the system's (`ETIMEDOUT`),
+    /// or that of a `tower::timeout` or a `tokio::time::timeout` in the connector. For a whole request, it may be a
+    /// limit above, if the error was [found](Self::find).
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         self.timeout_kind().is_some()
@@ -415,8 +420,8 @@ impl Error {
         }
     }
 
-    /// The limit that was exceeded, if the error [`is_timeout`](Self::is_timeout) and the limit is the agent's own. `None` if a
-    /// limit of another layer was exceeded, because that error does not say how long it was.
+    /// The limit that was exceeded, if [`is_timeout`](Self::is_timeout) is true and the limit is the agent's own.
+    /// `None` if it is the limit of another layer, whose error does not contain its length.
     #[must_use]
     pub fn timeout(&self) -> Option<Duration> {
         match self.0.kind {
@@ -457,25 +462,26 @@ impl Error {
             .is_some_and(ConnectionInfo::is_reused)
     }
 
-    /// The server has seen nothing of the request: it is safe to send again, whatever its method.
+    /// The server has seen nothing of the request: it is safe to send the request again, whatever its method.
     ///
-    /// That is so if there was no connection, if the connection ended before it took the request, and if its first write
-    /// failed before a byte was taken. (A first write of more than 16 KiB is taken for one that was in part: a transport
-    /// that encrypts may have sent a record of it.)
+    /// This is the case if there was no connection, if the connection ended before it accepted the request, or if the
+    /// first write failed before any byte was written. (A first write of more than 16 KiB counts as written in part,
+    /// because a transport that encrypts may have sent one of its records.)
     ///
     /// # What the agent sends again by itself
     ///
-    /// On a reused connection the agent sends such a request on another connection by itself, whatever its method, extensions
-    /// and body; the caller does not notice. What had been taken out of a streamed body is sent first, then the rest of it.
+    /// If the connection was reused, the agent sends such a request on another connection by itself, whatever its
+    /// method, extensions and body; the caller does not notice. The frames that were already read from a streamed body
+    /// are sent first, and then the rest of it.
     ///
     /// The caller gets this error if
     ///
-    /// - the connection had been made for this request: the server takes connections and ends them, and may do so again;
-    /// - the request is not to be had back: the transport takes one piece at a time
-    ///   ([`is_write_vectored`](tokio::io::AsyncWrite::is_write_vectored) is `false`) and had none of a body of more than
-    ///   16 KiB, or the runtime of the connection does not run any more.
+    /// - the connection was made for this request: the server accepts connections and closes them, and may do so again;
+    /// - the agent cannot recover the request: the transport accepts only one slice in each write
+    ///   ([`is_write_vectored`](tokio::io::AsyncWrite::is_write_vectored) is `false`) and wrote nothing of a body of
+    ///   more than 16 KiB, or the runtime of the connection no longer runs.
     ///
-    /// [`ReusedReset`](crate::retry::ReusedReset) sends a clone of the request in the second case.
+    /// In the second case, [`ReusedReset`](crate::retry::ReusedReset) sends a clone of the request.
     #[must_use]
     pub fn is_unsent(&self) -> bool {
         self.0.unsent || matches!(self.0.kind, Kind::Target(_))
@@ -493,40 +499,40 @@ impl Error {
         matches!(self.0.kind, Kind::ShutDown)
     }
 
-    /// The request cannot be sent as it is: no host, a scheme that is not HTTP, a version other than HTTP/1.1 and HTTP/1.0,
-    /// contradictory fields, a [`Route`](crate::Route) that the connector cannot follow, a body that HTTP/1.0 cannot carry.
-    /// The text says which. No connection was touched.
+    /// The request cannot be sent as it is: it has no host, a scheme other than `http` and `https`, a version of HTTP that
+    /// the agent does not speak or that its connection cannot carry, contradictory fields, a [`Route`](crate::Route) that
+    /// the connector cannot follow, or a body that HTTP/1.0 cannot carry. The text says which. Nothing was sent.
     #[must_use]
     pub fn is_target(&self) -> bool {
         matches!(self.0.kind, Kind::Target(_))
     }
 
-    /// The body of the response is longer than the limit that was given to [`Body::bytes`](crate::Body::bytes),
-    /// `text` or `json`; or the head has more fields
-    /// ([`max_response_fields`](crate::KeepAliveLayer::max_response_fields)) or bytes
-    /// ([`max_buf_size`](hyper::client::conn::http1::Builder::max_buf_size)) than it may.
+    /// The body of the response is longer than the limit that was passed to [`Body::bytes`](crate::Body::bytes), `text`
+    /// or `json`; or the head has more fields ([`max_response_fields`](crate::KeepAliveLayer::max_response_fields)) or
+    /// bytes ([`max_buf_size`](hyper::client::conn::http1::Builder::max_buf_size)) than allowed.
     #[must_use]
     pub fn is_too_large(&self) -> bool {
         matches!(self.0.kind, Kind::TooLarge(_)) || self.has_large_head()
     }
 
     fn has_large_head(&self) -> bool {
-        // hyper has a predicate for it where it is a server, and only its words where it is not.
+        // hyper has a public predicate for this error in requests only, so that of a response is recognised by its
+        // text.
         let is_large = |error: &hyper::Error| {
             error.is_parse() && error.to_string() == "message head is too large"
         };
         matches!(self.0.kind, Kind::Exchange) && self.source().and_then(find).is_some_and(is_large)
     }
 
-    /// The body of the response is complete, but it is not the text or the JSON that the caller asked for. The source says
-    /// where it differs.
+    /// The body of the response is complete, but it is not valid text or JSON as the caller asked for. The source says
+    /// where it is invalid.
     #[must_use]
     pub fn is_decode(&self) -> bool {
         matches!(self.0.kind, Kind::Decode(_))
     }
 
-    /// The operating system's error with which the connect, a read or a write failed. `None` if there is none; an error of the
-    /// request's own body does not count.
+    /// The operating system's error of the connect, a read or a write that failed; `None` if there is none. Errors of
+    /// the request's own body do not count.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -560,7 +566,7 @@ impl Error {
         chain::io_error(self.source()?)
     }
 
-    /// What a connector of ours said, whose text this error has as its own.
+    /// An error of one of this crate's connectors, whose text is part of this error's text.
     fn connect_error(&self) -> Option<&ConnectError> {
         match self.0.kind {
             Kind::Connect { .. } => self.0.source.as_ref()?.downcast_ref(),
@@ -644,7 +650,7 @@ impl fmt::Display for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match (self.connect_error(), &self.0.source) {
-            // Its text has been said.
+            // Its text is part of this error's text.
             (Some(error), _) => error.source(),
             (None, Some(source)) => Some(&**source),
             (None, None) => None,

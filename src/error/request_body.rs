@@ -1,11 +1,11 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-/// The request's own body failed: the caller's side, not the transport's.
+/// The request's own body failed. The caller is the cause, not the transport.
 #[derive(Debug)]
 pub(crate) struct RequestBodyError {
     pub(crate) fault: BodyFault,
-    /// The body's error, where it has one.
+    /// The body's error, if it has one.
     pub(crate) source: Option<Box<dyn StdError + Send + Sync>>,
 }
 

@@ -6,22 +6,25 @@ use http::Request;
 
 use crate::error::BoxError;
 
-/// Why a connection has no response, with the request where none of it was written.
+/// Why a connection gave no response, with the request if none of it was written.
 pub struct SendError<B> {
     error: BoxError,
-    /// The request, whole: it was never sent. Boxed: what is seldom there is not to be moved with every answer.
+    /// The whole request, which was never sent. Boxed, because it is rare, and every result is moved.
     unsent: Option<Box<Request<B>>>,
-    /// Nothing of the request was written. So it is where the request is given back; it may be so where it cannot be.
+    /// Nothing of the request was written. Always true if the request is returned; may be true if it cannot be
+    /// returned.
     nothing_written: bool,
-    /// The request, whose body gave frames that were not written. They are in its extensions, and come first where it is sent.
+    /// The request of a body that gave frames before anything was written. The frames are in its extensions, and are
+    /// sent first when the request is sent again.
     begun: Option<Box<Request<B>>>,
 }
 
 impl<B> SendError<B> {
-    /// The request may have been written, or a part of it.
+    /// For a request that was written, or may have been written in part.
     ///
     /// An `error` of the transport should be hyper's error or an [`io::Error`]:
-    /// [`Error::is_reset`](crate::Error::is_reset) judges those. Any other error is taken for a layer's own.
+    /// [`Error::is_reset`](crate::Error::is_reset) recognises only these. Any other error counts as an error of a
+    /// layer.
     pub fn new(error: impl Into<BoxError>) -> Self {
         Self {
             error: error.into(),
@@ -31,8 +34,8 @@ impl<B> SendError<B> {
         }
     }
 
-    /// Nothing was written. With the request, if it can be had back whole: then
-    /// [`Exchange`](crate::Exchange) sends it on another connection, if this one had been used before.
+    /// For a request of which nothing was written. Pass the request if it is still complete:
+    /// [`Exchange`](crate::Exchange) then sends it on another connection, provided that this one had been used before.
     ///
     /// ```
     /// use http::Request;
@@ -51,7 +54,7 @@ impl<B> SendError<B> {
         }
     }
 
-    /// What happened; see [`new`](Self::new).
+    /// The error; see [`new`](Self::new).
     #[must_use]
     pub fn error(&self) -> &BoxError {
         &self.error
@@ -63,13 +66,13 @@ impl<B> SendError<B> {
         self.nothing_written || self.unsent.is_some()
     }
 
-    /// The request, whole, if nothing of it was written and it can be had back.
+    /// The whole request, if nothing of it was written and it is still complete.
     #[must_use]
     pub fn into_unsent(self) -> Option<Request<B>> {
         self.unsent.map(|request| *request)
     }
 
-    /// Nothing was written, and the frames that the body has given are beside it.
+    /// Nothing was written; the frames that the body has given are in the request's extensions.
     pub(crate) fn begun(error: impl Into<BoxError>, request: Box<Request<B>>) -> Self {
         Self {
             begun: Some(request),
@@ -77,15 +80,16 @@ impl<B> SendError<B> {
         }
     }
 
-    /// The request, to be sent on another [`HttpConnection`](crate::HttpConnection): [`unsent`](Self::unsent), or else one
-    /// whose body was begun with, though nothing of it was written. What was taken out of such a body is in the request's
-    /// extensions, and is sent first; read by anything else the body would lack its beginning.
+    /// The request, to be sent on another [`HttpConnection`](crate::HttpConnection). Unlike
+    /// [`into_unsent`](Self::into_unsent), it also returns a request whose body has given frames, although nothing was
+    /// written. These frames are in the request's extensions, and an `HttpConnection` sends them first; any other
+    /// reader of the body misses its beginning.
     #[must_use]
     pub fn into_request(self) -> Option<Request<B>> {
         self.into_parts().2
     }
 
-    /// What happened, whether nothing was written, and the request if it can be sent again.
+    /// The error, whether nothing was written, and the request if it can be sent again.
     pub(crate) fn into_parts(self) -> (BoxError, bool, Option<Request<B>>) {
         let nothing_written = self.is_unsent();
         let request = self.unsent.or(self.begun).map(|request| *request);
@@ -120,8 +124,8 @@ impl<B> StdError for SendError<B> {
     }
 }
 
-/// What a transport that encrypts failed with after it had written a part of what it was given. tokio-rustls gives the
-/// plain error then, as if nothing had been written.
+/// An error of an encrypting transport that had written a part of the data. tokio-rustls returns the plain error then,
+/// as if nothing had been written.
 #[derive(Debug)]
 pub(crate) struct PartlyWritten(io::Error);
 
