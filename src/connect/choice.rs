@@ -1,4 +1,4 @@
-//! In which order the addresses of a name are tried, where the pool has a say in that.
+//! The order in which the addresses of a name are tried, if the pool spreads its load.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -13,7 +13,7 @@ tokio::task_local! {
     static CHOICE: Option<Arc<Choice>>;
 }
 
-/// Runs a connect whose addresses are chosen by `choice`: connectors below see it, as they see the deadline of the connect.
+/// Runs a connect with the pool's `choice` of addresses. Connectors below can read it, as they can read the deadline.
 pub(crate) fn by<F: Future>(
     choice: Option<Arc<Choice>>,
     connect: F,
@@ -21,12 +21,12 @@ pub(crate) fn by<F: Future>(
     CHOICE.scope(choice, connect)
 }
 
-/// What the connect that is being polled chooses by, where there is such.
+/// The choice of the connect that is being polled, if it has one.
 pub(super) fn current() -> Option<Arc<Choice>> {
     CHOICE.try_with(Option::clone).ok().flatten()
 }
 
-/// The order to try addresses in. The two families take turns; what the pool leaves out comes last.
+/// The order in which to try the addresses. The two families take turns; addresses that the pool avoids come last.
 pub(super) fn order(choice: Option<&Arc<Choice>>, found: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
     let Some(choice) = choice else {
         return in_order(found);
@@ -37,7 +37,7 @@ pub(super) fn order(choice: Option<&Arc<Choice>>, found: Vec<SocketAddr>) -> Vec
     all
 }
 
-/// An attempt, of which the pool is told what became of it.
+/// Runs an attempt, and reports its result to the pool.
 pub(super) fn attempt<F, S>(
     choice: Option<&Arc<Choice>>,
     address: SocketAddr,

@@ -1,4 +1,4 @@
-//! When a connect has to be over.
+//! The deadline of a connect.
 
 use std::future::Future;
 
@@ -8,8 +8,8 @@ tokio::task_local! {
     static DEADLINE: Option<Instant>;
 }
 
-/// Runs a connect that will be dropped at `deadline`. Connectors below see the deadline, whatever their target type is and
-/// whatever layers are in between; a connector that is polled in a task of its own does not see it.
+/// Runs a connect that is dropped at `deadline`. Connectors below can read the deadline, whatever their target type and
+/// whatever layers are in between. A connector that is polled in a task of its own cannot.
 pub(crate) fn until<F: Future>(
     deadline: Option<Instant>,
     connect: F,
@@ -17,7 +17,7 @@ pub(crate) fn until<F: Future>(
     DEADLINE.scope(deadline, connect)
 }
 
-/// When the connect that is being polled will be dropped, where that is known.
+/// The deadline of the connect that is being polled, if it is known.
 pub(crate) fn current() -> Option<Instant> {
     DEADLINE.try_with(|deadline| *deadline).ok().flatten()
 }

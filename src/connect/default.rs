@@ -28,13 +28,13 @@ type Inner = TcpConnector;
 #[cfg(not(feature = "tls"))]
 type Stream = Tcp;
 
-/// The connector of [`KeepAlive::new`](crate::KeepAlive::new): [`TcpConnector`] with its defaults, and for `https`
-/// TLS whose server certificates are checked against the platform's trust store (feature `tls`, on by default; see
-/// `TlsLayer`). Without that feature a request for `https` fails with an error that
-/// [`is_connect`](crate::Error::is_connect).
+/// The connector of [`KeepAlive::new`](crate::KeepAlive::new): a [`TcpConnector`] with its defaults and, for `https`,
+/// TLS that checks server certificates against the platform's trust store (feature `tls`, on by default; see
+/// `TlsLayer`). Without that feature, a request for `https` fails with an error for which
+/// [`is_connect`](crate::Error::is_connect) is true.
 ///
-/// What it is made of may change, for example to offer more protocols. Stack the connectors of this module yourself where
-/// it matters.
+/// The parts of this connector may change, for example to offer more protocols. If that matters to you, stack the
+/// connectors of this module yourself.
 #[derive(Clone, Debug)]
 pub struct DefaultConnector {
     inner: Inner,
@@ -52,7 +52,7 @@ impl DefaultConnector {
         }
     }
 
-    /// A connector with the defaults, but for these settings of TLS.
+    /// A connector with these TLS settings, and defaults otherwise.
     ///
     /// ```
     /// use tower_keep_alive::connect::{DefaultConnector, TlsLayer};
@@ -68,7 +68,7 @@ impl DefaultConnector {
         }
     }
 
-    /// With this connector in the place of [`TcpConnector::new`]: its settings, such as the local address.
+    /// Replaces the [`TcpConnector`], to change its settings, such as the local address.
     ///
     /// ```
     /// use tower::Layer;
@@ -117,7 +117,7 @@ impl Service<Destination> for DefaultConnector {
 ///
 /// # Cancel safety
 ///
-/// Dropping the future gives up the connect.
+/// Dropping the future cancels the connect.
 pub struct DefaultConnecting(<Inner as Service<Destination>>::Future);
 
 impl Future for DefaultConnecting {

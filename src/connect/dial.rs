@@ -1,4 +1,4 @@
-//! From the addresses of a host to a connection with one of them.
+//! Connects to one of the addresses of a host.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -11,21 +11,21 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// The least time between two attempts: RFC 8305, section 5 allows no less.
+/// The least time between two attempts (RFC 8305 §5).
 pub(super) const LEAST_DELAY: Duration = Duration::from_millis(10);
 
-/// When the attempts of one connect begin, and when they are given up.
+/// When the attempts of one connect begin, and when they are cancelled.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
-    /// How long an attempt is alone before the next begins beside it. `None`: attempts are made one after the other.
+    /// How long to wait for an attempt before the next begins beside it. `None`: attempts do not overlap.
     pub(super) delay: Option<Duration>,
-    /// When the whole connect is given up by whoever waits for it.
+    /// When the caller cancels the whole connect.
     pub(super) deadline: Option<Instant>,
 }
 
 impl Pace {
-    /// When the next attempt is to begin, if the newest does not fail first: as the delay says, but sooner if `left` more
-    /// addresses would not have equal parts of the time that is left. `None`: not before the newest has failed.
+    /// When the next attempt begins, unless the latest one fails first: after the delay, or sooner if `left` further
+    /// addresses would not get equal parts of the remaining time. `None`: when the latest one has failed.
     fn next(self, now: Instant, left: usize) -> Option<Instant> {
         let parts = u32::try_from(left + 1).unwrap_or(u32::MAX);
         let part = self.deadline.map(|deadline| {
@@ -40,8 +40,8 @@ impl Pace {
     }
 }
 
-/// The order to try addresses in: the resolver's, but that the two families take turns, beginning with that of its first
-/// address (RFC 8305, section 4, with a "First Address Family Count" of 1).
+/// The order in which to try addresses: the resolver's, except that the two families take turns, beginning with the
+/// family of the first address (RFC 8305 §4, with a "First Address Family Count" of 1).
 pub(super) fn in_order(addresses: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
     let Some(first) = addresses.first().map(SocketAddr::is_ipv4) else {
         return VecDeque::new();
@@ -59,12 +59,12 @@ pub(super) fn in_order(addresses: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
     order
 }
 
-/// The addresses that were tried in vain, in the order of their failures.
+/// The addresses that failed, in the order of their failures.
 pub(super) type Failed = Vec<(SocketAddr, io::Error)>;
 
-/// Connects to the addresses by `connect`, in their order, until the first connection is there. The next attempt begins
-/// when one fails, or when the newest has not succeeded for as long as `pace` says. When one has succeeded, those that are
-/// still under way are dropped.
+/// Connects to the addresses by `connect`, in their order, until the first attempt succeeds. The next attempt begins
+/// when one fails, or when the latest has not succeeded within the delay of `pace`. When one succeeds, all others are
+/// dropped.
 ///
 /// # Errors
 ///
@@ -90,16 +90,16 @@ where
 }
 
 struct Dial<F, N> {
-    /// Those that were not tried yet.
+    /// Addresses that were not tried yet.
     addresses: VecDeque<SocketAddr>,
     pace: Pace,
     connect: N,
-    /// Those under way, the oldest first.
+    /// Attempts under way, the oldest first.
     attempts: Vec<Attempt<F>>,
     failed: Failed,
     /// The next attempt begins at once.
     is_due: bool,
-    /// The next attempt begins then.
+    /// When the next attempt begins.
     timer: Option<Pin<Box<Sleep>>>,
 }
 

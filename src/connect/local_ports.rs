@@ -1,15 +1,15 @@
-//! The ports that connections are made from, where they are limited to some.
+//! The local ports of connections, if they are restricted.
 
 use std::io;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Ports that take turns, so that one that was just used rests for as long as possible.
+/// Ports that are used in turn, so that a port is reused as late as possible.
 ///
 /// # Clone
 ///
-/// Clones share the turn.
+/// Clones share their position.
 #[derive(Clone, Debug)]
 pub(super) struct LocalPorts {
     first: u16,
@@ -34,12 +34,12 @@ impl LocalPorts {
         }
     }
 
-    /// Each port once, beginning with the one whose turn it is.
+    /// Each port once, beginning with the next one.
     pub(super) fn in_turn(&self) -> impl Iterator<Item = u16> + use<> {
         let (first, count) = (self.first, u32::from(self.last - self.first) + 1);
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let places = (0..count).map(move |step| (turn % count + step) % count);
-        // A range of ports has no more than 65,535 places.
+        // A range of ports has at most 65,535 elements.
         places.map(move |place| first + u16::try_from(place).unwrap_or(0))
     }
 

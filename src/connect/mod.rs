@@ -1,7 +1,7 @@
-//! Transports: what a connection is made on.
+//! Transports: what connections are made on.
 //!
-//! Any [`MakeConnection`](tower::make::MakeConnection) of [`Destination`](crate::Destination)s will do. A connector of URIs,
-//! such as those of hyper-util, becomes one in a [`UriConnector`].
+//! A connector is any [`MakeConnection`](tower::make::MakeConnection) of [`Destination`](crate::Destination)s. A
+//! connector of URIs, such as those of hyper-util, becomes one in a [`UriConnector`].
 
 pub(crate) mod choice;
 pub(crate) mod deadline;
@@ -43,7 +43,7 @@ pub use socket::Socket;
 pub use tcp::{Tcp, TcpConnecting, TcpConnector};
 #[cfg(feature = "tls")]
 pub use tls::{MaybeTls, PemError, Tls, TlsConnecting, TlsConnection, TlsLayer};
-/// The rustls whose types [`TlsLayer`] takes.
+/// The rustls crate whose types [`TlsLayer`] takes.
 #[cfg(feature = "tls")]
 pub use tokio_rustls::rustls;
 #[cfg(unix)]

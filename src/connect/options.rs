@@ -1,4 +1,4 @@
-//! What is set on a TCP socket before it is connected.
+//! Options that are set on a TCP socket before it is connected.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -24,7 +24,7 @@ pub(super) struct Options {
     pub(super) local_ports: Option<LocalPorts>,
 }
 
-/// As Node's `http.Agent` sets them: its `keepAliveMsecs`, and what libuv's `uv_tcp_keepalive` sets beside it.
+/// The values of Node's `http.Agent`: its `keepAliveMsecs`, and what libuv's `uv_tcp_keepalive` sets besides.
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -42,13 +42,13 @@ impl Default for Options {
     }
 }
 
-/// Systems count keep-alive in seconds, and Linux in no more than these. What is outside would be refused, and the system's
-/// own two hours would stay.
+/// Systems measure keep-alive in seconds, and Linux accepts at most 32,767. A value outside of the range would be
+/// refused, and the system's default of two hours would remain.
 pub(super) fn in_seconds(time: Duration) -> Duration {
     time.clamp(Duration::from_secs(1), Duration::from_secs(32_767))
 }
 
-/// Linux counts so far.
+/// The largest number that Linux accepts.
 pub(super) fn in_probes(retries: u32) -> u32 {
     retries.clamp(1, 127)
 }
@@ -59,7 +59,7 @@ impl Options {
         self
     }
 
-    /// A new socket, connected.
+    /// Connects a new socket.
     pub(super) async fn connect(self, address: SocketAddr) -> io::Result<TcpStream> {
         let Some(ports) = &self.local_ports else {
             let socket = self.socket(address)?;
@@ -74,16 +74,17 @@ impl Options {
         });
         for port in ports.in_turn() {
             let socket = self.socket(address)?;
-            // Without it no port could be bound that a connection to another address has, or had a minute ago.
+            // Otherwise a port could not be bound that is used by a connection to another address, or was until a
+            // minute ago.
             #[cfg(not(windows))]
             socket.set_reuseaddr(true)?;
             match socket.bind(SocketAddr::new(local, port)) {
-                // By a listener.
+                // A listener uses the port.
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => continue,
                 bound => bound?,
             }
             match socket.connect(address).await {
-                // By a connection to the same address.
+                // A connection to the same address uses the port.
                 Err(error) if is_taken(&error) => {}
                 connected => return connected,
             }
@@ -91,13 +92,13 @@ impl Options {
         Err(ports.all_taken())
     }
 
-    /// With all that is set before a socket is bound.
+    /// A socket with the options that precede `bind`.
     fn socket(&self, address: SocketAddr) -> io::Result<TcpSocket> {
         let socket = match address {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
         };
-        // Where a system does not know an option, a connection without it is better than none.
+        // If a system does not support an option, a connection without it is better than none.
         socket.set_nodelay(self.nodelay).ok();
         if let Some(keepalive) = self.tcp_keepalive() {
             SockRef::from(&socket).set_tcp_keepalive(&keepalive).ok();
@@ -108,7 +109,7 @@ impl Options {
                 .set_tcp_user_timeout(Some(timeout))
                 .ok();
         }
-        // Before the connect: the window's scale is agreed on in the handshake (RFC 7323, section 2.2).
+        // Set before the connect, because the handshake negotiates the window scale (RFC 7323 §2.2).
         if let Some(size) = self.send_buffer_size {
             socket.set_send_buffer_size(size).ok();
         }
@@ -123,7 +124,7 @@ impl Options {
 
     fn tcp_keepalive(&self) -> Option<TcpKeepalive> {
         let keepalive = TcpKeepalive::new().with_time(self.keepalive?);
-        // Those of which socket2 knows how. The others (OpenBSD, Solaris) have their own two numbers.
+        // The systems that socket2 supports. Others (OpenBSD, Solaris) use different options.
         #[cfg(any(
             target_os = "android",
             target_os = "cygwin",
@@ -154,13 +155,13 @@ impl Options {
     }
 }
 
-/// Systems tell in either way that the two addresses have a connection already.
+/// The two errors by which systems report that a connection between the two addresses exists.
 fn is_taken(error: &io::Error) -> bool {
     use io::ErrorKind::{AddrInUse, AddrNotAvailable};
     matches!(error.kind(), AddrInUse | AddrNotAvailable)
 }
 
-/// A connection over another interface than the one that was asked for would be wrong: so what cannot be done is an error.
+/// Fails if it is not supported, because a connection over another interface would be wrong.
 fn bind_to_interface(socket: &TcpSocket, interface: &str) -> io::Result<()> {
     #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
     let bound = SockRef::from(socket).bind_device(Some(interface.as_bytes()));

@@ -4,19 +4,20 @@ use std::sync::Arc;
 use crate::connection::poolable::Liveness;
 use crate::connection::shared::Close;
 
-/// A look at a transport that is in use elsewhere: whether it was closed, or written to unasked, while it was idle.
+/// Checks a transport that its driver owns: whether the server has closed it, or sent anything on it, while it was
+/// idle.
 ///
-/// tokio remembers what it last heard about a socket, and a busy runtime hears late. So a connection that a server has
-/// closed, or has sent a stray response on, can look open for as long as the runtime's threads have other things to do.
-/// A look asks the socket itself, and takes nothing from it.
+/// tokio remembers the last state of a socket, and learns of changes late when the runtime is busy. So a connection
+/// that the server has closed, or has sent a stray response on, looks open for as long as the runtime's threads are
+/// busy. A probe asks the socket itself, and reads nothing from it.
 ///
-/// It may also [close](Self::with_close) the transport: a pool asks for that where a caller waits for a connection's place
-/// and the runtime that has the transport is not driven. Where there is no way to, such a caller gets an error whose
+/// A probe can also [close](Self::with_close) the transport. A pool needs that if a caller waits for the place of a
+/// connection whose runtime is not driven. If the transport cannot be closed, such a caller gets an error whose
 /// [`timeout_kind`](crate::Error::timeout_kind) is [`Close`](crate::TimeoutKind::Close).
 #[derive(Clone)]
 pub struct Probe(Arc<dyn Look>);
 
-/// A transport that others have.
+/// A transport that a driver owns.
 pub(super) trait Look: Close {
     fn look(&self) -> Liveness;
 
@@ -36,7 +37,7 @@ pub(super) trait Look: Close {
     }
 }
 
-/// By a function, and without a way to close it.
+/// Probes by a function; cannot close.
 struct LookOnly<L>(L);
 
 /// With another way to close it.
@@ -46,13 +47,13 @@ struct WithClose<C> {
 }
 
 impl Probe {
-    /// A probe that looks by `look`, which must not block.
+    /// A probe that calls `look`, which must not block.
     pub fn new(look: impl Fn() -> Liveness + Send + Sync + 'static) -> Self {
         Self(Arc::new(LookOnly(look)))
     }
 
-    /// The same, and `close` closes the transport for both directions, at once and from whatever thread: as
-    /// [`shutdown`](std::net::TcpStream::shutdown) does it for a socket. It must not block.
+    /// Adds `close`, which closes the transport in both directions at once, from any thread, as
+    /// [`shutdown`](std::net::TcpStream::shutdown) does for a socket. It must not block.
     ///
     /// ```
     /// use std::net::{Shutdown, TcpStream};
@@ -75,7 +76,7 @@ impl Probe {
         Self::of(WithClose { looks: self, close })
     }
 
-    /// Of what can be closed.
+    /// A probe that can close.
     pub(super) fn of(look: impl Look + 'static) -> Self {
         Self(Arc::new(look))
     }
@@ -91,7 +92,7 @@ impl Probe {
         self.0.closes().then(|| self.0.clone() as Arc<dyn Close>)
     }
 
-    /// Looks now.
+    /// Probes the transport now.
     #[must_use]
     #[inline]
     pub fn look(&self) -> Liveness {

@@ -27,8 +27,8 @@ use crate::target::proxy::Proxy;
 ///
 /// # Order
 ///
-/// Directly above the connector that reaches the proxies, and below TLS: that goes through the tunnel, and the certificate
-/// has to be the origin's.
+/// Directly above the connector that reaches the proxies, and below the `TlsLayer` for origins: TLS with an origin goes
+/// through the tunnel, and its certificate has to be the origin's.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -47,15 +47,15 @@ use crate::target::proxy::Proxy;
 /// # let _ = client;
 /// ```
 ///
-/// One more `TlsLayer`, below, is for proxies that are themselves spoken with under TLS (`https`); what goes to an origin
-/// passes it.
+/// A second `TlsLayer`, below this layer, is for proxies that are reached by TLS themselves (`https`). Connections to
+/// origins pass through it unchanged.
 #[derive(Clone, Debug, Default)]
 pub struct ProxyLayer {
     resolver: Resolver,
 }
 
 impl ProxyLayer {
-    /// Connects through the proxies that requests name.
+    /// Makes the layer. Which proxy is used is set by the route of each request.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -63,9 +63,9 @@ impl ProxyLayer {
         }
     }
 
-    /// Resolves the names of origins, for proxies of `socks4` and `socks5`, which are given addresses. Default: the resolver
-    /// of the [`TcpConnector`](crate::connect::TcpConnector) below, which heeds its
-    /// [`family`](crate::connect::TcpConnector::family) too; the system's where the connector below is another one.
+    /// Resolves the names of origins, for `socks4` and `socks5` proxies, which are sent addresses. Default: the
+    /// resolver of the [`TcpConnector`](crate::connect::TcpConnector) below, with its
+    /// [`family`](crate::connect::TcpConnector::family) setting; the system's resolver if another connector is below.
     ///
     /// ```
     /// use hyper_util::client::legacy::connect::dns::GaiResolver;
@@ -90,7 +90,7 @@ impl ProxyLayer {
     }
 }
 
-/// How names are resolved. `None`: as the connector below does, or else as the system does.
+/// Resolves names. `None`: by the connector below, or else by the system's resolver.
 #[derive(Clone, Default)]
 struct Resolver(Option<Arc<dyn Fn(Lookup) -> Resolving + Send + Sync>>);
 
@@ -116,37 +116,36 @@ impl<M> Layer<M> for ProxyLayer {
     }
 }
 
-/// Connects through the proxy that a request's [`Route`](crate::Route) names, where it names one.
+/// Connects through the proxy of a request's [`Route`](crate::Route); without one, connects directly.
 ///
-/// - A proxy of HTTP gets requests for `http` as they are, in absolute form (RFC 9112 §3.2.2), with its
-///   `Proxy-Authorization`; for `https` it is asked for a tunnel (`CONNECT`), and for `http` too with
-///   [`Proxy::with_tunnel`].
-/// - A proxy of SOCKS makes a tunnel for both. One of `socks4` and `socks5` is given an address of the origin, by the
-///   resolver and the family of the connector below ([`ProxyLayer::resolver`]), and of the route's family where it names
-///   one.
+/// - An HTTP proxy is sent requests for `http` in absolute form (RFC 9112 §3.2.2), with its `Proxy-Authorization`. For
+///   `https` it is asked for a tunnel (`CONNECT`), and with [`Proxy::with_tunnel`] for `http` too.
+/// - A SOCKS proxy makes a tunnel for both. For `socks4` and `socks5`, the origin's name is resolved here, by the
+///   resolver and the family of the connector below ([`ProxyLayer::resolver`]), or of the route's family if it has one.
 ///
-/// A connection to a proxy that reads the requests serves all origins of `http`, as in Go and undici; only requests of the
-/// same route, the login in the proxy's URI included, and of the same partition share it. Its [key](crate::ConnectionInfo::key) has the proxy's host and port, and so the
-/// limits of a host (such as [`max_connections_per_host`](crate::KeepAliveLayer::max_connections_per_host)) count the
-/// connections to the proxy, and the status shows them under its name. A tunnel is for one origin, and has that origin's key.
+/// A connection to a proxy that reads the requests serves all `http` origins, as in Go and undici. It is shared only by
+/// requests with equal routes, including the login in the proxy's URI, and of the same partition. Its
+/// [key](crate::ConnectionInfo::key) has the proxy's host and port, so the limits for a host, such as
+/// [`max_connections_per_host`](crate::KeepAliveLayer::max_connections_per_host), count the connections to the proxy,
+/// and the status shows them under the proxy's name. A tunnel serves one origin, and has the origin's key.
 ///
-/// A request's own `Proxy-Authorization` is for the proxy, and stands instead of the login in the proxy's URI. Where a
-/// tunnel is made it goes on the `CONNECT` and never past it, and only requests that say the same share that tunnel; where
-/// the proxy reads the request it goes with it, and has no part in which connection is used. A proxy of SOCKS is told
-/// nothing of it. A request whose route names no proxy is sent as it is, this field included, as by curl.
+/// The `Proxy-Authorization` of a request is for the proxy, and replaces the login of the proxy's URI. With a tunnel,
+/// it is sent on the `CONNECT` and no further, and only requests with the same value share the tunnel. If the proxy
+/// reads the request, the field is sent with the request, and does not affect which connection is used. A SOCKS proxy
+/// is never sent it. A request whose route has no proxy is sent unchanged, including this field, as by curl.
 ///
-/// A request of the caller's own by the method `CONNECT` goes to a proxy of HTTP itself, in the clear or as the proxy's own
-/// scheme says, with the proxy's login; the answer is the caller's, and after a 2xx so is the connection
+/// A request with the method `CONNECT` of the caller's own is sent to an HTTP proxy itself, over TLS if the proxy's
+/// scheme is `https`, with the proxy's login. The caller gets the response and, after a 2xx, the connection
 /// (`hyper::upgrade::on`).
 ///
-/// The connect timeout counts for all of it. Any answer of 2xx to `CONNECT` makes a tunnel, whatever interim responses
-/// (1xx) come before it (RFC 9110 §9.3.6); the answer may be 64 KiB long.
+/// The connect timeout covers all of this. Any 2xx response to `CONNECT` opens the tunnel, whatever interim responses
+/// (1xx) precede it (RFC 9110 §9.3.6). The response may be up to 64 KiB long.
 ///
 /// # Errors
 ///
-/// A proxy that cannot be connected to, that refuses, closes before it has answered, or says what is no answer: nothing is
-/// pooled, and the error [is of the connect](crate::Error::is_connect). Where a proxy of HTTP refused,
-/// [`Error::proxy_status`](crate::Error::proxy_status) gives its answer.
+/// If the proxy cannot be reached, refuses, closes before it has answered, or sends an invalid answer, nothing is
+/// pooled, and [`is_connect`](crate::Error::is_connect) is true for the error. If an HTTP proxy refused,
+/// [`Error::proxy_status`](crate::Error::proxy_status) has the status of its response.
 #[derive(Clone, Debug)]
 pub struct ProxyConnector<M> {
     inner: M,
@@ -189,26 +188,26 @@ where
     }
 }
 
-/// Where the connector below connects to, and through what from there.
+/// The target of the connector below, and the proxy to go through from there.
 struct ProxyRoute {
     hop: Destination,
     through: Option<ThroughProxy>,
 }
 
-/// Through a proxy to an origin.
+/// The way through a proxy to an origin.
 struct ThroughProxy {
     proxy: Proxy,
-    /// Nothing where the proxy reads the requests.
+    /// `None` if the proxy reads the requests.
     tunnel: Option<Tunnel>,
 }
 
-/// Where a tunnel leads to, and by what the proxy is told.
+/// The target of a tunnel, in the form that the proxy is sent.
 enum Tunnel {
-    /// By its name, or as the request has it. With its port, which tunnels take for 443 where there is none.
+    /// By name, or by the address in the URI. Includes the port, because tunnels default to 443.
     Named(Uri),
-    /// By an address, which the connector is asked for with the transport to the proxy.
+    /// By an address that the connector below resolves while it connects to the proxy.
     Asked(SideLookup),
-    /// By an address of this host, which the layer's own resolver is asked for.
+    /// By an address that the layer's own resolver finds for this host.
     Resolved(String, Resolving),
 }
 
@@ -270,7 +269,7 @@ impl ThroughProxy {
             None => hop.await,
         };
         connected.map_err(|source| match source.is::<Error>() {
-            // A refusal says which proxy it is of.
+            // A refusal names its proxy already.
             true => source,
             false => ConnectError::within(format!("connect through {proxy}"), source).into(),
         })
@@ -286,7 +285,8 @@ impl Tunnel {
     where
         C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        // The transport is made before it is handed to those that make tunnels: whatever fails here keeps its cause.
+        // The transport is made before the tunnel code of hyper-util or hyper gets it, so an error of the connect keeps
+        // its cause.
         let (origin, transport) = match self {
             Self::Named(origin) => (origin, hop.await?),
             Self::Asked(side) => {
@@ -294,7 +294,7 @@ impl Tunnel {
                 (asked(proxy, &side).await?, transport)
             }
             Self::Resolved(host, resolving) => {
-                // A name that has no address needs no connection to the proxy.
+                // If the name has no address, no connection to the proxy is made.
                 let origin = socks::by_address(proxy, &host, &resolving.await?)?;
                 (origin, hop.await?)
             }
@@ -310,7 +310,7 @@ impl Tunnel {
     }
 }
 
-/// The origin by its address: as the connector found it, or as the system does where the connector looked up nothing.
+/// The origin by address: as the connector below has resolved it, or by the system's resolver if it resolved nothing.
 async fn asked(proxy: &Proxy, side: &SideLookup) -> Result<Uri, BoxError> {
     let host = &side.lookup().host;
     if let Some(found) = side.found() {
@@ -320,11 +320,11 @@ async fn asked(proxy: &Proxy, side: &SideLookup) -> Result<Uri, BoxError> {
     socks::by_address(proxy, host, &found)
 }
 
-/// Resolves to a transport that leads through a proxy. Boxed: connecting is rare.
+/// Resolves to a transport through a proxy. Boxed, because connects are rare.
 ///
 /// # Cancel safety
 ///
-/// Dropping it gives up the connect.
+/// Dropping it cancels the connect.
 pub struct ProxyConnecting<C>(Pin<Box<dyn Future<Output = Result<C, BoxError>> + Send>>);
 
 impl<C> Future for ProxyConnecting<C> {

@@ -7,11 +7,11 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The most bytes of a proxy's answer, interim responses (1xx) included. hyper-util's tunnel takes 8 KiB; challenges
-/// (`Proxy-Authenticate: Negotiate`) can be longer than that.
+/// The longest answer of a proxy, in bytes, including interim responses (1xx). hyper-util's tunnel accepts 8 KiB, but
+/// challenges (`Proxy-Authenticate: Negotiate`) can be longer.
 const MOST_BYTES: usize = 64 * 1024;
 
-/// The transport to a proxy, until the proxy has answered: limits how much the proxy may say, and keeps the first I/O
+/// The transport to a proxy until the proxy has answered. It limits the length of the answer, and keeps the first I/O
 /// error, which hyper-util's SOCKS errors drop.
 pub(super) struct ProxyConn<C> {
     transport: C,
@@ -19,7 +19,7 @@ pub(super) struct ProxyConn<C> {
     failure: Failure,
 }
 
-/// What a [`ProxyConn`] failed with, for whoever does not hold the hop any more.
+/// The I/O error of a [`ProxyConn`], for code that no longer owns it.
 #[derive(Clone, Default)]
 pub(super) struct Failure(Arc<Mutex<Option<io::Error>>>);
 
@@ -34,7 +34,7 @@ impl Failure {
         kept.get_or_insert(error);
     }
 
-    /// Keeps the error, and passes on one of the same kind.
+    /// Keeps the error, and returns another one of the same kind.
     fn heed<T>(&self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         polled.map_err(|error| {
             let kind = error.kind();

@@ -1,4 +1,4 @@
-//! From a host to the addresses to try.
+//! Resolves a host to the addresses to try.
 
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
@@ -11,15 +11,15 @@ use crate::error::connect::{ConnectError, reason};
 use crate::target::lookup::Lookup;
 use crate::target::route::Family;
 
-/// The addresses of a host, at least one, as the resolver gives them: those of another family left out, and each with the
+/// The addresses of a host, at least one, in the resolver's order, without those of another family, and each with the
 /// port to connect to.
 ///
-/// The URI's port stands if the caller wrote one. Otherwise a port that the resolver gives stands, if it is not 0 (hyper-util's
-/// `HttpConnector` does the same); and otherwise the default of the scheme.
+/// The port is the URI's, if the caller wrote one; otherwise the resolver's, if it is not 0 (as in hyper-util's
+/// `HttpConnector`); otherwise the default of the scheme.
 ///
 /// # Errors
 ///
-/// What the resolver says, or that the name has no such address. The text names the host.
+/// The resolver's error, or an error if the name has no usable address. The text names the host.
 pub(super) async fn resolve<R>(
     resolver: &mut R,
     lookup: &Lookup,
@@ -49,7 +49,7 @@ where
     let cannot = |error: BoxError| {
         ConnectError::caused_by(format!("resolve {host}: {}", words(&error)), error)
     };
-    // RFC 6874: in a URI the `%` before the zone of an address is written `%25`.
+    // RFC 6874: in a URI, the `%` before the zone of an address is written as `%25`.
     let written = host.replacen("%25", "%", usize::from(host.contains(':')));
     let name: Name = written.parse().map_err(|error| cannot(Box::new(error)))?;
     poll_fn(|cx| resolver.poll_ready(cx))

@@ -1,4 +1,4 @@
-//! Whether connects of one key may be made side by side before the first of them is over.
+//! Whether further connects for a key may begin before the first one is complete.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -8,26 +8,27 @@ tokio::task_local! {
     static SAID: SideBySide;
 }
 
-/// What was said of a connect by who makes it, for who has begun it.
+/// The signal from a connect to its initiator that further connects may begin.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SideBySide(Arc<AtomicBool>);
 
 impl SideBySide {
-    /// Runs a connect, which may [say so](say) meanwhile.
+    /// Runs a connect, which may [send](say) the signal.
     pub(crate) fn heard<F: Future>(&self, connect: F) -> impl Future<Output = F::Output> + use<F> {
         SAID.scope(self.clone(), connect)
     }
 
-    /// Whether it was said since this was asked for the last time.
+    /// Whether the signal was sent since the last call.
     pub(crate) fn take(&self) -> bool {
         self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::Relaxed)
     }
 }
 
-/// Says that the connect that is being polled is for one use, or might be: others need not wait for what becomes of it.
+/// Signals that the connect that is being polled makes, or may make, a connection for one use: other callers need not
+/// wait for its result.
 #[cfg(any(test, feature = "http2"))]
 pub(crate) fn say() {
-    // Nobody listens where connections are never shared.
+    // Fails if connections are never shared, because nobody listens.
     let _ = SAID.try_with(|said| said.0.store(true, Ordering::Relaxed));
 }
 

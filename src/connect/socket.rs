@@ -14,7 +14,7 @@ use crate::connect::probe::Look;
 use crate::connection::poolable::Liveness;
 use crate::connection::shared::Close;
 
-/// A stream of tokio's that can be had in two halves, of which each has the socket.
+/// A tokio stream that can be split into two halves, each of which shares the socket.
 #[expect(
     unnameable_types,
     reason = "there are two of them, `Tcp` and `Unix`, and nobody makes another"
@@ -25,19 +25,20 @@ pub trait Halves: Sized + 'static {
 
     fn into_halves(self) -> (Self::Reader, Self::Writer);
 
-    /// Lets go of a half without an end of the stream: the socket closes with the other one.
+    /// Drops the write half without shutting down the stream: the socket closes with the other half.
     fn forget(writer: Self::Writer);
 
     fn socket(&self) -> SockRef<'_>;
 }
 
-/// A stream that its pool can look at while a connection's driver has it: [`Tcp`](crate::connect::Tcp), and
+/// A stream that can be probed while a connection's driver owns it: [`Tcp`](crate::connect::Tcp) or
 /// [`Unix`](crate::connect::Unix).
 #[derive(Debug)]
 pub struct Socket<S: Halves> {
-    /// A connection reads more often than it does anything else: without a lock.
+    /// Not behind the lock, because reads are the most frequent operation.
     reader: S::Reader,
-    /// One descriptor, shared: a second one would keep the socket open after the first is closed. Nothing when this is gone.
+    /// The only descriptor, shared with the probes: a second descriptor would keep the socket open. `None` once the
+    /// socket is dropped.
     writer: Shared<S>,
     vectored: bool,
 }
@@ -54,7 +55,7 @@ impl<S: Halves> Socket<S> {
         }
     }
 
-    /// A look at the socket itself, for [`HandshakeLayer::probe_with`](crate::HandshakeLayer::probe_with) where the
+    /// A probe of the socket. Use it for [`HandshakeLayer::probe_with`](crate::HandshakeLayer::probe_with) if the
     /// socket is inside of a transport of your own.
     #[must_use]
     pub fn probe(&self) -> Probe {
@@ -81,7 +82,7 @@ impl<S: Halves> Socket<S> {
         self.reader.as_ref()
     }
 
-    /// By the half that writes, which is here for as long as this is.
+    /// Writes by the write half, which exists for as long as `self` does.
     #[inline]
     fn write<R>(
         &self,
@@ -94,7 +95,7 @@ impl<S: Halves> Socket<S> {
     }
 }
 
-/// The socket, for whoever looks at it.
+/// The socket, for a probe.
 struct Looks<S: Halves>(Shared<S>);
 
 impl<S: Halves> Look for Looks<S> {
@@ -124,12 +125,12 @@ impl<S: Halves> Close for Looks<S> {
     }
 }
 
-/// Ends the connection in the network, whoever has the socket. One that cannot be shut down has no connection any more.
+/// Shuts the connection down, whoever owns the socket. An error means that there is no connection any more.
 pub(super) fn shut(socket: &Socket2) {
     let _ = socket.shutdown(Shutdown::Both);
 }
 
-/// `recv` with `MSG_PEEK` on a socket that does not block: nothing to read is what an idle connection should say.
+/// `recv` with `MSG_PEEK` on a non-blocking socket: an idle connection should have nothing to read.
 #[inline]
 fn look(socket: &Socket2) -> Liveness {
     match peek(socket) {
@@ -155,7 +156,7 @@ fn lock<S: Halves>(writer: &Shared<S>) -> MutexGuard<'_, Option<S::Writer>> {
 }
 
 impl<S: Halves> Drop for Socket<S> {
-    /// The socket closes now, whoever looks at it.
+    /// Closes the socket at once, even while a probe exists.
     fn drop(&mut self) {
         if let Some(writer) = lock::<S>(&self.writer).take() {
             S::forget(writer);
@@ -198,7 +199,7 @@ impl<S: Halves> AsyncWrite for Socket<S> {
         self.vectored
     }
 
-    /// A socket has nothing of its own to flush, nor has tokio.
+    /// Neither the socket nor tokio buffers writes.
     #[inline]
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))

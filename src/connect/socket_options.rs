@@ -1,4 +1,4 @@
-//! The settings of [`TcpConnector`] that are options of its sockets and few connections need.
+//! Rarely needed settings of [`TcpConnector`]: options of its sockets.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -8,12 +8,12 @@ use crate::connect::local_ports::LocalPorts;
 
 /// Options of the sockets.
 impl<R> TcpConnector<R> {
-    /// How long data that was sent may stay unacknowledged before the system ends the connection (TCP_USER_TIMEOUT; RFC 5482),
-    /// in milliseconds; `None` for the system's own, which on Linux is about 15 minutes. Default: `None`.
+    /// How long sent data may stay unacknowledged before the system ends the connection (TCP_USER_TIMEOUT; RFC 5482),
+    /// in milliseconds; `None` for the system's default, which on Linux is about 15 minutes. Default: `None`.
     ///
-    /// A peer that is gone in the middle of a request is noticed by this. [`keepalive`](Self::keepalive) alone does not notice
-    /// it, because TCP does not probe while data is under way. Linux, Android and Fuchsia have the option; elsewhere this
-    /// setting does nothing.
+    /// It detects a peer that vanishes in the middle of a request. [`keepalive`](Self::keepalive) alone does not,
+    /// because TCP sends no probes while data is unacknowledged. Linux, Android and Fuchsia support the option;
+    /// elsewhere this setting has no effect.
     ///
     /// ```
     /// use std::time::Duration;
@@ -25,7 +25,7 @@ impl<R> TcpConnector<R> {
     #[doc(alias = "TCP_USER_TIMEOUT")]
     #[must_use]
     pub fn user_timeout(mut self, timeout: Option<Duration>) -> Self {
-        // A number of milliseconds in 31 bits; 0 would mean the system's own.
+        // A number of milliseconds in 31 bits; 0 would mean the system's default.
         let (least, most) = (
             Duration::from_millis(1),
             Duration::from_millis(i32::MAX as u64),
@@ -34,8 +34,9 @@ impl<R> TcpConnector<R> {
         self
     }
 
-    /// The size of the system's buffer for what is sent, in bytes (SO_SNDBUF); `None` for the system's own, which Linux adapts to
-    /// the connection. Default: `None`. Linux doubles the number for its own accounts, and limits it to `net.core.wmem_max`.
+    /// The size of the system's send buffer in bytes (SO_SNDBUF); `None` for the system's default, which Linux adapts
+    /// to the connection. Default: `None`. Linux doubles the number for its bookkeeping, and limits it to
+    /// `net.core.wmem_max`.
     ///
     /// ```
     /// use tower_keep_alive::connect::TcpConnector;
@@ -52,8 +53,8 @@ impl<R> TcpConnector<R> {
         self
     }
 
-    /// The size of the system's buffer for what is received, in bytes (SO_RCVBUF); `None` for the system's own, which Linux
-    /// adapts to the connection. Default: `None`. Set before the connect, because TCP agrees on its window there.
+    /// The size of the system's receive buffer in bytes (SO_RCVBUF); `None` for the system's default, which Linux
+    /// adapts to the connection. Default: `None`. It is set before the connect, because TCP negotiates its window then.
     #[doc(alias = "SO_RCVBUF")]
     #[must_use]
     pub fn recv_buffer_size(mut self, bytes: Option<u32>) -> Self {
@@ -61,11 +62,11 @@ impl<R> TcpConnector<R> {
         self
     }
 
-    /// The network interface that connections leave by, for example `eth1` (SO_BINDTODEVICE; curl's `--interface`); `None` for
-    /// the one that the system's routes say. Default: `None`.
+    /// The network interface for outgoing connections, for example `eth1` (SO_BINDTODEVICE; curl: `--interface`);
+    /// `None` to leave the choice to the system's routes. Default: `None`.
     ///
-    /// Linux, Android and Fuchsia can do this. Elsewhere, and where there is no such interface, every connect fails with an
-    /// error that names the interface: no connection goes by another one.
+    /// Linux, Android and Fuchsia support this. Elsewhere, or if the interface does not exist, every connect fails with
+    /// an error that names the interface; no connection uses another one.
     ///
     /// ```
     /// use tower_keep_alive::connect::TcpConnector;
@@ -80,12 +81,12 @@ impl<R> TcpConnector<R> {
         self
     }
 
-    /// The local ports that connections are made from, as a firewall may want it (curl's `--local-port`); `None` for the system's
-    /// choice. Default: `None`.
+    /// The local ports of connections, for example because a firewall requires it (curl: `--local-port`); `None` for
+    /// the system's choice. Default: `None`.
     ///
-    /// Each new connection tries all of the ports, beginning after the one that the connection before began with. Two
-    /// connections to different addresses can have the same port. When every port is in use, the connect fails with an error
-    /// that says so.
+    /// Each connect tries all of the ports, beginning after the first one that the previous connect tried. Two
+    /// connections to different addresses can use the same port. If every port is in use, the connect fails with an
+    /// error that says so.
     ///
     /// ```
     /// use tower_keep_alive::connect::TcpConnector;

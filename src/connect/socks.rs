@@ -1,4 +1,4 @@
-//! A tunnel through a proxy of SOCKS, by hyper-util.
+//! A tunnel through a SOCKS proxy, made by hyper-util.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -14,14 +14,15 @@ use crate::connect::proxy_conn::ProxyConn;
 use crate::error::BoxError;
 use crate::target::proxy::{Protocol, Proxy};
 
-/// Asks the proxy at the other end of `hop` for a tunnel to `origin`, a name or an address, and gives the transport back.
+/// Asks the proxy at the other end of `hop` for a tunnel to `origin`, a name or an address, and returns the transport.
 pub(super) async fn tunnel<C>(hop: ProxyConn<C>, proxy: &Proxy, origin: Uri) -> Result<C, BoxError>
 where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let failure = hop.failure();
     let mut hop = Some(TokioIo::new(hop));
-    // hyper-util asks for the transport to the proxy, once; where that proxy is has been said to the connector.
+    // hyper-util asks its connector for the transport to the proxy, once. The transport is there already, so the URI is
+    // not used.
     let hop = tower::service_fn(move |_: Uri| {
         ready(Ok::<_, Infallible>(hop.take().expect("asked for once")))
     });
@@ -41,16 +42,16 @@ where
     };
     match made {
         Ok(io) => Ok(io.into_inner().into_inner()),
-        // hyper-util's error says no more than that there was one of I/O.
+        // The error of hyper-util says only that there was an I/O error.
         Err(error) => Err(failure.take().map_or(error, Into::into)),
     }
 }
 
-/// The origin by the first of its addresses that the proxy takes.
+/// The origin by its first address that the proxy supports.
 ///
 /// # Errors
 ///
-/// It has none.
+/// If no address is supported.
 pub(super) fn by_address(proxy: &Proxy, host: &str, found: &[SocketAddr]) -> Result<Uri, BoxError> {
     let takes_all = proxy.protocol() != Protocol::Socks4;
     let address = found.iter().find(|it| takes_all || it.is_ipv4());

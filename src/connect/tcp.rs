@@ -28,14 +28,14 @@ use crate::target::invalid::TargetError;
 use crate::target::lookup::Lookup;
 use crate::target::route::{Family, Route};
 
-/// TCP: name resolution, and a connection with the first address of a name that answers (happy eyeballs, RFC 8305).
+/// TCP: resolves the name, and connects to the first of its addresses that answers (happy eyeballs, RFC 8305).
 ///
 /// TCP_NODELAY is on, and TCP keep-alive probes begin after 1 s (Node: `keepAliveMsecs`; not to be confused with HTTP
-/// keep-alive). Only `http` URIs are connected to. A [`Route`](crate::Route)'s local address and family stand instead of
-/// the connector's own, and its address instead of those of the name.
+/// keep-alive). Only `http` URIs are supported. The local address and the family of a [`Route`](crate::Route) replace
+/// the connector's own, and its address replaces the addresses of the name.
 ///
-/// If the URI has no port of its own, a port that the resolver gives is connected to, under TLS too; otherwise the default
-/// of the scheme.
+/// If the URI has no port, the port is the resolver's, with TLS too; if the resolver has none, the default of the
+/// scheme.
 ///
 /// ```
 /// use std::time::Duration;
@@ -51,8 +51,9 @@ use crate::target::route::{Family, Route};
 ///
 /// # Errors
 ///
-/// A name that cannot be resolved or has no address that will do; otherwise each address that was tried, with what came of
-/// it. The error's source is the resolver's error, or the system's for the first address to which there is a way.
+/// If the name cannot be resolved or has no usable address; otherwise the text has each address that was tried, with
+/// its error. The source is the resolver's error, or the system's error for the first address to which there is a
+/// route.
 #[derive(Clone, Debug)]
 pub struct TcpConnector<R = GaiResolver> {
     resolver: R,
@@ -62,7 +63,7 @@ pub struct TcpConnector<R = GaiResolver> {
 }
 
 impl TcpConnector {
-    /// With the system's own resolver.
+    /// A connector with the system's resolver.
     #[must_use]
     pub fn new() -> Self {
         Self::with_resolver(GaiResolver::new())
@@ -76,8 +77,8 @@ impl Default for TcpConnector {
 }
 
 impl<R> TcpConnector<R> {
-    /// With a resolver of your own: a `Service<Name>` that gives socket addresses, as for hyper-util's `HttpConnector`. A
-    /// port of 0 says that the resolver knows of none.
+    /// A connector with a resolver of your own: a `Service<Name>` that returns socket addresses, as for hyper-util's
+    /// `HttpConnector`. Port 0 means that the resolver knows no port.
     #[must_use]
     pub fn with_resolver(resolver: R) -> Self {
         Self {
@@ -88,11 +89,11 @@ impl<R> TcpConnector<R> {
         }
     }
 
-    /// The silence after which TCP begins to probe, whatever HTTP does, in whole seconds from 1 to 32,767; `None` for
-    /// never. Default: 1 s.
+    /// How long a connection may be silent before TCP begins to send probes, independently of HTTP, in whole seconds
+    /// from 1 to 32,767; `None` for never. Default: 1 s.
     ///
-    /// A peer that is gone is noticed after this time and [`keepalive_interval`](Self::keepalive_interval) as often as
-    /// [`keepalive_retries`](Self::keepalive_retries) says: after 11 s by default.
+    /// A peer that has vanished is detected after this time plus [`keepalive_retries`](Self::keepalive_retries) times
+    /// the [`keepalive_interval`](Self::keepalive_interval): after 11 s by default.
     #[doc(alias = "keepAliveMsecs")]
     #[must_use]
     pub fn keepalive(mut self, delay: Option<Duration>) -> Self {
@@ -100,7 +101,7 @@ impl<R> TcpConnector<R> {
         self
     }
 
-    /// The time between two probes that are not answered, in whole seconds from 1 to 32,767; `None` for the system's own
+    /// The time between two unanswered probes, in whole seconds from 1 to 32,767; `None` for the system's default
     /// (Linux: 75 s). Default: 1 s, as in Node. Some systems cannot set it.
     ///
     /// ```
@@ -120,7 +121,7 @@ impl<R> TcpConnector<R> {
         self
     }
 
-    /// How many probes that are not answered end the connection, from 1 to 127; `None` for the system's own (Linux: 9).
+    /// How many unanswered probes end the connection, from 1 to 127; `None` for the system's default (Linux: 9).
     /// Default: 10, as in Node. Some systems cannot set it. See [`keepalive_interval`](Self::keepalive_interval).
     #[must_use]
     pub fn keepalive_retries(mut self, retries: Option<u32>) -> Self {
@@ -136,7 +137,7 @@ impl<R> TcpConnector<R> {
         self
     }
 
-    /// The address to connect from; only addresses of its family are connected to. Default: the system's choice.
+    /// The local address to connect from. Only addresses of its family are connected to. Default: the system's choice.
     #[doc(alias = "localAddress")]
     #[must_use]
     pub fn local_address(mut self, address: Option<IpAddr>) -> Self {
@@ -144,26 +145,26 @@ impl<R> TcpConnector<R> {
         self
     }
 
-    /// The only addresses to connect to, of those that a name has. Default: both families, the one preferred by the
-    /// resolver first.
+    /// Connects only to addresses of this family. Default: both families, beginning with the one that the resolver
+    /// prefers.
     #[must_use]
     pub fn family(mut self, family: Option<Family>) -> Self {
         self.family = family;
         self
     }
 
-    /// How long an attempt to connect to one of a name's addresses is alone before the next begins beside it; 10 ms at
-    /// least. `None` makes the attempts one after the other. Default: 250 ms (RFC 8305, section 5: "Connection Attempt
+    /// How long to wait for an attempt to connect to one of a name's addresses before the next attempt begins beside
+    /// it; at least 10 ms. With `None` the attempts do not overlap. Default: 250 ms (RFC 8305 §5: "Connection Attempt
     /// Delay"; Node: `autoSelectFamilyAttemptTimeout`).
     ///
-    /// The addresses are tried in the resolver's order, but that IPv6 and IPv4 take turns, beginning with the family of the
-    /// first. When an attempt fails, the next begins at once. The first connection that is there is used, and the other
-    /// attempts are given up.
+    /// The addresses are tried in the resolver's order, except that IPv6 and IPv4 take turns, beginning with the family
+    /// of the first address. When an attempt fails, the next begins at once. The first connection is used, and the
+    /// other attempts are cancelled.
     ///
-    /// No address uses up the connect timeout of the pool: the delay is shorter where otherwise not every address would be
-    /// tried within it, and with `None` each address has an equal part of the time that is left. A connector that is used
-    /// without a pool knows no such timeout; attempts one after the other then end when the system gives them up, which
-    /// takes about two minutes.
+    /// No address uses up the pool's connect timeout: the delay is shortened if some addresses would not be tried
+    /// within the timeout otherwise, and with `None` each address gets an equal part of the remaining time. Without a
+    /// pool there is no such timeout; with `None`, an attempt then ends when the system gives up, which takes about two
+    /// minutes.
     #[doc(alias = "autoSelectFamily")]
     #[doc(alias = "autoSelectFamilyAttemptTimeout")]
     #[must_use]
@@ -172,7 +173,7 @@ impl<R> TcpConnector<R> {
         self
     }
 
-    /// With the connector's settings, and those of the route in place of them.
+    /// Connects with the connector's settings, replaced by the route's.
     fn connect(
         &mut self,
         destination: &Destination,
@@ -199,7 +200,7 @@ impl<R> TcpConnector<R> {
             .and_then(Route::local_address)
             .or(self.options.local_address);
         let asked = route.and_then(Route::family).or(self.family);
-        // Of the other family no connection comes from there.
+        // No connection to the other family is possible from there.
         let family = local.map(Family::of).or(asked);
         if let (Some(asked), Some(local)) = (asked, local)
             && family != Some(asked)
@@ -221,7 +222,7 @@ impl<R> TcpConnector<R> {
             lookup.family = lookup.family.or(self.family);
             (side.clone(), lookup)
         });
-        // The one that is ready.
+        // The clone that was polled ready.
         let clone = self.resolver.clone();
         let mut resolver = mem::replace(&mut self.resolver, clone);
         let options = self.options.clone().with_local_address(local);
@@ -295,11 +296,11 @@ where
     }
 }
 
-/// Resolves to a TCP transport. Boxed: its future has no name, and connecting is rare.
+/// Resolves to a TCP transport. Boxed, because the future has no name; connects are rare.
 ///
 /// # Cancel safety
 ///
-/// Dropping it gives up the connect.
+/// Dropping it cancels the connect.
 pub struct TcpConnecting(Pin<Box<dyn Future<Output = Result<Tcp, BoxError>> + Send>>);
 
 impl Future for TcpConnecting {
@@ -316,11 +317,11 @@ impl fmt::Debug for TcpConnecting {
     }
 }
 
-/// A TCP stream that its pool can look at while a connection's driver has it.
+/// A TCP stream that can be probed while a connection's driver owns it.
 pub type Tcp = Socket<TcpStream>;
 
 impl Tcp {
-    /// Of a stream that was connected elsewhere.
+    /// Wraps a stream that was connected elsewhere.
     #[must_use]
     pub fn new(stream: TcpStream) -> Self {
         Self::of(stream)

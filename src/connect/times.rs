@@ -11,8 +11,8 @@ tokio::task_local! {
     static TIMES: Cell<ConnectTimes>;
 }
 
-/// Runs a connect, and says how long it and its parts took. A connector that is polled in a task of its own tells nothing of
-/// its parts.
+/// Runs a connect, and returns how long it and its parts took. The parts of a connector that is polled in a task of its
+/// own are not measured.
 pub(crate) async fn measured<F: Future>(connect: F) -> (F::Output, ConnectTimes) {
     let begun = Instant::now();
     let within = async {
@@ -24,14 +24,14 @@ pub(crate) async fn measured<F: Future>(connect: F) -> (F::Output, ConnectTimes)
     (connected, times)
 }
 
-/// Runs one part of the connect that is being measured, if one is. Where there are two of a kind, their times add up.
+/// Runs one part of the connect that is being measured, if any. The times of several parts of one kind add up.
 pub(super) async fn part<F: Future>(
     which: fn(&mut ConnectTimes) -> &mut Micros,
     part: F,
 ) -> F::Output {
     let begun = Instant::now();
     let ended = part.await;
-    // Nothing measures it: an error that changes nothing.
+    // Fails if nothing measures the connect, which is harmless.
     let _ = TIMES.try_with(|cell| {
         let mut times = cell.get();
         let time = which(&mut times);

@@ -1,4 +1,4 @@
-//! What a transport can tell of itself.
+//! What transports report about themselves.
 
 use std::any::Any;
 
@@ -16,38 +16,38 @@ use crate::connection::shared::Addresses;
 #[cfg(feature = "tls")]
 use crate::connection::tls_info::TlsInfo;
 
-/// What a transport can tell beside its bytes. Nothing, unless it says so.
+/// What a transport reports about itself. Every method has a default: nothing.
 pub(crate) trait Transport {
-    /// A look at it while its driver has it.
+    /// A probe for the transport while its driver owns it.
     fn probe(&self) -> Option<Probe> {
         None
     }
 
-    /// Its two ends.
+    /// The addresses of both ends.
     fn addresses(&self) -> Addresses {
         Addresses::default()
     }
 
-    /// What is to be spoken on it.
+    /// The protocol that was negotiated for it.
     #[cfg(feature = "http2")]
     fn negotiated(&self) -> Negotiated {
         Negotiated::Untold
     }
 
-    /// What was agreed on in a handshake of its own.
+    /// What its own TLS handshake negotiated.
     #[cfg(feature = "tls")]
     fn tls_info(&self) -> Option<TlsInfo> {
         None
     }
 }
 
-/// What the two ends of a transport have agreed to speak on it.
+/// The protocol that both ends of a transport have negotiated.
 #[cfg(feature = "http2")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Negotiated {
-    /// It was not negotiated, or nobody knows.
+    /// Nothing was negotiated, or the result is unknown.
     Untold,
-    /// The server has chosen nothing of what it was offered.
+    /// The server chose none of the protocols that it was offered.
     #[cfg_attr(
         not(feature = "tls"),
         expect(dead_code, reason = "told by TLS alone, and handled like the others")
@@ -59,7 +59,7 @@ pub(crate) enum Negotiated {
 
 #[cfg(all(feature = "http2", feature = "tls"))]
 impl Negotiated {
-    /// A server that chooses what it was not offered has failed in its handshake.
+    /// A server that chooses a protocol that was not offered fails in the handshake.
     fn of_alpn(chosen: Option<&[u8]>) -> Self {
         match chosen {
             None => Self::Nothing,
@@ -69,7 +69,7 @@ impl Negotiated {
     }
 }
 
-/// The transport of any type, if it is one that can tell anything. The one list of those types.
+/// The transport as a `Transport`, if its type is known. This is the only list of those types.
 pub(crate) fn known(transport: &dyn Any) -> Option<&dyn Transport> {
     macro_rules! first_of {
         ($($(#[$condition:meta])? $type:ty),+ $(,)?) => {
@@ -83,13 +83,13 @@ pub(crate) fn known(transport: &dyn Any) -> Option<&dyn Transport> {
         DefaultTransport,
         Tcp,
         TcpStream,
-        // hyper-util's `HttpConnector`, in a `UriConnector`.
+        // hyper-util's `HttpConnector` in a `UriConnector`.
         TokioIo<TokioIo<TcpStream>>,
         #[cfg(unix)]
         Unix,
         #[cfg(feature = "tls")]
         MaybeTls<Tcp>,
-        // Through a proxy that is spoken with under TLS.
+        // Through a proxy that is reached by TLS.
         #[cfg(feature = "tls")]
         MaybeTls<MaybeTls<Tcp>>,
         #[cfg(all(unix, feature = "tls"))]
@@ -100,12 +100,12 @@ pub(crate) fn known(transport: &dyn Any) -> Option<&dyn Transport> {
     None
 }
 
-/// The probe of a transport of any type, if it is one that can be looked at.
+/// The probe of a transport of any type, if it has one.
 pub(crate) fn probe(transport: &dyn Any) -> Option<Probe> {
     known(transport)?.probe()
 }
 
-/// What is to be spoken on a transport of any type.
+/// The protocol that was negotiated on a transport of any type.
 #[cfg(feature = "http2")]
 pub(crate) fn negotiated(transport: &dyn Any) -> Negotiated {
     known(transport).map_or(Negotiated::Untold, Transport::negotiated)
@@ -133,7 +133,7 @@ impl Transport for TokioIo<TokioIo<TcpStream>> {
     }
 }
 
-/// Its addresses are paths, of which the client's has no name.
+/// The addresses of a Unix socket are paths, and the client's has none.
 #[cfg(unix)]
 impl Transport for Unix {
     fn probe(&self) -> Option<Probe> {
@@ -164,7 +164,7 @@ where
     }
 }
 
-/// With TLS, if any, with the origin; what lies below is another's: a proxy's.
+/// The outer TLS is the origin's; the inner one belongs to the proxy.
 #[cfg(feature = "tls")]
 impl<IO> Transport for MaybeTls<MaybeTls<IO>>
 where
@@ -189,7 +189,7 @@ where
     }
 }
 
-/// The two ends of a stream, where it is still open.
+/// The addresses of a stream, if it is still open.
 fn addresses(stream: &TcpStream) -> Addresses {
     Addresses {
         local: stream.local_addr().ok(),

@@ -1,8 +1,8 @@
-//! A tunnel through a proxy of HTTP: `CONNECT` (RFC 9110 §9.3.6).
+//! A tunnel through an HTTP proxy: `CONNECT` (RFC 9110 §9.3.6).
 //!
-//! hyper-util's `Tunnel` (0.1.21) takes no status but 200 for success, keeps neither the status nor the fields of a
-//! refusal, knows no interim responses, and drops what it read past the head. So the request goes out on a client
-//! connection of hyper's here, which is taken apart once the proxy has answered.
+//! hyper-util's `Tunnel` (0.1.21) accepts no status but 200, keeps neither the status nor the fields of a refusal, does
+//! not support interim responses, and drops the bytes that it read beyond the head. So the request is sent on a client
+//! connection of hyper, which is taken apart after the proxy has answered.
 
 use std::future::poll_fn;
 use std::io;
@@ -22,7 +22,7 @@ use crate::connect::proxy_conn::ProxyConn;
 use crate::error::{BoxError, Error, Kind};
 use crate::target::proxy::{Proxy, Refusal};
 
-/// Asks the proxy at the other end of `hop` for a tunnel to `target`, and gives the transport back.
+/// Asks the proxy at the other end of `hop` for a tunnel to `target`, and returns the transport.
 pub(super) async fn tunnel<C>(
     hop: ProxyConn<C>,
     proxy: &Proxy,
@@ -31,7 +31,7 @@ pub(super) async fn tunnel<C>(
 where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    // Written as Go, curl and hyper-util write it: some proxies look for names to the letter.
+    // Field names in the case that Go, curl and hyper-util use, because some proxies compare names with regard to case.
     let mut http1 = Builder::new();
     http1.title_case_headers(true);
     let (mut sender, mut connection) = http1.handshake(TokioIo::new(hop)).await?;
@@ -63,14 +63,14 @@ where
         let error = Error::new(Kind::Refused(Box::new(refusal)));
         return Err(error.unsent().into());
     }
-    // hyper takes 204 for the end of an exchange and waits for the next one, which does not come then.
+    // After a 204, hyper waits for the next request, which never comes.
     drop(sender);
     if ended.is_none() {
         poll_fn(|cx| connection.poll_without_shutdown(cx)).await?;
     }
     let parts = connection.into_parts();
     if !parts.read_buf.is_empty() {
-        // Of HTTP/1 and of TLS the client says the first word.
+        // In HTTP/1 and in TLS, the client sends first.
         let length = parts.read_buf.len();
         return Err(format!("{length} bytes came behind the proxy's answer, unasked").into());
     }

@@ -21,10 +21,11 @@ use crate::error::{BoxError, Error, Kind};
 use crate::target::Destination;
 use crate::target::invalid::TargetError;
 
-/// Unix sockets: the one that a request's [`Route`](crate::Route) names, or else the connector's own.
+/// Connects to Unix sockets: to the path of a request's [`Route`](crate::Route), or else to the connector's own path.
 ///
-/// Connections are pooled, queued for and limited as those of TCP are. The host of a URI says what `Host` says, and the
-/// pool's name with the path (Node: `localhost:80::/path.sock`); it is not looked up. Only `http` URIs are connected to.
+/// Connections are pooled, queued and limited like TCP connections. The host of a URI is not looked up: it only sets
+/// the `Host` field and, with the path, the name of the pool (Node: `localhost:80::/path.sock`). Only `http` URIs are
+/// supported.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -47,22 +48,22 @@ use crate::target::invalid::TargetError;
 ///
 /// # Errors
 ///
-/// A request whose route names no socket, where the connector has none either, is
-/// [refused](crate::Error::is_target). No such file, nobody who listens, no permission: the text names the path, and the
-/// source is the system's own error. Where the server's backlog is full it is tried again, for as long as the pool's connect timeout lets it.
+/// If neither the route nor the connector has a path, the error is [`is_target`](crate::Error::is_target). If the
+/// connect fails (no such file, no listener, no permission), the text names the path, and the source is the system's
+/// error. If the server's backlog is full, the connect is repeated until the pool's connect timeout.
 #[derive(Clone, Debug, Default)]
 pub struct UnixConnector {
     path: Option<Arc<Path>>,
 }
 
 impl UnixConnector {
-    /// For requests that name their sockets.
+    /// A connector for requests whose routes have a path.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// For requests to one socket, and for those that name another.
+    /// A connector for one path, unless the route of a request has another one.
     #[must_use]
     pub fn at(path: impl AsRef<Path>) -> Self {
         Self {
@@ -123,7 +124,7 @@ where
     }
 }
 
-/// Where TCP's connects wait for room in the backlog, those of Unix sockets that do not block fail.
+/// A non-blocking connect of a Unix socket fails if the backlog is full, where that of TCP waits.
 async fn connect(path: &Path) -> io::Result<UnixStream> {
     let mut pause = Duration::from_millis(1);
     loop {
@@ -136,11 +137,11 @@ async fn connect(path: &Path) -> io::Result<UnixStream> {
     }
 }
 
-/// Resolves to a Unix socket. Boxed: tokio gives its connect no name, and connecting is rare.
+/// Resolves to a Unix socket. Boxed, because tokio's connect has no name; connects are rare.
 ///
 /// # Cancel safety
 ///
-/// Dropping it gives up the connect.
+/// Dropping it cancels the connect.
 pub struct UnixConnecting(Pin<Box<dyn Future<Output = Result<Unix, BoxError>> + Send>>);
 
 impl Future for UnixConnecting {
@@ -157,11 +158,11 @@ impl fmt::Debug for UnixConnecting {
     }
 }
 
-/// A Unix socket that its pool can look at while a connection's driver has it.
+/// A Unix socket that can be probed while a connection's driver owns it.
 pub type Unix = Socket<UnixStream>;
 
 impl Unix {
-    /// Of a stream that was connected elsewhere.
+    /// Wraps a stream that was connected elsewhere.
     #[must_use]
     pub fn new(stream: UnixStream) -> Self {
         Self::of(stream)

@@ -13,16 +13,17 @@ use crate::error::{BoxError, Error, Kind};
 use crate::target::Destination;
 use crate::target::invalid::TargetError;
 
-/// Lets a connector that takes a [`Uri`] stand below [`KeepAliveLayer`](crate::KeepAliveLayer), which asks connectors for a
-/// [`Destination`].
+/// Makes a connector that takes [`Uri`]s usable below [`KeepAliveLayer`](crate::KeepAliveLayer), which passes a
+/// [`Destination`] to connectors.
 ///
-/// The connector gets the origin's URI, with the path `/`. A URI has no place for a [`Route`](crate::Route): a request that
-/// has one fails with an error that [`is_target`](Error::is_target), and the connector is not called. A route that names a
-/// [`Protocol`](crate::Protocol) and nothing else is passed over: what the connector has negotiated is looked at when it is
-/// connected ([`HandshakeLayer::negotiated_with`](crate::HandshakeLayer::negotiated_with)).
+/// The connector gets the origin's URI, with the path `/`. A URI cannot carry a [`Route`](crate::Route): a request with
+/// a route fails with an error for which [`is_target`](Error::is_target) is true, and the connector is not called. The
+/// exception is a route that has a [`Protocol`](crate::Protocol) and nothing else: the protocol is checked against what
+/// the connector has negotiated, once it is connected
+/// ([`HandshakeLayer::negotiated_with`](crate::HandshakeLayer::negotiated_with)).
 ///
-/// A connector whose transports speak tokio's I/O traits goes into [`new`](Self::new), one of hyper-util, whose transports
-/// speak hyper's, into [`hyper`](Self::hyper):
+/// Use [`new`](Self::new) for a connector whose transports implement tokio's I/O traits, and [`hyper`](Self::hyper) for
+/// one whose transports implement hyper's, such as those of hyper-util:
 ///
 /// ```
 /// use bytes::Bytes;
@@ -51,14 +52,14 @@ use crate::target::invalid::TargetError;
 ///
 /// # Errors
 ///
-/// Those of the connector, and that of a request with a route.
+/// The errors of the connector, and an error for a request with a route.
 #[derive(Clone, Debug)]
 pub struct UriConnector<M> {
     inner: M,
 }
 
 impl<M> UriConnector<M> {
-    /// Over a connector whose transports implement tokio's [`AsyncRead`](tokio::io::AsyncRead) and
+    /// Wraps a connector whose transports implement tokio's [`AsyncRead`](tokio::io::AsyncRead) and
     /// [`AsyncWrite`](tokio::io::AsyncWrite).
     #[must_use]
     pub const fn new(connector: M) -> Self {
@@ -77,7 +78,7 @@ impl<M> UriConnector<M> {
 }
 
 impl<M> UriConnector<HyperIo<M>> {
-    /// Over a connector whose transports implement hyper's [`Read`] and [`Write`], as those of hyper-util do.
+    /// Wraps a connector whose transports implement hyper's [`Read`] and [`Write`], such as those of hyper-util.
     #[must_use]
     pub const fn hyper(connector: M) -> Self {
         Self::new(HyperIo(connector))
@@ -112,9 +113,9 @@ pin_project! {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up the connect.
+    /// Dropping the future cancels the connect.
     pub struct UriConnecting<F> {
-        // None where the destination has a route.
+        // `None` if the destination has a route.
         #[pin]
         connecting: Option<F>,
     }
@@ -147,7 +148,7 @@ impl<F> fmt::Debug for UriConnecting<F> {
     }
 }
 
-/// A connector of hyper-util's, whose transports speak tokio's I/O traits from here on; see [`UriConnector::hyper`].
+/// A connector of hyper-util, whose transports implement tokio's I/O traits here; see [`UriConnector::hyper`].
 #[derive(Clone, Debug)]
 pub struct HyperIo<M>(M);
 
@@ -176,7 +177,7 @@ pin_project! {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up the connect.
+    /// Dropping the future cancels the connect.
     pub struct HyperConnecting<F> {
         #[pin]
         connecting: F,

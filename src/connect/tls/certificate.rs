@@ -1,4 +1,4 @@
-//! What is wrong with a server's certificate, and what to do about it.
+//! Explains what is wrong with a server's certificate, and what to do.
 
 use std::borrow::Cow;
 use std::time::{Duration, UNIX_EPOCH};
@@ -9,10 +9,10 @@ use tokio_rustls::rustls::{CertificateError, OtherError};
 
 use crate::connect::tls::trust::{SelfSigned, is_of_an_authority, of_webpki};
 
-/// So many names of a certificate are told.
+/// How many names of a certificate are listed.
 const MOST_NAMES: usize = 5;
 
-/// `host` is the name that the certificate had to have.
+/// `host` is the name that the certificate should have.
 pub(super) fn words(host: &str, error: &CertificateError) -> Cow<'static, str> {
     use CertificateError::{
         BadSignature, Expired, ExpiredContext, InvalidPurpose, InvalidPurposeContext,
@@ -67,7 +67,7 @@ pub(super) fn words(host: &str, error: &CertificateError) -> Cow<'static, str> {
     format!("the server's certificate {why}").into()
 }
 
-/// rustls tells the names as webpki's type prints them: `DnsName("a.example")`, `IpAddress(127.0.0.1)`.
+/// rustls returns the names in webpki's debug format: `DnsName("a.example")`, `IpAddress(127.0.0.1)`.
 fn of_names(host: &str, presented: &[String]) -> String {
     let plain = |name: &String| {
         let inner = name
@@ -93,7 +93,7 @@ fn of_names(host: &str, presented: &[String]) -> String {
     }
 }
 
-/// As HTTP writes dates; those beyond the year 9999 as its last second.
+/// In the format of HTTP dates. Dates beyond the year 9999 are shown as its last second.
 fn date(time: UnixTime) -> HttpDate {
     const LAST: u64 = 253_402_300_799;
     let since = Duration::from_secs(time.as_secs().min(LAST));

@@ -1,4 +1,4 @@
-//! Why there is no TLS, in words that name the server.
+//! Errors of TLS, with the name of the server.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -13,30 +13,30 @@ use crate::error::BoxError;
 use crate::error::connect::{ConnectError, reason};
 use crate::target::protocol::Protocol;
 
-/// A host that no certificate could be for.
+/// A host for which no certificate can exist.
 pub(super) fn no_name(host: &str) -> ConnectError {
     ConnectError::new(format!(
         "connect: {host:?} is no name that a certificate can be for"
     ))
 }
 
-/// The platform has no certificates to trust.
+/// The platform has no trusted certificates.
 pub(super) fn no_roots(error: rustls::Error) -> ConnectError {
     let why = "connect: the platform has no certificates to trust (often a package named ca-certificates)";
     ConnectError::caused_by(why, error)
 }
 
-/// What was set goes into no configuration: a store without roots, a provider without versions of TLS.
+/// The settings make no valid configuration: a store without roots, or a provider without TLS versions.
 pub(super) fn no_configuration(error: impl Into<BoxError>) -> ConnectError {
     ConnectError::caused_by("connect: the settings of TLS cannot be used", error)
 }
 
-/// The platform's certificates were not read to their end.
+/// The platform's certificates could not be read completely.
 pub(super) fn unread_roots(error: impl Into<BoxError>) -> ConnectError {
     ConnectError::caused_by("connect: reading the platform's certificates failed", error)
 }
 
-/// With this host, for this reason. The source is rustls' own error, if it has one, or else that of the transport.
+/// A handshake with this host failed. The source is rustls' error if there is one, or else the transport's.
 pub(super) fn handshake(host: &str, offered: Protocol, error: io::Error) -> ConnectError {
     let is_rustls = |error: &(dyn StdError + Send + Sync + 'static)| error.is::<rustls::Error>();
     let why = match error.get_ref().and_then(|held| held.downcast_ref()) {
@@ -47,7 +47,7 @@ pub(super) fn handshake(host: &str, offered: Protocol, error: io::Error) -> Conn
         None => reason(&error).into(),
     };
     let tried = format!("agree on TLS with {host}: {why}");
-    // What an `io::Error` wraps is not in its chain of sources.
+    // The error inside an `io::Error` is not in its chain of sources.
     match error.get_ref().is_some_and(is_rustls) {
         true => {
             let of_protocol = is_of_protocol(&error);
@@ -61,7 +61,7 @@ pub(super) fn handshake(host: &str, offered: Protocol, error: io::Error) -> Conn
     }
 }
 
-/// Whether the two have no protocol in common, by ALPN.
+/// Whether client and server have no ALPN protocol in common.
 fn is_of_protocol(error: &io::Error) -> bool {
     use rustls::Error::{AlertReceived, NoApplicationProtocol, PeerMisbehaved};
     matches!(
@@ -98,7 +98,7 @@ fn words(host: &str, offered: Protocol, error: &rustls::Error) -> Cow<'static, s
     }
 }
 
-/// What a server says with its last word (RFC 8446 §6.2).
+/// The meaning of a server's alert (RFC 8446 §6.2).
 fn of_alert(offered: Protocol, alert: AlertDescription) -> Cow<'static, str> {
     use AlertDescription::{
         BadCertificate, CertificateExpired, CertificateRequired, CertificateRevoked,

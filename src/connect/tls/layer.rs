@@ -13,23 +13,24 @@ use crate::connect::tls::trust_roots::{Configuration, Settings};
 use crate::target::protocol::Protocol;
 use crate::target::tls_config::TlsConfig;
 
-/// Speaks TLS for `https` over any connector, and leaves `http` as it is.
+/// TLS for `https` over any connector; `http` is passed through unchanged.
 ///
 /// Server certificates are checked against the platform's trust store, unless [`roots_pem`](Self::roots_pem) or
-/// [`with_config`](Self::with_config) set other roots, and have to name the host of the URI. If that check fails, the error
-/// [`is_certificate`](crate::Error::is_certificate), and its text says what is wrong and what to do. The host is sent to the
-/// server (SNI), unless it is an IP address. The protocols that are offered (ALPN) are those that the layer above speaks, or else
-/// those of [`protocol`](Self::protocol).
+/// [`with_config`](Self::with_config) set other roots, and have to name the host of the URI. If that check fails,
+/// [`is_certificate`](crate::Error::is_certificate) is true for the error, and its text says what is wrong and what to
+/// do. The host is sent to the server (SNI), unless it is an IP address. The layer above sets which protocols are
+/// offered (ALPN), or else [`protocol`](Self::protocol) does.
 ///
 /// The handshake is part of the connect and counts in the connect timeout. If a server closes the connection without
-/// `close_notify`, a body that ends with the connection is an error, because it may have been cut.
+/// `close_notify`, a body that ends with the connection fails, because it may be truncated.
 ///
 /// TLS is rustls with ring, which needs a C compiler to build. No process-wide `CryptoProvider` is installed or needed.
 ///
 /// # Order
 ///
-/// Directly above the connector, which has to make plain connections: it is asked for `http` with the port written out. With
-/// `ProxyLayer`, above it for TLS with origins, and once more below it for proxies that speak TLS themselves.
+/// Directly above the connector, which has to make plain connections: it is asked for `http` with an explicit port.
+/// With `ProxyLayer`, above that layer for TLS with origins, and once more below it for proxies that are reached by
+/// TLS.
 ///
 /// # Clone
 ///
@@ -51,7 +52,7 @@ use crate::target::tls_config::TlsConfig;
 #[must_use]
 pub struct TlsLayer(Settings);
 
-/// Node's Agent keeps as many.
+/// As many as Node's Agent keeps.
 const SESSIONS: usize = 100;
 
 impl TlsLayer {
@@ -66,7 +67,7 @@ impl TlsLayer {
         })
     }
 
-    /// Trusts these roots and no others, like [`roots_pem`](Self::roots_pem), for roots that are in rustls' type already.
+    /// Trusts these roots and no others, like [`roots_pem`](Self::roots_pem), for roots in rustls' own type.
     pub fn with_roots(roots: impl Into<Arc<RootCertStore>>) -> Self {
         Self(Settings {
             roots: Some(roots.into()),
@@ -75,7 +76,7 @@ impl TlsLayer {
         })
     }
 
-    /// Uses this configuration of [`rustls`], including its sessions. Only its ALPN is replaced, as for all others.
+    /// Uses this configuration of [`rustls`], including its sessions. Only its ALPN protocols are replaced.
     ///
     /// [`rustls`]: crate::connect::rustls
     pub fn with_config(config: impl Into<Arc<ClientConfig>>) -> Self {
@@ -107,7 +108,7 @@ impl TlsLayer {
     ///
     /// # Errors
     ///
-    /// If there is no certificate in the PEM, or one that cannot be read.
+    /// If the PEM contains no certificate, or an invalid one.
     #[doc(alias = "ca")]
     pub fn roots_pem(mut self, pem: impl AsRef<[u8]>) -> Result<Self, PemError> {
         let none = || Arc::new(RootCertStore::empty());
@@ -138,7 +139,7 @@ impl TlsLayer {
     ///
     /// # Errors
     ///
-    /// If the file cannot be read, and those of [`roots_pem`](Self::roots_pem).
+    /// If the file cannot be read, and the errors of [`roots_pem`](Self::roots_pem).
     #[doc(alias = "ca")]
     pub fn roots_pem_file(self, path: impl AsRef<Path>) -> Result<Self, PemError> {
         let pem = PemError::read(path.as_ref())?;
@@ -168,10 +169,10 @@ impl TlsLayer {
     ///
     /// # Danger
     ///
-    /// With `true`, anybody between this client and a server can read and change everything that is sent, including passwords
-    /// and tokens, without being noticed. Neither the issuer of a certificate is checked, nor its names, dates or signature.
-    /// For your own server in development, [`roots_pem`](Self::roots_pem) with the server's certificate is one line as well,
-    /// and safe.
+    /// With `true`, anybody between this client and a server can read and change everything that is sent, including
+    /// passwords and tokens, without being noticed. The issuer of a certificate is not checked, and neither are its
+    /// names, dates and signature. For your own server in development, use [`roots_pem`](Self::roots_pem) with the
+    /// server's certificate instead: it is one line as well, and safe.
     ///
     /// ```
     /// use tower_keep_alive::connect::TlsLayer;
@@ -186,13 +187,13 @@ impl TlsLayer {
         self
     }
 
-    /// The client's certificate, for servers that ask for one: the certificate, the intermediate certificates up to a root that
-    /// the server trusts, and the certificate's private key (Node: `cert` and `key`). Default: none, or that of the
-    /// configuration.
+    /// The client's certificate, for servers that request one: the certificate, the intermediate certificates up to a
+    /// root that the server trusts, and the certificate's private key (Node: `cert` and `key`). Default: none, or the
+    /// one of the configuration.
     ///
     /// # Errors
     ///
-    /// If the key cannot be read, or is not the certificate's.
+    /// If the key is invalid, or does not belong to the certificate.
     #[doc(alias = "cert")]
     pub fn client_certificate(
         mut self,
@@ -221,8 +222,8 @@ impl TlsLayer {
     ///
     /// # Errors
     ///
-    /// If certificate or key is missing, damaged, encrypted or of a kind that is not supported, or if the key is another
-    /// certificate's.
+    /// If the certificate or the key is missing, invalid, encrypted or of an unsupported kind, or if the key does not
+    /// belong to the certificate.
     #[doc(alias = "cert")]
     #[doc(alias = "key")]
     pub fn client_certificate_pem(
@@ -235,16 +236,17 @@ impl TlsLayer {
         (self.client_certificate(chain, key)).map_err(PemError::identity)
     }
 
-    /// What is offered to servers (ALPN) where the layer above does not say what it speaks. In a stack whose targets are
-    /// [`Destination`](crate::Destination)s, [`HandshakeLayer`](crate::HandshakeLayer) says it, and this setting is not needed; a
-    /// [`Uri`](http::Uri) has no place for it. Default: HTTP/1.1 alone.
+    /// Which protocols are offered to servers (ALPN) if the layer above does not set them. If the targets of the stack
+    /// are [`Destination`](crate::Destination)s, [`HandshakeLayer`](crate::HandshakeLayer) sets them, and this setting
+    /// has no effect; a [`Uri`](http::Uri) cannot carry them. Default: HTTP/1.1 only.
     pub fn protocol(mut self, protocol: Protocol) -> Self {
         self.0.protocol = protocol;
         self
     }
 
     /// For how many hosts TLS sessions are kept, which shorten the handshake of the next connection (Node:
-    /// `maxCachedSessions`). 0 keeps none. The oldest host is dropped first. Default: 100, or that of the configuration.
+    /// `maxCachedSessions`). 0 keeps none. The oldest host is dropped first. Default: 100, or the setting of the
+    /// configuration.
     #[doc(alias = "maxCachedSessions")]
     pub fn max_cached_sessions(mut self, hosts: usize) -> Self {
         self.0.sessions = Some(hosts);
@@ -260,7 +262,7 @@ impl<M> Layer<M> for TlsLayer {
     }
 }
 
-/// The same settings for the targets of one [`Route`](crate::Route), made once.
+/// The same settings for requests with a certain [`Route`](crate::Route). Make it once, and clone it.
 ///
 /// ```
 /// use tower_keep_alive::Route;
@@ -285,7 +287,7 @@ impl Default for TlsLayer {
     }
 }
 
-/// Without what it is made of: there may be a private key in it.
+/// Shows no settings: they may include a private key.
 impl fmt::Debug for TlsLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("TlsLayer");

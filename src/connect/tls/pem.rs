@@ -1,4 +1,4 @@
-//! Certificates and keys as files have them.
+//! Reads certificates and keys from PEM.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -11,8 +11,8 @@ use tokio_rustls::rustls::{self, InconsistentKeys};
 
 use crate::error::connect::reason;
 
-/// Why a certificate or a key could not be taken from PEM. The text names what is wrong and what to do; a system's error,
-/// or that of the parser, is the [`source`](StdError::source).
+/// Why PEM contains no usable certificate or key. The text says what is wrong and what to do; the system's or the
+/// parser's error is the [`source`](StdError::source).
 ///
 /// ```
 /// use tower_keep_alive::connect::TlsLayer;
@@ -24,7 +24,7 @@ use crate::error::connect::reason;
 /// ```
 #[derive(Debug)]
 pub struct PemError {
-    /// What it was to be for; nothing of a file that is not there.
+    /// What the PEM is for; not shown if the file could not be read.
     purpose: &'static str,
     fault: Fault,
 }
@@ -35,11 +35,11 @@ enum Fault {
     Empty,
     Der,
     NoPem,
-    /// There are these labels instead.
+    /// The PEM has these labels instead.
     Missing(String),
     EncryptedKey,
     Malformed(rustls::pki_types::pem::Error),
-    /// The first, the second, and so on, in the order of the PEM.
+    /// With the certificate's index in the PEM.
     Certificate(usize, rustls::Error),
     OtherKey,
     Unusable(rustls::Error),
@@ -50,7 +50,7 @@ const CERTIFICATE: &str = "no certificate for this client";
 const KEY: &str = "no private key for this client";
 
 impl PemError {
-    /// What the file has.
+    /// Reads a file.
     pub(super) fn read(path: &Path) -> Result<Vec<u8>, Self> {
         std::fs::read(path).map_err(|error| Self {
             purpose: ROOT,
@@ -65,7 +65,7 @@ impl PemError {
         }
     }
 
-    /// What rustls says of a certificate and its key.
+    /// An error of rustls about a certificate and its key.
     pub(super) fn identity(error: rustls::Error) -> Self {
         let fault = match error {
             rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => Fault::OtherKey,
@@ -78,12 +78,12 @@ impl PemError {
     }
 }
 
-/// The certificates to trust: one at least.
+/// The certificates to trust, at least one.
 pub(super) fn roots(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
     certificates(pem, ROOT)
 }
 
-/// The certificates that lead from a client's own to an authority: one at least.
+/// The chain from the client's certificate to an authority, at least one certificate.
 pub(super) fn chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
     certificates(pem, CERTIFICATE)
 }
@@ -121,7 +121,7 @@ fn sections(pem: &[u8], purpose: &'static str) -> Result<Vec<(SectionKind, Vec<u
     })
 }
 
-/// What there is instead of what is wanted.
+/// Names the labels that the PEM has instead of the expected one.
 fn missing(pem: &[u8], purpose: &'static str) -> PemError {
     let labels: Vec<_> = labels(pem).collect();
     let fault = if pem.iter().all(u8::is_ascii_whitespace) {
@@ -146,7 +146,7 @@ fn labels(pem: &[u8]) -> impl Iterator<Item = String> {
     })
 }
 
-/// PKCS #8 says so in the label, OpenSSL's own format in a line below it.
+/// PKCS #8 has it in the label, OpenSSL's own format in a line below the label.
 fn is_encrypted(pem: &[u8]) -> bool {
     pem.split(|&byte| byte == b'\n').any(|line| {
         let line = line.trim_ascii_end();

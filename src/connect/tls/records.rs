@@ -5,23 +5,23 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A transport below TLS that knows whether what was read from it ends with a whole record. Half of one is in no buffer
-/// that can be asked for: neither on the socket any more, nor decrypted. It also knows whether a write of TLS's came as
-/// far as the transport.
+/// A transport below TLS that tracks record boundaries: whether the bytes that were read end with a complete record. A
+/// partial record is in no buffer that can be inspected, because it is neither on the socket nor decrypted. It also
+/// tracks whether a write of TLS has reached the transport.
 pub(super) struct Records<IO> {
     transport: IO,
     framing: Framing,
     has_written: bool,
 }
 
-/// Where in a record the reader is: type, version and length in five bytes, and then so many more.
+/// The reader's position in a record: a header of five bytes (type, version and length), then a body of that length.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Framing {
-    /// Of the header.
+    /// Bytes read of the header.
     read: u8,
-    /// As far as it is known.
+    /// The length, as far as it is known.
     length: u16,
-    /// Of the body, still to come.
+    /// Bytes of the body that are still to come.
     left: u16,
 }
 
@@ -32,7 +32,7 @@ impl Framing {
         while let [first, rest @ ..] = bytes {
             if self.left > 0 {
                 let body = bytes.len().min(usize::from(self.left));
-                // No more than `left`, which is one.
+                // Never more than `left`, which is a `u16`.
                 self.left -= u16::try_from(body).unwrap_or(self.left);
                 bytes = &bytes[body..];
                 continue;
@@ -40,7 +40,7 @@ impl Framing {
             self.length = self.length << 8 | u16::from(*first);
             self.read += 1;
             if self.read == HEADER {
-                // The last two bytes of the header; those before are shifted out.
+                // The last two bytes of the header; the bytes before are shifted out.
                 self.left = self.length;
                 self.read = 0;
             }
@@ -62,7 +62,7 @@ impl<IO> Records<IO> {
         }
     }
 
-    /// Whether the transport has taken anything since this was asked last.
+    /// Whether the transport has accepted any bytes since the last call.
     #[inline]
     pub(super) fn take_has_written(&mut self) -> bool {
         mem::take(&mut self.has_written)
@@ -72,12 +72,12 @@ impl<IO> Records<IO> {
         &self.transport
     }
 
-    /// Whether nothing was read, or whole records.
+    /// Whether the bytes that were read, if any, are complete records.
     pub(super) fn is_whole(&self) -> bool {
         self.framing.is_whole()
     }
 
-    /// Reads by `read`, past the transport's own way.
+    /// Reads by `read` instead of the transport's own `poll_read`.
     pub(super) fn read_by<'a, F>(&'a mut self, read: F) -> impl Read + 'a
     where
         F: FnMut(&IO, &mut [u8]) -> io::Result<usize> + 'a,

@@ -23,7 +23,7 @@ use crate::target::Destination;
 use crate::target::protocol::Protocol;
 use crate::target::tls_config::{Offering, TlsConfig};
 
-/// The connector that [`TlsLayer`](crate::connect::TlsLayer) makes of another.
+/// A connector with TLS; the service that [`TlsLayer`](crate::connect::TlsLayer) makes.
 #[derive(Clone)]
 pub struct Tls<M> {
     inner: M,
@@ -38,12 +38,12 @@ impl<M> Tls<M> {
         }
     }
 
-    /// The connector below.
+    /// The inner connector.
     pub const fn get_ref(&self) -> &M {
         &self.inner
     }
 
-    /// The connector below.
+    /// The inner connector.
     pub const fn get_mut(&mut self) -> &mut M {
         &mut self.inner
     }
@@ -74,7 +74,8 @@ where
                 return TlsConnecting(Box::pin(ready(Err(error))));
             }
         };
-        // What is secured above passes too: below `ProxyConnector`, this is for proxies, and not for what goes past them.
+        // A secured destination is passed through: below a `ProxyConnector`, this layer is for the proxies, and TLS
+        // with the origin is added above.
         if *destination.scheme() != Scheme::HTTPS || destination.is_secured() {
             let connecting = self.inner.call(destination.into());
             return TlsConnecting(Box::pin(async move {
@@ -107,7 +108,7 @@ where
     }
 }
 
-/// The configuration of a route: one of rustls' own, or settings of which one is made when it is first asked for.
+/// The configuration of a route: a rustls configuration, or settings from which one is made when it is first needed.
 async fn config_of(route: &TlsConfig, protocol: Protocol) -> Result<Arc<ClientConfig>, BoxError> {
     match route.get::<Configuration>() {
         Some(configuration) => configuration.get(protocol).await,
@@ -118,7 +119,7 @@ async fn config_of(route: &TlsConfig, protocol: Protocol) -> Result<Arc<ClientCo
     }
 }
 
-/// The name in the server's certificate; an IP address is one without SNI.
+/// The name in the server's certificate. An IP address is not sent as SNI.
 fn server_name(host: &str) -> Result<ServerName<'static>, ConnectError> {
     let name = match host.strip_prefix('[') {
         Some(rest) => (rest.strip_suffix(']'))
@@ -137,11 +138,11 @@ impl<M: fmt::Debug> fmt::Debug for Tls<M> {
     }
 }
 
-/// Resolves to a transport, after the handshake where there is one. Boxed: connecting is rare.
+/// Resolves to a transport, after the TLS handshake if there is one. Boxed, because connects are rare.
 ///
 /// # Cancel safety
 ///
-/// Dropping it gives up the connect.
+/// Dropping it cancels the connect.
 pub struct TlsConnecting<IO>(Pin<Box<dyn Future<Output = Result<MaybeTls<IO>, BoxError>> + Send>>);
 
 impl<IO> Future for TlsConnecting<IO> {

@@ -18,7 +18,7 @@ use crate::connection::shared::Close;
 use crate::connection::tls_info::{TlsFacts, TlsInfo};
 use crate::error::PartlyWritten;
 
-/// A transport with TLS on it, or without.
+/// A transport with or without TLS.
 pub struct MaybeTls<IO>(Inner<IO>);
 
 enum Inner<IO> {
@@ -38,7 +38,7 @@ impl<IO> MaybeTls<IO> {
         Self(Inner::Tls(Arc::new(Mutex::new(stream))))
     }
 
-    /// What was agreed on with the server, and who it is; nothing without TLS.
+    /// The rustls connection: what was negotiated with the server, and its certificates. `None` without TLS.
     #[must_use]
     pub fn tls_connection(&self) -> Option<TlsConnection<'_, IO>> {
         match &self.0 {
@@ -47,12 +47,11 @@ impl<IO> MaybeTls<IO> {
         }
     }
 
-    /// Looks at a transport whose own probe is what `below` gives: for
-    /// [`HandshakeLayer::probe_with`](crate::HandshakeLayer::probe_with), where that is not one of
-    /// [`connect`](crate::connect)'s.
+    /// A probe for a transport of your own, made from the transport's own probe, which `below` returns. Use it for
+    /// [`HandshakeLayer::probe_with`](crate::HandshakeLayer::probe_with).
     ///
-    /// Whatever is there to be read counts as unexpected, what belongs to TLS alone included: it can cost a connection
-    /// that was good, and never takes what is no answer for one.
+    /// Any bytes to read count as unexpected, including TLS messages without data. So a good connection may be closed,
+    /// but a stray response is never taken for an answer.
     #[must_use]
     pub fn probe_with(&self, below: impl FnOnce(&IO) -> Probe) -> Probe
     where
@@ -75,7 +74,7 @@ impl<IO> MaybeTls<IO> {
         let name = cipher.suite().as_str().unwrap_or("unknown");
         let (protocol, cipher) = match tls.protocol_version()? {
             ProtocolVersion::TLSv1_2 => ("TLSv1.2", name.to_owned()),
-            // rustls puts the version into the names of these.
+            // rustls adds the version to the names of the suites of TLS 1.3.
             _ => ("TLSv1.3", name.replacen("TLS13_", "TLS_", 1)),
         };
         let certificates = tls.peer_certificates().unwrap_or_default();
@@ -97,10 +96,10 @@ impl<IO> MaybeTls<IO> {
 }
 
 impl<S: Halves> MaybeTls<Socket<S>> {
-    /// A look at the socket itself; see [`Socket::probe`].
+    /// A probe of the socket itself; see [`Socket::probe`].
     ///
-    /// A server may send what belongs to TLS alone whenever it likes; with TLS 1.3 it sends tickets for later sessions
-    /// just after the handshake. That is read here, if the driver has not read it yet, and ends nothing.
+    /// A server may send TLS messages without data at any time; with TLS 1.3 it sends session tickets after the
+    /// handshake. The probe reads those that the driver has not read yet, and they do not end the connection.
     #[must_use]
     pub fn probe(&self) -> Probe {
         let stream = match &self.0 {
@@ -153,7 +152,7 @@ impl<IO: Send + 'static> Close for LooksAbove<IO> {
 
 /// A stream on a socket, for whoever looks at it.
 struct Looks<S: Halves> {
-    /// Weak: the transport closes with its connection.
+    /// Weak: the transport closes with its connection, even while a probe exists.
     stream: Weak<Mutex<Stream<Socket<S>>>>,
     below: Probe,
 }
@@ -181,7 +180,7 @@ impl<S: Halves> Look for Looks<S> {
 }
 
 impl<S: Halves> Close for Looks<S> {
-    /// Past the stream, which may be in use: what was to be said has had its time.
+    /// Closes the socket below the stream, which may be locked; there is no time left for `close_notify`.
     fn close(&self) {
         if let Some(closer) = self.below.closer() {
             closer.close();
@@ -189,8 +188,7 @@ impl<S: Halves> Close for Looks<S> {
     }
 }
 
-/// Whether there is something that the transport below does not show any more, and that nobody has read: decrypted, or
-/// half of a record.
+/// Whether there are unread bytes that the transport below no longer has: decrypted data, or a part of a record.
 fn has_unread<IO>(stream: &mut Stream<IO>) -> bool {
     let (records, tls) = stream.get_mut();
     let is_left = |bytes: &[u8]| !bytes.is_empty();
@@ -202,7 +200,7 @@ fn look<S: Halves>(stream: &mut Stream<Socket<S>>) -> Liveness {
         return Liveness::Dead;
     }
     let (records, tls) = stream.get_mut();
-    // Almost always there is nothing, and rustls would set a buffer aside to hear so.
+    // Checked first, because it almost always holds, and `read_tls` would allocate a buffer to find out.
     if records.get_ref().look() == Liveness::Open {
         return Liveness::Open;
     }
@@ -226,7 +224,7 @@ fn lock<IO>(stream: &Mutex<Stream<IO>>) -> MutexGuard<'_, Stream<IO>> {
     stream.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A write that may fail between two records: then it is not as if nothing had been written.
+/// A write that may fail between two records; the error then says that a part was written.
 #[inline]
 fn write<IO: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut Stream<IO>,
@@ -241,7 +239,7 @@ fn write<IO: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// The same call, on whichever it is.
+/// Calls the same method on either variant.
 macro_rules! either {
     ($maybe:expr, $it:ident => $call:expr) => {
         match &mut $maybe.0 {
@@ -296,7 +294,7 @@ where
     fn is_write_vectored(&self) -> bool {
         match &self.0 {
             Inner::Plain(transport) => transport.is_write_vectored(),
-            // rustls puts the pieces together.
+            // rustls combines the slices.
             Inner::Tls(_) => true,
         }
     }
@@ -305,13 +303,13 @@ where
         either!(self, it => Pin::new(it).poll_flush(cx))
     }
 
-    /// With TLS, says that nothing more comes (`close_notify`) before it closes.
+    /// With TLS, sends `close_notify` before it closes.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         either!(self, it => Pin::new(it).poll_shutdown(cx))
     }
 }
 
-/// Without what was agreed on: there are keys in it.
+/// Shows nothing of the TLS state, which contains keys.
 impl<IO: fmt::Debug> fmt::Debug for MaybeTls<IO> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("MaybeTls");
@@ -320,9 +318,9 @@ impl<IO: fmt::Debug> fmt::Debug for MaybeTls<IO> {
     }
 }
 
-/// What was agreed on with a server, and who it is: a `ClientConnection` of rustls, as long as this is kept.
+/// Access to the `ClientConnection` of rustls: what was negotiated with the server, and its certificates.
 ///
-/// Not across an `.await`: nothing is read or written meanwhile.
+/// Do not hold it across an `.await`: it locks the transport, which neither reads nor writes meanwhile.
 pub struct TlsConnection<'a, IO>(MutexGuard<'a, Stream<IO>>);
 
 impl<IO> Deref for TlsConnection<'_, IO> {

@@ -1,4 +1,4 @@
-//! Whether a server is who it has to be.
+//! Checks server certificates.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -15,18 +15,19 @@ use tokio_rustls::rustls::{
 };
 use webpki::EndEntityCert;
 
-/// Verifies as `inner` does, and trusts a server that shows a given root itself, as OpenSSL does for Node and curl.
+/// Verifies like `inner`, and also accepts a server that presents one of the given roots itself, as OpenSSL does for
+/// Node and curl.
 #[derive(Debug)]
 pub(super) struct Verifier {
     pub(super) inner: Arc<dyn ServerCertVerifier>,
     pub(super) given: Arc<RootCertStore>,
-    /// Asked about servers whose issuer `inner` does not know.
+    /// Asked next if `inner` does not know the issuer.
     pub(super) next: Option<Arc<dyn ServerCertVerifier>>,
 }
 
 impl Verifier {
-    /// Whether this is a given root: its name and its key. Who has the key could issue any certificate, so nothing more is
-    /// trusted than was given; but a root that is constrained to some names vouches for itself by none.
+    /// Whether the certificate has the name and the key of a given root. Whoever owns the key could issue any
+    /// certificate, so this trusts nobody further. A root with name constraints is not accepted for itself.
     fn is_given(&self, certificate: &CertificateDer<'_>) -> bool {
         let mut shown = RootCertStore::empty();
         if shown.add(certificate.clone().into_owned()).is_err() {
@@ -60,7 +61,7 @@ impl ServerCertVerifier for Verifier {
         if !is_about_its_issuer(&refused) {
             return Err(refused);
         }
-        // webpki comes to the issuer when it has looked at the dates, and before it looks at the names.
+        // webpki checks the issuer after the dates and before the names, so the name is still to be checked.
         if self.is_given(end_entity) {
             verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
             return Ok(ServerCertVerified::assertion());
@@ -101,7 +102,7 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// The issuer is not known, or the certificate is that of an authority, as most that are self-signed.
+/// The issuer is unknown, or the certificate is a CA certificate, as most self-signed ones are.
 fn is_about_its_issuer(error: &Error) -> bool {
     let Error::InvalidCertificate(error) = error else {
         return false;
@@ -109,12 +110,12 @@ fn is_about_its_issuer(error: &Error) -> bool {
     matches!(error, CertificateError::UnknownIssuer) || is_of_an_authority(error)
 }
 
-/// A server shows a certificate that is for issuing others.
+/// Whether the server presents a CA certificate.
 pub(super) fn is_of_an_authority(error: &CertificateError) -> bool {
     of_webpki(error) == Some(&webpki::Error::CaUsedAsEndEntity)
 }
 
-/// What webpki says and rustls has no name for.
+/// An error of webpki for which rustls has no variant.
 pub(super) fn of_webpki(error: &CertificateError) -> Option<&webpki::Error> {
     match error {
         CertificateError::Other(OtherError(error)) => error.downcast_ref(),
@@ -126,7 +127,7 @@ fn is_self_signed(certificate: &CertificateDer<'_>) -> bool {
     EndEntityCert::try_from(certificate).is_ok_and(|it| it.issuer() == it.subject())
 }
 
-/// A certificate that nobody vouches for but itself.
+/// The certificate is issued by itself, and by no root.
 #[derive(Debug)]
 pub(super) struct SelfSigned;
 
@@ -138,7 +139,7 @@ impl fmt::Display for SelfSigned {
 
 impl StdError for SelfSigned {}
 
-/// Trusts every server, whoever it is.
+/// Accepts every server certificate.
 #[derive(Debug)]
 pub(super) struct Anybody(pub(super) Vec<SignatureScheme>);
 

@@ -14,27 +14,27 @@ use crate::error::connect::ConnectError;
 use crate::target::protocol::Protocol;
 use crate::target::tls_config::Offering;
 
-/// What a configuration is made of. Servers are verified against `roots`, or else as `given` says, or else against the
-/// platform's roots.
+/// What a configuration is made from. Certificates are checked against `roots`, or else as `given` does, or else
+/// against the platform's roots.
 #[derive(Clone, Default)]
 pub(super) struct Settings {
     pub(super) given: Option<Arc<ClientConfig>>,
     pub(super) roots: Option<Arc<RootCertStore>>,
-    /// Whether the platform's roots are trusted beside `roots`.
+    /// Whether the platform's roots are trusted in addition to `roots`.
     pub(super) platform_too: bool,
-    /// Servers are not verified.
+    /// Certificates are not checked.
     pub(super) anybody: bool,
     pub(super) client: Option<Arc<dyn ResolvesClientCert>>,
-    /// For how many hosts; `None` where a given configuration says so itself.
+    /// For how many hosts; `None` leaves it to a given configuration.
     pub(super) sessions: Option<usize>,
-    /// What is offered where the target does not say it.
+    /// What is offered if the target does not set it.
     pub(super) protocol: Protocol,
 }
 
-/// Up to so many tickets are kept for one host by rustls, which counts them and not the hosts.
+/// How many tickets rustls keeps for one host; it limits the number of tickets, not of hosts.
 const TICKETS_OF_A_HOST: usize = 8;
 
-/// rustls sets room aside for as many hosts as it is told of.
+/// rustls allocates memory for this many hosts at once.
 const MOST_HOSTS: usize = 1 << 16;
 
 impl Settings {
@@ -74,7 +74,7 @@ impl Settings {
         Ok(config)
     }
 
-    /// Nothing where the given configuration verifies.
+    /// `None` if the given configuration verifies.
     fn verifier(
         &self,
         provider: &Arc<CryptoProvider>,
@@ -109,7 +109,7 @@ impl Settings {
         }))
     }
 
-    /// The platform's roots are in files, hundreds of them.
+    /// Whether the platform's roots are needed: they are read from hundreds of files.
     fn reads_files(&self) -> bool {
         let asks_platform = match self.roots {
             Some(_) => self.platform_too,
@@ -119,13 +119,12 @@ impl Settings {
     }
 }
 
-/// Named, and not looked up: whatever the rest of the program has installed, or has not, is its own.
+/// Not the process-wide provider, which belongs to the program.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-/// The configuration of a connector, made when it is first asked for: a machine that has no certificates to trust is
-/// good enough for `http`.
+/// The configuration of a connector, made on first use: a machine without a trust store can still use `http`.
 pub(super) struct Configuration {
     settings: Settings,
     made: OnceCell<Offering>,
@@ -139,12 +138,12 @@ impl Configuration {
         }
     }
 
-    /// What is offered where the target does not say it.
+    /// What is offered if the target does not set it.
     pub(super) fn protocol(&self) -> Protocol {
         self.settings.protocol
     }
 
-    /// A failure is not kept: certificates can be installed while the program runs.
+    /// A failure is not stored: certificates can be installed while the program runs.
     pub(super) async fn get(&self, protocol: Protocol) -> Result<Arc<ClientConfig>, BoxError> {
         let make = || async {
             let settings = self.settings.clone();
