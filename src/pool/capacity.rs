@@ -1,26 +1,26 @@
-//! How many connections a key needs for those in line, where one connection may carry several uses.
+//! How many connects a key needs for its waiters, if one connection can carry several uses.
 
-/// What is known of one key, and what is on its way: without lock, clock or task.
+/// What is known about a key's connections, and what is on its way. Plain data, without a lock, a clock or tasks.
 ///
-/// A connection is on its way while its connect is under way, and then for as long as it has not said how many uses it can
-/// carry, or says that it can carry none. Nobody knows before the first one how many that will be: so there is one connect
-/// for a whole crowd, and more when it turns out to carry less than the crowd needs.
+/// A connection is on its way during its connect, and then until it has reported how many uses it can carry, or while
+/// it reports none. Nobody knows that number before the first connection, so one connect is made for all waiters, and
+/// more if it turns out to carry fewer uses than needed.
 #[derive(Debug)]
 pub(super) struct Capacity {
     connecting: usize,
-    /// Connected, and what they carry is not known.
+    /// Connected, with unknown capacity.
     unheard: usize,
     expected: Expected,
 }
 
-/// What one connection of this key carries.
+/// How many uses a connection of this key is expected to carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Expected {
     Unknown,
-    /// The last connect has failed, or whoever makes one says that it might be for one use. Connects are not made one after the
-    /// other: each would be waited for by all.
+    /// The last connect has failed, or its connector reported that it may be for one use. Connects do not wait for each
+    /// other then: every waiter would have to wait for each of them.
     SideBySide,
-    /// So many uses. One, where a connection is not shared: then every caller may make its own.
+    /// This many uses. One if connections are not shared: every caller may make its own.
     Known(usize),
 }
 
@@ -37,31 +37,31 @@ impl Capacity {
         self.connecting += 1;
     }
 
-    /// Whether it made a connection or not.
+    /// A connect has ended, with or without a connection.
     pub(super) fn connect_ends(&mut self) {
         self.connecting -= 1;
     }
 
-    /// A connect has failed, or it is said that nobody is to wait for what becomes of one.
+    /// A connect has failed, or callers need not wait for its result.
     pub(super) fn go_side_by_side(&mut self) {
         if self.expected == Expected::Unknown {
             self.expected = Expected::SideBySide;
         }
     }
 
-    /// A connection is there that several uses can share.
+    /// A connection was made that several uses can share.
     pub(super) fn is_shared(&mut self) {
         if self.expected == Expected::SideBySide {
             self.expected = Expected::Unknown;
         }
     }
 
-    /// A connection carries so many uses.
+    /// A connection carries this many uses.
     pub(super) fn learn(&mut self, uses: usize) {
         self.expected = Expected::Known(uses);
     }
 
-    /// What a connection carries is not known.
+    /// The capacity of a connection is not known.
     pub(super) fn is_unheard(&mut self) {
         self.unheard += 1;
     }
@@ -70,7 +70,8 @@ impl Capacity {
         self.unheard -= 1;
     }
 
-    /// Whether one more connect should begin for so many in line: whether there are any whom nothing on its way will serve.
+    /// Whether another connect has to begin for this many waiters: whether what is on its way leaves any of them
+    /// unserved.
     pub(super) fn is_short_of(&self, takers: usize) -> bool {
         let on_the_way = self.connecting + self.unheard;
         match self.expected {

@@ -1,4 +1,4 @@
-//! What follows from a step of a host, and may not be done under its lock.
+//! Actions that follow from a step and must not run under the key's lock.
 
 use std::sync::{Arc, Weak};
 use std::task::Waker;
@@ -10,17 +10,17 @@ use crate::connection::shared::ConnShared;
 use crate::pool::key_pool::KeyPool;
 use crate::pool::pooled_conn::PooledConn;
 
-/// A connect under way, as the pool knows it.
+/// A connect under way, as the pool sees it.
 pub(crate) trait Stop: Send + Sync {
-    /// Gives up the connect, if it is not being polled at this moment. Never under a lock.
+    /// Cancels the connect, unless it is being polled at this moment. Never called under a lock.
     fn stop(&self, reason: CloseReason);
 }
 
-/// What is to be done when no lock is held. Almost always nothing.
+/// Actions to run when no lock is held. Almost always empty.
 #[must_use]
 pub(super) struct Deferred<C>(Vec<DeferredAction<C>>);
 
-/// What is said before a connection ends for this reason.
+/// The event that precedes a close for this reason.
 fn event_before_close(reason: CloseReason) -> Option<EventKind> {
     match reason {
         CloseReason::Stale => Some(EventKind::Stale),
@@ -34,14 +34,14 @@ enum DeferredAction<C> {
     DropUse(#[expect(dead_code, reason = "it is here to be dropped")] Box<PooledConn<C>>),
     Kill(Arc<ConnShared>),
     Stop(Weak<dyn Stop>, CloseReason),
-    /// To be closed from here: whoever should have done it has not, for too long.
+    /// Closes a connection from outside, because its driver has not done so in time.
     Force(Arc<ConnShared>),
     Alert,
     AlertOfDelivery,
     Wake(Waker),
-    /// A waker that is not needed any more. Its drop may be a task's, and so anything's.
+    /// A waker that is not needed any more. Dropping it may drop a task and run any code.
     Forget(#[expect(dead_code, reason = "it is here to be dropped")] Waker),
-    /// A host that must not be dropped under its own lock.
+    /// A key pool that must not be dropped under its own lock.
     Drop(#[expect(dead_code, reason = "it is here to be dropped")] Arc<KeyPool<C>>),
 }
 
@@ -54,7 +54,7 @@ impl<C: Poolable> Deferred<C> {
         self.0.push(DeferredAction::Close(pooled, reason));
     }
 
-    /// A use that is over, of a connection that several share. It has been counted.
+    /// Drops a use of a shared connection. It has been counted as over.
     pub(super) fn drop_use(&mut self, pooled: Box<PooledConn<C>>) {
         pooled.connection_ref().lifespan().shared().forget_hooks();
         self.0.push(DeferredAction::DropUse(pooled));
@@ -76,12 +76,12 @@ impl<C: Poolable> Deferred<C> {
         self.0.push(DeferredAction::Force(shared));
     }
 
-    /// Something was given to somebody, and is taken back if it is not come for.
+    /// A delivery was made, and is taken back if it is not collected.
     pub(super) fn alert_of_delivery(&mut self) {
         self.0.push(DeferredAction::AlertOfDelivery);
     }
 
-    /// Something closes for somebody.
+    /// A connection is being closed for a waiter.
     pub(super) fn alert(&mut self) {
         self.0.push(DeferredAction::Alert);
     }

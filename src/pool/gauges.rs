@@ -1,4 +1,4 @@
-//! What is told of one key to the `metrics` facade; nothing without it.
+//! The gauges of one key for the `metrics` facade; empty without the feature.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ pub(super) struct Gauges {
     key: KeyMetrics,
 }
 
-/// What one step under the lock changes, or what there was before it.
+/// The numbers of a key: their change by one step, or their values before it.
 #[derive(Clone, Copy)]
 pub(super) struct Counts {
     #[cfg(feature = "metrics")]
@@ -35,7 +35,7 @@ impl Gauges {
         }
     }
 
-    /// Not under the lock: what counts is not ours.
+    /// Not under the lock: the recorder is foreign code.
     #[inline]
     pub(super) fn change(&self, by: Counts) {
         #[cfg(feature = "metrics")]
@@ -60,7 +60,7 @@ impl Gauges {
     expect(unused_variables, reason = "nobody counts")
 )]
 impl Counts {
-    /// An idle one is in use.
+    /// An idle connection is taken.
     pub(super) const TAKEN: Self = Self {
         #[cfg(feature = "metrics")]
         open: 0,
@@ -68,7 +68,7 @@ impl Counts {
         idle: -1,
     };
 
-    /// One that was in use is idle.
+    /// A connection in use becomes idle.
     pub(super) const KEPT: Self = Self {
         #[cfg(feature = "metrics")]
         open: 0,

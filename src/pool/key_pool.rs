@@ -1,4 +1,4 @@
-//! One key's pool: a [`KeyState`] behind its lock, and what is done once the lock is free.
+//! The pool of one key: a [`KeyState`] behind its lock, and the actions that follow once the lock is released.
 
 mod share;
 
@@ -35,22 +35,22 @@ use crate::target::key::Key;
 pub(crate) struct KeyPool<C> {
     key: Key,
     pool: Arc<Shared<C>>,
-    /// The pool's, or with what is set for this key.
+    /// The pool's configuration, or one with the settings of this key.
     config: Arc<PoolConfig>,
     state: Mutex<KeyState<C>>,
-    /// Where the addresses of its name are chosen from.
+    /// Chooses among the addresses of the name, if the load is spread.
     addresses: Option<Arc<AddressBook>>,
     gauges: Gauges,
 }
 
-/// What a caller gets.
+/// The result of a checkout.
 pub(crate) enum Decision<C: Poolable> {
-    /// An idle connection.
+    /// A connection that can be used now.
     Take(Box<PooledConn<C>>),
-    /// The right to make one, and a place in line beside: what comes first will do.
+    /// A permit to connect, and a place in the queue: the caller takes whatever comes first.
     Make(ConnPermit<C>, Waiter<C>),
     Wait(Waiter<C>),
-    /// So many are waiting already.
+    /// The queue is full; this is its limit.
     QueueFull(usize),
     ShutDown,
 }
@@ -77,7 +77,7 @@ impl<C: Poolable> KeyPool<C> {
         })
     }
 
-    /// For the next key pool of this key, before anybody can make that.
+    /// Stores what the next key pool of this key has to know, before anybody can make that.
     #[cold]
     fn remember(&self, state: &mut KeyState<C>) {
         let now = self.pool.config.clock.now();
@@ -88,7 +88,7 @@ impl<C: Poolable> KeyPool<C> {
         self.pool.memory.put(&self.key, remembered, now.mono);
     }
 
-    /// What holds for this key.
+    /// The configuration for this key.
     pub(crate) fn config(&self) -> &PoolConfig {
         &self.config
     }
@@ -97,7 +97,7 @@ impl<C: Poolable> KeyPool<C> {
         &self.key
     }
 
-    /// For one connect: which of the addresses of its name it goes to.
+    /// The choice of an address for one connect.
     pub(crate) fn choice(&self) -> Option<Arc<Choice>> {
         let addresses = self.addresses.clone()?;
         Some(Arc::new(Choice::new(addresses)))
@@ -107,8 +107,8 @@ impl<C: Poolable> KeyPool<C> {
         &self.pool.agent
     }
 
-    /// The idle connection whose turn it is, if it will do. Nothing follows from that for anybody else, and most callers
-    /// get theirs so. `Err`: [`checkout`](Self::checkout) decides.
+    /// Takes the next idle connection, if it is usable as it is. This affects no other caller, and serves most callers.
+    /// `Err`: [`checkout`](Self::checkout) has to decide.
     #[inline]
     pub(super) fn pop_idle(
         self: Arc<Self>,
@@ -122,7 +122,8 @@ impl<C: Poolable> KeyPool<C> {
         if C::SHARED && pool.mode() != Mode::Open {
             return Err(self);
         }
-        // Where connections are not shared, an agent that lets nobody in has nothing idle.
+        // If connections are not shared, a pool that is draining has no idle connections, so the mode need not be
+        // checked.
         let scheduling = pool.config.scheduling;
         let picked = self
             .lock()
@@ -137,8 +138,9 @@ impl<C: Poolable> KeyPool<C> {
         Ok(pooled)
     }
 
-    /// With what the caller had been given before, if it had no use for that: it is closed, and the caller is first in
-    /// line for its permit. `Err`: this key pool is out of the table, look again.
+    /// Decides what a caller gets. `rejected` is a connection that the caller was given before and cannot use: it is
+    /// closed, and the caller is the first in the queue for its permit. `Err`: this key pool was retired; look it up
+    /// again.
     pub(super) fn checkout(
         self: Arc<Self>,
         request: CheckoutRequest,
@@ -154,7 +156,7 @@ impl<C: Poolable> KeyPool<C> {
             }
             Some(match self.pool.mode() {
                 Mode::Open => Ok(state.take(request, now, cx)),
-                // It was let in before.
+                // A caller that comes back was admitted before the drain.
                 Mode::Draining if request.is_retry => Ok(state.take(request, now, cx)),
                 _ => Err(()),
             })
@@ -177,7 +179,7 @@ impl<C: Poolable> KeyPool<C> {
         })
     }
 
-    /// Permits for what nobody has asked for yet. `Err`: this key pool is out of the table, look again.
+    /// Permits to connect in advance. `Err`: this key pool was retired; look it up again.
     pub(super) fn prewarm(
         self: Arc<Self>,
         count: usize,
@@ -197,7 +199,7 @@ impl<C: Poolable> KeyPool<C> {
         Ok(permits.map(|indices| indices.into_iter().map(permit).collect()))
     }
 
-    /// A caller whose own connect is under way has no use for what it was given, and stands in line again.
+    /// Returns a caller to the queue that cannot use what it was given, while its own connect goes on.
     pub(super) fn requeue(self: &Arc<Self>, waiter: usize, rejected: Rejected<C>) {
         self.with(|state, cx| {
             state.discard(rejected, cx);
@@ -205,7 +207,7 @@ impl<C: Poolable> KeyPool<C> {
         });
     }
 
-    /// A caller is given what it has already, since it is not ready for it yet.
+    /// Makes a waiter whose delivery is the connection that the caller has already and cannot use yet.
     pub(super) fn leave_for_new(
         self: &Arc<Self>,
         pooled: Box<PooledConn<C>>,
@@ -215,7 +217,7 @@ impl<C: Poolable> KeyPool<C> {
         self.with(|state, cx| state.leave_for_new(pooled, request, now, self.pool.mode(), cx))
     }
 
-    /// The same, for one who is in line. `is_making`: its own connect is under way.
+    /// The same for an existing waiter. `is_making`: its own connect is under way.
     pub(super) fn leave_for(
         self: &Arc<Self>,
         waiter: usize,
@@ -229,11 +231,11 @@ impl<C: Poolable> KeyPool<C> {
         self.lock().queue().waiter_id(waiter)
     }
 
-    /// What was made for a caller, who may be gone, and for others then.
+    /// Delivers a connection to the caller that it was made for or, if that caller is gone, to others.
     pub(crate) fn deliver(self: &Arc<Self>, waiter_id: WaiterId, mut pooled: Box<PooledConn<C>>) {
         let now = self.pool.config.clock.now();
         drop(pooled.take_key_pool());
-        // Not in use before a caller takes it: whoever finds it idle may come after any time, and nothing is silent until then.
+        // Not in use until a caller takes it. Until then the active timeout must not run.
         pooled.connection().lifespan().shared().activity().end_use();
         let sweep_at = self.with(|state, cx| {
             let mode = self.pool.mode();
@@ -244,7 +246,7 @@ impl<C: Poolable> KeyPool<C> {
         }
     }
 
-    /// What of this host others may be in need of.
+    /// Checks this key for work that is overdue.
     pub(super) fn look(self: &Arc<Self>, all: bool) -> Seen {
         let now = Instant::now();
         if let Some(seen_by) = now.checked_sub(self.pool.config.hand_over_timeout) {
@@ -263,12 +265,12 @@ impl<C: Poolable> KeyPool<C> {
         })
     }
 
-    /// Whether what is given to a caller is ever taken back.
+    /// Whether deliveries are ever taken back.
     pub(super) fn takes_back(&self) -> bool {
         self.pool.config.hand_over_timeout != Duration::MAX
     }
 
-    /// A look by itself, without what follows from it.
+    /// The check without the actions that follow.
     #[cfg(test)]
     pub(super) fn look_only(
         self: &Arc<Self>,
@@ -286,17 +288,17 @@ impl<C: Poolable> KeyPool<C> {
         self.lock().look(look, &mut cx);
     }
 
-    /// A connection of some host has been stuck for so long: callers who wait for the total do not wait for ever.
+    /// Fails callers that wait for the total limit, because a connection of some key could not be closed for this time.
     pub(super) fn fail_stuck_in_total(self: &Arc<Self>, stuck_for: Duration) {
         self.with(|state, cx| state.fail_stuck(stuck_for, true, Instant::now(), cx));
     }
 
-    /// How long the own connect of a caller in line may take.
+    /// Sets how long the waiter's own connect may take.
     pub(super) fn set_connect_timeout(&self, waiter: usize, limit: Duration) {
         self.lock().set_connect_timeout(waiter, limit);
     }
 
-    /// What callers were given and have not come for, though it was seen by then.
+    /// Takes back deliveries that were seen uncollected at `seen_by` and still are.
     fn take_back(self: &Arc<Self>, seen_by: Instant) {
         let pool = &*self.pool;
         let now = pool.config.clock.now();
@@ -308,7 +310,7 @@ impl<C: Poolable> KeyPool<C> {
         }
     }
 
-    /// The same, as if time enough had passed.
+    /// Takes back all uncollected deliveries.
     #[cfg(test)]
     pub(super) fn take_back_all(self: &Arc<Self>) {
         let now = Instant::now();
@@ -325,7 +327,7 @@ impl<C: Poolable> KeyPool<C> {
         &self.pool
     }
 
-    /// Its use is over, or it was not used.
+    /// Returns a connection whose use is over, or that was not used.
     #[inline]
     pub(super) fn put(self: &Arc<Self>, pooled: Box<PooledConn<C>>) {
         let now = self.pool.config.clock.now();
@@ -362,7 +364,7 @@ impl<C: Poolable> KeyPool<C> {
         state.keep(pooled, now, &self.config)
     }
 
-    /// A connect begins, now.
+    /// A connect begins now.
     pub(super) fn created(&self) -> Moment {
         self.pool.agent.created();
         self.tell(None, || EventKind::Created);
@@ -388,7 +390,7 @@ impl<C: Poolable> KeyPool<C> {
         }
     }
 
-    /// A connect is in a task of its own, and given up by the pool at `due`, whether or not that task is polled.
+    /// The connect runs in a task of its own. The pool cancels it at `due`, whether or not the task is polled.
     pub(crate) fn set_connecting(
         self: &Arc<Self>,
         index: usize,
@@ -398,7 +400,7 @@ impl<C: Poolable> KeyPool<C> {
         self.with(|state, _| state.set_connecting(index, connect, due));
     }
 
-    /// A connect is to go on without its caller. `false`: it need not, nobody will ask for its connection.
+    /// The connect goes on without its caller. `false`: nobody will need its connection, so it may end.
     pub(crate) fn leave_connecting(
         self: &Arc<Self>,
         index: usize,
@@ -413,12 +415,12 @@ impl<C: Poolable> KeyPool<C> {
         })
     }
 
-    /// Whether somebody waits whom a connection made for nobody would serve.
+    /// Whether a caller is waiting that a connection made for nobody would serve.
     pub(crate) fn has_takers(self: &Arc<Self>) -> bool {
         self.with(|state, _| state.queue().has_takers())
     }
 
-    /// `Err`: nothing yet, and whether the caller may not begin a connect.
+    /// `Err`: there is no delivery yet; true if the caller has no permit to connect.
     pub(super) fn collect(
         self: &Arc<Self>,
         waiter: usize,
@@ -431,7 +433,7 @@ impl<C: Poolable> KeyPool<C> {
         self.with(|state, cx| state.abandon(waiter, cx))
     }
 
-    /// `Some`: a connection, or its connect, ended for this reason. `None`: nothing was begun.
+    /// `Some`: a connection or its connect ended, for this reason. `None`: no connect was begun.
     pub(super) fn release(self: &Arc<Self>, index: usize, ended: Option<CloseReason>) {
         let now = self.pool.config.clock.now();
         let (shared, learned) = self.with(|state, cx| {
@@ -465,20 +467,20 @@ impl<C: Poolable> KeyPool<C> {
         });
     }
 
-    /// Never under a lock.
+    /// Never called under a lock.
     #[inline]
     pub(super) fn tell(&self, connection: Option<u64>, kind: impl Fn() -> EventKind) {
         self.gauges.event(&kind);
         self.pool.agent.tell(&self.key, connection, kind);
     }
 
-    /// A caller has its connection, after so long in the queue.
+    /// Records that a caller got its connection after this time in the queue.
     #[inline]
     pub(super) fn waited(&self, time: Duration) {
         self.gauges.waited(time);
     }
 
-    /// Whether the permit that was set aside found its caller.
+    /// Whether the permit that was reserved went to a caller.
     pub(super) fn grant_from_total(self: &Arc<Self>) -> bool {
         self.with(|state, cx| state.grant_from_total(cx))
     }
@@ -537,13 +539,13 @@ impl<C: Poolable> KeyPool<C> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many neighbours those who left the line have touched.
+    /// How many neighbours of leaving waiters were visited.
     #[cfg(test)]
     pub(super) fn touched(&self) -> usize {
         self.lock().queue().touched()
     }
 
-    /// One step of the host under its lock, and then what follows from it without.
+    /// Runs one step under the key's lock, and the actions that follow after it is released.
     #[inline]
     fn with<R>(
         self: &Arc<Self>,

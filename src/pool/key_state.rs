@@ -1,4 +1,4 @@
-//! One key's connections, line and count: plain data, without lock, clock or task.
+//! The state of one key: its connections, its queue and its counts. Plain data, without a lock, a clock or tasks.
 //!
 //! A connection is in `open` from before its connect begins until its transport is gone. A caller without a connection
 //! is in the [`WaitQueue`].
@@ -46,14 +46,14 @@ pub(super) use unclaimed::{Look, Seen};
 
 pub(super) struct KeyState<C> {
     open: Slab<Open<C>>,
-    /// Those of `open` that the limits count: all but the one-shots, and what drains.
+    /// How many of `open` count in the limits: all but one-shot and draining connections.
     counted: usize,
-    /// Those of the others that drain.
+    /// How many of the others are draining.
     draining: usize,
     idle: List,
-    /// Those with uses and room for more, where several uses share a connection.
+    /// Shared connections that have uses and room for more.
     roomy: List,
-    /// Which of them lead where, if that decides what is taken.
+    /// Connections by address, if the load is spread.
     places: Option<Box<Places>>,
     /// How many idle ones are kept without a further look at what is known of the key: as many as may be, or none.
     keeps_plain: usize,
@@ -61,18 +61,18 @@ pub(super) struct KeyState<C> {
     learned: Option<Box<LearnedIdle>>,
     capacity: Capacity,
     queue: WaitQueue<C>,
-    /// Connections that are being closed for callers who are blocked: so many permits are on their way.
+    /// Connections that are being closed for blocked callers of this key: the number of permits on their way.
     incoming_permits: usize,
-    /// The earliest deadline that the sweeper knows of. It comes to look then, whatever comes later.
+    /// When the sweeper is due next for this key; it runs then, whatever happens meanwhile.
     sweep_at: Option<Instant>,
-    /// The ticket under which this host waits for the total.
+    /// The ticket with which this key waits for the total limit.
     turn: Option<u64>,
     progress: Progress,
-    /// How many connections are being closed for callers who are blocked by the total.
+    /// Connections that are being closed for callers that are blocked by the total limit.
     making_room: usize,
-    /// It is among those that looks are taken at.
+    /// This key is in the list of keys to check for overdue work.
     pub(super) is_watched: bool,
-    /// Out of the table: whoever still finds it looks again.
+    /// Removed from the table: a caller that still finds this key pool has to look it up again.
     pub(super) retired: bool,
 }
 
@@ -81,17 +81,18 @@ struct Open<C> {
     stage: Stage<C>,
     idle: Option<Box<PooledConn<C>>>,
     counting: Counting,
-    /// Closed for a caller blocked here.
+    /// It is being closed for a caller that is blocked at this key.
     frees_for_key: bool,
-    /// Closed for a caller blocked by the total.
+    /// It is being closed for a caller that is blocked by the total limit.
     frees_for_total: bool,
-    /// It was told to go, and cannot be closed from here: that was at `closing`.
+    /// It was told to close at `closing`, and cannot be closed from outside.
     is_stuck: bool,
-    /// When it was first seen to be closing, in milliseconds since the pool began, and one more; 0 while it is not.
+    /// When it was first seen to be closing, in milliseconds since the pool was made, plus one; 0 while it is not
+    /// closing.
     closing: u32,
 }
 
-/// Whether the limits count a connection.
+/// Whether a connection counts in the limits.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Counting {
     Counted,
@@ -100,25 +101,25 @@ enum Counting {
     Draining,
 }
 
-// Each connection has one, and a slab has room for twice as many.
+// Every connection has one, and a slab may have room for twice as many.
 #[cfg(all(test, target_os = "linux", target_pointer_width = "64"))]
 const _: () = assert!(size_of::<Open<Box<()>>>() <= 40);
 
 enum Stage<C> {
-    /// Boxed, where it is in a task of its own.
+    /// Boxed if the connect runs in a task of its own.
     Connecting(Option<Box<Connecting>>),
-    /// Connected, and it is not known yet whether it is shared.
+    /// Connected; whether the connection is shared is not known yet.
     Made(Arc<ConnShared>),
     Connected(Arc<ConnShared>),
-    /// Kept here while several uses of it are out.
+    /// A shared connection, kept here while its uses are given out.
     Shared(Box<Sharing<C>>),
 }
 
 struct Connecting {
     connect: Weak<dyn Stop>,
-    /// When it is given up, if its own runtime has not done so.
+    /// When the pool cancels the connect, unless its own runtime has done so.
     due: Option<Instant>,
-    /// It goes on without its caller.
+    /// The connect goes on without its caller.
     is_left: bool,
 }
 
@@ -128,11 +129,11 @@ impl<C> Linked for Open<C> {
     }
 }
 
-/// What a caller gets.
+/// The result of a checkout.
 pub(super) enum KeyDecision<C> {
-    /// One that is idle.
+    /// A connection that can be used now.
     Connection(Box<PooledConn<C>>),
-    /// The right to make one, and a place in line beside.
+    /// A permit to connect, and a place in the queue.
     Make {
         index: usize,
         waiter: usize,
@@ -141,7 +142,7 @@ pub(super) enum KeyDecision<C> {
     QueueFull(usize),
 }
 
-/// What every step of a host needs beside the host.
+/// What a step of a key needs besides its state.
 pub(super) struct StepCx<'a, C> {
     pub(super) me: &'a Arc<KeyPool<C>>,
     pub(super) config: &'a PoolConfig,
@@ -175,7 +176,7 @@ impl<C: Poolable> KeyState<C> {
         }
     }
 
-    /// Nothing open, nobody waiting.
+    /// Nothing is open, and nobody is waiting.
     #[inline]
     pub(super) fn is_quiet(&self) -> bool {
         self.open.is_empty() && self.queue.is_empty()
@@ -213,7 +214,7 @@ impl<C: Poolable> KeyState<C> {
         })
     }
 
-    /// How many exchanges are under way whose response has begun.
+    /// The number of exchanges whose response has begun.
     pub(super) fn answering(&self) -> usize {
         let in_use = self.open.iter().filter(|(_, open)| open.idle.is_none());
         in_use
@@ -232,8 +233,8 @@ impl<C: Poolable> KeyState<C> {
         self.queue.set_connect_timeout(waiter, limit);
     }
 
-    /// The first in the order of scheduling, if it will do as it is, and whether it was idle. One that is in use and has room
-    /// comes before one that is idle.
+    /// Takes the next connection in the order of scheduling, if it is usable as it is; also returns whether it was
+    /// idle. A connection with uses and room for more is preferred to an idle one.
     #[inline]
     pub(super) fn pop_idle(
         &mut self,
@@ -243,7 +244,7 @@ impl<C: Poolable> KeyState<C> {
         key_pool: &Arc<KeyPool<C>>,
     ) -> Option<(Box<PooledConn<C>>, bool)> {
         if C::SHARED && !self.roomy.is_empty() {
-            // Where the first will not do, another of these may, before any that is idle.
+            // If the first is not usable, another one of this list may be, which is preferred to any idle one.
             let pooled = self.pick_roomy(runtime, now, scheduling, key_pool)?;
             return Some((pooled, false));
         }
@@ -265,7 +266,7 @@ impl<C: Poolable> KeyState<C> {
         Some((pooled, true))
     }
 
-    /// Use, make or wait: the pool's one decision.
+    /// The pool's one decision: use an idle connection, connect, or wait.
     #[inline]
     pub(super) fn take(
         &mut self,
@@ -286,7 +287,7 @@ impl<C: Poolable> KeyState<C> {
                 let Some(why) = why else {
                     return KeyDecision::Connection(pooled);
                 };
-                // Its permit comes when the transport is gone, and is this caller's before anybody else's.
+                // The permit is released when the transport is gone, and goes to this caller before all others.
                 self.discard(Rejected::new(pooled, why), cx);
                 urgent = true;
             }
@@ -303,8 +304,8 @@ impl<C: Poolable> KeyState<C> {
             return self.make(ticket, request, now, false);
         }
         let useless = self.useless((!fresh).then_some(request.runtime));
-        // Who is about to have a permit made free for it does not wait in line for one, nor does who is served by what is on its
-        // way.
+        // A caller does not count in the queue's limit if a connection is about to be closed for it, or if a connect
+        // under way will serve it.
         let room = if !is_short {
             true
         } else if may {
@@ -315,7 +316,7 @@ impl<C: Poolable> KeyState<C> {
         if !urgent && !room && self.queue.pending() >= cx.config.max_pending_per_host {
             return KeyDecision::QueueFull(cx.config.max_pending_per_host);
         }
-        // What is idle is of no use to this caller, but its permit is.
+        // This caller cannot use the idle connection, but it can use its permit.
         if !may && let Some(index) = useless {
             let pooled = self.unpark_whole(index, cx).expect("in the idle list");
             self.close_for_blocked(pooled, CloseReason::Room, cx);
@@ -327,8 +328,8 @@ impl<C: Poolable> KeyState<C> {
         KeyDecision::Wait(waiter)
     }
 
-    /// A connection whose use is over: to the next in line, or idle, or closed. Says when the sweeper has to come to
-    /// look, if it does not know.
+    /// Returns a connection whose use is over: to the next waiter, to the idle list, or closed. Returns a deadline that
+    /// the sweeper does not know yet.
     pub(super) fn put(
         &mut self,
         mut pooled: Box<PooledConn<C>>,
@@ -390,8 +391,8 @@ impl<C: Poolable> KeyState<C> {
         self.push_idle(index, pooled)
     }
 
-    /// The same, where nobody is in line and there is room: nothing follows from it for anybody else. Whether the connection
-    /// is idle now, beside that.
+    /// The same if nobody is waiting and there is room, so that no other caller is affected. Also returns whether the
+    /// connection is now idle.
     #[inline]
     pub(super) fn keep(
         &mut self,
@@ -414,7 +415,7 @@ impl<C: Poolable> KeyState<C> {
         }
     }
 
-    /// Its place, if it may be used again; as of now it is idle.
+    /// Checks whether the connection may be used again, and returns its place. It counts as idle from now on.
     #[inline]
     fn check_reusable(
         &self,
@@ -424,7 +425,7 @@ impl<C: Poolable> KeyState<C> {
     ) -> Result<usize, CloseReason> {
         let was_idle = pooled.idle_since.is_some();
         let since = *pooled.idle_since.get_or_insert(now);
-        // Otherwise its transport is gone, or it was detached: it has no place here any more.
+        // Otherwise its transport is gone, or it was detached, and it has no place here any more.
         let (index, open) = self.find(pooled).ok_or(CloseReason::Peer)?;
         let conn = pooled.connection_ref();
         if !conn.is_open() {
@@ -450,13 +451,13 @@ impl<C: Poolable> KeyState<C> {
     #[inline]
     fn push_idle(&mut self, index: usize, pooled: Box<PooledConn<C>>) -> Option<Moment> {
         let deadline = pooled.deadline;
-        // There is none that would have to be dropped.
+        // Never drops a connection, because the entry is empty.
         self.open[index].idle.get_or_insert(pooled);
         self.idle.push_back(&mut self.open, index);
         self.arm_sweeper(deadline?)
     }
 
-    /// The moment to tell the sweeper of, if it does not come to look before.
+    /// The deadline, if the sweeper does not run before it anyway.
     #[inline]
     fn arm_sweeper(&mut self, at: Moment) -> Option<Moment> {
         if self.sweep_at.is_some_and(|sweep_at| sweep_at <= at.mono) {
@@ -466,7 +467,7 @@ impl<C: Poolable> KeyState<C> {
         Some(at)
     }
 
-    /// A permit that the admission set aside for this host's oldest caller. `false`: nobody wants it.
+    /// Grants a permit that was reserved under the total limit to this key's oldest waiter. `false`: nobody needs it.
     pub(super) fn grant_from_total(&mut self, cx: &mut StepCx<'_, C>) -> bool {
         let head = self.queue.first_blocked();
         let head = head.filter(|_| self.counted < cx.config.max_connections_per_host);
@@ -481,7 +482,7 @@ impl<C: Poolable> KeyState<C> {
         head.is_some()
     }
 
-    /// What there is for a waiter, or its waker kept, and whether it may not begin a connect.
+    /// Returns the waiter's delivery, or stores its waker. `Err`: whether the waiter has no permit to connect.
     pub(super) fn collect(
         &mut self,
         waiter: usize,
@@ -496,14 +497,14 @@ impl<C: Poolable> KeyState<C> {
         delivery.ok_or_else(|| self.queue.is_blocked(waiter))
     }
 
-    /// The waiter is gone; what it had not come for is the caller's to pass on.
+    /// The waiter is gone; the caller of this method passes on the delivery that was not collected.
     pub(super) fn abandon(&mut self, waiter: usize, cx: &mut StepCx<'_, C>) -> Delivery<C> {
         let delivery = self.queue.abandon(waiter, cx.deferred);
         self.grant_permits(cx);
         delivery
     }
 
-    /// What is known here of a connection. Its transport may be gone already, and its place another's.
+    /// The entry of a connection. Its transport may be gone already, and its place taken by another one.
     #[inline]
     fn find(&self, pooled: &PooledConn<C>) -> Option<(usize, &Open<C>)> {
         let index = pooled.index()?;
@@ -518,7 +519,7 @@ impl<C: Poolable> KeyState<C> {
             .then_some((index, open))
     }
 
-    /// One that is idle, or that has room for a use more, and what is wrong with it.
+    /// Takes an idle connection, or a use of one with room, and the reason if it is not usable.
     #[inline]
     fn take_one(
         &mut self,
@@ -532,7 +533,7 @@ impl<C: Poolable> KeyState<C> {
         }
     }
 
-    /// The picked one, and what is wrong with it.
+    /// Takes an idle connection, and the reason if it is not usable.
     #[inline]
     fn take_idle(
         &mut self,
@@ -587,7 +588,7 @@ impl<C: Poolable> KeyState<C> {
         Some(pooled)
     }
 
-    /// It is of no use to the caller who has it, and who comes for its permit.
+    /// The caller cannot use the connection, and gets its permit instead.
     pub(super) fn discard(&mut self, rejected: Rejected<C>, cx: &mut StepCx<'_, C>) {
         *cx.stale += u64::from(rejected.reason == CloseReason::Stale);
         if C::SHARED
@@ -599,7 +600,7 @@ impl<C: Poolable> KeyState<C> {
         self.close_for_blocked(pooled, reason, cx);
     }
 
-    /// Its permit is for whoever is blocked here, once the transport is gone.
+    /// Closes a connection; its permit goes to a blocked caller of this key once the transport is gone.
     fn close_for_blocked(
         &mut self,
         pooled: Box<PooledConn<C>>,
@@ -614,7 +615,7 @@ impl<C: Poolable> KeyState<C> {
         cx.deferred.close(pooled, reason);
     }
 
-    /// Gives out what permits there are, and tells the admission whose turn it is here.
+    /// Grants free permits, and updates this key's ticket for the total limit.
     fn grant_permits(&mut self, cx: &mut StepCx<'_, C>) {
         let max = cx.config.max_connections_per_host;
         if cx.total.is_none() {
@@ -635,7 +636,7 @@ impl<C: Poolable> KeyState<C> {
         self.turn = turn;
     }
 
-    /// Whether a connect is to begin for this one, who is blocked.
+    /// Whether a connect has to begin for this blocked waiter.
     #[inline]
     fn is_short_for(&self, waiter: usize) -> bool {
         self.is_short(0) || self.queue.takes(waiter).is_none()
@@ -648,18 +649,18 @@ impl<C: Poolable> KeyState<C> {
 }
 
 impl<C: Poolable> Open<C> {
-    /// Of an idle one.
+    /// The runtime of an idle connection.
     fn runtime(&self) -> Option<Id> {
         self.idle.as_ref().and_then(|pooled| pooled.runtime())
     }
 
-    /// Once it is connected.
+    /// `None` while the connect is under way.
     #[inline]
     fn shared(&self) -> Option<&Arc<ConnShared>> {
         match &self.stage {
             Stage::Connected(shared) => Some(shared),
             Stage::Connecting(_) => None,
-            // Never where connections are not shared: then there is one comparison.
+            // Constant if connections are not shared, so that only one comparison is left.
             _ if !C::SHARED => None,
             Stage::Made(shared) => Some(shared),
             Stage::Shared(sharing) => Some(sharing.shared()),
@@ -674,7 +675,7 @@ impl<C> StepCx<'_, C> {
             .is_none_or(|total| total.reserve(urgent))
     }
 
-    /// A place among all callers of the pool, in the order of arrival; the urgent come before everybody else.
+    /// A place in the order of arrival among all callers of the pool. Urgent callers precede all others.
     fn ticket(&self, urgent: bool) -> u64 {
         let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
         if urgent { ticket } else { ticket | LATER }

@@ -1,10 +1,10 @@
-//! Lists whose nodes live in a slab: joined and left in O(1), wherever in the list.
+//! Lists whose nodes are entries of a slab: insertion and removal in O(1) at any place.
 
 use std::mem;
 
 use slab::Slab;
 
-/// The key of an entry in a slab, in half its room; or none.
+/// An optional key of a slab entry, in half of its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SlabIndex(u32);
 
@@ -13,7 +13,8 @@ impl SlabIndex {
 
     /// # Panics
     ///
-    /// If the slab has more than four billion entries: connections or callers, each of which takes hundreds of bytes.
+    /// If the slab has more than four billion entries, each of which is a connection or a caller and takes hundreds of
+    /// bytes.
     #[inline]
     pub(super) fn new(key: usize) -> Self {
         match u32::try_from(key) {
@@ -28,7 +29,7 @@ impl SlabIndex {
     }
 }
 
-/// A node's place in the one list that it is in.
+/// A node's links; a node is in one list at a time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Links {
     prev: SlabIndex,
@@ -48,14 +49,13 @@ pub(super) trait Linked {
     fn links(&mut self) -> &mut Links;
 }
 
-/// The ends of a list through some of the nodes of a slab. Several lists can run through one slab, a node being in one
-/// at a time.
+/// The ends of a list of slab entries. Several lists can share one slab; an entry is in one of them at a time.
 #[derive(Debug)]
 pub(super) struct List {
     head: SlabIndex,
     tail: SlabIndex,
     len: usize,
-    /// Neighbours looked at when leaving.
+    /// How many neighbours were visited by removals.
     #[cfg(test)]
     pub(super) touched: usize,
 }
@@ -114,7 +114,7 @@ impl List {
         self.len += 1;
     }
 
-    /// `None`: in front of all.
+    /// `None`: at the front.
     #[inline]
     pub(super) fn insert_after<N: Linked>(
         &mut self,

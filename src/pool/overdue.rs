@@ -1,9 +1,9 @@
-//! Looks for what is overdue while callers are blocked: hand-overs that nobody came for, connects that have used up their
-//! time, connections that do not close.
+//! Checks for overdue work while callers are blocked: uncollected deliveries, connects beyond their timeout,
+//! connections that do not close.
 //!
-//! Each of these is some other future's or task's to do, and that may not be polled: it is an arm of a `select!` that has
-//! moved on, or its runtime is alive and not driven. A caller who is blocked and is polled has a runtime that is driven. So
-//! the look is taken from there.
+//! Each of these depends on a future or a task that may not be polled: it is an arm of a `select!` that has moved on,
+//! or its runtime is alive but not driven. A blocked caller that is polled has a runtime that is driven, so the check
+//! runs there.
 
 use std::mem;
 use std::sync::{Arc, PoisonError, Weak};
@@ -19,24 +19,24 @@ use crate::pool::shared::Shared;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 
-/// One task in each runtime that has blocked callers, and for a moment in one where something was left for somebody.
+/// One task in each runtime that has blocked callers, and for a short time in a runtime that has made a delivery.
 pub(super) struct Overdue {
     runtimes: Mutex<Vec<Runtime>>,
-    /// Something was left that somebody should come for soon.
+    /// There is a delivery that should be collected soon.
     is_alert: AtomicBool,
     alert: Arc<Notify>,
-    /// How often to look when there is.
+    /// The interval of checks while there is.
     often: Duration,
 }
 
 struct Runtime {
     id: Id,
     blocked: usize,
-    /// Its task is there.
+    /// Its task exists.
     looks: bool,
 }
 
-/// How often to look when nothing is known to be left: at what begins without the pool, as the end of a body does.
+/// The interval of checks otherwise: for work that begins without the pool, such as the end of a body.
 const SELDOM: Duration = Duration::from_millis(50);
 
 impl Overdue {
@@ -49,7 +49,7 @@ impl Overdue {
         }
     }
 
-    /// Something was left for somebody to come for: a look is taken soon, from here if from nowhere else.
+    /// A delivery was made: a check follows soon, in this runtime if in no other.
     #[inline]
     pub(super) fn alert<C: Poolable>(&self, pool: &Weak<Shared<C>>) {
         if self.is_alert.load(Ordering::Relaxed) || self.is_alert.swap(true, Ordering::SeqCst) {
@@ -65,7 +65,7 @@ impl Overdue {
                 self.look_from(&here, pool);
             }
         } else {
-            // Nobody can look from here: the next one to leave something tries again.
+            // There is no runtime here: the next delivery tries again.
             self.is_alert.store(false, Ordering::SeqCst);
         }
     }
@@ -114,8 +114,8 @@ impl Overdue {
         }
     }
 
-    /// Whether anybody of this runtime is blocked, or something is left. If not, its task ends, and the next one begins
-    /// another.
+    /// Whether a caller of this runtime is blocked, or a delivery is uncollected. If not, its task ends, and the next
+    /// one starts another.
     fn goes_on(&self, id: Id) -> bool {
         let mut runtimes = self.runtimes();
         let at = runtimes.iter().position(|it| it.id == id);
@@ -127,7 +127,7 @@ impl Overdue {
         goes_on
     }
 
-    /// Whether anybody is blocked, wherever.
+    /// Whether any caller is blocked, in whatever runtime.
     fn is_wanted(&self) -> bool {
         self.runtimes().iter().any(|it| it.blocked > 0)
     }
@@ -149,10 +149,10 @@ fn at(runtimes: &mut Vec<Runtime>, id: Id) -> usize {
     })
 }
 
-/// With the task for as long as it lives: a runtime may drop it at any time.
+/// Lives as long as the task: a runtime may drop it at any time.
 struct Looks<C: Poolable> {
     pool: Weak<Shared<C>>,
-    /// Until it is known there that the task ends.
+    /// Taken once the end of the task is recorded.
     id: Option<Id>,
 }
 
@@ -172,7 +172,8 @@ impl<C: Poolable> Drop for Looks<C> {
     }
 }
 
-/// Ends when nobody of its runtime is blocked any more and nothing is left. Has no hold on the pool while it waits.
+/// Ends when no caller of its runtime is blocked and no delivery is uncollected. It does not keep the pool alive while
+/// it waits.
 async fn look<C: Poolable>(mut looks: Looks<C>, alert: Arc<Notify>) {
     while let Some(id) = looks.id {
         let told = alert.notified();
@@ -194,12 +195,12 @@ async fn look<C: Poolable>(mut looks: Looks<C>, alert: Arc<Notify>) {
 }
 
 impl<C: Poolable> Shared<C> {
-    /// Takes from others what they were given and have not come for. `all`: somebody waits for places, too, and so what
-    /// connects or closes for too long is ended. What still has time is looked at again.
+    /// Takes back deliveries that were not collected. `all`: callers wait for permits, too, so connects and closes that
+    /// take too long are ended. Schedules another check for those that still have time.
     pub(super) fn look(&self, all: bool) {
         self.overdue.is_alert.store(false, Ordering::SeqCst);
         let mut sum = Seen::default();
-        // Keys at which nothing happens, idle ones above all, are not looked at.
+        // Only keys where something happens are checked; idle ones are not.
         let watched = mem::take(&mut *self.watched());
         let mut kept = Vec::new();
         for key_pool in watched.iter().filter_map(Weak::upgrade) {
@@ -210,7 +211,7 @@ impl<C: Poolable> Shared<C> {
             }
         }
         self.watched().extend(kept.iter().map(Arc::downgrade));
-        // No permit of any key is on its way, and whatever was idle has been closed.
+        // No permit of any key is on its way, and every idle connection has been closed.
         if all && self.lock_total().is_some_and(|total| total.lacks_room()) {
             self.table.each(|key_pool| sum.add(&key_pool.look(true)));
         }
@@ -224,20 +225,20 @@ impl<C: Poolable> Shared<C> {
         }
     }
 
-    /// Every key, for whoever waits until all are quiet.
+    /// Checks every key, for a drain that waits until all are quiet.
     pub(super) fn look_everywhere(&self) {
         self.table.each(|key_pool| {
             key_pool.look(true);
         });
     }
 
-    /// Looks are to be taken at this key.
+    /// Has this key checked.
     #[cold]
     pub(super) fn watch_key(&self, key_pool: &Arc<KeyPool<C>>) {
         self.watched().push(Arc::downgrade(key_pool));
     }
 
-    /// It is out of the table.
+    /// The key pool was removed from the table.
     #[cold]
     pub(super) fn watch_no_more(&self, key_pool: &Arc<KeyPool<C>>) {
         let ended = Arc::downgrade(key_pool);

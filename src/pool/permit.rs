@@ -1,4 +1,4 @@
-//! The right to have one connection open.
+//! The permit to have one connection open.
 
 use std::sync::Arc;
 
@@ -12,18 +12,18 @@ use crate::pool::list::SlabIndex;
 use crate::pool::pooled_conn::PooledConn;
 use crate::pool::wait_queue::WaiterId;
 
-/// The right to have one connection open. It exists before the connect begins, is with the connection for as long as
-/// its transport lives, and then passes to the next in line: exactly once, because it is dropped once.
+/// The permit to have one connection open. It exists before the connect begins, belongs to the connection while its
+/// transport lives, and then passes to the next waiter: exactly once, because it is dropped once.
 pub(crate) struct ConnPermit<C: Poolable> {
     key_pool: Arc<KeyPool<C>>,
     index: SlabIndex,
-    /// Why it ends. `None` until a connect has begun on it: from then on it counts.
+    /// Why it ends. `None` until a connect has begun; the permit counts in the status from then on.
     reason: Option<CloseReason>,
 }
 
 impl<C: Poolable> ConnPermit<C> {
     pub(super) fn new(key_pool: Arc<KeyPool<C>>, index: usize) -> Self {
-        // Each connection has one, in its close hook.
+        // Every connection has one, in its close hook.
         #[cfg(all(test, target_os = "linux", target_pointer_width = "64"))]
         const {
             assert!(size_of::<Self>() <= 16)
@@ -35,24 +35,24 @@ impl<C: Poolable> ConnPermit<C> {
         }
     }
 
-    /// A connect begins, then.
+    /// A connect begins; returns when.
     pub(crate) fn begin(&mut self) -> Instant {
         self.reason = Some(CloseReason::Cancelled);
         self.key_pool.created().mono
     }
 
-    /// There will be no connection.
+    /// The connect has failed.
     pub(crate) fn fail(mut self, reason: CloseReason) {
         self.reason = self.reason.and(Some(reason));
     }
 
-    /// Here is the connection, whose connect began then: from now on the permit is its transport's.
+    /// Moves the permit to the connection, whose connect began at `begun`: from now on it belongs to the transport.
     #[cfg(test)]
     pub(crate) fn fill(self, conn: C, begun: Instant) -> Box<PooledConn<C>> {
         self.fill_for(None, conn, begun)
     }
 
-    /// The same, for a caller that stands in line for nothing else from now on.
+    /// The same, for a waiter that needs nothing else from the queue any more.
     pub(crate) fn fill_for(
         self,
         waiter_id: Option<WaiterId>,

@@ -1,4 +1,4 @@
-//! What a pool keeps of a connection: its place, and the connection while nobody uses it.
+//! A connection with its entry in the pool.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,30 +12,30 @@ use crate::connection::poolable::Poolable;
 use crate::pool::key_pool::KeyPool;
 use crate::pool::list::SlabIndex;
 
-/// A connection and its entry in the pool. Boxed once, when the connection is made, and moved in that box ever after: from
-/// the idle list into a lease or a response body, and back. So checking out and checking in allocate nothing.
+/// A connection with its entry in the pool. It is boxed once, when the connection is made, and the box is moved from
+/// the idle list into a lease or a response body and back, so checkout and checkin do not allocate.
 #[derive(Debug)]
 pub(crate) struct PooledConn<C> {
-    /// Where it belongs. Not while it is idle: the host would keep itself.
+    /// The pool that it belongs to. `None` while it is idle: the key pool would keep itself alive.
     key_pool: Option<Arc<KeyPool<C>>>,
-    /// Its place there.
+    /// Its place in the key pool.
     index: SlabIndex,
-    /// Its place among the idle of all hosts.
+    /// Its place in the order of idleness over all keys.
     pub(super) total_index: SlabIndex,
-    /// Where its driver lives.
+    /// The runtime of its driver.
     runtime: Option<Id>,
-    /// Since when it is idle, or was until it was taken. `None`: it has been in use since.
+    /// Since when it is idle, or was until it was taken. `None` once it has been used.
     pub(super) idle_since: Option<Moment>,
-    /// When its time is up, as of when it was put.
+    /// When it expires, computed when it was returned.
     pub(super) deadline: Option<Moment>,
     conn: C,
 }
 
-// Each connection has one.
+// Every connection has one.
 #[cfg(all(test, target_os = "linux", target_pointer_width = "64"))]
 const _: () = assert!(size_of::<PooledConn<Box<()>>>() <= 96);
 
-/// What a caller was given and has no use for, and why.
+/// A connection that a caller was given and cannot use, and why.
 #[derive(Debug)]
 pub(crate) struct Rejected<C> {
     pub(super) pooled: Box<PooledConn<C>>,
@@ -61,7 +61,7 @@ impl<C: Poolable> PooledConn<C> {
         }
     }
 
-    /// The pooled connection of one more use of the connection that this is the pooled connection of.
+    /// The pooled connection of another use of the same connection.
     pub(super) fn with(&self, conn: C) -> Self {
         Self {
             runtime: self.runtime,
@@ -74,12 +74,12 @@ impl<C: Poolable> PooledConn<C> {
         self.runtime
     }
 
-    /// Whether its driver lives in this runtime.
+    /// Whether its driver runs in this runtime.
     pub(crate) fn lives_in(&self, runtime: Id) -> bool {
         self.runtime == Some(runtime)
     }
 
-    /// In the pool that made it.
+    /// Its place in the pool that made it.
     #[inline]
     pub(super) fn index(&self) -> Option<usize> {
         self.index.get()
@@ -105,9 +105,9 @@ impl<C: Poolable> PooledConn<C> {
         &self.conn
     }
 
-    /// It serves a caller that it was not made for, from now on.
+    /// It serves a caller for which it was not made, from now on.
     ///
-    /// `waited`: how long the caller stood in line for it.
+    /// `waited`: how long the caller waited for it in the queue.
     #[inline]
     pub(crate) fn check_out(&mut self, now: Moment, waited: Option<Duration>) {
         let since = self.idle_since;
@@ -125,7 +125,7 @@ impl<C: Poolable> PooledConn<C> {
         }
     }
 
-    /// A caller has it, after so long in the queue.
+    /// Records that a caller got it after this time in the queue.
     #[inline]
     pub(crate) fn waited(&self, time: Duration) {
         if let Some(key_pool) = &self.key_pool {
@@ -133,13 +133,13 @@ impl<C: Poolable> PooledConn<C> {
         }
     }
 
-    /// Its caller came for it late: it may have been closed meanwhile.
+    /// Whether its caller collected it late, so that it may have been closed meanwhile.
     pub(crate) fn has_lain_since_made(&self, now: Moment) -> bool {
         const LONG: Duration = Duration::from_secs(1);
         self.idle_since.is_some_and(|made| now.since(made) >= LONG)
     }
 
-    /// Why it may not be used any more, if it may not: for one that was put, on every way to another use.
+    /// Why it may not be used any more, if so. To be asked on every way to another use.
     #[inline]
     pub(crate) fn is_over(&self, now: Moment) -> Option<CloseReason> {
         let conn = self.connection_ref();
@@ -153,12 +153,12 @@ impl<C: Poolable> PooledConn<C> {
         is_late.then(|| self.why_late())
     }
 
-    /// Why its time is up at its deadline. None of its own limits has changed since it was put.
+    /// The reason behind its deadline. None of its own limits has changed since it was returned.
     #[cold]
     pub(super) fn why_late(&self) -> CloseReason {
         let lifespan = self.connection_ref().lifespan();
         let deadline = self.idle_since.and_then(|it| lifespan.deadline(it));
-        // What was learned of the server may end it before its own limits do.
+        // A limit that was learned from the server may come before its own limits.
         let ends = self.deadline.map(|it| it.mono);
         let deadline = deadline.filter(|it| ends.is_none_or(|ends| it.at.mono <= ends));
         deadline.map_or(CloseReason::Idle, |it| it.reason)
@@ -170,12 +170,12 @@ impl<C: Poolable> PooledConn<C> {
         self.connection_ref().lifespan().shared().id()
     }
 
-    /// The use is over and the connection can be used again.
+    /// The use is over, and the connection can be used again.
     #[inline]
     pub(crate) fn give_back(mut self: Box<Self>) {
         if let Some(key_pool) = self.key_pool.take() {
             let activity = self.conn.lifespan().shared().activity();
-            // A shared connection counts the uses that it was given out for.
+            // A shared connection has counted its uses when they were given out.
             let was_used = !C::SHARED || activity.is_in_use();
             activity.end_use();
             if was_used {
@@ -185,7 +185,7 @@ impl<C: Poolable> PooledConn<C> {
         }
     }
 
-    /// An exchange came to its end on it.
+    /// An exchange on it has ended.
     #[inline]
     pub(crate) fn completed(&self) {
         if let Some(key_pool) = &self.key_pool {
@@ -209,7 +209,7 @@ impl<C: Poolable> PooledConn<C> {
         }
     }
 
-    /// The use did not come to its end, and the connection ends with it: for this reason, unless another one is known.
+    /// The use has not ended, and the connection ends with it, for this reason unless another one was recorded.
     #[cold]
     pub(crate) fn close_uncompleted(self, reason: CloseReason) {
         if let Some(key_pool) = &self.key_pool {
@@ -221,13 +221,13 @@ impl<C: Poolable> PooledConn<C> {
         self.close(reason);
     }
 
-    /// Ends the transport, and the connection with it. Never under a lock.
+    /// Closes the transport and the connection. Never called under a lock.
     pub(crate) fn close(mut self, reason: CloseReason) {
         self.conn.lifespan_mut().end(reason);
     }
 }
 
-/// The runtime that we are in, if any.
+/// The current runtime, if any.
 #[inline]
 pub(crate) fn current_runtime() -> Option<Id> {
     Handle::try_current().ok().map(|runtime| runtime.id())

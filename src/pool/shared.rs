@@ -1,4 +1,4 @@
-//! What all parts of a pool share.
+//! The state that all key pools of a pool share.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -31,11 +31,11 @@ use crate::sync::{Mutex, MutexGuard};
 use crate::target::key::Key;
 use crate::target::key::KeyRef;
 
-/// How long a connection may take to close while somebody waits for its permit; it is closed from there then. Less, where that
-/// caller's time is short.
+/// How long a connection may take to close while a caller waits for its permit, before it is closed from outside. Less,
+/// if that caller's timeout is short.
 const GOODBYE: Duration = Duration::from_millis(50);
 
-/// Held by the pool's owners, and by each key pool: so that status stays true for as long as a connection lives.
+/// Held by the pool's owners and by each key pool, so that the status is correct as long as any connection lives.
 pub(crate) struct Shared<C> {
     pub(super) config: Arc<PoolConfig>,
     pub(super) agent: Arc<AgentState>,
@@ -43,11 +43,11 @@ pub(crate) struct Shared<C> {
     pub(super) memory: Memory,
     pub(super) tickets: AtomicU64,
     total: Option<Mutex<TotalLimits<C>>>,
-    /// Nothing but the key's own list decides which idle connection is taken, and what follows from that one is put.
+    /// There are no total limits and no spread, so a key's own idle list alone decides which connection is taken.
     is_plain: bool,
     sweeper: Sweeper,
     pub(super) overdue: Overdue,
-    /// The keys that looks are taken at.
+    /// The keys that have to be checked for overdue work.
     watched: Mutex<Vec<Weak<KeyPool<C>>>>,
     began: Instant,
     orphaned: AtomicBool,
@@ -78,7 +78,7 @@ impl<C: Poolable> Shared<C> {
         shared
     }
 
-    /// An idle connection that will do as it is.
+    /// Takes an idle connection, if one is usable as it is.
     #[inline]
     pub(super) fn pop_idle(
         &self,
@@ -107,7 +107,7 @@ impl<C: Poolable> Shared<C> {
         self.decide(key, key_pool, request, rejected, now)
     }
 
-    /// `key_pool`: where this key was found.
+    /// `key_pool`: the key pool that was found for this key.
     #[inline(never)]
     fn decide(
         &self,
@@ -160,24 +160,24 @@ impl<C: Poolable> Shared<C> {
         self.orphaned.load(Ordering::SeqCst)
     }
 
-    /// The last owner is gone: nobody will ask for a connection again.
+    /// The last owner is gone, so nobody will ask for a connection again.
     pub(super) fn orphan(&self) {
         self.orphaned.store(true, Ordering::SeqCst);
         self.table.each(KeyPool::abandon_all);
         self.sweeper.stop();
     }
 
-    /// An idle connection's time is up then.
+    /// An idle connection expires at `at`.
     pub(super) fn arm_sweeper(&self, at: Moment) {
         self.sweeper.arm(at, &self.me);
     }
 
-    /// The runtime that we are in looks for what is overdue, as long as a caller is blocked in it.
+    /// Checks for overdue work in the current runtime while a caller is blocked there.
     pub(super) fn look_from_here(&self) -> Option<Id> {
         self.overdue.join(&self.me)
     }
 
-    /// Something was left for somebody to come for. One comparison, if that is known already.
+    /// Something was delivered that a caller has to collect. Costs one comparison if this is known already.
     #[inline]
     pub(super) fn alert(&self) {
         self.overdue.alert(&self.me);
@@ -191,7 +191,7 @@ impl<C: Poolable> Shared<C> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a look that is taken now goes by.
+    /// The parameters of a check at `now`.
     pub(super) fn at(&self, now: Instant) -> Look {
         let since = now.saturating_duration_since(self.began).as_millis();
         let goodbye = GOODBYE.min(self.config.shortest_checkout_timeout() / 4);
@@ -202,7 +202,7 @@ impl<C: Poolable> Shared<C> {
         }
     }
 
-    /// Closes what has been idle for too long; says when the next one's time is up, and how many were looked at.
+    /// Closes idle connections that have expired. Returns the next deadline, and how many connections were checked.
     pub(super) fn sweep(&self) -> (Option<Moment>, usize) {
         let now = self.config.clock.now();
         let mut earliest: Option<Moment> = None;
@@ -235,7 +235,7 @@ impl<C: Poolable> Shared<C> {
         Some(total.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Does what the limits over all keys ask for, until there is nothing left to do. Holds one lock at a time.
+    /// Acts on the limits over all keys until nothing is left to do. Holds one lock at a time.
     #[inline]
     pub(super) fn balance(&self) {
         if self.has_total() {

@@ -1,4 +1,4 @@
-//! Closes idle connections when their time is up.
+//! Closes idle connections when they expire.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -12,17 +12,17 @@ use crate::clock::Moment;
 use crate::connection::poolable::Poolable;
 use crate::pool::shared::Shared;
 
-/// One timer for a whole pool, on the earliest deadline. A connection that is given back costs one comparison, unless
-/// its deadline is the earliest of all.
+/// One timer for the whole pool, set to the earliest deadline. Returning a connection costs one comparison, unless its
+/// deadline is the earliest.
 pub(super) struct Sweeper {
     signal: Arc<Signal>,
 }
 
 struct Signal {
     epoch: Instant,
-    /// When to look next, in nanoseconds since `epoch`.
+    /// When to sweep next, in nanoseconds since `epoch`.
     next: AtomicU64,
-    /// A task is there to look.
+    /// A sweeping task exists.
     is_running: AtomicBool,
     stopped: AtomicBool,
     sooner: Notify,
@@ -43,7 +43,7 @@ impl Sweeper {
         }
     }
 
-    /// Has `pool` swept at that moment, or before.
+    /// Has `pool` swept at `at` or earlier.
     pub(super) fn arm<C: Poolable>(&self, at: Moment, pool: &Weak<Shared<C>>) {
         let signal = &self.signal;
         let at = signal.since_epoch(at);
@@ -59,7 +59,7 @@ impl Sweeper {
                     let guard = RunningGuard(signal.clone());
                     runtime.spawn(sweep(guard, pool.clone()));
                 }
-                // Given back outside a runtime: the next one that is given back inside of one sees to it.
+                // Returned outside of a runtime: the next put inside of a runtime starts the task.
                 Err(_) => signal.is_running.store(false, Ordering::SeqCst),
             }
         }
@@ -78,7 +78,7 @@ impl Signal {
     }
 }
 
-/// With the task for as long as it lives; if its runtime dies, the next put starts another.
+/// Lives as long as the task. If the task's runtime is dropped, the next put starts another task.
 struct RunningGuard(Arc<Signal>);
 
 impl Drop for RunningGuard {
@@ -87,10 +87,11 @@ impl Drop for RunningGuard {
     }
 }
 
-/// Ends when the pool's last owner is gone. Has no timer while nothing is idle, and no hold on the pool while it waits.
+/// Ends when the pool's last owner is gone. It has no timer while nothing is idle, and does not keep the pool alive
+/// while it waits.
 async fn sweep<C: Poolable>(guard: RunningGuard, pool: Weak<Shared<C>>) {
     let signal = &guard.0;
-    // Looked at together, if they come one after the other: so that a sweep over many never costs more than a
+    // Sweeps that follow one another closely are combined, so that sweeping many connections never takes more than a
     // twentieth of a core.
     let mut rest = Duration::ZERO;
     while !signal.stopped.load(Ordering::SeqCst) {
@@ -111,7 +112,7 @@ async fn sweep<C: Poolable>(guard: RunningGuard, pool: Weak<Shared<C>>) {
             continue;
         }
         let Some(pool) = pool.upgrade() else { return };
-        // Deadlines that come in from here on are in `next` beside what the sweep finds.
+        // Deadlines that are set from here on are combined in `next` with what the sweep returns.
         signal.next.store(NEVER, Ordering::SeqCst);
         let (earliest, looked_at) = pool.sweep();
         if let Some(earliest) = earliest {
@@ -119,7 +120,8 @@ async fn sweep<C: Poolable>(guard: RunningGuard, pool: Weak<Shared<C>>) {
                 .next
                 .fetch_min(signal.since_epoch(earliest), Ordering::SeqCst);
         }
-        // About 20 ns for each. And never again at once, should the pool's clock have been replaced by one that lags.
+        // About 20 ns for each connection. At least 1 ms, so that a replaced clock that lags does not cause a busy
+        // loop.
         rest = Duration::from_millis(1).max(Duration::from_nanos(400 * looked_at as u64));
     }
 }

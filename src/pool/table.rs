@@ -1,4 +1,4 @@
-//! The key pools by their keys.
+//! The key pools by key.
 
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::{Arc, PoisonError};
@@ -11,10 +11,12 @@ use crate::pool::key_pool::KeyPool;
 use crate::sync::RwLock;
 use crate::target::key::{Key, KeyRef};
 
-/// Enough that two cores seldom meet on a lock that is held for one look. A model checker has them all meet on one.
+/// Enough that two cores rarely contend for a lock that is held for one lookup. With the model checker, all keys share
+/// one.
 const SHARDS: usize = if cfg!(tower_keep_alive_loom) { 1 } else { 16 };
 
-/// Found by borrowed parts of a key, without allocating. The hash is seeded: keys can come from strangers' URLs.
+/// Looked up by the borrowed parts of a key, without allocating. The hash is seeded, because keys may come from
+/// untrusted URLs.
 pub(super) struct Table<C> {
     hasher: RandomState,
     shards: [RwLock<HashTable<Arc<KeyPool<C>>>>; SHARDS],
@@ -28,7 +30,7 @@ impl<C: Poolable> Table<C> {
         }
     }
 
-    // Not inlined: it needs all registers for itself, and its callers theirs.
+    // Not inlined: it needs all registers for itself, and its callers need theirs.
     #[inline(never)]
     pub(super) fn find(&self, key: &KeyRef<'_>) -> Option<Arc<KeyPool<C>>> {
         let hash = self.hash(key);
@@ -73,7 +75,7 @@ impl<C: Poolable> Table<C> {
             .clone()
     }
 
-    /// Does nothing where it is gone already, or another has its place.
+    /// Does nothing if it was removed already, or another one is in its place.
     pub(super) fn remove(&self, key_pool: &Arc<KeyPool<C>>) {
         let hash = self.hash(&key_pool.key().as_ref());
         let mut hosts = self
@@ -82,7 +84,7 @@ impl<C: Poolable> Table<C> {
             .unwrap_or_else(PoisonError::into_inner);
         if let Ok(found) = hosts.find_entry(hash, |it| Arc::ptr_eq(it, key_pool)) {
             let _ = found.remove();
-            // After a crowd of hosts the memory is given back.
+            // Frees memory after many keys have gone.
             if hosts.len() < hosts.capacity() / 8 {
                 hosts.shrink_to_fit(|key_pool| self.hash(&key_pool.key().as_ref()));
             }
@@ -96,7 +98,7 @@ impl<C: Poolable> Table<C> {
         })
     }
 
-    /// A shard at a time, its hosts outside its lock.
+    /// One shard at a time; `act` runs outside of its lock.
     pub(super) fn each(&self, mut act: impl FnMut(&Arc<KeyPool<C>>)) {
         for shard in &self.shards {
             let hosts: Vec<_> = shard
@@ -109,7 +111,7 @@ impl<C: Poolable> Table<C> {
         }
     }
 
-    /// All locks but the one that this key is found under.
+    /// All locks except the one of this key's shard.
     #[cfg(test)]
     pub(super) fn lock_others(&self, key: KeyRef<'_>) -> Vec<impl Sized + '_> {
         let own = self.shard(self.hash(&key));
@@ -127,7 +129,7 @@ impl<C: Poolable> Table<C> {
 
     #[inline]
     fn shard(&self, hash: u64) -> &RwLock<HashTable<Arc<KeyPool<C>>>> {
-        // The low bits choose the place within the table.
+        // The low bits are used for the place within the shard's table.
         &self.shards[(hash >> 32) as usize % self.shards.len()]
     }
 }

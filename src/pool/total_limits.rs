@@ -1,8 +1,9 @@
-//! The limits over all keys: how many connections are open, whose turn is next, and which one has been idle longest.
+//! The limits over all keys: how many connections are open, which key is next, and which connection has been idle
+//! longest.
 //!
-//! Here only where `max_connections` or `max_idle` is set, behind one lock that is taken after a host's and never
-//! before one. What a host has in this file is brought up to date whenever that host's lock is held and something
-//! changed, so that the two never disagree when neither is locked.
+//! Exists only if `max_connections` or `max_idle` is set. It has one lock, which is taken after a key's and never
+//! before one. A key's entries here are updated under that key's lock whenever they change, so the two agree whenever
+//! neither is locked.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,20 +17,20 @@ use crate::pool::list::{Linked, Links, List};
 pub(super) struct TotalLimits<C> {
     max_open: usize,
     max_idle: usize,
-    /// Permits given out, with those on their way to a host.
+    /// Permits that were given out, including those on their way to a key.
     open: usize,
-    /// Connections that drain, and are not among those.
+    /// Draining connections, which are not included in `open`.
     draining: usize,
-    /// Connections that are being closed for the sake of those in line.
+    /// Connections that are being closed to make room for waiters.
     making_room: usize,
-    /// The hosts whose oldest blocked caller waits for the total only, by that caller's ticket.
+    /// The keys whose oldest blocked waiter waits only for the total limit, by its ticket.
     blocked_keys: BTreeMap<u64, BlockedKey<C>>,
     /// How many of them have no permit on its way.
     unclaimed: usize,
-    /// How many permits callers of the line were given.
+    /// The number of permits ever granted to waiters.
     granted: u64,
     idle: Slab<IdleEntry<C>>,
-    /// Idle for longest first.
+    /// The connection that has been idle longest is first.
     idle_order: List,
 }
 
@@ -38,7 +39,7 @@ struct BlockedKey<C> {
     claimed: bool,
 }
 
-/// An idle connection of some host, by its place there.
+/// An idle connection of a key, by its place there.
 struct IdleEntry<C> {
     links: Links,
     key_pool: Arc<KeyPool<C>>,
@@ -51,11 +52,11 @@ impl<C> Linked for IdleEntry<C> {
     }
 }
 
-/// What can be done for those in line without the lock of a host.
+/// What can be done for waiters without a key's lock.
 pub(super) enum BalanceStep<C> {
-    /// A permit was set aside for the oldest caller of this host.
+    /// A permit was reserved for the oldest waiter of this key.
     Grant(Arc<KeyPool<C>>),
-    /// This idle connection, idle for longest, goes: to make room, or because there are too many.
+    /// The connection that has been idle longest is to be closed: to make room, or because too many are idle.
     Evict {
         key_pool: Arc<KeyPool<C>>,
         open: usize,
@@ -79,25 +80,25 @@ impl<C> TotalLimits<C> {
         }
     }
 
-    /// A permit at once, if there is one and nobody waits for it; `urgent` does not ask who waits.
+    /// Takes a permit if one is free and no key waits for it; an `urgent` caller does not give way to waiting keys.
     pub(super) fn reserve(&mut self, urgent: bool) -> bool {
         let free = self.open < self.max_open && (urgent || self.unclaimed == 0);
         self.open += usize::from(free);
         free
     }
 
-    /// A permit comes back. `made_room`: it was freed for the sake of those in line.
+    /// A permit is returned. `made_room`: it was freed for waiters.
     pub(super) fn release(&mut self, made_room: bool) {
         self.open -= 1;
         self.making_room -= usize::from(made_room);
     }
 
-    /// Whether somebody waits for whom no connection is being closed.
+    /// Whether a key waits for which no connection is being closed.
     pub(super) fn lacks_room(&self) -> bool {
         self.unclaimed > self.making_room
     }
 
-    /// A permit that was set aside has found its caller.
+    /// A reserved permit was granted to a waiter.
     pub(super) fn has_granted(&mut self) {
         self.granted += 1;
     }
@@ -106,7 +107,8 @@ impl<C> TotalLimits<C> {
         self.granted
     }
 
-    /// A connection drains, and gives its permit back before it has ended. `false`: as many as may be open do so already.
+    /// A connection drains, and returns its permit before it has ended. `false`: as many connections drain as may be
+    /// open.
     pub(super) fn let_drain(&mut self) -> bool {
         let may = self.draining < self.max_open;
         self.draining += usize::from(may);
@@ -114,23 +116,23 @@ impl<C> TotalLimits<C> {
         may
     }
 
-    /// One that did so has ended.
+    /// A draining connection has ended.
     pub(super) fn drained(&mut self) {
         self.draining -= 1;
     }
 
-    /// A connection is being closed for the sake of those in line.
+    /// A connection is being closed to make room for waiters.
     pub(super) fn will_make_room(&mut self) {
         self.making_room += 1;
     }
 
-    /// What was to make room was gone already.
+    /// The connection that should have made room was gone already.
     pub(super) fn made_no_room(&mut self) {
         self.making_room -= 1;
     }
 
-    /// Brings the host's turn up to date: from the ticket it stood under to the one of its oldest caller who waits for
-    /// the total only.
+    /// Updates the key's ticket: from the one that it waited with to that of its oldest waiter that waits only for the
+    /// total limit.
     pub(super) fn set_turn(
         &mut self,
         key_pool: &Arc<KeyPool<C>>,
@@ -156,8 +158,8 @@ impl<C> TotalLimits<C> {
         }
     }
 
-    /// Whether a caller of another host, waiting for the total only and with nothing on its way, is older than this
-    /// ticket.
+    /// Whether a waiter of another key, which waits only for the total limit and has nothing on its way, is older than
+    /// this ticket.
     pub(super) fn has_older(&self, key_pool: &Arc<KeyPool<C>>, ticket: u64) -> bool {
         self.unclaimed > self.making_room
             && self
@@ -166,7 +168,7 @@ impl<C> TotalLimits<C> {
                 .any(|(_, turn)| !turn.claimed && !Arc::ptr_eq(&turn.key_pool, key_pool))
     }
 
-    /// Whether a connection of some host can be closed to make room.
+    /// Whether any key has an idle connection that can be closed to make room.
     pub(super) fn has_idle(&self) -> bool {
         !self.idle_order.is_empty()
     }
@@ -181,13 +183,13 @@ impl<C> TotalLimits<C> {
         key
     }
 
-    /// Gives the host back, so that it is not dropped under a lock.
+    /// Returns the key pool, so that it is not dropped under a lock.
     pub(super) fn remove_idle(&mut self, key: usize) -> Arc<KeyPool<C>> {
         self.idle_order.remove(&mut self.idle, key);
         self.idle.remove(key).key_pool
     }
 
-    /// The next thing to do, if there is one. Whoever changed something asks until there is none, holding no lock.
+    /// The next step, if there is one. After a change, call this without a lock until it returns `None`.
     pub(super) fn next_step(&mut self) -> Option<BalanceStep<C>> {
         if self.idle_order.len() > self.max_idle {
             return self.evict(false);

@@ -1,11 +1,11 @@
-//! The callers of one key who have no connection yet.
+//! The callers of one key that have no connection yet.
 //!
-//! A caller is *making* while a connect of its own is under way (it will take whatever comes first), and *blocked* while
-//! it may not begin one. Both are in the order of arrival. What a caller is given is left in its place until it comes
-//! for it; a caller who is gone instead leaves it to the next.
+//! A caller is *making* while its own connect is under way (it takes whatever comes first), and *blocked* while it has
+//! no permit. Both lists are in order of arrival. A delivery stays in the caller's node until the caller collects it;
+//! if the caller is dropped, the delivery passes to the next one.
 //!
-//! A caller who does not come for what it was given, because its future is not polled, loses it to the next in line. It
-//! *misses* turns from then on, until it is polled: then it stands where it stood.
+//! A caller that does not collect its delivery, because its future is not polled, loses it to the next caller. From
+//! then on it *misses* turns until it is polled, and then stands at its old place.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -22,21 +22,21 @@ use crate::pool::list::{Linked, Links, List};
 use crate::pool::pooled_conn::{PooledConn, current_runtime};
 use crate::target::{Internal, Reuse, Target};
 
-/// The tickets of those who are not urgent: behind all who are.
+/// Added to the tickets of callers that are not urgent, so that all urgent callers precede them.
 pub(super) const LATER: u64 = 1 << 63;
 
 /// What a caller asks for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CheckoutRequest {
     pub(crate) reuse: Reuse,
-    /// Where the caller is: a connection's driver lives in one runtime, and serves callers there only.
+    /// The caller's runtime: a connection's driver lives in one runtime, and serves only callers there.
     pub(crate) runtime: Option<Id>,
-    /// Goes to the head of the line: it had its turn, and what it got was of no use.
+    /// Joins at the head of the queue: the caller had its turn, and could not use what it got.
     pub(crate) is_retry: bool,
 }
 
 impl CheckoutRequest {
-    /// What a target asks for, from here.
+    /// The request of a target, made in the current runtime.
     #[inline]
     pub(crate) fn from_target(target: &impl Target) -> Self {
         Self {
@@ -51,19 +51,19 @@ pub(super) struct WaitQueue<C> {
     waiters: Slab<WaitNode<C>>,
     making: TicketQueue,
     blocked: TicketQueue,
-    /// Who was given something, the earliest first, and when that was first seen to be unclaimed. Those who have come for it,
-    /// or are gone, stay in it until they are come upon.
+    /// Waiters with deliveries, the earliest first, and when each delivery was first seen uncollected. Waiters that
+    /// have collected, or are gone, are removed lazily.
     given: VecDeque<(WaiterId, Option<Instant>)>,
-    /// Who does not come for a connection of its own, which nobody else is in need of.
+    /// Waiters that do not collect a connection of their own which nobody else needs.
     kept: Vec<WaiterId>,
-    /// How many of those who miss turns may not begin a connect.
+    /// How many of the waiters that miss turns have no permit.
     missing_blocked: usize,
-    /// How often a caller was given something.
+    /// The number of deliveries ever made.
     gifts: u64,
     next_id: u64,
 }
 
-/// A caller in line. Its place may be another's when it is gone, its number never.
+/// A waiter. Its index may be reused when it is gone, its number is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WaiterId {
     pub(super) index: usize,
@@ -74,25 +74,25 @@ struct WaitNode<C> {
     links: Links,
     ticket: u64,
     id: u64,
-    /// Does not take a used connection.
+    /// Takes only a new connection.
     fresh: bool,
     runtime: Option<Id>,
     /// When it joined.
     since: Instant,
-    /// How long its own connect may take, if that is not the pool's limit.
+    /// How long its own connect may take, if that differs from the pool's limit.
     connect_timeout: Option<Duration>,
     state: QueueState,
-    /// What it was given was taken back, and it has not been polled since: then it stands here.
+    /// Its delivery was taken back, and it has not been polled since. Where it stands then.
     misses: Option<MissedTurn>,
     waker: Option<Waker>,
     delivery: Delivery<C>,
 }
 
-/// Where a caller stands who has missed its turn, as soon as it is polled.
+/// Where a waiter that has missed its turn stands once it is polled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MissedTurn {
     QueueState(QueueState),
-    /// It has made its connection, and that went to another.
+    /// Its connect is over, and the connection went to another caller.
     Made,
 }
 
@@ -100,40 +100,40 @@ pub(super) enum MissedTurn {
 pub(super) enum QueueState {
     Connecting,
     Blocked,
-    /// Served, or in need of nothing that others give.
+    /// Served, or in need of nothing from other callers.
     Detached,
 }
 
-/// In the order of tickets: the urgent before all others.
+/// In the order of tickets: urgent ones first.
 struct TicketQueue {
     list: List,
     last_urgent: Option<usize>,
 }
 
-/// What waits for a caller to come for it.
+/// What is ready for a waiter to collect.
 pub(super) struct Delivery<C> {
-    /// A connection that another caller gave back.
+    /// A connection that another caller returned.
     pub(super) connection: Option<Box<PooledConn<C>>>,
-    /// The right to make one.
+    /// A permit to connect.
     pub(super) permit: Option<usize>,
     pub(super) refused: bool,
-    /// The connection is the one that was made for it.
+    /// The connection is the one that was made for this waiter.
     pub(super) made: bool,
-    /// The connection that was made for it went to another, and there is none in its stead.
+    /// The connection that was made for this waiter went to another one, and there is no replacement.
     pub(super) lost: bool,
-    /// It was blocked for so long by a connection that cannot be closed.
+    /// How long it was blocked by a connection that cannot be closed.
     pub(super) stuck_for: Option<Duration>,
     /// Where it stood when it was given the connection.
     stood: QueueState,
-    /// It is among those who were given something.
+    /// It is listed in `given`.
     unclaimed: bool,
 }
 
-/// Whose turn it is when a connection is given back.
+/// Which waiter is next when a connection is returned.
 pub(super) struct NextWaiter {
     pub(super) waiter: usize,
     pub(super) ticket: u64,
-    /// If not, the connection is closed for its permit.
+    /// If false, the connection is closed for its permit.
     pub(super) can_use: bool,
 }
 
@@ -151,32 +151,32 @@ impl<C: Poolable> WaitQueue<C> {
         }
     }
 
-    /// Nobody here, and nothing left to come for.
+    /// No waiters and no deliveries.
     pub(super) fn is_empty(&self) -> bool {
         self.waiters.is_empty()
     }
 
-    /// How many may not begin a connect, and come for what they are given.
+    /// How many have no permit, and are polled.
     pub(super) fn blocked(&self) -> usize {
         self.blocked.list.len()
     }
 
-    /// How many may not begin a connect.
+    /// How many have no permit.
     pub(super) fn pending(&self) -> usize {
         self.blocked() + self.missing_blocked
     }
 
-    /// Whether somebody waits whom a connection made for nobody would serve.
+    /// Whether a caller is waiting that a connection made for nobody would serve.
     pub(super) fn has_takers(&self) -> bool {
         self.takers() > 0
     }
 
-    /// How many wait whom a connection made for nobody would serve.
+    /// How many callers are waiting that a connection made for nobody would serve.
     pub(super) fn takers(&self) -> usize {
         self.blocked() + self.making.list.len()
     }
 
-    /// The oldest who may not begin a connect, and its ticket.
+    /// The oldest waiter without a permit, and its ticket.
     pub(super) fn first_blocked(&self) -> Option<(usize, u64)> {
         let head = self.blocked.list.head()?;
         Some((head, self.waiters[head].ticket))
@@ -215,10 +215,10 @@ impl<C: Poolable> WaitQueue<C> {
         }
     }
 
-    /// A caller whose own connect is under way has no use for what it was given, and stands in line again.
+    /// Returns a waiter to the queue that cannot use its delivery, while its own connect goes on.
     pub(super) fn requeue(&mut self, waiter: usize, ticket: u64) {
         if !self.waiters[waiter].delivery.is_empty() {
-            // Its connect has delivered in the meantime: that is there to be claimed, and nothing else may be given.
+            // Its own connect has delivered in the meantime, so it gets nothing else.
             return;
         }
         self.leave(waiter);
@@ -226,8 +226,8 @@ impl<C: Poolable> WaitQueue<C> {
         self.enqueue(waiter, QueueState::Connecting);
     }
 
-    /// The oldest caller who has a use for a connection of this runtime that is given back: to take it, or, if it cannot
-    /// use it and no permit is on its way to it, to have it closed. `coming`: how many permits are on their way.
+    /// The oldest waiter that benefits from a returned connection of this runtime: it takes the connection or, if it
+    /// cannot use it and no permit is on its way for it, has it closed. `coming`: the number of permits on their way.
     pub(super) fn next_for_connection(
         &mut self,
         runtime: Option<Id>,
@@ -272,8 +272,8 @@ impl<C: Poolable> WaitQueue<C> {
         self.given_to(waiter, deferred);
     }
 
-    /// Gives it a connection that it has come for and is not ready for; or gives that back, where there is something for it
-    /// already. If it is taken back, its caller stands where it would without it.
+    /// Delivers to a waiter the connection that it has collected and cannot use yet; returned if the waiter has another
+    /// delivery already. If it is taken back, the waiter stands where it would stand without it.
     pub(super) fn leave_for(
         &mut self,
         waiter: usize,
@@ -292,7 +292,7 @@ impl<C: Poolable> WaitQueue<C> {
         None
     }
 
-    /// From now on it is one of those who are making.
+    /// Gives the waiter a permit; from now on it is *making*.
     pub(super) fn give_permit(&mut self, waiter: usize, permit: usize, deferred: &mut Deferred<C>) {
         self.leave(waiter);
         let node = &mut self.waiters[waiter];
@@ -303,7 +303,7 @@ impl<C: Poolable> WaitQueue<C> {
         self.given_to(waiter, deferred);
     }
 
-    /// Whether this caller is still here for the connection that is made for it.
+    /// Whether the waiter still waits for the connection that is made for it.
     pub(super) fn awaits(&self, waiter_id: WaiterId) -> bool {
         let node = self
             .waiters
@@ -312,7 +312,7 @@ impl<C: Poolable> WaitQueue<C> {
         node.is_some_and(|it| !it.delivery.refused)
     }
 
-    /// What is made for it is here, and it wants nothing else. `false`: it is gone.
+    /// The waiter has its own new connection, and needs nothing else. `false`: it is gone.
     pub(super) fn has_its_own(&mut self, waiter_id: WaiterId) -> bool {
         let is_here = self.awaits(waiter_id);
         if is_here {
@@ -321,8 +321,8 @@ impl<C: Poolable> WaitQueue<C> {
         is_here
     }
 
-    /// The connection that was made for it, in the stead of one that it has not come for. `is_shared`: others could use it,
-    /// if it does not come.
+    /// Delivers the connection that was made for a waiter, in place of an uncollected delivery. `is_shared`: other
+    /// callers may use the connection if the waiter does not collect it.
     pub(super) fn give_made(
         &mut self,
         waiter: usize,
@@ -351,7 +351,8 @@ impl<C: Poolable> WaitQueue<C> {
             return;
         }
         self.forget_those_who_came();
-        // As a rule only those who have not come are left. One who does not come keeps those behind it.
+        // Usually only uncollected deliveries are left. A waiter that does not collect keeps those behind it in the
+        // list.
         if self.given.len() > 2 * self.waiters.len() + 8 {
             let waiters = &self.waiters;
             self.given
@@ -369,18 +370,18 @@ impl<C: Poolable> WaitQueue<C> {
         }
     }
 
-    /// Whether somebody was given something and has not come for it.
+    /// Whether there are uncollected deliveries.
     pub(super) fn is_unclaimed(&mut self) -> bool {
         self.forget_those_who_came();
         !self.given.is_empty()
     }
 
-    /// The same, or somebody was and has come for it in the meantime.
+    /// The same, including those that were collected and not removed yet.
     pub(super) fn has_given(&self) -> bool {
         !self.given.is_empty()
     }
 
-    /// What is unclaimed now was seen now, unless it was before.
+    /// Notes when uncollected deliveries were first seen.
     pub(super) fn see(&mut self, now: Instant) {
         let unseen = self.given.iter_mut().rev();
         for (_, seen) in unseen.take_while(|(_, seen)| seen.is_none()) {
@@ -388,10 +389,11 @@ impl<C: Poolable> WaitQueue<C> {
         }
     }
 
-    /// Takes from somebody what was seen to be unclaimed by then, if there is such a one; it misses turns from now on.
+    /// Takes back one delivery that was seen uncollected by `seen_by`, if there is one; its waiter misses turns from
+    /// now on.
     ///
-    /// `keeps_own`: a caller who wants a connection of its own keeps the one that was made for it for as long as nobody waits
-    /// here. It has no use for another, and would make one each time.
+    /// `keeps_own`: a waiter that wants a connection of its own keeps the one made for it while nobody else waits here.
+    /// It cannot use another one, and would make one after the other.
     pub(super) fn take_back(&mut self, seen_by: Instant, keeps_own: bool) -> Option<Delivery<C>> {
         while keeps_own && !self.has_takers() && self.keep_own(seen_by) {}
         self.forget_those_who_came();
@@ -416,7 +418,7 @@ impl<C: Poolable> WaitQueue<C> {
         Some(delivery)
     }
 
-    /// Whether the next one that would be taken back is kept for its caller instead.
+    /// Whether the next waiter in order keeps its delivery.
     fn keep_own(&mut self, seen_by: Instant) -> bool {
         self.forget_those_who_came();
         let Some(&(waiter_id, Some(seen))) = self.given.front() else {
@@ -432,7 +434,7 @@ impl<C: Poolable> WaitQueue<C> {
         keeps
     }
 
-    /// Somebody waits here now: what is kept for callers who do not come is to be taken back from them, too.
+    /// Somebody waits here now, so deliveries that were kept for their waiters may be taken back, too.
     fn offer_kept(&mut self) {
         for waiter_id in mem::take(&mut self.kept) {
             let node = self.waiters.get_mut(waiter_id.index);
@@ -446,7 +448,7 @@ impl<C: Poolable> WaitQueue<C> {
         }
     }
 
-    /// One who has missed turns is polled: where it stands from now on.
+    /// A waiter that has missed turns is polled; returns where it stands from now on.
     pub(super) fn comes(&mut self, waiter: usize) -> Option<MissedTurn> {
         let misses = self.waiters[waiter].misses.take()?;
         if let MissedTurn::QueueState(state) = misses {
@@ -456,19 +458,19 @@ impl<C: Poolable> WaitQueue<C> {
         Some(misses)
     }
 
-    /// What it takes when it is polled: a connection of its runtime, or none if it wants a new one.
+    /// Which connections it takes when it is polled: those of this runtime; `None` if it wants a new one.
     pub(super) fn takes(&self, waiter: usize) -> Option<Option<Id>> {
         let node = &self.waiters[waiter];
         (!node.fresh).then_some(node.runtime)
     }
 
-    /// Somebody polls it now, and it takes what is there.
+    /// Gives the connection to the waiter that is being polled.
     pub(super) fn hand(&mut self, waiter: usize, pooled: Box<PooledConn<C>>) {
         self.leave(waiter);
         self.waiters[waiter].delivery.connection = Some(pooled);
     }
 
-    /// The connection that was made for it is another's.
+    /// The connection that was made for it belongs to another caller.
     pub(super) fn lose(&mut self, waiter: usize) {
         self.waiters[waiter].delivery.lost = true;
     }
@@ -478,7 +480,7 @@ impl<C: Poolable> WaitQueue<C> {
         self.waiters[waiter].misses.is_some()
     }
 
-    /// Whether there is something for it to come for.
+    /// Whether it has a delivery.
     #[cfg(test)]
     pub(super) fn is_given(&self, waiter: usize) -> bool {
         !self.waiters[waiter].delivery.is_empty()
@@ -501,18 +503,18 @@ impl<C: Poolable> WaitQueue<C> {
         }
     }
 
-    /// How long this caller's own connect may take.
+    /// Sets how long the waiter's own connect may take.
     pub(super) fn set_connect_timeout(&mut self, waiter: usize, limit: Duration) {
         self.waiters[waiter].connect_timeout = Some(limit);
     }
 
-    /// How often a caller was given something.
+    /// The number of deliveries ever made.
     pub(super) fn gifts(&self) -> u64 {
         self.gifts
     }
 
-    /// Tells those of the blocked whom `why` says something of, by when they joined and how long their own connects may take,
-    /// that their permits cannot be had.
+    /// Fails blocked waiters for which `why` returns a time, given when they joined and their connect timeouts: their
+    /// permits cannot be had.
     pub(super) fn fail_blocked(
         &mut self,
         why: impl Fn(Instant, Option<Duration>) -> Option<Duration>,
@@ -531,13 +533,13 @@ impl<C: Poolable> WaitQueue<C> {
         }
     }
 
-    /// It is polled here, and so it takes connections of this runtime.
+    /// The waiter is polled in this runtime, and takes connections of it.
     pub(super) fn is_polled_in(&mut self, waiter: usize, runtime: Option<Id>) {
         let node = &mut self.waiters[waiter];
         node.runtime = runtime.or(node.runtime);
     }
 
-    /// What there is for a waiter, or its waker kept.
+    /// Returns the delivery of a waiter, or stores its waker.
     pub(super) fn collect(
         &mut self,
         waiter: usize,
@@ -554,7 +556,7 @@ impl<C: Poolable> WaitQueue<C> {
         Some(mem::replace(&mut node.delivery, Delivery::EMPTY))
     }
 
-    /// The waiter is gone; what it had not come for is the caller's to pass on.
+    /// The waiter is gone; the caller of this method passes on the delivery that was not collected.
     pub(super) fn abandon(&mut self, waiter: usize, deferred: &mut Deferred<C>) -> Delivery<C> {
         self.leave(waiter);
         let WaitNode {
@@ -581,7 +583,7 @@ impl<C: Poolable> WaitQueue<C> {
         }
     }
 
-    /// Says where it stood.
+    /// Returns where it stood.
     fn leave(&mut self, waiter: usize) -> QueueState {
         let stood = mem::replace(&mut self.waiters[waiter].state, QueueState::Detached);
         match stood {
@@ -592,7 +594,7 @@ impl<C: Poolable> WaitQueue<C> {
         stood
     }
 
-    /// How many neighbours those who left have touched.
+    /// How many neighbours of leaving waiters were visited.
     #[cfg(test)]
     pub(super) fn touched(&self) -> usize {
         self.blocked.list.touched + self.making.list.touched
@@ -607,7 +609,7 @@ impl TicketQueue {
         }
     }
 
-    /// Behind the last of its kind or, having waited in the other queue, a step or two before it.
+    /// Inserts at the end of its kind or, if the waiter comes from the other list, at its place a step or two before.
     fn insert<C>(&mut self, waiters: &mut Slab<WaitNode<C>>, waiter: usize) {
         let ticket = waiters[waiter].ticket;
         let urgent = ticket & LATER == 0;
@@ -617,7 +619,7 @@ impl TicketQueue {
             self.list.tail()
         };
         let last = before;
-        // Who has missed its turn is older than all others, as a rule.
+        // A waiter that has missed its turn is usually the oldest.
         if self
             .list
             .head()
@@ -636,7 +638,7 @@ impl TicketQueue {
 
     fn remove<C>(&mut self, waiters: &mut Slab<WaitNode<C>>, waiter: usize) {
         if self.last_urgent == Some(waiter) {
-            // Before an urgent one stand urgent ones only.
+            // Only urgent waiters precede an urgent one.
             self.last_urgent = List::prev(waiters, waiter);
         }
         self.list.remove(waiters, waiter);
@@ -664,7 +666,7 @@ impl<C> Delivery<C> {
     }
 }
 
-/// Whether it is still here, and has not come for what it was given.
+/// Whether it still has an uncollected delivery.
 fn has_unclaimed<C>(waiters: &Slab<WaitNode<C>>, waiter_id: WaiterId) -> bool {
     let node = waiters
         .get(waiter_id.index)

@@ -1,4 +1,4 @@
-//! A place in line.
+//! A place in the queue.
 
 use std::mem;
 use std::sync::{Arc, PoisonError};
@@ -15,27 +15,27 @@ use crate::pool::pooled_conn::{PooledConn, Rejected, current_runtime};
 use crate::pool::wait_queue::WaiterId;
 use crate::sync::{Mutex, MutexGuard};
 
-/// A place in line. Dropping it leaves the line at once, and passes on what was given to it and not come for.
+/// A place in the queue. Dropping it leaves the queue at once, and passes an uncollected delivery on.
 pub(crate) struct Waiter<C: Poolable> {
     key_pool: Arc<KeyPool<C>>,
     index: usize,
-    /// The runtime that looks for what is overdue, while this caller is blocked.
+    /// The runtime that checks for overdue work while this caller is blocked.
     looks: Mutex<Option<Id>>,
 }
 
 /// What a waiter is given.
 pub(crate) enum WaitOutcome<C: Poolable> {
-    /// A connection that another caller gave back.
+    /// A connection that another caller returned.
     Connection(Box<PooledConn<C>>),
     /// The connection that was made for it.
     Made(Box<PooledConn<C>>),
-    /// The right to make one.
+    /// A permit to connect.
     Make(ConnPermit<C>),
-    /// The agent is destroyed.
+    /// The agent was destroyed.
     Refused,
-    /// The connection that was made for it went to another, since it did not come for it.
+    /// The connection that was made for it was not collected, and went to another caller.
     Lost,
-    /// It was blocked for so long by a connection that cannot be closed.
+    /// How long it was blocked by a connection that cannot be closed.
     Stuck(Duration),
 }
 
@@ -87,7 +87,7 @@ impl<C: Poolable> Waiter<C> {
         })
     }
 
-    /// The caller in this place, for whom a connection is made.
+    /// The waiter for which a connection is made.
     pub(crate) fn waiter_id(&self) -> WaiterId {
         self.key_pool.waiter_id(self.index)
     }
@@ -96,18 +96,18 @@ impl<C: Poolable> Waiter<C> {
         self.key_pool.config()
     }
 
-    /// How long its own connect may take, where that is not the pool's limit.
+    /// Sets how long its own connect may take, if that differs from the pool's limit.
     pub(crate) fn set_connect_timeout(&self, limit: Duration) {
         self.key_pool.set_connect_timeout(self.index, limit);
     }
 
-    /// It is not ready for the connection that it was given: that is there to be come for.
+    /// Leaves the connection, which is not usable yet, as a delivery in the queue.
     pub(crate) fn leave(&self, mut pooled: Box<PooledConn<C>>, is_making: bool) {
         drop(pooled.take_key_pool());
         self.key_pool.leave_for(self.index, pooled, is_making);
     }
 
-    /// It has no use for what it was given, and its own connect goes on: back in line.
+    /// Rejects the delivery and returns to the queue; the waiter's own connect goes on.
     pub(crate) fn requeue(&self, rejected: Rejected<C>) {
         self.key_pool.requeue(self.index, rejected);
     }
@@ -122,7 +122,7 @@ impl<C: Poolable> Waiter<C> {
         self.key_pool.lock().queue().is_given(self.index)
     }
 
-    /// From where it was polled last: that runtime is driven, and another may not be any more.
+    /// In the runtime where it was polled last: that one is driven, and an earlier one may not be any more.
     fn look_from_here(&self) {
         let mut looks = self.looks();
         if let Some(runtime) = current_runtime()

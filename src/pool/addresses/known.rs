@@ -1,4 +1,4 @@
-//! What is known of the addresses of one name: plain data, without lock or clock.
+//! What is known about the addresses of one name. Plain data, without a lock or a clock.
 
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
@@ -10,35 +10,35 @@ use tokio::time::Instant;
 
 use crate::pool::config::Spread;
 
-/// For how long an address is left out that has failed once; twice as long after each further time.
+/// How long an address is skipped after its first failure; twice as long after each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 pub(super) struct Known {
     addresses: HashMap<SocketAddr, Address, RandomState>,
-    /// How often any was given.
+    /// How often any address was chosen.
     given: u64,
 }
 
 #[derive(Default)]
 struct Address {
-    /// Connections to it, those that are being made included.
+    /// Connections to it, including those that are being made.
     open: usize,
-    /// When it was given last; 0 for never.
+    /// When it was chosen last, as a count of choices; 0 for never.
     given: u64,
-    /// How often a connect has failed since the last that succeeded.
+    /// How many connects have failed since the last that succeeded.
     failures: u32,
     out: Option<Out>,
 }
 
-/// It is left out.
+/// The address is skipped for now.
 struct Out {
     until: Instant,
-    /// One connect tries it again.
+    /// One connect is trying it again.
     is_tried: bool,
 }
 
-/// In which order to try addresses.
+/// The order in which to try addresses.
 #[derive(Debug, Default)]
 pub(crate) struct Order {
     pub(crate) good: Vec<SocketAddr>,
@@ -60,7 +60,7 @@ impl Known {
         }
     }
 
-    /// Each once.
+    /// Each address once.
     pub(super) fn order(
         &mut self,
         spread: Spread,
@@ -69,7 +69,7 @@ impl Known {
     ) -> Order {
         let mut once = HashSet::<_, RandomState>::default();
         found.retain(|address| once.insert(*address));
-        // What a name does not have any more is remembered only for as long as it matters.
+        // An address that the name no longer has is remembered only while that has an effect.
         self.addresses
             .retain(|address, it| it.open > 0 || it.out.is_some() || once.contains(address));
         let place = |address: &SocketAddr| {
@@ -94,7 +94,7 @@ impl Known {
         Order { good, left_out }
     }
 
-    /// It is the one that is tried now, and counts as open.
+    /// A connect has chosen it, so it counts as open.
     pub(super) fn give(&mut self, address: SocketAddr) {
         self.given += 1;
         let known = self.addresses.entry(address).or_default();
@@ -112,7 +112,7 @@ impl Known {
         }
     }
 
-    /// Whether it was left out, and nobody else tries it.
+    /// Whether it was skipped, and no other connect is trying it again.
     pub(super) fn begins_trial(&mut self, address: SocketAddr) -> bool {
         let out = self
             .addresses
@@ -140,14 +140,14 @@ impl Known {
 
     pub(super) fn fails(&mut self, address: SocketAddr, now: Instant) {
         let known = self.addresses.entry(address).or_default();
-        // Of connects that were under way when it was left out, all but the one that tries it tell nothing new.
+        // Of the connects that began before it was skipped, only the one that tries it again has new information.
         if known.out.as_ref().is_some_and(|out| now < out.until) {
             return;
         }
         let longest = FIRST_PAUSE.saturating_mul(1 << known.failures.min(16));
         let longest = longest.min(LONGEST_PAUSE);
         known.failures = known.failures.saturating_add(1);
-        // Half of it, and a part of the other half that is another each time.
+        // Half of the pause, and a random part of the other half.
         let seed = (address, known.failures, self.given);
         let part = self.addresses.hasher().hash_one(seed) as u32;
         let pause = longest / 2 + (longest / 2).mul_f64(f64::from(part) / f64::from(u32::MAX));

@@ -1,7 +1,7 @@
-//! The addresses of one key's name: which of them a connect goes to, and which are left out for a while.
+//! The addresses of one key's name: which of them a connect chooses, and which are skipped for a while.
 //!
-//! The pool has one [`AddressBook`] for each key, where one is wanted, and gives each connect a [`Choice`] out of it. The
-//! connector has what the resolver found ordered by that, and says what becomes of each attempt.
+//! The pool has one [`AddressBook`] for each key if the load is spread, and gives each connect a [`Choice`] from it.
+//! The connector orders the resolved addresses by that, and reports the result of each attempt.
 
 mod known;
 
@@ -17,12 +17,12 @@ use crate::sync::{Mutex, MutexGuard};
 use known::Known;
 pub(crate) use known::Order;
 
-/// How long an attempt has to be without an answer, before it is given up, to count as failed.
+/// How long a cancelled attempt must have been without an answer to count as failed.
 const ALONE: Duration = Duration::from_millis(200);
 
-/// What is known of the addresses of one key.
+/// What is known about the addresses of one key.
 ///
-/// Its lock is taken while no other is held, or under none but a key's, and nothing else is locked under it.
+/// Its lock is taken alone or under a key's lock, and no other lock is taken under it.
 pub(crate) struct AddressBook {
     spread: Spread,
     known: Mutex<Known>,
@@ -36,12 +36,12 @@ impl AddressBook {
         }
     }
 
-    /// A connection is there.
+    /// A connection to it was made.
     pub(super) fn opened(&self, address: SocketAddr) {
         self.known().opened(address);
     }
 
-    /// It is gone.
+    /// The connection is gone.
     pub(super) fn closed(&self, address: SocketAddr) {
         self.known().closed(address);
     }
@@ -57,7 +57,7 @@ impl fmt::Debug for AddressBook {
     }
 }
 
-/// The choice of one connect. The address that it goes to counts as one that is open, until this is dropped.
+/// The choice of one connect. The chosen address counts as open until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Choice {
     book: Arc<AddressBook>,
@@ -67,7 +67,7 @@ pub(crate) struct Choice {
 #[derive(Clone, Copy, Debug)]
 struct Reserved {
     address: SocketAddr,
-    /// It was left out, and this is the one connect that tries it again.
+    /// The address was skipped, and this is the one connect that tries it again.
     is_trial: bool,
 }
 
@@ -79,7 +79,7 @@ impl Choice {
         }
     }
 
-    /// In which order to try the addresses that were found.
+    /// The order in which to try the addresses that were resolved.
     pub(crate) fn order(&self, found: Vec<SocketAddr>) -> Order {
         self.reserve(None);
         let mut known = self.book.known();
@@ -108,7 +108,7 @@ impl Choice {
         }
     }
 
-    /// This address counts as open from now on, and that of before no more.
+    /// Counts this address as open, and the previous one no longer.
     fn reserve(&self, address: Option<SocketAddr>) {
         let mut known = self.book.known();
         let next = address.map(|address| {
@@ -136,8 +136,8 @@ impl Drop for Choice {
     }
 }
 
-/// An attempt under way. One that is dropped after a while without an answer has failed: another address was faster, or the
-/// time was up.
+/// An attempt under way. If it is dropped after a while without an answer, it has failed: another address was faster,
+/// or the time was up.
 #[derive(Debug)]
 pub(crate) struct Attempt {
     choice: Arc<Choice>,

@@ -1,4 +1,4 @@
-//! The key pool of connections that several uses share.
+//! The key pool's part in connections that several uses share.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::pool::pooled_conn::PooledConn;
 use crate::pool::wait_queue::WaiterId;
 
 impl<C: Poolable> KeyPool<C> {
-    /// The first use of a connection that was made; all of it, where it is not shared.
+    /// Returns the first use of a new connection or, if it is not shared, the connection itself.
     pub(in crate::pool) fn share(
         self: &Arc<Self>,
         place: usize,
@@ -45,7 +45,7 @@ impl<C: Poolable> KeyPool<C> {
         first.idle_since = Some(self.pool.config.clock.now());
         match self.with(|state, _| state.share(place, whole, &first, waiter_id)) {
             Ok(is_awaited) => {
-                // Otherwise its first use is put in a moment, and is then for those in line.
+                // Otherwise its first use is returned in a moment, and serves the queue then.
                 if is_awaited {
                     self.changed(place, &shared);
                 }
@@ -58,8 +58,8 @@ impl<C: Poolable> KeyPool<C> {
         }
     }
 
-    /// A use of this connection. That it is dropped is heard of here. `Err`: it was gone before it was given to anybody. This
-    /// may be called under the lock, so no hook runs here.
+    /// Makes a use of this connection whose drop is counted. `Err`: the use was gone at once. May be called under the
+    /// lock, so no hook runs here.
     pub(in crate::pool) fn use_of(
         self: &Arc<Self>,
         place: usize,
@@ -84,7 +84,7 @@ impl<C: Poolable> KeyPool<C> {
         }
     }
 
-    /// Nobody is to wait for what becomes of a connect that is under way: it might be for one use.
+    /// Callers need not wait for the result of the connect under way: it may make a connection for one use.
     pub(crate) fn go_side_by_side(self: &Arc<Self>) {
         self.with(|state, cx| state.go_side_by_side(cx));
     }

@@ -1,4 +1,4 @@
-//! The connections of one key by the address that they lead to.
+//! A key's connections by address.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use crate::agent::AddressStatus;
 use crate::connection::poolable::Poolable;
 
 impl<C: Poolable> KeyState<C> {
-    /// What is open, of those connections that know their address.
+    /// Counts the open connections whose address is known.
     pub(in crate::pool) fn by_address(&self) -> BTreeMap<SocketAddr, AddressStatus> {
         let mut addresses = BTreeMap::<_, AddressStatus>::new();
         for (_, open) in &self.open {
@@ -30,7 +30,7 @@ impl<C: Poolable> KeyState<C> {
 }
 
 impl<C: Poolable> Open<C> {
-    /// How many callers have it, or are about to.
+    /// How many callers use it, or are about to.
     fn uses_now(&self) -> usize {
         match &self.stage {
             Stage::Shared(sharing) => sharing.uses(),

@@ -1,5 +1,4 @@
-//! How connections leave: one by one when their transports are gone, when their time is up, when others need their room, or
-//! all of them.
+//! How connections end: when their transports are gone, when they expire, when others need their place, or all of them.
 
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use crate::pool::list::List;
 
 impl<C: Poolable> KeyState<C> {
     /// The transport is gone, or there never was one: the permit passes on. `ended`: why, if a connect has begun.
-    /// The limit that was learned from that, if one was.
+    /// Returns the limit that was learned from this end, if any.
     pub(in crate::pool) fn release(
         &mut self,
         index: usize,
@@ -62,7 +61,7 @@ impl<C: Poolable> KeyState<C> {
         learned
     }
 
-    /// Closes an idle connection, if it still is one.
+    /// Closes a connection if it is still idle.
     pub(in crate::pool) fn evict(
         &mut self,
         index: usize,
@@ -88,7 +87,7 @@ impl<C: Poolable> KeyState<C> {
         true
     }
 
-    /// Closes the idle connections whose time is up, and says when the next one's is.
+    /// Closes the idle connections that have expired, and returns the next deadline.
     pub(in crate::pool) fn sweep(&mut self, now: Moment, cx: &mut StepCx<'_, C>) -> Option<Moment> {
         let mut earliest: Option<Moment> = None;
         let mut next = self.idle.head();
@@ -110,7 +109,7 @@ impl<C: Poolable> KeyState<C> {
         earliest
     }
 
-    /// Idle connections were closed. One that carried nothing for now may have been waited for: then another is made.
+    /// Idle connections were closed. If a caller was waiting for capacity of one of them, another connection is made.
     fn serve_without(&mut self, cx: &mut StepCx<'_, C>) {
         if C::SHARED {
             self.grant_permits(cx);
@@ -129,7 +128,7 @@ impl<C: Poolable> KeyState<C> {
         }
     }
 
-    /// Ends everything, in use or not.
+    /// Closes everything, in use or not.
     pub(in crate::pool) fn destroy(&mut self, cx: &mut StepCx<'_, C>) {
         self.close_each_idle(cx);
         self.stop_connects(true, cx);

@@ -1,4 +1,4 @@
-//! Connections that are made: places for them, and what becomes of them when they are there.
+//! Connections that are being made: their places, and how they become usable.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::pool::wait_queue::{CheckoutRequest, QueueState, WaiterId};
 use crate::target::Reuse;
 
 impl<C: Poolable> KeyState<C> {
-    /// The connect is over, and this is what it made.
+    /// The connect has made this connection.
     pub(in crate::pool) fn connected(&mut self, index: usize, shared: &Arc<ConnShared>) {
         if let Some(places) = &mut self.places {
             places.opened(index, shared.remote_addr());
@@ -28,7 +28,7 @@ impl<C: Poolable> KeyState<C> {
         };
     }
 
-    /// Nobody is to wait for what becomes of a connect that is under way, unless more is known of this key.
+    /// Callers need not wait for the result of the connect under way, unless more is known about this key.
     #[cold]
     pub(in crate::pool) fn go_side_by_side(&mut self, cx: &mut StepCx<'_, C>) {
         if C::SHARED {
@@ -37,7 +37,7 @@ impl<C: Poolable> KeyState<C> {
         }
     }
 
-    /// Places for connections that nobody has asked for yet: as many as so many idle ones lack.
+    /// Places for connections made in advance: as many as are missing to `count` idle ones.
     pub(in crate::pool) fn prewarm(&mut self, count: usize, cx: &mut StepCx<'_, C>) -> Vec<usize> {
         let config = cx.config;
         let count = if config.keep_alive {
@@ -64,7 +64,7 @@ impl<C: Poolable> KeyState<C> {
         one_shot: bool,
     ) -> KeyDecision<C> {
         let index = self.insert_open(one_shot);
-        // Who wants a new connection of its own takes nobody else's.
+        // A caller that wants a connection of its own does not take that of another caller.
         let state = if request.reuse == Reuse::Any {
             QueueState::Connecting
         } else {
@@ -96,8 +96,8 @@ impl<C: Poolable> KeyState<C> {
         })
     }
 
-    /// A connection is there that several uses can share, and this is its first use. Gives it back if it is not to be shared,
-    /// or is gone already.
+    /// Several uses may share this connection, and `first` is its first use. Returned if the connection is not to be
+    /// shared, or is gone already.
     pub(in crate::pool) fn share(
         &mut self,
         index: usize,
@@ -120,12 +120,12 @@ impl<C: Poolable> KeyState<C> {
             places.is_shared(index);
         }
         self.capacity.is_shared();
-        // It may have said before what it carries.
+        // It may have reported its capacity before.
         self.hear(index);
         Ok(waiter_id.is_some_and(|it| self.queue.has_its_own(it)))
     }
 
-    /// A connection is there, and is for one use at a time.
+    /// The connection is for one use at a time.
     pub(in crate::pool) fn is_alone(
         &mut self,
         index: usize,
@@ -144,7 +144,7 @@ impl<C: Poolable> KeyState<C> {
         }
     }
 
-    /// Whether a connect is to begin for so many more than are in line.
+    /// Whether a connect has to begin, if `more` callers join the queue.
     #[inline]
     pub(super) fn is_short(&self, more: usize) -> bool {
         !C::SHARED || self.capacity.is_short_of(self.queue.takers() + more)

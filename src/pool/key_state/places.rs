@@ -1,4 +1,4 @@
-//! Where the connections of one key lead: plain data, by which the one to take is picked.
+//! Where the connections of one key lead. Plain data, by which the connection to take is chosen.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -8,25 +8,25 @@ use slab::Slab;
 use crate::pool::config::Spread;
 use crate::pool::list::SlabIndex;
 
-/// The connections of one key, in a list for each address. Connections are named by their place among the open ones.
+/// The connections of one key, in a list for each address. Connections are identified by their index in `open`.
 pub(super) struct Places {
     spread: Spread,
     addresses: Slab<Place>,
-    /// Where each connection leads, by its place among the open ones.
+    /// The address of each connection, by its index in `open`.
     of: Vec<SlabIndex>,
-    /// Those that several uses share.
+    /// Connections that several uses share.
     shared: Vec<usize>,
-    /// How often one was taken.
+    /// How often a connection was taken.
     taken: u64,
 }
 
 struct Place {
-    /// `None`: of connections whose transport does not know it.
+    /// `None` for connections whose address is unknown.
     address: Option<SocketAddr>,
     open: usize,
     /// In the order in which they became idle.
     idle: VecDeque<usize>,
-    /// When one was taken last; 0 for never.
+    /// When one was taken last, as a count of takes; 0 for never.
     taken: u64,
 }
 
@@ -41,7 +41,7 @@ impl Places {
         }
     }
 
-    /// A connection is there, and in use.
+    /// A connection was made, and is in use.
     pub(super) fn opened(&mut self, index: usize, address: Option<SocketAddr>) {
         let mut known = self.addresses.iter_mut();
         let known = known.find(|(_, place)| place.address == address);
@@ -68,7 +68,7 @@ impl Places {
         self.shared.push(index);
     }
 
-    /// Its transport is gone; or there was none.
+    /// Its transport is gone, or there was none.
     pub(super) fn closed(&mut self, index: usize) {
         let Some(place) = self.place(index) else {
             return;
@@ -88,13 +88,13 @@ impl Places {
         }
     }
 
-    /// It is idle no more.
+    /// It is not idle any more.
     pub(super) fn busy(&mut self, index: usize) {
         let Some(place) = self.place(index) else {
             return;
         };
         let idle = &mut self.addresses[place].idle;
-        // Of many, those taken are the last, and those that expire the first.
+        // In a long list, the connection that is taken is the last one, and the one that expires the first.
         if idle.back() == Some(&index) {
             idle.pop_back();
         } else if let Some(at) = idle.iter().position(|&it| it == index) {
@@ -102,9 +102,9 @@ impl Places {
         }
     }
 
-    /// The connection to take: of the address whose turn it is among those that have one. `uses` says how many uses of a
-    /// shared connection are out, and `fits` which of these may be taken: one in use that has room, or, the last of them
-    /// first where `lifo`, an idle one.
+    /// Chooses the connection to take, of the address that is next among those that have one. `uses` returns how many
+    /// uses of a shared connection are given out, and `fits` whether it may be taken: one with uses and room, or an
+    /// idle one, the last of them first if `lifo`.
     pub(super) fn pick(
         &mut self,
         lifo: bool,
@@ -118,7 +118,7 @@ impl Places {
             let shared = self.shared.iter().copied();
             for index in shared.filter(|&it| self.of[it].get() == Some(place)) {
                 let uses = uses(index);
-                // As one that is in use it counts already.
+                // A connection in use is included already.
                 in_flight += uses.saturating_sub(1);
                 if uses > 0 && roomy.is_none_or(|(fewest, _)| uses < fewest) && fits(index) {
                     roomy = Some((uses, index));

@@ -1,7 +1,7 @@
-//! Connections that several uses share: the pool has the connection itself, and splits uses off it.
+//! Connections that several uses share: the pool keeps the connection itself, and splits uses off it.
 //!
-//! One that has uses and room for more is in the list of the roomy; one without uses is idle, as any other is. One that may
-//! have no further uses *drains*: it ends with the last of those that it has.
+//! A connection with uses and room for more is in the list `roomy`; one without uses is idle, like any other. A
+//! connection that may have no further uses *drains*: it ends after its last use.
 
 use std::mem;
 use std::sync::{Arc, Weak};
@@ -20,22 +20,22 @@ use crate::pool::key_pool::KeyPool;
 use crate::pool::list::{List, SlabIndex};
 use crate::pool::pooled_conn::{PooledConn, Rejected};
 
-/// What the pool has of a connection that several uses share.
+/// The pool's part of a connection that several uses share.
 pub(in crate::pool) struct Sharing<C> {
     shared: Arc<ConnShared>,
-    /// The connection itself, which nobody is given.
+    /// The connection itself, which is never given out.
     whole: Box<PooledConn<C>>,
-    /// Uses that are over, for the next ones: so that a use costs no allocation.
+    /// Uses that are over, kept for the next ones, so that a warm use does not allocate.
     spare: Vec<Box<PooledConn<C>>>,
-    /// What is known of the uses that were made, be they out, over or gone.
+    /// The uses that were made, whether they are given out, over or dropped.
     made: Vec<Weak<ConnShared>>,
-    /// One that was gone as soon as it was made: the connection has no further ones.
+    /// A use that was gone as soon as it was made: the connection makes no further ones.
     gone: Option<Box<PooledConn<C>>>,
-    /// Those that are out.
+    /// How many uses are given out.
     uses: usize,
-    /// How many were ever given out, those aside that came back without having been used.
+    /// How many uses were ever given out, without those that were returned unused.
     begun: u64,
-    /// What it carries is known.
+    /// Its capacity is known.
     is_heard: bool,
     is_listed: bool,
     /// Why it may have no further uses.
@@ -46,7 +46,7 @@ pub(in crate::pool) struct Sharing<C> {
 const MAX_SPARE: usize = 100;
 
 impl<C: Poolable> Sharing<C> {
-    /// With its first use.
+    /// With its first use given out.
     pub(super) fn new(shared: Arc<ConnShared>, whole: Box<PooledConn<C>>) -> Self {
         Self {
             shared,
@@ -66,12 +66,12 @@ impl<C: Poolable> Sharing<C> {
         &self.shared
     }
 
-    /// How many uses are out.
+    /// How many uses are given out.
     pub(super) fn uses(&self) -> usize {
         self.uses
     }
 
-    /// This use was made.
+    /// Registers a new use.
     pub(super) fn add(&mut self, pooled: &PooledConn<C>) {
         if self.made.len() == self.made.capacity() {
             self.made.retain(|it| it.strong_count() > 0);
@@ -80,7 +80,7 @@ impl<C: Poolable> Sharing<C> {
         self.made.push(Arc::downgrade(shared));
     }
 
-    /// How many exchanges are under way whose response has begun.
+    /// The number of exchanges whose response has begun.
     pub(super) fn answering(&self) -> usize {
         let made = self.made.iter().filter_map(Weak::upgrade);
         made.filter(|it| it.activity().is_answering()).count()
@@ -91,7 +91,7 @@ impl<C: Poolable> Sharing<C> {
         self.whole.connection_ref().capacity().unwrap_or(1)
     }
 
-    /// Whether a caller who takes those of this runtime may have a use of it.
+    /// Whether a caller in this runtime may have a use of it.
     pub(super) fn fits(&self, runtime: Option<Id>) -> bool {
         self.whole.runtime() == runtime && self.has_room()
     }
@@ -101,18 +101,18 @@ impl<C: Poolable> Sharing<C> {
         self.drains.is_none() && self.uses < self.capacity()
     }
 
-    /// Why it may have no further uses.
+    /// Why it may have no further uses, if so.
     #[inline]
     pub(super) fn why_over(&self, now: Moment) -> Option<CloseReason> {
         let conn = self.whole.connection_ref();
         if !conn.is_open() || self.gone.is_some() {
-            // Whoever saw it end said why.
+            // Whoever saw it end has recorded the reason.
             return Some(self.shared.reason().unwrap_or(CloseReason::Peer));
         }
         conn.lifespan().close_reason(now)
     }
 
-    /// One more use. Nothing, if the connection says that there can be none.
+    /// Splits off one more use; `None` if the connection can make none.
     #[inline]
     pub(super) fn split(
         &mut self,
@@ -127,14 +127,14 @@ impl<C: Poolable> Sharing<C> {
         self.uses += 1;
         self.begin(&pooled);
         pooled.idle_since = Some(now);
-        // It is not idle while others use it.
+        // Its idle limit does not apply while other uses are given out.
         let deadline = pooled.connection_ref().lifespan().deadline(now);
         let deadline = deadline.filter(|it| it.reason == CloseReason::Age);
         pooled.deadline = deadline.map(|it| it.at);
         Some(pooled)
     }
 
-    /// A new use, if the connection makes one.
+    /// Makes a new use, if the connection can.
     fn another(&mut self, index: usize, key_pool: &Arc<KeyPool<C>>) -> Option<Box<PooledConn<C>>> {
         if self.gone.is_some() {
             return None;
@@ -146,14 +146,14 @@ impl<C: Poolable> Sharing<C> {
                 Some(pooled)
             }
             Err(gone) => {
-                // To be dropped without the lock.
+                // Dropped later, without the lock.
                 self.gone = Some(gone);
                 None
             }
         }
     }
 
-    /// This use is out from now on.
+    /// The use is given out from now on.
     #[inline]
     pub(super) fn begin(&mut self, pooled: &PooledConn<C>) {
         let shared = pooled.connection_ref().lifespan().shared();
@@ -162,7 +162,7 @@ impl<C: Poolable> Sharing<C> {
         self.shared.activity().begin_use(self.begun);
     }
 
-    /// This use is over, or was none.
+    /// The use is over, or was returned unused.
     #[inline]
     fn end(&mut self, pooled: &PooledConn<C>) {
         let lifespan = pooled.connection_ref().lifespan();
@@ -192,7 +192,7 @@ impl<C: Poolable> Open<C> {
         }
     }
 
-    /// Of one that is idle, and may carry nothing for now.
+    /// Whether it has room; an idle one may have none for now.
     #[inline]
     pub(super) fn is_roomy(&self) -> bool {
         match &self.stage {
@@ -203,14 +203,14 @@ impl<C: Poolable> Open<C> {
 }
 
 impl<C: Poolable> KeyState<C> {
-    /// Where this use belongs, if that is kept here.
+    /// The place of the connection, if this is a use that belongs to this key.
     #[inline]
     pub(super) fn place_of_use(&self, pooled: &PooledConn<C>) -> Option<usize> {
         let (index, open) = self.find(pooled)?;
         matches!(open.stage, Stage::Shared(_)).then_some(index)
     }
 
-    /// A use of the first in the order of scheduling that has others, if it will do as it is.
+    /// A use of the first connection of `roomy` in the order of scheduling, if it is usable as it is.
     #[inline]
     pub(super) fn pick_roomy(
         &mut self,
@@ -235,7 +235,7 @@ impl<C: Poolable> KeyState<C> {
         Some(pooled)
     }
 
-    /// A use of one that has others. What may have none is dealt with.
+    /// A use of a connection of `roomy`. Those that may have no further uses begin to drain.
     pub(super) fn take_roomy(
         &mut self,
         runtime: Option<Id>,
@@ -279,7 +279,7 @@ impl<C: Poolable> KeyState<C> {
         taken
     }
 
-    /// One that was idle has its first use.
+    /// An idle connection has its first use.
     #[inline]
     pub(super) fn begin_use(&mut self, index: usize, pooled: &PooledConn<C>) {
         if let Some(sharing) = self.open[index].sharing() {
@@ -289,8 +289,8 @@ impl<C: Poolable> KeyState<C> {
         }
     }
 
-    /// The use is over, and nothing follows from that for anybody else. Whether the connection is idle now, and when the
-    /// sweeper has to come to look.
+    /// The use is over, and no other caller is affected. Returns a deadline that the sweeper does not know yet, and
+    /// whether the connection is now idle.
     #[inline]
     pub(super) fn keep_use(
         &mut self,
@@ -304,7 +304,7 @@ impl<C: Poolable> KeyState<C> {
         };
         let is_last = sharing.uses == 1;
         if is_last {
-            // Whoever wants no more uses of it from here on sees that it has none.
+            // Seen by whoever checks for uses from here on.
             sharing.shared.activity().end_use();
         }
         let lifespan = pooled.connection_ref().lifespan();
@@ -328,7 +328,7 @@ impl<C: Poolable> KeyState<C> {
         Ok((self.push_idle(index, pooled), true))
     }
 
-    /// The use is over, or was none.
+    /// The use is over, or is returned unused.
     pub(super) fn put_use(
         &mut self,
         index: usize,
@@ -338,8 +338,8 @@ impl<C: Poolable> KeyState<C> {
         cx: &mut StepCx<'_, C>,
     ) -> Option<Moment> {
         let since = pooled.idle_since.unwrap_or(now);
-        // How many uses there were is for the connection to say: of those given out before this one, some may have come back
-        // without having been any.
+        // The number of uses is checked by the connection itself: some of those that were given out before this one may
+        // be returned unused.
         let over = pooled
             .connection_ref()
             .lifespan()
@@ -378,7 +378,7 @@ impl<C: Poolable> KeyState<C> {
         sweep_at
     }
 
-    /// The connection carries more or less than before, or has no room for new uses any more.
+    /// The connection's capacity has changed, or it takes no further uses.
     pub(in crate::pool) fn changed(
         &mut self,
         index: usize,
@@ -389,7 +389,7 @@ impl<C: Poolable> KeyState<C> {
     ) -> Option<Moment> {
         self.sharing_of(index, shared)?;
         self.hear(index);
-        // Out of the idle for the moment: what follows is the same.
+        // Removed from the idle list for now; `offer` decides again.
         let parked = self.remove_idle(index, cx);
         let since = parked.as_ref().and_then(|it| it.idle_since).unwrap_or(now);
         if let Some(pooled) = parked
@@ -402,7 +402,7 @@ impl<C: Poolable> KeyState<C> {
         sweep_at
     }
 
-    /// What the connection says that it carries.
+    /// Reads the connection's capacity.
     pub(super) fn hear(&mut self, index: usize) {
         let Some(sharing) = self.open[index].sharing() else {
             return;
@@ -425,8 +425,8 @@ impl<C: Poolable> KeyState<C> {
         sharing.filter(|it| Arc::ptr_eq(&it.shared, shared))
     }
 
-    /// The room that this connection has is for those in line. Without a use it is idle then, since the moment that is said,
-    /// or is closed. Says when the sweeper has to come to look, if it does not know.
+    /// Offers the connection's room to the queue. Without uses, it becomes idle, counted from `since`, or is closed.
+    /// Returns a deadline that the sweeper does not know yet.
     fn offer(
         &mut self,
         index: usize,
@@ -443,8 +443,8 @@ impl<C: Poolable> KeyState<C> {
                 _ => sharing.drains.or_else(|| sharing.why_over(now)),
             };
             if let Some(reason) = over {
-                // A use of the last ones that it may have can come back without having been one: where nobody else wants a
-                // use, it waits for that.
+                // One of the last uses may still be returned unused. Unless somebody waits, the connection keeps open
+                // for that.
                 let may_come_back =
                     reason == CloseReason::Uses && !is_idle && sharing.drains.is_none();
                 if !may_come_back || self.queue.takers() > 0 {
@@ -535,7 +535,7 @@ impl<C: Poolable> KeyState<C> {
         self.push_idle(index, pooled)
     }
 
-    /// Who was given this use has none for it: its connection has no further ones.
+    /// The caller cannot use this use, because the connection takes no further ones.
     pub(super) fn discard_use(
         &mut self,
         index: usize,
@@ -547,7 +547,7 @@ impl<C: Poolable> KeyState<C> {
         self.grant_permits(cx);
     }
 
-    /// It has no further uses, and closes with the last of those that go on. Where there is none, it closes now.
+    /// Gives out no further uses, and closes the connection after its last use; at once if it has none.
     pub(super) fn drain(&mut self, index: usize, reason: CloseReason, cx: &mut StepCx<'_, C>) {
         let Some(sharing) = self.open[index].sharing() else {
             return;
@@ -576,7 +576,7 @@ impl<C: Poolable> KeyState<C> {
         }
     }
 
-    /// Its permit is for whoever is blocked here.
+    /// Its permit goes to a blocked caller of this key.
     fn frees_for_key(&mut self, index: usize, cx: &mut StepCx<'_, C>) {
         let open = &mut self.open[index];
         if open.counting != Counting::Draining {
@@ -585,8 +585,8 @@ impl<C: Poolable> KeyState<C> {
         }
     }
 
-    /// One that drains may take long, while its server wants us to come back on another. So it counts in no limit; but there
-    /// are no more of these than of the others.
+    /// Draining may take long, and the server expects new requests on another connection. So a draining connection
+    /// counts in no limit; but no more may drain than the limit itself allows.
     fn count_no_more(&mut self, index: usize, cx: &mut StepCx<'_, C>) {
         let open = &mut self.open[index];
         if open.counting != Counting::Counted
@@ -607,7 +607,7 @@ impl<C: Poolable> KeyState<C> {
         }
     }
 
-    /// The connection itself, idle or not, to be closed: nothing is given out of it any more.
+    /// Takes the connection itself out of the pool, idle or not, to close it.
     pub(super) fn unpark_whole(
         &mut self,
         index: usize,
@@ -649,7 +649,7 @@ impl<C: Poolable> KeyState<C> {
         Some(whole)
     }
 
-    /// Whether it is in the list of those that have uses and room for more.
+    /// Updates whether it is in the list `roomy`.
     #[inline]
     pub(super) fn list(&mut self, index: usize) {
         let Some(sharing) = self.open[index].sharing() else {
@@ -666,16 +666,16 @@ impl<C: Poolable> KeyState<C> {
         }
     }
 
-    /// An idle connection that is of no use to a caller who takes those of this runtime, or none; but its permit is.
+    /// An idle connection that this caller cannot use; but its permit can be used.
     pub(super) fn useless(&self, takes: Option<Option<Id>>) -> Option<usize> {
         let index = self.idle.head()?;
         let open = &self.open[index];
-        // It was passed over because it carries nothing for now: what it says of that may be another thing by now.
+        // It was skipped because it had no capacity, which may have changed since.
         let comes = C::SHARED && takes == Some(open.runtime());
         (!comes).then_some(index)
     }
 
-    /// By number, how many uses those have that are shared, and whether they drain.
+    /// For each shared connection, by number: how many uses are given out, and whether it drains.
     #[cfg(test)]
     pub(in crate::pool) fn shared_now(&mut self) -> std::collections::BTreeMap<u64, (usize, bool)> {
         let open = self.open.iter_mut();
@@ -685,7 +685,7 @@ impl<C: Poolable> KeyState<C> {
             .collect()
     }
 
-    /// How many drain, and are not counted.
+    /// How many are draining, and not counted.
     #[cfg(test)]
     pub(in crate::pool) fn draining(&self) -> usize {
         self.draining

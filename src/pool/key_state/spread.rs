@@ -1,4 +1,4 @@
-//! What is taken where the addresses of a name share the load.
+//! Takes connections if the load is spread over a name's addresses.
 
 use tokio::runtime::Id;
 
@@ -10,7 +10,7 @@ use crate::pool::config::Scheduling;
 use crate::pool::pooled_conn::PooledConn;
 
 impl<C: Poolable> KeyState<C> {
-    /// A connection of the address whose turn it is, and what is wrong with it.
+    /// Takes a connection of the address that is next, and the reason if it is not usable.
     pub(super) fn take_spread(
         &mut self,
         runtime: Option<Id>,
@@ -42,7 +42,7 @@ impl<C: Poolable> KeyState<C> {
         }
     }
 
-    /// A use of this one, which has others. `None`: it has no further ones, or this once made none.
+    /// A use of a connection that has others. `None`: it makes no further ones, or none this time.
     fn split_or_drain(
         &mut self,
         index: usize,
@@ -70,7 +70,7 @@ impl<C: Poolable> KeyState<C> {
         }
     }
 
-    /// Whether the lists by address have what there is, neither more nor less.
+    /// Whether the lists by address match the connections.
     #[cfg(test)]
     pub(in crate::pool) fn places_hold(&self) -> bool {
         let Some(places) = &self.places else {

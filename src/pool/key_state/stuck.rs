@@ -1,7 +1,6 @@
-//! Callers who are blocked by a connection that nobody here can close: its transport has no way to be closed from outside of
-//! its driver, and the runtime of that is not driven.
+//! Callers that are blocked by a connection that cannot be closed from outside, and whose own runtime is not driven.
 //!
-//! Such a connection may keep its permit for ever. Nobody who is blocked waits for that longer than its own connect may take.
+//! Such a connection may keep its permit for ever. A caller waits for it no longer than its own connect may take.
 
 use std::time::Duration;
 
@@ -11,8 +10,8 @@ use super::{KeyState, StepCx};
 use crate::connection::poolable::Poolable;
 use crate::pool::config::PoolConfig;
 
-/// When callers in line were last given something, as far as looks have seen: while others are served, a caller waits for
-/// its turn, and not for a connection that does not close.
+/// When a waiter last received a delivery, as far as checks have seen. While other waiters are served, a waiter is
+/// waiting for its turn, and not for a connection that does not close.
 #[derive(Default)]
 pub(super) struct Progress {
     given: u64,
@@ -20,7 +19,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Whether nothing was given for so long.
+    /// Whether there was no delivery for this time.
     fn has_stopped(&self, now: Instant, time: Duration) -> bool {
         self.seen_at
             .is_none_or(|at| now.saturating_duration_since(at) >= time)
@@ -34,24 +33,24 @@ impl Progress {
     }
 }
 
-/// The longest that a caller waits for a connection that cannot be closed, however long its own connect may take.
+/// The longest wait for a connection that cannot be closed, however long the caller's own connect may take.
 const LONGEST: Duration = Duration::from_secs(8);
 
-/// How long a connection that cannot be closed may take for a use that ends, while somebody waits for its permit; then it is told
-/// to go. As long again is left for that: where its runtime is driven, it goes.
+/// How long a connection that cannot be closed from outside may take to end its use while a caller waits for its
+/// permit. Then it is told to close, and has the same time again for that: it closes if its runtime is driven.
 pub(super) fn time_to_go(config: &PoolConfig) -> Duration {
     patience(config.connect_timeout) / 2
 }
 
-/// How long a caller who may connect for so long waits for a connection that cannot be closed. Less than all of that time,
-/// so that it hears within it: looks are up to 50 ms apart.
+/// How long a caller waits for a connection that cannot be closed. Less than its connect timeout, so that it gets its
+/// error within that: checks are up to 50 ms apart.
 fn patience(connect_timeout: Duration) -> Duration {
     connect_timeout.min(LONGEST) / 4 * 3
 }
 
 impl<C: Poolable> KeyState<C> {
-    /// Tells callers who are blocked by a connection that cannot be closed, and was told to go so long ago. `by_total`: it
-    /// is one of any host, and they wait for the total.
+    /// Fails callers that are blocked by a connection that cannot be closed, and was told to close this long ago.
+    /// `by_total`: the connection may be of another key, and the callers wait for the total limit.
     pub(in crate::pool) fn fail_stuck(
         &mut self,
         stuck_for: Duration,

@@ -1,5 +1,5 @@
-//! Who does not come for what is there: connects in tasks of their own, hand-overs that nobody claims, connections that do
-//! not close.
+//! Work that others have not done in time: connects in tasks of their own, deliveries that are not collected, and
+//! connections that do not close.
 
 use std::ptr;
 use std::sync::Weak;
@@ -16,28 +16,28 @@ use crate::pool::deferred::Stop;
 use crate::pool::pooled_conn::{PooledConn, Rejected};
 use crate::pool::wait_queue::{CheckoutRequest, MissedTurn, QueueState, WaiterId};
 
-/// When a look is taken at what is overdue.
+/// The parameters of one check.
 pub(in crate::pool) struct Look {
     pub(in crate::pool) now: Instant,
-    /// Since the pool began, and one more.
+    /// Milliseconds since the pool was made, plus one.
     pub(in crate::pool) millis: u32,
-    /// How long a connection may take to close while somebody waits for its permit.
+    /// How long a connection may take to close while a caller waits for its permit.
     pub(in crate::pool) goodbye: Duration,
 }
 
-/// What a look has seen.
+/// The result of a check.
 #[derive(Default)]
 pub(in crate::pool) struct Seen {
-    /// There is something to look at here next time.
+    /// This key has to be checked again.
     pub(in crate::pool) goes_on: bool,
-    /// Something closes, and still has time.
+    /// Something is closing, and still has time.
     pub(in crate::pool) is_left: bool,
-    /// So long ago a connection was told to go that cannot be closed from here, and it has not gone.
+    /// How long ago a connection was told to close that cannot be closed from outside and is still open.
     pub(in crate::pool) stuck_for: Option<Duration>,
 }
 
 impl Seen {
-    /// What was seen elsewhere as well.
+    /// Adds the result of another check.
     pub(in crate::pool) fn add(&mut self, other: &Self) {
         self.is_left |= other.is_left;
         self.stuck_for = self.stuck_for.max(other.stuck_for);
@@ -45,7 +45,7 @@ impl Seen {
 }
 
 impl<C: Poolable> KeyState<C> {
-    /// The connect is in a task of its own.
+    /// The connect runs in a task of its own.
     pub(in crate::pool) fn set_connecting(
         &mut self,
         index: usize,
@@ -59,7 +59,7 @@ impl<C: Poolable> KeyState<C> {
         })));
     }
 
-    /// The connect goes on without its caller. It may be over already, and its place another's.
+    /// The connect goes on without its caller. It may be over already, and its place taken by another one.
     pub(in crate::pool) fn leave_connecting(&mut self, index: usize, connect: &Weak<dyn Stop>) {
         if let Some(open) = self.open.get_mut(index)
             && let Stage::Connecting(Some(connecting)) = &mut open.stage
@@ -69,7 +69,8 @@ impl<C: Poolable> KeyState<C> {
         }
     }
 
-    /// Here is what was made for a caller, who may not be here any more. Says when the sweeper has to come to look.
+    /// Delivers a connection to the caller that it was made for, if it is still waiting. Returns a deadline that the
+    /// sweeper does not know yet.
     pub(in crate::pool) fn deliver(
         &mut self,
         waiter_id: WaiterId,
@@ -81,7 +82,7 @@ impl<C: Poolable> KeyState<C> {
         if !self.queue.awaits(waiter_id) {
             return self.put(pooled, mode, now, cx);
         }
-        // It is idle until its caller comes for it.
+        // It counts as idle until its caller collects it.
         pooled.idle_since = Some(now);
         let is_shared = self
             .find(&pooled)
@@ -92,13 +93,14 @@ impl<C: Poolable> KeyState<C> {
         self.put(other?, mode, now, cx)
     }
 
-    /// A look is taken now. What is unclaimed now and still is at a later look, was not come for: whatever held up its caller's
-    /// task until now has held up this look, too.
+    /// Notes which deliveries are uncollected at this check. If one is still uncollected at a later check, its caller
+    /// was not polled: a stall that held up the caller would have held up the check, too.
     pub(in crate::pool) fn see(&mut self, now: Instant) {
         self.queue.see(now);
     }
 
-    /// Takes back what was seen by then and is not come for: it goes to the next in line, or is idle.
+    /// Takes back deliveries that were seen at `seen_by` and are still uncollected: each goes to the next waiter, or
+    /// becomes idle.
     pub(in crate::pool) fn take_back(
         &mut self,
         seen_by: Instant,
@@ -107,7 +109,7 @@ impl<C: Poolable> KeyState<C> {
         cx: &mut StepCx<'_, C>,
     ) -> Option<Moment> {
         let mut sweep_at: Option<Moment> = None;
-        // With a total, it is other keys' callers who may be in need of it.
+        // With a total limit, callers of other keys may need it.
         let keeps_own = cx.total.is_none();
         while let Some(delivery) = self.queue.take_back(seen_by, keeps_own) {
             if let Some(index) = delivery.permit {
@@ -120,13 +122,13 @@ impl<C: Poolable> KeyState<C> {
         sweep_at
     }
 
-    /// Whether somebody was given something and has not come for it.
+    /// Whether there are uncollected deliveries.
     pub(in crate::pool) fn is_unclaimed(&mut self) -> bool {
         self.queue.is_unclaimed()
     }
 
-    /// Whether looks are to be taken here, and were not until now: somebody waits, or was given something, or has something
-    /// closed for it. What else takes too long here is looked at where somebody waits for the total.
+    /// Whether checks have to begin at this key: somebody waits here, has an uncollected delivery, or has a connection
+    /// closed for it. Other overdue work of this key is found by the checks for callers that wait for the total limit.
     #[inline]
     pub(in crate::pool) fn begins_watch(&mut self) -> bool {
         let begins = !self.is_watched && !self.retired && self.is_of_interest();
@@ -134,7 +136,7 @@ impl<C: Poolable> KeyState<C> {
         begins
     }
 
-    /// The same, after a look.
+    /// The same, after a check.
     pub(in crate::pool) fn goes_on_watched(&mut self) -> bool {
         let goes_on = self.is_of_interest();
         self.is_watched &= goes_on;
@@ -147,7 +149,7 @@ impl<C: Poolable> KeyState<C> {
             || self.incoming_permits + self.making_room > 0
     }
 
-    /// Ends what connects or closes for too long.
+    /// Ends connects and closes that take too long.
     pub(in crate::pool) fn look(&mut self, look: &Look, cx: &mut StepCx<'_, C>) -> Seen {
         let mut seen = Seen::default();
         for (_, open) in &mut self.open {
@@ -187,7 +189,7 @@ impl<C: Poolable> KeyState<C> {
                 seen.is_left = true;
                 continue;
             }
-            // Under the lock: whoever brings it back until that is done has it closed here, and it is not used again.
+            // Under the lock, so that a use that ends before the close returns its connection to be closed.
             shared.condemn();
             cx.deferred.force(shared);
             if !can_be_closed {
@@ -210,7 +212,7 @@ impl<C: Poolable> KeyState<C> {
         }
     }
 
-    /// One who has missed its turn is polled: what there is for it now is its own.
+    /// A caller that has missed its turn is polled again, and takes what is available now.
     #[cold]
     pub(super) fn serve_who_comes(
         &mut self,
@@ -248,7 +250,7 @@ impl<C: Poolable> KeyState<C> {
         self.grant_permits(cx);
     }
 
-    /// In line, with a connection that it has come for and is not ready for.
+    /// Adds a waiter whose delivery is a connection that it has already and cannot use yet.
     pub(in crate::pool) fn leave_for_new(
         &mut self,
         pooled: Box<PooledConn<C>>,
@@ -264,7 +266,7 @@ impl<C: Poolable> KeyState<C> {
         waiter
     }
 
-    /// The same, for one who is in line.
+    /// The same for an existing waiter.
     pub(in crate::pool) fn leave_for(
         &mut self,
         waiter: usize,
@@ -279,17 +281,17 @@ impl<C: Poolable> KeyState<C> {
             self.put(other, mode, cx.config.clock.now(), cx);
         }
         if mode == Mode::Destroyed {
-            // It was not in line when the others were told.
+            // It was not in the queue when the others were refused.
             self.queue.refuse(waiter, cx.deferred);
         }
     }
 
-    /// The waiter has no use for what it was given, and its own connect goes on: it stands in line again.
+    /// The waiter cannot use its delivery, and its own connect goes on: it returns to the queue.
     pub(in crate::pool) fn requeue(&mut self, waiter: usize, mode: Mode, cx: &mut StepCx<'_, C>) {
         let ticket = cx.ticket(true);
         self.queue.requeue(waiter, ticket);
         if mode == Mode::Destroyed {
-            // It was not in line when the others were told.
+            // It was not in the queue when the others were refused.
             self.queue.refuse(waiter, cx.deferred);
         }
     }
