@@ -1,46 +1,45 @@
-//! Whether something moves on a transport.
+//! Whether a transport is active.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// A flag that each read and write raises, and that a slow timer lowers: no clock is read and no timer is touched for a
+/// A flag that each read and write sets, and that a slow timer clears: no clock is read and no timer is set for a
 /// request.
 ///
-/// Silence counts only while a connection is in use, and only while it is the server that is waited for: while a write is
-/// pending, or while a read is pending, the caller waits for it, and nothing is awaited of the caller. A caller who reads
-/// slowly is not punished for it, nor one who leaves a body unread that is here already, nor one who is slow with the body
-/// of its own request.
+/// Silence counts only while a connection is in use and waits for the server: while a write is pending, or while a read
+/// is pending, the caller waits for it, and nothing is awaited from the caller. So a caller that reads slowly is not
+/// penalised, nor one that leaves received data unread, nor one whose own request body is slow.
 #[derive(Debug)]
 pub(crate) struct Activity {
     moved: AtomicBool,
-    /// The last bits of the number of the latest exchange, times two, and one more when the head of its response has been
-    /// seen. A use is one exchange, unless its owner sends more requests by hand.
+    /// The last bits of the number of the latest exchange, times two, plus one once the head of its response has
+    /// arrived. A use has one exchange, unless its owner sends further requests by hand.
     exchange: AtomicU8,
-    /// What is known of the writing of the latest request: `UNWRITTEN`, `HEAD_KEPT` or `WRITTEN`.
+    /// How much of the latest request is written: `UNWRITTEN`, `HEAD_KEPT` or `WRITTEN`.
     request: AtomicU8,
     caller_waits: AtomicBool,
     read_waits: AtomicBool,
     write_waits: AtomicBool,
     /// hyper waits for the next frame of the request's body.
     upload_waits: AtomicBool,
-    /// The number of the latest use; with `OVER` when it is no longer under way.
+    /// The number of the latest use; with `OVER` once that has ended.
     uses: AtomicU64,
     /// The longest silence, in milliseconds; `NEVER` without a limit.
     limit: AtomicU32,
-    /// The same for the present use alone; `NOT_SET` where it has none of its own.
+    /// The same for the present use only; `NOT_SET` if it has no limit of its own.
     limit_now: AtomicU32,
 }
 
-/// As the place of a limit: none.
+/// The value of a limit that does not exist.
 const NEVER: u32 = u32::MAX;
 const NOT_SET: u32 = u32::MAX - 1;
-/// Nothing of a request was written, as far as anybody knows.
+/// Nothing of the request was written, as far as is known.
 const UNWRITTEN: u8 = 0;
 const HEAD_KEPT: u8 = 1;
 const WRITTEN: u8 = 2;
-/// Beside the number of an exchange.
+/// Added to the number of an exchange.
 const HEAD_SEEN: u8 = 1;
-/// Beside the number of a use, which never gets that far.
+/// Added to the number of a use, which never reaches this bit.
 const OVER: u64 = 1 << 63;
 
 impl Activity {
@@ -63,28 +62,28 @@ impl Activity {
         self.limit.fetch_min(in_millis(max), Ordering::Relaxed);
     }
 
-    /// In the place of what was said before.
+    /// Replaces the limit.
     pub(crate) fn set_limit(&self, max: Duration) {
         self.limit.store(in_millis(max), Ordering::Relaxed);
     }
 
-    /// No longer than for another.
+    /// Applies the limit of `other`, if that is shorter.
     pub(crate) fn tighten_as(&self, other: &Self) {
         let max = other.limit.load(Ordering::Relaxed);
         self.limit.fetch_min(max, Ordering::Relaxed);
     }
 
-    /// The use that begins next follows so many.
+    /// The next use is the one after `uses` others.
     pub(crate) fn follow(&self, uses: u64) {
         self.uses.store(uses | OVER, Ordering::Relaxed);
     }
 
-    /// A limit for the present use alone: it wins, be it longer or shorter.
+    /// Sets the limit for the present use only; it replaces the other one, whether it is longer or shorter.
     pub(crate) fn limit_this_use(&self, max: Duration) {
         self.limit_now.store(in_millis(max), Ordering::Relaxed);
     }
 
-    /// The use of this number begins: what was silent before does not count.
+    /// The use with this number begins. Silence before it does not count.
     #[inline]
     pub(crate) fn begin_use(&self, number: u64) {
         self.moved.store(true, Ordering::Relaxed);
@@ -100,7 +99,7 @@ impl Activity {
         self.uses.load(Ordering::Relaxed) & !OVER
     }
 
-    /// A request is sent in the use that has begun. The first one of a use has begun with it.
+    /// A request is sent in the present use. The first request of a use was counted when the use began.
     #[inline]
     pub(crate) fn request(&self) {
         self.request.store(UNWRITTEN, Ordering::Relaxed);
@@ -109,7 +108,7 @@ impl Activity {
         }
     }
 
-    /// Said by whoever has the connection, as what follows: by one at a time.
+    /// Called, like the following, by the connection's owner: never concurrently.
     #[inline]
     fn begin_exchange(&self) {
         let latest = self.exchange.load(Ordering::Relaxed);
@@ -117,43 +116,43 @@ impl Activity {
             .store((latest | HEAD_SEEN).wrapping_add(1), Ordering::Relaxed);
     }
 
-    /// The transport may have taken something of the request.
+    /// The transport may have written a part of the request.
     #[inline]
     pub(crate) fn took(&self) {
         self.request.store(WRITTEN, Ordering::Relaxed);
     }
 
-    /// Whether the transport may have taken something of the latest request.
+    /// Whether the transport may have written a part of the latest request.
     #[inline]
     pub(crate) fn has_written(&self) -> bool {
         self.request.load(Ordering::Relaxed) == WRITTEN
     }
 
-    /// Nothing was taken of the request when it was to be written, and its head is kept.
+    /// The first write of the request wrote nothing, and its head was kept.
     pub(crate) fn keeps_head(&self) {
         self.request.store(HEAD_KEPT, Ordering::Relaxed);
     }
 
-    /// Whether the head that is kept is the latest request's, and nothing was taken since.
+    /// Whether the head that was kept is the latest request's, and nothing was written since.
     pub(crate) fn has_kept_head(&self) -> bool {
         self.request.load(Ordering::Relaxed) == HEAD_KEPT
     }
 
-    /// The head of the response is here.
+    /// The head of the response has arrived.
     #[inline]
     pub(crate) fn answered(&self) {
         let latest = self.exchange.load(Ordering::Relaxed);
         self.exchange.store(latest | HEAD_SEEN, Ordering::Relaxed);
     }
 
-    /// What tells the exchange under way from the one before, if the head of its response has not been seen.
+    /// Identifies the present exchange, if the head of its response has not arrived.
     #[inline]
     pub(crate) fn exchange_without_head(&self) -> Option<u8> {
         let latest = self.exchange.load(Ordering::Relaxed);
         (latest & HEAD_SEEN == 0).then_some(latest)
     }
 
-    /// Said, as that it begins, by whoever has the connection: by one at a time.
+    /// Called by the connection's owner, like `begin_use`: never concurrently.
     #[inline]
     pub(crate) fn end_use(&self) {
         let over = self.uses.load(Ordering::Relaxed) | OVER;
@@ -165,18 +164,18 @@ impl Activity {
         self.uses.load(Ordering::Relaxed) & OVER == 0
     }
 
-    /// Whether an exchange is under way, and the head of its response has been seen.
+    /// Whether an exchange is in progress, and the head of its response has arrived.
     pub(crate) fn is_answering(&self) -> bool {
         self.is_in_use() && self.exchange_without_head().is_none()
     }
 
-    /// Whether it is this use that is under way.
+    /// Whether the use with this number is in progress.
     #[inline]
     pub(crate) fn is_use(&self, number: u64) -> bool {
         self.uses.load(Ordering::Relaxed) == number
     }
 
-    /// What holds at present.
+    /// The limit that applies at present.
     pub(crate) fn limit(&self) -> Option<Duration> {
         let limit = self.limit_in_millis()?;
         Some(Duration::from_millis(limit.into()))
@@ -191,11 +190,11 @@ impl Activity {
         (limit != NEVER).then_some(limit)
     }
 
-    /// Whether the other end has been waited for ever since this was asked last, and nothing has moved.
+    /// Whether, since the last call, the connection has always waited for the server, and nothing was read or written.
     pub(crate) fn is_silent(&self) -> bool {
         let moved = self.moved.swap(false, Ordering::Relaxed);
-        // Until the head of the response is here the server may be waiting for the upload. After that the response is its own
-        // to go on with, whether or not the upload ever ends.
+        // Until the head of the response arrives, the server may be waiting for the upload. After that, the server has
+        // to continue the response, whether or not the upload ever ends.
         let owes_upload =
             || self.upload_waits.load(Ordering::Relaxed) && self.exchange_without_head().is_some();
         let answer_waits = || {
@@ -207,7 +206,7 @@ impl Activity {
         waits && !moved
     }
 
-    /// Whether the caller waits for more of the response. What was silent before it did does not count.
+    /// Sets whether the caller waits for more of the response. Silence before that does not count.
     #[inline]
     pub(crate) fn set_caller_waits(&self, waits: bool) {
         if waits && !self.caller_waits.load(Ordering::Relaxed) {
@@ -216,8 +215,8 @@ impl Activity {
         self.caller_waits.store(waits, Ordering::Relaxed);
     }
 
-    /// Whether hyper waits for the caller to go on with the body of its request. What was silent before it goes on does
-    /// not count.
+    /// Sets whether hyper waits for the caller to continue the request's body. Silence before it continues does not
+    /// count.
     pub(crate) fn set_upload_waits(&self, waits: bool) {
         if self.upload_waits.load(Ordering::Relaxed) != waits {
             self.upload_waits.store(waits, Ordering::Relaxed);
@@ -231,7 +230,7 @@ impl Activity {
         self.moved_unless(waits);
     }
 
-    /// Whether the transport has no room for what is to be written.
+    /// Whether the transport has no room for a write.
     pub(crate) fn write_waits(&self) -> bool {
         self.write_waits.load(Ordering::Relaxed)
     }
@@ -256,7 +255,7 @@ impl Activity {
     }
 }
 
-/// Rounded up, so that no limit is kept too early. What is too long to count, 49 days, is no limit.
+/// Rounded up, so that no limit is reached early. A time of more than 49 days means no limit.
 fn in_millis(time: Duration) -> u32 {
     let part = u64::from(time.subsec_nanos()).div_ceil(1_000_000);
     let whole = time.as_secs().saturating_mul(1_000);

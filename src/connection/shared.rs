@@ -1,4 +1,4 @@
-//! What a connection's lifespan, driver, permit and infos share.
+//! The state that a connection's lifespan, driver, permit and infos share.
 
 mod apart;
 mod hooks;
@@ -32,54 +32,54 @@ use apart::Apart;
 pub(crate) use apart::{Addresses, TransportInfo};
 pub use hooks::{ChangeHook, CloseHook, TransportGuard};
 
-/// One a connection. An exchange that goes well reads the id and the key, and counts in `activity`; an upload says when it
-/// begins and ends.
+/// One for each connection. A successful exchange reads the id and the key, and counts in `activity`; an upload records
+/// its beginning and end.
 pub(crate) struct ConnShared {
     id: u64,
-    /// One more than the index in `CloseReason::ALL` of the first reason that was noted; 0 while none is.
+    /// One more than the index in `CloseReason::ALL` of the first recorded reason; 0 while there is none.
     reason: AtomicU8,
-    /// `PEER_CLOSED`, `HTTP10` and `HTTP2`: what is known of the other end.
+    /// `PEER_CLOSED`, `HTTP10` and `HTTP2`: what is known about the server.
     peer: AtomicU8,
     /// Its exchange was given up before its end.
     unfinished: AtomicBool,
-    /// hyper does not have all of the request's body yet.
+    /// hyper has not read the whole body of the request yet.
     uploading: AtomicBool,
-    /// `FINISHING`, `ORPHANED`, `RESTS`, `BODY_FAILED` and `TIMED`: one look tells a driver that there is more for it to do
-    /// than to wait.
+    /// `FINISHING`, `ORPHANED`, `RESTS`, `BODY_FAILED` and `TIMED`: with one load the driver knows whether it has more
+    /// to do than to wait.
     driver_flags: AtomicU16,
     activity: Activity,
     expectation: Expectation,
-    /// `KILLED`, `DETACHED`, `UPGRADED`, `POISONED`, `OMITS`, `OF_USE` and `GONE`: one look tells a transport that it is none
-    /// of these.
+    /// `KILLED`, `DETACHED`, `UPGRADED`, `POISONED`, `OMITS`, `OF_USE` and `GONE`: with one load the transport knows
+    /// that none of them applies.
     state: AtomicU8,
     key: OnceLock<Key>,
     born: OnceLock<Moment>,
-    /// In a box of its own, where there is any of it.
+    /// Boxed, because most connections have none of it.
     apart: OnceLock<Box<Apart>>,
     close_state: Mutex<CloseState>,
 }
 
-/// How long a connection may take to finish a use after its lease is gone.
+/// How long a connection may take to finish a use after its lease was dropped.
 pub(crate) const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The response is over and the connection is not free yet.
+/// The response is over, and the connection is not free yet.
 const FINISHING: u16 = 1;
-/// Nobody has the connection any more: what is left for its driver is to close.
+/// The connection has no owner any more: its driver only has to close it.
 const ORPHANED: u16 = 2;
-/// hyper has all of a request's body that is announced, and its end is awaited.
+/// hyper has the announced length of a request's body, and the body's end is awaited.
 const RESTS: u16 = 4;
 /// The request's own body has failed.
 const BODY_FAILED: u16 = 8;
-/// For how long it may be read on; 0 while it is not.
+/// How long the rest of a response may be read; 0 while it is not being read.
 const READING_REST: u16 = 0xf0;
 const READING_REST_SHIFT: u8 = 4;
-/// The exchange under way has limits of time; or the one before had.
+/// The present exchange, or the one before it, has time limits.
 const TIMED: u16 = 0x100;
 
 const PEER_CLOSED: u8 = 1;
-/// The server has answered in HTTP/1.0, and so hyper speaks it too from then on.
+/// The server has answered in HTTP/1.0, and so hyper uses HTTP/1.0 from then on.
 const HTTP10: u8 = 2;
-/// HTTP/2 is spoken on it.
+/// The connection uses HTTP/2.
 #[cfg(feature = "http2")]
 const HTTP2: u8 = 4;
 
@@ -87,53 +87,53 @@ const KILLED: u8 = 1;
 const DETACHED: u8 = 2;
 const UPGRADED: u8 = 4;
 const POISONED: u8 = 8;
-/// Written under the lock of `close_state`.
+/// Set under the lock of `close_state`.
 const GONE: u8 = 16;
-/// A byte of the request is not to be written; which one is in `CloseExtras`.
+/// One byte of the request is not written; `CloseExtras` has its position.
 const OMITS: u8 = 32;
-/// It is of one use of a connection that several share.
+/// Belongs to one use of a connection that several share.
 const OF_USE: u8 = 64;
 
-/// A transport that can be closed by whoever wants it closed, while its driver has it.
+/// A transport that can be closed from outside while its driver owns it.
 pub(crate) trait Close: Send + Sync {
-    /// Closes it now, without a goodbye.
+    /// Closes it at once, without a shutdown of the protocol.
     fn close(&self);
 }
 
-/// What happens when the transport goes, and what makes it go.
+/// What happens when the transport is gone, and what ends it.
 struct CloseState {
-    /// Of the pool that keeps it, if one does.
+    /// The hook of the pool that keeps the connection, if there is one.
     hook: CloseHook,
     driver: Option<AbortHandle>,
-    /// What closes the transport from outside of its driver, if there is a way to.
+    /// Closes the transport from outside of its driver, if that is possible.
     closer: Option<Arc<dyn Close>>,
-    /// Where there is any of it.
+    /// Boxed, because most connections have none of it.
     extras: Option<Box<CloseExtras>>,
 }
 
-/// What few connections have.
+/// State that few connections have.
 #[derive(Default)]
 struct CloseExtras {
-    /// Of a second pool above the first, and so on.
+    /// Hooks of further pools above the first.
     hooks: Vec<CloseHook>,
     attached: Vec<Box<dyn Any + Send + Sync>>,
-    /// Who waits on a detached transport.
+    /// Tasks that wait on a detached transport.
     wakers: Vec<Waker>,
-    /// How many bytes are to be written before the one that is left out.
+    /// How many bytes are written before the one that is left out.
     omitted: usize,
     /// How long the body of the latest request waits for a 100.
     continue_timeout: Duration,
-    /// And which exchange it is of.
+    /// The end of a body that is awaited, with the number of its exchange.
     rest: Option<(u8, Rest)>,
     body_error: Option<RequestBodyError>,
-    /// The head of a request of which nothing was written, as hyper wanted to write it. The latest request's only if its
+    /// The head of a request of which nothing was written, as hyper has encoded it. It is the latest request's only if
     /// `Activity` says so.
     unwritten: Option<Vec<u8>>,
     timeouts: Option<Box<ExchangeTimeouts>>,
 }
 
 impl CloseExtras {
-    /// What the request that ended with the transport is still to hear.
+    /// Keeps what the request that ended with the transport still has to read.
     #[cold]
     fn leave_for_request(&mut self) -> Option<Box<Self>> {
         let (body_error, unwritten) = (self.body_error.take(), self.unwritten.take());
@@ -186,7 +186,7 @@ impl CloseState {
     }
 }
 
-// Each connection has one. What std's and tokio's types take is theirs to say, and so no build but a test's depends on it.
+// Every connection has one. Checked only in tests, because the sizes of the types of std and tokio may change.
 #[cfg(all(
     test,
     target_os = "linux",
@@ -197,7 +197,7 @@ const _: () = assert!(size_of::<ConnShared>() <= 168);
 
 impl ConnShared {
     pub(crate) fn new() -> Self {
-        // std's: numbers decide nothing.
+        // Not modelled: nothing depends on the order of the numbers.
         static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
@@ -227,7 +227,7 @@ impl ConnShared {
     }
 
     pub(crate) fn set_key(&self, key: Key) {
-        // A second pool above the first may keep the same connection: the first name stands.
+        // A second pool above the first may keep the same connection: the first key is kept.
         let _ = self.key.set(key);
     }
 
@@ -247,7 +247,7 @@ impl ConnShared {
         }
     }
 
-    /// Where the transport leads to, if it knows.
+    /// The remote address of the transport, if it is known.
     pub(crate) fn remote_addr(&self) -> Option<SocketAddr> {
         self.transport()?.addresses.as_ref()?.remote
     }
@@ -256,7 +256,8 @@ impl ConnShared {
         let _ = self.apart.set(Box::new(Apart::Transport(transport)));
     }
 
-    /// Why it ends: the first word stands, but that a last exchange may still end badly.
+    /// Records why the connection ends. The first reason is kept, but a failure replaces `Final`, because a last
+    /// exchange may still fail.
     pub(crate) fn set_close_reason(&self, reason: CloseReason) {
         const LAST: u8 = CloseReason::Final as u8 + 1;
         let _ =
@@ -275,7 +276,7 @@ impl ConnShared {
         }
     }
 
-    /// The other end has closed.
+    /// The server has closed the connection.
     pub(crate) fn peer_closed(&self) {
         self.peer.fetch_or(PEER_CLOSED, Ordering::Relaxed);
     }
@@ -284,8 +285,8 @@ impl ConnShared {
         self.peer.load(Ordering::Relaxed) & PEER_CLOSED != 0
     }
 
-    /// Why it ends without an error, if nobody has said so: it was closed there, or else here. HTTP/1 closes after the
-    /// last exchange, and in the middle of one that was given up.
+    /// The reason of an end without an error, if none was recorded: the server has closed, or else hyper. hyper closes
+    /// after the last exchange, and in the middle of an exchange that was given up.
     pub(crate) fn clean_end(&self) -> CloseReason {
         if self.has_peer_closed() {
             CloseReason::Peer
@@ -296,7 +297,7 @@ impl ConnShared {
         }
     }
 
-    /// Whether it is known that it ends: why was noted, the other end has closed, or it is not its pool's any more.
+    /// Whether the connection is known to end: a reason was recorded, the server has closed, or its pool has lost it.
     pub(crate) fn is_ending(&self) -> bool {
         self.reason().is_some() || self.has_peer_closed() || !self.has_no_flags()
     }
@@ -305,7 +306,8 @@ impl ConnShared {
         self.unfinished.store(unfinished, Ordering::Relaxed);
     }
 
-    /// Whether hyper does not have all of the request's body yet. Said where the body begins and where it ends.
+    /// Sets whether hyper has still to read a part of the request's body. Called where the body begins and where it
+    /// ends.
     pub(crate) fn set_uploading(&self, uploading: bool) {
         if uploading == self.is_uploading() {
             return;
@@ -339,14 +341,13 @@ impl ConnShared {
         self.driver_flags.load(Ordering::Acquire) & ORPHANED != 0
     }
 
-    /// Neither winds down nor was let go.
+    /// The driver has nothing to do but to wait.
     #[inline]
     pub(crate) fn has_no_driver_flags(&self) -> bool {
         self.driver_flags.load(Ordering::Acquire) == 0
     }
 
-    /// Somebody reads what is left of a response, for so long at the most: rounded up to a power of two of eighths of a
-    /// second.
+    /// The rest of a response is being read, for at most `max`: rounded up to a power of two of eighths of a second.
     pub(crate) fn set_reading_rest(&self, max: Duration) {
         let eighths = max.as_millis().div_ceil(125).next_power_of_two();
         let place = (eighths.trailing_zeros() as u16 + 1).min(READING_REST >> READING_REST_SHIFT);
@@ -354,13 +355,13 @@ impl ConnShared {
             .fetch_or(place << READING_REST_SHIFT, Ordering::AcqRel);
     }
 
-    /// It has come to the end of the response.
+    /// The rest of the response was read.
     pub(crate) fn has_read_rest(&self) {
         self.driver_flags.fetch_and(!READING_REST, Ordering::AcqRel);
     }
 
-    /// How long it may take from now on until it is closed or can be used again, where that is under way. `goodbye`: how
-    /// long a transport may take to close that nobody has any more.
+    /// If the connection is being closed or finished: how long it may take from now until it is closed or free.
+    /// `goodbye`: how long a transport without an owner may take to close.
     pub(crate) fn time_to_close(&self, goodbye: Duration) -> Option<Duration> {
         if self.is_killed() || self.is_orphaned() {
             return Some(goodbye);
@@ -379,7 +380,8 @@ impl ConnShared {
         self.whole().state.load(Ordering::Acquire) & DETACHED != 0
     }
 
-    /// Nothing is to be looked at: neither killed nor detached, nor poisoned, upgraded or gone; nor is a byte left out.
+    /// None of the flags is set: the connection is neither killed, detached, poisoned, upgraded nor gone, and no byte
+    /// is left out.
     #[inline]
     pub(crate) fn has_no_flags(&self) -> bool {
         self.state.load(Ordering::Acquire) == 0
@@ -393,7 +395,7 @@ impl ConnShared {
         self.state.load(Ordering::Acquire) & KILLED != 0
     }
 
-    /// Not to be used again.
+    /// Whether it may not be used again.
     #[inline]
     pub(crate) fn is_poisoned(&self) -> bool {
         match self.state.load(Ordering::Acquire) & (POISONED | OF_USE) {
@@ -403,7 +405,7 @@ impl ConnShared {
         }
     }
 
-    /// Not to be used again: the use under way is the last, and without one it ends now.
+    /// Excludes the connection from further use: after its present use it ends; without one it ends now.
     pub(crate) fn poison(&self) {
         if let Some(connection) = self.connection() {
             return connection.poison();
@@ -418,10 +420,10 @@ impl ConnShared {
         &self.activity
     }
 
-    /// Has `waker` woken when a detached transport is ended: no driver is there to be aborted.
+    /// Wakes `waker` when a detached transport is killed: there is no driver to abort.
     #[cold]
     pub(crate) fn wake_if_killed(&self, waker: &Waker) {
-        // Dropped after the lock: it may be the last of a task, and the transport that task's.
+        // Dropped after the lock: it may be the last reference to a task that owns the transport.
         let _moved_on;
         let mut close_state = self.close_state();
         if self.is_killed() {
@@ -431,7 +433,7 @@ impl ConnShared {
         }
         let wakers = &mut close_state.extras().wakers;
         if !wakers.iter().any(|kept| kept.will_wake(waker)) {
-            // A reader and a writer, seldom more; those who moved on are let go.
+            // Usually a reader and a writer. Wakers of tasks that no longer wait are dropped.
             if wakers.len() == 4 {
                 _moved_on = wakers.remove(0);
             }
@@ -448,14 +450,14 @@ impl ConnShared {
         // Otherwise it is dropped here, after the lock.
     }
 
-    /// Runs `hook` when the transport is gone, at once if it is already.
+    /// Runs `hook` when the transport is gone; at once if it is gone already.
     pub(crate) fn on_close(&self, hook: CloseHook) {
         if let Err(hook) = self.try_on_close(hook) {
             hook.run(self.reason().unwrap_or(CloseReason::Peer));
         }
     }
 
-    /// The same, or the hook itself where the transport is gone already.
+    /// The same, but returns the hook if the transport is gone already.
     pub(crate) fn try_on_close(&self, hook: CloseHook) -> Result<(), CloseHook> {
         let mut close_state = self.close_state();
         if self.is_gone() {
@@ -475,7 +477,7 @@ impl ConnShared {
         }
     }
 
-    /// Ends the transport now, with whatever is on it.
+    /// Ends the transport now, whatever is in progress.
     pub(crate) fn kill(&self, reason: CloseReason) {
         self.set_close_reason(reason);
         if let Some(connection) = self.connection() {
@@ -492,7 +494,7 @@ impl ConnShared {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// How to close the transport from outside of its driver.
+    /// Sets how to close the transport from outside of its driver.
     pub(crate) fn set_closer(&self, closer: Arc<dyn Close>) {
         let mut close_state = self.close_state();
         if !self.is_gone() {
@@ -501,20 +503,20 @@ impl ConnShared {
         // Otherwise it is dropped here, after the lock.
     }
 
-    /// It is closed from outside in a moment, and not to be used again until then.
+    /// The connection is about to be closed from outside, and may not be used again until then.
     pub(crate) fn condemn(&self) {
         self.set_close_reason(CloseReason::Abandoned);
         self.state.fetch_or(POISONED, Ordering::AcqRel);
     }
 
-    /// Whether it can be closed from here though its driver is not polled, or is gone already.
+    /// Whether it can be closed even if its driver is not polled, or gone already.
     pub(crate) fn can_be_closed(&self) -> bool {
         let close_state = self.close_state();
         self.is_gone() || close_state.closer.is_some()
     }
 
-    /// Ends the transport now. One that can be closed from outside is closed here, whether or not its driver is polled, and its
-    /// permit passes on; another goes when the runtime drops the driver.
+    /// Ends the transport now. A transport that can be closed from outside is closed here, whether or not its driver is
+    /// polled, and its permit passes on. Any other ends when the runtime drops the driver.
     pub(crate) fn force(&self) {
         if let Some(connection) = self.connection() {
             return connection.force();
@@ -547,7 +549,7 @@ impl ConnShared {
         }
     }
 
-    /// Gives up the permit, and the transport to a new owner.
+    /// Gives up the permit, and passes the transport to a new owner.
     pub(crate) fn upgrade(&self) {
         self.state.fetch_or(UPGRADED, Ordering::AcqRel);
         self.detach();
@@ -575,7 +577,7 @@ impl ConnShared {
     }
 
     fn close_state(&self) -> MutexGuard<'_, CloseState> {
-        // Nothing that can panic runs under this lock.
+        // Nothing that can panic runs under this lock, so it is never poisoned.
         self.close_state
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

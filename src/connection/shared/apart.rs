@@ -1,4 +1,4 @@
-//! What is kept of a connection in a box of its own.
+//! State of a connection in a box of its own.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,22 +14,22 @@ pub(crate) struct Addresses {
     pub(crate) remote: Option<SocketAddr>,
 }
 
-/// What few need to know.
+/// State that few uses of it need.
 #[derive(Debug)]
 pub(super) enum Apart {
     Transport(TransportInfo),
-    /// This is of one use of that connection.
+    /// This state belongs to one use of that connection.
     UseOf(Arc<ConnShared>),
 }
 
-// Each connection has one.
+// Every connection has one.
 #[cfg(all(test, target_os = "linux", target_pointer_width = "64"))]
 const _: () = assert!(size_of::<Apart>() <= 48);
 
-/// What a transport told when it was made.
+/// What a transport reported when it was made.
 #[derive(Debug)]
 pub(crate) struct TransportInfo {
-    /// Where it has any.
+    /// Boxed; `None` if the transport has no addresses.
     pub(crate) addresses: Option<Box<Addresses>>,
     pub(crate) times: ConnectTimes,
     #[cfg(feature = "tls")]

@@ -1,4 +1,4 @@
-//! What happens when a connection's transport goes.
+//! Hooks that run when a connection's transport is gone.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,11 +6,11 @@ use std::sync::Arc;
 use super::ConnShared;
 use crate::connection::close_reason::CloseReason;
 
-/// What stands for a connection's transport: kept beside it, and dropped after it.
+/// Represents a connection's transport: keep it beside the transport, and drop it after the transport.
 ///
-/// A connection whose transport lives in a task of its own takes this from its
-/// [`Lifespan`](crate::Lifespan::take_transport_guard) and moves it into that task. When it is dropped, by whatever way the
-/// task ends, the connection leaves its pool and its permit passes on.
+/// If the transport lives in a task of its own, take the guard from the connection's
+/// [`Lifespan`](crate::Lifespan::take_transport_guard) and move it into that task. When it is dropped, however the task
+/// ends, the connection leaves its pool and its permit passes on.
 #[derive(Debug)]
 #[must_use = "dropping it says that the transport is gone"]
 pub struct TransportGuard(pub(super) Arc<ConnShared>);
@@ -25,7 +25,7 @@ impl TransportGuard {
         &self.0
     }
 
-    /// Says why the transport ends. The first word stands, whoever says it.
+    /// Records why the transport ends. The first reason that anybody records is kept.
     pub fn set_close_reason(&self, reason: CloseReason) {
         self.0.set_close_reason(reason);
     }
@@ -37,25 +37,25 @@ impl Drop for TransportGuard {
     }
 }
 
-/// What is to be done when a connection's transport is gone. Dropping it does it.
+/// An action to run when a connection's transport is gone. Dropping it runs it.
 #[must_use = "dropping it says that the transport is gone"]
 pub struct CloseHook(pub(super) Option<Box<dyn FnOnce(CloseReason) + Send + Sync>>);
 
 impl CloseHook {
-    /// Nothing is to be done.
+    /// No action.
     pub(super) const NONE: Self = Self(None);
 
-    /// Does `hook`, with the reason.
+    /// Makes a hook that calls `hook` with the reason.
     pub fn new(hook: impl FnOnce(CloseReason) + Send + Sync + 'static) -> Self {
         Self(Some(Box::new(hook)))
     }
 
-    /// It is not to be done.
+    /// Drops the hook without running it.
     pub(crate) fn forget(mut self) {
         self.0 = None;
     }
 
-    /// Does it now: the transport is gone, and this is why.
+    /// Runs the hook now: the transport is gone, for this reason.
     pub fn run(mut self, reason: CloseReason) {
         if let Some(hook) = self.0.take() {
             hook(reason);
@@ -63,22 +63,22 @@ impl CloseHook {
     }
 }
 
-/// What is to be done when the [capacity](crate::Poolable::capacity) of a connection that several uses share has changed, or
-/// when it has no room for new uses any more. Whoever drives the connection runs it, never under a lock of its own.
+/// A hook to run when the [capacity](crate::Poolable::capacity) of a connection that several uses share has changed, or
+/// when it accepts no further uses. The connection's driver runs it, never under a lock of its own.
 ///
 /// # Clone
 ///
-/// Clones do the same thing.
+/// Clones run the same hook.
 #[derive(Clone)]
 pub struct ChangeHook(Arc<dyn Fn() + Send + Sync>);
 
 impl ChangeHook {
-    /// Does `hook`, each time.
+    /// Makes a hook that calls `hook` each time it is run.
     pub fn new(hook: impl Fn() + Send + Sync + 'static) -> Self {
         Self(Arc::new(hook))
     }
 
-    /// Does it now: something has changed.
+    /// Runs the hook: something has changed.
     pub fn run(&self) {
         (self.0)();
     }

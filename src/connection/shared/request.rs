@@ -1,5 +1,5 @@
-//! What a connection's driver and a request on it tell each other beside hyper: how the request's body ends, and the head
-//! of a request of which nothing was written.
+//! What a connection's driver and a request on it exchange without hyper: how the request's body ends, and the head of
+//! a request of which nothing was written.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,35 +16,35 @@ use crate::connection::shared::{BODY_FAILED, ConnShared, HTTP10, OMITS, RESTS};
 use crate::error::request_body::RequestBodyError;
 use crate::sync::atomic::Ordering;
 
-/// What may come of a request's body after hyper has all that is announced.
+/// The rest of a request's body, after hyper has its announced length.
 pub(crate) type Rest = Pin<Box<dyn Future<Output = Result<(), RequestBodyError>> + Send>>;
 
 impl ConnShared {
-    /// Leaves out the byte that comes after the next `at` that are written.
+    /// Leaves out the byte that follows the next `at` bytes written.
     pub(crate) fn omit_byte_at(&self, at: usize) {
         self.close_state().extras().omitted = at;
         self.state.fetch_or(OMITS, Ordering::AcqRel);
     }
 
-    /// How many bytes are to be written before one that is left out, if one is.
+    /// How many bytes are written before the one that is left out, if one is.
     pub(crate) fn omitted(&self) -> Option<usize> {
         let omits = self.state.load(Ordering::Acquire) & OMITS != 0;
         omits.then(|| self.close_state().extras().omitted)
     }
 
-    /// The byte has been left out.
+    /// The byte was left out.
     pub(crate) fn has_omitted(&self) {
         self.state.fetch_and(!OMITS, Ordering::AcqRel);
     }
 
-    /// The body of the next request waits until the server says that it wants it, and no longer than this.
+    /// The body of the next request waits until the server accepts it, for at most `timeout`.
     #[cold]
     pub(crate) fn expect_continue(&self, timeout: Duration) {
         self.close_state().extras().continue_timeout = timeout;
         self.expectation.begin();
     }
 
-    /// How long the body of the request that begins waits for a 100, if it waits.
+    /// How long the body of the request that begins waits for a 100, if it does.
     pub(crate) fn continue_timeout(&self) -> Option<Duration> {
         let waits = self.expectation.waits();
         waits.then(|| self.close_state().extras().continue_timeout)
@@ -64,13 +64,13 @@ impl ConnShared {
         self.peer.load(Ordering::Relaxed) & HTTP10 != 0
     }
 
-    /// HTTP/2 is spoken on it.
+    /// The connection uses HTTP/2.
     #[cfg(feature = "http2")]
     pub(crate) fn set_http2(&self) {
         self.peer.fetch_or(HTTP2, Ordering::Relaxed);
     }
 
-    /// Which version is spoken on it: HTTP/1.0 as soon as its server has answered in that.
+    /// The version of HTTP on the connection: HTTP/1.0 once its server has answered in that.
     pub(crate) fn version(&self) -> Version {
         let peer = self.whole().peer.load(Ordering::Relaxed);
         #[cfg(feature = "http2")]
@@ -83,7 +83,7 @@ impl ConnShared {
         }
     }
 
-    /// Awaits the end of a request's body, of which hyper has all that is announced.
+    /// Awaits the end of a request's body, of which hyper has the announced length.
     #[cold]
     pub(crate) fn watch_rest(&self, rest: Rest) {
         if let Some(exchange) = self.activity.exchange_without_head() {
@@ -91,9 +91,9 @@ impl ConnShared {
         }
     }
 
-    /// Nothing is awaited any more once the head of the response is here.
+    /// Ignored once the head of the response has arrived.
     fn put_rest(&self, exchange: u8, rest: Rest) {
-        // One that is not kept is dropped after the lock.
+        // Dropped after the lock, because it is the caller's.
         let _dropped;
         let mut close_state = self.close_state();
         if self.activity.exchange_without_head() == Some(exchange) {
@@ -104,7 +104,8 @@ impl ConnShared {
         }
     }
 
-    /// Looks whether a request's body ends where it should. Not polled under the lock: it is the caller's code.
+    /// Checks whether a request's body ends where it should. Not polled under the lock, because it runs the caller's
+    /// code.
     #[cold]
     pub(crate) fn poll_rest(&self, cx: &mut Context<'_>) {
         let Some((exchange, mut rest)) = self.take_rest() else {
@@ -142,7 +143,7 @@ impl ConnShared {
         self.driver_flags.load(Ordering::Acquire) & BODY_FAILED != 0
     }
 
-    /// Why the request's body failed, if it did. What is awaited of it is not awaited any longer.
+    /// Why the request's body failed, if it did. Stops awaiting the end of the body.
     #[cold]
     pub(crate) fn end_body(&self) -> Option<RequestBodyError> {
         if let Some((_, mut rest)) = self.take_rest() {
@@ -154,14 +155,14 @@ impl ConnShared {
         self.close_state().extras.as_mut()?.body_error.take()
     }
 
-    /// Nothing was written of the request under way, and this is its head.
+    /// Nothing of the present request was written; keeps its head.
     #[cold]
     pub(crate) fn keep_unwritten(&self, head: Vec<u8>) {
         self.close_state().extras().unwritten = Some(head);
         self.activity.keeps_head();
     }
 
-    /// The head of the request under way, if nothing was written of it.
+    /// The head of the present request, if nothing of it was written.
     pub(crate) fn take_unwritten(&self) -> Option<Vec<u8>> {
         let head = self.close_state().extras.as_mut()?.unwritten.take();
         head.filter(|_| self.activity.has_kept_head())

@@ -1,4 +1,5 @@
-//! The time limits of one exchange, kept by its connection's driver: they hold whether or not the caller polls.
+//! The time limits of one exchange. The connection's driver enforces them, so they apply whether or not the caller
+//! polls.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -12,19 +13,19 @@ use crate::connection::shared::{ConnShared, TIMED};
 use crate::error::timeout_kind::TimeoutKind;
 use crate::sync::atomic::Ordering;
 
-/// The limits of the exchange that is under way on a connection, where it has any. One timer serves both, and is used again
-/// by the next exchange that has limits.
+/// The time limits of the present exchange of a connection, if it has any. One timer serves both limits, and is reused
+/// by the next exchange with limits.
 pub(crate) struct ExchangeTimeouts {
     /// The number of the use.
     number: u64,
-    /// When the whole exchange has to be over, and the time that it had.
+    /// When the whole exchange has to be over, and its limit.
     request: Option<(Instant, Duration)>,
-    /// The time for the head of the response, counted from the end of the request.
+    /// The limit for the head of the response, counted from the end of the request.
     response: Option<Duration>,
-    /// When that is over; known once the request is sent.
+    /// When that limit is reached; known once the request is sent.
     response_at: Option<Instant>,
     sleep: Option<Pin<Box<Sleep>>>,
-    /// Which limit ended the exchange.
+    /// The limit that ended the exchange.
     over: Option<(TimeoutKind, Duration)>,
 }
 
@@ -68,8 +69,8 @@ impl ExchangeTimeouts {
 }
 
 impl ConnShared {
-    /// Limits the use that has begun: the whole exchange to that moment, and the wait for the head of its response. Said
-    /// before its request is sent, which wakes the driver.
+    /// Sets the limits of the present use: when the whole exchange has to end, and how long the head of its response
+    /// may take. Called before the request is sent, which wakes the driver.
     #[cold]
     pub(crate) fn limit_exchange(
         &self,
@@ -98,7 +99,7 @@ impl ConnShared {
         self.driver_flags.load(Ordering::Acquire) & TIMED != 0
     }
 
-    /// Ready when the exchange under way has taken longer than it may. Said by the driver.
+    /// Ready when the present exchange has reached a limit. Polled by the driver.
     #[cold]
     pub(crate) fn poll_timeouts(&self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         let taken = {
@@ -109,14 +110,14 @@ impl ConnShared {
                 .as_mut()
                 .and_then(|extras| extras.timeouts.take())
         };
-        // Those of an exchange that is over are dropped here.
+        // The limits of an exchange that is over are dropped here.
         let Some(mut timeouts) = taken.filter(|it| self.activity.is_use(it.number)) else {
             return Poll::Pending;
         };
         let has_head = self.expectation.has_head();
         let polled = timeouts.poll(&self.activity, has_head, self.is_uploading(), cx);
         let mut close_state = self.close_state();
-        // The next exchange may have begun meanwhile, with limits of its own.
+        // The next exchange, with limits of its own, may have begun meanwhile.
         if close_state.extras().timeouts.is_none() {
             close_state.extras().timeouts = Some(timeouts);
             self.driver_flags.fetch_or(TIMED, Ordering::AcqRel);
@@ -124,15 +125,15 @@ impl ConnShared {
         polled
     }
 
-    /// When the exchange that begins has to be over, if it has to be. Where several uses share a connection, its driver keeps to
-    /// these moments itself.
+    /// When the exchange that begins has to end, if it has a limit. If several uses share a connection, its driver
+    /// enforces these limits itself.
     #[cfg(feature = "http2")]
     #[cold]
     pub(crate) fn request_deadline(&self) -> Option<Instant> {
         self.with_timeouts(|timeouts| timeouts.request.map(|(at, _)| at))
     }
 
-    /// The request has been sent: when the head of its response has to be here, if there is a limit to that.
+    /// The request was sent: when the head of its response has to arrive, if there is a limit.
     #[cfg(feature = "http2")]
     #[cold]
     pub(crate) fn response_deadline(&self) -> Option<Instant> {
@@ -142,7 +143,7 @@ impl ConnShared {
         })
     }
 
-    /// Whether the exchange under way has taken longer than it may.
+    /// Whether the present exchange has exceeded a limit.
     #[cfg(feature = "http2")]
     #[cold]
     pub(crate) fn is_late(&self, now: Instant) -> Option<CloseReason> {
@@ -163,7 +164,7 @@ impl ConnShared {
         })
     }
 
-    /// Of the exchange under way, if it has any.
+    /// The limits of the present exchange, if it has any.
     #[cfg(feature = "http2")]
     fn with_timeouts<R>(&self, f: impl FnOnce(&mut ExchangeTimeouts) -> Option<R>) -> Option<R> {
         let mut close_state = self.close_state();
@@ -174,7 +175,7 @@ impl ConnShared {
         }
     }
 
-    /// Which limit ended the use of this number, if one did.
+    /// The limit that ended the use with this number, if one did.
     #[cold]
     pub(crate) fn timed_out(&self, number: u64) -> Option<(TimeoutKind, Duration)> {
         let close_state = self.close_state();

@@ -1,7 +1,7 @@
-//! The [`ConnShared`]s of a connection that several uses share: one of the connection, and one of each use.
+//! The [`ConnShared`]s of a connection that several uses share: one for the connection, and one for each use.
 //!
-//! What is about one exchange is with the use's: its activity, its number, whether its end was reached. What is about the
-//! transport is with the connection's, and asked of it there.
+//! State of one exchange is in the use's: its activity, its number, whether it reached its end. State of the transport
+//! is in the connection's.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::{Apart, CloseHook, ConnShared, OF_USE};
 use crate::sync::atomic::Ordering;
 
 impl ConnShared {
-    /// Of one more use of the connection that this is of, or is a use of.
+    /// A new one for another use of the same connection.
     pub(crate) fn another(self: &Arc<Self>) -> Arc<Self> {
         let connection = self.connection().unwrap_or(self);
         let mut shared = Self::new();
@@ -22,7 +22,7 @@ impl ConnShared {
         Arc::new(shared)
     }
 
-    /// The connection's, where this is of one of its uses.
+    /// The connection's, if this belongs to one of its uses.
     #[inline]
     pub(crate) fn connection(&self) -> Option<&Arc<Self>> {
         if self.state.load(Ordering::Relaxed) & OF_USE == 0 {
@@ -34,13 +34,13 @@ impl ConnShared {
         }
     }
 
-    /// The connection's: this, or that of which this is a use.
+    /// The connection's: this one, or the one of which this is a use.
     #[inline]
     pub(super) fn whole(&self) -> &Self {
         self.connection().map_or(self, |it| it)
     }
 
-    /// The use goes, and whoever counts it has counted that.
+    /// Drops the hooks without running them: the use was counted as over already.
     pub(crate) fn forget_hooks(&self) {
         let hooks = self.close_state().take_hooks();
         hooks.for_each(CloseHook::forget);
