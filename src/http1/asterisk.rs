@@ -4,8 +4,8 @@ use http::{Method, Request};
 
 use crate::connection::shared::ConnShared;
 
-/// RFC 9112 §3.2.4: through a proxy the target `*` is an absolute URI whose path is empty. No `http::Uri` prints like
-/// that, and hyper writes what it prints: so the request has the path `*`, and the transport leaves that byte out.
+/// RFC 9112 §3.2.4: through a proxy, the target `*` is an absolute URI with an empty path. `http::Uri` cannot print
+/// that, and hyper writes what it prints. So the request has the path `*`, and the transport leaves that byte out.
 #[inline]
 pub(super) fn begin<B>(request: &Request<B>, shared: &ConnShared) {
     if *request.method() == Method::OPTIONS {

@@ -23,12 +23,12 @@ use crate::http1::asterisk;
 use crate::http1::unwritten;
 use crate::http1::upload::{Framing, Returns, Upload};
 
-/// An HTTP/1 connection; see [`HttpConnection`](crate::HttpConnection), which has it.
+/// An HTTP/1 connection, inside of an [`HttpConnection`](crate::HttpConnection).
 pub(crate) struct Http1Connection<B>(Box<Parts<B>>);
 
-/// In a box that lives as long as the connection: it is moved often, from the pool to its lease and back.
+/// Boxed for the life of the connection, which is moved often: from the pool to its lease and back.
 struct Parts<B> {
-    /// Until it is known to be closed.
+    /// `None` once it is known to be closed.
     sender: Option<SendRequest<Upload<B>>>,
     probe: Option<Probe>,
     lifespan: Lifespan,
@@ -47,18 +47,18 @@ impl<B> Http1Connection<B> {
         }))
     }
 
-    /// Its limits, whatever its bodies are.
+    /// The connection's limits, for any type of request bodies.
     pub(crate) fn lifespan_ref(&self) -> &Lifespan {
         &self.0.lifespan
     }
 }
 
 impl<B> Parts<B> {
-    /// Ready when another request can be sent, or none ever again.
+    /// Ready when another request can be sent, or when none can be sent ever again.
     #[inline]
     fn poll_sender(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.sender {
-            // It says so at no cost, and most often.
+            // The usual case, without a poll.
             Some(sender) if sender.is_ready() => Poll::Ready(()),
             Some(sender) => sender.poll_ready(cx).map(drop),
             None => Poll::Ready(()),
@@ -77,7 +77,7 @@ where
 
     #[inline]
     fn poll_free(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // An error says that it is closed.
+        // An error means that the connection is closed.
         if self.0.poll_sender(cx).is_ready() {
             return Poll::Ready(());
         }
@@ -89,7 +89,7 @@ where
         Poll::Pending
     }
 
-    /// Not where it waits for the other end to take the end of an upload, nor where it is to close.
+    /// False if it waits for the server to read the end of an upload, or if it is to close.
     #[cold]
     fn is_almost_free(&self) -> bool {
         let shared = self.0.lifespan.shared();
@@ -117,8 +117,8 @@ where
     B: Body + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    /// Ready when no request is under way: after the call of one, not before the body of its response has ended. Ready as
-    /// well once the connection has closed; a request is given back unsent then.
+    /// Ready when no request is in progress: after a call, not before the body of its response has ended. Also ready
+    /// once the connection has closed; a request is then returned unsent.
     pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError<B>>> {
         self.0.poll_sender(cx).map(Ok)
     }
@@ -130,7 +130,8 @@ where
         let Some(sender) = &mut parts.sender else {
             return Http1Future::refused(request, shared, io::ErrorKind::ConnectionAborted.into());
         };
-        // What most requests are, by itself: a request is large, and one whose address is passed on is moved once more.
+        // Most requests take this branch, which moves the request once less: passing its address on would force another
+        // move.
         let is_plain = request.body().is_end_stream()
             && *request.method() != Method::OPTIONS
             && request.extensions().get::<Taken>().is_none();
@@ -143,9 +144,9 @@ where
         };
         shared.activity().request();
         let sent = Box::pin(sender.try_send_request(request));
-        // A request that is sent just when hyper's connection ends can arrive in a channel that has been emptied for the
-        // last time: it would lie there, and its caller wait, for as long as there is a sender. Without one it comes back.
-        // Either it goes after this fence and finds the request, or it is seen here to have gone.
+        // A request that is sent just when hyper's connection ends can arrive in a channel that was emptied for the
+        // last time. It would stay there, and its caller would wait, for as long as the sender exists; without a sender
+        // it is returned. Either the connection ends after this fence and finds the request, or its end is seen here.
         fence(Ordering::SeqCst);
         if sender.is_closed() {
             parts.sender = None;
@@ -158,7 +159,7 @@ where
     }
 }
 
-/// As hyper gets it, and what is kept of it meanwhile.
+/// The request in the form for hyper, and what is kept of it meanwhile.
 type Prepared<B> = (Request<Upload<B>>, Kept<B>);
 
 #[inline]
@@ -172,7 +173,7 @@ fn without_content<B>(request: Request<B>) -> Prepared<B> {
     (Request::from_parts(head, Upload::NONE), kept)
 }
 
-/// With a body, or for the server as a whole. `Err`: it cannot be sent.
+/// Prepares a request with a body, or one for `*`. `Err`: it cannot be sent.
 #[inline(never)]
 fn framed<B>(
     mut request: Request<B>,
@@ -211,35 +212,35 @@ impl<B> Drop for Http1Connection<B> {
         let shared = self.0.lifespan.shared();
         shared.set_close_reason(CloseReason::Dropped);
         shared.set_orphaned();
-        // A driver with nothing to do ends by itself when the sender is gone, and says goodbye. One that is in the
-        // middle of something might wait for it for ever (hyper#4176). One that hands its transport over is not ours any
-        // more.
+        // When the sender is dropped, an idle driver ends by itself, after an orderly shutdown. A driver with an
+        // exchange in progress might wait for its end for ever (hyper#4176). A driver that passes its transport on to
+        // an upgrade is no longer ours.
         if over.is_pending() && !shared.is_upgraded() {
             shared.kill(CloseReason::Dropped);
         }
     }
 }
 
-/// Resolves to the head of the response. Boxed: hyper gives its future no name. Dropping it before it is ready closes the
-/// connection.
+/// Resolves to the head of the response. Boxed, because hyper's future has no name. Dropping it before it is ready
+/// closes the connection.
 pub(crate) struct Http1Future<B> {
     state: State<B>,
-    /// Of a request that was sent.
+    /// Kept of a request that was sent.
     kept: Option<Kept<B>>,
     shared: Arc<ConnShared>,
 }
 
 enum State<B> {
     Sent(Pin<Box<dyn Future<Output = Sent<B>> + Send>>),
-    /// Nothing was written, and hyper is about to give back what it has of the body.
+    /// Nothing was written, and hyper is about to return what it has of the body.
     GivenBack(Pin<Box<dyn Future<Output = SendError<B>> + Send>>),
-    /// Why the connection did not take the request, until that is told.
+    /// Why the connection did not accept the request, until that is returned.
     Refused(Option<Box<SendError<B>>>),
 }
 
 type Sent<B> = Result<Response<Incoming>, TrySendError<Request<Upload<B>>>>;
 
-/// What a request has beside its head. What was encoded of it does not come back from hyper.
+/// The parts of a request that hyper does not return once it has encoded the head.
 struct Kept<B> {
     body: KeptBody<B>,
     version: Version,
@@ -247,12 +248,12 @@ struct Kept<B> {
 }
 
 enum KeptBody<B> {
-    /// Of a request without content: hyper has no use for it.
+    /// The body of a request without content: hyper does not need it.
     Whole(B),
     Sent(Arc<Returns<B>>),
 }
 
-/// hyper drops what it has with its connection, in the task of the driver.
+/// How long to wait until the driver's task drops the connection, and with it what hyper has of the body.
 const PATIENCE: Duration = Duration::from_millis(50);
 
 impl<B> Http1Future<B> {
@@ -271,7 +272,8 @@ impl<B> Http1Future<B> {
         matches!(kept, Some(KeptBody::Sent(_)))
     }
 
-    /// An answer to a request with content is none if the body failed meanwhile: the server may have seen only a part.
+    /// If the body of a request with content has failed meanwhile, the response does not count: the server may have
+    /// seen only a part of the request.
     #[cold]
     fn answered(&self, response: Response<Incoming>) -> Result<Response<Incoming>, SendError<B>> {
         match self.shared.end_body() {
@@ -293,12 +295,12 @@ impl<B: Send + 'static> Http1Future<B> {
             .take()
             .map(|kept| (kept.body, kept.version, kept.extensions));
         if let Some(request) = failed.take_message() {
-            // A request comes back only if hyper has not begun with it.
+            // hyper returns a request only if it has not begun to send it.
             let (head, upload) = request.into_parts();
             let body = match (upload.take(), kept) {
                 (Some((body, taken)), _) => Some((body, taken)),
                 (None, Some((KeptBody::Whole(body), ..))) => Some((body, Taken::default())),
-                // Its announced length is 0.
+                // The announced length is 0.
                 (None, _) => None,
             };
             let error = failed.into_error();
@@ -316,7 +318,7 @@ impl<B: Send + 'static> Http1Future<B> {
         }
         match kept {
             Some((KeptBody::Sent(returns), version, extensions)) => {
-                // What is left for the connection to do is to drop what it has.
+                // All that is left is that the connection drops what it has.
                 let is_reused = self.shared.activity().uses() > 1;
                 self.shared.kill(match error::is_reset(&error, is_reused) {
                     true => CloseReason::Peer,
@@ -345,7 +347,7 @@ impl<B: Send + 'static> Http1Future<B> {
     }
 }
 
-/// The request as it was, if there is enough of it left.
+/// The original request, if enough of it is left.
 fn unwritten<B>(
     error: hyper::Error,
     shared: &ConnShared,
@@ -373,7 +375,7 @@ fn unsent<B>(error: hyper::Error, mut request: Request<B>, taken: Taken) -> Send
 }
 
 impl<B: Send + 'static> Http1Future<B> {
-    /// The head of the response, and `body` of its body: a response is large, and moved once.
+    /// The head of the response, with `body` applied to its body; moved once, because a response is large.
     #[inline]
     pub(crate) fn poll_response<R>(
         &mut self,

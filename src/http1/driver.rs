@@ -1,4 +1,4 @@
-//! The task that has the transport.
+//! The task that owns the transport.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,12 +14,12 @@ use crate::connection::close_reason::CloseReason;
 use crate::connection::shared::ConnShared;
 
 pin_project! {
-    /// Runs a connection until it has closed or is handed on to an upgrade, until it has been silent for too long or its
-    /// exchange takes too long, or until it is aborted; and for a second at the most once nobody has the connection any more, unless it was detached.
-    /// Holds the transport and nothing of the pool; when it is dropped, the transport goes, unless an upgrade has it, and
-    /// its permit passes on.
+    /// Runs a connection until it has closed or is passed on to an upgrade, until it is silent for too long or its
+    /// exchange exceeds a time limit, or until it is aborted; and for at most one second once the connection has no
+    /// owner, unless it was detached. The task owns the transport and nothing of the pool. When it is dropped, the
+    /// transport is dropped, unless an upgrade has it, and its permit passes on.
     pub(super) struct Driver<F> {
-        // hyper's connection, which it gives no name.
+        // hyper's connection, whose type has no name.
         #[pin]
         connection: F,
         shared: Arc<ConnShared>,
@@ -27,12 +27,12 @@ pin_project! {
     }
 }
 
-// Each connection has one. tokio's tasks are of so many times 128 bytes, and with 24 on top of hyper's connection most of
-// ours are of as many as that alone.
+// Every connection has one. tokio allocates tasks in multiples of 128 bytes; with 24 bytes in addition to hyper's
+// connection, most tasks need no more than with hyper's connection alone.
 #[cfg(all(test, target_os = "linux", target_pointer_width = "64"))]
 const _: () = assert!(size_of::<Driver<()>>() <= 24);
 
-/// How long a transport may take to shut down, and keep its permit.
+/// How long a transport may take to shut down while it keeps its permit.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 impl<F> Driver<F> {
@@ -69,7 +69,7 @@ impl<F> Driver<F>
 where
     F: Future<Output = hyper::Result<()>>,
 {
-    /// After hyper has been polled.
+    /// The driver's own work, after hyper was polled.
     #[inline(never)]
     fn poll_on(
         self: Pin<&mut Self>,
@@ -79,13 +79,13 @@ where
         let this = self.project();
         let shared = this.shared;
         if polled.is_pending() && shared.is_finishing() {
-            // hyper writes out the end of an upload, and does not look again whether it is free now.
+            // hyper writes the end of an upload, and does not check again whether it is free.
             polled = this.connection.poll(cx);
         }
         if polled.is_pending() && shared.has_rest() {
             shared.poll_rest(cx);
         }
-        // After hyper: what came in time counts.
+        // After hyper was polled: a response that came in time counts.
         let late = match polled.is_pending() && shared.is_timed() {
             true => shared.poll_timeouts(cx),
             false => Poll::Pending,
@@ -95,9 +95,9 @@ where
             Poll::Ready(Err(error)) if error.is_incomplete_message() || error.is_canceled() => {
                 CloseReason::Peer
             }
-            // What failed on the transport, or ended there without a goodbye, the transport has noted itself before.
+            // An I/O error, or an end without an orderly shutdown, was recorded by the transport before.
             Poll::Ready(Err(_)) => CloseReason::Error,
-            // It was given all that is announced, and more came after that.
+            // hyper had the announced length, and the body gave more after that.
             Poll::Pending if shared.has_failed_body() => CloseReason::Abandoned,
             Poll::Pending => match late {
                 Poll::Ready(late) => late,
@@ -116,24 +116,24 @@ where
     }
 }
 
-/// In how many steps a silence is measured: it is found out at most one step late.
+/// In how many steps a silence is measured: it is detected at most one step late.
 const STEPS: u8 = 8;
 
-/// One timer, which runs only while the connection is in use, and once nobody has it any more.
+/// One timer, which runs only while the connection is in use, and once it has no owner any more.
 #[derive(Default)]
 struct Timer {
     sleep: Option<Pin<Box<Sleep>>>,
-    /// The limit of silence that it is set for, in milliseconds; `NONE` where it is set for the goodbye.
+    /// The limit of silence that it measures, in milliseconds; `NONE` if it measures the shutdown.
     limit: u32,
-    /// How many steps nothing has moved.
+    /// For how many steps there was no activity.
     silent: u8,
 }
 
-/// More than a limit of silence can be.
+/// More than any limit of silence.
 const NONE: u32 = u32::MAX;
 
 impl Timer {
-    /// Ready when the transport has had its time to shut down.
+    /// Ready when the time for the transport's shutdown is over.
     #[cold]
     fn poll_goodbye(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.limit != NONE {
@@ -144,13 +144,13 @@ impl Timer {
         self.sleep.get_or_insert_with(goodbye).as_mut().poll(cx)
     }
 
-    /// Whether it is set as it has to be, and not yet over.
+    /// Whether it measures the present limit, and has not fired yet.
     #[inline]
     fn is_set(&self, activity: &Activity) -> bool {
         let limit = activity.limit_in_millis();
         match &self.sleep {
             None => limit.is_none() || !activity.is_in_use(),
-            // One that runs on into the next use has its limit.
+            // A timer that runs on into the next use measures the limit of that use.
             Some(sleep) => {
                 (limit == Some(self.limit) || !activity.is_in_use()) && !sleep.is_elapsed()
             }
@@ -160,13 +160,13 @@ impl Timer {
     /// Ready when the connection has been silent for too long.
     fn poll_silence(&mut self, activity: &Activity, cx: &mut Context<'_>) -> Poll<()> {
         let Some(limit) = activity.limit_in_millis().filter(|_| activity.is_in_use()) else {
-            // It runs on into a use that comes soon; one that comes later sets another.
+            // The timer is kept for a use that begins soon; a later use sets a new one.
             if self.sleep.as_ref().is_some_and(|sleep| sleep.is_elapsed()) {
                 self.sleep = None;
             }
             return Poll::Pending;
         };
-        // It was polled when it was set, and this task is the only one that it wakes.
+        // It was polled when it was set, and nothing else wakes this task for it.
         if self.is_set(activity) {
             return Poll::Pending;
         }
@@ -179,7 +179,7 @@ impl Timer {
         if self.sleep.is_none() || limit != self.limit {
             self.limit = limit;
             self.silent = 0;
-            // What has moved so far has moved before the first step.
+            // Activity so far belongs to the time before the first step.
             activity.is_silent();
             let due = Instant::now().checked_add(step);
             self.sleep = due.map(|due| Box::pin(tokio::time::sleep_until(due)));
@@ -197,7 +197,7 @@ impl Timer {
                 return Poll::Ready(());
             }
             let now = Instant::now();
-            // From when it was due, so that its delays do not add up; unless it was not heard for long.
+            // Counted from when the timer was due, so that delays do not add up, unless it fired very late.
             let next = sleep.deadline() + step;
             sleep
                 .as_mut()

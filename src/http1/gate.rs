@@ -1,4 +1,4 @@
-//! The wait of a request's body for a 100.
+//! Holds a request's body back until a 100.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,13 +9,13 @@ use tokio::time::Sleep;
 
 use crate::connection::shared::ConnShared;
 
-/// Holds a body back until the server says 100, or for a time. After another answer it stays closed: its connection is
-/// then of no use any more, because the server still reads what comes as the body.
+/// Holds a body back until the server sends a 100, or for a limited time. After a final response it stays closed: the
+/// connection cannot be reused, because the server would read whatever follows as the body.
 ///
-/// Nobody has to wake it: the 100 is read by the task that sends the body, just before it asks for the body.
+/// It needs no waker: the task that sends the body has read the 100 just before it asks for the body.
 pub(super) struct Gate {
     timeout: Duration,
-    /// From when the head is on its way.
+    /// Set when the head is being written.
     sleep: Option<Pin<Box<Sleep>>>,
 }
 

@@ -1,42 +1,43 @@
-//! How much a server may send before the head of its response.
+//! Limits what a server may send before the head of its response.
 
 use std::io;
 
-/// The most interim responses (1xx) to one request, unless a layer says otherwise. RFC 9110 §15.2 allows any number; the
-/// JDK's client accepts 8, which a proxy that passes on hints exceeds.
+/// The most interim responses (1xx) to one request, unless a layer sets another number. RFC 9110 §15.2 allows any
+/// number; the JDK's client accepts 8, which a proxy that forwards early hints may exceed.
 pub(super) const DEFAULT_MAX: usize = 100;
 
-/// The most bytes of interim responses to one request, however many they are. hyper limits each head; this limits their
+/// The most bytes of interim responses to one request, whatever their number. hyper limits each head; this limits their
 /// sum.
 const MAX_BYTES: u32 = 1 << 20;
 
-/// As [`Interim::max`]: no limit but that of bytes, which more responses than this would exceed by far.
+/// A value of [`Interim::max`]: no limit except for the bytes, which more responses than this would exceed by far.
 const ANY: u16 = u16::MAX;
 
-/// Counts the interim responses to one request, and their bytes, as they are read beneath hyper, in whatever pieces.
+/// Counts the interim responses to one request, and their bytes, as they are read below hyper, in whatever pieces.
 ///
-/// hyper skips interim responses without limit. Its callback for them would cost each request an extension, and so an
-/// allocation; here a request whose response comes at once costs one look at its first bytes.
+/// hyper skips any number of interim responses. Its callback for them would cost each request an extension, and so an
+/// allocation. Here, a request whose response comes at once costs one check of its first bytes.
 ///
-/// A parser beneath a parser must be as lenient: whatever hyper (httparse) reads as the head of an interim response is
-/// read as one here. A status line may follow any number of empty lines; a line ends with LF, with or without CR before
-/// it; a line that begins with a space is a line like any other. What hyper refuses may be counted either way.
+/// A parser below a parser has to be as lenient: whatever hyper (httparse) reads as the head of an interim response is
+/// read as one here. A status line may follow any number of empty lines; a line ends with LF, with or without a CR
+/// before it; a line that begins with a space is a line like any other. Input that hyper rejects may be counted either
+/// way.
 #[derive(Debug)]
 pub(super) struct Interim {
-    /// What tells the exchange that this is about from others.
+    /// Identifies the exchange that the counts belong to.
     exchange: u8,
-    /// Of empty lines and interim responses. At most one more than `MAX_BYTES`.
+    /// The bytes of empty lines and interim responses; at most one more than `MAX_BYTES`.
     bytes: u32,
     responses: u16,
     max: u16,
     position: Position,
-    /// A 100 was among them, or a 101, which is to come only after it.
+    /// A 100 was among them, or a 101, which may only follow a 100.
     continues: bool,
-    /// How much of the end of the response's head has been read: where that is looked for.
+    /// How much of the end of the response's head was read, if that has to be detected.
     end: End,
 }
 
-/// How much of the empty line at the end of a head has been read.
+/// How much of the empty line at the end of a head was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     InLine,
@@ -44,18 +45,18 @@ enum End {
     Read,
 }
 
-/// What the next byte is a part of.
+/// What the next byte belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Position {
-    /// A status line, of which so many bytes were read, or an empty line before one.
+    /// A status line, of which this many bytes were read, or an empty line before one.
     StatusLine(u8),
-    /// A status code that begins with 1, and so many digits more.
+    /// A status code that begins with 1, and has this many further digits so far.
     Code(u8),
-    /// An interim response, at the beginning of a line: an empty one is its end.
+    /// An interim response, at the beginning of a line: an empty line ends it.
     Line,
     /// An interim response, in the middle of a line.
     InLine,
-    /// The response itself, which hyper reads and limits.
+    /// The final response, which hyper reads and limits.
     Response,
 }
 
@@ -63,11 +64,11 @@ impl Position {
     const START: Self = Self::StatusLine(0);
 }
 
-/// How a status line begins; the minor version is any.
+/// The beginning of a status line; any minor version matches.
 const VERSION: &[u8] = b"HTTP/1.? ";
 
 impl Interim {
-    /// With room for `max` interim responses to each request.
+    /// Accepts `max` interim responses to each request.
     pub(super) fn new(max: usize) -> Self {
         Self {
             exchange: 0,
@@ -80,17 +81,17 @@ impl Interim {
         }
     }
 
-    /// Takes note of bytes that came in before the caller of this exchange had a response's head.
+    /// Reads bytes that arrived before the caller of this exchange got a head.
     ///
     /// # Errors
     ///
-    /// That the server has sent too much before its response.
+    /// If the server has sent too much before its response.
     #[inline]
     pub(super) fn read(&mut self, exchange: u8, bytes: &[u8]) -> io::Result<()> {
         self.begin(exchange);
         match (self.position, bytes) {
             (Position::Response, _) => Ok(()),
-            // Almost always: `HTTP/1.1 2`.
+            // The usual case: `HTTP/1.1 2`.
             (Position::START, [b'H', _, _, _, _, _, _, _, _, b'2'..=b'9', ..]) => {
                 self.position = Position::Response;
                 Ok(())
@@ -99,11 +100,11 @@ impl Interim {
         }
     }
 
-    /// The same, where the end of the response's head is looked for as well. Says whether it has been read.
+    /// The same if the end of the response's head has to be detected; returns whether it was read.
     ///
     /// # Errors
     ///
-    /// Those of `read`.
+    /// As for `read`.
     #[cold]
     pub(super) fn read_head(&mut self, exchange: u8, bytes: &[u8]) -> io::Result<bool> {
         self.begin(exchange);
@@ -138,7 +139,7 @@ impl Interim {
         }
     }
 
-    /// Whether the server wants the body of a request that says `Expect: 100-continue`; `None` while it has not said.
+    /// Whether the server accepts the body of a request with `Expect: 100-continue`; `None` if it has not answered.
     pub(super) fn wants_body(&self) -> Option<bool> {
         match self.position {
             _ if self.continues => Some(true),
@@ -147,7 +148,7 @@ impl Interim {
         }
     }
 
-    /// Says how many of the bytes come before the response, or are needed to tell that it is one.
+    /// Returns how many of the bytes precede the response, or are needed to recognise it.
     #[cold]
     fn count(&mut self, bytes: &[u8]) -> io::Result<usize> {
         for (at, &byte) in bytes.iter().enumerate() {
@@ -197,7 +198,7 @@ impl Position {
             (Self::StatusLine(_), b'1') => Self::Code(0),
             (Self::StatusLine(_), _) => Self::Response,
             (Self::Code(0), b'0') => Self::Code(1),
-            // 101: it switches protocols, and nothing of HTTP follows it.
+            // 101 switches protocols, and no HTTP follows it.
             (Self::Code(1), b'1') => Self::Response,
             (Self::Code(_), _) => Self::COUNTED,
             (Self::Line, b'\n') => Self::START,

@@ -1,4 +1,4 @@
-//! HTTP/1 begun on a transport.
+//! Begins HTTP/1 on a transport.
 
 use std::fmt;
 
@@ -15,16 +15,16 @@ use crate::http1::driver::Driver;
 use crate::http1::interim;
 use crate::http1::transport::Transport;
 
-/// What every connection of one layer is made with.
+/// The settings of all connections of one layer.
 #[derive(Clone)]
 pub(crate) struct Http1 {
     pub(crate) builder: Builder,
     pub(crate) max_interim_responses: usize,
-    /// `None`: what `builder` says.
+    /// `None`: the setting of `builder`.
     pub(crate) max_response_fields: Option<usize>,
 }
 
-/// As many fields as an [`http::HeaderMap`] can have.
+/// The most fields that an [`http::HeaderMap`] can have.
 const MOST_FIELDS: usize = 1 << 15;
 
 impl Http1 {
@@ -36,17 +36,17 @@ impl Http1 {
         }
     }
 
-    /// hyper's builder, with what is set beside it.
+    /// hyper's builder, with the settings beside it.
     fn builder(&self) -> Builder {
         let mut http1 = self.builder.clone();
         if let Some(max) = self.max_response_fields {
-            // hyper makes room for so many, and a map of fields has no room for more.
+            // hyper allocates room for all of them, and a header map cannot hold more.
             http1.max_headers(max.min(MOST_FIELDS));
         }
         http1
     }
 
-    /// A connection on this transport, whose driver is spawned here.
+    /// Makes a connection on this transport, and spawns its driver.
     pub(crate) async fn handshake<IO, B>(
         self,
         transport: IO,

@@ -1,4 +1,4 @@
-//! What hyper takes out of a request's body before anything of the request is written, had back where nothing is.
+//! Recovers what hyper has read from a request's body before anything of the request was written.
 
 use std::io::IoSlice;
 use std::mem;
@@ -12,25 +12,25 @@ use crate::connection::shared::ConnShared;
 use crate::connection::taken::{Part, Taken};
 use crate::http1::transport::ONE_RECORD;
 
-/// hyper copies a frame where its transport takes one piece at a time. A copy is kept of no more than a request may have
-/// that is unsent after its write failed.
+/// hyper copies a frame if its transport accepts one slice at a time. A copy is kept only of frames that are no larger
+/// than what may count as unwritten after a failed write.
 const MOST_COPIED: usize = ONE_RECORD;
 
-/// Where the content of a request goes when hyper drops it, and the frames that hyper took out of it. Both are given up as
-/// soon as anything of the request is written.
+/// Where the content of a request goes when hyper drops it, with the frames that hyper has read from it. Both are
+/// dropped as soon as anything of the request is written.
 pub(super) struct Returns<T> {
     shared: Arc<ConnShared>,
     state: Mutex<State<T>>,
 }
 
 struct State<T> {
-    /// And how many frames were taken out of it.
+    /// The content, with the number of frames that were read from it.
     content: Option<(T, usize)>,
-    /// By number.
+    /// Frames by number.
     parts: Vec<(usize, Part)>,
     /// A frame was too large to be kept, or was written.
     is_lost: bool,
-    /// Who waits until all of it is back.
+    /// The task that waits until everything is back.
     waker: Option<Waker>,
 }
 
@@ -52,9 +52,9 @@ impl<T> Returns<T> {
         &self.shared
     }
 
-    /// hyper has dropped the content, out of which it took so many frames.
+    /// hyper has dropped the content, from which it had read this many frames.
     pub(super) fn put_content(&self, content: T, taken: usize) {
-        // What is not kept is dropped after the lock: it is the caller's.
+        // Whatever is not kept is dropped after the lock, because it is the caller's.
         let _lost = if self.shared.activity().has_written() {
             self.lose();
             Some(content)
@@ -83,7 +83,7 @@ impl<T> Returns<T> {
         });
     }
 
-    /// Something was written, or cannot be had back.
+    /// Something was written, or cannot be recovered.
     #[inline]
     fn lose(&self) {
         // Dropped after the lock.
@@ -105,7 +105,7 @@ impl<T> Returns<T> {
         changed
     }
 
-    /// Ready when hyper has nothing of it any more: with the content and what was taken out of it, unless some is lost.
+    /// Ready when hyper has nothing of it any more: with the content and the frames, or `None` if some of it is lost.
     pub(super) fn poll_back(&self, cx: &Context<'_>) -> Poll<Option<(T, Taken)>> {
         let mut state = self.state();
         match state.content.take() {
@@ -124,26 +124,26 @@ impl<T> Returns<T> {
     }
 
     fn state(&self) -> MutexGuard<'_, State<T>> {
-        // Nothing that can panic runs under this lock.
+        // Nothing that can panic runs under this lock, so it is never poisoned.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The data of a frame: as the body gave it, or as it was had back.
+/// The data of a frame, as the body gave it or as it was recovered.
 pub(super) enum Data<D> {
     Own(D),
     Again(Bytes),
 }
 
-/// The data of a frame that hyper has. If it is dropped before anything of its request is written, it goes back.
+/// The data of a frame that hyper has. If it is dropped before anything of its request was written, it goes back.
 pub(super) struct Piece<D: Buf, T> {
     data: Data<D>,
-    /// Until that is decided.
+    /// `None` once it is decided whether it goes back.
     back: Option<(usize, Arc<Returns<T>>)>,
 }
 
 impl<D: Buf, T> Piece<D, T> {
-    /// Of a request of which something is written already.
+    /// The data of a frame of a request that was written in part.
     #[inline]
     pub(super) fn written(data: Data<D>) -> Self {
         Self { data, back: None }
@@ -157,7 +157,7 @@ impl<D: Buf, T> Piece<D, T> {
         }
     }
 
-    /// hyper moves on in it: it has written some of it, or copies it to write it later.
+    /// hyper advances in it: it has written some of it, or copies it to write it later.
     #[cold]
     fn decide(&mut self) {
         let Some((number, returns)) = self.back.take() else {

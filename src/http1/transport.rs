@@ -1,4 +1,4 @@
-//! What the driver has of a transport.
+//! The driver's side of a transport.
 
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -16,43 +16,46 @@ use crate::error::{self, PartlyWritten};
 use crate::http1::interim::Interim;
 use crate::http1::unwritten;
 
-/// A transport that says what happens on it: when something moved, when something is waited for, and how it ended. hyper
-/// ends in the same way whether it reads the end of a stream, fails to read while somebody waits for a response, or
-/// closes after the last exchange.
+/// A transport that records what happens on it: activity, what is awaited, and how it ended. hyper ends in the same way
+/// whether it reads the end of the stream, fails to read while a response is awaited, or closes after the last
+/// exchange.
 ///
-/// It goes where its I/O goes, on to an upgrade too, and so it has the guard; it still ends with its agent then.
+/// It stays with its I/O, also in an upgrade, and so it owns the guard. An upgraded transport still ends with its
+/// agent.
 pub(super) struct Transport<IO> {
     io: State<IO>,
     interim: Interim,
-    // After `io`: the permit passes on when that is gone.
+    // Declared after `io`: the permit passes on when the I/O is dropped.
     guard: TransportGuard,
 }
 
-// Each connection has one, in its driver.
+// Every connection has one, in its driver.
 #[cfg(all(test, target_os = "linux", target_pointer_width = "64"))]
 const _: () = assert!(size_of::<Transport<u64>>() <= 40);
 
 enum State<IO> {
     Open(IO),
-    /// Nothing can be written any more, and that has not been told yet.
+    /// Writing has failed, and hyper does not know it yet.
     Unwritable(Box<Unwritable<IO>>),
     /// The agent has ended it.
     Gone,
 }
 
-/// A server that has enough of an upload answers and resets. The answer may be here, unread, and hyper would not look for
-/// it after a failed write: so reading comes to its end first.
+/// A server that rejects an upload responds and resets the connection. The response may be unread, and hyper would not
+/// read it after a failed write. So the read side is drained before hyper learns of the failure.
 struct Unwritable<IO> {
     io: IO,
     error: io::Error,
-    /// A transport whose reads do not end with its writes is not waited for longer.
+    /// Limits the wait for a transport whose reads do not end with its writes.
     read_grace: Pin<Box<Sleep>>,
 }
 
-/// The most that a record of TLS holds (RFC 8446 §5.1). A write of no more than that which fails was not read by anybody.
+/// The most data in a TLS record (RFC 8446 §5.1). If a write of at most this size fails, the server has read nothing of
+/// it.
 pub(super) const ONE_RECORD: usize = 1 << 14;
 
-/// What came before the error is there to be read as soon as the runtime has looked; a busy one looks late.
+/// Data that arrived before the error can be read as soon as the runtime has polled the socket; a busy runtime polls
+/// late.
 const READ_GRACE: Duration = Duration::from_millis(50);
 
 impl<IO> Unwritable<IO> {
@@ -79,7 +82,7 @@ impl<IO: Unpin> Transport<IO> {
         self.guard.shared()
     }
 
-    /// Where there is nothing to take care of.
+    /// The I/O, if it needs no special care.
     #[inline]
     fn open(&mut self) -> Option<Pin<&mut IO>> {
         match &mut self.io {
@@ -88,7 +91,7 @@ impl<IO: Unpin> Transport<IO> {
         }
     }
 
-    /// What is read from.
+    /// The I/O to read from.
     fn io(&mut self) -> io::Result<Pin<&mut IO>> {
         self.leave_if_killed();
         match &mut self.io {
@@ -98,7 +101,7 @@ impl<IO: Unpin> Transport<IO> {
         }
     }
 
-    /// What is written to.
+    /// The I/O to write to.
     #[inline]
     fn poll_writable(&mut self) -> Poll<io::Result<Pin<&mut IO>>> {
         self.leave_if_killed();
@@ -123,7 +126,7 @@ impl<IO: Unpin> Transport<IO> {
         }
     }
 
-    // Not inlined: most reads find nothing, and should be prepared for nothing else.
+    // Not inlined: most reads return nothing, and should not pay for this.
     #[inline(never)]
     fn has_read(&mut self, buf: &ReadBuf<'_>, before: usize) -> io::Result<()> {
         let bytes = &buf.filled()[before..];
@@ -142,7 +145,7 @@ impl<IO: Unpin> Transport<IO> {
         }
     }
 
-    /// Where something is awaited of what comes in.
+    /// Examines incoming bytes while something is awaited in them.
     #[cold]
     fn watch(&mut self, exchange: u8, bytes: &[u8]) -> io::Result<()> {
         let expectation = self.guard.shared().expectation();
@@ -162,14 +165,14 @@ impl<IO: Unpin> Transport<IO> {
     #[cold]
     fn has_ended(&mut self) -> io::Result<()> {
         if let Some(error) = self.told() {
-            // No end in good order: this may be the middle of a body that ends with its connection.
+            // Not an orderly end: this may be the middle of a body that ends with its connection.
             return Err(error);
         }
         self.shared().peer_closed();
         Ok(())
     }
 
-    /// Of a transport that is ending, or not its pool's any more.
+    /// Reads from a transport that is ending, or has left its pool.
     #[cold]
     fn poll_read_with_care(
         &mut self,
@@ -190,7 +193,7 @@ impl<IO: Unpin> Transport<IO> {
         self.heed(read, cx)
     }
 
-    /// Of a transport that is ending, or not its pool's any more, or that leaves a byte out.
+    /// Writes to a transport that is ending, or has left its pool, or that leaves a byte out.
     #[cold]
     fn poll_write_with_care(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>>
     where
@@ -212,7 +215,7 @@ impl<IO: Unpin> Transport<IO> {
         }
     }
 
-    /// Nothing is there to be read.
+    /// There is nothing to read.
     #[cold]
     fn poll_unwritable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let State::Unwritable(it) = &mut self.io {
@@ -232,7 +235,7 @@ impl<IO: Unpin> Transport<IO> {
         };
     }
 
-    /// Why nothing can be written any more, if that has not been told.
+    /// Why writing has failed, if hyper does not know it yet.
     fn told(&mut self) -> Option<io::Error> {
         match mem::replace(&mut self.io, State::Gone) {
             State::Unwritable(it) => {
@@ -277,7 +280,8 @@ impl<IO: Unpin> Transport<IO> {
         told
     }
 
-    /// The first write of a request took nothing of it. If the connection fails now, it can be sent again from its head.
+    /// The first write of a request wrote nothing. If the connection fails now, the request can be sent again from its
+    /// head.
     fn keep_unwritten(&self, written: &Poll<io::Result<usize>>, bufs: &[IoSlice<'_>]) {
         let head = bufs.iter().find(|buf| !buf.is_empty());
         let Some(head) = head.map(|buf| &buf[..unwritten::head_length(buf)]) else {
@@ -287,14 +291,15 @@ impl<IO: Unpin> Transport<IO> {
         if let Poll::Ready(Err(error)) = written
             && (PartlyWritten::is(error) || all > head.len().max(ONE_RECORD))
         {
-            // A transport that encrypts may have sent a part of it before it failed.
+            // A transport that encrypts may have sent a part before it failed.
             self.shared().activity().took();
             return;
         }
         self.shared().keep_unwritten(head.to_vec());
     }
 
-    /// What hyper hears of a write: of one that failed because the other end has gone, not before all is read.
+    /// The result of a write, as hyper gets it: if the write failed because the server has closed, only after
+    /// everything was read.
     #[inline]
     fn tell<T>(&mut self, written: Poll<io::Result<T>>, cx: &Context<'_>) -> Poll<io::Result<T>> {
         match self.heed(written, cx) {
@@ -312,7 +317,7 @@ impl<IO: Unpin> Transport<IO> {
         }
     }
 
-    /// Whatever there is to be read, it does not answer the request: nothing of that was written, and an earlier request
+    /// Whether incoming bytes cannot be a response to the request: nothing of it was written, and an earlier request
     /// was answered.
     fn answers_nothing(&self) -> bool {
         let activity = self.shared().activity();
@@ -331,7 +336,7 @@ impl<IO: Unpin> Transport<IO> {
         polled
     }
 
-    /// No failure of I/O is over before its connection is.
+    /// Records an I/O error before the connection ends with it.
     #[cold]
     fn failed(&self, error: &io::Error) {
         self.guard.set_close_reason(match error.kind() {
@@ -418,7 +423,7 @@ where
 
     #[inline]
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // TLS writes here what it had no room for before.
+        // TLS writes here what the transport had no room for before.
         let this = &mut *self;
         let flushed = match this.open() {
             Some(io) => io.poll_flush(cx),

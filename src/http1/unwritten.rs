@@ -1,7 +1,7 @@
-//! The head of a request of which nothing was written, read back from what hyper wanted to write.
+//! Parses the head of a request of which nothing was written from the bytes that hyper wanted to write.
 //!
-//! hyper keeps nothing of a head that it has encoded, and to copy each head in advance would cost every request what one in
-//! a million needs.
+//! hyper does not keep a head that it has encoded, and a copy of each head in advance would cost every request what one
+//! in a million needs.
 
 use http::header::{AUTHORIZATION, COOKIE, HeaderName, HeaderValue, PROXY_AUTHORIZATION};
 use http::uri::PathAndQuery;
@@ -10,12 +10,12 @@ use http::{Method, Request, Uri};
 const END_OF_LINE: &[u8] = b"\r\n";
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 
-/// How many of these bytes are the head of the request that they begin with; all of them if its end is not there.
+/// How many of these bytes are the head of the request that they begin with; all of them if it is incomplete.
 pub(super) fn head_length(bytes: &[u8]) -> usize {
     find(bytes, END_OF_HEAD).map_or(bytes.len(), |at| at + END_OF_HEAD.len())
 }
 
-/// The request that this head is of, with its version left open; nothing if it is not the whole of a head.
+/// The request with this head, whose version is left to the caller; `None` if the head is incomplete.
 pub(super) fn read(head: &[u8]) -> Option<Request<()>> {
     let mut rest = head.strip_suffix(END_OF_LINE)?;
     let mut request = Request::new(());
@@ -34,7 +34,8 @@ pub(super) fn read(head: &[u8]) -> Option<Request<()>> {
     Some(request)
 }
 
-/// What `http::Uri` prints and does not read: an absolute URI with the path `*` (see [`asterisk`](super::asterisk)).
+/// Parses the target. `http::Uri` prints an absolute URI with the path `*` (see [`asterisk`](super::asterisk)), but
+/// does not parse it.
 fn target(text: &[u8]) -> Option<Uri> {
     let uri = Uri::try_from(text).ok()?;
     if uri.scheme().is_none() || !uri.authority()?.as_str().ends_with('*') {
@@ -45,7 +46,7 @@ fn target(text: &[u8]) -> Option<Uri> {
     Uri::from_parts(parts).ok()
 }
 
-/// The next line, without its end.
+/// The next line, without its line ending.
 fn line<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let at = find(rest, END_OF_LINE)?;
     let line = &rest[..at];

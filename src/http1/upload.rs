@@ -1,4 +1,4 @@
-//! The body of a request, watched to its end.
+//! A request's body on its way to hyper.
 
 use std::fmt;
 use std::future::Future;
@@ -20,49 +20,49 @@ use crate::http1::replay::{self, Data, Piece};
 
 /// The request body that hyper is given.
 ///
-/// It tells its connection when hyper has all of the body. A server may answer before that; then the connection is of no
-/// use any more, and hyper would go on with the upload (hyper#4176). It also compares what the body gives with the length
-/// that the head of the request announces: hyper cuts a body that is longer without a word.
+/// It reports to its connection when hyper has the whole body. If a server responds before that, the connection cannot
+/// be reused, and hyper would go on with the upload (hyper#4176). It also compares the body with the length that the
+/// head announces, because hyper silently cuts a longer body.
 ///
-/// One pointer, because each connection of hyper has room for 32 requests. A request without content has nothing here:
-/// its body stays with the [`Http1Future`](crate::http1::Http1Future).
+/// It is one pointer, because each connection of hyper has room for 32 requests. It is empty for a request without
+/// content, whose body stays with the [`Http1Future`](crate::http1::Http1Future).
 pub(super) struct Upload<B>(Option<Box<Content<B>>>);
 
-/// Where a body with content goes back to, with what hyper took out of it.
+/// Where a body with content goes back to, with the frames that hyper has read.
 pub(super) type Returns<B> = replay::Returns<Box<Content<B>>>;
 
-/// A body with content, on its way.
+/// A body with content that is being sent.
 pub(super) struct Content<B> {
     body: B,
-    /// What another connection took out of the body and did not write. It comes first.
+    /// Frames that another connection has read from the body and not written. They are sent first.
     taken: Taken,
     /// How many frames hyper was given before anything of the request was written.
     unwritten: usize,
-    /// Until it has gone back.
+    /// `None` once it has gone back.
     returns: Option<Arc<Returns<B>>>,
-    /// `false` once hyper has all of the body and only its end is still awaited.
+    /// `false` once hyper has the whole body and only its end is awaited.
     is_uploading: bool,
-    /// Of a request with `Expect: 100-continue`, until its body may be sent.
+    /// For a request with `Expect: 100-continue`, until its body may be sent.
     gate: Option<Gate>,
-    /// What the head of the request announces; `None` if the body is sent in chunks.
+    /// The length that the head announces; `None` if the body is sent in chunks.
     announced: Option<u64>,
     given: u64,
 }
 
-/// How hyper will send a body with content.
+/// How hyper sends a body with content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// With a `Content-Length`: the caller's, or else what the body says of itself.
+    /// With a `Content-Length`: the caller's, or else the body's exact size.
     Length(u64),
     Chunked,
-    /// Not at all: GET, HEAD and CONNECT with a body of unknown length, which almost always is none.
+    /// Not at all: GET, HEAD and CONNECT with a body of unknown length, which is almost always empty.
     Omitted,
-    /// HTTP/1.0 has no chunks. hyper would send the request without its body.
+    /// HTTP/1.0 has no chunks; hyper would send the request without its body.
     Impossible,
 }
 
 impl Framing {
-    /// As hyper's `Client::set_length` decides it.
+    /// Decides as hyper's `Client::set_length` does.
     pub(super) fn of<B: Body>(request: &Request<B>, peer_is_http10: bool) -> Self {
         let is_http10 = peer_is_http10 || request.version() == Version::HTTP_10;
         let fields = request.headers();
@@ -94,10 +94,10 @@ impl Framing {
 }
 
 impl<B> Upload<B> {
-    /// Of a request without content.
+    /// For a request without content.
     pub(super) const NONE: Self = Self(None);
 
-    /// A body with content, and what was taken out of it before. It is on its way from here on.
+    /// Begins to send a body with content, and the frames that were read from it before.
     pub(super) fn begin(
         body: B,
         taken: Taken,
@@ -120,7 +120,7 @@ impl<B> Upload<B> {
             given: 0,
         });
         if framing == Framing::Length(0) {
-            // hyper will not ask for any of it.
+            // hyper will not read any of it.
             shared.watch_rest(Box::pin(Rest(Some(content))));
             return (Self::NONE, returns);
         }
@@ -148,8 +148,8 @@ impl<B> Drop for Upload<B> {
     }
 }
 
-/// What hyper hears when a request's body fails. Why it failed is left with the shared state, and goes to the caller from there:
-/// hyper does not give away the errors that it holds.
+/// The error that hyper gets when a request's body fails. The cause is left in the shared state and returned to the
+/// caller from there, because hyper does not return the errors that it holds.
 #[derive(Debug)]
 pub(super) struct Failed;
 
@@ -182,10 +182,10 @@ where
         let shared = returns.shared();
         ready!(content.poll_gate(shared, cx));
         let polled = content.poll_frame(cx);
-        // Whatever else holds an upload back is not the caller's slowness.
+        // If anything else holds the upload back, it is not the caller's slowness.
         shared.activity().set_upload_waits(polled.is_pending());
         let polled = match ready!(polled) {
-            // The last of it, if it is as long as it should be. hyper asks for nothing after this frame.
+            // The last frame, if the length is right. hyper asks for nothing after it.
             Some(Ok(frame)) if content.is_complete() => match content.poll_end(cx) {
                 Poll::Ready(Ok(())) => Some(Ok(content.give(frame, &returns))),
                 Poll::Ready(Err(error)) => Some(Err(error)),
@@ -238,7 +238,7 @@ impl<B> Content<B> {
         self.announced == Some(self.given)
     }
 
-    /// hyper has no use for it any more.
+    /// hyper does not need it any more.
     fn go_back(mut self: Box<Self>) {
         let Some(returns) = self.returns.take() else {
             return;
@@ -250,7 +250,7 @@ impl<B> Content<B> {
         returns.put_content(self, unwritten);
     }
 
-    /// The body, and what was taken out of it before and not given to hyper.
+    /// The body, and the frames that were read from it before and not given to hyper.
     pub(super) fn end(self) -> (B, Taken) {
         if let (Some(returns), true) = (&self.returns, self.is_uploading) {
             returns.shared().set_uploading(false);
@@ -275,7 +275,7 @@ where
         }
     }
 
-    /// For hyper.
+    /// Gives data to hyper.
     fn give(
         &mut self,
         frame: Frame<Data<B::Data>>,
@@ -292,7 +292,7 @@ where
         frame.map_data(|data| Piece::unwritten(data, number, returns))
     }
 
-    /// As the body gives it, and never more than what is announced, nor an end before that.
+    /// Frames as the body gives them, but never more than announced, and no end before that.
     fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
@@ -331,7 +331,7 @@ where
         Poll::Ready(Some(Err(fault.into())))
     }
 
-    /// Of a body that has given all that is announced: ready when it ends there, and when it does not.
+    /// Ready when a body that has given its announced length ends, or gives more.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RequestBodyError>> {
         loop {
             if self.is_end_stream() {
@@ -340,14 +340,14 @@ where
             match ready!(self.poll_frame(cx)) {
                 None => return Poll::Ready(Ok(())),
                 Some(Err(error)) => return Poll::Ready(Err(error)),
-                // A length has no trailers after it; an empty frame is none.
+                // No trailers follow a body with a length, and an empty frame does not count.
                 Some(Ok(_)) => {}
             }
         }
     }
 }
 
-/// What may come of a body after hyper has all that is announced. Resolves when the body ends there, and when it does not.
+/// The rest of a body after hyper has its announced length. Resolves when the body ends, or gives more.
 struct Rest<B>(Option<Box<Content<B>>>);
 
 impl<B> Future for Rest<B>
