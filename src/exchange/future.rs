@@ -240,9 +240,11 @@ where
             let fault = TargetError::Version(Version::HTTP_2);
             return Poll::Ready(Err(Error::target(fault)));
         }
-        let timeout = this.parts.settings.expect_continue_timeout;
-        if *this.expects_continue && timeout != Millis::ZERO {
-            conn.lifespan().shared().expect_continue(timeout.time());
+        if *this.expects_continue {
+            let timeout = this.parts.settings.options().expect_continue_timeout;
+            if timeout != Millis::ZERO {
+                conn.lifespan().shared().expect_continue(timeout.time());
+            }
         }
         if let Some(limits) = this.time_limits {
             limits.hand_to(conn.lifespan().shared());
@@ -282,7 +284,7 @@ where
                     true => (None, held.release_soon(cx)),
                     false => (Some(held), None),
                 };
-                let drain = this.parts.settings.drain_unread;
+                let drain = this.parts.settings.options().drain_unread;
                 if let Poll::Ready(Ok(response)) = answer {
                     let response = match info.recorder() {
                         None => response.map(|it| Body::holding(it, held, info, drain)),

@@ -1,11 +1,13 @@
+use std::sync::Arc;
 use std::time::Duration;
 
+use http::Request;
 use tower_layer::Layer;
 
 use crate::agent::HostOverrides;
 use crate::clock::Millis;
 use crate::exchange::Exchange;
-use crate::exchange::service::Defaults;
+use crate::exchange::defaults::Defaults;
 use crate::target::protocol::Protocol;
 use crate::target::route::Route;
 
@@ -16,40 +18,85 @@ use crate::target::route::Route;
 /// Directly above [`CheckinLayer`](crate::CheckinLayer), whose leases it takes. Above anything else the stack does not compile.
 #[derive(Clone, Debug)]
 pub struct ExchangeLayer {
-    settings: Settings,
+    keep_alive: bool,
+    server_hint_margin: Millis,
+    info_in_extensions: bool,
+    absolute_form: bool,
+    protocol: Protocol,
+    options: Options,
     defaults: Defaults,
 }
 
-#[derive(Clone, Copy, Debug)]
+/// What each future has. It moves with the request, so what is seldom set is behind a pointer.
+#[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) keep_alive: bool,
     pub(super) server_hint_margin: Millis,
     pub(super) info_in_extensions: bool,
     pub(super) absolute_form: bool,
+    pub(super) protocol: Protocol,
+    /// `None`: the defaults.
+    seldom: Option<Arc<Seldom>>,
+}
+
+#[cfg(all(test, target_pointer_width = "64"))]
+const _: () = assert!(size_of::<Settings>() <= 16);
+
+/// What is not as it is by default.
+#[derive(Debug)]
+struct Seldom {
+    options: Options,
+    defaults: Defaults,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Options {
     pub(super) fresh_for_non_idempotent: bool,
     pub(super) drain_unread: Drain,
     pub(super) expect_continue_timeout: Millis,
-    pub(super) request_timeout: Millis,
-    pub(super) response_timeout: Millis,
+    request_timeout: Millis,
+    response_timeout: Millis,
     pub(super) timings: bool,
-    pub(super) protocol: Protocol,
 }
 
-impl Settings {
-    /// Whether they say something about the connection of each request, or about its time.
-    #[inline]
-    pub(super) fn says_terms(&self) -> bool {
-        self.fresh_for_non_idempotent
-            || !self.keep_alive
-            || self.request_timeout != Millis::NONE
-            || self.response_timeout != Millis::NONE
-            || self.timings
-    }
+impl Options {
+    const DEFAULT: Self = Self {
+        fresh_for_non_idempotent: false,
+        drain_unread: Drain::NONE,
+        expect_continue_timeout: Millis::from_duration(Duration::from_secs(1)),
+        request_timeout: Millis::NONE,
+        response_timeout: Millis::NONE,
+        timings: false,
+    };
 
     pub(super) fn timeouts(&self) -> Timeouts {
         Timeouts {
             request: self.request_timeout.time(),
             response: self.response_timeout.time(),
+        }
+    }
+}
+
+impl Settings {
+    /// Whether they may say something about the connection of each request, or about its time.
+    #[inline]
+    pub(super) fn says_terms(&self) -> bool {
+        !self.keep_alive || self.seldom.is_some()
+    }
+
+    #[inline]
+    pub(super) fn options(&self) -> &Options {
+        match &self.seldom {
+            Some(seldom) => &seldom.options,
+            None => &Options::DEFAULT,
+        }
+    }
+
+    /// Gives a request the defaults for what it does not say itself.
+    #[inline]
+    pub(super) fn set_defaults<B>(&self, request: &mut Request<B>) {
+        if let Some(seldom) = &self.seldom {
+            seldom.defaults.give(request);
         }
     }
 }
@@ -69,7 +116,7 @@ impl Timeouts {
 }
 
 /// How much of a body nobody reads is read to save its connection, and for how long.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Drain {
     pub(super) bytes: u64,
     pub(super) time: Millis,
@@ -91,19 +138,12 @@ impl ExchangeLayer {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            settings: Settings {
-                keep_alive: true,
-                server_hint_margin: Millis::from_duration(Duration::from_secs(1)),
-                info_in_extensions: true,
-                absolute_form: false,
-                fresh_for_non_idempotent: false,
-                drain_unread: Drain::NONE,
-                expect_continue_timeout: Millis::from_duration(Duration::from_secs(1)),
-                request_timeout: Millis::NONE,
-                response_timeout: Millis::NONE,
-                timings: false,
-                protocol: Protocol::Http1,
-            },
+            keep_alive: true,
+            server_hint_margin: Millis::from_duration(Duration::from_secs(1)),
+            info_in_extensions: true,
+            absolute_form: false,
+            protocol: Protocol::Http1,
+            options: Options::DEFAULT,
             defaults: Defaults::NONE,
         }
     }
@@ -113,7 +153,7 @@ impl ExchangeLayer {
     #[doc(alias = "keepAlive")]
     #[must_use]
     pub const fn keep_alive(mut self, keep: bool) -> Self {
-        self.settings.keep_alive = keep;
+        self.keep_alive = keep;
         self
     }
 
@@ -122,7 +162,7 @@ impl ExchangeLayer {
     #[doc(alias = "agentKeepAliveTimeoutBuffer")]
     #[must_use]
     pub const fn server_hint_margin(mut self, margin: Duration) -> Self {
-        self.settings.server_hint_margin = Millis::from_duration(margin);
+        self.server_hint_margin = Millis::from_duration(margin);
         self
     }
 
@@ -130,7 +170,7 @@ impl ExchangeLayer {
     /// their bodies always do. Default: true.
     #[must_use]
     pub const fn info_in_extensions(mut self, insert: bool) -> Self {
-        self.settings.info_in_extensions = insert;
+        self.info_in_extensions = insert;
         self
     }
 
@@ -138,7 +178,7 @@ impl ExchangeLayer {
     /// proxy and not to the origin. Default: false.
     #[must_use]
     pub const fn absolute_form(mut self, absolute: bool) -> Self {
-        self.settings.absolute_form = absolute;
+        self.absolute_form = absolute;
         self
     }
 
@@ -147,7 +187,7 @@ impl ExchangeLayer {
     /// the server is just closing, but pays for a connect. Default: false.
     #[must_use]
     pub const fn fresh_for_non_idempotent(mut self, fresh: bool) -> Self {
-        self.settings.fresh_for_non_idempotent = fresh;
+        self.options.fresh_for_non_idempotent = fresh;
         self
     }
 
@@ -165,7 +205,7 @@ impl ExchangeLayer {
     ///   CONNECT with `:protocol` (RFC 8441) is not offered.
     #[must_use]
     pub const fn protocol(mut self, protocol: Protocol) -> Self {
-        self.settings.protocol = protocol;
+        self.protocol = protocol;
         self
     }
 
@@ -204,7 +244,7 @@ impl ExchangeLayer {
     #[doc(alias = "ExpectContinueTimeout")]
     #[must_use]
     pub const fn expect_continue_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.expect_continue_timeout = Millis::from_duration(timeout);
+        self.options.expect_continue_timeout = Millis::from_duration(timeout);
         self
     }
 
@@ -231,7 +271,7 @@ impl ExchangeLayer {
     #[must_use]
     pub const fn request_timeout(mut self, max: Duration) -> Self {
         assert!(!max.is_zero(), "request_timeout must not be zero");
-        self.settings.request_timeout = Millis::from_duration(max);
+        self.options.request_timeout = Millis::from_duration(max);
         self
     }
 
@@ -257,7 +297,7 @@ impl ExchangeLayer {
     #[must_use]
     pub const fn response_timeout(mut self, max: Duration) -> Self {
         assert!(!max.is_zero(), "response_timeout must not be zero");
-        self.settings.response_timeout = Millis::from_duration(max);
+        self.options.response_timeout = Millis::from_duration(max);
         self
     }
 
@@ -272,7 +312,7 @@ impl ExchangeLayer {
     /// ```
     #[must_use]
     pub const fn timings(mut self, record: bool) -> Self {
-        self.settings.timings = record;
+        self.options.timings = record;
         self
     }
 
@@ -281,7 +321,7 @@ impl ExchangeLayer {
     /// off, and the connection is closed unless the rest of the body had already arrived.
     #[must_use]
     pub const fn drain_unread(mut self, bytes: u64, time: Duration) -> Self {
-        self.settings.drain_unread = Drain {
+        self.options.drain_unread = Drain {
             bytes,
             time: Millis::from_duration(time),
         };
@@ -296,9 +336,22 @@ impl ExchangeLayer {
         self
     }
 
-    #[cfg(test)]
-    pub(super) const fn settings(&self) -> Settings {
-        self.settings
+    pub(super) fn settings(&self) -> Settings {
+        let is_usual = self.options == Options::DEFAULT && self.defaults.is_none();
+        let seldom = (!is_usual).then(|| {
+            Arc::new(Seldom {
+                options: self.options,
+                defaults: self.defaults.clone(),
+            })
+        });
+        Settings {
+            keep_alive: self.keep_alive,
+            server_hint_margin: self.server_hint_margin,
+            info_in_extensions: self.info_in_extensions,
+            absolute_form: self.absolute_form,
+            protocol: self.protocol,
+            seldom,
+        }
     }
 }
 
@@ -312,6 +365,6 @@ impl<M> Layer<M> for ExchangeLayer {
     type Service = Exchange<M>;
 
     fn layer(&self, inner: M) -> Exchange<M> {
-        Exchange::new(inner, self.settings, self.defaults.clone())
+        Exchange::new(inner, self.settings())
     }
 }

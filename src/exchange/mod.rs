@@ -3,6 +3,7 @@
 mod body;
 mod collect;
 mod credentials;
+mod defaults;
 mod fields;
 mod future;
 mod hint;

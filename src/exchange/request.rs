@@ -28,6 +28,7 @@ pub(super) fn split_origin<B: Body>(
     settings: &Settings,
     destination: &mut Option<Destination>,
 ) -> Result<Option<Box<TimeLimits>>, TargetError> {
+    settings.set_defaults(request);
     check_fields(request)?;
     if !request.headers().is_empty() {
         fields::name_te(request.headers_mut());
@@ -124,9 +125,10 @@ fn set_terms<B>(
     settings: &Settings,
     destination: &mut Destination,
 ) -> Option<Box<TimeLimits>> {
-    let mut timeouts = settings.timeouts();
+    let options = settings.options();
+    let mut timeouts = options.timeouts();
     heed(request.extensions_mut(), destination, &mut timeouts);
-    if settings.fresh_for_non_idempotent
+    if options.fresh_for_non_idempotent
         && destination.reuse() == Reuse::Any
         && !is_repeatable(request)
     {
@@ -137,7 +139,7 @@ fn set_terms<B>(
     if !tunnels && (destination.reuse() == Reuse::Never || !settings.keep_alive) {
         fields::say_close(request.headers_mut());
     }
-    let timed = request.extensions_mut().remove::<RecordTimings>().is_some() || settings.timings;
+    let timed = request.extensions_mut().remove::<RecordTimings>().is_some() || options.timings;
     let recorder = timed.then(Recorder::begin);
     (timed || timeouts.are_wanted()).then(|| TimeLimits::begin(timeouts, recorder))
 }
@@ -284,13 +286,13 @@ mod tests {
         layer.settings()
     }
 
-    fn aimed(method: &str, uri: &str, settings: Settings) -> Result<String, TargetError> {
+    fn aimed(method: &str, uri: &str, settings: &Settings) -> Result<String, TargetError> {
         let mut request = Request::builder()
             .method(method)
             .uri(uri)
             .body(Empty::<Bytes>::new())
             .unwrap();
-        split_origin(&mut request, &settings, &mut None)?;
+        split_origin(&mut request, settings, &mut None)?;
         Ok(request.uri().to_string())
     }
 
@@ -299,14 +301,14 @@ mod tests {
         let plain = settings(ExchangeLayer::new());
         let proxied = settings(ExchangeLayer::new().absolute_form(true));
         for (method, uri, layer, sent) in [
-            ("GET", "http://h", plain, "/"),
-            ("GET", "http://h/", plain, "/"),
-            ("GET", "http://h?q=1", plain, "/?q=1"),
-            ("GET", "http://u:p@h:81/a/b?c=d", plain, "/a/b?c=d"),
-            ("GET", "http://u:p@h:81/a", proxied, "http://h:81/a"),
-            ("GET", "https://h/a", proxied, "/a"),
-            ("CONNECT", "h:443", plain, "h:443"),
-            ("CONNECT", "http://u@h:8080/", plain, "h:8080"),
+            ("GET", "http://h", &plain, "/"),
+            ("GET", "http://h/", &plain, "/"),
+            ("GET", "http://h?q=1", &plain, "/?q=1"),
+            ("GET", "http://u:p@h:81/a/b?c=d", &plain, "/a/b?c=d"),
+            ("GET", "http://u:p@h:81/a", &proxied, "http://h:81/a"),
+            ("GET", "https://h/a", &proxied, "/a"),
+            ("CONNECT", "h:443", &plain, "h:443"),
+            ("CONNECT", "http://u@h:8080/", &plain, "h:8080"),
         ] {
             assert_eq!(aimed(method, uri, layer).unwrap(), sent, "{method} {uri}");
         }
@@ -366,7 +368,7 @@ mod tests {
             ("GET", "http://h:99999/", "\"99999\""),
             ("CONNECT", "h", "port"),
         ] {
-            let error = aimed(method, uri, plain).unwrap_err();
+            let error = aimed(method, uri, &plain).unwrap_err();
             assert!(error.to_string().contains(why), "{uri}: {error}");
         }
     }

@@ -1,21 +1,16 @@
 use std::mem;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
 use http_body::Body as HttpBody;
 use tower_service::Service;
 
-use crate::agent::HostOverrides;
 use crate::connection::poolable::{Leased, Poolable};
 use crate::error::{BoxError, Error, SendError};
 use crate::exchange::future::{AcquireFn, Acquired};
 use crate::exchange::layer::Settings;
 use crate::exchange::{Body, ExchangeFuture};
-use crate::target::extensions::{Partition, RequestTimeout, ResponseTimeout};
-use crate::target::key::Key;
-use crate::target::route::Route;
-use crate::target::{Destination, Target};
+use crate::target::Destination;
 
 /// Sends each request on a connection of `M`, and holds the connection until the response body has ended.
 ///
@@ -42,87 +37,11 @@ use crate::target::{Destination, Target};
 pub struct Exchange<M> {
     inner: M,
     settings: Settings,
-    defaults: Defaults,
-}
-
-/// What is said for requests that do not say it themselves. Nothing, as a rule: then it is one look.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Defaults(Option<Arc<Said>>);
-
-#[derive(Clone, Debug, Default)]
-struct Said {
-    route: Option<Route>,
-    /// Hosts whose exchanges have limits of their own.
-    hosts: Option<HostOverrides>,
-}
-
-impl Defaults {
-    pub(super) const NONE: Self = Self(None);
-
-    pub(super) fn set_route(&mut self, route: Route) {
-        self.said().route = Some(route);
-    }
-
-    pub(super) fn set_hosts(&mut self, hosts: HostOverrides) {
-        self.said().hosts = Some(hosts);
-    }
-
-    fn said(&mut self) -> &mut Said {
-        Arc::make_mut(self.0.get_or_insert_default())
-    }
-}
-
-impl Said {
-    #[cold]
-    fn say<B>(&self, request: &mut Request<B>) {
-        if let Some(route) = &self.route {
-            let extensions = request.extensions_mut();
-            extensions.get_or_insert_with(|| route.clone());
-        }
-        if let Some(hosts) = &self.hosts {
-            let found = hosts.find(&key_of(request));
-            let extensions = request.extensions_mut();
-            let found = found.unwrap_or_default();
-            if let Some(max) = found.get_request_timeout() {
-                extensions.get_or_insert_with(|| RequestTimeout(max));
-            }
-            if let Some(max) = found.get_response_timeout() {
-                extensions.get_or_insert_with(|| ResponseTimeout(max));
-            }
-        }
-    }
-}
-
-/// What its connection will be pooled under.
-fn key_of<B>(request: &Request<B>) -> Key {
-    let mut key = request.uri().key();
-    if let Some(partition) = request.extensions().get::<Partition>() {
-        key = key.partition(partition.name());
-    }
-    if let Some(route) = request.extensions().get::<Route>() {
-        key = match route.is_empty() {
-            true => key,
-            false => key.route(route),
-        };
-    }
-    key.into()
 }
 
 impl<M> Exchange<M> {
-    pub(super) fn new(inner: M, settings: Settings, defaults: Defaults) -> Self {
-        Self {
-            inner,
-            settings,
-            defaults,
-        }
-    }
-
-    /// Gives the request the defaults for what it does not say itself.
-    #[inline]
-    fn set_defaults<B>(&self, request: &mut Request<B>) {
-        if let Some(said) = &self.defaults.0 {
-            said.say(request);
-        }
+    pub(super) fn new(inner: M, settings: Settings) -> Self {
+        Self { inner, settings }
     }
 
     /// Where `M` is always ready, and `acquire` knows more of it than to call it.
@@ -130,15 +49,14 @@ impl<M> Exchange<M> {
     pub(crate) fn exchange<C, B>(
         &self,
         acquire: AcquireFn<M, C, M::Future>,
-        mut request: Request<B>,
+        request: Request<B>,
     ) -> ExchangeFuture<M, M::Future, C, C::Future, B>
     where
         M: Service<Destination, Response = C> + Clone,
         C: Poolable + Service<Request<B>>,
         B: HttpBody,
     {
-        self.set_defaults(&mut request);
-        ExchangeFuture::new(self.inner.clone(), acquire, request, self.settings)
+        ExchangeFuture::new(self.inner.clone(), acquire, request, self.settings.clone())
     }
 
     /// The service that gives the connections.
@@ -177,12 +95,11 @@ where
     }
 
     #[inline]
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        self.set_defaults(&mut request);
+    fn call(&mut self, request: Request<B>) -> Self::Future {
         let clone = self.inner.clone();
         let ready = mem::replace(&mut self.inner, clone);
         let acquire: AcquireFn<M, C, M::Future> =
             |service, destination| Acquired::Pending(service.call(destination.clone()));
-        ExchangeFuture::new(ready, acquire, request, self.settings)
+        ExchangeFuture::new(ready, acquire, request, self.settings.clone())
     }
 }
