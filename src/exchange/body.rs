@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::Response;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::combinators::BoxBody;
+use hyper::body::Incoming;
 use tokio::runtime::Handle;
 
 use crate::connection::close_reason::CloseReason;
@@ -38,6 +39,8 @@ pub struct Body {
 }
 
 enum Inner {
+    Http1(Incoming),
+    /// Of another version.
     Incoming(IncomingBody),
     Other(BoxBody<Bytes, BoxError>),
     /// At its end, which is held back.
@@ -151,7 +154,10 @@ impl Body {
         let mut body = Some(body);
         let incoming = (&mut body as &mut dyn Any).downcast_mut::<Option<IncomingBody>>();
         let inner = match incoming.and_then(Option::take) {
-            Some(incoming) => Inner::Incoming(incoming),
+            Some(incoming) => match incoming.into_http1() {
+                Ok(body) => Inner::Http1(body),
+                Err(body) => Inner::Incoming(body),
+            },
             None => Inner::boxed(body),
         };
         Self {
@@ -272,25 +278,21 @@ impl HttpBody for Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        // Looked at where it lies, and moved once: it is large.
+        // Looked at where it lies, and moved once where it is hyper's own: it is large.
         match &mut self.inner {
-            Inner::Incoming(body) => {
+            Inner::Http1(body) => {
                 let polled = Pin::new(body).poll_frame(cx);
                 match self.heed(&polled, cx) {
                     None => self.told(polled),
                     Some(released) => self.hold_back(polled, released, cx),
                 }
             }
-            Inner::Other(body) => {
-                let polled = Pin::new(body).poll_frame(cx);
+            inner => {
+                let polled = inner.poll_frame(cx);
                 match self.heed(&polled, cx) {
                     None => self.told(polled),
                     Some(released) => self.hold_back(polled, released, cx),
                 }
-            }
-            Inner::Held(_) => {
-                let polled = self.inner.poll_frame(cx);
-                self.told(polled)
             }
         }
     }
@@ -317,6 +319,9 @@ impl Inner {
     #[inline]
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self {
+            Self::Http1(body) => Pin::new(body)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(Into::into))),
             Self::Incoming(body) => Pin::new(body).poll_frame(cx),
             Self::Other(body) => Pin::new(body).poll_frame(cx),
             Self::Held(end) => {
@@ -330,6 +335,7 @@ impl Inner {
 
     fn size_hint(&self) -> SizeHint {
         match self {
+            Self::Http1(body) => body.size_hint(),
             Self::Incoming(body) => body.size_hint(),
             Self::Other(body) => body.size_hint(),
             Self::Held(end) => {
@@ -343,13 +349,14 @@ impl Inner {
     fn ends_its_connection(&self) -> bool {
         match self {
             Self::Incoming(body) => body.ends_its_connection(),
-            Self::Other(_) | Self::Held(_) => true,
+            Self::Http1(_) | Self::Other(_) | Self::Held(_) => true,
         }
     }
 
     #[inline]
     fn is_end_stream(&self) -> bool {
         match self {
+            Self::Http1(body) => body.is_end_stream(),
             Self::Incoming(body) => body.is_end_stream(),
             Self::Other(body) => body.is_end_stream(),
             Self::Held(_) => false,

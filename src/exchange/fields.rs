@@ -37,12 +37,18 @@ fn is_empty(body: &impl Body) -> bool {
     body.is_end_stream() || body.size_hint().exact() == Some(0)
 }
 
+#[inline]
 fn host(key: Option<&Key>, destination: &Destination) -> Option<HeaderValue> {
     match key {
         Some(key) if !destination.is_read_by_proxy() => key.host_header().cloned(),
-        // A connection without a pool has no key; one to a proxy may have that of the proxy.
-        _ => Key::from(destination.origin()).host_header().cloned(),
+        _ => host_of_origin(destination),
     }
+}
+
+/// A connection without a pool has no key; one to a proxy may have that of the proxy.
+#[cold]
+fn host_of_origin(destination: &Destination) -> Option<HeaderValue> {
+    Key::from(destination.origin()).host_header().cloned()
 }
 
 /// RFC 9112 §3.2: `Host` should be the first field. `HeaderMap` cannot insert at its front.

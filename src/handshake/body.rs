@@ -47,6 +47,16 @@ impl IncomingBody {
             Inner::Http2(_) => false,
         }
     }
+
+    /// hyper's own, for whoever has an error of its own, too: a frame is moved each time that its error is made another.
+    #[inline]
+    pub(crate) fn into_http1(self) -> Result<Incoming, Self> {
+        match self.0 {
+            Inner::Http1(body) => Ok(body),
+            #[cfg(feature = "http2")]
+            Inner::Http2(_) => Err(self),
+        }
+    }
 }
 
 impl Body for IncomingBody {

@@ -16,15 +16,17 @@ impl<'a> HostPort<'a> {
     #[inline]
     pub(crate) fn parse(authority: &'a str) -> Self {
         let bytes = authority.as_bytes();
-        let mut start = bytes.len();
+        let mut before = bytes;
         let (mut port, mut unit) = (0, 1);
-        while start > 0 && bytes[start - 1].is_ascii_digit() && unit <= 10_000 {
-            start -= 1;
-            port += u32::from(bytes[start] - b'0') * unit;
+        while let [rest @ .., digit @ b'0'..=b'9'] = before
+            && unit <= 10_000
+        {
+            before = rest;
+            port += u32::from(digit - b'0') * unit;
             unit *= 10;
         }
-        let (end, port) = match bytes[..start].last() {
-            Some(b':') if start < bytes.len() => (start - 1, u16::try_from(port).ok()),
+        let (end, port) = match before {
+            [host @ .., b':'] if unit > 1 => (host.len(), u16::try_from(port).ok()),
             _ => (bytes.len(), None),
         };
         if is_plain(&bytes[..end]) && port.is_some() == (end < bytes.len()) {

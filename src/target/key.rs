@@ -102,15 +102,24 @@ impl<'a> KeyRef<'a> {
 }
 
 impl PartialEq<KeyRef<'_>> for Key {
-    #[inline]
+    #[inline(always)]
     fn eq(&self, other: &KeyRef<'_>) -> bool {
         let key = &*self.0;
-        // Hosts are almost always equal byte by byte, which is the faster comparison.
+        // Hosts are almost always equal byte by byte, which is the faster comparison, and few keys have more than an origin.
         key.port == other.port
             && (*key.host == *other.host || is_same_in_lower_case(&key.host, other.host))
             && is_same_scheme(&key.scheme, other.scheme)
-            && key.partition.as_deref() == other.partition
-            && key.route.as_ref() == other.route
+            && match (&key.partition, &key.route, other.partition, other.route) {
+                (None, None, None, None) => true,
+                _ => key.is_apart_as(other),
+            }
+    }
+}
+
+impl Parts {
+    #[cold]
+    fn is_apart_as(&self, other: &KeyRef<'_>) -> bool {
+        self.partition.as_deref() == other.partition && self.route.as_ref() == other.route
     }
 }
 

@@ -481,7 +481,7 @@ impl fmt::Debug for Destination {
 }
 
 impl Target for Destination {
-    #[inline]
+    #[inline(always)]
     fn key(&self) -> KeyRef<'_> {
         let terms = self.terms.as_deref();
         let route = terms.and_then(|it| it.route.as_ref());
