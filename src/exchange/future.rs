@@ -3,21 +3,20 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{Request, Response, StatusCode, Version};
 use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use crate::clock::Millis;
 use crate::connection::close_reason::CloseReason;
 use crate::connection::info::ConnectionInfo;
 use crate::connection::poolable::{ErasedLease, Leased, Poolable, Released};
 use crate::error::{BoxError, Error, SendError};
 use crate::exchange::hint::{self, ResponseHint};
 use crate::exchange::layer::Settings;
-use crate::exchange::time_limits::TimeLimits;
 use crate::exchange::timed;
-use crate::exchange::{Body, fields, request, to_proxy};
+use crate::exchange::wishes::{self, Wishes};
+use crate::exchange::{Body, fields};
 use crate::target::invalid::TargetError;
 #[cfg(feature = "http2")]
 use crate::target::protocol::Protocol;
@@ -40,15 +39,9 @@ pin_project! {
         parts: Parts<M, F, C, B>,
         // Read from the request at the first poll, and asked for again where a connection did not take it.
         destination: Option<Destination>,
-        connects: bool,
-        // The connection is not to be used after it.
-        is_last: bool,
-        // Its body waits for a 100.
-        expects_continue: bool,
+        wishes: Option<Box<Wishes>>,
         // How often in a row its server has refused it.
         refusals: u8,
-        // Where it may not take as long as it likes.
-        time_limits: Option<Box<TimeLimits>>,
         #[pin]
         state: State<F, C, S>,
     }
@@ -126,11 +119,8 @@ where
                 request,
             },
             destination: None,
-            connects: false,
-            is_last: false,
-            expects_continue: false,
+            wishes: None,
             refusals: 0,
-            time_limits: None,
             state: State::Ask,
         }
     }
@@ -178,19 +168,13 @@ where
         let mut this = self.project();
         if this.destination.is_none() {
             let request = this.parts.request.as_mut().expect("kept until sent");
-            *this.connects = request.method() == Method::CONNECT;
-            let aimed = request::split_origin(request, &this.parts.settings, this.destination);
-            match aimed {
-                Ok(limits) => *this.time_limits = limits,
+            match wishes::begin(request, &this.parts.settings, this.destination) {
+                Ok(wishes) => *this.wishes = wishes,
                 Err(fault) => {
                     // It is not tried a second time: what it said of its route may be gone.
                     this.parts.request = None;
                     return Poll::Ready(Err(Error::target(fault)));
                 }
-            }
-            *this.is_last = !this.parts.settings.keep_alive || hint::says_close(request.headers());
-            if !request.headers().is_empty() {
-                *this.expects_continue = fields::expects_continue(request);
             }
         }
         let mut conn = loop {
@@ -198,7 +182,7 @@ where
                 let Poll::Ready(checked_out) = future.poll(cx) else {
                     let destination = this.destination.as_mut();
                     destination.expect("read from the request").start_waiting();
-                    let late = ready!(poll_late(this.time_limits, cx));
+                    let late = ready!(poll_late(this.wishes, cx));
                     // Out of line: nobody may poll or drop this for long.
                     this.state.set(State::Ask);
                     return Poll::Ready(Err(late));
@@ -212,11 +196,11 @@ where
                     }
                 }
             }
-            if let Some(limits) = this.time_limits {
-                limits.check()?;
+            if let Some(wishes) = this.wishes {
+                wishes.check()?;
             }
             let Poll::Ready(ready) = this.parts.service.poll_ready(cx) else {
-                return poll_late(this.time_limits, cx).map(Err);
+                return poll_late(this.wishes, cx).map(Err);
             };
             ready.map_err(refused)?;
             let destination = this.destination.as_ref();
@@ -226,9 +210,9 @@ where
                 Acquired::Pending(future) => this.state.set(State::Checkout { future }),
             }
         };
-        if let Some(limits) = this.time_limits {
+        if let Some(wishes) = this.wishes {
             // The connection may have come while this was not polled, and too late.
-            limits.check().inspect_err(|_| this.state.set(State::Ask))?;
+            wishes.check().inspect_err(|_| this.state.set(State::Ask))?;
         }
         let destination = this.destination.as_ref();
         let destination = destination.expect("read from the request");
@@ -240,16 +224,10 @@ where
             let fault = TargetError::Version(Version::HTTP_2);
             return Poll::Ready(Err(Error::target(fault)));
         }
-        if *this.expects_continue {
-            let timeout = this.parts.settings.options().expect_continue_timeout;
-            if timeout != Millis::ZERO {
-                conn.lifespan().shared().expect_continue(timeout.time());
-            }
+        if let Some(wishes) = this.wishes {
+            wishes.tell(conn.lifespan().shared(), this.parts.settings.options());
         }
-        if let Some(limits) = this.time_limits {
-            limits.hand_to(conn.lifespan().shared());
-        }
-        let exchange = send(conn, &mut this.parts.request, destination, *this.is_last);
+        let exchange = send(conn, &mut this.parts.request, destination);
         this.state.set(exchange);
         Poll::Ready(Ok(()))
     }
@@ -269,16 +247,8 @@ where
             if let Poll::Ready(Ok(response)) = &mut answer {
                 // Looked at where it lies, and moved once: it is large.
                 let conn = conn.0.take().expect("not polled after it is ready");
-                let asked = Asks {
-                    connects: *this.connects,
-                    is_last: *this.is_last,
-                    of_proxy: this
-                        .destination
-                        .as_ref()
-                        .is_some_and(Destination::is_read_by_proxy),
-                };
-                let limits = this.time_limits.as_deref();
-                let (held, info) = answered(conn, response, &this.parts.settings, asked, limits);
+                let wishes = this.wishes.as_deref();
+                let (held, info) = answered(conn, response, &this.parts.settings, wishes);
                 // The use goes on with the body, and is over where there is none.
                 let (held, busy) = match response.body().is_end_stream() {
                     true => (None, held.release_soon(cx)),
@@ -302,7 +272,7 @@ where
             };
             let conn = conn.0.take().expect("not polled after it is ready");
             let (error, nothing_written, request) = failed.into_parts();
-            let error = unanswered(conn, error, nothing_written, this.time_limits.as_deref());
+            let error = unanswered(conn, error, nothing_written, this.wishes.as_deref());
             let (Some(destination), Some(request), true) = (
                 &mut *this.destination,
                 request,
@@ -362,8 +332,8 @@ where
 
 /// Of an exchange that waits for a connection: ready when its time is over.
 #[cold]
-fn poll_late(limits: &mut Option<Box<TimeLimits>>, cx: &mut Context<'_>) -> Poll<Error> {
-    match limits {
+fn poll_late(wishes: &mut Option<Box<Wishes>>, cx: &mut Context<'_>) -> Poll<Error> {
+    match wishes.as_mut().and_then(|it| it.limits.as_mut()) {
         Some(limits) => limits.poll_unsent(cx),
         None => Poll::Pending,
     }
@@ -385,7 +355,6 @@ fn send<F, C, B>(
     mut conn: C,
     request: &mut Option<Request<B>>,
     destination: &Destination,
-    is_last: bool,
 ) -> State<F, C, C::Future>
 where
     C: Poolable + Service<Request<B>>,
@@ -398,10 +367,6 @@ where
     if let Some(max) = destination.connect_timeout() {
         shared.activity().limit_this_use(max);
     }
-    if is_last {
-        // Before it is sent: its driver may be done before the answer is looked at.
-        shared.set_close_reason(CloseReason::Final);
-    }
     let future = conn.call(request.take().expect("kept until sent"));
     State::Exchange {
         conn: AbandonOnDrop(Some(conn)),
@@ -413,25 +378,13 @@ fn refused(error: impl Into<BoxError>) -> Error {
     Error::from_checkout(error.into())
 }
 
-/// What a request asks of its connection.
-#[derive(Clone, Copy)]
-struct Asks {
-    /// A tunnel.
-    connects: bool,
-    /// To be closed after it.
-    is_last: bool,
-    /// It is a proxy that reads it, and answers.
-    of_proxy: bool,
-}
-
 /// The head of a response is here, and what it says of its connection is heeded.
 #[inline]
 fn answered<C, R>(
     mut conn: C,
     response: &mut Response<R>,
     settings: &Settings,
-    asked: Asks,
-    limits: Option<&TimeLimits>,
+    wishes: Option<&Wishes>,
 ) -> (Box<dyn ErasedLease>, ConnectionInfo)
 where
     C: Leased,
@@ -446,15 +399,16 @@ where
         Version::HTTP_2 => ResponseHint::NONE,
         _ => hint::read(response, settings.server_hint_margin),
     };
-    let is_last = is_last || asked.is_last;
-    if is_last || asked.of_proxy && to_proxy::says_close(response.headers()) {
+    if is_last || wishes.is_some_and(|it| it.end_with(response)) {
         lifespan.shared().set_close_reason(CloseReason::Final);
         // hyper ends the connection for most of the reasons, and not for all.
         server_hint.uses = 0;
     }
     lifespan.set_server_hint(server_hint);
     let status = response.status();
-    if status == StatusCode::SWITCHING_PROTOCOLS || asked.connects && status.is_success() {
+    if status == StatusCode::SWITCHING_PROTOCOLS
+        || wishes.is_some_and(|it| it.connects) && status.is_success()
+    {
         lifespan.shared().upgrade();
     }
     if status == StatusCode::MISDIRECTED_REQUEST && response.version() == Version::HTTP_2 {
@@ -463,7 +417,7 @@ where
     }
     lifespan.shared().activity().set_caller_waits(false);
     let mut info = ConnectionInfo::of(lifespan);
-    if let Some(limits) = limits {
+    if let Some(limits) = wishes.and_then(|it| it.limits.as_ref()) {
         limits.answered();
         info = limits.recorded(info);
     }
@@ -503,13 +457,13 @@ fn unanswered<C: Poolable>(
     mut conn: C,
     error: BoxError,
     unsent: bool,
-    limits: Option<&TimeLimits>,
+    wishes: Option<&Wishes>,
 ) -> Error {
     let lifespan = conn.lifespan_mut();
     let failed = Error::from_send(error, unsent);
     let is_request_body = failed.is_request_body();
     let info = ConnectionInfo::of(lifespan);
-    let failed = failed.on(match limits {
+    let failed = failed.on(match wishes.and_then(|it| it.limits.as_ref()) {
         Some(limits) => limits.recorded(info),
         None => info,
     });

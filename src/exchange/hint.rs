@@ -62,9 +62,8 @@ fn is_framed_twice(fields: &HeaderMap) -> bool {
 }
 
 /// Whether a request is to be the last on its connection.
-#[inline]
 pub(super) fn says_close(fields: &HeaderMap) -> bool {
-    !fields.is_empty() && is_option(fields, "close")
+    is_option(fields, "close")
 }
 
 /// `Keep-Alive: timeout=N, max=M`, the margin taken off the timeout. What is not understood says nothing; where a

@@ -18,6 +18,7 @@ mod timed;
 mod to_proxy;
 mod tokens;
 mod version;
+mod wishes;
 
 pub use body::Body;
 pub(crate) use future::Acquired;
