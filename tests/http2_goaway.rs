@@ -34,7 +34,7 @@ async fn nothing_is_lost(behaviour: Behaviour) {
         ..behaviour
     })
     .await;
-    for method in [Method::GET] {
+    for method in [Method::GET, Method::POST] {
         let (client, handle) = http2();
         let callers = (0..CALLERS).map(|caller| {
             let (client, server, method) = (&client, &server, &method);
@@ -54,7 +54,7 @@ async fn nothing_is_lost(behaviour: Behaviour) {
         at_rest(&handle).await;
     }
     let connections = server.log.seen(|seen| seen.connections);
-    assert!(connections >= CALLERS * EACH / 100, "{connections}");
+    assert!(connections >= 2 * CALLERS * EACH / 100, "{connections}");
 }
 
 #[tokio::test]
@@ -92,6 +92,34 @@ async fn nothing_is_lost_where_few_streams_are_allowed_as_well() {
         ..Behaviour::default()
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_on_two_threads() {
+    let server = Server::behaving(Behaviour {
+        go_away: Some((100, GoAway::Back(20))),
+        ..Behaviour::default()
+    })
+    .await;
+    let (client, handle) = http2();
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|caller| {
+            let (client, url) = (client.clone(), server.url(""));
+            tokio::spawn(async move {
+                for number in 0..EACH {
+                    let path = format!("/{caller}/{number}");
+                    let answer = send(&client, post(format!("{url}{path}"), "once only")).await;
+                    assert_eq!(answer.unwrap().body, path);
+                }
+            })
+        })
+        .collect();
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    assert_eq!(server.log.executed("POST").len(), CALLERS * EACH);
+    assert_eq!(server.log.executed_twice("POST"), 0);
+    at_rest(&handle).await;
 }
 
 #[tokio::test]
@@ -154,5 +182,27 @@ async fn an_end_that_is_only_announced_is_no_end_of_what_is_under_way() {
         assert_eq!(answer.body, path);
     }
     assert_eq!(server.log.requests().len(), 5, "none was sent twice");
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn a_server_that_looks_at_nothing_is_asked_a_few_times_and_no_more() {
+    let server = Server::start(|mut conn| async move {
+        conn.open([]).await;
+        while conn.open_streams() == 0 {
+            if conn.next().await.is_none() {
+                return;
+            }
+        }
+        conn.go_away(0, code::NO_ERROR, b"").await;
+        conn.closed().await;
+    })
+    .await;
+    let (client, handle) = http2();
+    let refused = send(&client, post(server.url("/"), "never looked at")).await;
+    let refused = refused.unwrap_err();
+    assert!(refused.is_refused() && refused.is_unsent(), "{refused:?}");
+    let tries = server.log.requests().len();
+    assert!((2..=8).contains(&tries), "{tries}");
     at_rest(&handle).await;
 }

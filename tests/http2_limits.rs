@@ -6,7 +6,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use support::agent::{Answer, Client, agent, at_rest, fetch};
+use futures_util::future::join_all;
+use support::agent::{Answer, Client, agent, at_rest, fetch, post, send};
 use support::eventually;
 use support::frames::{Behaviour, setting};
 use support::http2::{Conn, Server};
@@ -288,5 +289,31 @@ async fn a_limit_that_is_told_late_is_kept_from_the_start() {
         assert_eq!(seen.beyond_limit, 0);
         assert_eq!(seen.requests.len(), 100, "none was refused");
     });
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn refused_requests_are_sent_again_whatever_their_method() {
+    let server = Server::behaving(Behaviour {
+        delay: Duration::from_millis(2),
+        refuse_every: Some(10),
+        ..Behaviour::default()
+    })
+    .await;
+    let (client, handle) = http2(KeepAliveLayer::new());
+    for round in 0..10 {
+        let posts = (0..100).map(|number| {
+            let url = server.url(&format!("/{}", round * 100 + number));
+            let client = &client;
+            async move { send(client, post(url, "once only")).await }
+        });
+        for (answer, number) in join_all(posts).await.into_iter().zip(round * 100..) {
+            assert_eq!(answer.unwrap().body, format!("/{number}"));
+        }
+    }
+    assert_eq!(server.log.executed("POST").len(), 1_000);
+    assert_eq!(server.log.executed_twice("POST"), 0);
+    let refused = server.log.seen(|seen| seen.requests.len()) - 1_000;
+    assert!(refused > 50, "{refused}");
     at_rest(&handle).await;
 }

@@ -49,6 +49,25 @@ async fn server_that_floods(frames: fn(u32) -> (Vec<u8>, Vec<u8>)) -> Server {
 }
 
 #[tokio::test]
+async fn frames_that_want_an_answer_are_not_read_while_it_cannot_be_written() {
+    let floods: [fn(u32) -> (Vec<u8>, Vec<u8>); 2] = [
+        |_| (Vec::new(), frame(kind::PING, 0, 0, &[0; 8])),
+        |_| (Vec::new(), frame(kind::SETTINGS, 0, 0, &[])),
+    ];
+    for frames in floods {
+        let server = server_that_floods(frames).await;
+        let (client, handle) = http2(impatient());
+        let error = fetch(&client, server.url("/")).await.unwrap_err();
+        assert!(
+            error.is_timeout() || error.http2_reason().is_some(),
+            "{error:?}"
+        );
+        the_next_is_answered(&client, &server).await;
+        at_rest(&handle).await;
+    }
+}
+
+#[tokio::test]
 async fn fields_and_frames_without_end_are_an_error() {
     let floods: [fn(u32) -> (Vec<u8>, Vec<u8>); 3] = [
         // CONTINUATION, each with a field.
@@ -125,6 +144,23 @@ async fn a_server_that_resets_every_stream_fails_those_and_no_others() {
     }
     the_next_is_answered(&client, &server).await;
     server.log.seen(|seen| assert_eq!(seen.connections, 1));
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn a_window_that_never_opens_is_a_silence() {
+    let server = Server::start(|mut conn| async move {
+        conn.open([(setting::INITIAL_WINDOW_SIZE, 0)]).await;
+        answer(&mut conn).await;
+    })
+    .await;
+    let (client, handle) = http2(impatient());
+    // The window is known.
+    the_next_is_answered(&client, &server).await;
+    let error = send(&client, post(server.url("/"), "nobody takes this"));
+    let error = error.await.unwrap_err();
+    assert!(error.is_timeout(), "{error:?}");
+    the_next_is_answered(&client, &server).await;
     at_rest(&handle).await;
 }
 

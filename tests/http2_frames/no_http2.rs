@@ -1,13 +1,46 @@
 //! Peers that do not speak HTTP/2, or not to its end.
 
-use tower_keep_alive::KeepAliveLayer;
+use std::error::Error as _;
+use std::time::Duration;
+
+use tower_keep_alive::{Error, KeepAliveLayer};
 
 use crate::http2;
 use crate::support::agent::{at_rest, fetch};
-use crate::support::frames::{code, flag, kind};
+use crate::support::frames::{code, flag, frame, kind};
 use crate::support::http2::Server;
 use crate::support::{Conn, Server as RawServer};
 use crate::{answer, the_next_is_answered};
+
+/// All that an error says.
+fn words(error: &Error) -> String {
+    let mut words = error.to_string();
+    let mut source = error.source();
+    while let Some(it) = source {
+        words = format!("{words}: {it}");
+        source = it.source();
+    }
+    words
+}
+
+#[tokio::test]
+async fn a_server_that_answers_in_http_1_is_an_error_that_says_so() {
+    let server = RawServer::start(|mut conn: Conn| async move {
+        conn.read().await;
+        let answer = "HTTP/1.1 400 Bad Request\r\ncontent-length: 3\r\n\r\nno\n";
+        conn.send(answer).await;
+        conn.closed().await;
+    })
+    .await;
+    let (client, handle) = http2(KeepAliveLayer::new());
+    for tries in 1..=3 {
+        let error = fetch(&client, server.url("/")).await.unwrap_err();
+        assert!(words(&error).contains("HTTP/1"), "{error:?}");
+        assert!(!error.is_timeout() && !error.is_refused(), "{error:?}");
+        assert_eq!(server.accepted(), tries, "it is not asked twice");
+    }
+    at_rest(&handle).await;
+}
 
 #[tokio::test]
 async fn a_server_that_closes_at_once_is_no_answer() {
@@ -15,6 +48,50 @@ async fn a_server_that_closes_at_once_is_no_answer() {
     let (client, handle) = http2(KeepAliveLayer::new());
     let error = fetch(&client, server.url("/")).await.unwrap_err();
     assert!(!error.is_timeout(), "{error:?}");
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn a_preface_that_never_ends_is_waited_for_as_long_as_an_answer() {
+    for part in [0, 3, 9, 12] {
+        let server = Server::start(move |mut conn| async move {
+            if conn.preface().await && conn.index == 0 {
+                let whole = frame(kind::SETTINGS, 0, 0, &[0; 6]);
+                conn.send(&whole[..part]).await;
+                return conn.silence().await;
+            }
+            conn.settings([]).await;
+            answer(&mut conn).await;
+        })
+        .await;
+        let limit = Duration::from_millis(100);
+        let (client, handle) = http2(KeepAliveLayer::new().active_timeout(limit));
+        let error = fetch(&client, server.url("/")).await.unwrap_err();
+        assert!(error.is_timeout(), "{error:?}");
+        the_next_is_answered(&client, &server).await;
+        at_rest(&handle).await;
+    }
+}
+
+#[tokio::test]
+async fn what_begins_with_another_frame_than_settings_is_no_http_2() {
+    let server = Server::start(|mut conn| async move {
+        conn.preface().await;
+        if conn.index == 0 {
+            conn.ping([0; 8]).await;
+        }
+        conn.settings([]).await;
+        answer(&mut conn).await;
+    })
+    .await;
+    let (client, handle) = http2(KeepAliveLayer::new());
+    let error = fetch(&client, server.url("/")).await.unwrap_err();
+    assert_eq!(
+        error.http2_reason(),
+        Some(code::PROTOCOL_ERROR),
+        "{error:?}"
+    );
+    the_next_is_answered(&client, &server).await;
     at_rest(&handle).await;
 }
 

@@ -4,6 +4,8 @@
 
 #![cfg(unix)]
 
+mod http2;
+mod http2_servers;
 mod mixed;
 mod nginx;
 mod openssl;

@@ -34,29 +34,29 @@ const CALLERS: usize = 16;
 const CONNECTIONS: u64 = 8;
 
 /// How many requests each server gets.
-fn requests() -> usize {
+pub(crate) fn requests() -> usize {
     let asked = std::env::var("REAL_SERVERS_REQUESTS").ok();
     asked.map_or(600, |it| it.parse().expect("a number of requests"))
 }
 
 /// A round for each thousand, and three at the least.
-fn rounds(requests: usize) -> usize {
+pub(crate) fn rounds(requests: usize) -> usize {
     (requests / 1_000).max(3)
 }
 
 /// What a server has carried out.
 #[derive(Default)]
-struct Log {
+pub(crate) struct Log {
     /// How often, by number.
-    gets: BTreeMap<usize, usize>,
-    posts: BTreeMap<usize, usize>,
+    pub(crate) gets: BTreeMap<usize, usize>,
+    pub(crate) posts: BTreeMap<usize, usize>,
     /// Connections that had a request, and the most that one had.
     sockets: usize,
-    most: usize,
+    pub(crate) most: usize,
 }
 
 impl Log {
-    fn read(folder: &Path) -> Self {
+    pub(crate) fn read(folder: &Path) -> Self {
         let text = std::fs::read_to_string(folder.join("requests.log")).expect("it keeps a log");
         let mut log = Self::default();
         for line in text.lines() {
@@ -78,7 +78,7 @@ impl Log {
         log
     }
 
-    fn lines(folder: &Path) -> usize {
+    pub(crate) fn lines(folder: &Path) -> usize {
         let text = std::fs::read_to_string(folder.join("requests.log"));
         text.map_or(0, |text| text.lines().count())
     }

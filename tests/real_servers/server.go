@@ -1,4 +1,5 @@
-// Go's net/http: closes what is idle for a second.
+// Go's net/http: closes what is idle for a second. With a certificate and a key it speaks HTTP/2, and says GOAWAY after each
+// thousandth request of a connection.
 package main
 
 import (
@@ -23,6 +24,9 @@ func main() {
 		use := atomic.AddInt64(r.Context().Value(uses{}).(*int64), 1)
 		id := r.URL.Query().Get("id")
 		io.Copy(io.Discard, r.Body)
+		if r.ProtoMajor == 2 && use%1000 == 0 {
+			w.Header().Set("Connection", "close")
+		}
 		fmt.Fprintf(log, "%s %s %d\n", r.Method, id, use)
 		io.WriteString(w, id)
 	}
@@ -33,6 +37,9 @@ func main() {
 		ConnContext: func(ctx context.Context, _ net.Conn) context.Context {
 			return context.WithValue(ctx, uses{}, new(int64))
 		},
+	}
+	if len(os.Args) > 3 {
+		panic(server.ListenAndServeTLS(os.Args[3], os.Args[4]))
 	}
 	panic(server.ListenAndServe())
 }

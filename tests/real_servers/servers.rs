@@ -10,7 +10,7 @@ use std::process::Command;
 
 use crate::running::{Running, program};
 
-const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/real_servers");
+pub(crate) const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/real_servers");
 
 /// nginx: seven requests a connection, and a second idle. `index` is its variable for the last word of the log.
 fn nginx(index: &str) -> Option<Running> {
@@ -134,6 +134,18 @@ pub(crate) fn node() -> Option<Running> {
 
 /// Go's net/http: a second idle.
 pub(crate) fn go() -> Option<Running> {
+    let server = go_program()?;
+    Some(Running::start(|folder, addr| {
+        let mut command = Command::new(&server);
+        command
+            .arg(addr.to_string())
+            .arg(folder.join("requests.log"));
+        command
+    }))
+}
+
+/// The program, built.
+pub(crate) fn go_program() -> Option<PathBuf> {
     let go = program("go")?;
     // Built where the next run finds it.
     let built = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("go");
@@ -146,13 +158,7 @@ pub(crate) fn go() -> Option<Running> {
         .arg(&server)
         .arg(Path::new(SOURCES).join("server.go"));
     assert!(build.status().expect("go runs").success(), "go builds it");
-    Some(Running::start(|folder, addr| {
-        let mut command = Command::new(&server);
-        command
-            .arg(addr.to_string())
-            .arg(folder.join("requests.log"));
-        command
-    }))
+    Some(server)
 }
 
 /// Python's http.server: HTTP/1.0, a request a connection.
