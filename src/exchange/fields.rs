@@ -6,6 +6,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderVa
 use http::{Method, Request, Version};
 use http_body::Body;
 
+use crate::connection::taken::Taken;
 use crate::exchange::tokens;
 use crate::target::Destination;
 use crate::target::key::Key;
@@ -28,6 +29,8 @@ pub(super) fn complete<B: Body>(
     }
     if let Method::POST | Method::PUT | Method::PATCH = *request.method()
         && is_empty(request.body())
+        // What one connection took out of it is sent again by the next.
+        && request.extensions().get::<Taken>().is_none()
     {
         say_length_zero(request.headers_mut());
     }
@@ -219,6 +222,15 @@ mod tests {
             let lengths: Vec<_> = lengths.iter().map(|it| it.to_str().unwrap()).collect();
             assert_eq!(lengths, Vec::from_iter(length), "{method} {content:?}");
         }
+    }
+
+    #[test]
+    fn a_body_of_which_something_was_taken_is_not_empty() {
+        let destination = Destination::try_from(http::Uri::from_static("http://h/")).unwrap();
+        let mut request = Request::post("/").body(Empty::<Bytes>::new()).unwrap();
+        request.extensions_mut().insert(Taken::default());
+        complete(&mut request, None, &destination);
+        assert!(!request.headers().contains_key(CONTENT_LENGTH));
     }
 
     /// It does not say that it is at its end before it is asked.
