@@ -10,6 +10,7 @@ mod future;
 mod head;
 mod make;
 mod ping;
+mod preface;
 mod settings;
 mod shared;
 mod silence;

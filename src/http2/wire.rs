@@ -13,12 +13,14 @@ use crate::connection::close_reason::CloseReason;
 use crate::connection::shared::TransportGuard;
 use crate::error::{self, PartlyWritten};
 use crate::http2::frames::{Frames, Said};
+use crate::http2::preface::Preface;
 use crate::http2::shared::Http2Shared;
 
 /// A transport that tells the driver and the uses of its connection what happens on it: that something was read or written,
 /// what the frames say of the connection, and how it ended.
 pub(super) struct Wire<IO> {
     io: IO,
+    preface: Preface,
     frames: Frames,
     shared: Arc<Http2Shared>,
     unwritable: Option<Box<Unwritable>>,
@@ -44,6 +46,7 @@ impl<IO> Wire<IO> {
     pub(super) fn new(io: IO, guard: TransportGuard, shared: Arc<Http2Shared>) -> Self {
         Self {
             io,
+            preface: Preface::default(),
             frames: Frames::default(),
             shared,
             unwritable: None,
@@ -55,6 +58,9 @@ impl<IO> Wire<IO> {
         if bytes.is_empty() {
             return self.has_ended();
         }
+        self.preface
+            .read(bytes)
+            .inspect_err(|error| self.failed(error))?;
         let shared = &self.shared;
         let mut of_response = false;
         self.frames.read(bytes, |said| match said {

@@ -49,25 +49,6 @@ async fn server_that_floods(frames: fn(u32) -> (Vec<u8>, Vec<u8>)) -> Server {
 }
 
 #[tokio::test]
-async fn frames_that_want_an_answer_are_not_read_while_it_cannot_be_written() {
-    let floods: [fn(u32) -> (Vec<u8>, Vec<u8>); 2] = [
-        |_| (Vec::new(), frame(kind::PING, 0, 0, &[0; 8])),
-        |_| (Vec::new(), frame(kind::SETTINGS, 0, 0, &[])),
-    ];
-    for frames in floods {
-        let server = server_that_floods(frames).await;
-        let (client, handle) = http2(impatient());
-        let error = fetch(&client, server.url("/")).await.unwrap_err();
-        assert!(
-            error.is_timeout() || error.http2_reason().is_some(),
-            "{error:?}"
-        );
-        the_next_is_answered(&client, &server).await;
-        at_rest(&handle).await;
-    }
-}
-
-#[tokio::test]
 async fn fields_and_frames_without_end_are_an_error() {
     let floods: [fn(u32) -> (Vec<u8>, Vec<u8>); 3] = [
         // CONTINUATION, each with a field.

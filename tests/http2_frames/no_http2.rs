@@ -86,11 +86,7 @@ async fn what_begins_with_another_frame_than_settings_is_no_http_2() {
     .await;
     let (client, handle) = http2(KeepAliveLayer::new());
     let error = fetch(&client, server.url("/")).await.unwrap_err();
-    assert_eq!(
-        error.http2_reason(),
-        Some(code::PROTOCOL_ERROR),
-        "{error:?}"
-    );
+    assert!(words(&error).contains("SETTINGS"), "{error:?}");
     the_next_is_answered(&client, &server).await;
     at_rest(&handle).await;
 }

@@ -81,6 +81,10 @@ callers and a closed connection. The servers log each request that they carry ou
 
 A POST that failed met a close on a reused connection, and its caller was told so: `is_reset()` and `is_reused()`.
 
+Over HTTP/2 64 callers share at most 4 connections, without `ReusedReset`, to servers that close what is idle for a second,
+with the same pauses, and of which some end each connection after a thousand requests (GOAWAY): nginx by
+`keepalive_requests`, node by `session.close()`, Go by `Connection: close`. No request fails there.
+
 EOF
         echo "$table"
         cat <<EOF

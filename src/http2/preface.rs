@@ -1,0 +1,66 @@
+//! How a server begins.
+
+use std::io;
+
+/// What has come of a server's first frame, which is SETTINGS (RFC 9113 §3.4). `h2` takes any other for the first as well, and
+/// an answer in HTTP/1 for a frame that is too large.
+#[derive(Debug, Default)]
+pub(super) struct Preface {
+    bytes: [u8; LOOKED_AT],
+    has: usize,
+}
+
+/// The length of a frame, its type and its flags.
+const LOOKED_AT: usize = 5;
+
+const SETTINGS: u8 = 4;
+const ACK: u8 = 1;
+
+impl Preface {
+    /// The first bytes, or more of them. Fails where they are not HTTP/2.
+    #[inline]
+    pub(super) fn read(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self.has {
+            LOOKED_AT => Ok(()),
+            _ => self.look(bytes),
+        }
+    }
+
+    #[cold]
+    fn look(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let here = bytes.len().min(LOOKED_AT - self.has);
+        self.bytes[self.has..self.has + here].copy_from_slice(&bytes[..here]);
+        self.has += here;
+        if self.has < LOOKED_AT {
+            return Ok(());
+        }
+        let wrong = match self.bytes {
+            [_, _, _, SETTINGS, flags] if flags & ACK == 0 => return Ok(()),
+            [b'H', b'T', b'T', b'P', b'/'] => "the server speaks HTTP/1 and not HTTP/2",
+            _ => "the server does not begin as HTTP/2 does, by SETTINGS",
+        };
+        Err(io::Error::new(io::ErrorKind::InvalidData, wrong))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_is_not_settings_is_an_error_that_says_what_it_is() {
+        let begins = |bytes: &[u8], size| {
+            let mut preface = Preface::default();
+            let read = bytes.chunks(size).try_for_each(|it| preface.read(it));
+            read.map_err(|it| it.to_string())
+        };
+        for size in [1, 2, 5, 100] {
+            assert_eq!(begins(&[0, 0, 6, 4, 0, 0, 0, 0, 0, 0], size), Ok(()));
+            let http1 = begins(b"HTTP/1.1 400 Bad Request\r\n", size);
+            assert!(http1.unwrap_err().contains("HTTP/1"));
+            for other in [&b"SSH-2.0-x"[..], &[0, 0, 8, 6, 0], &[0, 0, 0, 4, 1]] {
+                assert!(begins(other, size).unwrap_err().contains("SETTINGS"));
+            }
+        }
+    }
+}
