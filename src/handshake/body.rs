@@ -10,10 +10,10 @@ use crate::error::BoxError;
 #[cfg(feature = "http2")]
 use crate::http2::Http2Body;
 
-/// The body of a response as [`HttpConnection`](crate::HttpConnection) reads it. [`Exchange`](crate::Exchange) puts it into a
-/// [`Body`](crate::Body), which returns the connection at its end.
+/// The body of a response as [`HttpConnection`](crate::HttpConnection) reads it. [`Exchange`](crate::Exchange) wraps it
+/// in a [`Body`](crate::Body), which returns the connection at its end.
 ///
-/// Drop it before its connection where the rest is not wanted.
+/// To leave the rest of it unread, drop it before its connection.
 ///
 /// # Errors
 ///
@@ -38,8 +38,8 @@ impl IncomingBody {
         Self(Inner::Http2(body))
     }
 
-    /// Whether its connection is of no use any more if this is dropped before its end. What is left of a response over HTTP/2
-    /// is given up by a reset of its stream.
+    /// Whether dropping it before its end makes the connection unusable. Over HTTP/2, the rest of a response is
+    /// cancelled by a reset of its stream.
     pub(crate) fn ends_its_connection(&self) -> bool {
         match self.0 {
             Inner::Http1(_) => true,

@@ -1,17 +1,17 @@
-//! Which version of HTTP is spoken on a transport.
+//! Chooses the version of HTTP for a transport.
 
 use crate::connect::transport::Negotiated;
 use crate::error::connect::ConnectError;
 use crate::target::protocol::Protocol;
 
-/// What is spoken on one connection.
+/// The version of HTTP on one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Spoken {
     Http1,
     Http2,
 }
 
-/// What is spoken with `host`, of what is wanted and what the transport says was agreed on.
+/// Chooses the version for `host` from the wanted protocol and from what the transport has negotiated.
 pub(super) fn choose(
     wanted: Protocol,
     negotiated: Negotiated,

@@ -15,14 +15,14 @@ use crate::http1::Http1Connection;
 #[cfg(feature = "http2")]
 use crate::http2::Http2Connection;
 
-/// A connection of HTTP, or a use of one: a `Service` for one request at a time.
+/// An HTTP connection, or a use of one: a `Service` for one request at a time.
 ///
-/// It sends a request as it is. What a request to an origin needs, the target form and `Host`, is
-/// [`Exchange`](crate::Exchange)'s to give.
+/// It sends a request as it is. [`Exchange`](crate::Exchange) adds what a request to an origin needs: the form of the
+/// target and `Host`.
 ///
-/// It has to be kept until the response body has ended. Over HTTP/1, dropping it closes the transport: in good order if its
-/// last exchange is over, at once if not. Over HTTP/2 (feature `http2`), where it is one of several uses of its connection,
-/// dropping it resets the stream of a request that is not over, and nothing else.
+/// Keep it until the response body has ended. Over HTTP/1, dropping it closes the transport: after an orderly shutdown
+/// if its last exchange is over, at once if not. Over HTTP/2 (feature `http2`), it is one of several uses of its
+/// connection, and dropping it only resets the stream of a request that is not over.
 pub struct HttpConnection<B>(Inner<B>);
 
 enum Inner<B> {
@@ -31,7 +31,7 @@ enum Inner<B> {
     Http2(Http2Connection<B>),
 }
 
-/// The same call, on whichever it is.
+/// Calls the same method on either variant.
 macro_rules! either {
     ($conn:expr, $it:ident => $call:expr) => {
         match $conn {
@@ -57,7 +57,7 @@ impl<B> Poolable for HttpConnection<B>
 where
     B: Send + 'static,
 {
-    /// With the feature `http2`, whatever is spoken: a connection of HTTP/1 is one that has no other uses.
+    /// With the feature `http2`, also for HTTP/1: such a connection is one that has no further uses.
     const SHARED: bool = cfg!(feature = "http2");
 
     #[inline]
@@ -119,8 +119,8 @@ where
     type Error = SendError<B>;
     type Future = HttpFuture<B>;
 
-    /// Over HTTP/1, ready when no request is under way: after the call of one, not before the body of its response has ended.
-    /// Ready as well once the connection has closed; a request is given back unsent then.
+    /// Over HTTP/1, ready when no request is in progress: after a call, not before the body of its response has ended.
+    /// Also ready once the connection has closed; a request is then returned unsent.
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError<B>>> {
         either!(&mut self.0, it => it.poll_ready(cx))

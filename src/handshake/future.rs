@@ -16,8 +16,8 @@ use crate::http2::Http2Future;
 ///
 /// # Cancel safety
 ///
-/// Dropping it before it is ready gives up the request. Over HTTP/1 that closes the connection, which has no other way to;
-/// over HTTP/2 it resets the request's stream.
+/// Dropping it before it is ready cancels the request. Over HTTP/1 that closes the connection, because there is no
+/// other way to cancel; over HTTP/2 it resets the request's stream.
 pub struct HttpFuture<B>(Inner<B>);
 
 #[cfg_attr(
@@ -66,7 +66,7 @@ where
     }
 }
 
-/// Nothing in it is pinned in place.
+/// No field is structurally pinned.
 impl<B> Unpin for HttpFuture<B> {}
 
 impl<B> fmt::Debug for HttpFuture<B> {

@@ -39,8 +39,8 @@ pub struct HandshakeLayer<B> {
     body: PhantomData<fn(B)>,
 }
 
-/// What every connection of one layer is made with. Apart from the layer, so that its clones are derived and forget
-/// nothing.
+/// The settings of every connection of one layer. Separate from the layer, so that `Clone` is derived and cannot forget
+/// a setting.
 #[derive(Clone)]
 pub(super) struct Settings {
     pub(super) protocol: Protocol,
@@ -54,15 +54,15 @@ pub(super) struct Settings {
     pub(super) probe: Look,
 }
 
-/// How a transport is looked at; nothing for one that is not known.
+/// Finds the probe of a transport; `None` if the type of the transport is not known.
 pub(super) type Look = Arc<dyn Fn(&dyn Any) -> Option<Probe> + Send + Sync>;
 
-/// What was negotiated on a transport.
+/// Finds what was negotiated on a transport.
 #[cfg(feature = "http2")]
 pub(super) type Ask = Arc<dyn Fn(&dyn Any) -> Negotiated + Send + Sync>;
 
 impl<B> HandshakeLayer<B> {
-    /// HTTP/1 with hyper's defaults.
+    /// A layer for HTTP/1 with hyper's defaults.
     #[must_use]
     pub fn new() -> Self {
         Self::with(Settings {
@@ -85,18 +85,18 @@ impl<B> HandshakeLayer<B> {
         }
     }
 
-    /// With the same settings, for request bodies of another type.
+    /// The same settings for request bodies of another type.
     pub(crate) fn for_bodies<Other>(&self) -> HandshakeLayer<Other> {
         HandshakeLayer::with(self.settings.clone())
     }
 
-    /// Which versions of HTTP are spoken. A [`Route`](crate::Route) can say it for one request
-    /// ([`with_protocol`](crate::Route::with_protocol)). Default: HTTP/1 alone.
+    /// Which versions of HTTP are spoken. A [`Route`](crate::Route) sets it for one request
+    /// ([`with_protocol`](crate::Route::with_protocol)). Default: HTTP/1 only.
     ///
-    /// Where TLS is to offer HTTP/2, the connector has to hear of it: in a stack whose targets are
-    /// [`Destination`](crate::Destination)s [`TlsLayer`](crate::connect::TlsLayer) does, and a connector of your own by
-    /// [`Destination::protocol`](crate::Destination::protocol). In a stack of other targets the `TlsLayer` is told by its own
-    /// [`protocol`](crate::connect::TlsLayer::protocol).
+    /// To offer HTTP/2 by TLS, the connector has to know about it. If the targets of the stack are
+    /// [`Destination`](crate::Destination)s, [`TlsLayer`](crate::connect::TlsLayer) does, and a connector of your own
+    /// can read [`Destination::protocol`](crate::Destination::protocol). For other targets, set the protocol on the
+    /// `TlsLayer` too ([`TlsLayer::protocol`](crate::connect::TlsLayer::protocol)).
     ///
     /// ```
     /// use tower_keep_alive::{HandshakeLayer, Protocol};
@@ -110,7 +110,7 @@ impl<B> HandshakeLayer<B> {
         self
     }
 
-    /// The settings of HTTP/2. Default: [`Http2::new`].
+    /// The settings for HTTP/2. Default: [`Http2::new`].
     #[cfg(feature = "http2")]
     #[must_use]
     pub fn http2(mut self, http2: Http2) -> Self {
@@ -118,12 +118,12 @@ impl<B> HandshakeLayer<B> {
         self
     }
 
-    /// Whether several connections to one host are begun at once while it is not known yet which version it speaks
-    /// ([`Protocol::Auto`] with TLS). `false`: one is begun, and the callers beside the first wait for what it turns out to be:
-    /// with HTTP/2 it serves them all, with HTTP/1.1 the others are begun then, one handshake later. `true`: each caller begins
-    /// its own at once, and with HTTP/2 most of them were not needed. Default: `false`.
+    /// Whether several connections to one host are begun at once while it is not known which version the host speaks
+    /// ([`Protocol::Auto`] with TLS). With `false`, one connection is begun, and further callers wait for its result:
+    /// with HTTP/2 it serves all of them; with HTTP/1.1 the other connections are begun then, one handshake later. With
+    /// `true`, each caller begins its own at once, and with HTTP/2 most of them are not needed. Default: `false`.
     ///
-    /// It is remembered what a host speaks for as long as it has connections or callers.
+    /// The version of a host is remembered while the host has connections or callers.
     #[cfg(feature = "http2")]
     #[must_use]
     pub fn race_connects(mut self, race: bool) -> Self {
@@ -131,9 +131,9 @@ impl<B> HandshakeLayer<B> {
         self
     }
 
-    /// What was negotiated (ALPN) on a transport that is not one of [`connect`](crate::connect)'s; `None` if nothing was, or if
-    /// it has no TLS. Without it, such a transport is taken for one on which nothing was negotiated: with [`Protocol::Auto`]
-    /// HTTP/1.1 is spoken on it, with [`Protocol::Http2`] HTTP/2.
+    /// Finds what was negotiated (ALPN) on a transport that is not one of [`connect`](crate::connect)'s; `None` if
+    /// nothing was, or if it has no TLS. Without this setting, nothing counts as negotiated on such a transport:
+    /// [`Protocol::Auto`] uses HTTP/1.1 then, and [`Protocol::Http2`] HTTP/2.
     ///
     /// ```
     /// use hyper_util::client::legacy::connect::{Connection, HttpConnector};
@@ -166,16 +166,16 @@ impl<B> HandshakeLayer<B> {
         self
     }
 
-    /// HTTP/1 as hyper's builder says.
+    /// The settings for HTTP/1, by hyper's builder. Default: hyper's defaults.
     #[must_use]
     pub fn http1(mut self, http1: Builder) -> Self {
         self.settings.http1.builder = http1;
         self
     }
 
-    /// The most interim responses (status 1xx other than 101) that a server may send before the response to one request;
-    /// with one more the request fails, and its connection is closed. Whatever the number, they may not take more than
-    /// 1 MiB together, and only that holds where `max` is more than 65,534. The size of each is limited by
+    /// Limits how many interim responses (status 1xx other than 101) a server may send before the response to one
+    /// request; if there are more, the request fails and its connection is closed. Together they may have at most 1
+    /// MiB, and if `max` is more than 65,534, only this applies. The size of each is limited by
     /// [`max_header_size`](Builder::max_header_size) and [`max_buf_size`](Builder::max_buf_size). Default: 100.
     ///
     /// ```
@@ -190,14 +190,15 @@ impl<B> HandshakeLayer<B> {
         self
     }
 
-    /// The most header fields that a response may have, each repetition counted; with one more the request fails with an
-    /// error that [`is_too_large`](crate::Error::is_too_large). Default: 100, or what [`http1`](Self::http1) says.
+    /// Limits how many header fields a response may have, repeated fields included; if there are more, the request
+    /// fails with an error for which [`is_too_large`](crate::Error::is_too_large) is true. Default: 100, or the setting
+    /// of [`http1`](Self::http1).
     ///
-    /// hyper keeps room for 100 fields on the stack. For any other number it allocates some 70 bytes for each field, twice
-    /// for each response: about 3,000 instructions for 256. So this is for servers that send that many; Node and Go count
-    /// bytes instead (16 KiB, 10 MiB), and curl stops at 5,000 fields. The size of a whole head is limited by
-    /// [`max_buf_size`](Builder::max_buf_size), 408 KiB by default, whatever the number of its fields.
-    /// More than 32,768 are the same as 32,768, for which a [`HeaderMap`](http::HeaderMap) has room.
+    /// hyper keeps room for 100 fields on the stack. For any other number it allocates some 70 bytes for each field,
+    /// twice for each response: about 3,000 instructions for 256. So raise it only for servers that send that many
+    /// fields. Node and Go count bytes instead (16 KiB, 10 MiB), and curl stops at 5,000 fields. The size of a whole
+    /// head is limited by [`max_buf_size`](Builder::max_buf_size), 408 KiB by default, whatever the number of its
+    /// fields. The largest possible number is 32,768, for which a [`HeaderMap`](http::HeaderMap) has room.
     ///
     /// ```
     /// use tower_keep_alive::HandshakeLayer;
@@ -213,9 +214,9 @@ impl<B> HandshakeLayer<B> {
         self
     }
 
-    /// How to look at a transport that is not one of [`connect`](crate::connect)'s, before it is used again. Without a
-    /// way to look, the runtime is given two turns to notice that it was closed. The same probe says how to close such a
-    /// transport from outside, where it says so: [`Probe::with_close`].
+    /// Makes a probe for a transport that is not one of [`connect`](crate::connect)'s, to check it before each reuse.
+    /// Without a probe, the pool waits two turns of the runtime for the connection's driver to notice a close. The
+    /// probe can also close the transport from outside: [`Probe::with_close`].
     ///
     /// ```
     /// use std::sync::Arc;

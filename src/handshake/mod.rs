@@ -1,4 +1,4 @@
-//! A connection of HTTP on a transport, whatever its version.
+//! HTTP connections on transports, for all versions of HTTP.
 
 mod body;
 #[cfg(feature = "http2")]

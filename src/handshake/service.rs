@@ -24,9 +24,10 @@ use crate::target::protocol::Protocol;
 use crate::target::route::Route;
 use crate::target::{Internal, Target};
 
-/// Makes connections of HTTP on the transports of `M`.
+/// Makes HTTP connections on the transports of `M`.
 ///
-/// Each connection is driven by a task of its own, which ends with the connection, and ends it when it has to end at once.
+/// Each connection is driven by a task of its own, which ends with the connection; aborting the task ends the
+/// connection at once.
 pub struct Handshake<M, B> {
     inner: M,
     settings: Settings,
@@ -118,7 +119,7 @@ where
 }
 
 impl Settings {
-    /// What may be spoken on a connection of this key.
+    /// Which protocols may be spoken on a connection of this key.
     fn protocol_for(&self, key: &KeyRef<'_>) -> Protocol {
         let route = key.get_route().and_then(Route::protocol);
         let protocol = route.unwrap_or(self.protocol);
@@ -143,11 +144,11 @@ impl<M: fmt::Debug, B> fmt::Debug for Handshake<M, B> {
     }
 }
 
-/// Resolves to a connection of HTTP. Boxed: hyper gives its handshake no name, and connecting is rare.
+/// Resolves to an HTTP connection. Boxed, because hyper's handshake has no name; connects are rare.
 ///
 /// # Cancel safety
 ///
-/// Dropping it gives up the connect.
+/// Dropping it cancels the connect.
 pub struct HandshakeFuture<B>(
     Pin<Box<dyn Future<Output = Result<HttpConnection<B>, BoxError>> + Send>>,
 );
