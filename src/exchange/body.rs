@@ -32,7 +32,7 @@ use crate::handshake::IncomingBody;
 /// An [`Error`] if the connection fails before the end, or ends before the length that the server announced.
 pub struct Body {
     inner: Inner,
-    /// Until the end.
+    /// `None` after the end.
     held: Option<Box<dyn ErasedLease>>,
     info: ConnectionInfo,
     drain: Drain,
@@ -40,7 +40,7 @@ pub struct Body {
 
 enum Inner {
     Http1(Incoming),
-    /// Of another version.
+    /// Of another version of HTTP.
     Incoming(IncomingBody),
     Other(BoxBody<Bytes, BoxError>),
     /// At its end, which is held back.
@@ -49,16 +49,16 @@ enum Inner {
 
 /// The end of a body whose connection will be free in a moment.
 struct End {
-    /// The last frame, if the end came with one.
+    /// The last frame, if the body ended with one.
     frame: Option<Frame<Bytes>>,
     released: Released,
 }
 
 impl Body {
-    /// A body of another type, in a box: one that a layer above has made of a [`Body`], or one of a test's stub.
+    /// A body of another type, boxed: the body of a layer above that wraps a [`Body`], or that of a stub in a test.
     ///
-    /// Such a body has no [`connection`](Self::connection); [`from_response`](Self::from_response) keeps it. A `Body` is
-    /// returned as it is.
+    /// Such a body has no [`connection`](Self::connection); [`from_response`](Self::from_response) keeps it. A `Body`
+    /// is returned unchanged.
     ///
     /// ```
     /// use bytes::Bytes;
@@ -150,7 +150,7 @@ impl Body {
         R: HttpBody + Send + Sync + 'static,
         R::Error: Into<BoxError>,
     {
-        // The one type that almost every body has is told apart without a box.
+        // The most frequent type is recognised without a box.
         let mut body = Some(body);
         let incoming = (&mut body as &mut dyn Any).downcast_mut::<Option<IncomingBody>>();
         let inner = match incoming.and_then(Option::take) {
@@ -168,7 +168,7 @@ impl Body {
         }
     }
 
-    /// Of an exchange whose times are recorded.
+    /// The body of an exchange whose times are recorded.
     #[cold]
     pub(super) fn timed<R>(
         body: R,
@@ -184,39 +184,39 @@ impl Body {
         Self::holding(body, held, info, drain)
     }
 
-    /// The connection that the response came on. A body that came on none ([`Body::new`]) has one without a key, whose
-    /// [`uses`](ConnectionInfo::uses) are 0.
+    /// The connection on which the response was received. If there was none ([`Body::new`]), the info has no key, and
+    /// its [`uses`](ConnectionInfo::uses) are 0.
     #[must_use]
     pub fn connection(&self) -> &ConnectionInfo {
         &self.info
     }
 
-    /// What is to be waited for, if the connection is not free yet.
+    /// Ends the use; returns what to wait for, if the connection is not free yet.
     #[inline]
     fn ended(&mut self, cx: &mut Context<'_>) -> Option<Released> {
         self.held.take()?.release_soon(cx)
     }
 
-    /// What the end of the body, or that there is none yet, means for the connection.
+    /// Updates the connection's state after each frame, and at the end of the body.
     #[inline]
     fn heed<E>(
         &mut self,
         polled: &Poll<Option<Result<Frame<Bytes>, E>>>,
         cx: &mut Context<'_>,
     ) -> Option<Released> {
-        // After its end the connection is somebody else's.
+        // After its end, the connection belongs to somebody else.
         self.held.as_ref()?;
         let activity = self.info.shared().activity();
         activity.set_caller_waits(polled.is_pending());
         match polled {
-            // A caller who knows the length does not ask for more.
+            // A caller that knows the length does not poll again after the last frame.
             Poll::Ready(Some(Ok(_))) if self.inner.is_end_stream() => self.ended(cx),
             Poll::Ready(None) => self.ended(cx),
             _ => None,
         }
     }
 
-    /// Keeps the end of the body until the connection is free.
+    /// Holds the end of the body back until the connection is free.
     #[cold]
     fn hold_back<E: Into<BoxError>>(
         &mut self,
@@ -233,7 +233,7 @@ impl Body {
         self.told(polled)
     }
 
-    /// With our own error in the place of the body's.
+    /// Replaces the error of the body by the agent's own.
     #[inline]
     fn told<E: Into<BoxError>>(
         &mut self,
@@ -255,7 +255,7 @@ impl Body {
                 .caused_by(source)
                 .on(self.info.clone());
         }
-        // Through a layer.
+        // The error may come through a layer.
         match source.downcast::<Error>() {
             Ok(error) => *error,
             Err(source) => {
@@ -278,7 +278,7 @@ impl HttpBody for Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        // Looked at where it lies, and moved once where it is hyper's own: it is large.
+        // Inspected in place, and moved once if it is hyper's own, because it is large.
         match &mut self.inner {
             Inner::Http1(body) => {
                 let polled = Pin::new(body).poll_frame(cx);
@@ -345,7 +345,7 @@ impl Inner {
         }
     }
 
-    /// Whether its connection is of no use any more if this is dropped before its end.
+    /// Whether dropping it before its end makes the connection unusable.
     fn ends_its_connection(&self) -> bool {
         match self {
             Self::Incoming(body) => body.ends_its_connection(),
@@ -374,7 +374,7 @@ impl Drop for Body {
 }
 
 impl Body {
-    /// Before its end.
+    /// The body is dropped before its end.
     #[cold]
     fn give_up(&mut self, mut held: Box<dyn ErasedLease>) {
         held.lifespan_mut().leave_unfinished();
@@ -391,14 +391,14 @@ impl Body {
             runtime.spawn(read_on(rest, held, drain));
             return;
         }
-        // First the rest of the body: its driver then sees whether it has all of it.
+        // First the rest of the body, so that the driver knows whether it has all of it.
         drop(rest);
         held.release();
     }
 }
 
-/// Reads what nobody wants, so that the connection can be used again. Ends with the body, or at the first of its limits,
-/// and closes the connection then.
+/// Reads the rest of a body, so that the connection can be used again. Ends with the body, or at the first of its
+/// limits; then the connection is closed.
 async fn read_on(mut rest: Inner, held: Box<dyn ErasedLease>, drain: Drain) {
     let mut held = Abandoned(Some(held));
     let mut left = drain.bytes;

@@ -1,4 +1,4 @@
-//! A response body, read to its end in one call.
+//! Reads a response body to its end in one call.
 
 use std::str;
 
@@ -10,7 +10,7 @@ use crate::error::{Error, Kind};
 use crate::exchange::Body;
 
 impl Body {
-    /// Reads the body to its end, if that is not more than `limit` bytes.
+    /// Reads the body to its end. It may have at most `limit` bytes.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -29,8 +29,8 @@ impl Body {
     ///
     /// # Errors
     ///
-    /// That of the body, if the connection fails before the end. An error that [`is_too_large`](Error::is_too_large), if the
-    /// body is longer than `limit`: nothing more is read then, and the connection is closed.
+    /// If the connection fails before the end. If the body is longer than `limit`, the error is
+    /// [`is_too_large`](Error::is_too_large); the rest is not read, and the connection is closed.
     ///
     /// # Cancel safety
     ///
@@ -68,8 +68,8 @@ impl Body {
         Ok(whole.freeze())
     }
 
-    /// Reads the body to its end as text in UTF-8, if that is not more than `limit` bytes. A `charset` in `Content-Type` is
-    /// not looked at.
+    /// Reads the body to its end as UTF-8 text. It may have at most `limit` bytes. A `charset` in `Content-Type` is
+    /// ignored.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -87,11 +87,11 @@ impl Body {
     ///
     /// # Errors
     ///
-    /// Those of [`bytes`](Self::bytes), and one that [`is_decode`](Error::is_decode) where the body is not UTF-8.
+    /// The errors of [`bytes`](Self::bytes). If the body is not UTF-8, the error is [`is_decode`](Error::is_decode).
     ///
     /// # Cancel safety
     ///
-    /// That of [`bytes`](Self::bytes).
+    /// As for [`bytes`](Self::bytes).
     pub async fn text(self, limit: usize) -> Result<String, Error> {
         let connection = self.connection().clone();
         let bytes = self.bytes(limit).await?;
@@ -103,7 +103,7 @@ impl Body {
         }
     }
 
-    /// Reads the body to its end as JSON, if that is not more than `limit` bytes. `Content-Type` is not looked at.
+    /// Reads the body to its end as JSON. It may have at most `limit` bytes. `Content-Type` is ignored.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -121,12 +121,12 @@ impl Body {
     ///
     /// # Errors
     ///
-    /// Those of [`bytes`](Self::bytes), and one that [`is_decode`](Error::is_decode) where the body is not JSON, or not a
-    /// `T`.
+    /// The errors of [`bytes`](Self::bytes). If the body is not JSON, or not a `T`, the error is
+    /// [`is_decode`](Error::is_decode).
     ///
     /// # Cancel safety
     ///
-    /// That of [`bytes`](Self::bytes).
+    /// As for [`bytes`](Self::bytes).
     #[cfg(feature = "json")]
     #[cfg_attr(docsrs, doc(cfg(feature = "json")))]
     pub async fn json<T>(self, limit: usize) -> Result<T, Error>

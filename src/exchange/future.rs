@@ -27,11 +27,12 @@ pin_project! {
     ///
     /// # Cancel safety
     ///
-    /// Dropping it before it is ready gives up the request: a place in line is lost, a connection that has begun to
-    /// send is closed. Whether the server acts on the request cannot be known then.
+    /// Dropping it before it is ready cancels the request: a place in the queue is lost, and a connection on which the
+    /// request was begun is closed. Then it is not known whether the server acts on the request.
     ///
-    /// `F` is the future of `M`, which gives the connection, and `S` that of the connection `C`, which gives the response:
-    /// as parameters, so that the compiler sees what is `Send` for bodies that hold `dyn Error` as well.
+    /// `F` is the future of `M`, which provides the connection, and `S` that of the connection `C`, which provides the
+    /// response. They are type parameters so that the compiler can see that the future is `Send`, also for bodies that
+    /// contain `dyn Error`.
     pub struct ExchangeFuture<M, F, C, S, B>
     where
         C: Poolable,

@@ -15,7 +15,8 @@ use crate::target::route::Route;
 ///
 /// # Order
 ///
-/// Directly above [`CheckinLayer`](crate::CheckinLayer), whose leases it takes. Above anything else the stack does not compile.
+/// Directly above [`CheckinLayer`](crate::CheckinLayer), whose leases it uses. Above anything else, the stack does not
+/// compile.
 #[derive(Clone, Debug)]
 pub struct ExchangeLayer {
     keep_alive: bool,
@@ -134,7 +135,7 @@ impl Drain {
 }
 
 impl ExchangeLayer {
-    /// A layer with the defaults below.
+    /// A layer with the defaults of each setting.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -148,8 +149,8 @@ impl ExchangeLayer {
         }
     }
 
-    /// Whether connections are kept for further requests. With `false` every request, except one for an upgrade, says
-    /// `Connection: close` in addition to the caller's own options. Default: true.
+    /// Whether connections are kept for further requests. With `false`, `Connection: close` is added to every request,
+    /// in addition to the caller's own options; not to a request for an upgrade. Default: true.
     #[doc(alias = "keepAlive")]
     #[must_use]
     pub const fn keep_alive(mut self, keep: bool) -> Self {
@@ -191,18 +192,18 @@ impl ExchangeLayer {
         self
     }
 
-    /// Which versions of HTTP the connections speak: what [`HandshakeLayer::protocol`](crate::HandshakeLayer::protocol) says
-    /// below. Default: HTTP/1 alone.
+    /// Which versions of HTTP the connections speak; use the same value as for
+    /// [`HandshakeLayer::protocol`](crate::HandshakeLayer::protocol) below. Default: HTTP/1 only.
     ///
-    /// # What a request says of it
+    /// # The version of a request
     ///
-    /// - A request of [`Version::HTTP_2`](http::Version::HTTP_2) is sent over HTTP/2 or not at all: where it cannot be had, the
-    ///   error [`is_protocol`](crate::Error::is_protocol). With [`Protocol`]`::Auto` and without TLS, its connection speaks HTTP/2
-    ///   by prior knowledge.
-    /// - [`Version::HTTP_11`](http::Version::HTTP_11) says nothing: it is the version that every [`http::Request`] has unless it
-    ///   says otherwise, so it cannot forbid HTTP/2. [`Route::with_protocol`] can.
-    /// - A request of [`Version::HTTP_10`](http::Version::HTTP_10), a `CONNECT` and a request with `Upgrade` go over HTTP/1.
-    ///   CONNECT with `:protocol` (RFC 8441) is not offered.
+    /// - A request of [`Version::HTTP_2`](http::Version::HTTP_2) is sent over HTTP/2 or fails with an error for which
+    ///   [`is_protocol`](crate::Error::is_protocol) is true. With [`Protocol`]`::Auto` and without TLS, its connection
+    ///   speaks HTTP/2 by prior knowledge.
+    /// - [`Version::HTTP_11`](http::Version::HTTP_11) requires nothing: it is the default of every [`http::Request`],
+    ///   so it does not exclude HTTP/2. [`Route::with_protocol`] can.
+    /// - A request of [`Version::HTTP_10`](http::Version::HTTP_10), a `CONNECT`, and a request with `Upgrade` are sent
+    ///   over HTTP/1. CONNECT with `:protocol` (RFC 8441) is not supported.
     #[must_use]
     pub const fn protocol(mut self, protocol: Protocol) -> Self {
         self.protocol = protocol;
@@ -248,14 +249,14 @@ impl ExchangeLayer {
         self
     }
 
-    /// How long a whole exchange may take, from the first poll of its future to the end of the response body: the wait in the
-    /// queue, the connect, the request and the response, and whatever the agent sends again by itself (reqwest's and
-    /// undici's total timeout). An exchange that takes longer fails with [`TimeoutKind::Request`](crate::TimeoutKind), and
-    /// its connection is closed; so is one whose response body nobody reads. [`RequestTimeout`](crate::RequestTimeout) sets
-    /// another value for one request. Default: no limit.
+    /// Limits how long a whole exchange may take, from the first poll of its future to the end of the response body:
+    /// the wait in the queue, the connect, the request and the response, and whatever the agent sends again by itself
+    /// (reqwest's and undici's total timeout). An exchange that takes longer fails with
+    /// [`TimeoutKind::Request`](crate::TimeoutKind), and its connection is closed, also if nobody reads the response
+    /// body. [`RequestTimeout`](crate::RequestTimeout) sets another value for one request. Default: no limit.
     ///
-    /// After an upgrade the streams have no limit any more. The time after the request was sent is kept by the
-    /// connection's driver: [`HandshakeLayer`](crate::HandshakeLayer)'s does.
+    /// After an upgrade, the streams have no limit. Once the request is sent, the connection's driver enforces the
+    /// limit, as the driver of [`HandshakeLayer`](crate::HandshakeLayer) does.
     ///
     /// # Panics
     ///
@@ -280,7 +281,7 @@ impl ExchangeLayer {
     /// its connection is closed. Interim responses (1xx) do not extend the time.
     /// [`ResponseTimeout`](crate::ResponseTimeout) sets another value for one request. Default: no limit.
     ///
-    /// The connection's driver enforces the limit; that of [`HandshakeLayer`](crate::HandshakeLayer) does.
+    /// The connection's driver enforces the limit, as the driver of [`HandshakeLayer`](crate::HandshakeLayer) does.
     ///
     /// # Panics
     ///
@@ -301,10 +302,10 @@ impl ExchangeLayer {
         self
     }
 
-    /// Whether [`ConnectionInfo::timings`](crate::ConnectionInfo::timings) tells how long the parts of each exchange took. With
-    /// the feature `tracing` there is also an event at level debug at the end of each exchange. Each request costs two more
-    /// allocations and four reads of the clock. [`RecordTimings`](crate::RecordTimings) turns it on for one request.
-    /// Default: false.
+    /// Whether to record how long the parts of each exchange take, for
+    /// [`ConnectionInfo::timings`](crate::ConnectionInfo::timings). With the feature `tracing` there is also an event
+    /// at level debug at the end of each exchange. Each request costs two more allocations and four reads of the clock.
+    /// [`RecordTimings`](crate::RecordTimings) turns it on for one request. Default: false.
     ///
     /// ```
     /// let layer = tower_keep_alive::ExchangeLayer::new().timings(true);

@@ -14,25 +14,25 @@ use crate::target::Destination;
 
 /// Sends each request on a connection of `M`, and holds the connection until the response body has ended.
 ///
-/// The request's URI must be absolute. It goes out in origin form (authority form for `CONNECT`, `*` for `OPTIONS` alone).
-/// A `CONNECT` is sent to the authority that it names, which needs a port, or to the proxy of its route; in the clear,
-/// unless its URI says `https`. A request that a reused connection did not take, because it was just closing, is sent on
-/// another one, whatever its method: none of it was written.
+/// The request's URI must be absolute. The target is sent in origin form (in authority form for `CONNECT`, as `*` for
+/// `OPTIONS` without a path). A `CONNECT` is sent to the authority of its URI, which needs a port, or to the proxy of
+/// its route; without TLS, unless the scheme of its URI is `https`. If a reused connection was being closed and did not
+/// accept the request, the request is sent on another connection, whatever its method, because none of it was written.
 ///
 /// # Fields
 ///
-/// What the caller sets is sent. Beside it a request gets
+/// The caller's fields are sent. In addition, a request gets
 ///
 /// - `Host`, which is sent first (RFC 9112 §3.2);
 /// - `Content-Length: 0` for POST, PUT and PATCH without a body (RFC 9110 §8.6);
-/// - `Authorization: Basic` where the URI has `user:password@`, percent-encoded where need be, and the caller set no
-///   `Authorization`. Neither keys nor errors nor connectors show it;
-/// - the option `close` in `Connection` where the connection is not kept, but not in a request for an upgrade, and the
-///   option `te` where there is a `TE` (RFC 9110 §7.8, §10.1.4).
+/// - `Authorization: Basic` if the URI has `user:password@` (percent-encoded if necessary) and the caller has set no
+///   `Authorization`. Keys, errors and connectors do not show it;
+/// - the option `close` in `Connection` if the connection is not kept, except in a request for an upgrade, and the
+///   option `te` if there is a `TE` (RFC 9110 §7.8, §10.1.4).
 ///
 /// # Clone
 ///
-/// Clones share what clones of `M` share.
+/// Clones share whatever clones of `M` share.
 #[derive(Clone, Debug)]
 pub struct Exchange<M> {
     inner: M,
@@ -59,17 +59,17 @@ impl<M> Exchange<M> {
         ExchangeFuture::new(self.inner.clone(), acquire, request, self.settings.clone())
     }
 
-    /// The service that gives the connections.
+    /// The service that provides the connections.
     pub const fn get_ref(&self) -> &M {
         &self.inner
     }
 
-    /// The service that gives the connections.
+    /// The service that provides the connections.
     pub const fn get_mut(&mut self) -> &mut M {
         &mut self.inner
     }
 
-    /// The service that gives the connections.
+    /// The service that provides the connections.
     pub fn into_inner(self) -> M {
         self.inner
     }
