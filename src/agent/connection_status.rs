@@ -6,19 +6,20 @@ use std::time::Duration;
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ConnectionStatus {
-    /// Its number ([`ConnectionInfo::id`](crate::ConnectionInfo::id)); `None` while it is connecting.
+    /// The connection's number ([`ConnectionInfo::id`](crate::ConnectionInfo::id)); `None` while it is connecting.
     pub id: Option<u64>,
-    /// What it does.
+    /// What the connection is doing.
     pub state: ConnectionState,
-    /// How long it has been connected.
+    /// How long ago it was connected.
     pub age: Duration,
-    /// How many exchanges it has carried, one under way included.
+    /// How many exchanges it has carried, including the present one.
     pub uses: u64,
-    /// The server's address, or the proxy's; `None` while it is connecting, and where the transport does not know it.
+    /// The address of the server, or of the proxy; `None` while it is connecting, and if the transport does not know
+    /// it.
     pub remote_addr: Option<SocketAddr>,
 }
 
-/// What the connections of one key to one address are and do; see [`Status::addresses`](crate::Status::addresses).
+/// The connections of one key to one address; see [`Status::addresses`](crate::Status::addresses).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -29,7 +30,7 @@ pub struct AddressStatus {
     pub active: usize,
     /// Exchanges under way.
     pub requests: usize,
-    /// Exchanges that the connections which are open now have carried, those under way included.
+    /// Exchanges on the present connections, including those under way.
     pub served: u64,
 }
 
@@ -42,7 +43,7 @@ impl AddressStatus {
     }
 }
 
-/// What an open connection does.
+/// What an open connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "camelCase"))]
@@ -50,8 +51,8 @@ impl AddressStatus {
 pub enum ConnectionState {
     /// It is being made.
     Connecting,
-    /// An exchange is on it, or has just been.
+    /// It carries an exchange, or has just done so.
     Active,
-    /// It waits for a request.
+    /// It is idle.
     Idle,
 }

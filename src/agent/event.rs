@@ -1,4 +1,4 @@
-//! What an agent tells those who listen.
+//! Events of an agent.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,7 +16,7 @@ use crate::target::key::Key;
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Event<'a> {
-    /// What the connection is pooled under.
+    /// The key under which the connection is pooled.
     pub key: &'a Key,
     /// The connection's number ([`ConnectionInfo::id`](crate::ConnectionInfo::id)); `None` while there is none yet.
     pub connection: Option<u64>,
@@ -45,37 +45,37 @@ pub enum EventKind {
         /// How long the connection was idle.
         idle_for: Duration,
     },
-    /// The connection was handed to a caller in line, without becoming idle: another caller's exchange on it had ended, or
-    /// it was made for a caller who had found another one.
+    /// The connection was handed to a waiting caller without becoming idle: another caller's exchange on it had ended,
+    /// or it was made for a caller that was served otherwise.
     #[non_exhaustive]
     HandedOver {
-        /// How long that caller waited.
+        /// How long the caller that got it had waited.
         waited: Duration,
     },
     /// The connection was found dead before it was used again. `Closed` follows.
     Stale,
-    /// The pool closes a connection that is idle or was given back: for a limit of its own ([`CloseReason::Idle`],
-    /// [`Age`](CloseReason::Age), [`Uses`](CloseReason::Uses)), because there are enough idle ones without it
-    /// ([`Surplus`](CloseReason::Surplus)), to make room for others ([`Room`](CloseReason::Room)), or because a caller poisoned
-    /// it ([`Poisoned`](CloseReason::Poisoned)). `Closed` follows.
+    /// The pool closes a connection that is idle or being returned: because of one of its limits
+    /// ([`CloseReason::Idle`], [`Age`](CloseReason::Age), [`Uses`](CloseReason::Uses)), because there are enough idle
+    /// connections ([`Surplus`](CloseReason::Surplus)), to make room for another one ([`Room`](CloseReason::Room)), or
+    /// because a caller poisoned it ([`Poisoned`](CloseReason::Poisoned)). `Closed` follows.
     #[non_exhaustive]
     Evicted {
-        /// Which of these.
+        /// The reason.
         reason: CloseReason,
     },
-    /// The pool has learned from closes by the server for how long connections of this key may be idle. It is of no one
-    /// connection.
+    /// The pool has learned, from connections that the server has closed, how long connections of this key may be idle.
+    /// It concerns no single connection.
     #[non_exhaustive]
     IdleLimitLearned {
-        /// For how long, from now on.
+        /// The new limit.
         limit: Duration,
     },
-    /// The connection left the agent, and stays open: it was upgraded, or its caller detached it. No event follows.
+    /// The connection left the agent and stays open: it was upgraded, or its caller detached it. No event follows.
     Detached,
     /// The transport is gone, or the connect ended without one. No event follows.
     #[non_exhaustive]
     Closed {
-        /// Why.
+        /// The reason.
         reason: CloseReason,
         /// How old the connection was; zero if it was never connected.
         age: Duration,
@@ -84,7 +84,7 @@ pub enum EventKind {
 
 type Hook = dyn Fn(&AgentHandle, &Event<'_>) + Send + Sync;
 
-/// Those who listen. Nobody, as a rule: then an event costs one look.
+/// The hooks. Usually there are none; then an event costs one check.
 #[derive(Default)]
 pub(super) struct Listeners {
     any: AtomicBool,
@@ -100,7 +100,7 @@ impl Listeners {
         self.any.store(true, Ordering::Release);
     }
 
-    /// Not under the lock: a hook may add another one.
+    /// Called without the lock, because a hook may add another one.
     fn now(&self) -> Arc<[Arc<Hook>]> {
         let hooks = self.hooks.lock().unwrap_or_else(PoisonError::into_inner);
         hooks.clone()
@@ -108,7 +108,7 @@ impl Listeners {
 }
 
 impl AgentState {
-    /// Tells whoever listens. Never under a lock: what listens is not ours.
+    /// Calls the hooks. Never called under a lock: hooks are foreign code.
     #[inline]
     pub(crate) fn tell(
         self: &Arc<Self>,
@@ -144,7 +144,7 @@ impl AgentState {
         };
         let agent = AgentHandle::new(self.clone());
         for hook in &*self.listeners.now() {
-            // A permit may be passing on behind this: it must, whatever a hook does.
+            // A permit may be passing on at this moment, which a panic of the hook must not prevent.
             let _ = catch_unwind(AssertUnwindSafe(|| hook(&agent, event)));
         }
     }

@@ -18,8 +18,8 @@ use crate::target::key::Key;
 ///
 /// # Clone
 ///
-/// Clones are handles to the same agent; each remembers by itself what [`status_changed`](Self::status_changed) last
-/// saw, a clone beginning with what its original saw.
+/// Clones are handles to the same agent. Each has its own state of [`status_changed`](Self::status_changed); a clone
+/// begins with the state of its original.
 ///
 /// ```
 /// use tower_keep_alive::KeepAliveLayer;
@@ -43,7 +43,7 @@ impl AgentHandle {
         }
     }
 
-    /// What the agent has done since its start, and what it has now (agentkeepalive: `getCurrentStatus()`).
+    /// The counts of the agent since its start, and its present connections (agentkeepalive: `getCurrentStatus()`).
     #[doc(alias = "getCurrentStatus")]
     #[must_use]
     pub fn status(&self) -> Status {
@@ -99,8 +99,8 @@ impl AgentHandle {
         list
     }
 
-    /// Whether one of agentkeepalive's six counters has moved since this handle last said so (agentkeepalive: the
-    /// getter `statusChanged`, which changes what it reads as well).
+    /// Whether one of agentkeepalive's six counters has changed since the last call on this handle (agentkeepalive: the
+    /// getter `statusChanged`, which also updates what it compares with).
     #[doc(alias = "statusChanged")]
     pub fn status_changed(&mut self) -> bool {
         let now = self.agent.counts().counters();
@@ -143,13 +143,13 @@ impl AgentHandle {
     ///
     /// # Errors
     ///
-    /// The error of the first connect that failed, as a request would get it, or one that
-    /// [`is_shut_down`](crate::Error::is_shut_down). The other connects go on; their connections are kept, and
+    /// The error of the first connect that failed, as a request would get it, or one for which
+    /// [`is_shut_down`](crate::Error::is_shut_down) is true. The other connects go on; their connections are kept, and
     /// [counted](PrewarmError::made).
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up the connects that are under way, and nothing else.
+    /// Dropping the future cancels the connects that are under way, and nothing else.
     ///
     /// ```
     /// # async fn warmed(agent: tower_keep_alive::AgentHandle) -> Result<(), tower_keep_alive::Error> {
@@ -186,7 +186,7 @@ impl AgentHandle {
         Drained(Box::pin(async move {
             loop {
                 let mut quiet = std::pin::pin!(agent.quiet.notified());
-                // Listening before looking: what goes quiet in between is heard.
+                // Registered before the check, so that a pool that becomes quiet in between is noticed.
                 quiet.as_mut().enable();
                 let mut all = true;
                 agent.each_pool(|pool| all &= pool.is_quiet());
@@ -196,7 +196,7 @@ impl AgentHandle {
                 if Handle::try_current().is_err() {
                     quiet.await;
                 } else if tokio::time::timeout(LOOK, quiet).await.is_err() {
-                    // What goes slowly may be in a runtime that nobody drives; this one is driven.
+                    // A connection that closes slowly may be in a runtime that is not driven; this one is.
                     agent.each_pool(|pool| pool.look());
                 }
             }
@@ -213,7 +213,7 @@ impl AgentHandle {
     }
 }
 
-/// How often a drain looks for what is overdue.
+/// How often a drain checks for overdue work.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Resolves when an agent that refuses new requests has closed its last connection; see [`AgentHandle::drain`].

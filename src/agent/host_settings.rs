@@ -1,4 +1,4 @@
-//! Settings for some hosts, in the place of those for all.
+//! Settings of single hosts that replace the common ones.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,9 +10,9 @@ use http::uri::Authority;
 use crate::connection::lifespan::Lifespan;
 use crate::target::key::Key;
 
-/// The settings of one host, where they are not those of the agent; see
-/// [`KeepAliveLayer::for_host`](crate::KeepAliveLayer::for_host). What is not set here is as for every host.
-/// Each setting has a method that sets it, and one that gets it for whoever reads [`Status::hosts`](crate::Status::hosts).
+/// Settings of one host that replace the agent's; see [`KeepAliveLayer::for_host`](crate::KeepAliveLayer::for_host). A
+/// setting that is not made here is the agent's. Each setting has a method that sets it, and one that returns it, for
+/// settings from [`Status::hosts`](crate::Status::hosts).
 ///
 /// ```
 /// use std::time::Duration;
@@ -121,7 +121,7 @@ macro_rules! settings {
                 }
             )*
 
-            /// With what a later match sets in the place of what an earlier one did.
+            /// These settings, replaced by those that `later` makes.
             fn overridden_by(self, later: &Self) -> Self {
                 Self { $($name: later.$name.or(self.$name)),* }
             }
@@ -175,26 +175,26 @@ settings! {
 }
 
 impl HostSettings {
-    /// Whether an exchange is limited by them before its connection is known.
+    /// Whether they limit an exchange before its connection is known.
     fn limit_exchanges(&self) -> bool {
         self.request_timeout.is_some() || self.response_timeout.is_some()
     }
 
-    /// In the place of what the layers below have said of this connection. Takes up to `jitter` of the TTL off.
+    /// Replaces the limits that the layers below have set on this connection. The TTL is shortened by up to `jitter`.
     pub(crate) fn put_on_connection(&self, lifespan: &mut Lifespan, jitter: f64) {
-        // Named one by one, so that a setting that is added cannot be forgotten here.
+        // Named one by one, so that a new setting cannot be forgotten here.
         let Self {
             idle_timeout,
             ttl,
             max_uses,
             active_timeout,
-            // The pool's (`PoolConfig::of_key`).
+            // Applied by the pool (`PoolConfig::of_key`).
             max_connections: _,
             max_idle: _,
             max_pending: _,
             connect_timeout: _,
             checkout_timeout: _,
-            // The exchange's.
+            // Applied by the exchange.
             request_timeout: _,
             response_timeout: _,
         } = *self;
@@ -213,7 +213,7 @@ impl HostSettings {
     }
 }
 
-/// Which hosts have settings of their own, in the order in which they were given.
+/// The hosts with their own settings, in the order of the calls.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct HostOverrides(Vec<(Matcher, HostSettings)>);
 
@@ -227,7 +227,7 @@ enum Matcher {
 impl HostOverrides {
     /// # Panics
     ///
-    /// If `host` is no host name and no address.
+    /// If `host` is neither a host name nor an address.
     pub(crate) fn add_host(&mut self, host: &str, settings: HostSettings) {
         self.0.push((Matcher::of_host(host), settings));
     }
@@ -240,7 +240,7 @@ impl HostOverrides {
         self.0.push((Matcher::Key(Arc::new(matches)), settings));
     }
 
-    /// What is set for a key; nothing if none of it is.
+    /// The settings for a key; `None` if there are none.
     pub(crate) fn find(&self, key: &Key) -> Option<HostSettings> {
         let matching = self.0.iter().filter(|(matcher, _)| matcher.matches(key));
         matching
@@ -248,14 +248,14 @@ impl HostOverrides {
             .reduce(|earlier, later| earlier.overridden_by(&later))
     }
 
-    /// Whether an exchange has to be looked up before its connection is known.
+    /// Whether an exchange needs a lookup before its connection is known.
     pub(crate) fn limit_exchanges(&self) -> bool {
         self.0
             .iter()
             .any(|(_, settings)| settings.limit_exchanges())
     }
 
-    /// The shortest of a time that any of them sets.
+    /// The shortest checkout timeout among them.
     pub(crate) fn shortest_checkout_timeout(&self) -> Option<Duration> {
         let set = self.0.iter();
         set.filter_map(|(_, settings)| settings.checkout_timeout)

@@ -4,12 +4,12 @@ use std::time::Duration;
 /// After how long the server of a key closes idle connections, less a margin; see
 /// [`Status::learned`](crate::Status::learned).
 ///
-/// Prints as `idle limit 4.6 s, learned from 12 closes`. In JSON the limit is in milliseconds.
+/// It prints as `idle limit 4.6 s, learned from 12 closes`. In JSON the limit is in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct LearnedIdleLimit {
-    /// For how long a connection may be idle.
+    /// How long a connection may be idle.
     #[cfg_attr(feature = "serde", serde(serialize_with = "as_millis"))]
     pub limit: Duration,
     /// How many idle connections the server has closed.

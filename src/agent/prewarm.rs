@@ -1,4 +1,4 @@
-//! Connections that are made before they are asked for, by all services of an agent.
+//! Makes connections in advance, by all services of an agent.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -8,10 +8,9 @@ use std::task::Poll;
 use crate::agent::Prewarming;
 use crate::error::Error;
 
-/// Why not all connections could be made ahead of their requests: the first connect that failed, and how many others did
-/// not.
+/// Why not all connections could be made in advance: the first connect that failed, and how many succeeded.
 ///
-/// It turns into the [`Error`] of that connect by `?`, and names it as its source.
+/// It converts into the [`Error`] of that connect by `?`, which is also its source.
 #[derive(Debug)]
 pub struct PrewarmError {
     made: usize,
@@ -50,14 +49,14 @@ impl From<PrewarmError> for Error {
     }
 }
 
-/// What the services have made, and the first connect that failed.
+/// How many connections a service has made, and the first connect that failed.
 #[derive(Debug, Default)]
 pub(crate) struct Prewarmed {
     pub(crate) made: usize,
     pub(crate) failed: Option<Error>,
 }
 
-/// Waits for all services at once.
+/// Waits for all services at the same time.
 pub(super) async fn all(mut warming: Vec<Prewarming>) -> Result<usize, PrewarmError> {
     let mut all = Prewarmed::default();
     poll_fn(|cx| {

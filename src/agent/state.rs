@@ -1,4 +1,4 @@
-//! The counts since the start, and the pools that they are of.
+//! The counters of an agent, and its pools.
 
 use std::fmt;
 use std::future::Future;
@@ -21,18 +21,18 @@ use crate::sync::{Mutex, MutexGuard};
 use crate::target::Destination;
 use crate::target::key::Key;
 
-/// Held by handles and pools alike, and by a pool for as long as one of its connections lives.
+/// Held by handles and pools, and by a pool for as long as one of its connections lives.
 pub(crate) struct AgentState {
     created: AtomicU64,
     closes: [AtomicU64; CloseReason::ALL.len()],
     completed: AtomicU64,
     /// Exchanges on a connection that was made for them.
     first_uses: AtomicU64,
-    /// Those that had no connection at all.
+    /// Exchanges that got no connection.
     denied: AtomicU64,
-    /// Those that had a response and not its end.
+    /// Exchanges with a response whose body was not completed.
     cut_short: AtomicU64,
-    /// Those that failed on their connection.
+    /// Exchanges that failed on their connection.
     failed: AtomicU64,
     reused: AtomicU64,
     stale: AtomicU64,
@@ -41,7 +41,7 @@ pub(crate) struct AgentState {
     name: std::sync::RwLock<Option<Arc<str>>>,
     #[cfg(feature = "metrics")]
     pub(super) labelled: Labelled,
-    /// Told whenever a key pool goes quiet: what `drain` waits for.
+    /// Notified whenever a key pool becomes quiet; `drain` waits for it.
     pub(crate) quiet: Notify,
     pools: Mutex<Vec<Weak<dyn PoolControl>>>,
     makers: Mutex<Vec<Weak<dyn Prewarm>>>,
@@ -49,25 +49,25 @@ pub(crate) struct AgentState {
     detached: Mutex<Vec<Weak<ConnShared>>>,
 }
 
-/// What a handle does with a pool whose connections have types that it does not know.
+/// What a handle does with a pool whose connection type it does not know.
 pub(crate) trait PoolControl: Send + Sync {
     fn key_counts(&self, count: &mut dyn FnMut(&Key, KeyCounts));
     fn connections(&self, key: &Key, list: &mut Vec<ConnectionStatus>);
-    /// Of each address that a connection leads to.
+    /// Reports each address of an open connection.
     fn addresses(&self, tell: &mut dyn FnMut(&Key, SocketAddr, AddressStatus));
-    /// Of each key whose server's limit was learned.
+    /// Reports each key whose idle limit was learned.
     fn learned(&self, tell: &mut dyn FnMut(&Key, LearnedIdleLimit));
-    /// Of each key that has settings of its own.
+    /// Reports each key with settings of its own.
     fn host_settings(&self, tell: &mut dyn FnMut(&Key, &HostSettings));
     fn close_idle(&self);
-    /// Closes everything and fails whoever waits.
+    /// Closes everything, and fails all waiting callers.
     fn destroy(&self);
     fn is_quiet(&self) -> bool;
-    /// Takes from others what they had for too long.
+    /// Checks for overdue work.
     fn look(&self);
 }
 
-/// Who makes connections for a pool, its type forgotten.
+/// Makes connections in advance; the type of the pool is erased.
 pub(crate) trait Prewarm: Send + Sync {
     fn prewarm(self: Arc<Self>, target: Destination, count: usize) -> Prewarming;
 }
@@ -75,12 +75,12 @@ pub(crate) trait Prewarm: Send + Sync {
 /// Resolves when the last connect of one service is over.
 pub(crate) type Prewarming = Pin<Box<dyn Future<Output = Prewarmed> + Send>>;
 
-/// The present of one key pool.
+/// The present numbers of one key pool.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KeyCounts {
     pub(crate) idle: usize,
     pub(crate) active: usize,
-    /// Those of them whose exchange has the head of its response.
+    /// Those of them whose exchange has got the head of its response.
     pub(crate) answering: usize,
     pub(crate) pending: usize,
 }
@@ -142,12 +142,12 @@ impl AgentState {
         self.first_uses.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A caller was told that there is no connection for it.
+    /// A caller got no connection.
     pub(crate) fn denied(&self) {
         self.denied.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// An exchange did not come to its end, and a failure ended it or its caller.
+    /// An exchange was not completed; `failed` unless its caller gave it up.
     pub(crate) fn uncompleted(&self, has_head: bool, failed: bool) {
         self.cut_short.fetch_add(has_head.into(), Ordering::Relaxed);
         self.failed.fetch_add(failed.into(), Ordering::Relaxed);
@@ -171,7 +171,7 @@ impl AgentState {
         }
     }
 
-    /// Only ever forward. Whoever takes a host's lock after this sees it.
+    /// Only ever moves forward. Seen by everybody who takes a key's lock after this.
     pub(crate) fn close(&self, mode: Mode) {
         self.mode.fetch_max(mode as u8, Ordering::SeqCst);
     }
@@ -197,7 +197,7 @@ impl AgentState {
 
     pub(crate) fn add_detached(&self, shared: Weak<ConnShared>) {
         let mut detached = lock(&self.detached);
-        // Amortized: looked through only when it would have to grow.
+        // Amortised: checked only when it would have to grow.
         if detached.len() == detached.capacity() {
             detached.retain(|shared| shared.strong_count() > 0);
         }
@@ -213,7 +213,7 @@ impl AgentState {
     }
 
     pub(crate) fn each_pool(&self, mut act: impl FnMut(&dyn PoolControl)) {
-        // Not under the lock: a pool's own end may come back here.
+        // Not under the lock, because the end of a pool may call this again.
         let pools: Vec<_> = lock(&self.pools).iter().filter_map(Weak::upgrade).collect();
         for pool in pools {
             act(&*pool);

@@ -1,4 +1,4 @@
-//! What an agent has done and has, at one moment.
+//! The counts and the connections of an agent at one moment.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,12 +10,12 @@ use crate::target::key::Key;
 
 /// The counts of an agent since its start, and its present connections.
 ///
-/// With the feature `serde` it serializes to agentkeepalive's object (`createSocketCount`, …, `freeSockets`,
-/// `sockets`, `requests`, in this order), and after that what is ours: `reusedSocketCount`, `staleSocketCount`,
-/// `detachedSocketCount`, `startedRequestCount`, `answeredRequestCount`, `failedRequestCount`, `closes`, and `name`, `hosts`,
-/// `learned` and `addresses` where they say something. No map has a key whose value is 0.
+/// With the feature `serde` it serializes to agentkeepalive's object (`createSocketCount`, …, `freeSockets`, `sockets`,
+/// `requests`, in this order), followed by the fields of this crate: `reusedSocketCount`, `staleSocketCount`,
+/// `detachedSocketCount`, `startedRequestCount`, `answeredRequestCount`, `failedRequestCount`, `closes`, and, unless
+/// they are empty, `name`, `hosts`, `learned` and `addresses`. Maps contain no entries with the value 0.
 ///
-/// Whenever nothing is in motion, `created == closed + detached + open()`.
+/// While nothing changes, `created == closed + detached + open()`.
 ///
 /// ```
 /// use tower_keep_alive::KeepAliveLayer;
@@ -46,10 +46,10 @@ pub struct Status {
     /// Closed connections that failed; a clean close by the server does not count (errorSocketCount).
     #[cfg_attr(feature = "serde", serde(rename = "errorSocketCount"))]
     pub errors: u64,
-    /// Closed connections whose time was up: idle, TTL, connect or active timeout (timeoutSocketCount).
+    /// Closed connections that reached a time limit: idle, TTL, connect or active timeout (timeoutSocketCount).
     #[cfg_attr(feature = "serde", serde(rename = "timeoutSocketCount"))]
     pub timeouts: u64,
-    /// Exchanges that came to their end, that of the response body (requestCount).
+    /// Exchanges that were completed, with the end of the response body (requestCount).
     #[cfg_attr(feature = "serde", serde(rename = "requestCount"))]
     pub completed: u64,
     /// Idle connections of each key (freeSockets).
@@ -76,26 +76,26 @@ pub struct Status {
     /// Connections that were found closed just before a reuse.
     #[cfg_attr(feature = "serde", serde(rename = "staleSocketCount"))]
     pub stale: u64,
-    /// Connections that left the pool with their exchange: upgrades, tunnels, `detach`.
+    /// Connections that left the pool during an exchange: by an upgrade, a tunnel, or `detach`.
     #[cfg_attr(feature = "serde", serde(rename = "detachedSocketCount"))]
     pub detached: u64,
-    /// Exchanges that have left the queue: on a connection, or with the error that there is none. What the agent sends again by
-    /// itself counts once more. A caller that gave up in the queue does not count.
+    /// Exchanges that have left the queue, with a connection or with an error. A request that the agent sends again by
+    /// itself counts again. A caller that gave up in the queue does not count.
     #[cfg_attr(feature = "serde", serde(rename = "startedRequestCount"))]
     pub started: u64,
-    /// Exchanges whose response has begun, whether or not its body came to its end.
+    /// Exchanges whose response has begun, whether or not its body was completed.
     #[cfg_attr(feature = "serde", serde(rename = "answeredRequestCount"))]
     pub answered: u64,
-    /// Exchanges that failed: no connection, no response, or a response without an end. Not those that their caller dropped, nor
-    /// those whose own request body failed.
+    /// Exchanges that failed: without a connection, without a response, or with an incomplete response. Exchanges that
+    /// their caller dropped, or whose own request body failed, do not count.
     #[cfg_attr(feature = "serde", serde(rename = "failedRequestCount"))]
     pub failed: u64,
     /// `closed` by reason.
     pub closes: BTreeMap<CloseReason, u64>,
-    /// The agent's name, where it was given one ([`KeepAliveLayer::name`](crate::KeepAliveLayer::name)).
+    /// The agent's name, if it has one ([`KeepAliveLayer::name`](crate::KeepAliveLayer::name)).
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub name: Option<String>,
-    /// The settings of their own that keys have at present, where there are any
+    /// The settings of keys that have their own at present
     /// ([`KeepAliveLayer::for_host`](crate::KeepAliveLayer::for_host)). In JSON, times are in milliseconds.
     #[cfg_attr(
         feature = "serde",
@@ -105,7 +105,7 @@ pub struct Status {
         )
     )]
     pub hosts: BTreeMap<Key, HostSettings>,
-    /// After how long the servers of keys close idle connections, where that was learned
+    /// After how long the servers of keys close idle connections, if that was learned
     /// ([`KeepAliveLayer::learn_idle_limit`](crate::KeepAliveLayer::learn_idle_limit)).
     #[cfg_attr(
         feature = "serde",
@@ -115,9 +115,9 @@ pub struct Status {
         )
     )]
     pub learned: BTreeMap<Key, LearnedIdleLimit>,
-    /// The connections that are open, by the address that they lead to: which of the servers behind one name have how many.
-    /// Connections through a proxy lead to the proxy. Connects under way do not count, nor do transports that do not know
-    /// their address.
+    /// The open connections by remote address: how many lead to each of the servers behind a name. For connections
+    /// through a proxy, it is the address of the proxy. Connects under way do not count, nor do transports whose
+    /// address is unknown.
     #[cfg_attr(
         feature = "serde",
         serde(
@@ -128,7 +128,7 @@ pub struct Status {
     pub addresses: BTreeMap<Key, BTreeMap<SocketAddr, AddressStatus>>,
 }
 
-/// Keys that differ in what is not told have one name, and are counted together.
+/// Keys that differ only in secrets have the same name, and are counted together.
 #[cfg(feature = "serde")]
 fn by_name<S>(counts: &BTreeMap<Key, usize>, serializer: S) -> Result<S::Ok, S::Error>
 where
@@ -186,7 +186,7 @@ where
 }
 
 impl Status {
-    /// The number of connections open: being made, in use and idle.
+    /// The number of open connections: being made, in use and idle.
     #[must_use]
     pub fn open(&self) -> usize {
         self.idle.values().sum::<usize>() + self.active.values().sum::<usize>()
