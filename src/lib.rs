@@ -90,9 +90,10 @@
 //! | [`active_timeout`](KeepAliveLayer::active_timeout), [`InactivityTimeout`] | silence while the server is waited for, the response body included | twice the idle timeout, 8 s at least | `Inactivity` | agentkeepalive: `timeout`; reqwest: `read_timeout`; undici: `bodyTimeout` |
 //! | [`idle_timeout`](KeepAliveLayer::idle_timeout) | the time that a connection is idle; no error | 4 s | – | agentkeepalive: `freeSocketTimeout`; Go: `IdleConnTimeout`; reqwest: `pool_idle_timeout` |
 //!
-//! All but the last two run from a beginning to an end, whatever happens in between. The extensions set the limit for one
-//! request. If [`Error::is_unsent`] is true for a request that timed out, the server has seen nothing of it; otherwise its
-//! connection is closed and the next caller in the queue gets its place, whether or not the future or the body is polled.
+//! Every limit except the last two runs continuously from its beginning to its end, whatever happens in between. The
+//! extensions set the limit for one request. If [`Error::is_unsent`] is true for a request that timed out, the server
+//! has seen nothing of it; otherwise its connection is closed, and the next caller in the queue gets its place, whether
+//! or not the future or the body is polled.
 //!
 //! # A future that is not polled
 //!
@@ -110,10 +111,10 @@
 //!   closed, by [`Probe::with_close`](connect::Probe::with_close); otherwise the caller that needs the room gets an error whose
 //!   [`timeout_kind`](Error::timeout_kind) is [`Close`](TimeoutKind::Close) before the connect timeout is over.
 //!
-//! The future keeps its place: when it is polled again it is first in the queue. But it waits longer, and a response that it
-//! has begun to read keeps its connection while it is not read. An exchange that is under way in a runtime which nobody drives
-//! keeps its connection too: its timeouts are kept by that runtime. So spawn what has to go on by itself, or read each response to
-//! its end before you await something else:
+//! The future keeps its place: when it is polled again, it is first in the queue. But it waits longer, and a response
+//! that it has begun to read keeps its connection while it is not read. An exchange in a runtime that is not driven
+//! keeps its connection too, because that runtime runs its timers. So spawn whatever has to make progress by itself, or
+//! read each response to its end before you await something else:
 //!
 //! ```
 //! # async fn both(client: tower_keep_alive::KeepAlive, url: String) -> Result<(), tower_keep_alive::BoxError> {
@@ -131,10 +132,11 @@
 //!
 //! # Metrics and spans
 //!
-//! With the feature `metrics`, through the recorder that the program installs before its first request; without a recorder they
-//! cost next to nothing. The recorder is told units and descriptions. Each metric has the labels `server.address`, `server.port`
-//! and `url.scheme`, and `agent` where the agent has a [`name`](KeepAliveLayer::name). The first 1,000 hosts of an agent have
-//! labels of their own; all further ones share the address `_OTHER`, since hosts may come from strangers' URLs.
+//! With the feature `metrics`, these metrics are sent to the recorder that the program installs before its first
+//! request; without a recorder they cost next to nothing. The recorder gets their units and descriptions. Each metric
+//! has the labels `server.address`, `server.port` and `url.scheme`, and `agent` if the agent has a
+//! [`name`](KeepAliveLayer::name). The first 1,000 hosts of an agent have labels of their own; all others share the
+//! address `_OTHER`, because hosts may come from untrusted URLs.
 //!
 //! | name | kind, unit | more labels | what |
 //! |---|---|---|---|

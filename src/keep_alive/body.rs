@@ -11,14 +11,14 @@ use http_body_util::{Empty, Full, StreamBody};
 use crate::error::BoxError;
 use crate::exchange::InBytes;
 
-/// The body of a request, whatever it is made of: the default body type of [`KeepAlive`](crate::KeepAlive).
+/// The default body type of requests of [`KeepAlive`](crate::KeepAlive), which many types convert into.
 ///
-/// `From` takes `()`, which is no body, and `&'static str`, `String`, `&'static [u8]`, `Vec<u8>`, [`Bytes`], `Full<Bytes>` and
-/// `Empty<Bytes>`, which are sent with their `Content-Length`; also http-body-util's `BoxBody`, `UnsyncBoxBody` and
-/// `StreamBody`. Any other [`http_body::Body`] goes in by [`RequestBody::new`].
+/// `From` accepts `()`, for no body, and `&'static str`, `String`, `&'static [u8]`, `Vec<u8>`, [`Bytes`], `Full<Bytes>`
+/// and `Empty<Bytes>`, which are sent with their `Content-Length`; also http-body-util's `BoxBody`, `UnsyncBoxBody` and
+/// `StreamBody`. For any other [`http_body::Body`] use [`RequestBody::new`].
 ///
-/// A `RequestBody` may be a stream, and so is not `Clone`. [`try_clone`](Self::try_clone) copies one that is bytes, and
-/// [`ReusedReset`](crate::retry::ReusedReset) does so before it sends a request.
+/// A `RequestBody` may be a stream, so it is not `Clone`. [`try_clone`](Self::try_clone) copies one that consists of
+/// bytes, and [`ReusedReset`](crate::retry::ReusedReset) does so before it sends a request.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -51,7 +51,7 @@ impl RequestBody {
         Self(Inner::Bytes(Bytes::new()))
     }
 
-    /// A body of another type, in a box. One whose length is known is sent with a `Content-Length`, another in chunks.
+    /// A body of another type, boxed. If its length is known it is sent with a `Content-Length`, otherwise in chunks.
     #[must_use]
     pub fn new<B>(body: B) -> Self
     where
@@ -187,7 +187,7 @@ impl From<&'static str> for RequestBody {
     }
 }
 
-/// How long it is, and nothing of what it says.
+/// Shows the length, not the contents.
 impl fmt::Debug for RequestBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RequestBody")

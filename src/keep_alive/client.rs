@@ -1,4 +1,4 @@
-//! One call to start with: the whole stack with a connector and a body type of its own.
+//! The one-call client: the whole stack with its own connector and body type.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use crate::target::invalid::TargetError;
 use crate::target::protocol::Protocol;
 
 impl KeepAlive {
-    /// A client for `http` and `https` with agentkeepalive's defaults, whose server certificates are checked against the
+    /// A client for `http` and `https` with agentkeepalive's defaults, which checks server certificates against the
     /// platform's trust store (see [`DefaultConnector`]).
     ///
     /// ```
@@ -38,7 +38,7 @@ impl KeepAlive {
         Self::builder().build()
     }
 
-    /// The settings of a client; [`build`](KeepAliveLayer::build) makes it.
+    /// The settings of a client; [`build`](KeepAliveLayer::build) makes the client.
     ///
     /// ```
     /// use std::time::Duration;
@@ -61,22 +61,24 @@ impl Default for KeepAlive {
     }
 }
 
-/// What the one-call client speaks.
+/// The protocol of the one-call client.
 #[cfg(feature = "http2")]
 const BEST: Protocol = Protocol::Auto;
 #[cfg(not(feature = "http2"))]
 const BEST: Protocol = Protocol::Http1;
 
 impl KeepAliveLayer<RequestBody> {
-    /// The client with these settings, over [`DefaultConnector`]. With the feature `http2` it speaks HTTP/2 with servers of
-    /// `https` that choose it, unless [`protocol`](Self::protocol) says otherwise. For another connector or another body type, use the layer
-    /// as a tower layer: [`Layer::layer`](tower_layer::Layer::layer), or tower's `ServiceBuilder`.
+    /// Makes the client with these settings, over a [`DefaultConnector`]. With the feature `http2` it speaks HTTP/2
+    /// with `https` servers that choose it, unless [`protocol`](Self::protocol) is set. For another connector or
+    /// another body type, use the layer as a tower layer: [`Layer::layer`](tower_layer::Layer::layer), or tower's
+    /// `ServiceBuilder`.
     #[must_use]
     pub fn build(&self) -> KeepAlive {
         tower_layer::Layer::layer(&self.protocol_or(BEST), DefaultConnector::new())
     }
 
-    /// [`build`](Self::build) with these settings of TLS: an authority of your own, a client certificate.
+    /// Like [`build`](Self::build), with these TLS settings: a certificate authority of your own, or a client
+    /// certificate.
     ///
     /// ```
     /// use tower_keep_alive::KeepAlive;
@@ -107,11 +109,13 @@ where
     M::Future: Send + 'static,
     M::Error: Into<BoxError>,
 {
-    /// Sends a GET. The future resolves at the head of the response. Read the body to its end: that frees the connection.
+    /// Sends a GET. The future resolves to the response when its head has arrived. Read the body to its end, so that
+    /// the connection can be reused.
     ///
     /// # Errors
     ///
-    /// See [`Error`]. If `uri` cannot be parsed, the error is one that [`is_target`](Error::is_target), and nothing is sent.
+    /// See [`Error`]. If `uri` cannot be parsed, [`is_target`](Error::is_target) is true for the error, and nothing is
+    /// sent.
     pub fn get<U>(&self, uri: U) -> RequestFuture<M>
     where
         U: TryInto<Uri>,
@@ -124,7 +128,7 @@ where
     ///
     /// # Errors
     ///
-    /// Those of [`get`](Self::get).
+    /// As for [`get`](Self::get).
     pub fn head<U>(&self, uri: U) -> RequestFuture<M>
     where
         U: TryInto<Uri>,
@@ -151,7 +155,7 @@ where
     ///
     /// # Errors
     ///
-    /// Those of [`get`](Self::get).
+    /// As for [`get`](Self::get).
     pub fn post<U, T>(&self, uri: U, body: T) -> RequestFuture<M>
     where
         U: TryInto<Uri>,

@@ -17,7 +17,7 @@ use crate::handshake::{HttpConnection, HttpFuture};
 use crate::keep_alive::service::{Connections, Leases};
 use crate::target::Destination;
 
-/// Gives a lease of a connection.
+/// Provides a lease of a connection.
 type Leasing<M, B> =
     CheckinFuture<CheckoutFuture<Connections<M, B>, Destination, HttpConnection<B>>>;
 
@@ -29,8 +29,8 @@ pin_project! {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future before it is ready gives up the request: a place in line is lost, and a connection that has
-    /// begun to send is closed. Whether the server acts on the request cannot be known then.
+    /// Dropping the future before it is ready cancels the request: a place in the queue is lost, and a connection on
+    /// which the request was begun is closed. Then it is not known whether the server acts on the request.
     pub struct KeepAliveFuture<M, B>
     where
         B: Send,

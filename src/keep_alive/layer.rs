@@ -63,7 +63,7 @@ pub struct KeepAliveLayer<B> {
     body: PhantomData<fn(B)>,
 }
 
-/// All that there is to set. Apart from the layer and its type parameter, so that `Clone` is derived and cannot forget a
+/// All settings. Separate from the layer and its type parameter, so that `Clone` is derived and cannot forget a
 /// setting.
 #[derive(Clone, Debug)]
 struct Settings {
@@ -76,7 +76,7 @@ struct Settings {
     ttl_jitter: f64,
     uses: MaxUsesLayer,
     handshake: HandshakeLayer<()>,
-    /// `None`: what suits the connector.
+    /// `None`: the best that the connector supports.
     protocol: Option<Protocol>,
     agent: Arc<AgentState>,
 }
@@ -137,8 +137,8 @@ impl<B> KeepAliveLayer<B> {
         AgentHandle::new(self.settings.agent.clone())
     }
 
-    /// Whether connections are kept for further requests (Node: `keepAlive`). With `false` every request has a connection of
-    /// its own and says `Connection: close`. Default: true.
+    /// Whether connections are kept for further requests (Node: `keepAlive`). With `false`, every request has a
+    /// connection of its own, and `Connection: close` is added to it. Default: true.
     #[doc(alias = "keepAlive")]
     pub fn keep_alive(mut self, keep: bool) -> Self {
         self.settings.exchange = self.settings.exchange.keep_alive(keep);
@@ -180,8 +180,8 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
-    /// The share of the TTL, 0 to 1, up to which a random part is subtracted for each connection; see [`TtlLayer::jitter`].
-    /// Default: 0.
+    /// Shortens the TTL of each connection by a random part of up to this fraction, between 0 and 1; see
+    /// [`TtlLayer::jitter`]. Default: 0.
     ///
     /// # Panics
     ///
@@ -203,8 +203,8 @@ impl<B> KeepAliveLayer<B> {
     }
 
     /// The maximum number of connections for one [`Key`]: in use, idle or connecting (Node: `maxSockets`); see
-    /// [`PoolConfig::max_connections_per_host`]. A host has a key for each scheme, port, partition and route that its requests
-    /// have, and each key has this limit for itself. Default: no limit.
+    /// [`PoolConfig::max_connections_per_host`]. A host has one key for each scheme, port, partition and route of its
+    /// requests, and the limit applies to each key separately. Default: no limit.
     ///
     /// # Panics
     ///
@@ -267,12 +267,12 @@ impl<B> KeepAliveLayer<B> {
     /// their value. If several calls match a host, all of them apply in their order, and for each setting the last one wins.
     /// [`Status::hosts`](crate::Status::hosts) shows the result.
     ///
-    /// The settings are looked up once for the pool of each key. Those of `request_timeout` and `response_timeout` are looked up
-    /// for each request, where a host has any.
+    /// The settings are looked up once for the pool of each key. `request_timeout` and `response_timeout` are looked up
+    /// for each request, if any host has them.
     ///
-    /// Plain `http` through a proxy of HTTP shares the connections to that proxy, whatever the origin. There the limits of
-    /// connections, their expiry and `connect_timeout` are those of the proxy's host; `request_timeout` and
-    /// `response_timeout` are those of the origin.
+    /// Requests for `http` through an HTTP proxy share the connections to that proxy, whatever their origin. For them,
+    /// the limits of connections, their expiry and `connect_timeout` are those of the proxy's host; `request_timeout`
+    /// and `response_timeout` are those of the origin.
     ///
     /// # Panics
     ///
@@ -315,8 +315,8 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
-    /// A name for this agent, which its status shows, for programs with several agents. The layer's clones and handles have it
-    /// too. Default: none.
+    /// The name of this agent, which its status shows, for programs with several agents. Clones of the layer, and
+    /// handles, have the same name. Default: none.
     ///
     /// ```
     /// use tower_keep_alive::KeepAlive;
@@ -329,7 +329,7 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
-    /// Which idle connection is taken first (Node: `scheduling`). Default: the one that was used last.
+    /// Which idle connection is used first (Node: `scheduling`). Default: the most recently used one.
     pub fn scheduling(mut self, scheduling: Scheduling) -> Self {
         self.settings.config = self.settings.config.scheduling(scheduling);
         self
@@ -416,15 +416,14 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
-    /// Whether the response of each request tells how long the parts of its exchange took; see [`ExchangeLayer::timings`].
-    /// Default: false.
+    /// Whether to record how long the parts of each exchange take; see [`ExchangeLayer::timings`]. Default: false.
     pub fn timings(mut self, record: bool) -> Self {
         self.settings.exchange = self.settings.exchange.timings(record);
         self
     }
 
-    /// Which versions of HTTP are spoken; see [`HandshakeLayer::protocol`]. Default: HTTP/1 alone, but for
-    /// [`build`](Self::build), whose client speaks HTTP/2 too with the feature `http2` ([`Protocol`]`::Auto`).
+    /// Which versions of HTTP are spoken; see [`HandshakeLayer::protocol`]. Default: HTTP/1 only; the client of
+    /// [`build`](Self::build) also speaks HTTP/2 with the feature `http2` ([`Protocol`]`::Auto`).
     ///
     /// ```
     /// use tower_keep_alive::{KeepAlive, Protocol};
@@ -437,15 +436,15 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
-    /// The same layer, which speaks this where nothing else was set.
+    /// The same layer, with this protocol unless another one was set.
     pub(super) fn protocol_or(&self, protocol: Protocol) -> Self {
         let mut layer = self.clone();
         layer.settings.protocol.get_or_insert(protocol);
         layer
     }
 
-    /// The settings of HTTP/2, for example
-    /// [`max_streams_per_connection`](crate::Http2::max_streams_per_connection). Default: those of [`Http2::new`].
+    /// The settings for HTTP/2, for example [`max_streams_per_connection`](crate::Http2::max_streams_per_connection).
+    /// Default: those of [`Http2::new`].
     ///
     /// ```
     /// use tower_keep_alive::{Http2, KeepAlive};
@@ -459,15 +458,15 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
-    /// Whether several connections to one host are begun at once while it is not known yet whether it speaks HTTP/2; see
-    /// [`HandshakeLayer::race_connects`]. Default: false.
+    /// Whether several connections to one host are begun at once while it is not known whether the host speaks HTTP/2;
+    /// see [`HandshakeLayer::race_connects`]. Default: false.
     #[cfg(feature = "http2")]
     pub fn race_connects(mut self, race: bool) -> Self {
         self.settings.handshake = self.settings.handshake.race_connects(race);
         self
     }
 
-    /// What was negotiated on a transport that is not from [`connect`](crate::connect); see
+    /// Finds what was negotiated on a transport that is not from [`connect`](crate::connect); see
     /// [`HandshakeLayer::negotiated_with`].
     #[cfg(feature = "http2")]
     pub fn negotiated_with<IO: 'static>(
@@ -478,7 +477,7 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
-    /// The settings of hyper's HTTP/1. Default: hyper's defaults.
+    /// The settings for HTTP/1, by hyper's builder. Default: hyper's defaults.
     pub fn http1(mut self, http1: Builder) -> Self {
         self.settings.handshake = self.settings.handshake.http1(http1);
         self
@@ -491,14 +490,14 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
-    /// The maximum number of header fields of a response; see [`HandshakeLayer::max_response_fields`], which says what more than
-    /// 100 cost. Default: 100.
+    /// The maximum number of header fields of a response; see [`HandshakeLayer::max_response_fields`] for the cost of
+    /// more than 100. Default: 100.
     pub fn max_response_fields(mut self, max: usize) -> Self {
         self.settings.handshake = self.settings.handshake.max_response_fields(max);
         self
     }
 
-    /// How the pool looks at a transport that is not from [`connect`](crate::connect) before it uses the connection again; see
+    /// Makes a probe for a transport that is not from [`connect`](crate::connect), to check it before each reuse; see
     /// [`HandshakeLayer::probe_with`].
     pub fn probe_with<IO: 'static>(
         mut self,

@@ -19,7 +19,7 @@ pin_project! {
     ///
     /// # Cancel safety
     ///
-    /// That of [`KeepAliveFuture`].
+    /// As for [`KeepAliveFuture`].
     pub struct RequestFuture<M = DefaultConnector> {
         #[pin]
         state: State<M>,
@@ -29,7 +29,7 @@ pin_project! {
 pin_project! {
     #[project = StateProjection]
     enum State<M> {
-        // There is no request: its URI cannot be parsed.
+        // There is no request, because its URI cannot be parsed.
         Failed { #[pin] error: Ready<Error> },
         Sent { #[pin] exchange: KeepAliveFuture<M, RequestBody> },
     }

@@ -8,7 +8,7 @@ use crate::keep_alive::RequestBody;
 use crate::retry::{ReusedReset, Unsent, on_fresh_connection, without_body};
 use crate::target::extensions::OnFreshConnection;
 
-/// As for bodies that are `Clone`. A request whose body is a stream cannot be sent twice.
+/// The same policy as for bodies that are `Clone`. A request whose body is a stream cannot be sent twice.
 impl<R, E> Policy<Request<RequestBody>, R, E> for ReusedReset
 where
     E: 'static,
@@ -30,7 +30,7 @@ where
     }
 }
 
-/// As for bodies that are `Clone`. A request whose body is a stream cannot be sent twice.
+/// The same policy as for bodies that are `Clone`. A request whose body is a stream cannot be sent twice.
 impl<R, E> Policy<Request<RequestBody>, R, E> for Unsent
 where
     E: 'static,

@@ -17,20 +17,21 @@ use crate::handshake::{Handshake, HttpConnection};
 use crate::keep_alive::{KeepAliveFuture, RequestBody};
 use crate::target::Destination;
 
-/// By its idle time, age, uses and silence.
+/// Limits of idle time, age, uses and silence.
 pub(super) type Expiring<M> = Limited<Limited<Limited<Limited<M>>>>;
 pub(super) type Connections<M, B> = Expiring<Handshake<M, B>>;
 pub(super) type Leases<M, B> = Checkin<Checkout<Connections<M, B>, HttpConnection<B>>>;
 
-/// The service that [`KeepAliveLayer`](crate::KeepAliveLayer) makes: requests in, responses out.
+/// The service that [`KeepAliveLayer`](crate::KeepAliveLayer) makes: it takes requests and returns responses.
 ///
-/// It is always ready; callers wait in `call`'s future, in the order in which they are first polled.
+/// It is always ready. Callers wait in the future of `call`, in the order in which they are first polled.
 ///
 /// # Request bodies
 ///
-/// A body whose [`size_hint`](http_body::Body::size_hint) is exact goes with its `Content-Length`; another goes in chunks.
-/// With GET, HEAD and CONNECT one of unknown length is not sent at all, unless the request's own fields say
-/// `Transfer-Encoding: chunked` or give a `Content-Length`: that is hyper's rule, since such a body is almost always none.
+/// A body whose [`size_hint`](http_body::Body::size_hint) is exact is sent with a `Content-Length`, any other in
+/// chunks. With GET, HEAD and CONNECT, a body of unknown length is not sent at all, unless the request has a
+/// `Transfer-Encoding: chunked` or a `Content-Length`: this is hyper's rule, because such a body is almost always
+/// empty.
 ///
 /// # Clone
 ///
@@ -39,7 +40,7 @@ pub(super) type Leases<M, B> = Checkin<Checkout<Connections<M, B>, HttpConnectio
 ///
 /// # Cancel safety
 ///
-/// A future of it that is dropped gives up its request; see [`KeepAliveFuture`].
+/// Dropping its future cancels the request; see [`KeepAliveFuture`].
 pub struct KeepAlive<M = DefaultConnector, B = RequestBody>
 where
     B: Send + 'static,
@@ -55,7 +56,7 @@ where
         Self { stack }
     }
 
-    /// Status and control of this service and of all others that its layer has made.
+    /// The handle: status and control of this service and of all others that its layer has made.
     #[must_use]
     pub fn handle(&self) -> AgentHandle {
         self.stack.get_ref().get_ref().pool().handle()
@@ -72,9 +73,9 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    /// Sends a request. Its body is `B` or anything that becomes one: for a [`RequestBody`], text, bytes and `()`, which is no
-    /// body. The future resolves at the head of the response. Read the response's body to its end: that frees the
-    /// connection.
+    /// Sends a request. Its body is a `B` or converts into one: into a [`RequestBody`], text, bytes, and `()` for no
+    /// body. The future resolves to the response when its head has arrived. Read the body to its end, so that the
+    /// connection can be reused.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

@@ -4,8 +4,9 @@ use crate::keep_alive::KeepAliveLayer;
 use crate::pool::Spread;
 
 impl<B> KeepAliveLayer<B> {
-    /// Which of the addresses of a name connections go to: the first that answers, or each in its turn, or the one with the
-    /// fewest connections; see [`Spread`] and [the guide](crate::guides::many_addresses). Default: the first that answers.
+    /// Which addresses of a name connections are made to: the first that answers, each in turn, or the one with the
+    /// fewest connections; see [`Spread`] and [the guide](crate::guides::many_addresses). Default: the first address
+    /// that answers.
     ///
     /// ```
     /// use tower_keep_alive::{KeepAlive, Spread};
@@ -18,8 +19,8 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
-    /// Whether the agent learns after how long a server closes idle connections, and closes them before; see
-    /// [`PoolConfig::learn_idle_limit`]. Default: true.
+    /// Whether the agent learns after how long a server closes idle connections, and closes them before that; see
+    /// [`PoolConfig::learn_idle_limit`](crate::PoolConfig::learn_idle_limit). Default: true.
     ///
     /// ```
     /// use tower_keep_alive::KeepAlive;
