@@ -7,7 +7,7 @@ use crate::connection::shared::ConnShared;
 use crate::http2::ping::PingSettings;
 use crate::http2::shared::Http2Shared;
 
-/// Settings of HTTP/2.
+/// Settings for HTTP/2.
 ///
 /// ```
 /// use tower_keep_alive::Http2;
@@ -22,22 +22,22 @@ pub struct Http2 {
     max_header_list_size: u32,
     max_streams: usize,
     pings: PingSettings,
-    /// How many streams count as begun on a new connection, for tests of what happens when there are no more.
+    /// How many streams count as begun on a new connection, to test connections that run out of stream ids.
     #[cfg(test)]
     pub(crate) begun: u32,
 }
 
 const MIB: u32 = 1024 * 1024;
 
-/// The most that a window can be (RFC 9113 §6.9.1).
+/// The largest window (RFC 9113 §6.9.1).
 const MAX_WINDOW: u32 = (1 << 31) - 1;
 
-/// How many streams that were reset are remembered, so that what the server had sent on them already is no error of its. All
-/// of a connection's streams may be given up at once.
+/// How many reset streams are remembered, so that frames that the server had already sent on them are no protocol
+/// errors. All streams of a connection may be cancelled at once.
 const RESET_STREAMS: usize = 1_024;
 
 impl Http2 {
-    /// The defaults, as each setting says.
+    /// The defaults of each setting.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -54,53 +54,55 @@ impl Http2 {
         }
     }
 
-    /// How many bytes of one response the server may send before the caller has read them. A larger window lets one response
-    /// use a line that is fast and far away; the caller that does not read has as many bytes in memory. It is fixed: it does
-    /// not adapt to the line. At most 2³¹ − 1. Default: 2 MiB.
+    /// How many bytes of one response the server may send before the caller has read them. A larger window lets one
+    /// response use a fast network path of long delay; if the caller does not read, as many bytes are buffered in
+    /// memory. The window is fixed. At most 2³¹ − 1. Default: 2 MiB.
     #[must_use]
     pub const fn stream_window(mut self, bytes: u32) -> Self {
         self.stream_window = bytes;
         self
     }
 
-    /// The same for all responses of one connection together, and no less than four times the
-    /// [`stream_window`](Self::stream_window): else a few callers who do not read would hold up all others. At least 65,535,
-    /// at most 2³¹ − 1. Default: 8 MiB.
+    /// The same for all responses of one connection together; at least four times the
+    /// [`stream_window`](Self::stream_window), because otherwise a few callers that do not read would block all others.
+    /// At least 65,535, at most 2³¹ − 1. Default: 8 MiB.
     #[must_use]
     pub const fn connection_window(mut self, bytes: u32) -> Self {
         self.connection_window = bytes;
         self
     }
 
-    /// The most bytes that the fields of one response may have, unpacked, each with 32 more (RFC 9113 §6.5.2). A response
-    /// with more is an error. Default: 16 KiB.
+    /// Limits the size of a response's header fields in bytes, decoded, each with an overhead of 32 bytes (RFC 9113
+    /// §6.5.2). A response with more fails. Default: 16 KiB.
     #[must_use]
     pub const fn max_header_list_size(mut self, bytes: u32) -> Self {
         self.max_header_list_size = bytes;
         self
     }
 
-    /// How many requests may be under way on one connection, whatever more its server allows. With fewer there are more
-    /// connections, as far as their own limits allow, which are served by more threads. At least 1. Default: 1,000.
+    /// Limits how many requests may be in progress on one connection, if the server allows more. A smaller number leads
+    /// to more connections, within their own limits, and so to more threads that serve them. At least 1. Default:
+    /// 1,000.
     #[must_use]
     pub const fn max_streams_per_connection(mut self, max: usize) -> Self {
         self.max_streams = if max == 0 { 1 } else { max };
         self
     }
 
-    /// How long the server may take to answer a PING. One is sent when a request is given up, by its caller or by a limit of
-    /// time, and nothing at all was read on its connection since it was sent: then nobody knows whether the server is still
-    /// there. The connection has no new requests until something is read, and is closed if nothing is for so long. Default: a
-    /// quarter of the [active timeout](crate::KeepAliveLayer::active_timeout); 5 s without one.
+    /// How long the server may take to answer a PING. A PING is sent when a request is cancelled, by its caller or by a
+    /// time limit, and nothing was read on its connection since the request was sent, so that it is not known whether
+    /// the server is still there. The connection gets no new requests until something is read, and is closed if nothing
+    /// is read within this time. Default: a quarter of the [active timeout](crate::KeepAliveLayer::active_timeout); 5 s
+    /// without one.
     #[must_use]
     pub const fn ping_timeout(mut self, timeout: Duration) -> Self {
         self.pings.timeout = Some(timeout);
         self
     }
 
-    /// Sends a PING whenever nothing was read on a connection for so long, whether or not there are requests on it. For
-    /// balancers that drop a connection without traffic. Some servers close connections for PINGs that they think too many;
-    /// gRPC's by default for those that come more often than every 5 minutes. Default: none.
+    /// Sends a PING whenever nothing was read on a connection for this time, whether or not it carries requests: for
+    /// load balancers that drop connections without traffic. Some servers close connections for too many PINGs; gRPC
+    /// servers by default if PINGs come more often than every 5 minutes. Default: none.
     #[must_use]
     pub const fn keep_alive(mut self, interval: Duration) -> Self {
         self.pings.interval = Some(interval);
