@@ -1,4 +1,4 @@
-//! Moments, and the clock that tells them.
+//! Moments, and the clock that returns them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,10 +6,11 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-/// A point in time on two clocks at once.
+/// A point in time on two clocks.
 ///
-/// The monotonic clock does not move while a machine sleeps; the wall clock does, but can be set back. A
-/// [limit](crate::Lifespan) is over as soon as *either* clock says so, and a wall clock set back changes nothing.
+/// The monotonic clock stops while a machine sleeps; the wall clock does not, but may be set back. A
+/// [limit](crate::Lifespan) is reached as soon as *either* clock has reached it, so setting the wall clock back has no
+/// effect.
 ///
 /// ```
 /// use std::time::Duration;
@@ -30,13 +31,13 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// The moment when the monotonic clock says `mono` and the wall clock says `wall`: for a [`Clock`] in tests.
+    /// Combines the times of both clocks, for a [`Clock`] in tests.
     #[must_use]
     pub const fn new(mono: Instant, wall: SystemTime) -> Self {
         Self { mono, wall }
     }
 
-    /// What both clocks say now.
+    /// The present time of both clocks.
     #[must_use]
     #[inline]
     pub fn now() -> Self {
@@ -46,7 +47,7 @@ impl Moment {
         }
     }
 
-    /// The moment `by` later, or `None` where a clock cannot count that far: no limit.
+    /// The moment `by` later, or `None` if a clock cannot represent it: no limit.
     #[must_use]
     #[inline]
     pub fn checked_add(self, by: Duration) -> Option<Self> {
@@ -56,7 +57,7 @@ impl Moment {
         })
     }
 
-    /// The moment `by` before, or this one where a clock does not go back that far.
+    /// The moment `by` before, or this one if a clock cannot represent it.
     pub(crate) fn earlier(self, by: Duration) -> Self {
         Self {
             mono: self.mono.checked_sub(by).unwrap_or(self.mono),
@@ -64,14 +65,14 @@ impl Moment {
         }
     }
 
-    /// Whether this moment has come by `now`, on either clock.
+    /// Whether either clock has reached this moment at `now`.
     #[must_use]
     #[inline]
     pub fn is_reached_at(self, now: Self) -> bool {
         now.mono >= self.mono || now.wall >= self.wall
     }
 
-    /// How long ago `earlier` was: the longer of what the two clocks say, and never negative.
+    /// How long ago `earlier` was: the longer time of the two clocks, and never negative.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         let mono = self.mono.saturating_duration_since(earlier.mono);
@@ -80,7 +81,7 @@ impl Moment {
     }
 }
 
-/// A length of time in half a [`Duration`]'s room: in nanoseconds, up to 584 years. Nothing longer can be told from
+/// A length of time in half the size of a [`Duration`]: in nanoseconds, up to 584 years. Anything longer is
 /// [`Nanos::NONE`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Nanos(u64);
@@ -89,7 +90,7 @@ impl Nanos {
     pub(crate) const NONE: Self = Self(u64::MAX);
     pub(crate) const ZERO: Self = Self(0);
 
-    /// The moment when it is over, or `None` if it is none, or a clock cannot count that far.
+    /// The moment when it is over, or `None` if it is [`Nanos::NONE`], or if a clock cannot represent the moment.
     #[inline]
     pub(crate) fn after(self, start: Moment) -> Option<Moment> {
         if self == Self::NONE {
@@ -109,7 +110,7 @@ impl Nanos {
         Duration::from_nanos(self.0)
     }
 
-    /// None stays none.
+    /// [`Nanos::NONE`] stays as it is.
     #[inline]
     pub(crate) const fn saturating_sub(self, less: Self) -> Self {
         match self {
@@ -119,8 +120,8 @@ impl Nanos {
     }
 }
 
-/// A length of time in a quarter of a [`Duration`]'s room, for what is copied with each request: whole milliseconds, rounded
-/// up. What is 49 days or longer has no end.
+/// A length of time in a quarter of the size of a [`Duration`], for data that is copied with each request: whole
+/// milliseconds, rounded up. 49 days or more means no limit.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Millis(u32);
 
@@ -170,7 +171,7 @@ impl fmt::Debug for Nanos {
     }
 }
 
-/// Where a pool gets its moments from: [`Moment::now`], unless a test says otherwise.
+/// Where a pool gets the present time from: [`Moment::now`], or a function in tests.
 ///
 /// ```
 /// use tower_keep_alive::{Clock, Moment};
@@ -183,12 +184,12 @@ impl fmt::Debug for Nanos {
 pub struct Clock(Option<Arc<dyn Fn() -> Moment + Send + Sync>>);
 
 impl Clock {
-    /// A clock that asks `now`.
+    /// A clock that calls `now`.
     pub fn new(now: impl Fn() -> Moment + Send + Sync + 'static) -> Self {
         Self(Some(Arc::new(now)))
     }
 
-    /// What time it is.
+    /// The present time.
     #[must_use]
     #[inline]
     pub fn now(&self) -> Moment {

@@ -1,4 +1,4 @@
-//! Counting what anyone's connector makes.
+//! Counts the connects of any connector.
 
 use std::fmt;
 use std::future::Future;
@@ -12,15 +12,15 @@ use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
 
-/// Counts and times the connects of any connector, and changes no type.
+/// Counts and times the connects of any connector, without changing its types.
 ///
-/// It works where this crate's pool cannot: below hyper-util's `Client`, and as reqwest's `connector_layer`. It sees
-/// connects only; what is reused, idle or closed there, it cannot know. Below [`KeepAliveLayer`](crate::KeepAliveLayer)
-/// the [`AgentHandle`](crate::AgentHandle) tells more.
+/// It also works where this crate's pool cannot be used: below hyper-util's `Client`, and as reqwest's
+/// `connector_layer`. It sees connects only, and not which connections are reused, idle or closed. Below
+/// [`KeepAliveLayer`](crate::KeepAliveLayer), the [`AgentHandle`](crate::AgentHandle) reports more.
 ///
 /// # Clone
 ///
-/// Clones, and all services that they make, count together: keep one, and ask it for its [`connects`](Self::connects).
+/// Clones, and all services that they make, share their counts: keep one, and call its [`connects`](Self::connects).
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -49,13 +49,13 @@ pub struct CountConnectsLayer {
 }
 
 impl CountConnectsLayer {
-    /// One that has counted nothing yet.
+    /// A layer with no counts yet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// What was counted so far.
+    /// The counts so far.
     #[must_use]
     pub fn connects(&self) -> Connects {
         self.counts.read()
@@ -73,26 +73,26 @@ impl<S> Layer<S> for CountConnectsLayer {
     }
 }
 
-/// What a [`CountConnectsLayer`] has counted.
+/// The counts of a [`CountConnectsLayer`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Connects {
     /// Connects begun.
     pub begun: u64,
-    /// Those that came to a connection.
+    /// Connects that succeeded.
     pub connected: u64,
-    /// Those that failed.
+    /// Connects that failed.
     pub failed: u64,
-    /// Those that were dropped before their end.
+    /// Connects that were dropped before they were complete.
     pub abandoned: u64,
-    /// The time of all that came to a connection together.
+    /// The total time of all connects that succeeded.
     pub total_time: Duration,
-    /// The time of the longest one that came to a connection.
+    /// The longest time of a connect that succeeded.
     pub longest_time: Duration,
 }
 
 impl Connects {
-    /// Those under way.
+    /// Connects under way.
     #[must_use]
     pub fn connecting(&self) -> u64 {
         self.begun - self.connected - self.failed - self.abandoned
@@ -115,7 +115,7 @@ impl fmt::Display for Connects {
     }
 }
 
-/// The service that [`CountConnectsLayer`] makes: what it wraps, counted.
+/// Counts the connects of the inner service; the service that [`CountConnectsLayer`] makes.
 #[derive(Clone, Debug)]
 pub struct CountConnects<S> {
     inner: S,
@@ -144,7 +144,7 @@ where
 }
 
 pin_project! {
-    /// A connect that is counted.
+    /// A counted connect.
     ///
     /// # Cancel safety
     ///
@@ -174,7 +174,7 @@ where
     }
 }
 
-/// A connect between its beginning and its end, which comes once: with a result, or by the drop.
+/// A connect from its beginning to its end, which is counted once: with its result, or when it is dropped.
 #[derive(Debug)]
 struct Underway {
     counts: Option<Arc<Counts>>,
@@ -219,7 +219,7 @@ impl Drop for Underway {
     }
 }
 
-/// Behind one lock, so that what is read adds up; connects are rare.
+/// Behind one lock, so that the counts are consistent; connects are rare.
 #[derive(Debug, Default)]
 struct Counts(Mutex<Connects>);
 

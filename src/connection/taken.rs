@@ -1,4 +1,4 @@
-//! What one connection took out of a request's body, for the next one.
+//! Frames that one connection has read from a request's body, for the next connection.
 
 use std::collections::VecDeque;
 
@@ -6,12 +6,12 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
-/// What was taken out of a body that is to be sent again. It is sent before the rest of that body: as an extension of the
-/// request, it goes to the connection that sends the request again.
+/// Frames that were read from a body which is to be sent again. As an extension of the request they travel to the
+/// connection that sends the request again, and are sent before the rest of the body.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Taken {
     parts: VecDeque<Part>,
-    /// The body has said that it ends: it is not polled again (`Stream::unfold` would panic).
+    /// The body has ended: it must not be polled again (`Stream::unfold` would panic).
     is_all: bool,
 }
 
@@ -55,14 +55,14 @@ impl Taken {
         })
     }
 
-    /// All of this, and then `rest`.
+    /// These frames, followed by `rest`.
     pub(crate) fn then(mut self, rest: Self) -> Self {
         self.parts.extend(rest.parts);
         self.is_all |= rest.is_all;
         self
     }
 
-    /// The size of a body that begins with this.
+    /// The size of a body that begins with these frames.
     pub(crate) fn and(&self, rest: SizeHint) -> SizeHint {
         let lengths = self.parts.iter().map(|part| match part {
             Part::Data(bytes) => bytes.len() as u64,

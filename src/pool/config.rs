@@ -207,17 +207,17 @@ impl PoolConfig {
         self
     }
 
-    /// Whether the pool learns after how long a server closes idle connections, and closes them before. It takes three closes
-    /// by the server, after times that agree, of idle connections of one key; the limit is the shortest of these times less a
-    /// tenth, and half a second at the most. It only shortens what is set, and is forgotten after ten minutes without such a
-    /// close, or when the server says in `Keep-Alive` how long it waits. [`Status::learned`](crate::Status::learned) shows it.
-    /// Default: true.
+    /// Whether the pool learns after how long a server closes idle connections, and closes them before that. It learns
+    /// from three idle connections of one key that the server has closed after similar times; the limit is the shortest
+    /// of these times, less a tenth of it (at most half a second). It can only shorten the limit that is set. It is
+    /// forgotten after ten minutes without such a close, or when the server announces a timeout in `Keep-Alive`.
+    /// [`Status::learned`](crate::Status::learned) shows it. Default: true.
     pub fn learn_idle_limit(mut self, learn: bool) -> Self {
         self.learn_idle_limit = learn;
         self
     }
 
-    /// Another clock, for tests of your own.
+    /// Replaces the clock, for tests.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self

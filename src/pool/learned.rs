@@ -1,36 +1,36 @@
-//! After how long a server closes idle connections, learned from those that it has closed: plain data.
+//! Learns after how long a server closes idle connections, from those that it has closed. Plain data.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// So many closes have to agree.
+/// How many closes have to agree.
 const ENOUGH: usize = 3;
-/// So many are looked at.
+/// How many closes are considered.
 const LATEST: usize = 16;
-/// For how long a close says something.
+/// How long a close is considered.
 const AGE: Duration = Duration::from_secs(600);
-/// Closes that come together have one cause, be it that the server ends: they count as one.
+/// Closes within this time have one cause, for example that the server ends: they count as one.
 const TOGETHER: Duration = Duration::from_millis(100);
-/// One that is closed as soon as this after its last use was not idle: it is the use that is over.
+/// A connection that is closed within this time after its last use was not closed for being idle.
 const AT_ONCE: Duration = Duration::from_millis(100);
 
-/// What is known of one key.
+/// What is known about one key.
 #[derive(Debug, Default)]
 pub(super) struct LearnedIdle {
-    /// When which close came, and after which time of idleness.
+    /// When each close was seen, and how long the connection had been idle.
     seen: VecDeque<(Instant, Duration)>,
-    /// All closes since there was none for long.
+    /// The number of closes since there was a long time without any.
     closes: u64,
     latest: Option<Instant>,
     limit: Option<Duration>,
-    /// The limit before it was forgotten: one close that agrees with it brings it back.
+    /// The limit before it was forgotten: one close that agrees restores it.
     before: Option<Duration>,
 }
 
 impl LearnedIdle {
-    /// The server has closed a connection that had been idle for so long. The limit, if that changes it.
+    /// The server has closed a connection that had been idle for `idle`. Returns the limit if it has changed.
     pub(super) fn closed(&mut self, idle: Duration, now: Instant) -> Option<Duration> {
         if idle < AT_ONCE {
             return None;
@@ -60,18 +60,18 @@ impl LearnedIdle {
         Some(limit)
     }
 
-    /// For how long a connection may be idle, if that is known.
+    /// How long a connection may be idle, if that is known.
     pub(super) fn limit(&mut self, now: Instant) -> Option<Duration> {
         self.forget_old(now);
         self.limit
     }
 
-    /// From how many closes it was learned.
+    /// The number of closes from which the limit was learned.
     pub(super) fn closes(&self) -> u64 {
         self.closes
     }
 
-    /// Whether there is nothing left of it.
+    /// Whether nothing of it is valid any more.
     pub(super) fn is_old(&self, now: Instant) -> bool {
         self.is_older_than(AGE * 6, now)
     }
@@ -95,7 +95,7 @@ impl LearnedIdle {
         }
     }
 
-    /// The shortest time that enough others agree with, and they are half of all at least.
+    /// The shortest time with which enough others agree, at least half of all.
     fn agreed(&self) -> Option<Duration> {
         let mut times: Vec<_> = self.seen.iter().map(|(_, idle)| *idle).collect();
         times.sort_unstable();
@@ -105,12 +105,12 @@ impl LearnedIdle {
     }
 }
 
-/// Whether the longer of two times is that of the shorter, but for what timers and ways differ by.
+/// Whether two times are equal apart from the differences of timers and network paths.
 fn agree(shorter: Duration, longer: Duration) -> bool {
     longer <= shorter + shorter / 10 + Duration::from_millis(50)
 }
 
-/// A tenth is taken off, and half a second at the most: a request that is sent then is there in time.
+/// Subtracts a tenth, at most half a second, so that a request that is sent then arrives in time.
 fn less_margin(shortest: Duration) -> Duration {
     shortest - (shortest / 10).min(Duration::from_millis(500))
 }

@@ -1,4 +1,4 @@
-//! What is remembered of keys that have neither connections nor callers at present.
+//! What is remembered about keys that have neither connections nor callers at present.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,18 +12,18 @@ use crate::pool::learned::LearnedIdle;
 use crate::sync::{Mutex, MutexGuard};
 use crate::target::key::Key;
 
-/// So many keys are remembered, and for so long.
+/// How many keys are remembered, and for how long.
 const MOST: usize = 1000;
 const AGE: Duration = Duration::from_secs(600);
 
-/// Its lock is the last of all: it may be taken under that of a key or of the table.
+/// Its lock is the innermost: it may be taken under that of a key or of the table.
 pub(super) struct Memory {
     keys: Mutex<HashMap<Key, (Instant, Remembered)>>,
-    /// How many there are. One look, where there are none.
+    /// The number of keys; one load if there are none.
     len: AtomicUsize,
 }
 
-/// Of one key.
+/// What is remembered about one key.
 #[derive(Default)]
 pub(super) struct Remembered {
     pub(super) learned: Option<Box<LearnedIdle>>,
