@@ -183,11 +183,14 @@ where
         match parts.sender.send_request(sent, is_end) {
             Ok((response, upload)) => {
                 stream.begun(upload);
-                let body = match is_end {
-                    true => Content::None(body),
-                    false => Content::Upload(Upload::new(body, taken, stream.clone(), announced)),
-                };
-                Http2Future::sent(response, head, body, stream.clone())
+                let expects = stream.conn().take_continue_timeout();
+                if is_end {
+                    let body = Content::None(body);
+                    return Http2Future::sent(response, head, body, None, stream.clone());
+                }
+                let upload = Upload::new(body, taken, stream.clone(), announced);
+                let body = Content::Upload(upload);
+                Http2Future::sent(response, head, body, expects, stream.clone())
             }
             Err(error) => {
                 stream.connection().close(CloseReason::Peer);

@@ -20,8 +20,11 @@ const HEAD: usize = 9;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
 const ACK: u8 = 1;
 
 /// The bits of an id.
@@ -38,8 +41,12 @@ const MAX_DEBUG_DATA: usize = 1_024;
 pub(super) enum Said {
     /// Something of this stream has come, be it more of a frame that had begun.
     Stream(u32),
-    /// So has the head of one of the frames that responses are made of.
-    Response,
+    /// So has the head of one of the frames that responses are made of: of HEADERS, or of DATA.
+    Response {
+        is_head: bool,
+    },
+    /// A frame that is of no response, and has to be answered or passed over.
+    Other,
     Settings,
     GoAway(GoAway),
 }
@@ -89,13 +96,17 @@ impl Frames {
             tell(Said::Stream(self.stream));
         }
         match kind {
-            DATA | HEADERS => tell(Said::Response),
+            DATA | HEADERS => tell(Said::Response {
+                is_head: kind == HEADERS,
+            }),
             SETTINGS if flags & ACK == 0 => tell(Said::Settings),
             GOAWAY => {
                 self.go_away = Some(Vec::new());
                 self.read_go_away(&[], tell);
             }
-            _ => {}
+            // What these may do is known, and bounded by what they are about.
+            RST_STREAM | WINDOW_UPDATE | CONTINUATION => {}
+            _ => tell(Said::Other),
         }
     }
 
@@ -157,10 +168,11 @@ mod tests {
         };
         let expected = [
             Said::Settings,
-            Said::Response,
+            Said::Other,
+            Said::Response { is_head: false },
             Said::Settings,
             go_away(2, b"why"),
-            Said::Response,
+            Said::Response { is_head: true },
             go_away(11, &[b'x'; MAX_DEBUG_DATA]),
         ];
         for size in [1, 2, 8, 9, 10, 100, sent.len()] {

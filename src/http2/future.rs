@@ -4,6 +4,7 @@ use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use h2::client::ResponseFuture;
 use http::request::Parts;
@@ -13,6 +14,7 @@ use tokio::runtime::Handle;
 
 use crate::connection::taken::Taken;
 use crate::error::{BoxError, SendError};
+use crate::http2::interim::Interim;
 use crate::http2::stream::StreamShared;
 use crate::http2::upload::Upload;
 use crate::http2::{Http2Body, fault};
@@ -40,6 +42,7 @@ struct Sent<B> {
     /// As the caller gave it, for the next connection if this one refuses it.
     head: Option<Parts>,
     body: Content<B>,
+    interim: Interim,
     /// The response is here, or there is none.
     is_over: bool,
     shared: Arc<StreamShared>,
@@ -60,17 +63,20 @@ impl<B> Http2Future<B> {
         Self(State::Refused(Some(Box::new(error))))
     }
 
+    /// `expects`: how long the body waits for a 100, if it does.
     #[inline]
     pub(super) fn sent(
         response: ResponseFuture,
         head: Parts,
         body: Content<B>,
+        expects: Option<Duration>,
         shared: Arc<StreamShared>,
     ) -> Self {
         Self(State::Sent(Sent {
             response,
             head: Some(head),
             body,
+            interim: Interim::new(expects),
             is_over: false,
             shared,
         }))
@@ -93,13 +99,16 @@ where
                 return Poll::Ready(Err(*error));
             }
         };
+        let interim = sent.interim.poll(&mut sent.response, cx);
         if let Content::Upload(upload) = &mut sent.body
             && !upload.is_over()
+            && sent.interim.lets_body_through()
             && let Poll::Ready(Err(error)) = upload.poll(cx)
         {
-            sent.is_over = true;
-            sent.shared.give_up();
-            return Poll::Ready(Err(SendError::new(error)));
+            return Poll::Ready(Err(sent.ended(error)));
+        }
+        if let Err(error) = ready!(interim) {
+            return Poll::Ready(Err(sent.ended(error)));
         }
         Poll::Ready(match ready!(Pin::new(&mut sent.response).poll(cx)) {
             Ok(response) => {
@@ -124,12 +133,24 @@ impl<B> Sent<B> {
         if let Content::Upload(upload) = &self.body
             && !upload.is_over()
             && let Content::Upload(mut upload) = mem::replace(&mut self.body, Content::Gone)
-            && let Ok(runtime) = Handle::try_current()
         {
-            upload.keep_nothing();
-            let task = runtime.spawn(upload);
-            self.shared.goes_on(task.abort_handle());
+            if !self.interim.lets_body_through() {
+                // The server has answered without the body, and so it does not get it.
+                self.shared.end_request(false);
+            } else if let Ok(runtime) = Handle::try_current() {
+                upload.keep_nothing();
+                let task = runtime.spawn(upload);
+                self.shared.goes_on(task.abort_handle());
+            }
         }
+    }
+
+    /// The request failed here.
+    #[cold]
+    fn ended(&mut self, error: impl Into<BoxError>) -> SendError<B> {
+        self.is_over = true;
+        self.shared.give_up();
+        SendError::new(error)
     }
 
     #[cold]

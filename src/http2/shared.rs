@@ -109,6 +109,11 @@ impl Http2Shared {
         &self.conn
     }
 
+    /// How many streams we would have at the most.
+    pub(super) fn own_limit(&self) -> usize {
+        self.own_limit
+    }
+
     #[inline]
     fn has(&self, flags: u8) -> bool {
         self.flags.load(Ordering::Acquire) & flags != 0
@@ -137,6 +142,11 @@ impl Http2Shared {
     pub(super) fn has_id(&self) -> bool {
         let begun = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
         begun < MAX_STREAMS || self.ids_end(begun)
+    }
+
+    /// How many streams have begun, be they over or not.
+    pub(super) fn begun(&self) -> u32 {
+        self.begun.load(Ordering::Relaxed)
     }
 
     #[cold]
@@ -266,7 +276,7 @@ impl Http2Shared {
                 self.flags.fetch_or(SETTINGS, Ordering::AcqRel);
             }
             // For the transport, which hears of each.
-            Said::Stream(_) | Said::Response => {}
+            Said::Stream(_) | Said::Response { .. } | Said::Other => {}
             Said::GoAway(go_away) => {
                 // The first may be there to announce the next; but it has the reason.
                 let _ = self.go_away.set(go_away);

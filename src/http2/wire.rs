@@ -12,6 +12,7 @@ use tokio::time::Sleep;
 use crate::connection::close_reason::CloseReason;
 use crate::connection::shared::TransportGuard;
 use crate::error::{self, PartlyWritten};
+use crate::http2::flood::Flood;
 use crate::http2::frames::{Frames, Said};
 use crate::http2::preface::Preface;
 use crate::http2::shared::Http2Shared;
@@ -22,6 +23,7 @@ pub(super) struct Wire<IO> {
     io: IO,
     preface: Preface,
     frames: Frames,
+    flood: Flood,
     shared: Arc<Http2Shared>,
     unwritable: Option<Box<Unwritable>>,
     // After `io`: the permit passes on when that is gone.
@@ -48,6 +50,7 @@ impl<IO> Wire<IO> {
             io,
             preface: Preface::default(),
             frames: Frames::default(),
+            flood: Flood::new(shared.own_limit()),
             shared,
             unwritable: None,
             guard,
@@ -61,15 +64,28 @@ impl<IO> Wire<IO> {
         self.preface
             .read(bytes)
             .inspect_err(|error| self.failed(error))?;
-        let shared = &self.shared;
-        let mut of_response = false;
+        let (shared, flood) = (&self.shared, &mut self.flood);
+        let (mut of_response, mut read) = (false, Ok(()));
         self.frames.read(bytes, |said| match said {
             Said::Stream(id) => shared.watched().moved(id),
-            Said::Response => of_response = true,
+            Said::Response { is_head } => {
+                of_response = true;
+                if let Err(error) = flood.response(is_head, shared.begun()) {
+                    read = Err(error);
+                }
+            }
+            Said::Other => {
+                if let Err(error) = flood.other() {
+                    read = Err(error);
+                }
+            }
             said => shared.hear(said),
         });
         shared.read(of_response);
-        Ok(())
+        if let Err(error) = &read {
+            self.failed(error);
+        }
+        read
     }
 
     #[cold]
@@ -110,8 +126,9 @@ impl<IO> Wire<IO> {
     ) -> Poll<io::Result<usize>> {
         self.shared.set_write_waits(written.is_pending());
         match written {
-            Poll::Ready(Ok(_)) => {
+            Poll::Ready(Ok(bytes)) => {
                 self.shared.wrote();
+                self.flood.wrote(bytes);
                 written
             }
             Poll::Pending => Poll::Pending,

@@ -1,6 +1,7 @@
 //! The whole stack over HTTP/2, against servers of `h2`.
 
 mod ends;
+mod interim;
 mod simple;
 mod time;
 

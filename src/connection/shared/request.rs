@@ -50,6 +50,14 @@ impl ConnShared {
         waits.then(|| self.close_state().extras().continue_timeout)
     }
 
+    /// The same, and the next request on this use does not wait.
+    #[cfg(feature = "http2")]
+    pub(crate) fn take_continue_timeout(&self) -> Option<Duration> {
+        let timeout = self.continue_timeout()?;
+        self.expectation.settle(true);
+        Some(timeout)
+    }
+
     #[inline]
     pub(crate) fn expectation(&self) -> &Expectation {
         &self.expectation
