@@ -189,7 +189,7 @@ where
                     return Http2Future::sent(response, head, body, None, stream.clone());
                 }
                 let upload = Upload::new(body, taken, stream.clone(), announced);
-                let body = Content::Upload(upload);
+                let body = Content::Upload(Box::new(upload));
                 Http2Future::sent(response, head, body, expects, stream.clone())
             }
             Err(error) => {

@@ -43,6 +43,7 @@ pub(super) enum Said {
     Stream(u32),
     /// So has the head of one of the frames that responses are made of: of HEADERS, or of DATA.
     Response {
+        stream: u32,
         is_head: bool,
     },
     /// A frame that is of no response, and has to be answered or passed over.
@@ -60,7 +61,11 @@ pub(super) struct GoAway {
 
 impl Frames {
     /// Takes note of bytes that came in, and tells what they say.
+    #[inline]
     pub(super) fn read(&mut self, mut bytes: &[u8], mut tell: impl FnMut(Said)) {
+        if self.left > 0 && self.stream != 0 && !bytes.is_empty() {
+            tell(Said::Stream(self.stream));
+        }
         loop {
             if self.left > 0 {
                 let here = bytes.len().min(self.left);
@@ -69,37 +74,53 @@ impl Frames {
                 bytes = rest;
                 if self.go_away.is_some() {
                     self.read_go_away(payload, &mut tell);
-                } else if self.stream != 0 && here > 0 {
-                    tell(Said::Stream(self.stream));
                 }
             }
-            if bytes.is_empty() {
-                return;
-            }
-            let here = bytes.len().min(HEAD - self.has);
-            self.head[self.has..self.has + here].copy_from_slice(&bytes[..here]);
-            self.has += here;
-            bytes = &bytes[here..];
-            if self.has == HEAD {
-                self.has = 0;
-                self.read_head(&mut tell);
+            // Almost always all of a head is here.
+            match bytes.split_first_chunk() {
+                Some((head, rest)) if self.has == 0 => {
+                    bytes = rest;
+                    self.read_head(*head, &mut tell);
+                }
+                _ if bytes.is_empty() => return,
+                _ => bytes = self.read_part(bytes, &mut tell),
             }
         }
     }
 
+    /// Of a head that comes in pieces.
+    #[cold]
+    fn read_part<'a>(&mut self, bytes: &'a [u8], tell: &mut impl FnMut(Said)) -> &'a [u8] {
+        let here = bytes.len().min(HEAD - self.has);
+        let (part, rest) = bytes.split_at(here);
+        self.head[self.has..self.has + here].copy_from_slice(part);
+        self.has += here;
+        if self.has == HEAD {
+            self.has = 0;
+            self.read_head(self.head, tell);
+        }
+        rest
+    }
+
     #[inline]
-    fn read_head(&mut self, tell: &mut impl FnMut(Said)) {
-        let [a, b, c, kind, flags, stream @ ..] = self.head;
+    fn read_head(&mut self, head: [u8; HEAD], tell: &mut impl FnMut(Said)) {
+        let [a, b, c, kind, flags, stream @ ..] = head;
         self.left = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         self.stream = u32::from_be_bytes(stream) & STREAM;
+        if let DATA | HEADERS = kind {
+            return tell(Said::Response {
+                stream: self.stream,
+                is_head: kind == HEADERS,
+            });
+        }
         if self.stream != 0 {
             tell(Said::Stream(self.stream));
         }
         match kind {
-            DATA | HEADERS => tell(Said::Response {
-                is_head: kind == HEADERS,
-            }),
-            SETTINGS if flags & ACK == 0 => tell(Said::Settings),
+            SETTINGS if flags & ACK == 0 => {
+                tell(Said::Settings);
+                tell(Said::Other);
+            }
             GOAWAY => {
                 self.go_away = Some(Vec::new());
                 self.read_go_away(&[], tell);
@@ -166,13 +187,16 @@ mod tests {
                 debug_data: debug_data.to_vec(),
             })
         };
+        let response = |is_head| Said::Response { stream: 7, is_head };
         let expected = [
             Said::Settings,
             Said::Other,
-            Said::Response { is_head: false },
+            Said::Other,
+            response(false),
             Said::Settings,
+            Said::Other,
             go_away(2, b"why"),
-            Said::Response { is_head: true },
+            response(true),
             go_away(11, &[b'x'; MAX_DEBUG_DATA]),
         ];
         for size in [1, 2, 8, 9, 10, 100, sent.len()] {
@@ -182,7 +206,7 @@ mod tests {
                 frames.read(piece, |it| said.push(it));
             }
             let is_of_stream = |it: &Said| matches!(it, Said::Stream(7));
-            assert!(said.iter().any(is_of_stream));
+            assert_eq!(said.iter().any(is_of_stream), size < sent.len());
             said.retain(|it| !is_of_stream(it));
             assert_eq!(said, expected, "by {size}");
         }

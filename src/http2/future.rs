@@ -52,7 +52,8 @@ struct Sent<B> {
 pub(super) enum Content<B> {
     /// It has none.
     None(B),
-    Upload(Upload<B>),
+    /// In a box: most requests have none, and are moved less.
+    Upload(Box<Upload<B>>),
     /// It goes on elsewhere, or back to the caller.
     Gone,
 }
@@ -139,7 +140,7 @@ impl<B> Sent<B> {
                 self.shared.end_request(false);
             } else if let Ok(runtime) = Handle::try_current() {
                 upload.keep_nothing();
-                let task = runtime.spawn(upload);
+                let task = runtime.spawn(*upload);
                 self.shared.goes_on(task.abort_handle());
             }
         }

@@ -58,10 +58,10 @@ pub(super) fn prepare(
     length: Option<u64>,
 ) -> Result<Request<()>, Fault> {
     let mut request = Request::new(());
-    *request.uri_mut() = target(head, origin, key)?;
+    let host = fields(&head.headers, request.headers_mut())?;
+    *request.uri_mut() = target(head, host, origin, key)?;
     *request.method_mut() = head.method.clone();
     *request.version_mut() = Version::HTTP_2;
-    *request.headers_mut() = fields(&head.headers);
     if let Some(length) = length
         && !request.headers().contains_key(CONTENT_LENGTH)
     {
@@ -72,17 +72,22 @@ pub(super) fn prepare(
 
 /// What a head announces of a body.
 pub(super) fn length(fields: &HeaderMap) -> Option<u64> {
+    if fields.is_empty() {
+        return None;
+    }
     fields.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-fn target(head: &Parts, origin: &Origin, key: Option<&Key>) -> Result<Uri, Fault> {
+fn target(
+    head: &Parts,
+    host: Option<&HeaderValue>,
+    origin: &Origin,
+    key: Option<&Key>,
+) -> Result<Uri, Fault> {
     if head.method == Method::CONNECT {
         return Err("CONNECT over HTTP/2 is not supported: send it over HTTP/1");
     }
-    if head.headers.contains_key(UPGRADE) {
-        return Err("HTTP/2 has no upgrades: send the request over HTTP/1");
-    }
-    let authority = match head.headers.get(HOST) {
+    let authority = match host {
         Some(host) => origin.authority(host),
         None => head.uri.authority().cloned(),
     };
@@ -98,37 +103,59 @@ fn target(head: &Parts, origin: &Origin, key: Option<&Key>) -> Result<Uri, Fault
     Uri::from_parts(parts).map_err(|_| "its target makes no URI")
 }
 
-fn fields(own: &HeaderMap) -> HeaderMap {
-    let mut fields = own.clone();
-    if fields.remove(CONNECTION).is_some() {
-        remove_named(&mut fields, own);
-    }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, HOST] {
-        fields.remove(name);
-    }
-    if let Some(te) = fields.get(TE)
-        && te != "trailers"
-    {
-        let trailers = own.get_all(TE).iter().any(wants_trailers);
-        fields.remove(TE);
-        if trailers {
-            fields.insert(TE, HeaderValue::from_static("trailers"));
+/// The fields that are sent, of all that there are; and `Host`, which is not.
+#[inline]
+fn fields<'a>(own: &'a HeaderMap, sent: &mut HeaderMap) -> Result<Option<&'a HeaderValue>, Fault> {
+    let (mut host, mut is_plain) = (None, true);
+    // Each is compared, and none is looked up: most requests have few.
+    for (name, value) in own {
+        if *name == HOST {
+            host = Some(value);
+        } else if *name == UPGRADE {
+            return Err("HTTP/2 has no upgrades: send the request over HTTP/1");
+        } else if [
+            CONNECTION,
+            TRANSFER_ENCODING,
+            TE,
+            KEEP_ALIVE,
+            PROXY_CONNECTION,
+        ]
+        .contains(name)
+        {
+            is_plain = false;
         }
     }
-    fields
+    if own.len() > usize::from(host.is_some()) {
+        sent.clone_from(own);
+        sent.remove(HOST);
+        if !is_plain {
+            remove_hops(own, sent);
+        }
+    }
+    Ok(host)
 }
 
-/// The fields that `Connection` names are of the one connection too, all but `TE`.
+/// What is of the one connection: what `Connection` names, too, all but `TE`, of which HTTP/2 knows one value.
 #[cold]
-fn remove_named(fields: &mut HeaderMap, own: &HeaderMap) {
+fn remove_hops(own: &HeaderMap, sent: &mut HeaderMap) {
     for options in own.get_all(CONNECTION) {
         for name in options.as_bytes().split(|&byte| byte == b',') {
-            if let Ok(name) = HeaderName::from_bytes(name.trim_ascii())
-                && name != TE
-            {
-                fields.remove(name);
+            if let Ok(name) = HeaderName::from_bytes(name.trim_ascii()) {
+                sent.remove(name);
             }
         }
+    }
+    for name in [
+        CONNECTION,
+        TRANSFER_ENCODING,
+        TE,
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+    ] {
+        sent.remove(name);
+    }
+    if own.get_all(TE).iter().any(wants_trailers) {
+        sent.insert(TE, HeaderValue::from_static("trailers"));
     }
 }
 

@@ -68,8 +68,9 @@ impl<IO> Wire<IO> {
         let (mut of_response, mut read) = (false, Ok(()));
         self.frames.read(bytes, |said| match said {
             Said::Stream(id) => shared.watched().moved(id),
-            Said::Response { is_head } => {
+            Said::Response { stream, is_head } => {
                 of_response = true;
+                shared.watched().moved(stream);
                 if let Err(error) = flood.response(is_head, shared.begun()) {
                     read = Err(error);
                 }
