@@ -22,7 +22,7 @@ pub use unsent::Unsent;
 ///
 /// A request is sent once more, on a new connection, if its connection was [reused](Error::is_reused) and either
 ///
-/// - nothing of it was written ([`is_unsent`](Error::is_unsent)), whatever its method,
+/// - nothing of it was written ([`is_unsent`](Error::is_unsent)), or the server refused it over HTTP/2, whatever its method,
 /// - or the connection was [closed or lost](Error::is_reset) before the head of a response, and it is safe to send the
 ///   request twice: its method is idempotent (RFC 9110 §9.2.2), it has an `Idempotency-Key` or `X-Idempotency-Key`, or
 ///   [`retry_if`](Self::retry_if) allows it.
@@ -117,7 +117,7 @@ impl ReusedReset {
             Err(error) => agent_error(error),
         };
         let may_follow = |error: &Error| {
-            error.is_reused() && (error.is_unsent() || self.harmless && error.is_reset())
+            error.is_reused() && (error.is_untouched() || self.harmless && error.is_reset())
         };
         let again = error.is_some_and(may_follow) && !self.retried && self.may_withdraw();
         self.retried |= again;

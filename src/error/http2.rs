@@ -103,10 +103,10 @@ impl Error {
             .is_some_and(|fault| fault.end != Http2End::Own && fault.code == HTTP_1_1_REQUIRED)
     }
 
-    /// The server has ended the connection for what was wrong with it.
-    pub(crate) fn is_error_of_connection(&self) -> bool {
-        self.http2_fault()
-            .is_some_and(|fault| fault.end == Http2End::GoAway && fault.code != 0)
+    /// The code with which the server has ended the connection, if it did before it took the request.
+    pub(crate) fn go_away_code(&self) -> Option<u32> {
+        let fault = self.http2_fault()?;
+        (fault.end == Http2End::GoAway).then_some(fault.code)
     }
 
     /// The server has not acted on the request and says so: it reset the stream with REFUSED_STREAM, or ended the connection

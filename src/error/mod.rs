@@ -474,6 +474,8 @@ impl Error {
     /// method, extensions and body; the caller does not notice. The frames that were already read from a streamed body
     /// are sent first, and then the rest of it.
     ///
+    /// Over HTTP/2 it also sends again what the server has refused (feature `http2`: `is_refused`), up to seven times in a row.
+    ///
     /// The caller gets this error if
     ///
     /// - the connection was made for this request: the server accepts connections and closes them, and may do so again;
@@ -485,6 +487,15 @@ impl Error {
     #[must_use]
     pub fn is_unsent(&self) -> bool {
         self.0.unsent || matches!(self.0.kind, Kind::Target(_))
+    }
+
+    /// The server has not acted on the request: it has seen nothing of it, or says so.
+    pub(crate) fn is_untouched(&self) -> bool {
+        #[cfg(feature = "http2")]
+        if self.is_refused() {
+            return true;
+        }
+        self.is_unsent()
     }
 
     /// The queue for a connection is full.

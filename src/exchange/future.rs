@@ -395,11 +395,7 @@ where
     let ResponseHint {
         mut server_hint,
         is_last,
-    } = match response.version() {
-        // These fields are of HTTP/1 alone (RFC 9113 §8.2.2).
-        Version::HTTP_2 => ResponseHint::NONE,
-        _ => hint::read(response, settings.server_hint_margin),
-    };
+    } = hint::read(response, settings.server_hint_margin);
     if is_last || wishes.is_some_and(|it| it.end_with(response)) {
         lifespan.shared().set_close_reason(CloseReason::Final);
         // hyper ends the connection for most of the reasons, and not for all.
@@ -435,8 +431,8 @@ const MOST_REFUSALS: u8 = 7;
 
 /// Whether a request that came back unsent is sent on another connection: one that had been used before may have been just
 /// closing, but who ends one that was made for the request may do so again. A server that refuses requests over HTTP/2 says
-/// that it has not acted on them, and that they may come again (RFC 9113 §8.7): a few times in a row, unless it ends a
-/// connection with an error on the first of all.
+/// that it has not acted on them, and that they may come again (RFC 9113 §8.7); unless it ends a connection with an error on
+/// the first of all.
 #[cold]
 fn goes_on(error: &Error, refusals: &mut u8) -> bool {
     #[cfg(feature = "http2")]
@@ -445,9 +441,15 @@ fn goes_on(error: &Error, refusals: &mut u8) -> bool {
     }
     #[cfg(feature = "http2")]
     if error.is_refused() {
-        *refusals += 1;
-        return *refusals <= MOST_REFUSALS
-            && (error.is_reused() || !error.is_error_of_connection());
+        return match error.go_away_code() {
+            // Each such connection has served others, or one of these callers will be the first on the next one.
+            Some(_) if error.is_reused() => true,
+            Some(1..) => false,
+            Some(0) | None => {
+                *refusals += 1;
+                *refusals <= MOST_REFUSALS
+            }
+        };
     }
     let _ = refusals;
     error.is_reused()

@@ -23,14 +23,6 @@ pub(super) struct ResponseHint {
     pub(super) is_last: bool,
 }
 
-impl ResponseHint {
-    /// Of one whose fields are not about its connection.
-    pub(super) const NONE: Self = Self {
-        server_hint: ServerHint::NONE,
-        is_last: false,
-    };
-}
-
 /// Looks at each field once: two look-ups cost more than that in a response of the usual size.
 #[inline]
 pub(super) fn read<R: Body>(response: &Response<R>, margin: Millis) -> ResponseHint {

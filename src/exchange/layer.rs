@@ -185,7 +185,8 @@ impl ExchangeLayer {
 
     /// Whether a request that cannot safely be sent twice always gets a new connection: one whose method is not idempotent
     /// (RFC 9110 §9.2.2), without an `Idempotency-Key` or `X-Idempotency-Key`. Such a request never meets a connection that
-    /// the server is just closing, but pays for a connect. Default: false.
+    /// the server is just closing, but pays for a connect. Where connections speak HTTP/2 it shares them as others do: their
+    /// servers say which requests they have not taken, and those are sent again. Default: false.
     #[must_use]
     pub const fn fresh_for_non_idempotent(mut self, fresh: bool) -> Self {
         self.options.fresh_for_non_idempotent = fresh;

@@ -132,7 +132,7 @@ fn set_terms<B>(
         && destination.reuse() == Reuse::Any
         && !is_repeatable(request)
     {
-        destination.set_reuse(Reuse::Fresh);
+        destination.set_reuse(Reuse::FreshUnlessShared);
     }
     // A tunnel leaves the pool by itself, as an upgrade does.
     let tunnels = request.method() == Method::CONNECT;

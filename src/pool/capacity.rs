@@ -70,6 +70,11 @@ impl Capacity {
         self.unheard -= 1;
     }
 
+    /// Whether the connections of this key are known to be shared.
+    pub(super) fn is_many(&self) -> bool {
+        matches!(self.expected, Expected::Known(2..))
+    }
+
     /// Whether another connect has to begin for this many waiters: whether what is on its way leaves any of them
     /// unserved.
     pub(super) fn is_short_of(&self, takers: usize) -> bool {
@@ -116,6 +121,7 @@ mod tests {
         assert_eq!(begun(&mut capacity, 100, 100), 1);
         capacity.connect_ends();
         capacity.learn(1);
+        assert!(!capacity.is_many());
         assert_eq!(begun(&mut capacity, 99, 99), 99);
     }
 
@@ -136,6 +142,7 @@ mod tests {
     fn a_connection_that_carries_nothing_for_now_is_on_its_way() {
         let mut capacity = Capacity::new();
         capacity.learn(5);
+        assert!(capacity.is_many());
         capacity.is_unheard();
         assert!(!capacity.is_short_of(5));
         assert!(capacity.is_short_of(6));

@@ -270,10 +270,16 @@ impl<C: Poolable> KeyState<C> {
     #[inline]
     pub(super) fn take(
         &mut self,
-        request: CheckoutRequest,
+        mut request: CheckoutRequest,
         now: Moment,
         cx: &mut StepCx<'_, C>,
     ) -> KeyDecision<C> {
+        if request.reuse == Reuse::FreshUnlessShared {
+            request.reuse = match C::SHARED && self.capacity.is_many() {
+                true => Reuse::Any,
+                false => Reuse::Fresh,
+            };
+        }
         let fresh = request.reuse == Reuse::Fresh;
         let mut urgent = request.is_retry || fresh;
         if request.reuse == Reuse::Any {

@@ -141,7 +141,7 @@ fn unanswered(
             extensions.insert(info.clone());
         }
         // RFC 9110 §9.2.2: a retry gets a new connection, which cannot be closed for the same reason.
-        if error.is_reused() && (error.is_reset() || error.is_unsent()) {
+        if error.is_reused() && (error.is_reset() || error.is_untouched()) {
             extensions.insert(OnFreshConnection);
         }
     }

@@ -57,7 +57,7 @@ fn may_follow(error: &MiddlewareError) -> bool {
         return false;
     }
     let unanswered = error.is_reset() || error.is_timeout();
-    error.is_unsent() || unanswered && sent.is_some_and(|sent| sent.repeatable)
+    error.is_untouched() || unanswered && sent.is_some_and(|sent| sent.repeatable)
 }
 
 #[cfg(test)]

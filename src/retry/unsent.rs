@@ -161,7 +161,7 @@ fn may_help(error: &Error) -> bool {
         error.timeout_kind(),
         Some(TimeoutKind::Checkout | TimeoutKind::Close | TimeoutKind::Request)
     );
-    error.is_unsent() && !error.is_permanent() && !error.is_queue_full() && !took_too_long
+    error.is_untouched() && !error.is_permanent() && !error.is_queue_full() && !took_too_long
 }
 
 impl<B, R, E> Policy<Request<B>, R, E> for Unsent

@@ -115,6 +115,9 @@ pub enum Reuse {
     Any,
     /// A new connection within the limits, kept afterwards: for a retry after a reset.
     Fresh,
+    /// [`Fresh`](Self::Fresh), unless the connections of the key are known to be shared by several uses: then any will do. For
+    /// [`ExchangeLayer::fresh_for_non_idempotent`](crate::ExchangeLayer::fresh_for_non_idempotent).
+    FreshUnlessShared,
     /// A new connection outside of the limits, closed after its use: for [`OneShot`](crate::OneShot).
     Never,
 }

@@ -7,4 +7,5 @@ mod server;
 
 mod negotiated;
 mod prior_knowledge;
+mod refused;
 mod unknown;

@@ -1,0 +1,177 @@
+//! Requests that a server of HTTP/2 does not take, or does not want like this.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::{Request, Version};
+use http_body_util::Full;
+use tower::Layer;
+use tower_keep_alive::connect::TcpConnector;
+use tower_keep_alive::{KeepAliveLayer, Protocol};
+
+use crate::support::agent::{agent, agent_over, at_rest, fetch, post, send};
+use crate::support::frames::{self, Behaviour, GoAway, Log, code};
+use crate::support::tls::{CA, localhost};
+use crate::support::{Conn, Server, http2, script};
+
+fn layer() -> KeepAliveLayer<Full<Bytes>> {
+    KeepAliveLayer::new().protocol(Protocol::Http2)
+}
+
+#[tokio::test]
+async fn what_is_refused_is_sent_again_whatever_its_method() {
+    for behaviour in [
+        Behaviour {
+            refuse_every: Some(5),
+            ..Behaviour::default()
+        },
+        Behaviour {
+            go_away: Some((5, GoAway::Named)),
+            ..Behaviour::default()
+        },
+        Behaviour {
+            go_away: Some((5, GoAway::Back(2))),
+            ..Behaviour::default()
+        },
+        Behaviour {
+            go_away: Some((5, GoAway::Announced(Duration::from_millis(1)))),
+            limit: Some(3),
+            ..Behaviour::default()
+        },
+    ] {
+        let server = http2::Server::behaving(behaviour.clone()).await;
+        let (client, handle) = agent(layer());
+        let posts = (0..60).map(|at| send(&client, post(server.url(&format!("/{at}")), "")));
+        for (at, answer) in join_all(posts).await.into_iter().enumerate() {
+            let answer = answer.unwrap_or_else(|error| panic!("{behaviour:?}: {error:?}"));
+            assert_eq!(answer.body, format!("/{at}"));
+        }
+        assert_eq!(server.log.executed_twice("POST"), 0, "{behaviour:?}");
+        assert_eq!(server.log.executed("POST").len(), 60, "{behaviour:?}");
+        at_rest(&handle).await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_for_ever_is_asked_eight_times() {
+    let server = http2::Server::start(|mut conn: http2::Conn| async move {
+        conn.open([]).await;
+        while let Some(request) = conn.request().await {
+            conn.reset(request.stream, code::REFUSED_STREAM).await;
+        }
+    })
+    .await;
+    let (client, handle) = agent(layer());
+    let error = send(&client, post(server.url("/"), "")).await.unwrap_err();
+    assert!(error.is_refused() && error.is_unsent(), "{error:?}");
+    assert_eq!(error.http2_reason(), Some(code::REFUSED_STREAM));
+    assert_eq!(server.log.requests().len(), 8);
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_is_ended_with_an_error_on_its_first_request_is_not_made_again() {
+    let server = http2::Server::start(|mut conn: http2::Conn| async move {
+        conn.open([]).await;
+        conn.request().await;
+        conn.go_away(0, code::ENHANCE_YOUR_CALM, b"too many").await;
+        conn.closed().await;
+    })
+    .await;
+    let (client, handle) = agent(layer());
+    let error = send(&client, post(server.url("/"), "")).await.unwrap_err();
+    assert!(error.is_refused(), "{error:?}");
+    assert_eq!(error.goaway_debug_data(), Some(&b"too many"[..]));
+    assert_eq!(handle.status().created, 1);
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn a_server_that_wants_http_1_gets_it() {
+    let log = Log::default();
+    let seen = log.clone();
+    let server = Server::start_tls(localhost().server(), move |mut conn: Conn| {
+        let log = log.clone();
+        async move {
+            let chosen = conn.tls().and_then(|tls| tls.alpn_protocol());
+            if chosen != Some(b"h2") {
+                return script::echo(conn).await;
+            }
+            let mut conn = frames::Conn::new(conn, &log);
+            conn.open([]).await;
+            while let Some(request) = conn.request().await {
+                conn.reset(request.stream, code::HTTP_1_1_REQUIRED).await;
+            }
+        }
+    })
+    .await;
+    let layer = layer().protocol(Protocol::Auto);
+    let (client, handle) = agent_over(layer, CA.trusted().layer(TcpConnector::new()));
+    for _ in 0..2 {
+        let answer = send(&client, post(server.url("/a"), "")).await.unwrap();
+        assert_eq!(
+            (&*answer.body, answer.info.version()),
+            ("/a", Version::HTTP_11)
+        );
+    }
+    assert_eq!(seen.requests().len(), 2);
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn a_misdirected_request_ends_the_use_of_its_connection_and_is_answered() {
+    let server = http2::Server::start(|mut conn: http2::Conn| async move {
+        conn.open([]).await;
+        while let Some(request) = conn.request().await {
+            let status = if conn.index == 0 { 421 } else { 200 };
+            conn.respond(request.stream, status, b"").await;
+        }
+    })
+    .await;
+    let (client, handle) = agent(layer());
+    let misdirected = fetch(&client, server.url("/")).await.unwrap();
+    assert_eq!(misdirected.status, 421);
+    let directed = fetch(&client, server.url("/")).await.unwrap();
+    assert_eq!(
+        (directed.status.as_u16(), directed.info.is_reused()),
+        (200, false)
+    );
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn a_fresh_connection_for_each_post_is_for_http_1() {
+    let server = http2::Server::behaving(Behaviour::default()).await;
+    let (client, handle) = agent(layer().fresh_for_non_idempotent(true));
+    fetch(&client, server.url("/")).await.unwrap();
+    for _ in 0..5 {
+        let answer = send(&client, post(server.url("/"), "")).await.unwrap();
+        assert!(answer.info.is_reused());
+    }
+    at_rest(&handle).await;
+    assert_eq!(handle.status().created, 1);
+}
+
+#[tokio::test]
+async fn a_request_that_says_close_lets_the_others_end() {
+    let server = http2::Server::behaving(Behaviour {
+        delay: Duration::from_millis(20),
+        ..Behaviour::default()
+    })
+    .await;
+    let (client, handle) = agent(layer());
+    fetch(&client, server.url("/")).await.unwrap();
+    let last = Request::get(server.url("/")).header("connection", "close");
+    let last = send(&client, last.body(Full::default()).unwrap());
+    let (last, other) = tokio::join!(last, fetch(&client, server.url("/")));
+    assert_eq!(last.unwrap().info.id(), other.unwrap().info.id());
+    assert!(
+        !fetch(&client, server.url("/"))
+            .await
+            .unwrap()
+            .info
+            .is_reused()
+    );
+    at_rest(&handle).await;
+}
