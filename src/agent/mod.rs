@@ -23,7 +23,9 @@ pub use learned::LearnedIdleLimit;
 pub(crate) use metrics::KeyMetrics;
 pub use prewarm::PrewarmError;
 pub(crate) use prewarm::Prewarmed;
-pub(crate) use state::{AgentState, KeyCounts, Mode, PoolControl, Prewarm, Prewarming};
+pub(crate) use state::{
+    AgentState, KeyCounts, MakingSpare, Mode, PoolControl, Prewarm, Prewarming, Spare,
+};
 pub use status::Status;
 #[cfg(feature = "tracing")]
 pub(crate) use trace::TARGET;

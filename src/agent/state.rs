@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::{Arc, PoisonError, Weak};
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::agent::event::Listeners;
 #[cfg(feature = "metrics")]
@@ -70,10 +71,25 @@ pub(crate) trait PoolControl: Send + Sync {
 /// Makes connections in advance; the type of the pool is erased.
 pub(crate) trait Prewarm: Send + Sync {
     fn prewarm(self: Arc<Self>, target: Destination, count: usize) -> Prewarming;
+    /// Makes as many connections as the spare ones of this target's key lack.
+    fn make_spare(self: Arc<Self>, target: Destination) -> MakingSpare;
 }
 
 /// Resolves when the last connect of one service is over.
 pub(crate) type Prewarming = Pin<Box<dyn Future<Output = Prewarmed> + Send>>;
+
+/// Resolves when the last of the connects is over.
+pub(crate) type MakingSpare = Pin<Box<dyn Future<Output = Spare> + Send>>;
+
+/// How it stands with the spare connections of one key.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Spare {
+    /// There are enough, until then at least.
+    Enough(Option<Instant>),
+    /// Some were made, or could not be.
+    Made,
+    ShutDown,
+}
 
 /// The present numbers of one key pool.
 #[derive(Clone, Copy, Debug)]
@@ -264,6 +280,10 @@ mod tests {
 
     impl Prewarm for Gone {
         fn prewarm(self: Arc<Self>, _: Destination, _: usize) -> Prewarming {
+            unreachable!("it is gone")
+        }
+
+        fn make_spare(self: Arc<Self>, _: Destination) -> MakingSpare {
             unreachable!("it is gone")
         }
     }

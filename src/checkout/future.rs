@@ -12,6 +12,7 @@ use tower_service::Service;
 use crate::checkout::connect::{Connect, Ended};
 use crate::checkout::service::Parts;
 use crate::checkout::span::CheckoutSpan;
+use crate::checkout::spares;
 use crate::clock::{Clock, Moment};
 use crate::connection::close_reason::CloseReason;
 use crate::connection::poolable::{Liveness, Poolable};
@@ -256,6 +257,7 @@ where
     fn connect(&self, permit: ConnPermit<C>, waiter: &Waiter<C>, target: T) -> Connect<C> {
         let config = waiter.config();
         let limit = target.connect_timeout().unwrap_or(config.connect_timeout);
+        spares::begin(permit.key_pool(), self.parts.pool.maker(), &target);
         Connect::begin(
             permit,
             Some(waiter.waiter_id()),

@@ -6,6 +6,7 @@ mod layer;
 mod prewarm;
 mod service;
 mod span;
+mod spares;
 
 pub use future::CheckoutFuture;
 pub use layer::CheckoutLayer;

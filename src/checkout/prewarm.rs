@@ -6,12 +6,13 @@ use std::task::Poll;
 
 use tower_service::Service;
 
-use crate::agent::{Prewarm, Prewarmed, Prewarming};
+use crate::agent::{MakingSpare, Prewarm, Prewarmed, Prewarming, Spare};
 use crate::checkout::connect::{Connect, Ended};
 use crate::checkout::service::Parts;
 use crate::checkout::span::CheckoutSpan;
 use crate::connection::poolable::Poolable;
 use crate::error::{BoxError, CheckoutError, Error};
+use crate::pool::ConnPermit;
 use crate::target::{Destination, Target};
 
 impl<M, C> Prewarm for Parts<M, C>
@@ -33,49 +34,72 @@ where
                     };
                 }
             };
-            let mut connects: Vec<_> = permits
-                .into_iter()
-                .map(|permit| {
-                    let span = CheckoutSpan::begin(&target, permit.key_pool().agent());
-                    let limit = permit.key_pool().config().connect_timeout;
-                    Connect::begin(
-                        permit,
-                        None,
-                        self.maker.clone(),
-                        target.clone(),
-                        limit,
-                        span,
-                    )
-                })
-                .collect();
-            let mut made = 0;
-            let mut failed = None;
-            poll_fn(|cx| {
-                connects.retain_mut(|connect| match connect.poll(cx) {
-                    Poll::Pending => true,
-                    Poll::Ready(Ended::Made(pooled)) => {
-                        made += 1;
-                        pooled.give_back();
-                        false
-                    }
-                    Poll::Ready(Ended::Delivered) => {
-                        made += 1;
-                        false
-                    }
-                    Poll::Ready(Ended::Failed(error)) => {
-                        failed.get_or_insert(error);
-                        false
-                    }
-                });
-                if connects.is_empty() {
-                    Poll::Ready(())
-                } else {
-                    Poll::Pending
-                }
-            })
-            .await;
-            let failed = failed.map(|error| Error::from_checkout(error.into()));
-            Prewarmed { made, failed }
+            let maker = self.maker.clone();
+            // Not kept by connects that take long.
+            drop(self);
+            make(maker, permits, &target).await
         })
     }
+
+    fn make_spare(self: Arc<Self>, target: Destination) -> MakingSpare {
+        Box::pin(async move {
+            let (permits, until) = match self.pool.spare(&target.key()) {
+                Ok(spare) => spare,
+                Err(_) => return Spare::ShutDown,
+            };
+            if permits.is_empty() {
+                return Spare::Enough(until);
+            }
+            let maker = self.maker.clone();
+            drop(self);
+            make(maker, permits, &target).await;
+            Spare::Made
+        })
+    }
+}
+
+/// A connection for each of these permits, to be idle.
+async fn make<M, C>(maker: M, permits: Vec<ConnPermit<C>>, target: &Destination) -> Prewarmed
+where
+    M: Service<Destination, Response = C> + Clone + Send + Sync + 'static,
+    M::Future: Send + 'static,
+    M::Error: Into<BoxError>,
+    C: Poolable,
+{
+    let mut connects: Vec<_> = permits
+        .into_iter()
+        .map(|permit| {
+            let span = CheckoutSpan::begin(target, permit.key_pool().agent());
+            let limit = permit.key_pool().config().connect_timeout;
+            Connect::begin(permit, None, maker.clone(), target.clone(), limit, span)
+        })
+        .collect();
+    let mut made = 0;
+    let mut failed = None;
+    poll_fn(|cx| {
+        connects.retain_mut(|connect| match connect.poll(cx) {
+            Poll::Pending => true,
+            Poll::Ready(Ended::Made(pooled)) => {
+                made += 1;
+                pooled.give_back();
+                false
+            }
+            Poll::Ready(Ended::Delivered) => {
+                made += 1;
+                false
+            }
+            Poll::Ready(Ended::Failed(error)) => {
+                failed.get_or_insert(error);
+                false
+            }
+        });
+        if connects.is_empty() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
+    let failed = failed.map(|error| Error::from_checkout(error.into()));
+    Prewarmed { made, failed }
 }

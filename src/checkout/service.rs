@@ -46,6 +46,7 @@ impl<M, C: Poolable> Checkout<M, C> {
         Parts<M, C>: Prewarm + 'static,
     {
         let maker: Weak<dyn Prewarm> = Arc::downgrade(&(self.0.clone() as Arc<dyn Prewarm>));
+        self.pool().set_maker(maker.clone());
         self.pool().agent().add_maker(maker);
     }
 

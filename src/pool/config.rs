@@ -29,6 +29,7 @@ pub struct PoolConfig {
     pub(crate) max_connections: usize,
     pub(crate) max_idle_per_host: usize,
     pub(crate) max_idle: usize,
+    pub(crate) min_idle_per_host: usize,
     pub(crate) max_pending_per_host: usize,
     pub(crate) checkout_timeout: Duration,
     pub(crate) connect_timeout: Duration,
@@ -87,6 +88,7 @@ impl PoolConfig {
             max_connections: usize::MAX,
             max_idle_per_host: 256,
             max_idle: usize::MAX,
+            min_idle_per_host: 0,
             max_pending_per_host: usize::MAX,
             checkout_timeout: Duration::MAX,
             connect_timeout: Duration::from_secs(8),
@@ -148,6 +150,17 @@ impl PoolConfig {
     /// longest is closed. Default: no limit.
     pub fn max_idle(mut self, max: usize) -> Self {
         self.max_idle = max;
+        self
+    }
+
+    /// As many spare connections are kept idle for each key while it is in use, that is for five minutes after its last request:
+    /// made ahead, by a task of their own, so that no request pays for a connect (bb8: `min_idle`). They are made within all
+    /// limits and not while callers wait, and replaced before their time is up, where `max_idle_per_host` leaves room for one
+    /// more. A connect that fails is tried again after 20 ms, and later each time, up to 30 s.
+    ///
+    /// It takes a pool of [`KeepAliveLayer`](crate::KeepAliveLayer); others make none. Default: 0.
+    pub fn min_idle_per_host(mut self, min: usize) -> Self {
+        self.min_idle_per_host = min;
         self
     }
 

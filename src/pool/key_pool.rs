@@ -26,6 +26,7 @@ use crate::pool::memory::Remembered;
 use crate::pool::permit::ConnPermit;
 use crate::pool::pooled_conn::{PooledConn, Rejected};
 use crate::pool::shared::Shared;
+use crate::pool::spares::Spares;
 use crate::pool::wait_queue::{CheckoutRequest, Delivery, WaiterId};
 use crate::pool::waiter::Waiter;
 use crate::sync::{Mutex, MutexGuard};
@@ -40,6 +41,8 @@ pub(crate) struct KeyPool<C> {
     state: Mutex<KeyState<C>>,
     /// Chooses among the addresses of the name, if the load is spread.
     addresses: Option<Arc<AddressBook>>,
+    /// Where connections are kept ready ahead.
+    spares: Option<Arc<Spares>>,
     gauges: Gauges,
 }
 
@@ -64,11 +67,15 @@ impl<C: Poolable> KeyPool<C> {
         let spread = config.spread;
         let book = || Arc::new(AddressBook::new(spread));
         let remembered = pool.memory.take(&key, pool.config.clock.now().mono);
-        let addresses = remembered.addresses;
+        let (addresses, spares) = (remembered.addresses, remembered.spares);
         let mut state = KeyState::new(&config);
         state.set_learned(remembered.learned);
         Arc::new(Self {
             gauges: Gauges::new(&key, &pool.agent),
+            spares: spares.or_else(|| {
+                let wanted = config.min_idle_per_host > 0 && config.keep_alive;
+                wanted.then(|| Arc::new(Spares::new()))
+            }),
             addresses: addresses.or_else(|| (spread != Spread::AsResolved).then(book)),
             config,
             key,
@@ -84,6 +91,7 @@ impl<C: Poolable> KeyPool<C> {
         let remembered = Remembered {
             learned: state.take_learned(now),
             addresses: self.addresses.clone(),
+            spares: self.spares.clone(),
         };
         self.pool.memory.put(&self.key, remembered, now.mono);
     }
@@ -147,6 +155,9 @@ impl<C: Poolable> KeyPool<C> {
         rejected: Option<Rejected<C>>,
         now: Moment,
     ) -> Result<Decision<C>, Arc<Self>> {
+        if let Some(spares) = &self.spares {
+            spares.is_used();
+        }
         let taken = self.with(|state, cx| {
             if let Some(rejected) = rejected {
                 state.discard(rejected, cx);
@@ -197,6 +208,31 @@ impl<C: Poolable> KeyPool<C> {
         let permits = permits.ok_or(Denied::ShutDown);
         let permit = |index| ConnPermit::new(self.clone(), index);
         Ok(permits.map(|indices| indices.into_iter().map(permit).collect()))
+    }
+
+    /// The same for spare ones, and until when there are enough, if there are.
+    pub(super) fn spare(
+        self: &Arc<Self>,
+    ) -> Result<Result<(Vec<ConnPermit<C>>, Option<Instant>), Denied>, Arc<Self>> {
+        let now = self.pool.config.clock.now();
+        let spare = self.with(|state, cx| {
+            if state.retired {
+                return None;
+            }
+            let open = self.pool.mode() == Mode::Open && !self.pool.is_orphaned();
+            Some(open.then(|| state.spare(now, cx)))
+        });
+        let Some(spare) = spare else {
+            return Err(self.clone());
+        };
+        Ok(spare.ok_or(Denied::ShutDown).map(|(indices, until)| {
+            let permit = |index| ConnPermit::new(self.clone(), index);
+            (indices.into_iter().map(permit).collect(), until)
+        }))
+    }
+
+    pub(crate) fn spares(&self) -> Option<Arc<Spares>> {
+        self.spares.clone()
     }
 
     /// Returns a caller to the queue that cannot use what it was given, while its own connect goes on.
@@ -502,6 +538,9 @@ impl<C: Poolable> KeyPool<C> {
             state.close_idle(cx);
             state.stop_connects(false, cx);
         });
+        if let Some(spares) = &self.spares {
+            spares.are_short();
+        }
     }
 
     pub(super) fn destroy(self: &Arc<Self>) {
@@ -563,7 +602,7 @@ impl<C: Poolable> KeyPool<C> {
         let pool = &*self.pool;
         let mut deferred = Deferred::new();
         let mut stale = 0;
-        let (result, retires, is_watched, begins_watch, change) = {
+        let (result, retires, is_watched, begins_watch, change, lacks) = {
             let mut total = pool.lock_total();
             let mut cx = StepCx {
                 me: self,
@@ -574,6 +613,7 @@ impl<C: Poolable> KeyPool<C> {
                 deferred: &mut deferred,
             };
             let before = Counts::of(&state);
+            let (idle, open) = (state.idle_len(), state.open_len());
             let result = step(&mut state, &mut cx);
             let retires = state.is_quiet() && !state.retired;
             state.retired |= retires;
@@ -583,9 +623,11 @@ impl<C: Poolable> KeyPool<C> {
             let is_watched = state.is_watched;
             let begins_watch = state.begins_watch();
             let change = Counts::of(&state).since(before);
+            let lacks = state.idle_len() < self.config.min_idle_per_host
+                && (state.idle_len() < idle || state.open_len() < open);
             drop(total);
             drop(state);
-            (result, retires, is_watched, begins_watch, change)
+            (result, retires, is_watched, begins_watch, change, lacks)
         };
         if retires {
             pool.table.remove(self);
@@ -596,6 +638,9 @@ impl<C: Poolable> KeyPool<C> {
         }
         if begins_watch {
             pool.watch_key(self);
+        }
+        if lacks && let Some(spares) = &self.spares {
+            spares.are_short();
         }
         self.gauges.change(change);
         if stale > 0 {

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::pool::addresses::AddressBook;
 use crate::pool::learned::LearnedIdle;
+use crate::pool::spares::Spares;
 use crate::sync::{Mutex, MutexGuard};
 use crate::target::key::Key;
 
@@ -28,11 +29,12 @@ pub(super) struct Memory {
 pub(super) struct Remembered {
     pub(super) learned: Option<Box<LearnedIdle>>,
     pub(super) addresses: Option<Arc<AddressBook>>,
+    pub(super) spares: Option<Arc<Spares>>,
 }
 
 impl Remembered {
     fn is_nothing(&self) -> bool {
-        self.learned.is_none() && self.addresses.is_none()
+        self.learned.is_none() && self.addresses.is_none() && self.spares.is_none()
     }
 }
 
@@ -92,7 +94,7 @@ mod tests {
     fn something() -> Remembered {
         Remembered {
             learned: Some(Box::default()),
-            addresses: None,
+            ..Remembered::default()
         }
     }
 

@@ -30,6 +30,7 @@ mod runtime_tests;
 mod shared;
 #[cfg(test)]
 mod sharing_tests;
+mod spares;
 mod sweeper;
 mod table;
 #[cfg(test)]
@@ -41,9 +42,11 @@ mod wait_queue;
 mod waiter;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use crate::agent::{AgentHandle, AgentState};
+use tokio::time::Instant;
+
+use crate::agent::{AgentHandle, AgentState, Prewarm};
 use crate::clock::Moment;
 use crate::connection::poolable::Poolable;
 use crate::error::Denied;
@@ -57,6 +60,7 @@ pub(crate) use key_pool::{Decision, KeyPool};
 pub(crate) use permit::ConnPermit;
 pub(crate) use pooled_conn::{PooledConn, Rejected};
 use shared::Shared;
+pub(crate) use spares::SparesTask;
 pub(crate) use wait_queue::{CheckoutRequest, WaiterId};
 pub(crate) use waiter::{WaitOutcome, Waiter};
 
@@ -157,6 +161,23 @@ impl<C: Poolable> Pool<C> {
         count: usize,
     ) -> Result<Vec<ConnPermit<C>>, Denied> {
         self.shared().prewarm(key, count)
+    }
+
+    /// The right to make as many connections as the spare ones of a key lack; and until when there are enough, if there are.
+    pub(crate) fn spare(
+        &self,
+        key: &KeyRef<'_>,
+    ) -> Result<(Vec<ConnPermit<C>>, Option<Instant>), Denied> {
+        self.shared().spare(key)
+    }
+
+    /// What makes its connections when nobody asks for them.
+    pub(crate) fn set_maker(&self, maker: Weak<dyn Prewarm>) {
+        let _ = self.shared().maker.set(maker);
+    }
+
+    pub(crate) fn maker(&self) -> Option<Weak<dyn Prewarm>> {
+        self.shared().maker.get().cloned()
     }
 
     #[inline]

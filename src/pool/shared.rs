@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Id;
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::agent::{
     AddressStatus, AgentState, ConnectionStatus, HostSettings, KeyCounts, LearnedIdleLimit, Mode,
-    PoolControl,
+    PoolControl, Prewarm,
 };
 use crate::clock::Moment;
 use crate::connection::poolable::Poolable;
@@ -41,6 +41,7 @@ pub(crate) struct Shared<C> {
     pub(super) agent: Arc<AgentState>,
     pub(super) table: Table<C>,
     pub(super) memory: Memory,
+    pub(super) maker: OnceLock<Weak<dyn Prewarm>>,
     pub(super) tickets: AtomicU64,
     total: Option<Mutex<TotalLimits<C>>>,
     /// There are no total limits and no spread, so a key's own idle list alone decides which connection is taken.
@@ -60,13 +61,16 @@ impl<C: Poolable> Shared<C> {
             total: config
                 .are_total()
                 .then(|| Mutex::new(TotalLimits::new(&config))),
-            is_plain: !config.are_total() && config.spread == Spread::AsResolved,
+            is_plain: !config.are_total()
+                && config.spread == Spread::AsResolved
+                && config.min_idle_per_host == 0,
             overdue: Overdue::new(config.hand_over_timeout),
             watched: Mutex::new(Vec::new()),
             began: Instant::now(),
             config: Arc::new(config),
             table: Table::new(),
             memory: Memory::new(),
+            maker: OnceLock::new(),
             tickets: AtomicU64::new(0),
             sweeper: Sweeper::new(),
             orphaned: AtomicBool::new(false),
@@ -134,6 +138,18 @@ impl<C: Poolable> Shared<C> {
     ) -> Result<Vec<ConnPermit<C>>, Denied> {
         loop {
             match self.key_pool(key).prewarm(count) {
+                Ok(permits) => return permits,
+                Err(retired) => self.table.remove(&retired),
+            }
+        }
+    }
+
+    pub(super) fn spare(
+        &self,
+        key: &KeyRef<'_>,
+    ) -> Result<(Vec<ConnPermit<C>>, Option<Instant>), Denied> {
+        loop {
+            match self.key_pool(key).spare() {
                 Ok(permits) => return permits,
                 Err(retired) => self.table.remove(&retired),
             }

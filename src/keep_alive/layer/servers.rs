@@ -32,4 +32,24 @@ impl<B> KeepAliveLayer<B> {
         self.settings.config = self.settings.config.learn_idle_limit(learn);
         self
     }
+
+    /// As many spare connections are kept idle for each [`Key`](crate::Key) while it is in use; see
+    /// [`PoolConfig::min_idle_per_host`](crate::PoolConfig::min_idle_per_host). Default: 0.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_keep_alive::KeepAlive;
+    ///
+    /// // The first request after a minute of silence pays no handshake.
+    /// let agent = KeepAlive::builder()
+    ///     .min_idle_per_host(2)
+    ///     .idle_timeout(Duration::from_secs(30))
+    ///     .build();
+    /// # let _ = agent;
+    /// ```
+    #[doc(alias = "min_idle")]
+    pub fn min_idle_per_host(mut self, min: usize) -> Self {
+        self.settings.config = self.settings.config.min_idle_per_host(min);
+        self
+    }
 }

@@ -1,16 +1,23 @@
 //! Connections that are being made: their places, and how they become usable.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::sharing::Sharing;
 use super::{Counting, KeyDecision, KeyState, Open, Stage, StepCx};
 use crate::clock::Moment;
 use crate::connection::poolable::Poolable;
 use crate::connection::shared::ConnShared;
-use crate::pool::list::Links;
+use crate::pool::list::{Links, List};
 use crate::pool::pooled_conn::PooledConn;
+use crate::pool::spares::replaced_at;
 use crate::pool::wait_queue::{CheckoutRequest, QueueState, WaiterId};
 use crate::target::Reuse;
+
+/// After which it is tried again to make what a limit is in the way of.
+const SECOND: Duration = Duration::from_secs(1);
 
 impl<C: Poolable> KeyState<C> {
     /// The connect has made this connection.
@@ -54,6 +61,44 @@ impl<C: Poolable> KeyState<C> {
             places.push(self.insert_open(false));
         }
         places
+    }
+
+    /// Places for as many connections as the spare ones lack that last; and until when there are enough, if none lack.
+    pub(in crate::pool) fn spare(
+        &mut self,
+        now: Moment,
+        cx: &mut StepCx<'_, C>,
+    ) -> (Vec<usize>, Option<Instant>) {
+        let config = cx.config;
+        let mut lasting = 0;
+        let mut until: Option<Instant> = None;
+        let mut next = self.idle.head();
+        while let Some(index) = next {
+            next = List::next(&mut self.open, index);
+            let Some(pooled) = &self.open[index].idle else {
+                continue;
+            };
+            let times = pooled.idle_since.zip(pooled.deadline);
+            let replaced = times.map(|(since, ends)| replaced_at(since.mono, ends.mono));
+            if replaced.is_none_or(|at| at > now.mono) {
+                lasting += 1;
+                until = until.into_iter().chain(replaced).min();
+            }
+        }
+        let mut places = Vec::new();
+        while lasting + places.len() < config.min_idle_per_host
+            && self.idle.len() + places.len() < config.max_idle_per_host
+            && self.counted < config.max_connections_per_host
+            && self.queue.blocked() == 0
+            && cx.reserve(false)
+        {
+            places.push(self.insert_open(false));
+        }
+        if lasting + places.len() < config.min_idle_per_host {
+            // What a limit does not let be made now may be in a while.
+            until = until.into_iter().chain(now.mono.checked_add(SECOND)).min();
+        }
+        (places, until)
     }
 
     pub(super) fn make(

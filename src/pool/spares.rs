@@ -1,0 +1,104 @@
+//! Spare connections of one key: whether they are wanted, and whether there are enough.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// A key is in use for so long after its last request.
+const IN_USE: Duration = Duration::from_secs(300);
+
+/// A spare one is replaced so long before its time is up; or a quarter of its time, if that is less.
+const LEAD: Duration = Duration::from_millis(500);
+
+/// Shared by the key pool and by the task that makes the connections.
+#[derive(Debug)]
+pub(crate) struct Spares {
+    used: Mutex<Instant>,
+    /// There may be too few.
+    short: Notify,
+    /// A task is there that makes them.
+    has_task: AtomicBool,
+}
+
+impl Spares {
+    pub(super) fn new() -> Self {
+        Self {
+            used: Mutex::new(Instant::now()),
+            short: Notify::new(),
+            has_task: AtomicBool::new(false),
+        }
+    }
+
+    /// Somebody asks for a connection.
+    pub(super) fn is_used(&self) {
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    pub(super) fn are_short(&self) {
+        self.short.notify_one();
+    }
+
+    /// Until when the key counts as in use.
+    pub(crate) fn in_use_until(&self) -> Instant {
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner) + IN_USE
+    }
+
+    /// Until there may be too few.
+    pub(crate) async fn short(&self) {
+        self.short.notified().await;
+    }
+
+    /// The right to be the one task that makes them; nothing if there is one.
+    pub(crate) fn task(self: Arc<Self>) -> Option<SparesTask> {
+        let is_new = !self.has_task.swap(true, Ordering::AcqRel);
+        is_new.then(|| SparesTask(self))
+    }
+}
+
+/// Held by the task that makes the spare connections; when it is dropped, the next connect of the key begins another.
+#[derive(Debug)]
+pub(crate) struct SparesTask(Arc<Spares>);
+
+impl SparesTask {
+    pub(crate) fn spares(&self) -> &Spares {
+        &self.0
+    }
+}
+
+impl Drop for SparesTask {
+    fn drop(&mut self) {
+        self.0.has_task.store(false, Ordering::Release);
+    }
+}
+
+/// When one that is idle from `since` until `ends` has to be replaced.
+pub(super) fn replaced_at(since: Instant, ends: Instant) -> Instant {
+    let time = ends.saturating_duration_since(since);
+    since + (time - LEAD.min(time / 4))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spare_one_is_replaced_before_its_time_is_up() {
+        let now = Instant::now();
+        for (time, at) in [(4000, 3500), (2000, 1500), (400, 300), (0, 0)] {
+            let [time, at] = [time, at].map(Duration::from_millis);
+            assert_eq!(replaced_at(now, now + time), now + at);
+        }
+    }
+
+    #[test]
+    fn one_task_makes_them() {
+        let spares = Arc::new(Spares::new());
+        let task = spares.clone().task();
+        assert!(task.is_some() && spares.clone().task().is_none());
+        drop(task);
+        assert!(spares.task().is_some());
+    }
+}
