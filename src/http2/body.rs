@@ -12,14 +12,15 @@ use crate::error::BoxError;
 use crate::http2::stream::StreamShared;
 use crate::http2::{fault, head};
 
-/// The body of a response over HTTP/2. The server may go on sending as the caller reads.
+/// The body of a response over HTTP/2. The server may send more as the caller reads.
 ///
 /// Dropping it before its end resets its stream.
 pub(crate) struct Http2Body {
-    /// Until its end: it would keep the connection open.
+    /// `None` after the end: the stream would keep the connection open.
     stream: Option<RecvStream>,
     shared: Arc<StreamShared>,
-    /// How many bytes are still to come, where the head of the response says. `h2` sees to it that no more and no fewer do.
+    /// How many bytes are still to come, if the head of the response announces it. `h2` checks that the length is
+    /// exact.
     left: Option<u64>,
     position: Position,
 }
@@ -54,10 +55,11 @@ impl Http2Body {
         Response::from_parts(parts, body)
     }
 
-    /// `None`: it is no failure.
+    /// `None` if the error is not a failure.
     #[cold]
     fn failed(&mut self, error: h2::Error) -> Option<BoxError> {
-        // Whoever has answered before he had all of the request may say so after his answer (RFC 9113 §8.1).
+        // A server that responds before it has the whole request may reset the stream with NO_ERROR after its response
+        // (RFC 9113 §8.1).
         let is_answered = error.reason() == Some(h2::Reason::NO_ERROR)
             && error.is_reset()
             && self.left.unwrap_or(0) == 0
@@ -72,7 +74,7 @@ impl Http2Body {
         Some(fault::of(error, self.shared.connection()))
     }
 
-    /// The last frame has been read.
+    /// The last frame was read.
     #[inline]
     fn ended(&mut self) {
         self.position = Position::End;
@@ -97,7 +99,7 @@ impl Body for Http2Body {
         if this.position == Position::Data {
             match ready!(stream.poll_data(cx)) {
                 Some(Ok(data)) => {
-                    // It fails only where more is released than came.
+                    // Fails only if more is released than was received.
                     let _ = stream.flow_control().release_capacity(data.len());
                     if let Some(left) = &mut this.left {
                         *left = left.saturating_sub(data.len() as u64);

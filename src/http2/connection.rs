@@ -24,18 +24,20 @@ use crate::http2::stream::StreamShared;
 use crate::http2::upload::{self, Upload};
 use crate::http2::{Http2Body, Http2Future, fault};
 
-/// An HTTP/2 connection, or one of its uses: a `Service` for one request at a time, which is a stream of the connection.
+/// An HTTP/2 connection, or one of its uses: a `Service` for one request at a time, which is a stream of the
+/// connection.
 ///
-/// It gets requests as [`Exchange`](crate::Exchange) prepares them for HTTP/1: a path as URI, and a `Host` field.
+/// It accepts requests as [`Exchange`](crate::Exchange) prepares them for HTTP/1: with a path as the URI, and a `Host`
+/// field.
 ///
-/// A use has to be kept until the response body has ended. Dropping it resets its stream, and nothing else; the transport
-/// goes when the connection and all of its uses are dropped.
+/// A use has to be kept until the response body has ended. Dropping it resets its stream, and nothing else; the
+/// transport is dropped when the connection and all of its uses are dropped.
 pub(crate) struct Http2Connection<B> {
     parts: Box<Parts>,
     body: PhantomData<fn(B)>,
 }
 
-/// In a box that lives as long as the use: it is moved often, from the pool to its lease and back.
+/// Boxed for the life of the use, which is moved often: from the pool to its lease and back.
 struct Parts {
     sender: SendRequest<Bytes>,
     stream: Arc<StreamShared>,
@@ -66,7 +68,7 @@ impl<B> Http2Connection<B> {
         }
     }
 
-    /// Its limits, whatever its bodies are.
+    /// The connection's limits, for any type of request bodies.
     pub(crate) fn lifespan_ref(&self) -> &Lifespan {
         &self.parts.lifespan
     }
@@ -97,7 +99,7 @@ impl<B: Send + 'static> Poolable for Http2Connection<B> {
         Poll::Ready(())
     }
 
-    /// What comes in while it is idle may be a PING or new settings, which is no reason to close it.
+    /// Bytes that arrive while it is idle may be a PING or new settings, and are no reason to close it.
     fn probe(&mut self) -> Liveness {
         self.parts
             .probe
@@ -145,8 +147,8 @@ where
     type Error = SendError<B>;
     type Future = Http2Future<B>;
 
-    /// Always ready. Where the server allows no more streams for now, the request waits; on a connection that takes no more
-    /// of them it is given back unsent.
+    /// Always ready. If the server allows no more streams for now, the request waits; on a connection that accepts no
+    /// more requests it is returned unsent.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), SendError<B>>> {
         Poll::Ready(Ok(()))
     }
@@ -213,7 +215,7 @@ impl<B> Drop for Http2Connection<B> {
 
 impl Drop for Parts {
     fn drop(&mut self) {
-        // Before the last one tells the driver that nobody has the connection any more.
+        // Set before the last holder tells the driver that the connection has no owner any more.
         self.lifespan.shared().set_orphaned();
         self.stream.connection().release();
     }

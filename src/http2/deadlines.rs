@@ -1,4 +1,4 @@
-//! When the exchanges of a connection have to be over that have limits of time.
+//! The deadlines of exchanges with time limits on one connection.
 
 use std::sync::{Arc, Weak};
 
@@ -6,13 +6,13 @@ use tokio::time::Instant;
 
 use crate::http2::stream::StreamShared;
 
-/// The moments, and which exchanges they are of. Most of these are over long before; they are forgotten by and by.
+/// Deadlines, each with its exchange. Most exchanges end long before; their entries are removed from time to time.
 #[derive(Debug, Default)]
 pub(super) struct Deadlines {
     list: Vec<Deadline>,
-    /// No later than the earliest.
+    /// No later than the earliest deadline.
     next: Option<Instant>,
-    /// How long the list may become before it is looked through.
+    /// How long the list may become before it is cleaned up.
     room: usize,
 }
 
@@ -24,15 +24,15 @@ struct Deadline {
     number: u64,
 }
 
-/// So many that are over are not worth a look.
+/// A list of at most this length is not cleaned up.
 const LEAST_ROOM: usize = 64;
 
 impl Deadlines {
-    /// Says whether it is the earliest.
+    /// Returns whether it is the earliest.
     pub(super) fn add(&mut self, at: Instant, stream: &Arc<StreamShared>) -> bool {
         if self.list.len() >= self.room {
             self.list.retain(|it| it.exchange().is_some());
-            // Twice as many as there are, so that each is looked at twice on average.
+            // Twice the present length, so that each entry is checked twice on average.
             self.room = (2 * self.list.len()).max(LEAST_ROOM);
         }
         self.list.push(Deadline {
@@ -51,7 +51,7 @@ impl Deadlines {
         self.next
     }
 
-    /// Those whose time has come, of exchanges that are not over.
+    /// The exchanges whose deadline has passed and that are not over.
     pub(super) fn due(&mut self, now: Instant) -> Vec<Arc<StreamShared>> {
         let mut due = Vec::new();
         self.list.retain(|it| {
@@ -68,7 +68,7 @@ impl Deadlines {
 }
 
 impl Deadline {
-    /// The exchange that it is of, if that is under way.
+    /// The exchange of this entry, if it is still in progress.
     fn exchange(&self) -> Option<Arc<StreamShared>> {
         let stream = self.stream.upgrade()?;
         let is_it = stream.is_busy() && stream.conn().activity().is_use(self.number);

@@ -1,4 +1,4 @@
-//! The task that has the transport.
+//! The task that owns the transport.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -17,9 +17,9 @@ use crate::http2::shared::Http2Shared;
 use crate::http2::silence::Silence;
 use crate::http2::wire::Wire;
 
-/// Runs a connection until it has closed, until its server does not answer any more, or until it is aborted; and for a second
-/// at the most once nobody has the connection any more. Holds the transport and nothing of the pool; when it is dropped, the
-/// transport goes and its permit passes on.
+/// Runs a connection until it has closed, until its server does not answer any more, or until it is aborted; and for at
+/// most one second once the connection has no owner. The task owns the transport and nothing of the pool. When it is
+/// dropped, the transport is dropped and its permit passes on.
 pub(super) struct Driver<IO>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
@@ -28,18 +28,18 @@ where
     shared: Arc<Http2Shared>,
     pings: Pings,
     silence: Silence,
-    /// Until when the server is left in peace.
+    /// Until when no requests are sent, because the server has asked for that.
     paused_until: Option<Instant>,
     goodbye_until: Option<Instant>,
-    /// For the earliest of all moments that something is to be done at.
+    /// Set to the earliest moment at which something is due.
     sleep: Option<Pin<Box<Sleep>>>,
     is_polled: bool,
 }
 
-/// How long a transport may take to shut down, and keep its permit.
+/// How long a transport may take to shut down while it keeps its permit.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// How long a server is left in peace that asks for it by ENHANCE_YOUR_CALM.
+/// How long no requests are sent to a server that answers with ENHANCE_YOUR_CALM.
 const CALM: Duration = Duration::from_secs(1);
 
 impl<IO> Driver<IO>
@@ -64,7 +64,7 @@ where
         }
     }
 
-    /// Whether there is nothing to do but to poll `h2`.
+    /// Whether there is nothing to do except to poll `h2`.
     #[inline]
     fn is_quiet(&self) -> bool {
         let is_due = self.sleep.as_ref().is_some_and(|it| it.is_elapsed());
@@ -100,7 +100,7 @@ impl<IO> Driver<IO>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    /// After `h2` has been polled.
+    /// The driver's own work, after `h2` was polled.
     #[inline(never)]
     fn poll_on(
         &mut self,
@@ -117,7 +117,7 @@ where
         }
         match polled {
             Poll::Ready(Ok(())) => return Poll::Ready(self.shared.conn().clean_end()),
-            // What failed on the transport, or ended there without a goodbye, the transport has noted itself before.
+            // An I/O error, or an end without an orderly shutdown, was recorded by the transport before.
             Poll::Ready(Err(_)) => return Poll::Ready(CloseReason::Error),
             Poll::Pending => {}
         }
@@ -165,7 +165,7 @@ where
         }
     }
 
-    /// Does what is due. Says why, where that is to end the connection.
+    /// Does what is due. Returns the reason if the connection has to end.
     fn pass(&mut self, now: Instant, cx: &mut Context<'_>) -> Option<CloseReason> {
         let shared = &self.shared;
         let is_over = |moment: &mut Option<Instant>| moment.take_if(|at| *at <= now).is_some();
@@ -187,7 +187,7 @@ where
                 stream.fail(reason);
             }
         }
-        // Its end may have raised a doubt.
+        // The end of an exchange may have raised a doubt.
         self.pings.poll(shared, cx);
         None
     }

@@ -1,11 +1,11 @@
-//! The errors of `h2`, as the rest of the crate knows them.
+//! Converts errors of `h2` into those of this crate.
 
 use std::io::ErrorKind;
 
 use crate::error::{BoxError, Http2End, Http2Fault};
 use crate::http2::shared::Http2Shared;
 
-/// What `h2` said of a stream. Where the server wants to be left in peace, it is.
+/// The error of a stream. If the server asks for fewer requests, the connection pauses.
 #[cold]
 pub(super) fn of(error: h2::Error, shared: &Http2Shared) -> BoxError {
     if error.is_io() {
@@ -42,7 +42,7 @@ pub(super) fn of(error: h2::Error, shared: &Http2Shared) -> BoxError {
     .into()
 }
 
-/// Whether the server has surely not acted on the request, or wants it over HTTP/1.1 in the stead.
+/// Whether the server has certainly not acted on the request, or requires HTTP/1.1 for it.
 pub(super) fn is_refused(error: &h2::Error) -> bool {
     use h2::Reason;
     let refuses = |reason| matches!(reason, Reason::REFUSED_STREAM | Reason::HTTP_1_1_REQUIRED);

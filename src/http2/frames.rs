@@ -1,17 +1,19 @@
-//! The heads of the frames that a server sends, as they are read beneath `h2`.
+//! Reads the heads of the frames that a server sends, below `h2`.
 //!
-//! `h2` tells nobody that a SETTINGS or a GOAWAY frame has come, nor what a GOAWAY said beside its code, nor which streams it has
-//! read something of. All of that decides whether a connection may have further uses, and whether a stream is silent.
+//! `h2` does not report that a SETTINGS or a GOAWAY frame was received, nor the contents of a GOAWAY beside its code,
+//! nor which streams received data. All of that decides whether a connection may have further uses, and whether a
+//! stream is silent.
 
-/// What is read of a server's frames: of each its head, in whatever pieces it comes, and of GOAWAY all that matters.
+/// The reader of a server's frames: it reads the head of each, in whatever pieces it arrives, and the relevant parts of
+/// a GOAWAY.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
     head: [u8; HEAD],
-    /// How many bytes of a head have been read.
+    /// How many bytes of a head were read.
     has: usize,
-    /// How many bytes of the frame are still to come after its head.
+    /// How many bytes of the frame follow its head.
     left: usize,
-    /// The stream that the frame is of.
+    /// The stream of the frame.
     stream: u32,
     go_away: Option<Vec<u8>>,
 }
@@ -27,19 +29,19 @@ const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const ACK: u8 = 1;
 
-/// The bits of an id.
+/// The bits of a stream id.
 const STREAM: u32 = (1 << 31) - 1;
 
-/// The last stream and the code, before the debug data of a GOAWAY.
+/// The last stream and the code, which precede the debug data of a GOAWAY.
 const GOAWAY_FIXED: usize = 8;
 
-/// As much of the debug data of a GOAWAY is kept.
+/// How much of the debug data of a GOAWAY is kept.
 const MAX_DEBUG_DATA: usize = 1_024;
 
-/// What a frame says that is of interest.
+/// What a frame reports.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Said {
-    /// Something of this stream has come, be it more of a frame that had begun.
+    /// Data of this stream arrived, possibly the rest of a frame.
     Stream(u32),
     /// So has the head of one of the frames that responses are made of: of HEADERS, or of DATA.
     Response {
@@ -52,7 +54,7 @@ pub(super) enum Said {
     GoAway(GoAway),
 }
 
-/// The server takes no new requests on this connection.
+/// The server accepts no new requests on this connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct GoAway {
     pub(super) code: u32,

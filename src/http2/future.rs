@@ -19,8 +19,8 @@ use crate::http2::stream::StreamShared;
 use crate::http2::upload::Upload;
 use crate::http2::{Http2Body, fault};
 
-/// Resolves to the head of the response. The body of the request is sent as this is polled, and by a task of its own where the
-/// response comes before its end.
+/// Resolves to the head of the response. Polling it sends the body of the request; if the response comes before the end
+/// of the body, a task of its own sends the rest.
 ///
 /// # Cancel safety
 ///
@@ -33,13 +33,13 @@ pub(crate) struct Http2Future<B>(State<B>);
 )]
 enum State<B> {
     Sent(Sent<B>),
-    /// Why the connection did not take the request, until that is told.
+    /// Why the connection did not accept the request, until that is returned.
     Refused(Option<Box<SendError<B>>>),
 }
 
 struct Sent<B> {
     response: ResponseFuture,
-    /// As the caller gave it, for the next connection if this one refuses it.
+    /// The caller's head, for the next connection if this one refuses the request.
     head: Option<Parts>,
     body: Content<B>,
     interim: Interim,
@@ -50,7 +50,7 @@ struct Sent<B> {
 
 /// The body of the request.
 pub(super) enum Content<B> {
-    /// It has none.
+    /// It is empty.
     None(B),
     /// In a box: most requests have none, and are moved less.
     Upload(Box<Upload<B>>),
@@ -124,7 +124,7 @@ where
 }
 
 impl<B> Sent<B> {
-    /// A body goes on beside the response.
+    /// The body is sent while the response is read.
     #[inline]
     fn upload_in_task(&mut self)
     where
@@ -192,7 +192,7 @@ impl<B> Drop for Sent<B> {
     }
 }
 
-/// The request as it was, with what was taken out of its body.
+/// The original request, with the frames that were read from its body.
 pub(super) fn unsent<B>(error: BoxError, mut request: Request<B>, taken: Taken) -> SendError<B> {
     if taken.is_empty() && !taken.is_all() {
         return SendError::unsent(error, Some(Box::new(request)));

@@ -1,4 +1,4 @@
-//! The head of a request, as HTTP/2 has it.
+//! The head of a request in the form for HTTP/2.
 
 use std::sync::OnceLock;
 
@@ -12,16 +12,16 @@ use http::{Method, Request, Uri, Version};
 
 use crate::target::key::Key;
 
-/// What the requests on one connection have in common, so that it is not made anew for each.
+/// The common parts of all requests on one connection, so that they are not made for each.
 #[derive(Debug)]
 pub(super) struct Origin {
     scheme: Scheme,
-    /// Of the first request: almost always that of all.
+    /// The authority of the first request, which is almost always that of all.
     authority: OnceLock<Authority>,
 }
 
 impl Origin {
-    /// `scheme`: where no pool says what it is.
+    /// `scheme`: used if no pool has set it.
     pub(super) fn new(scheme: Scheme) -> Self {
         Self {
             scheme,
@@ -41,16 +41,16 @@ impl Origin {
     }
 }
 
-/// Fields of one HTTP/1 connection (RFC 9113 §8.2.2).
+/// Fields of a single HTTP/1 connection (RFC 9113 §8.2.2).
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Why a request cannot be sent over HTTP/2.
 pub(super) type Fault = &'static str;
 
-/// The head as it is sent, made of one that [`Exchange`](crate::Exchange) has prepared for HTTP/1: with a path as its URI, and
-/// the authority in `Host`. `key`: of the connection, which has the scheme. `length`: of a body, which a field tells if none
-/// does yet.
+/// Converts a head that [`Exchange`](crate::Exchange) has prepared for HTTP/1, with a path as its URI and the authority
+/// in `Host`. `key`: the key of the connection, which has the scheme. `length`: the length of the body, for a field
+/// unless there is one.
 pub(super) fn prepare(
     head: &Parts,
     origin: &Origin,
@@ -70,7 +70,7 @@ pub(super) fn prepare(
     Ok(request)
 }
 
-/// What a head announces of a body.
+/// The length of the body that a head announces.
 pub(super) fn length(fields: &HeaderMap) -> Option<u64> {
     if fields.is_empty() {
         return None;

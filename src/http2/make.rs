@@ -1,4 +1,4 @@
-//! HTTP/2 begun on a transport.
+//! Begins HTTP/2 on a transport.
 
 use std::sync::Arc;
 
@@ -14,12 +14,12 @@ use crate::http2::wire::Wire;
 use crate::http2::{Http2, Http2Connection, fault};
 
 impl Http2 {
-    /// A connection on this transport, whose driver is spawned here. The server's settings are not waited for: until they are
-    /// heard the connection is for one use.
+    /// Makes a connection on this transport, and spawns its driver. It does not wait for the server's settings: until
+    /// they arrive, the connection is for one use.
     ///
     /// # Errors
     ///
-    /// That the preface could not be written.
+    /// If the preface could not be written.
     ///
     /// # Cancel safety
     ///
@@ -49,7 +49,7 @@ impl Http2 {
     }
 }
 
-/// Where no pool says what the scheme is.
+/// The scheme, if no pool has set it.
 fn scheme(lifespan: &Lifespan) -> Scheme {
     #[cfg(feature = "tls")]
     if let Some(transport) = lifespan.shared().transport()

@@ -1,4 +1,4 @@
-//! Whether the server is still there.
+//! Checks by PINGs whether the server is still there.
 
 use std::task::Context;
 use std::time::Duration;
@@ -8,32 +8,32 @@ use tokio::time::Instant;
 
 use crate::http2::shared::Http2Shared;
 
-/// When the server is asked, and how long it may take to answer.
+/// When a PING is sent, and how long the answer may take.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PingSettings {
     /// `None`: a quarter of the limit of silence.
     pub(super) timeout: Option<Duration>,
-    /// After so long without anything read it is asked, in doubt or not.
+    /// A PING is sent whenever nothing was read for this time, even without a doubt.
     pub(super) interval: Option<Duration>,
 }
 
-/// Where nothing limits the silence.
+/// Used if there is no limit of silence.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Servers of gRPC count the PINGs that come without anything of a response between them, and close a connection for the third
-/// one that comes too soon.
+/// gRPC servers count PINGs between which they have sent nothing of a response, and close the connection after the
+/// third one that comes too soon.
 const PAUSE: Duration = Duration::from_secs(30);
 
-/// Asks the server by a PING, one at a time.
+/// Sends PINGs, one at a time.
 pub(super) struct Pings {
     pings: PingPong,
     settings: PingSettings,
-    /// One is out that has not been answered.
+    /// A PING was sent and not answered.
     is_out: bool,
-    /// When something has to have been read, after so many reads.
+    /// When something has to have been read, compared with this number of reads.
     due: Option<(Instant, u64)>,
     last: Option<Instant>,
-    /// When the server is asked without a doubt, if nothing is read after so many reads.
+    /// When the next PING is due without a doubt, unless more than this number of reads has happened.
     next: Option<(Instant, u64)>,
 }
 
@@ -49,18 +49,18 @@ impl Pings {
         }
     }
 
-    /// Whether there is an answer to be looked for.
+    /// Whether an answer is awaited.
     pub(super) fn is_out(&self) -> bool {
         self.is_out
     }
 
-    /// When something is to be done.
+    /// When something is due.
     pub(super) fn next(&self) -> Option<Instant> {
         let due = self.due.map(|(at, _)| at);
         due.into_iter().chain(self.next.map(|(at, _)| at)).min()
     }
 
-    /// Asks where that is in doubt, and looks for the answer.
+    /// Sends a PING if there is a doubt, and checks for the answer.
     pub(super) fn poll(&mut self, shared: &Http2Shared, cx: &mut Context<'_>) {
         if self.is_out && self.pings.poll_pong(cx).is_ready() {
             self.is_out = false;
@@ -86,12 +86,12 @@ impl Pings {
 
     fn ask(&mut self, shared: &Http2Shared, now: Instant, cx: &mut Context<'_>) {
         let _ = shared.take_answering();
-        // One that is still out, of a time when something else was read, is as good.
+        // A PING that was sent earlier, and is still unanswered, serves as well.
         if !self.is_out && self.pings.send_ping(Ping::opaque()).is_ok() {
             self.is_out = true;
             self.last = Some(now);
             let _ = self.pings.poll_pong(cx);
-            // The connection was polled before.
+            // The connection was polled before, so it has to be polled again to send the PING.
             cx.waker().wake_by_ref();
         }
         let quarter = || shared.conn().activity().limit().map(|limit| limit / 4);
@@ -108,7 +108,7 @@ impl Pings {
         self.next = next.map(|at| (at, shared.reads()));
     }
 
-    /// Whether the server has not answered in time. Asks it where it is time for that.
+    /// Whether the server has not answered in time. Sends a PING if one is due.
     pub(super) fn is_dead(
         &mut self,
         shared: &Http2Shared,

@@ -1,9 +1,9 @@
-//! How a server begins.
+//! Checks how a server begins.
 
 use std::io;
 
-/// What has come of a server's first frame, which is SETTINGS (RFC 9113 §3.4). `h2` takes any other for the first as well, and
-/// an answer in HTTP/1 for a frame that is too large.
+/// The progress of reading a server's first frame, which has to be SETTINGS (RFC 9113 §3.4). `h2` accepts any other
+/// frame as the first as well, and takes an HTTP/1 response for a frame that is too large.
 #[derive(Debug, Default)]
 pub(super) struct Preface {
     bytes: [u8; LOOKED_AT],
@@ -17,7 +17,7 @@ const SETTINGS: u8 = 4;
 const ACK: u8 = 1;
 
 impl Preface {
-    /// The first bytes, or more of them. Fails where they are not HTTP/2.
+    /// Reads the first bytes, or more of them. Fails if they are not HTTP/2.
     #[inline]
     pub(super) fn read(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self.has {

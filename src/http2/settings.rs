@@ -113,7 +113,7 @@ impl Http2 {
         self.pings
     }
 
-    /// What is shared of a connection with these settings.
+    /// The shared state of a connection with these settings.
     pub(super) fn shared(&self, conn: Arc<ConnShared>) -> Http2Shared {
         #[cfg(test)]
         let begun = self.begun;
@@ -135,7 +135,7 @@ impl Http2 {
             .initial_window_size(stream)
             .initial_connection_window_size(connection)
             .max_header_list_size(self.max_header_list_size)
-            // Until the server has said how many it allows.
+            // Until the server has announced its limit.
             .initial_max_send_streams(1)
             .max_concurrent_reset_streams(RESET_STREAMS)
             .enable_push(false);

@@ -1,4 +1,4 @@
-//! What the driver of a connection and the connection's uses share.
+//! The state that the driver of a connection and the connection's uses share.
 
 use std::sync::{Arc, OnceLock, PoisonError, Weak};
 use std::task::Waker;
@@ -14,32 +14,32 @@ use crate::http2::stream::StreamShared;
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 
-/// One a connection. What the pool asks about, under its lock, are atomics.
+/// One for each connection. Whatever the pool reads under its lock is atomic.
 #[derive(Debug)]
 pub(super) struct Http2Shared {
     /// The connection's own, not that of a use.
     conn: Arc<ConnShared>,
     flags: AtomicU8,
-    /// How many streams the server allows. Without a meaning until it has said so.
+    /// How many streams the server allows. Not meaningful before the server has announced it.
     peer_limit: AtomicUsize,
     own_limit: usize,
-    /// How many streams there may be since the server has refused one.
+    /// How many streams there may be after the server has refused one.
     ceiling: AtomicUsize,
-    /// How many have it: the pool, and each of its uses.
+    /// The number of owners: the pool, and each use.
     holders: AtomicUsize,
-    /// How many streams are under way.
+    /// The number of streams in progress.
     streams: AtomicUsize,
-    /// How many streams have begun, be they over or not.
+    /// The number of streams that were ever begun.
     begun: AtomicU32,
     /// How often something was read.
     reads: AtomicU64,
-    /// Something of a response was read since that was asked last.
+    /// Something of a response was read since the last call of `take_answering`.
     is_answering: AtomicBool,
     /// How often something was written.
     writes: AtomicU64,
-    /// The transport has no room for what is to be written.
+    /// The transport has no room for a write.
     write_waits: AtomicBool,
-    /// The shortest limit of silence, in milliseconds, of the streams under way.
+    /// The shortest limit of silence, in milliseconds, of the present streams.
     limit: AtomicU32,
     go_away: OnceLock<GoAway>,
     hook: OnceLock<ChangeHook>,
@@ -48,35 +48,35 @@ pub(super) struct Http2Shared {
     watched: Watched,
 }
 
-/// What the driver has to look after.
+/// The uses and deadlines that the driver has to check.
 #[derive(Debug, Default)]
 pub(super) struct Uses {
-    /// All that were made.
+    /// All uses that were made.
     pub(super) made: Vec<Weak<StreamShared>>,
     pub(super) deadlines: Deadlines,
 }
 
-/// The server has said how many streams it allows.
+/// The server has announced how many streams it allows.
 const HEARD: u8 = 1;
-/// It may have no further uses: the server said so, it is broken, or there are no more ids.
+/// No further uses: the server has said so, the connection has failed, or there are no more ids.
 const CLOSED: u8 = 2;
-/// The driver has not told the pool yet that something has changed.
+/// The pool does not know yet that something has changed.
 const NEWS: u8 = 4;
-/// A SETTINGS frame was read, and not yet asked about.
+/// A SETTINGS frame was read, and `h2` has not been asked about it yet.
 const SETTINGS: u8 = 8;
-/// A request was given up and nothing was read since it was sent: whether the server is there is to be found out.
+/// A request was cancelled, and nothing was read since it was sent: the server may be gone.
 const DOUBT: u8 = 16;
-/// The server wants to be left in peace for a while.
+/// The server has asked for a pause.
 const PAUSED: u8 = 32;
-/// The driver has not asked yet about the deadline of an exchange.
+/// The driver does not know yet about the deadline of an exchange.
 const DEADLINE: u8 = 64;
-/// The driver does not know yet how long streams may be silent.
+/// The driver does not know yet about a new limit of silence.
 const LIMIT: u8 = 128;
 
-/// So many streams can a client begin on one connection (RFC 9113 §5.1.1).
+/// How many streams a client can begin on one connection (RFC 9113 §5.1.1).
 const MAX_STREAMS: u32 = 1 << 30;
 
-/// As a limit of silence: none.
+/// The value of a limit of silence that does not exist.
 const NO_LIMIT: u32 = u32::MAX;
 
 impl Http2Shared {
@@ -137,7 +137,7 @@ impl Http2Shared {
         Some(peer_limit.min(self.own_limit).min(ceiling))
     }
 
-    /// Whether there is an id for one more stream.
+    /// Takes the id of one more stream; whether there is one.
     #[inline]
     pub(super) fn has_id(&self) -> bool {
         let begun = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
@@ -151,16 +151,16 @@ impl Http2Shared {
 
     #[cold]
     fn ids_end(&self, begun: u32) -> bool {
-        // It does not count on from here, so that it never begins anew.
+        // Stops counting here, so that the counter never wraps around.
         self.begun.store(MAX_STREAMS, Ordering::Relaxed);
         self.close(CloseReason::Uses);
         begun == MAX_STREAMS
     }
 
-    /// A stream begins that may be silent for so many milliseconds.
+    /// A stream begins that may be silent for `limit` milliseconds.
     #[inline]
     pub(super) fn stream_begins(&self, limit: Option<u32>) {
-        // Before the limit is looked at: see `forget_limit`.
+        // Before the limit is read: see `forget_limit`.
         self.streams.fetch_add(1, Ordering::SeqCst);
         if let Some(limit) = limit
             && limit < self.limit.load(Ordering::SeqCst)
@@ -187,7 +187,7 @@ impl Http2Shared {
         self.streams.load(Ordering::SeqCst) > 0
     }
 
-    /// The server has refused a stream, though it said that it allows as many: it has no room until one of the others ends.
+    /// The server has refused a stream within its own limit: the connection has no room until one of the others ends.
     #[cold]
     pub(super) fn is_refused(&self) {
         let others = self.streams.load(Ordering::Relaxed);
@@ -200,7 +200,7 @@ impl Http2Shared {
         self.raise(NEWS);
     }
 
-    /// The server wants to be left in peace. Not to be said under a lock.
+    /// The server has asked for a pause. Not called under a lock.
     #[cold]
     pub(super) fn pause(&self) {
         self.raise(PAUSED | NEWS);
@@ -216,22 +216,23 @@ impl Http2Shared {
         self.flags.fetch_and(!PAUSED, Ordering::AcqRel);
     }
 
-    /// A request was given up, and nothing was read since it was sent. Not to be said under a lock.
+    /// A request was cancelled, and nothing was read since it was sent. Not called under a lock.
     #[cold]
     pub(super) fn doubt(&self) {
         if !self.has(DOUBT | CLOSED) {
             self.raise(DOUBT | NEWS);
-            // At once: the caller may ask for a connection before the driver is polled, and another one is not needed yet.
+            // Reported at once: the caller may ask for a connection before the driver is polled, and does not need
+            // another one yet.
             self.tell();
         }
     }
 
-    /// Somebody has it.
+    /// Adds an owner.
     pub(super) fn hold(&self) {
         self.holders.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// And has it no more. The last one leaves the transport to its driver, which then has to close it.
+    /// Removes an owner. The last one wakes the driver, which then has to close the transport.
     pub(super) fn release(&self) {
         if self.holders.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.raise(0);
@@ -243,14 +244,14 @@ impl Http2Shared {
         self.has(DOUBT)
     }
 
-    /// The server is there, or it is not to be asked.
+    /// The server has answered, or does not have to be asked.
     #[cold]
     pub(super) fn end_doubt(&self) {
         self.flags.fetch_or(NEWS, Ordering::AcqRel);
         self.flags.fetch_and(!DOUBT, Ordering::AcqRel);
     }
 
-    /// There is something for the driver to do.
+    /// Sets flags, and wakes the driver.
     #[cold]
     fn raise(&self, flags: u8) {
         self.flags.fetch_or(flags, Ordering::AcqRel);
@@ -259,7 +260,7 @@ impl Http2Shared {
         }
     }
 
-    /// It may have no further uses.
+    /// The connection gets no further uses.
     #[cold]
     pub(super) fn close(&self, reason: CloseReason) {
         self.conn.set_close_reason(reason);
@@ -268,7 +269,7 @@ impl Http2Shared {
         }
     }
 
-    /// What frames said.
+    /// Handles what a frame has reported.
     #[cold]
     pub(super) fn hear(&self, said: Said) {
         match said {
@@ -278,7 +279,7 @@ impl Http2Shared {
             // For the transport, which hears of each.
             Said::Stream(_) | Said::Response { .. } | Said::Other => {}
             Said::GoAway(go_away) => {
-                // The first may be there to announce the next; but it has the reason.
+                // A first GOAWAY may only announce the next one, but it has the reason.
                 let _ = self.go_away.set(go_away);
                 self.close(CloseReason::GoAway);
             }
@@ -289,10 +290,10 @@ impl Http2Shared {
         self.go_away.get()
     }
 
-    /// Something was read, of responses or not.
+    /// Something was read, of a response or not.
     #[inline]
     pub(super) fn read(&self, of_response: bool) {
-        // By the driver alone.
+        // Only the driver writes this counter.
         let reads = self.reads.load(Ordering::Relaxed);
         self.reads.store(reads.wrapping_add(1), Ordering::Relaxed);
         if of_response {
@@ -308,7 +309,7 @@ impl Http2Shared {
         self.reads.load(Ordering::Relaxed)
     }
 
-    /// Whether anything of a response was read since this was asked last.
+    /// Whether anything of a response was read since the last call.
     pub(super) fn take_answering(&self) -> bool {
         self.is_answering.swap(false, Ordering::Relaxed)
     }
@@ -321,7 +322,7 @@ impl Http2Shared {
     /// Something was written, or may have been.
     #[inline]
     pub(super) fn wrote(&self) {
-        // By the driver alone.
+        // Only the driver writes this counter.
         let writes = self.writes.load(Ordering::Relaxed);
         self.writes.store(writes.wrapping_add(1), Ordering::Release);
     }
@@ -337,7 +338,7 @@ impl Http2Shared {
 
     pub(super) fn set_hook(&self, hook: ChangeHook) {
         let _ = self.hook.set(hook);
-        // What was heard before was not told to anybody.
+        // Changes before this were not reported to anybody.
         self.raise(NEWS);
     }
 
@@ -354,7 +355,7 @@ impl Http2Shared {
         uses.made.push(Arc::downgrade(of_use));
     }
 
-    /// The exchange on this use has to be over at that moment.
+    /// The exchange of this use has to be over at `at`.
     #[cold]
     pub(super) fn add_deadline(&self, at: Instant, stream: &Arc<StreamShared>) {
         let is_next = self.uses().deadlines.add(at, stream);
@@ -364,48 +365,48 @@ impl Http2Shared {
     }
 
     pub(super) fn uses(&self) -> MutexGuard<'_, Uses> {
-        // Nothing that can panic runs under this lock.
+        // Nothing that can panic runs under this lock, so it is never poisoned.
         self.uses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether there is something for the driver to ask about, to tell or to measure.
+    /// Whether the driver has anything to do.
     #[inline]
     pub(super) fn has_work(&self) -> bool {
         self.has(NEWS | SETTINGS | DOUBT | PAUSED | DEADLINE | LIMIT)
     }
 
-    /// How long streams may be silent, if that has become less since this was asked last.
+    /// The limit of silence, if it has become shorter since the last call.
     pub(super) fn take_limit(&self) -> Option<u32> {
         let is_new = self.has(LIMIT) && self.flags.fetch_and(!LIMIT, Ordering::AcqRel) & LIMIT != 0;
         is_new.then(|| self.limit.load(Ordering::SeqCst))
     }
 
-    /// Says again how long streams may be silent, from the next one on. That there is none is for the caller to see after
-    /// this: one that begins meanwhile either is seen then or sees that its limit is new.
+    /// Forgets the limit of silence; the next stream sets it again. The caller has to check after this that there are
+    /// no streams: a stream that begins meanwhile is either seen by that check or sets the limit again.
     pub(super) fn forget_limit(&self) {
         self.limit.store(NO_LIMIT, Ordering::SeqCst);
     }
 
-    /// Whether there are deadlines that nobody keeps to yet.
+    /// Whether there are new deadlines.
     pub(super) fn take_deadline(&self) -> bool {
         self.has(DEADLINE) && self.flags.fetch_and(!DEADLINE, Ordering::AcqRel) & DEADLINE != 0
     }
 
-    /// Whether SETTINGS were read since this was asked last. `h2` applies them when it has room for the acknowledgement.
+    /// Whether SETTINGS were read since the last call. `h2` applies them when it has room for the acknowledgement.
     pub(super) fn take_settings(&self) -> bool {
         !self.write_waits.load(Ordering::Relaxed)
             && self.has(SETTINGS)
             && self.flags.fetch_and(!SETTINGS, Ordering::AcqRel) & SETTINGS != 0
     }
 
-    /// The server allows so many streams.
+    /// The server allows this many streams.
     pub(super) fn set_peer_limit(&self, limit: usize) {
         self.peer_limit.store(limit, Ordering::Relaxed);
         self.ceiling.store(usize::MAX, Ordering::Relaxed);
         self.flags.fetch_or(HEARD | NEWS, Ordering::AcqRel);
     }
 
-    /// Tells the pool, if something has changed. Not to be said under a lock.
+    /// Reports a change to the pool, if there is one. Not called under a lock.
     pub(super) fn tell(&self) {
         if self.has(NEWS)
             && self.flags.fetch_and(!NEWS, Ordering::AcqRel) & NEWS != 0

@@ -1,4 +1,4 @@
-//! How long streams are silent.
+//! Measures how long streams are silent.
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -10,17 +10,17 @@ use crate::http2::shared::Http2Shared;
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 
-/// The streams that were under way at the last step, by id, and whether anything of them has come since. A younger one is
-/// not: it has begun since, and so it has moved. So most frames cost one comparison.
+/// The streams that were in progress at the last step, by id, and whether any data of them has arrived since. Younger
+/// streams are not included: they have begun since, and count as active. So most frames cost one comparison.
 #[derive(Debug, Default)]
 pub(super) struct Watched {
     youngest: AtomicU32,
-    /// In the order of their ids.
+    /// Ordered by id.
     streams: Mutex<Vec<(u32, bool)>>,
 }
 
 impl Watched {
-    /// Something of this stream has come.
+    /// Data of this stream has arrived.
     #[inline]
     pub(super) fn moved(&self, id: u32) {
         if id <= self.youngest.load(Ordering::Relaxed) {
@@ -36,7 +36,7 @@ impl Watched {
         }
     }
 
-    /// Those of which something has come since this was said last; from here on these are watched.
+    /// Returns the streams of which data has arrived since the last call, and watches `ids` from now on.
     fn watch(&self, mut ids: Vec<u32>) -> Vec<(u32, bool)> {
         ids.sort_unstable();
         self.youngest
@@ -46,20 +46,20 @@ impl Watched {
     }
 
     fn streams(&self) -> MutexGuard<'_, Vec<(u32, bool)>> {
-        // Nothing that can panic runs under this lock.
+        // Nothing that can panic runs under this lock, so it is never poisoned.
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// In how many steps the shortest limit is measured: a silence is found out at most one step late.
+/// In how many steps the shortest limit is measured: a silence is detected at most one step late.
 const STEPS: u32 = 8;
 
-/// Measures the silence of all streams of a connection by one timer, which runs only while there are any.
+/// Measures the silence of all streams of a connection with one timer, which runs only while there are any.
 #[derive(Debug, Default)]
 pub(super) struct Silence {
     step: Duration,
     next: Option<Instant>,
-    /// How often something had been read on the connection, and since when it is not more.
+    /// How often anything had been read on the connection, and since when that number has not changed.
     reads: u64,
     unread_since: Option<Instant>,
 }
@@ -70,7 +70,7 @@ impl Silence {
         self.next
     }
 
-    /// There are streams that may be silent for so many milliseconds.
+    /// There are streams with a limit of `limit` milliseconds.
     pub(super) fn limit(&mut self, limit: u32, now: Instant) {
         let step = Duration::from_millis(limit.max(1).into()) / STEPS;
         self.step = step;
@@ -92,7 +92,7 @@ impl Silence {
             }
         }
         self.next = now.checked_add(self.step);
-        // What has not moved at this step has not moved since the one before.
+        // A stream without activity at this step has had none since the step before.
         let begun = now.checked_sub(self.step).unwrap_or(now);
         let reads = shared.reads();
         if self.unread_since.is_none() || reads != self.reads {
@@ -110,7 +110,7 @@ impl Silence {
             .watch(busy.iter().map(|(id, _)| *id).collect());
         for (id, stream) in busy {
             let place = moved.binary_search_by_key(&id, |it| it.0);
-            // One that has begun since has moved.
+            // A stream that has begun since counts as active.
             let is_moved = place.is_ok_and(|place| moved[place].1);
             let activity = stream.conn().activity();
             if is_moved {

@@ -1,4 +1,4 @@
-//! What a use of a connection and its exchange know of one another.
+//! The state that a use of a connection and its exchange share.
 
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -14,15 +14,15 @@ use crate::http2::shared::Http2Shared;
 use crate::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 
-/// One a use, for all the exchanges on it, of which there is one at a time.
+/// One for each use, for all the exchanges on it, of which there is one at a time.
 #[derive(Debug)]
 pub(super) struct StreamShared {
     connection: Arc<Http2Shared>,
     /// The use's own.
     conn: Arc<ConnShared>,
-    /// `REQUEST` and `RESPONSE`: what is still under way; and `CUT`, and `FAILED`.
+    /// `REQUEST` and `RESPONSE`, while they are in progress; `CUT` and `FAILED`.
     state: AtomicU8,
-    /// How often something had been read and written on the connection when the request was given to `h2`.
+    /// How often the connection had read and written when the request was given to `h2`.
     reads: AtomicU64,
     writes: AtomicU64,
     parts: Mutex<Parts>,
@@ -30,24 +30,24 @@ pub(super) struct StreamShared {
 
 #[derive(Debug, Default)]
 struct Parts {
-    /// What ends the stream, while anything is under way.
+    /// Resets the stream, while anything is in progress.
     stream: Option<SendStream<Bytes>>,
-    /// Sends the body of the request, where the response came first.
+    /// Sends the rest of the request's body, if the response came first.
     task: Option<AbortHandle>,
-    /// Who waits until nothing is under way.
+    /// The task that waits until nothing is in progress.
     waker: Option<Waker>,
-    /// Since when nothing has moved, while the server is waited for.
+    /// Since when there is no activity while the server is awaited.
     silent_since: Option<Instant>,
 }
 
-/// The body of the request has not been sent to its end.
+/// The request's body was not sent to its end.
 const REQUEST: u8 = 1;
-/// The response has not been read to its end.
+/// The response was not read to its end.
 const RESPONSE: u8 = 2;
 const BUSY: u8 = REQUEST | RESPONSE;
-/// The body of the request ended before its end.
+/// The request's body was cut off.
 const CUT: u8 = 4;
-/// A limit of time ended the exchange, and with it the use.
+/// A time limit has ended the exchange, and the use with it.
 const FAILED: u8 = 8;
 
 impl StreamShared {
@@ -74,12 +74,12 @@ impl StreamShared {
         &self.conn
     }
 
-    /// A request is given to `h2`, with a body or without.
+    /// The request is about to be given to `h2`, with or without a body.
     #[inline]
     pub(super) fn begin(&self, has_body: bool) {
         let activity = self.conn.activity();
         activity.request();
-        // What is waited for is the server, and none of it is read here.
+        // The server is awaited, and its bytes are not read here.
         activity.read(true);
         let under_way = if has_body { BUSY } else { RESPONSE };
         self.reads.store(self.connection.reads(), Ordering::Relaxed);
@@ -89,7 +89,7 @@ impl StreamShared {
         self.connection.stream_begins(activity.limit_in_millis());
     }
 
-    /// It has been given to `h2`.
+    /// The request was given to `h2`.
     #[inline]
     pub(super) fn begun(self: &Arc<Self>, stream: SendStream<Bytes>) {
         {
@@ -114,12 +114,12 @@ impl StreamShared {
         }
     }
 
-    /// Whether something was written since the request was given to `h2`: it may have been the request.
+    /// Whether anything was written since the request was given to `h2`: it may have been the request.
     pub(super) fn has_written(&self) -> bool {
         self.writes.load(Ordering::Relaxed) != self.connection.writes()
     }
 
-    /// With the stream, unless that was given up.
+    /// Calls `f` with the stream, unless the stream is over.
     pub(super) fn with_stream<R>(&self, f: impl FnOnce(&mut SendStream<Bytes>) -> R) -> Option<R> {
         self.parts().stream.as_mut().map(f)
     }
@@ -129,7 +129,7 @@ impl StreamShared {
         self.state.load(Ordering::Acquire) & parts != 0
     }
 
-    /// All of the request's body is sent, or no more of it is wanted.
+    /// The request's body was sent completely, or no more of it is needed.
     pub(super) fn end_request(self: &Arc<Self>, is_all: bool) {
         if !is_all {
             self.state.fetch_or(CUT, Ordering::AcqRel);
@@ -143,12 +143,12 @@ impl StreamShared {
         }
     }
 
-    /// Whether the server has answered before it had all of the request.
+    /// Whether the server has responded before it had the whole request.
     pub(super) fn is_cut(&self) -> bool {
         self.has(REQUEST | CUT)
     }
 
-    /// The response has been read to its end.
+    /// The response was read to its end.
     #[inline]
     pub(super) fn end_response(&self) {
         self.end(RESPONSE);
@@ -171,7 +171,7 @@ impl StreamShared {
         }
     }
 
-    /// Nothing more is sent or read, if anything was: the stream is reset.
+    /// Cancels the exchange, if it is in progress: the stream is reset.
     #[cold]
     pub(super) fn give_up(&self) {
         let before = self.state.fetch_and(!BUSY, Ordering::AcqRel);
@@ -202,7 +202,7 @@ impl StreamShared {
         }
     }
 
-    /// The exchange took too long: it ends, and with it the use.
+    /// The exchange has reached a time limit: it ends, and the use with it.
     #[cold]
     pub(super) fn fail(&self, reason: CloseReason) {
         if self.is_busy() {
@@ -221,7 +221,7 @@ impl StreamShared {
         }
     }
 
-    /// The body of the request goes on in this task.
+    /// This task sends the rest of the request's body.
     #[cold]
     pub(super) fn goes_on(&self, task: AbortHandle) {
         if self.has(REQUEST) {
@@ -231,7 +231,7 @@ impl StreamShared {
         }
     }
 
-    /// Whether it has been silent since `begun`, and if so, for how much longer.
+    /// Since when the stream is silent, if it is; `begun` is used if the silence is new.
     pub(super) fn silent_since(&self, is_silent: bool, begun: Instant) -> Option<Instant> {
         let since = &mut self.parts().silent_since;
         match is_silent {
@@ -244,7 +244,7 @@ impl StreamShared {
     }
 
     fn parts(&self) -> MutexGuard<'_, Parts> {
-        // Nothing that can panic runs under this lock.
+        // Nothing that can panic runs under this lock, so it is never poisoned.
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -253,11 +253,11 @@ impl StreamShared {
         self.has(BUSY)
     }
 
-    /// Ready when nothing is under way.
+    /// Ready when nothing is in progress.
     #[cold]
     pub(super) fn poll_idle(&self, cx: &Context<'_>) -> Poll<()> {
         let _before = self.parts().waker.replace(cx.waker().clone());
-        // After it is left there: who ends the last part looks for it after that.
+        // Checked after the waker is stored, because whoever ends the last part takes the waker after that.
         match self.is_busy() {
             true => Poll::Pending,
             false => Poll::Ready(()),

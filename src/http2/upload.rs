@@ -1,4 +1,4 @@
-//! The body of a request on its way.
+//! A request's body on its way to the server.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,27 +14,27 @@ use crate::error::BoxError;
 use crate::error::request_body::{BodyFault, RequestBodyError};
 use crate::http2::stream::StreamShared;
 
-/// Sends a body as the server has room for it. Ready when all of it is sent, or when no more of it is wanted: what became of
-/// the stream then, the response tells.
+/// Sends a body as fast as the server accepts it. Ready when the body was sent completely, or when no more of it is
+/// needed; the response then reports how the stream has ended.
 pub(super) struct Upload<B> {
     body: B,
-    /// What another connection took out of the body. It comes first.
+    /// Frames that another connection has read from the body. They are sent first.
     taken: Taken,
-    /// What was taken out of both, for the next connection if the server refuses the request. `None` where it is too much.
+    /// The frames of both, for the next connection if the server refuses the request. `None` if they are too large.
     kept: Option<Taken>,
     kept_bytes: usize,
     shared: Arc<StreamShared>,
-    /// What the head of the request announces.
+    /// The length that the head announces.
     announced: Option<u64>,
     given: u64,
     is_over: bool,
 }
 
-/// So much of a body is kept until the response is here: what the server has room for at first (RFC 9113 §6.9.2), and so all
-/// that it can have had of a stream that it refuses at once.
+/// How much of a body is kept until the response arrives: the initial window of a stream (RFC 9113 §6.9.2), which is
+/// the most that the server can have received of a stream that it refuses at once.
 const MOST_KEPT: usize = 65_535;
 
-/// The size of a body of which something was taken out before.
+/// The size of a body from which frames were read before.
 pub(super) fn size_hint<B: Body>(body: &B, taken: &Taken) -> SizeHint {
     match taken.is_all() {
         true => taken.and(SizeHint::with_exact(0)),
@@ -61,7 +61,7 @@ impl<B> Upload<B> {
         }
     }
 
-    /// The body and what was taken out of it, if all of that is still here.
+    /// The body and the frames that were read from it, if all of them were kept.
     pub(super) fn into_parts(self) -> Option<(B, Taken)> {
         Some((self.body, self.kept?.then(self.taken)))
     }
@@ -71,7 +71,7 @@ impl<B> Upload<B> {
         self.is_over
     }
 
-    /// The response is here: the request is not sent again.
+    /// The response has arrived, so the request is not sent again.
     pub(super) fn keep_nothing(&mut self) {
         self.kept = None;
     }
@@ -115,7 +115,7 @@ where
         })
     }
 
-    /// Ready with whether all of it is sent.
+    /// Resolves to whether the body was sent completely.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, RequestBodyError>> {
         let conn = self.shared.conn().clone();
         let activity = conn.activity();
@@ -128,7 +128,7 @@ where
             let polled = self.poll_frame(cx);
             activity.set_upload_waits(polled.is_pending());
             if polled.is_pending() {
-                // Where nothing more is wanted: what is waited for may never come.
+                // If no more is needed, the awaited window may never open.
                 let reset = self.shared.with_stream(|it| it.poll_reset(cx).is_ready());
                 if reset != Some(false) {
                     return Poll::Ready(Ok(false));
@@ -148,24 +148,24 @@ where
                     Some(Ok(data)) => stream.send_data(data, is_last),
                     Some(Err(frame)) => match frame.into_trailers() {
                         Ok(trailers) => stream.send_trailers(trailers),
-                        // Of a kind that nobody knows.
+                        // A frame of an unknown kind.
                         Err(_) => Ok(()),
                     },
                 });
             let is_sent = sent.is_some_and(|sent| sent.is_ok());
-            // That it cannot be sent is no error of its own: the stream has ended, and the response tells how.
+            // A failed write is no error of its own: the stream has ended, and the response reports why.
             if is_last || !is_sent {
                 return Poll::Ready(Ok(is_sent));
             }
         }
     }
 
-    /// Ready when there is room for at least a byte, or when no more is wanted. What the body gives beyond the room, `h2` keeps.
+    /// Ready when there is room for at least one byte, or when no more is needed. `h2` buffers what exceeds the room.
     fn poll_room(&self, cx: &mut Context<'_>) -> Poll<bool> {
         let room = self.shared.with_stream(|stream| {
             stream.reserve_capacity(1);
             while stream.capacity() == 0 {
-                // A reset wakes who waits for room.
+                // A reset wakes the task that waits for room.
                 match ready!(stream.poll_capacity(cx)) {
                     Some(Ok(_)) => {}
                     Some(Err(_)) | None => return Poll::Ready(false),
@@ -199,7 +199,7 @@ where
         })
     }
 
-    /// Whether nothing follows this frame. A body that does not know it yet is asked for more.
+    /// Whether this frame is the last one. A body that does not know it yet is polled for more.
     fn is_last(&self, frame: Option<&Frame<Bytes>>) -> bool {
         match frame {
             None => true,
@@ -226,7 +226,7 @@ where
     }
 }
 
-/// In a task of its own, where the response came first: it may be read while the body goes on.
+/// As a task, if the response came first: the response can be read while the body is sent.
 impl<B> Future for Upload<B>
 where
     B: Body + Unpin,

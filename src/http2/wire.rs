@@ -1,4 +1,4 @@
-//! What `h2` has of a transport.
+//! The transport as `h2` uses it.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -17,8 +17,8 @@ use crate::http2::frames::{Frames, Said};
 use crate::http2::preface::Preface;
 use crate::http2::shared::Http2Shared;
 
-/// A transport that tells the driver and the uses of its connection what happens on it: that something was read or written,
-/// what the frames say of the connection, and how it ended.
+/// A transport that reports to the driver and the uses of its connection: that something was read or written, what the
+/// frames contain, and how the connection ended.
 pub(super) struct Wire<IO> {
     io: IO,
     preface: Preface,
@@ -26,22 +26,24 @@ pub(super) struct Wire<IO> {
     flood: Flood,
     shared: Arc<Http2Shared>,
     unwritable: Option<Box<Unwritable>>,
-    // After `io`: the permit passes on when that is gone.
+    // Declared after `io`: the permit passes on when the I/O is dropped.
     guard: TransportGuard,
 }
 
-/// Nothing can be written any more. What the server has said before, a GOAWAY most of all, may be here unread, and `h2`
-/// would not look for it after a failed write: so reading comes to its end first, and what is written goes nowhere.
+/// Writing has failed. Frames that the server had sent before, in particular a GOAWAY, may be unread, and `h2` would
+/// not read them after a failed write. So the read side is drained first, and written bytes are discarded.
 struct Unwritable {
     error: io::Error,
-    /// A transport whose reads do not end with its writes is not waited for longer.
+    /// Limits the wait for a transport whose reads do not end with its writes.
     read_grace: Pin<Box<Sleep>>,
 }
 
-/// What came before the error is there to be read as soon as the runtime has looked; a busy one looks late.
+/// Data that arrived before the error can be read as soon as the runtime has polled the socket; a busy runtime polls
+/// late.
 const READ_GRACE: Duration = Duration::from_millis(50);
 
-/// The most that a record of TLS holds (RFC 8446 §5.1). A write of no more than that which fails was not read by anybody.
+/// The most data in a TLS record (RFC 8446 §5.1). If a write of at most this size fails, the server has read nothing of
+/// it.
 const ONE_RECORD: usize = 1 << 14;
 
 impl<IO> Wire<IO> {
@@ -108,7 +110,7 @@ impl<IO> Wire<IO> {
         });
     }
 
-    /// Nothing is there to be read, and nothing can be written.
+    /// There is nothing to read, and writing has failed.
     #[cold]
     fn poll_grace(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(it) = &mut self.unwritable {
@@ -117,7 +119,7 @@ impl<IO> Wire<IO> {
         Poll::Ready(self.has_ended())
     }
 
-    /// What `h2` hears of a write of so many bytes.
+    /// The result of a write for `h2`.
     #[inline]
     fn wrote(
         &mut self,
@@ -135,7 +137,7 @@ impl<IO> Wire<IO> {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Err(error)) => {
                 if PartlyWritten::is(&error) || length > ONE_RECORD {
-                    // A transport that encrypts may have sent a part of it before it failed.
+                    // A transport that encrypts may have sent a part before it failed.
                     self.shared.wrote();
                 }
                 self.cannot_write(error, cx).map_ok(|()| length)
@@ -219,7 +221,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Wire<IO> {
             return Poll::Ready(Ok(()));
         }
         match Pin::new(&mut this.io).poll_flush(cx) {
-            // TLS writes here what it had no room for before.
+            // TLS writes here what the transport had no room for before.
             Poll::Ready(Err(error)) => this.cannot_write(error, cx),
             flushed => flushed,
         }
