@@ -11,10 +11,10 @@ use percent_encoding::percent_decode_str;
 
 use crate::target::invalid::TargetError;
 
-/// Takes `user:password@` out of the request's URI and makes it the request's `Authorization`, unless the caller set one.
-/// Nothing below sees the user information: neither the connector nor what prints a target.
+/// Turns `user:password@` in the request's URI into its `Authorization`, unless the caller has set one. Nothing below
+/// sees the user information, neither connectors nor code that prints a target.
 ///
-/// A CONNECT is for a proxy, and the user information of its target for nobody.
+/// For a CONNECT, the user information of the target is dropped, because the request is for a proxy.
 #[cold]
 pub(super) fn take<B>(request: &mut Request<B>) -> Result<(), TargetError> {
     let Some((user, host)) = request
@@ -24,7 +24,7 @@ pub(super) fn take<B>(request: &mut Request<B>) -> Result<(), TargetError> {
     else {
         return Ok(());
     };
-    // A bracket may be closed that was opened in the user information.
+    // A bracket that was opened in the user information may be closed here.
     let Ok(bare) = host.parse::<Authority>() else {
         let why = "the host of the URI, behind its user information, is none";
         return Err(TargetError::User(why));
@@ -43,7 +43,7 @@ pub(super) fn take<B>(request: &mut Request<B>) -> Result<(), TargetError> {
     Ok(())
 }
 
-/// RFC 7617: a name without a colon, a colon, and a password; neither has control characters.
+/// RFC 7617: a name without a colon, a colon, and a password; neither may contain control characters.
 fn basic(user: &str) -> Result<Option<HeaderValue>, TargetError> {
     let (name, password) = user.split_once(':').unwrap_or((user, ""));
     let [name, password] = [name, password].map(|it| Vec::from_iter(percent_decode_str(it)));

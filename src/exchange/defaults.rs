@@ -1,4 +1,4 @@
-//! What is said for requests that do not say it themselves.
+//! Defaults for requests that do not set them themselves.
 
 use std::sync::Arc;
 
@@ -10,14 +10,14 @@ use crate::target::extensions::{Partition, RequestTimeout, ResponseTimeout};
 use crate::target::key::Key;
 use crate::target::route::Route;
 
-/// Nothing, as a rule.
+/// `None` for most services.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Defaults(Option<Arc<Said>>);
 
 #[derive(Clone, Debug, Default)]
 struct Said {
     route: Option<Route>,
-    /// Hosts whose exchanges have limits of their own.
+    /// Hosts with limits of their own for exchanges.
     hosts: Option<HostOverrides>,
 }
 
@@ -32,7 +32,7 @@ impl Defaults {
         self.said().hosts = Some(hosts);
     }
 
-    /// Gives a request what it does not say itself.
+    /// Adds the defaults that the request does not set itself.
     pub(super) fn give<B>(&self, request: &mut Request<B>) {
         if let Some(said) = &self.0 {
             said.say(request);
@@ -68,7 +68,7 @@ impl Said {
     }
 }
 
-/// What its connection will be pooled under.
+/// The key of the request's connection.
 fn key_of<B>(request: &Request<B>) -> Key {
     let mut key = request.uri().key();
     if let Some(partition) = request.extensions().get::<Partition>() {

@@ -1,4 +1,4 @@
-//! The fields that a request needs beside those of its caller.
+//! The fields that a request needs in addition to its caller's.
 
 use std::mem;
 
@@ -11,7 +11,7 @@ use crate::exchange::tokens;
 use crate::target::Destination;
 use crate::target::key::Key;
 
-/// Adds `Host`, and the length of a body that has none, where the caller set neither.
+/// Adds `Host`, and the length of an empty body, unless the caller has set them.
 #[inline]
 pub(super) fn complete<B: Body>(
     request: &mut Request<B>,
@@ -21,7 +21,7 @@ pub(super) fn complete<B: Body>(
     let fields = request.headers_mut();
     if fields.is_empty() {
         if let Some(host) = host(key, destination) {
-            // No earlier value can come back from an empty map.
+            // An empty map has no earlier value to return.
             fields.append(HOST, host);
         }
     } else if fields.keys().next() != Some(&HOST) {
@@ -29,7 +29,7 @@ pub(super) fn complete<B: Body>(
     }
     if let Method::POST | Method::PUT | Method::PATCH = *request.method()
         && is_empty(request.body())
-        // What one connection took out of it is sent again by the next.
+        // Frames that one connection has read are sent again by the next one.
         && request.extensions().get::<Taken>().is_none()
     {
         say_length_zero(request.headers_mut());
@@ -48,13 +48,13 @@ fn host(key: Option<&Key>, destination: &Destination) -> Option<HeaderValue> {
     }
 }
 
-/// A connection without a pool has no key; one to a proxy may have that of the proxy.
+/// A connection without a pool has no key, and one to a proxy may have the proxy's.
 #[cold]
 fn host_of_origin(destination: &Destination) -> Option<HeaderValue> {
     Key::from(destination.origin()).host_header().cloned()
 }
 
-/// RFC 9112 §3.2: `Host` should be the first field. `HeaderMap` cannot insert at its front.
+/// RFC 9112 §3.2: `Host` should be the first field, but `HeaderMap` cannot insert at its front.
 #[inline(never)]
 fn put_host_first(fields: &mut HeaderMap, key: Option<&Key>, destination: &Destination) {
     let own = fields.get(HOST).cloned();
@@ -65,7 +65,7 @@ fn put_host_first(fields: &mut HeaderMap, key: Option<&Key>, destination: &Desti
     fields.append(HOST, host);
     let mut last = HOST;
     for (name, value) in others.drain() {
-        // `drain` names a field once, with its first value.
+        // `drain` returns the name of a field once, with its first value.
         last = name.unwrap_or(last);
         if last != HOST {
             fields.append(&last, value);
@@ -73,7 +73,7 @@ fn put_host_first(fields: &mut HeaderMap, key: Option<&Key>, destination: &Desti
     }
 }
 
-/// RFC 9110 §8.6. hyper says no length where there is no body, and removes a `Transfer-Encoding`.
+/// RFC 9110 §8.6. hyper sends no length without a body, and removes a `Transfer-Encoding`.
 #[cold]
 fn say_length_zero(fields: &mut HeaderMap) {
     if !fields.contains_key(CONTENT_LENGTH) {
@@ -81,8 +81,8 @@ fn say_length_zero(fields: &mut HeaderMap) {
     }
 }
 
-/// Adds the option `close` to `Connection`. Not to a request for an upgrade: a server that sees `close` refuses it, and
-/// the connection of an upgrade leaves its pool anyway (RFC 9110 §7.8).
+/// Adds the option `close` to `Connection`; not to a request for an upgrade, because a server that sees `close` refuses
+/// the upgrade, and an upgraded connection leaves its pool anyway (RFC 9110 §7.8).
 #[cold]
 pub(super) fn say_close(fields: &mut HeaderMap) {
     let upgrades = fields.contains_key(UPGRADE) && tokens::is_option(fields, "upgrade");
@@ -91,7 +91,7 @@ pub(super) fn say_close(fields: &mut HeaderMap) {
     }
 }
 
-/// RFC 9110 §10.1.4: whoever sends `TE` sends the option `TE` too, so that an intermediary does not pass `TE` on.
+/// RFC 9110 §10.1.4: a sender of `TE` has to send the option `TE` too, so that an intermediary does not pass `TE` on.
 #[inline]
 pub(super) fn name_te(fields: &mut HeaderMap) {
     if fields.contains_key(TE) {
@@ -99,8 +99,8 @@ pub(super) fn name_te(fields: &mut HeaderMap) {
     }
 }
 
-/// Whether the body waits until the server says that it wants it (RFC 9110 §10.1.1). HTTP/1.0 cannot say so. A request
-/// without content must not expect it, and loses the field.
+/// Whether the body waits until the server accepts it (RFC 9110 §10.1.1). HTTP/1.0 has no such expectation. A request
+/// without content must not have it, and loses the field.
 pub(super) fn expects_continue<B: Body>(request: &mut Request<B>) -> bool {
     let expectation = request.headers().get(EXPECT);
     if !expectation.is_some_and(|it| tokens::has(it, "100-continue")) {
@@ -113,7 +113,7 @@ pub(super) fn expects_continue<B: Body>(request: &mut Request<B>) -> bool {
     request.version() != Version::HTTP_10
 }
 
-/// The other options stay, in one field; but `close` and `keep-alive` contradict each other.
+/// The other options are kept, in one field, except that `close` replaces `keep-alive`.
 #[cold]
 fn add_option(fields: &mut HeaderMap, option: &'static str) {
     if tokens::is_option(fields, option) {

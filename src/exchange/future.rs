@@ -38,10 +38,10 @@ pin_project! {
         C: Poolable,
     {
         parts: Parts<M, F, C, B>,
-        // Read from the request at the first poll, and asked for again where a connection did not take it.
+        // Read from the request at the first poll, and asked for again if a connection did not accept the request.
         destination: Option<Destination>,
         wishes: Option<Box<Wishes>>,
-        // How often in a row its server has refused it.
+        // How often in a row the server has refused the request.
         refusals: u8,
         #[pin]
         state: State<F, C, S>,
@@ -54,42 +54,43 @@ pin_project! {
     where
         C: Poolable,
     {
-        // Asking for a connection, for the first time or again; `service` may not be ready.
+        // A connection has to be requested, for the first time or again; `service` may not be ready.
         Ask,
         Checkout { #[pin] future: F },
-        // Without its connection once it is answered.
+        // `conn` is taken when the response arrives.
         Exchange { conn: AbandonOnDrop<C>, #[pin] future: S },
-        // Answered without a body; its connection will be free in a moment.
+        // The response has no body, and its connection will be free in a moment.
         Held { answer: Box<Answer> },
     }
 }
 
 /// A response that is held back.
 struct Answer {
-    /// Until it is given to the caller.
+    /// Taken when it is returned to the caller.
     response: Option<Response<Body>>,
     released: Released,
 }
 
-/// What it is made with. In one place, so that it is moved without the room for what is not there yet.
+/// The parts that are there from the beginning. Together, so that the future is moved without the space of its later
+/// states.
 struct Parts<M, F, C, B> {
     service: M,
     acquire: AcquireFn<M, C, F>,
     settings: Settings,
-    /// Until it is sent, and again when it comes back unsent.
+    /// Taken when it is sent, and put back if it is returned unsent.
     request: Option<Request<B>>,
 }
 
-/// How a connection is asked for.
+/// How a connection is requested.
 pub(super) type AcquireFn<M, C, F> = fn(&mut M, &Destination) -> Acquired<C, F>;
 
-/// What is there for who asks.
+/// The result of requesting a connection.
 pub(crate) enum Acquired<C, F> {
     Ready(C),
     Pending(F),
 }
 
-/// A connection with a request on it: if it is dropped like this, it is not to be used again.
+/// A connection with a request in progress: it may not be used again if it is dropped in this state.
 struct AbandonOnDrop<C: Poolable>(Option<C>);
 
 impl<C: Poolable> Drop for AbandonOnDrop<C> {
@@ -162,8 +163,9 @@ where
     R: HttpBody + Send + Sync + 'static,
     R::Error: Into<BoxError>,
 {
-    /// Ready when the request is on its way.
-    // Not inlined, nor the other half: each has its own variables, and a compiler that sees both prepares for both.
+    /// Ready when the request was sent.
+    // Not inlined, and neither is the other half: each has its own variables, and a compiler that sees both prepares
+    // for both.
     #[inline(never)]
     fn poll_send(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let mut this = self.project();
@@ -172,7 +174,7 @@ where
             match wishes::begin(request, &this.parts.settings, this.destination) {
                 Ok(wishes) => *this.wishes = wishes,
                 Err(fault) => {
-                    // It is not tried a second time: what it said of its route may be gone.
+                    // Not sent a second time, because its route may have been taken already.
                     this.parts.request = None;
                     return Poll::Ready(Err(Error::target(fault)));
                 }
@@ -184,7 +186,7 @@ where
                     let destination = this.destination.as_mut();
                     destination.expect("read from the request").start_waiting();
                     let late = ready!(poll_late(this.wishes, cx));
-                    // Out of line: nobody may poll or drop this for long.
+                    // Leaves the queue, because this future may not be polled or dropped for long.
                     this.state.set(State::Ask);
                     return Poll::Ready(Err(late));
                 };
@@ -212,13 +214,13 @@ where
             }
         };
         if let Some(wishes) = this.wishes {
-            // The connection may have come while this was not polled, and too late.
+            // The connection may have been delivered too late, while this future was not polled.
             wishes.check().inspect_err(|_| this.state.set(State::Ask))?;
         }
         let destination = this.destination.as_ref();
         let destination = destination.expect("read from the request");
         if destination.wants_http2() && conn.lifespan().shared().version() != Version::HTTP_2 {
-            // The connection goes back as it came.
+            // The connection is returned unused.
             conn.lifespan_mut().leave_unused();
             drop(conn);
             this.state.set(State::Ask);
@@ -233,7 +235,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    /// Of a request that is on its way; sends it again if it comes back unsent.
+    /// Awaits the response; sends the request again if it is returned unsent.
     #[inline(never)]
     fn poll_answer(
         mut self: Pin<&mut Self>,
@@ -246,11 +248,11 @@ where
             };
             let mut answer = future.poll(cx);
             if let Poll::Ready(Ok(response)) = &mut answer {
-                // Looked at where it lies, and moved once: it is large.
+                // Inspected in place and moved once, because it is large.
                 let conn = conn.0.take().expect("not polled after it is ready");
                 let wishes = this.wishes.as_deref();
                 let (held, info) = answered(conn, response, &this.parts.settings, wishes);
-                // The use goes on with the body, and is over where there is none.
+                // The use goes on with the body; without a body it is over.
                 let (held, busy) = match response.body().is_end_stream() {
                     true => (None, held.release_soon(cx)),
                     false => (Some(held), None),
@@ -286,7 +288,7 @@ where
             };
             #[cfg(feature = "http2")]
             if error.wants_http1() {
-                // It asks for it once: over HTTP/1 no server says so.
+                // Happens once, because no server asks for this over HTTP/1.
                 destination.set_protocol(Protocol::Http1);
             }
             destination.return_to_queue();
@@ -301,7 +303,7 @@ impl<M, F, C, S, B> ExchangeFuture<M, F, C, S, B>
 where
     C: Poolable,
 {
-    /// Keeps a response without a body until its connection is free.
+    /// Holds a response without a body back until its connection is free.
     #[cold]
     fn hold_back(
         mut self: Pin<&mut Self>,
@@ -331,7 +333,7 @@ where
     }
 }
 
-/// Of an exchange that waits for a connection: ready when its time is over.
+/// Ready when an exchange that waits for a connection has reached its time limit.
 #[cold]
 fn poll_late(wishes: &mut Option<Box<Wishes>>, cx: &mut Context<'_>) -> Poll<Error> {
     match wishes.as_mut().and_then(|it| it.limits.as_mut()) {
@@ -340,7 +342,7 @@ fn poll_late(wishes: &mut Option<Box<Wishes>>, cx: &mut Context<'_>) -> Poll<Err
     }
 }
 
-/// A caller that lost the connection made for it is first in line, and asks again.
+/// A caller that lost the connection made for it asks again, at the head of the queue.
 #[cold]
 fn again(error: BoxError, destination: &mut Destination) -> Result<(), Error> {
     let error = Error::from_checkout(error).to(destination.authority());
@@ -350,7 +352,7 @@ fn again(error: BoxError, destination: &mut Destination) -> Result<(), Error> {
     }
 }
 
-/// On its way, on this connection.
+/// Sends the request on this connection.
 #[inline]
 fn send<F, C, B>(
     mut conn: C,
@@ -379,7 +381,7 @@ fn refused(error: impl Into<BoxError>) -> Error {
     Error::from_checkout(error.into())
 }
 
-/// The head of a response is here, and what it says of its connection is heeded.
+/// The head of a response has arrived; applies what it says about its connection.
 #[inline]
 fn answered<C, R>(
     mut conn: C,
@@ -398,7 +400,7 @@ where
     } = hint::read(response, settings.server_hint_margin);
     if is_last || wishes.is_some_and(|it| it.end_with(response)) {
         lifespan.shared().set_close_reason(CloseReason::Final);
-        // hyper ends the connection for most of the reasons, and not for all.
+        // hyper ends the connection for most of these reasons, but not for all.
         server_hint.uses = 0;
     }
     lifespan.set_server_hint(server_hint);
@@ -409,7 +411,7 @@ where
         lifespan.shared().upgrade();
     }
     if status == StatusCode::MISDIRECTED_REQUEST && response.version() == Version::HTTP_2 {
-        // RFC 9110 §15.5.20: the connection is not one for this origin.
+        // RFC 9110 §15.5.20: the connection does not serve this origin.
         lifespan.shared().poison();
     }
     lifespan.shared().activity().set_caller_waits(false);
@@ -424,8 +426,8 @@ where
     (conn.into_erased(), info)
 }
 
-/// How often in a row a server may refuse a request before its caller hears of it. Where each tenth stream is refused, three
-/// would fail one request in ten thousand.
+/// How often in a row a server may refuse a request before the caller gets an error. If one stream in ten is refused,
+/// three would fail one request in ten thousand.
 #[cfg(feature = "http2")]
 const MOST_REFUSALS: u8 = 7;
 
@@ -455,7 +457,7 @@ fn goes_on(error: &Error, refusals: &mut u8) -> bool {
     error.is_reused()
 }
 
-/// There will be no response. The connection is of no use any more.
+/// There will be no response. The connection cannot be used any more.
 fn unanswered<C: Poolable>(
     mut conn: C,
     error: BoxError,

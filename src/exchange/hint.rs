@@ -1,4 +1,4 @@
-//! What a response says about the connection that it came on.
+//! What a response says about its connection.
 
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ use crate::exchange::tokens::{has, is_option, tokens};
 /// RFC 2068 §19.7.1.1; its parameters are from draft-thomson-hybi-http-timeout.
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
-/// What a response says about the connection that it came on.
+/// What a response says about its connection.
 pub(super) struct ResponseHint {
-    /// What may be left of it.
+    /// The remaining time and uses.
     pub(super) server_hint: ServerHint,
-    /// It is not to be used after this response (RFC 9112 §9.3).
+    /// The connection may not be used after this response (RFC 9112 §9.3).
     pub(super) is_last: bool,
 }
 
@@ -37,7 +37,7 @@ pub(super) fn read<R: Body>(response: &Response<R>, margin: Millis) -> ResponseH
         }
     }
     let is_10 = response.version() == Version::HTTP_10;
-    // A body of a known length came by `Content-Length`: hyper heeds `Transfer-Encoding` first.
+    // A body of known length has a `Content-Length`, because hyper gives precedence to `Transfer-Encoding`.
     let has_length = response.body().size_hint().exact().is_some_and(|it| it > 0);
     ResponseHint {
         server_hint,
@@ -47,19 +47,19 @@ pub(super) fn read<R: Body>(response: &Response<R>, margin: Millis) -> ResponseH
     }
 }
 
-/// Whether it says two lengths: the next server on the way may have believed the other one (RFC 9112 §6.3).
+/// Whether the response has two lengths: another intermediary may have used the other one (RFC 9112 §6.3).
 #[inline(never)]
 fn is_framed_twice(fields: &HeaderMap) -> bool {
     fields.contains_key(TRANSFER_ENCODING) && fields.contains_key(CONTENT_LENGTH)
 }
 
-/// Whether a request is to be the last on its connection.
+/// Whether the request is the last on its connection.
 pub(super) fn says_close(fields: &HeaderMap) -> bool {
     is_option(fields, "close")
 }
 
-/// `Keep-Alive: timeout=N, max=M`, the margin taken off the timeout. What is not understood says nothing; where a
-/// parameter is there more than once the least counts.
+/// `Keep-Alive: timeout=N, max=M`; the margin is subtracted from the timeout. Unknown parameters are ignored, and the
+/// smallest value of a repeated parameter counts.
 fn tighten(server_hint: &mut ServerHint, value: &HeaderValue, margin: Millis) {
     for parameter in tokens(value) {
         let Some(at) = parameter.iter().position(|byte| *byte == b'=') else {
@@ -79,7 +79,7 @@ fn tighten(server_hint: &mut ServerHint, value: &HeaderValue, margin: Millis) {
     }
 }
 
-/// Digits, bare or quoted. A number too large for us is one too large to matter.
+/// Digits, bare or quoted. A number that is too large has no effect.
 fn number(value: &[u8]) -> Option<u64> {
     let digits = match value {
         [b'"', digits @ .., b'"'] => digits,

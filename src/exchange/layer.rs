@@ -28,7 +28,7 @@ pub struct ExchangeLayer {
     defaults: Defaults,
 }
 
-/// What each future has. It moves with the request, so what is seldom set is behind a pointer.
+/// The settings in each future. They move with the request, so settings that are rarely changed are behind a pointer.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) keep_alive: bool,
@@ -43,7 +43,7 @@ pub(super) struct Settings {
 #[cfg(all(test, target_pointer_width = "64"))]
 const _: () = assert!(size_of::<Settings>() <= 16);
 
-/// What is not as it is by default.
+/// Settings that differ from their defaults.
 #[derive(Debug)]
 struct Seldom {
     options: Options,
@@ -79,7 +79,7 @@ impl Options {
 }
 
 impl Settings {
-    /// Whether they may say something about the connection of each request, or about its time.
+    /// Whether they require something of each request's connection, or limit its time.
     #[inline]
     pub(super) fn says_terms(&self) -> bool {
         !self.keep_alive || self.seldom.is_some()
@@ -93,7 +93,7 @@ impl Settings {
         }
     }
 
-    /// Gives a request the defaults for what it does not say itself.
+    /// Adds the defaults that the request does not set itself.
     #[inline]
     pub(super) fn set_defaults<B>(&self, request: &mut Request<B>) {
         if let Some(seldom) = &self.seldom {
@@ -102,7 +102,7 @@ impl Settings {
     }
 }
 
-/// How long an exchange may take; `Duration::MAX` is no limit.
+/// How long an exchange may take; `Duration::MAX` means no limit.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timeouts {
     pub(super) request: Duration,
@@ -116,7 +116,7 @@ impl Timeouts {
     }
 }
 
-/// How much of a body nobody reads is read to save its connection, and for how long.
+/// How much of an abandoned body is read to keep its connection, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Drain {
     pub(super) bytes: u64,
@@ -330,7 +330,7 @@ impl ExchangeLayer {
         self
     }
 
-    /// With the limits that some hosts have for their exchanges.
+    /// Adds the hosts with limits of their own for exchanges.
     pub(crate) fn hosts(mut self, hosts: &HostOverrides) -> Self {
         if hosts.limit_exchanges() {
             self.defaults.set_hosts(hosts.clone());

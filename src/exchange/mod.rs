@@ -1,4 +1,4 @@
-//! One request and its response, to the body's end, on one connection.
+//! Sends one request on one connection, and reads its response to the end of the body.
 
 mod body;
 mod collect;
@@ -27,7 +27,7 @@ pub(crate) use in_bytes::InBytes;
 pub use layer::ExchangeLayer;
 pub use service::Exchange;
 
-/// What a response says about its connection, and whether it is its last.
+/// Reads what a response says about its connection, and whether it is the last on it.
 #[cfg(fuzzing)]
 pub(crate) fn said<R: http_body::Body>(
     response: &http::Response<R>,

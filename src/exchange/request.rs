@@ -1,4 +1,4 @@
-//! What a request needs to be sent to its origin.
+//! Prepares a request for its origin.
 
 use std::mem;
 
@@ -20,8 +20,8 @@ use crate::target::protocol::Protocol;
 use crate::target::route::Route;
 use crate::target::{Destination, Origin, Reuse, Target};
 
-/// Takes the origin out of the request's URI and leaves what is sent of it. Says how long the exchange may take, where that
-/// is limited.
+/// Takes the origin out of the request's URI, and leaves the target that is sent. Returns the time limits of the
+/// exchange, if it has any.
 #[inline]
 pub(super) fn split_origin<B: Body>(
     request: &mut Request<B>,
@@ -77,8 +77,8 @@ pub(super) fn split_origin<B: Body>(
     Ok(None)
 }
 
-/// RFC 9112 §3.2.1: a path, which begins with a slash, and a query. http takes any UTF-8 for these, and a path that is
-/// empty.
+/// RFC 9112 §3.2.1: a path, which begins with a slash, and a query. http accepts any UTF-8 for these, and an empty
+/// path.
 #[inline]
 fn is_origin_form(form: &Uri) -> bool {
     form.path().starts_with('/')
@@ -87,14 +87,14 @@ fn is_origin_form(form: &Uri) -> bool {
             .is_none_or(|it| it.as_str().is_ascii())
 }
 
-/// Takes the user information out of the URI, and what is left of that is the origin.
+/// Takes the user information out of the URI; the origin is what remains.
 #[cold]
 fn without_user<B>(request: &mut Request<B>, connects: bool) -> Result<Origin, TargetError> {
     credentials::take(request)?;
     Origin::of(request.uri(), connects)
 }
 
-/// Of what is no origin form: `*` is a form of its own, and the others are written as RFC 3986 writes them.
+/// Converts a target that is not in origin form: `*` is a form of its own, and the others are written as in RFC 3986.
 #[cold]
 fn repair<B>(request: &mut Request<B>) -> Result<(), TargetError> {
     let form = request.uri();
@@ -118,7 +118,7 @@ fn repair<B>(request: &mut Request<B>) -> Result<(), TargetError> {
     Ok(())
 }
 
-/// What this request and these settings say about its connection.
+/// Sets what the request and the settings require of the connection.
 #[cold]
 fn set_terms<B>(
     request: &mut Request<B>,
@@ -144,7 +144,7 @@ fn set_terms<B>(
     (timed || timeouts.are_wanted()).then(|| TimeLimits::begin(timeouts, recorder))
 }
 
-/// `Host` of a CONNECT is its target, which always names a port (RFC 9110 §9.3.6, RFC 9112 §3.2).
+/// The `Host` of a CONNECT is its target, which always has a port (RFC 9110 §9.3.6, RFC 9112 §3.2).
 #[cold]
 fn name_target(headers: &mut HeaderMap, target: &Authority) -> Result<(), TargetError> {
     match headers.get(HOST) {
@@ -165,7 +165,7 @@ fn name_target(headers: &mut HeaderMap, target: &Authority) -> Result<(), Target
     Ok(())
 }
 
-/// A path on a Unix socket needs no origin: without one it is `http://localhost`.
+/// A request over a Unix socket needs no origin: the default is `http://localhost`.
 #[cold]
 fn aim_at_localhost(uri: &mut Uri, route: &Route) {
     if uri.scheme().is_none() && uri.authority().is_none() && route.unix_path().is_some() {
@@ -178,7 +178,7 @@ fn aim_at_localhost(uri: &mut Uri, route: &Route) {
     }
 }
 
-/// What the request says about its connection is for us alone.
+/// Reads the extensions that are for the agent only.
 fn heed(said: &mut Extensions, destination: &mut Destination, timeouts: &mut Timeouts) {
     if let Some(RequestTimeout(max)) = said.remove() {
         timeouts.request = max;
@@ -200,10 +200,11 @@ fn heed(said: &mut Extensions, destination: &mut Destination, timeouts: &mut Tim
     }
 }
 
-/// A `HeaderMap` has room for 24,576 names, and panics at the next one: some are left for those that are added here.
+/// A `HeaderMap` has room for 24,576 names, and panics at the next one: some are reserved for the fields that are added
+/// here.
 const MOST_FIELDS: usize = 24_000;
 
-/// What would leave the server waiting for bytes that do not come, or guessing whom it speaks for.
+/// Rejects fields that would leave the server waiting for bytes that never come, or uncertain about the host.
 #[inline]
 fn check_fields<B: Body>(request: &Request<B>) -> Result<(), TargetError> {
     let fields = request.headers();
@@ -233,8 +234,8 @@ fn check_fields<B: Body>(request: &Request<B>) -> Result<(), TargetError> {
     Ok(())
 }
 
-/// HTTP/1.0 has no chunks: a body goes with its length, or not at all (RFC 9112 §6.3). With GET, HEAD and CONNECT a body
-/// of unknown length is taken for none, as in HTTP/1.1.
+/// HTTP/1.0 has no chunks: a body needs a length (RFC 9112 §6.3). With GET, HEAD and CONNECT, a body of unknown length
+/// counts as empty, as in HTTP/1.1.
 #[cold]
 pub(super) fn check_http10<B: Body>(request: &Request<B>) -> Result<(), TargetError> {
     let takes_none = matches!(
@@ -252,7 +253,7 @@ pub(super) fn check_http10<B: Body>(request: &Request<B>) -> Result<(), TargetEr
     ))
 }
 
-/// The length of a body, where it is known.
+/// The length of a body, if it is known.
 fn length_of<B: Body>(body: &B) -> Option<u64> {
     match body.is_end_stream() {
         true => Some(0),

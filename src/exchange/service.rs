@@ -14,10 +14,11 @@ use crate::target::Destination;
 
 /// Sends each request on a connection of `M`, and holds the connection until the response body has ended.
 ///
-/// The request's URI must be absolute. The target is sent in origin form (in authority form for `CONNECT`, as `*` for
-/// `OPTIONS` without a path). A `CONNECT` is sent to the authority of its URI, which needs a port, or to the proxy of
-/// its route; without TLS, unless the scheme of its URI is `https`. If a reused connection was being closed and did not
-/// accept the request, the request is sent on another connection, whatever its method, because none of it was written.
+/// The request's URI must be absolute. The target is sent in origin form, for `CONNECT` in authority form; the target
+/// `*` is allowed for `OPTIONS` only. A `CONNECT` is sent to the authority of its URI, which needs a port, or to the
+/// proxy of its route; without TLS, unless the scheme of its URI is `https`. If a reused connection was being closed
+/// and did not accept the request, the request is sent on another connection, whatever its method, because none of it
+/// was written.
 ///
 /// # Fields
 ///
@@ -44,7 +45,7 @@ impl<M> Exchange<M> {
         Self { inner, settings }
     }
 
-    /// Where `M` is always ready, and `acquire` knows more of it than to call it.
+    /// Sends the request if `M` is always ready; `acquire` can do more than call it.
     #[inline]
     pub(crate) fn exchange<C, B>(
         &self,

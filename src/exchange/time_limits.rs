@@ -1,5 +1,5 @@
-//! How long one exchange may take, from its beginning to when its request is sent, and how long it took. After that its
-//! connection's driver keeps to what is left.
+//! The time limits of one exchange until its request is sent, and the record of its times. After that, the connection's
+//! driver enforces the limits.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use crate::connection::timings::Recorder;
 use crate::error::{Error, Kind, TimeoutKind};
 use crate::exchange::layer::Timeouts;
 
-/// The limits of one exchange that has any, or whose times are recorded, in a box: most have neither.
+/// Boxed, because most exchanges have neither limits nor a record.
 #[derive(Debug)]
 pub(super) struct TimeLimits {
     timeouts: Timeouts,
@@ -27,7 +27,7 @@ pub(super) struct TimeLimits {
 }
 
 impl TimeLimits {
-    /// Of an exchange that begins now.
+    /// For an exchange that begins now.
     #[cold]
     pub(super) fn begin(timeouts: Timeouts, recorder: Option<Arc<Recorder>>) -> Box<Self> {
         let limited = timeouts.request != Duration::MAX;
@@ -41,7 +41,7 @@ impl TimeLimits {
         })
     }
 
-    /// With the record of this exchange, if there is one.
+    /// Adds the record of this exchange, if there is one.
     #[cold]
     pub(super) fn recorded(&self, info: ConnectionInfo) -> ConnectionInfo {
         match &self.recorder {
@@ -50,7 +50,7 @@ impl TimeLimits {
         }
     }
 
-    /// The head of the response is there.
+    /// The head of the response has arrived.
     #[cold]
     pub(super) fn answered(&self) {
         if let Some(recorder) = &self.recorder {
@@ -58,7 +58,7 @@ impl TimeLimits {
         }
     }
 
-    /// Ready with the error when the time of an exchange is over that has not been sent.
+    /// Ready with the error if the time of an exchange is over before its request was sent.
     #[cold]
     pub(super) fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         let Some(until) = self.until else {
@@ -71,7 +71,7 @@ impl TimeLimits {
         Poll::Ready(self.error())
     }
 
-    /// Before a connection is asked for: whether there is time left for it.
+    /// Whether there is time left; checked before a connection is requested.
     #[cold]
     pub(super) fn check(&self) -> Result<(), Error> {
         match self.until {
@@ -84,7 +84,7 @@ impl TimeLimits {
         Error::new(Kind::Timeout(TimeoutKind::Request, self.timeouts.request)).unsent()
     }
 
-    /// The request is about to be sent on this connection, whose driver keeps to the limits from here on.
+    /// The request is about to be sent on this connection, whose driver enforces the limits from here on.
     #[cold]
     pub(super) fn hand_to(&mut self, connection: &ConnShared) {
         self.sleep = None;

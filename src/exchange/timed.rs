@@ -9,7 +9,7 @@ use pin_project_lite::pin_project;
 use crate::connection::info::ConnectionInfo;
 
 pin_project! {
-    /// A body, and the record of the exchange that it is of. The end of the body, its failure and its drop end the record.
+    /// A body with the record of its exchange. The end, the failure or the drop of the body ends the record.
     pub(super) struct Timed<R> {
         #[pin]
         body: R,
@@ -66,7 +66,7 @@ impl Drop for Record {
     }
 }
 
-/// The exchange is over: said once.
+/// The exchange is over; recorded once.
 pub(super) fn end(info: &ConnectionInfo) {
     let first = info.recorder().is_some_and(|recorder| recorder.end());
     #[cfg(feature = "tracing")]

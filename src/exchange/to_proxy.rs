@@ -1,4 +1,4 @@
-//! What a route through a proxy changes about a request.
+//! Changes a request for a route through a proxy.
 
 #[cfg(feature = "proxy")]
 use http::header::PROXY_AUTHORIZATION;
@@ -12,8 +12,8 @@ use crate::target::route::Route;
 
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
-/// Gives the proxy of the request's route its fields. Unless it is the proxy that reads the request, which the destination
-/// is told then, the request goes through a tunnel to the origin, which never sees what is the proxy's.
+/// Sets the fields for the proxy of the request's route. If the proxy reads the request, the destination is marked;
+/// otherwise the request goes through a tunnel to the origin, which never sees the proxy's fields.
 #[cfg(feature = "proxy")]
 #[cold]
 pub(super) fn prepare(
@@ -35,7 +35,7 @@ pub(super) fn prepare(
     }
     if asks_proxy || !proxy.tunnels(destination.is_https()) {
         for (name, value) in proxy.fields() {
-            // The caller's own stands.
+            // The caller's own field takes precedence.
             headers.entry(name).or_insert_with(|| value.clone());
         }
         destination.set_read_by_proxy();
@@ -45,7 +45,7 @@ pub(super) fn prepare(
         let why = "it is there more than once";
         return Err(TargetError::Header("proxy-authorization", why));
     }
-    // On the CONNECT of the connection, which so is shared only by requests that say the same.
+    // Sent on the CONNECT of the connection, so only requests with the same value share the connection.
     if let Some(own) = headers.remove(PROXY_AUTHORIZATION)
         && proxy.protocol().is_http()
     {
@@ -56,15 +56,15 @@ pub(super) fn prepare(
     Ok(())
 }
 
-/// Whether a proxy says that it closes the connection after this response, in the field that proxies use for it beside
-/// `Connection` (no RFC has it; curl and browsers heed it).
+/// Whether the proxy closes the connection after this response, by the field that proxies use in addition to
+/// `Connection` (not in an RFC; curl and browsers obey it).
 #[cold]
 pub(super) fn says_close(fields: &HeaderMap) -> bool {
     let mut values = fields.get_all(PROXY_CONNECTION).iter();
     values.any(|value| tokens::has(value, "close"))
 }
 
-/// Without the feature `proxy` no route names one.
+/// Without the feature `proxy`, no route has a proxy.
 #[cfg(not(feature = "proxy"))]
 pub(super) fn prepare(_: &mut HeaderMap, _: &mut Destination, _: bool) -> Result<(), TargetError> {
     Ok(())

@@ -1,4 +1,4 @@
-//! What the version of a request, and what it is for, say of its connection.
+//! What the version and the purpose of a request require of its connection.
 
 use http::header::UPGRADE;
 use http::{Method, Request, Version};
@@ -9,8 +9,8 @@ use crate::target::Destination;
 use crate::target::invalid::TargetError;
 use crate::target::protocol::Protocol;
 
-/// Of a request that is not simply one of HTTP/1.1 over HTTP/1. `protocol`: what its connections speak, where its route does
-/// not say it. Tells the destination what the connection has to speak.
+/// For requests other than HTTP/1.1 over HTTP/1. `protocol`: what the connections speak, unless the route sets it. Sets
+/// on the destination which protocol the connection has to speak.
 #[inline(never)]
 pub(super) fn settle<B: Body>(
     request: &Request<B>,
@@ -41,7 +41,7 @@ pub(super) fn settle<B: Body>(
     }
     #[cfg(feature = "http2")]
     {
-        // Where nothing is negotiated, the request knows that its server speaks it.
+        // If nothing is negotiated, the request's version counts as prior knowledge of the server.
         if wants_http2 && spoken == Protocol::Http1 {
             destination.set_protocol(Protocol::Http2);
         }

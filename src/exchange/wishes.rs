@@ -1,4 +1,4 @@
-//! What few exchanges want beside a connection and a response.
+//! What some exchanges need beside a connection and a response.
 
 use http::{Method, Request, Response};
 use http_body::Body;
@@ -14,22 +14,22 @@ use crate::exchange::{fields, hint, to_proxy};
 use crate::target::Destination;
 use crate::target::invalid::TargetError;
 
-/// In a box, and for most exchanges there is none: then it is one look.
+/// Boxed; most exchanges have none, and pay for one check.
 #[derive(Debug)]
 pub(super) struct Wishes {
-    /// A tunnel.
+    /// It opens a tunnel.
     pub(super) connects: bool,
-    /// The connection is not to be used after it.
+    /// The connection is not used after it.
     pub(super) is_last: bool,
-    /// It is a proxy that reads it, and answers.
+    /// A proxy reads and answers the request.
     pub(super) of_proxy: bool,
     /// Its body waits for a 100.
     pub(super) expects_continue: bool,
-    /// Where it may not take as long as it likes, or its times are recorded.
+    /// Its time limits, or the record of its times.
     pub(super) limits: Option<Box<TimeLimits>>,
 }
 
-/// Makes the request ready for its origin, and says what it wants.
+/// Prepares the request for its origin, and returns what it needs.
 #[inline]
 pub(super) fn begin<B: Body>(
     request: &mut Request<B>,
@@ -56,7 +56,7 @@ pub(super) fn begin<B: Body>(
 }
 
 impl Wishes {
-    /// With what the fields of the request say.
+    /// Adds what the fields of the request require.
     #[inline(never)]
     fn of<B: Body>(mut self, request: &mut Request<B>) -> Option<Box<Self>> {
         self.is_last |= hint::says_close(request.headers());
@@ -69,13 +69,13 @@ impl Wishes {
         any.then(|| Box::new(self))
     }
 
-    /// Before a connection is asked for, and before it is used: whether there is time left.
+    /// Whether there is time left; checked before a connection is requested, and before it is used.
     #[cold]
     pub(super) fn check(&self) -> Result<(), Error> {
         self.limits.as_ref().map_or(Ok(()), |limits| limits.check())
     }
 
-    /// The request is about to be sent on this connection: its driver may be done before the answer is looked at.
+    /// Called before the request is sent on this connection: its driver may be done before the response is seen.
     #[cold]
     pub(super) fn tell(&mut self, connection: &ConnShared, options: &Options) {
         let timeout = options.expect_continue_timeout;
@@ -90,7 +90,7 @@ impl Wishes {
         }
     }
 
-    /// Whether the connection is not to be used after this response.
+    /// Whether the connection may not be used after this response.
     #[cold]
     pub(super) fn end_with<R>(&self, response: &Response<R>) -> bool {
         self.is_last || self.of_proxy && to_proxy::says_close(response.headers())
