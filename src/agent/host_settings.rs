@@ -37,55 +37,55 @@ use crate::target::key::Key;
 #[cfg_attr(feature = "serde", serde(rename_all = "camelCase"))]
 #[must_use]
 pub struct HostSettings {
-    /// The most connections open for each key of the host.
+    /// The maximum number of open connections for each key of the host.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub(crate) max_connections: Option<usize>,
-    /// The most idle connections for each key of the host.
+    /// The maximum number of idle connections for each key of the host.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub(crate) max_idle: Option<usize>,
-    /// The most callers in line for each key of the host.
+    /// The maximum number of waiting callers for each key of the host.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub(crate) max_pending: Option<usize>,
-    /// The most exchanges on one connection.
+    /// The maximum number of exchanges on one connection.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub(crate) max_uses: Option<u64>,
-    /// The longest time idle.
+    /// The idle timeout.
     #[cfg_attr(
         feature = "serde",
         serde(skip_serializing_if = "Option::is_none", serialize_with = "as_millis")
     )]
     pub(crate) idle_timeout: Option<Duration>,
-    /// The oldest that a connection gets.
+    /// The maximum age of a connection.
     #[cfg_attr(
         feature = "serde",
         serde(skip_serializing_if = "Option::is_none", serialize_with = "as_millis")
     )]
     pub(crate) ttl: Option<Duration>,
-    /// The longest silence of a connection in use.
+    /// The active timeout.
     #[cfg_attr(
         feature = "serde",
         serde(skip_serializing_if = "Option::is_none", serialize_with = "as_millis")
     )]
     pub(crate) active_timeout: Option<Duration>,
-    /// The longest time for a connect.
+    /// The connect timeout.
     #[cfg_attr(
         feature = "serde",
         serde(skip_serializing_if = "Option::is_none", serialize_with = "as_millis")
     )]
     pub(crate) connect_timeout: Option<Duration>,
-    /// The longest time in line.
+    /// The checkout timeout.
     #[cfg_attr(
         feature = "serde",
         serde(skip_serializing_if = "Option::is_none", serialize_with = "as_millis")
     )]
     pub(crate) checkout_timeout: Option<Duration>,
-    /// The longest time for a whole exchange.
+    /// The limit of a whole exchange.
     #[cfg_attr(
         feature = "serde",
         serde(skip_serializing_if = "Option::is_none", serialize_with = "as_millis")
     )]
     pub(crate) request_timeout: Option<Duration>,
-    /// The longest time from the end of a request to the head of its response.
+    /// The limit from the end of a request to the head of its response.
     #[cfg_attr(
         feature = "serde",
         serde(skip_serializing_if = "Option::is_none", serialize_with = "as_millis")
@@ -93,7 +93,7 @@ pub struct HostSettings {
     pub(crate) response_timeout: Option<Duration>,
 }
 
-/// As agentkeepalive's options are; no limit is `null`.
+/// In milliseconds, like agentkeepalive's options; no limit is `null`.
 #[cfg(feature = "serde")]
 fn as_millis<S>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error>
 where

@@ -1,7 +1,7 @@
-//! What happens, for the `metrics` facade.
+//! Reports to the `metrics` facade.
 //!
-//! Names and units are OpenTelemetry's for HTTP clients where it has them (semantic conventions, "HTTP metrics"),
-//! .NET's for the time in the queue, and our own for the rest.
+//! Names and units are OpenTelemetry's for HTTP clients if it has them (semantic conventions, "HTTP metrics"), .NET's
+//! for the time in the queue, and this crate's own for the rest.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -23,13 +23,13 @@ const CLOSED: &str = "tower_keep_alive.connections.closed";
 const REUSED: &str = "tower_keep_alive.connections.reused";
 const STALE: &str = "tower_keep_alive.connections.stale";
 
-/// So many hosts have labels of their own: a recorder keeps what it was ever told, and hosts may come from strangers' URLs.
+/// How many hosts have labels of their own: a recorder keeps every label, and hosts may come from untrusted URLs.
 const MAX_HOSTS: usize = 1000;
 
-/// The address of all further hosts: OpenTelemetry's word for what is not told apart.
+/// The address of all further hosts, as OpenTelemetry names it.
 const OTHER: &str = "_OTHER";
 
-/// Of one agent: which hosts have labels, and whether the recorder knows what the metrics mean.
+/// For one agent: which hosts have labels, and whether the recorder knows the descriptions.
 #[derive(Default)]
 pub(super) struct Labelled {
     described: OnceLock<()>,
@@ -39,14 +39,14 @@ pub(super) struct Labelled {
 impl Labelled {
     /// Whether this host has labels of its own.
     fn names(&self, host: &str, port: u16) -> bool {
-        // Nothing that can panic runs under this lock.
+        // Nothing that can panic runs under this lock, so it is never poisoned.
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         let host = (host.to_owned(), port);
         hosts.contains(&host) || hosts.len() < MAX_HOSTS && hosts.insert(host)
     }
 }
 
-/// The metrics of one key. They are looked up once: where no recorder is installed, each costs a look at nothing.
+/// The metrics of one key. They are looked up once; without a recorder they cost almost nothing.
 pub(crate) struct KeyMetrics {
     labels: Vec<Label>,
     active: Gauge,
@@ -98,12 +98,12 @@ impl KeyMetrics {
         counter!(CLOSED, labels).increment(1);
     }
 
-    /// A caller has its connection, after so long in the queue.
+    /// A caller got its connection after this time in the queue.
     pub(crate) fn waited(&self, time: Duration) {
         self.in_queue.record(time);
     }
 
-    /// By how much the connections that are open, and those of them that are idle, have become more.
+    /// The change in the number of open connections, and of idle ones.
     pub(crate) fn changed(&self, open: isize, idle: isize) {
         if idle != 0 {
             self.idle.increment(idle as f64);
@@ -129,7 +129,7 @@ fn labels(key: &Key, agent: &AgentState) -> Vec<Label> {
     labels
 }
 
-/// Tells the recorder what the metrics mean, for the HELP lines of a scrape.
+/// Describes the metrics to the recorder, for the HELP lines of a scrape.
 fn describe() {
     describe_gauge!(
         OPEN,

@@ -214,7 +214,7 @@ mod tests {
         let _connected = connector.call(uri.clone()).await.unwrap();
         let (_server, from) = listener.accept().await.unwrap();
         assert_eq!(from, ([127, 0, 0, 1], free).into());
-        // An address that this machine does not have is told as such.
+        // An address that this machine does not have is reported as such.
         let mut connector = TcpConnector::new()
             .local_address(Some([192, 0, 2, 1].into()))
             .local_ports(Some(free..=free));

@@ -1,4 +1,4 @@
-//! What HTTP/2 says of a request that has no response, or of a response that has no end.
+//! HTTP/2 errors of a request without a response, or of an incomplete response.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -6,12 +6,12 @@ use std::io;
 
 use crate::error::{Error, chain};
 
-/// A stream that was reset, or a connection that its server or we have ended.
+/// A stream that was reset, or a connection that its server or this client has ended.
 #[derive(Debug)]
 pub(crate) struct Http2Fault {
     pub(crate) end: Http2End,
     pub(crate) code: u32,
-    /// Of the GOAWAY frame that the connection had, if any.
+    /// The debug data of the connection's GOAWAY frame, if there was one.
     pub(crate) debug_data: Vec<u8>,
     /// How the transport ended.
     pub(crate) source: Option<io::Error>,
@@ -22,11 +22,11 @@ pub(crate) struct Http2Fault {
 pub(crate) enum Http2End {
     /// The server reset the stream.
     Reset,
-    /// The server ended the connection, and has not seen the request: GOAWAY with the id of an earlier stream.
+    /// The server ended the connection and has not seen the request: a GOAWAY with the id of an earlier stream.
     GoAway,
-    /// The server ended the connection by GOAWAY, and closed it before it had answered the request.
+    /// The server ended the connection by a GOAWAY, and closed it before it had answered the request.
     Closed,
-    /// We found that the server breaks the protocol, or gave up the stream.
+    /// This client found a violation of the protocol, or cancelled the stream.
     Own,
 }
 
@@ -54,7 +54,7 @@ const REFUSED_STREAM: u32 = 7;
 const HTTP_1_1_REQUIRED: u32 = 13;
 
 impl Http2Fault {
-    /// Whether the server has surely not acted on the request (RFC 9113 §8.7).
+    /// Whether the server has certainly not acted on the request (RFC 9113 §8.7).
     pub(crate) fn is_refused(&self) -> bool {
         match self.end {
             Http2End::Reset => self.code == REFUSED_STREAM,
@@ -97,7 +97,7 @@ impl Error {
         self.source().and_then(chain::find)
     }
 
-    /// The server wants the request over HTTP/1.1.
+    /// The server requires HTTP/1.1 for the request.
     pub(crate) fn wants_http1(&self) -> bool {
         self.http2_fault()
             .is_some_and(|fault| fault.end != Http2End::Own && fault.code == HTTP_1_1_REQUIRED)
@@ -109,25 +109,25 @@ impl Error {
         (fault.end == Http2End::GoAway).then_some(fault.code)
     }
 
-    /// The server has not acted on the request and says so: it reset the stream with REFUSED_STREAM, or ended the connection
-    /// by a GOAWAY that names an earlier stream (RFC 9113 §8.7). It is safe to send the request again, whatever its method.
+    /// The server has not acted on the request: it reset the stream with REFUSED_STREAM, or ended the connection by a
+    /// GOAWAY with an earlier stream (RFC 9113 §8.7). It is safe to send the request again, whatever its method.
     ///
-    /// The agent does so by itself where it still has all of the request. The caller gets this error if more of the request's
-    /// body was sent than the agent keeps, or if one request was refused several times.
+    /// The agent does so by itself if it still has the whole request. The caller gets this error if more of the
+    /// request's body was sent than the agent keeps, or if the request was refused several times in a row.
     #[must_use]
     pub fn is_refused(&self) -> bool {
         self.http2_fault().is_some_and(Http2Fault::is_refused)
     }
 
-    /// The error code of RFC 9113 §7 with which a stream was reset or a connection was ended, by the server or here: 7 for
-    /// REFUSED_STREAM, 11 for ENHANCE_YOUR_CALM, 13 for HTTP_1_1_REQUIRED.
+    /// The error code of RFC 9113 §7 with which a stream was reset or a connection ended, by the server or by this
+    /// client: 7 for REFUSED_STREAM, 11 for ENHANCE_YOUR_CALM, 13 for HTTP_1_1_REQUIRED.
     #[must_use]
     pub fn http2_reason(&self) -> Option<u32> {
         self.http2_fault().map(|fault| fault.code)
     }
 
-    /// What the server said in the GOAWAY frame of the connection, at most 1 KiB of it, where it said anything. It is for
-    /// people to read, in whatever form the server chose.
+    /// The debug data of the connection's GOAWAY frame, at most 1 KiB of it, if there was any. It is meant for people,
+    /// in whatever form the server has chosen.
     #[must_use]
     pub fn goaway_debug_data(&self) -> Option<&[u8]> {
         let fault = self.http2_fault()?;

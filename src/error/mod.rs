@@ -97,7 +97,7 @@ pub(crate) enum Kind {
     Body,
     /// The body of a response is longer than the caller's limit.
     TooLarge(usize),
-    /// The body of a response is here, and is not what the caller took it for.
+    /// The body of a response is complete, and not of the expected kind.
     Decode(&'static str),
 }
 

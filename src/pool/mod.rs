@@ -64,16 +64,15 @@ pub(crate) use spares::SparesTask;
 pub(crate) use wait_queue::{CheckoutRequest, WaiterId};
 pub(crate) use waiter::{WaitOutcome, Waiter};
 
-/// What Checkout and Checkin share: the connections of one connector, kept by key, each key behind its own lock.
+/// The pool that Checkout and Checkin share: the connections of one connector by key, each key behind its own lock.
 ///
-/// [`CheckoutLayer`](crate::CheckoutLayer) makes one for every service it makes, so that connections of two connectors
-/// never mix; `Checkout::pool` shows it. A pool of your own, made here, can be given to several services that *are*
-/// interchangeable.
+/// [`CheckoutLayer`](crate::CheckoutLayer) makes one for each service, so that connections of two connectors never mix;
+/// `Checkout::pool` returns it. Make a pool of your own for several services that *are* interchangeable.
 ///
 /// # Clone
 ///
-/// Clones are the same pool. When the last one is dropped, with the services that have it, idle connections are closed,
-/// connections in use are closed when their use is over, and the pool's task ends.
+/// Clones are the same pool. When the last clone and the last service with the pool are dropped, idle connections are
+/// closed, connections in use are closed after their use, and the pool's task ends.
 ///
 /// ```
 /// use tower_keep_alive::{PoolConfig, Pool, Lifespan, Poolable};
@@ -90,7 +89,7 @@ pub(crate) use waiter::{WaitOutcome, Waiter};
 /// ```
 pub struct Pool<C: Poolable>(Arc<Owner<C>>);
 
-/// The right to take from the pool and to keep connections idle in it.
+/// The right to take connections from the pool, and to keep idle ones in it.
 struct Owner<C: Poolable>(Arc<Shared<C>>);
 
 impl<C: Poolable> Pool<C> {
@@ -100,7 +99,7 @@ impl<C: Poolable> Pool<C> {
         Self::with_agent(config, Arc::new(AgentState::new()))
     }
 
-    /// Status and control of this pool.
+    /// The handle: status and control of this pool.
     #[must_use]
     pub fn handle(&self) -> AgentHandle {
         AgentHandle::new(self.shared().agent.clone())
@@ -119,7 +118,7 @@ impl<C: Poolable> Pool<C> {
         &self.shared().agent
     }
 
-    /// An idle connection that will do as it is.
+    /// Takes an idle connection that is usable as it is.
     #[inline]
     pub(crate) fn pop_idle(
         &self,
@@ -130,7 +129,7 @@ impl<C: Poolable> Pool<C> {
         self.shared().pop_idle(key, request, now)
     }
 
-    /// `rejected` is what the caller was given before.
+    /// `rejected` is a connection that the caller was given before and cannot use.
     #[inline]
     pub(crate) fn checkout(
         &self,
@@ -142,7 +141,8 @@ impl<C: Poolable> Pool<C> {
         self.shared().checkout(key, request, rejected, now)
     }
 
-    /// A place in line for a caller who has this idle connection and is not ready for it yet: it is there to be come for.
+    /// A place in the queue for a caller with an idle connection that it cannot use yet: the connection becomes its
+    /// delivery.
     pub(crate) fn leave(
         &self,
         mut pooled: Box<PooledConn<C>>,
@@ -154,7 +154,7 @@ impl<C: Poolable> Pool<C> {
         Waiter::new(key_pool, waiter)
     }
 
-    /// The right to make as many connections as `count` idle ones lack, within the limits.
+    /// Permits to make as many connections as are missing to `count` idle ones, within the limits.
     pub(crate) fn prewarm(
         &self,
         key: &KeyRef<'_>,

@@ -227,7 +227,7 @@ mod tests {
             (late, false),
         ] {
             assert_eq!(may_help(&error), expected, "{error:?}");
-            // Not without end, and nothing of it is told apart by the boxes that it is in.
+            // The number of attempts is limited, and boxing the error changes nothing.
             let mut policy = Unsent::new();
             let boxed: Result<(), BoxError> = Err(error.into());
             let runtime = tokio::runtime::Builder::new_current_thread();

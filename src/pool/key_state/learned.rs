@@ -1,4 +1,4 @@
-//! After how long the server closes idle connections: heard here, and kept to.
+//! Learns after how long the server closes idle connections, and applies that limit.
 
 use std::time::Duration;
 
@@ -12,28 +12,28 @@ use crate::pool::list::List;
 use crate::pool::pooled_conn::PooledConn;
 
 impl<C: Poolable> KeyState<C> {
-    /// What was learned of this key before.
+    /// Restores what was learned about this key before.
     pub(in crate::pool) fn set_learned(&mut self, learned: Option<Box<LearnedIdle>>) {
         self.learned = learned;
-        // As if it were known: the first that is put asks.
+        // Applied from the next put on.
         if self.learned.is_some() {
             self.keeps_plain = 0;
         }
     }
 
-    /// Nothing of this key is there any more.
+    /// Taken when nothing of this key is left.
     pub(in crate::pool) fn take_learned(&mut self, now: Moment) -> Option<Box<LearnedIdle>> {
         self.learned.take().filter(|it| !it.is_old(now.mono))
     }
 
-    /// The limit that is known, and from how many closes.
+    /// The limit, if it is known, and from how many closes it was learned.
     pub(in crate::pool) fn learned(&mut self, now: Moment) -> Option<(Duration, u64)> {
         let learned = self.learned.as_mut()?;
         Some((learned.limit(now.mono)?, learned.closes()))
     }
 
-    /// The server closed a connection for this reason, which was idle. The limit, if one was learned from that, and when the
-    /// sweeper has to come to look, if it does not know.
+    /// The server has closed an idle connection for this reason. Returns the limit if one was learned from that, and a
+    /// deadline that the sweeper does not know yet.
     pub(super) fn hear_close(
         &mut self,
         kept: &PooledConn<C>,
@@ -43,7 +43,7 @@ impl<C: Poolable> KeyState<C> {
     ) -> Option<(Duration, Option<Moment>)> {
         let is_the_servers = matches!(reason, CloseReason::Peer | CloseReason::Error);
         let lifespan = kept.connection_ref().lifespan();
-        // Who says for how long connections may be idle needs not be guessed at.
+        // If the server announces its timeout, nothing has to be learned.
         if !config.learn_idle_limit || !is_the_servers || lifespan.has_idle_hint() {
             return None;
         }
@@ -67,7 +67,7 @@ impl<C: Poolable> KeyState<C> {
         Some((limit, earliest.and_then(|at| self.arm_sweeper(at))))
     }
 
-    /// It is about to be idle, for no longer than the server keeps such.
+    /// The connection is about to be idle: applies the learned limit.
     #[inline]
     pub(super) fn keep_to_learned(
         &mut self,
@@ -90,13 +90,13 @@ impl<C: Poolable> KeyState<C> {
             Some(limit) => {
                 shortened(pooled, limit);
             }
-            // It is forgotten.
+            // The limit is forgotten.
             None => self.keeps_plain = config.max_idle_per_host,
         }
     }
 }
 
-/// An idle connection that may be idle for so long at the most: when its time is up, if that is earlier now.
+/// Shortens the time of an idle connection to `limit`; returns its deadline if that is earlier now.
 fn shortened<C: Poolable>(pooled: &mut PooledConn<C>, limit: Duration) -> Option<Moment> {
     let at = pooled.idle_since?.checked_add(limit)?;
     if pooled.deadline.is_some_and(|known| known.mono <= at.mono) {
