@@ -39,7 +39,8 @@ macro_rules! close_reasons {
 }
 
 close_reasons! {
-    /// It was idle for as long as allowed, by a limit of its own or by the server's `Keep-Alive` header.
+    /// It was idle for as long as allowed: by a limit of its own, by the server's `Keep-Alive` header, or by the limit that
+    /// was learned from the server.
     Idle: EvictedByTimer => "idle for too long",
     /// It reached its maximum age (TTL).
     Age: EvictedByTimer => "reached its TTL",

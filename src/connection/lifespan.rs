@@ -19,9 +19,8 @@ use crate::connection::shared::{CloseHook, ConnShared, TransportGuard};
 ///
 /// Every connection has a lifespan. Limits only ever *tighten*: whatever the order and the number of calls, the
 /// shortest limit applies. The pool enforces the limits when it takes, returns or hands over a connection, and when a
-/// deadline passes while the connection is idle. None of them interrupts an exchange;
-/// [`limit_inactivity`](Self::limit_inactivity) alone is enforced by the connection's driver, in the middle of an
-/// exchange.
+/// deadline passes while the connection is idle. Only [`limit_inactivity`](Self::limit_inactivity)
+/// interrupts an exchange; the connection's driver enforces it.
 ///
 /// ```
 /// use std::time::Duration;
