@@ -36,11 +36,11 @@
 //! [`KeepAlive::builder`] has the settings. [`KeepAliveLayer`] is the same stack as a tower layer, over any connector and for
 //! request bodies of any type.
 //!
-//! # What is where
+//! # Overview
 //!
-//! | group | what is in it |
+//! | group | items |
 //! |---|---|
-//! | the client | [`KeepAlive`], its settings in [`KeepAliveLayer`], bodies ([`RequestBody`], [`Body`]), what a request can say ([`Route`], [`Partition`], [`OneShot`], [`RequestTimeout`], [`ResponseTimeout`], [`InactivityTimeout`]), what went wrong ([`Error`]), what goes on ([`AgentHandle`], [`Status`], [`Event`]), second tries ([`retry`]) |
+//! | the client | [`KeepAlive`], its settings in [`KeepAliveLayer`], bodies ([`RequestBody`], [`Body`]), request extensions ([`Route`], [`Partition`], [`OneShot`], [`RequestTimeout`], [`ResponseTimeout`], [`InactivityTimeout`]), errors ([`Error`]), status and control ([`AgentHandle`], [`Status`], [`Event`]), retries ([`retry`]) |
 //! | the layers, for stacks of your own | [`ExchangeLayer`], [`CheckinLayer`], [`CheckoutLayer`], [`IdleEvictionLayer`], [`TtlLayer`], [`MaxUsesLayer`], [`ActiveTimeoutLayer`], [`HandshakeLayer`], each with its service and its future; the [`Pool`] and its [`PoolConfig`]; a reverse proxy ([`forward`]) |
 //! | connections of your own | [`Poolable`], [`Lifespan`], [`Lease`], [`CheckedOut`], [`Target`], [`Key`], [`CloseReason`], [`CloseHook`], [`TransportGuard`], [`Clock`] |
 //! | transports | [`connect`]: TCP, Unix sockets, TLS, proxies, connectors of other crates; [`CountConnectsLayer`] |
@@ -56,7 +56,7 @@
 //! | [`CheckinLayer`] | target → [`Lease`] | returns the connection to the pool after its use |
 //! | [`CheckoutLayer`] | target → connection | takes an idle connection, makes a new one, or waits in the queue |
 //! | [`IdleEvictionLayer`], [`TtlLayer`], [`MaxUsesLayer`], [`ActiveTimeoutLayer`] | target → connection | limit how long a connection is kept |
-//! | [`HandshakeLayer`] | target → connection | speaks HTTP/1 on a transport |
+//! | [`HandshakeLayer`] | target → connection | speaks HTTP on a transport |
 //! | [`connect::TlsLayer`] | target → transport | speaks TLS for `https` |
 //! | [`connect::TcpConnector`], or any `MakeConnection` | target → transport | opens a transport |
 //!
@@ -73,9 +73,10 @@
 //! - In the queue: the caller loses its place. A connection that it was given at that moment goes to the next caller.
 //! - While connecting: the connect, which runs in a task of its own, goes on if another caller waits for it, and is cancelled
 //!   otherwise.
-//! - Between the request and the head of the response: the connection is closed, because HTTP/1 has no other way to give up a
-//!   request. The server may or may not have acted on the request.
-//! - In the middle of the response body: the connection is closed, unless the rest of the body had already arrived.
+//! - Between the request and the head of the response: over HTTP/1 the connection is closed, because there is no other way to
+//!   cancel a request; over HTTP/2 the request's stream is reset. The server may or may not have acted on the request.
+//! - In the middle of the response body: over HTTP/1 the connection is closed, unless the rest of the body had already arrived;
+//!   over HTTP/2 the stream is reset.
 //! - After the last frame of the body: nothing. The connection returned to the pool with that frame.
 //!
 //! # Timeouts
@@ -87,7 +88,7 @@
 //! | [`connect_timeout`](KeepAliveLayer::connect_timeout) | one connect: DNS, TCP, TLS | the active timeout | `Connect` | reqwest: `connect_timeout`; Go: `Dialer.Timeout` and `TLSHandshakeTimeout` |
 //! | [`expect_continue_timeout`](KeepAliveLayer::expect_continue_timeout) | the wait for a 100 before the request's body is sent; no error | 1 s | – | Go: `ExpectContinueTimeout` |
 //! | [`response_timeout`](KeepAliveLayer::response_timeout), [`ResponseTimeout`] | from the end of the request to the end of the head of the response | none | `Response` | Go: `ResponseHeaderTimeout`; undici: `headersTimeout` |
-//! | [`active_timeout`](KeepAliveLayer::active_timeout), [`InactivityTimeout`] | silence while the server is waited for, the response body included | twice the idle timeout, 8 s at least | `Inactivity` | agentkeepalive: `timeout`; reqwest: `read_timeout`; undici: `bodyTimeout` |
+//! | [`active_timeout`](KeepAliveLayer::active_timeout), [`InactivityTimeout`] | silence while the client waits for the server, including the response body | twice the idle timeout, 8 s at least | `Inactivity` | agentkeepalive: `timeout`; reqwest: `read_timeout`; undici: `bodyTimeout` |
 //! | [`idle_timeout`](KeepAliveLayer::idle_timeout) | the time that a connection is idle; no error | 4 s | – | agentkeepalive: `freeSocketTimeout`; Go: `IdleConnTimeout`; reqwest: `pool_idle_timeout` |
 //!
 //! Every limit except the last two runs continuously from its beginning to its end, whatever happens in between. The
@@ -159,10 +160,11 @@
 //! | `tls`, on by default | `https`, by [`connect::TlsLayer`]; needs a C compiler |
 //! | `serde` | [`Status`], [`Key`] and [`CloseReason`] serialize; a status to agentkeepalive's object |
 //! | `json` | [`Body::json`]: a response body as JSON |
-//! | `proxy` | [`connect::ProxyLayer`], requests through proxies of HTTP and of SOCKS |
-//! | `tracing` | a span for each checkout, and an event for whatever happens to a connection |
+//! | `http2` | HTTP/2, by [`Protocol`] and `KeepAliveLayer::http2`; the client of [`KeepAlive::new`] uses it for `https` servers that choose it |
+//! | `proxy` | [`connect::ProxyLayer`]: requests through HTTP and SOCKS proxies |
+//! | `tracing` | a span for each checkout, and an event for each change of a connection |
 //! | `metrics` | counters, gauges and histograms through the `metrics` facade |
-//! | `reqwest` | the module `reqwest`: requests and responses of reqwest's over the agent |
+//! | `reqwest` | the module `reqwest`: reqwest's requests and responses over the agent |
 //! | `reqwest-middleware` | `reqwest`, and the last middleware of reqwest-middleware's client, with a strategy for reqwest-retry |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
