@@ -21,8 +21,8 @@ pub struct Probe(Arc<dyn Look>);
 pub(super) trait Look: Close {
     fn look(&self) -> Liveness;
 
-    /// The same, where bytes may come in at any time. It takes nothing of what is there to be read, and does not call that
-    /// dead: `Unknown` is for whoever reads it to find out about.
+    /// Probes a transport on which bytes may arrive at any time. It reads nothing, and waiting bytes do not make the
+    /// transport dead: the result is `Unknown`, and the driver finds out when it reads them.
     #[cfg(feature = "http2")]
     fn peek(&self) -> Liveness {
         match self.look() {
@@ -31,7 +31,7 @@ pub(super) trait Look: Close {
         }
     }
 
-    /// Whether there is a way to close it.
+    /// Whether it can be closed from outside.
     fn closes(&self) -> bool {
         true
     }
@@ -40,7 +40,7 @@ pub(super) trait Look: Close {
 /// Probes by a function; cannot close.
 struct LookOnly<L>(L);
 
-/// With another way to close it.
+/// Replaces how the transport is closed.
 struct WithClose<C> {
     looks: Probe,
     close: C,
@@ -81,13 +81,13 @@ impl Probe {
         Self(Arc::new(look))
     }
 
-    /// Looks for the end of a transport on which bytes may come in at any time.
+    /// Probes a transport on which bytes may arrive at any time.
     #[cfg(feature = "http2")]
     pub(crate) fn peek(&self) -> Liveness {
         self.0.peek()
     }
 
-    /// What closes the transport, if there is a way to.
+    /// Closes the transport, if that is possible.
     pub(crate) fn closer(&self) -> Option<Arc<dyn Close>> {
         self.0.closes().then(|| self.0.clone() as Arc<dyn Close>)
     }

@@ -72,7 +72,7 @@ impl<S: Halves> Socket<S> {
         self.with_socket(peek)
     }
 
-    /// The socket itself, past what tokio remembers of it.
+    /// Accesses the socket itself, without tokio's cached readiness.
     #[cfg(feature = "tls")]
     pub(super) fn with_socket<R>(&self, with: impl FnOnce(&Socket2) -> R) -> R {
         with(&self.stream().socket())
@@ -139,7 +139,7 @@ fn look(socket: &Socket2) -> Liveness {
     }
 }
 
-/// The same, where bytes that wait say nothing of the end.
+/// The same, except that waiting bytes give the result `Unknown`.
 #[inline]
 fn peek(socket: &Socket2) -> Liveness {
     let mut byte = [MaybeUninit::uninit()];

@@ -150,7 +150,7 @@ impl<IO: Send + 'static> Close for LooksAbove<IO> {
     }
 }
 
-/// A stream on a socket, for whoever looks at it.
+/// A stream on a socket, for a probe.
 struct Looks<S: Halves> {
     /// Weak: the transport closes with its connection, even while a probe exists.
     stream: Weak<Mutex<Stream<Socket<S>>>>,
@@ -165,7 +165,7 @@ impl<S: Halves> Look for Looks<S> {
         }
     }
 
-    /// Of the socket alone: what is taken from it here nobody would be woken for.
+    /// Probes the socket only: if bytes were read here, the driver would not be woken for them.
     #[cfg(feature = "http2")]
     fn peek(&self) -> Liveness {
         match self.stream.upgrade() {
