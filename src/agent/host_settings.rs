@@ -130,43 +130,43 @@ macro_rules! settings {
 }
 
 settings! {
-    /// As [`max_connections_per_host`](crate::KeepAliveLayer::max_connections_per_host).
+    /// Like [`max_connections_per_host`](crate::KeepAliveLayer::max_connections_per_host).
     ///
     /// # Panics
     ///
     /// If the value is 0.
     max_connections, get_max_connections: usize, not 0;
-    /// As [`max_idle_per_host`](crate::KeepAliveLayer::max_idle_per_host).
+    /// Like [`max_idle_per_host`](crate::KeepAliveLayer::max_idle_per_host).
     max_idle, get_max_idle: usize;
-    /// As [`max_pending_per_host`](crate::KeepAliveLayer::max_pending_per_host).
+    /// Like [`max_pending_per_host`](crate::KeepAliveLayer::max_pending_per_host).
     max_pending, get_max_pending: usize;
-    /// As [`max_uses`](crate::KeepAliveLayer::max_uses).
+    /// Like [`max_uses`](crate::KeepAliveLayer::max_uses).
     ///
     /// # Panics
     ///
     /// If the value is 0.
     max_uses, get_max_uses: u64, not 0;
-    /// As [`idle_timeout`](crate::KeepAliveLayer::idle_timeout).
+    /// Like [`idle_timeout`](crate::KeepAliveLayer::idle_timeout).
     idle_timeout, get_idle_timeout: Duration;
-    /// As [`ttl`](crate::KeepAliveLayer::ttl); the agent's `ttl_jitter` is taken off.
+    /// Like [`ttl`](crate::KeepAliveLayer::ttl); it is shortened by the agent's `ttl_jitter`.
     ttl, get_ttl: Duration;
-    /// As [`active_timeout`](crate::KeepAliveLayer::active_timeout). The connect timeout does not follow.
+    /// Like [`active_timeout`](crate::KeepAliveLayer::active_timeout). The connect timeout does not change with it.
     ///
     /// # Panics
     ///
     /// If the value is zero.
     active_timeout, get_active_timeout: Duration, not Duration::ZERO;
-    /// As [`connect_timeout`](crate::KeepAliveLayer::connect_timeout).
+    /// Like [`connect_timeout`](crate::KeepAliveLayer::connect_timeout).
     connect_timeout, get_connect_timeout: Duration;
-    /// As [`checkout_timeout`](crate::KeepAliveLayer::checkout_timeout).
+    /// Like [`checkout_timeout`](crate::KeepAliveLayer::checkout_timeout).
     checkout_timeout, get_checkout_timeout: Duration;
-    /// As [`request_timeout`](crate::KeepAliveLayer::request_timeout).
+    /// Like [`request_timeout`](crate::KeepAliveLayer::request_timeout).
     ///
     /// # Panics
     ///
     /// If the value is zero.
     request_timeout, get_request_timeout: Duration, not Duration::ZERO;
-    /// As [`response_timeout`](crate::KeepAliveLayer::response_timeout).
+    /// Like [`response_timeout`](crate::KeepAliveLayer::response_timeout).
     ///
     /// # Panics
     ///

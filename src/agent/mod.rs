@@ -1,4 +1,4 @@
-//! What an agent is as a whole: its agent's counters, its status, and the handle to them.
+//! An agent as a whole: its counters, its status, and its handle.
 
 mod connection_status;
 mod event;

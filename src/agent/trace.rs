@@ -1,4 +1,4 @@
-//! What happens, for `tracing`.
+//! Reports to `tracing`.
 
 use tracing::{Level, debug, enabled};
 

@@ -658,8 +658,8 @@ mod tests {
             (sets && method[..ends].contains("-> Self")).then_some(name)
         });
         let listed: Vec<_> = settings().into_iter().map(|(name, _)| name).collect();
-        // What looks at a transport cannot be printed: tests/layers/clones.rs uses it, and tests of HTTP/2. And those of a
-        // feature are listed where there is that feature.
+        // Functions that examine a transport cannot be printed: tests/layers/clones.rs and the tests of HTTP/2 use them.
+        // Settings of a feature are listed only with that feature.
         let elsewhere = |name: &str| match name {
             "probe_with" | "negotiated_with" => true,
             "http2" | "race_connects" => cfg!(not(feature = "http2")),
