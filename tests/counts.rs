@@ -7,9 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use support::agent::{agent, agent_paused, at_rest, fetch, get, read};
-use support::{Conn, RefusingPort, Server, eventually, script};
+use support::frames::Behaviour;
+use support::{Conn, RefusingPort, Server, eventually, http2, script};
 use tokio::time::timeout;
-use tower_keep_alive::{AgentHandle, KeepAliveLayer};
+use tower_keep_alive::{AgentHandle, KeepAliveLayer, Protocol};
 
 type Layers = KeepAliveLayer<Full<Bytes>>;
 
@@ -101,4 +102,28 @@ async fn every_exchange_ends_in_one_of_the_counts() {
     }
     at_rest(&handle).await;
     assert_eq!(counts(&handle), [6, 6, 3, 0]);
+}
+
+#[tokio::test]
+async fn a_request_that_is_sent_again_unseen_counts_once_and_has_not_failed() {
+    let server = http2::Server::behaving(Behaviour {
+        refuse_every: Some(3),
+        ..Behaviour::default()
+    })
+    .await;
+    let (client, handle) = agent(Layers::new().protocol(Protocol::Http2));
+    for _ in 0..8 {
+        fetch(&client, server.url("/")).await.unwrap();
+    }
+    at_rest(&handle).await;
+    assert_eq!(counts(&handle), [8, 8, 8, 0]);
+    let refused = server.log.seen(|seen| {
+        let refused = seen.requests.iter().filter(|it| it.is_refused);
+        refused.count() as u64
+    });
+    let status = handle.status();
+    assert!(refused > 0);
+    assert_eq!(status.resent, refused);
+    let json = serde_json::to_value(status).unwrap();
+    assert_eq!(json["resentRequestCount"], refused);
 }

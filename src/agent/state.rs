@@ -35,6 +35,8 @@ pub(crate) struct AgentState {
     cut_short: AtomicU64,
     /// Exchanges that failed on their connection.
     failed: AtomicU64,
+    /// How often an exchange went on to another connection.
+    resent: AtomicU64,
     reused: AtomicU64,
     stale: AtomicU64,
     mode: AtomicU8,
@@ -118,6 +120,7 @@ impl AgentState {
             denied: AtomicU64::new(0),
             cut_short: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            resent: AtomicU64::new(0),
             reused: AtomicU64::new(0),
             stale: AtomicU64::new(0),
             mode: AtomicU8::new(Mode::Open as u8),
@@ -161,6 +164,11 @@ impl AgentState {
     /// A caller got no connection.
     pub(crate) fn denied(&self) {
         self.denied.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A connection gave its request back, which is sent on another one.
+    pub(crate) fn resent(&self) {
+        self.resent.fetch_add(1, Ordering::Relaxed);
     }
 
     /// An exchange was not completed; `failed` unless its caller gave it up.
@@ -238,15 +246,17 @@ impl AgentState {
 
     pub(crate) fn counts(&self) -> Status {
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let resent = load(&self.resent);
         let (completed, reused) = (load(&self.completed), load(&self.reused));
         let denied = load(&self.denied);
         let mut status = Status {
             name: self.name().map(|name| name.as_ref().to_owned()),
             created: self.created.load(Ordering::Relaxed),
-            started: reused + load(&self.first_uses) + denied,
+            started: (reused + load(&self.first_uses) + denied).saturating_sub(resent),
             answered: completed + load(&self.cut_short),
             completed,
             failed: load(&self.failed) + denied,
+            resent,
             reused,
             stale: self.stale.load(Ordering::Relaxed),
             ..Status::default()

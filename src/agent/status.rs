@@ -12,7 +12,8 @@ use crate::target::key::Key;
 ///
 /// With the feature `serde` it serializes to agentkeepalive's object (`createSocketCount`, …, `freeSockets`, `sockets`,
 /// `requests`, in this order), followed by the fields of this crate: `reusedSocketCount`, `staleSocketCount`,
-/// `detachedSocketCount`, `startedRequestCount`, `answeredRequestCount`, `failedRequestCount`, `closes`, and, unless
+/// `detachedSocketCount`, `startedRequestCount`, `answeredRequestCount`, `failedRequestCount`,
+/// `resentRequestCount`, `closes`, and, unless
 /// they are empty, `name`, `hosts`, `learned` and `addresses`. Maps contain no entries with the value 0.
 ///
 /// While nothing changes, `created == closed + detached + open()`.
@@ -80,7 +81,7 @@ pub struct Status {
     #[cfg_attr(feature = "serde", serde(rename = "detachedSocketCount"))]
     pub detached: u64,
     /// Exchanges that have left the queue, with a connection or with an error. A request that the agent sends again by
-    /// itself counts again. A caller that gave up in the queue does not count.
+    /// itself counts once. A caller that gave up in the queue does not count.
     #[cfg_attr(feature = "serde", serde(rename = "startedRequestCount"))]
     pub started: u64,
     /// Exchanges whose response has begun, whether or not its body was completed.
@@ -90,6 +91,10 @@ pub struct Status {
     /// their caller dropped, or whose own request body failed, do not count.
     #[cfg_attr(feature = "serde", serde(rename = "failedRequestCount"))]
     pub failed: u64,
+    /// How often a request that its connection had not taken was sent again, on another connection: the connection was just
+    /// closing, or the server refused a stream of HTTP/2. Its caller does not notice.
+    #[cfg_attr(feature = "serde", serde(rename = "resentRequestCount"))]
+    pub resent: u64,
     /// `closed` by reason.
     pub closes: BTreeMap<CloseReason, u64>,
     /// The agent's name, if it has one ([`KeepAliveLayer::name`](crate::KeepAliveLayer::name)).

@@ -15,7 +15,7 @@ pub(crate) struct Activity {
     /// The last bits of the number of the latest exchange, times two, plus one once the head of its response has
     /// arrived. A use has one exchange, unless its owner sends further requests by hand.
     exchange: AtomicU8,
-    /// How much of the latest request is written: `UNWRITTEN`, `HEAD_KEPT` or `WRITTEN`.
+    /// How much of the latest request is written: `UNWRITTEN`, `HEAD_KEPT`, `WRITTEN` or `GIVEN_BACK`.
     request: AtomicU8,
     caller_waits: AtomicBool,
     read_waits: AtomicBool,
@@ -37,6 +37,8 @@ const NOT_SET: u32 = u32::MAX - 1;
 const UNWRITTEN: u8 = 0;
 const HEAD_KEPT: u8 = 1;
 const WRITTEN: u8 = 2;
+/// The connection gave the request back, and the request is sent on another one.
+const GIVEN_BACK: u8 = 3;
 /// Added to the number of an exchange.
 const HEAD_SEEN: u8 = 1;
 /// Added to the number of a use, which never reaches this bit.
@@ -136,6 +138,17 @@ impl Activity {
     /// Whether the head that was kept is the latest request's, and nothing was written since.
     pub(crate) fn has_kept_head(&self) -> bool {
         self.request.load(Ordering::Relaxed) == HEAD_KEPT
+    }
+
+    /// The connection gave the latest request back, and the exchange goes on elsewhere.
+    #[cold]
+    pub(crate) fn give_back(&self) {
+        self.request.store(GIVEN_BACK, Ordering::Relaxed);
+    }
+
+    /// Whether the connection gave the latest request back, and the exchange goes on elsewhere.
+    pub(crate) fn has_given_back(&self) -> bool {
+        self.request.load(Ordering::Relaxed) == GIVEN_BACK
     }
 
     /// The head of the response has arrived.

@@ -275,12 +275,12 @@ where
             };
             let conn = conn.0.take().expect("not polled after it is ready");
             let (error, nothing_written, request) = failed.into_parts();
-            let error = unanswered(conn, error, nothing_written, this.wishes.as_deref());
-            let (Some(destination), Some(request), true) = (
-                &mut *this.destination,
-                request,
-                goes_on(&error, this.refusals),
-            ) else {
+            let resend = |error: &Error| request.is_some() && goes_on(error, this.refusals);
+            let wishes = this.wishes.as_deref();
+            let (error, is_resent) = unanswered(conn, error, nothing_written, wishes, resend);
+            let (Some(destination), Some(request), true) =
+                (&mut *this.destination, request, is_resent)
+            else {
                 if let Some(info) = error.connection() {
                     timed::end(info);
                 }
@@ -457,13 +457,14 @@ fn goes_on(error: &Error, refusals: &mut u8) -> bool {
     error.is_reused()
 }
 
-/// There will be no response. The connection cannot be used any more.
+/// There will be no response, and the use of the connection is over. Says whether the request is sent on another one.
 fn unanswered<C: Poolable>(
     mut conn: C,
     error: BoxError,
     unsent: bool,
     wishes: Option<&Wishes>,
-) -> Error {
+    resend: impl FnOnce(&Error) -> bool,
+) -> (Error, bool) {
     let lifespan = conn.lifespan_mut();
     let failed = Error::from_send(error, unsent);
     let is_request_body = failed.is_request_body();
@@ -479,7 +480,11 @@ fn unanswered<C: Poolable>(
     } else {
         CloseReason::Error
     });
-    failed
+    let is_resent = resend(&failed);
+    if is_resent {
+        lifespan.shared().activity().give_back();
+    }
+    (failed, is_resent)
 }
 
 impl<M, F, C, S, B> fmt::Debug for ExchangeFuture<M, F, C, S, B>

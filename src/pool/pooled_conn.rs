@@ -214,6 +214,10 @@ impl<C: Poolable> PooledConn<C> {
     pub(crate) fn close_uncompleted(self, reason: CloseReason) {
         if let Some(key_pool) = &self.key_pool {
             let shared = self.connection_ref().lifespan().shared();
+            if shared.activity().has_given_back() {
+                key_pool.agent().resent();
+                return self.close(reason);
+            }
             let has_head = shared.activity().exchange_without_head().is_none();
             let reason = shared.reason().unwrap_or(reason);
             key_pool.agent().uncompleted(has_head, reason.is_failure());
