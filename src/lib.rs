@@ -112,10 +112,14 @@
 //!   closed, by [`Probe::with_close`](connect::Probe::with_close); otherwise the caller that needs the room gets an error whose
 //!   [`timeout_kind`](Error::timeout_kind) is [`Close`](TimeoutKind::Close) before the connect timeout is over.
 //!
-//! The future keeps its place: when it is polled again, it is first in the queue. But it waits longer, and a response
-//! that it has begun to read keeps its connection while it is not read. An exchange in a runtime that is not driven
-//! keeps its connection too, because that runtime runs its timers. So spawn whatever has to make progress by itself, or
-//! read each response to its end before you await something else:
+//! - An exchange in a runtime that is not driven ends at its own limits: the caller that is blocked for its place ends it, at
+//!   most a quarter and 200 ms after its [active timeout](KeepAliveLayer::active_timeout), or 200 ms after its request timeout or
+//!   response timeout. The future fails with the same error as in a runtime that is driven.
+//!
+//! The future keeps its place: when it is polled again, it is first in the queue. But it waits longer, and some exchanges
+//! keep their connection in a runtime that is not driven: those without limits, those over HTTP/2, and those whose response
+//! has begun and is not read, unless they have a request timeout. So spawn whatever has to make progress by itself, or read
+//! each response to its end before you await something else:
 //!
 //! ```
 //! # async fn both(client: tower_keep_alive::KeepAlive, url: String) -> Result<(), tower_keep_alive::BoxError> {

@@ -11,7 +11,8 @@ use std::time::Duration;
 /// penalised, nor one that leaves received data unread, nor one whose own request body is slow.
 #[derive(Debug)]
 pub(crate) struct Activity {
-    moved: AtomicBool,
+    /// `MOVED`, without what was asked for since.
+    moved: AtomicU8,
     /// The last bits of the number of the latest exchange, times two, plus one once the head of its response has
     /// arrived. A use has one exchange, unless its owner sends further requests by hand.
     exchange: AtomicU8,
@@ -44,10 +45,15 @@ const HEAD_SEEN: u8 = 1;
 /// Added to the number of a use, which never reaches this bit.
 const OVER: u64 = 1 << 63;
 
+/// In `moved`, for each of the two that ask: one store tells both.
+const MOVED: u8 = FOR_DRIVER | FOR_LOOK;
+const FOR_DRIVER: u8 = 1;
+const FOR_LOOK: u8 = 2;
+
 impl Activity {
     pub(crate) fn new() -> Self {
         Self {
-            moved: AtomicBool::new(true),
+            moved: AtomicU8::new(MOVED),
             exchange: AtomicU8::new(0),
             request: AtomicU8::new(UNWRITTEN),
             caller_waits: AtomicBool::new(true),
@@ -88,7 +94,7 @@ impl Activity {
     /// The use with this number begins. Silence before it does not count.
     #[inline]
     pub(crate) fn begin_use(&self, number: u64) {
-        self.moved.store(true, Ordering::Relaxed);
+        self.moved.store(MOVED, Ordering::Relaxed);
         self.limit_now.store(NOT_SET, Ordering::Relaxed);
         self.begin_exchange();
         self.caller_waits.store(true, Ordering::Relaxed);
@@ -205,7 +211,16 @@ impl Activity {
 
     /// Whether, since the last call, the connection has always waited for the server, and nothing was read or written.
     pub(crate) fn is_silent(&self) -> bool {
-        let moved = self.moved.swap(false, Ordering::Relaxed);
+        self.is_silent_for(FOR_DRIVER)
+    }
+
+    /// The same, for a look from outside of the driver, whose own measure it leaves alone.
+    pub(crate) fn is_silent_from_outside(&self) -> bool {
+        self.is_in_use() && self.is_silent_for(FOR_LOOK)
+    }
+
+    fn is_silent_for(&self, asker: u8) -> bool {
+        let moved = self.moved.fetch_and(!asker, Ordering::Relaxed) & asker != 0;
         // Until the head of the response arrives, the server may be waiting for the upload. After that, the server has
         // to continue the response, whether or not the upload ever ends.
         let owes_upload =
@@ -223,7 +238,7 @@ impl Activity {
     #[inline]
     pub(crate) fn set_caller_waits(&self, waits: bool) {
         if waits && !self.caller_waits.load(Ordering::Relaxed) {
-            self.moved.store(true, Ordering::Relaxed);
+            self.moved.store(MOVED, Ordering::Relaxed);
         }
         self.caller_waits.store(waits, Ordering::Relaxed);
     }
@@ -257,13 +272,13 @@ impl Activity {
     /// Something has moved of which nothing else is known here.
     #[cfg(feature = "http2")]
     pub(crate) fn moved(&self) {
-        self.moved.store(true, Ordering::Relaxed);
+        self.moved.store(MOVED, Ordering::Relaxed);
     }
 
     #[inline]
     fn moved_unless(&self, waits: bool) {
         if !waits {
-            self.moved.store(true, Ordering::Relaxed);
+            self.moved.store(MOVED, Ordering::Relaxed);
         }
     }
 }

@@ -504,8 +504,8 @@ impl ConnShared {
     }
 
     /// The connection is about to be closed from outside, and may not be used again until then.
-    pub(crate) fn condemn(&self) {
-        self.set_close_reason(CloseReason::Abandoned);
+    pub(crate) fn condemn(&self, reason: CloseReason) {
+        self.set_close_reason(reason);
         self.state.fetch_or(POISONED, Ordering::AcqRel);
     }
 

@@ -5,6 +5,7 @@
 
 mod addresses;
 mod ends;
+mod late;
 mod learned;
 mod made;
 mod places;
@@ -39,6 +40,7 @@ use crate::pool::total_limits::TotalLimits;
 use crate::pool::wait_queue::{CheckoutRequest, Delivery, LATER, QueueState, WaitQueue};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::target::Reuse;
+use late::Watch;
 use places::Places;
 use sharing::Sharing;
 use stuck::Progress;
@@ -68,6 +70,8 @@ pub(super) struct KeyState<C> {
     /// The ticket with which this key waits for the total limit.
     turn: Option<u64>,
     progress: Progress,
+    /// When the last look was, in milliseconds since the pool was made, plus one.
+    looked_at: u32,
     /// Connections that are being closed for callers that are blocked by the total limit.
     making_room: usize,
     /// This key is in the list of keys to check for overdue work.
@@ -85,11 +89,10 @@ struct Open<C> {
     frees_for_key: bool,
     /// It is being closed for a caller that is blocked by the total limit.
     frees_for_total: bool,
-    /// It was told to close at `closing`, and cannot be closed from outside.
-    is_stuck: bool,
-    /// When it was first seen to be closing, in milliseconds since the pool was made, plus one; 0 while it is not
-    /// closing.
-    closing: u32,
+    watch: Watch,
+    /// While it is closing: when that was first seen, in milliseconds since the pool was made, plus one. While it is
+    /// overdue: for how many milliseconds that has been seen.
+    watched: u32,
 }
 
 /// Whether a connection counts in the limits.
@@ -170,6 +173,7 @@ impl<C: Poolable> KeyState<C> {
             sweep_at: None,
             turn: None,
             progress: Progress::default(),
+            looked_at: 0,
             making_room: 0,
             is_watched: false,
             retired: false,

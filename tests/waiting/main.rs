@@ -6,6 +6,7 @@ mod support;
 mod cannot_close;
 mod clock;
 mod fake;
+mod late;
 mod runtimes;
 mod undriven;
 mod unpolled;

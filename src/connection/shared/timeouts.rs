@@ -44,9 +44,7 @@ impl ExchangeTimeouts {
             {
                 self.response_at = Instant::now().checked_add(limit);
             }
-            let response = self.response_at.filter(|_| !has_head);
-            let request = self.request.map(|(at, _)| at);
-            let Some(due) = response.into_iter().chain(request).min() else {
+            let Some(due) = self.due(has_head) else {
                 return Poll::Pending;
             };
             let sleep = self
@@ -56,15 +54,30 @@ impl ExchangeTimeouts {
                 sleep.as_mut().reset(due);
             }
             ready!(sleep.as_mut().poll(cx));
-            if let Some((_, limit)) = self.request.filter(|&(at, _)| at == due) {
-                self.over = Some((TimeoutKind::Request, limit));
-                return Poll::Ready(CloseReason::RequestTimeout);
-            }
-            if let Some(limit) = self.response {
-                self.over = Some((TimeoutKind::Response, limit));
-                return Poll::Ready(CloseReason::ResponseTimeout);
+            if let Some(reason) = self.end(due) {
+                return Poll::Ready(reason);
             }
         }
+    }
+
+    /// When the first of the limits is reached, as far as that is known.
+    fn due(&self, has_head: bool) -> Option<Instant> {
+        let response = self.response_at.filter(|_| !has_head);
+        let request = self.request.map(|(at, _)| at);
+        response.into_iter().chain(request).min()
+    }
+
+    /// Notes which limit was reached at that moment.
+    fn end(&mut self, due: Instant) -> Option<CloseReason> {
+        let (kind, limit, reason) = match (self.request, self.response) {
+            (Some((at, limit)), _) if at == due => {
+                (TimeoutKind::Request, limit, CloseReason::RequestTimeout)
+            }
+            (_, Some(limit)) => (TimeoutKind::Response, limit, CloseReason::ResponseTimeout),
+            _ => return None,
+        };
+        self.over = Some((kind, limit));
+        Some(reason)
     }
 }
 
@@ -173,6 +186,28 @@ impl ConnShared {
             true => f(timeouts),
             false => None,
         }
+    }
+
+    /// Why the exchange under way should have ended by `now`, if one of its limits is reached: for a look from outside of
+    /// the driver. `note`: it ends because of that.
+    #[cold]
+    pub(crate) fn overdue(&self, now: Instant, note: bool) -> Option<CloseReason> {
+        if !self.is_timed() {
+            return None;
+        }
+        let has_head = self.expectation.has_head();
+        let mut close_state = self.close_state();
+        let timeouts = close_state.extras.as_mut()?.timeouts.as_mut()?;
+        if !self.activity.is_use(timeouts.number) {
+            return None;
+        }
+        let due = timeouts.due(has_head).filter(|&due| due <= now)?;
+        let before = timeouts.over;
+        let reason = timeouts.end(due);
+        if !note {
+            timeouts.over = before;
+        }
+        reason
     }
 
     /// The limit that ended the use with this number, if one did.

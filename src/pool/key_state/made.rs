@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::late::Watch;
 use super::sharing::Sharing;
 use super::{Counting, KeyDecision, KeyState, Open, Stage, StepCx};
 use crate::clock::Moment;
@@ -136,8 +137,8 @@ impl<C: Poolable> KeyState<C> {
             },
             frees_for_key: false,
             frees_for_total: false,
-            is_stuck: false,
-            closing: 0,
+            watch: Watch::Fine,
+            watched: 0,
         })
     }
 

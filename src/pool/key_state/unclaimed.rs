@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::late::Watch;
 use super::{Connecting, Counting, KeyState, Stage, StepCx, stuck};
 use crate::agent::Mode;
 use crate::clock::Moment;
@@ -152,6 +153,8 @@ impl<C: Poolable> KeyState<C> {
     /// Ends connects and closes that take too long.
     pub(in crate::pool) fn look(&mut self, look: &Look, cx: &mut StepCx<'_, C>) -> Seen {
         let mut seen = Seen::default();
+        let between = look.millis.saturating_sub(self.looked_at);
+        self.looked_at = look.millis;
         for (_, open) in &mut self.open {
             if let Stage::Connecting(connecting) = &open.stage {
                 if let Some(connecting) = connecting
@@ -165,18 +168,22 @@ impl<C: Poolable> KeyState<C> {
             let Some(shared) = open.shared() else {
                 continue;
             };
+            let shared = shared.clone();
             let Some(time) = shared.time_to_close(look.goodbye) else {
-                open.closing = 0;
-                open.is_stuck = false;
+                if let Some(reason) = open.look_at_use(&shared, look.now, between) {
+                    shared.condemn(reason);
+                    cx.deferred.force(shared);
+                    seen.is_left = true;
+                }
                 continue;
             };
-            let shared = shared.clone();
-            if open.closing == 0 {
-                open.closing = look.millis;
+            if !matches!(open.watch, Watch::Closing | Watch::Stuck) {
+                open.watch = Watch::Closing;
+                open.watched = look.millis;
             }
-            let spent = look.millis.saturating_sub(open.closing);
+            let spent = look.millis.saturating_sub(open.watched);
             let spent = Duration::from_millis(spent.into());
-            if open.is_stuck {
+            if open.watch == Watch::Stuck {
                 seen.stuck_for = seen.stuck_for.max(Some(spent));
                 continue;
             }
@@ -189,12 +196,14 @@ impl<C: Poolable> KeyState<C> {
                 seen.is_left = true;
                 continue;
             }
-            // Under the lock, so that a use that ends before the close returns its connection to be closed.
-            shared.condemn();
+            // Under the lock: whoever brings it back until that is done has it closed here, and it is not used again.
+            shared.condemn(CloseReason::Abandoned);
             cx.deferred.force(shared);
             if !can_be_closed {
-                open.is_stuck = open.counting != Counting::OneShot;
-                open.closing = look.millis;
+                if open.counting != Counting::OneShot {
+                    open.watch = Watch::Stuck;
+                }
+                open.watched = look.millis;
             }
         }
         seen
