@@ -1,38 +1,40 @@
-//! Frames without end that are of no use to anybody.
+//! Limits frames that serve no response.
 
 use std::io;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Counts what a server sends that is no part of a response, or more heads than there can be responses.
+/// Counts the frames of a server that are not part of a response, and heads beyond the possible responses.
 ///
-/// `h2` answers a PING or SETTINGS before it reads on, and it keeps each interim response until the caller comes for it. The
-/// first costs time for as long as the server likes, and the second memory.
+/// `h2` answers a PING or SETTINGS before it reads on, and keeps each interim response until the caller collects it. A
+/// server could use the first to consume time, and the second to consume memory.
 #[derive(Debug)]
 pub(super) struct Flood {
-    /// Frames that are of no response, without one that is between them.
+    /// Frames that are not part of a response, without one that is in between.
     others: u32,
-    /// Since when, and how much was written since.
+    /// Since when they are counted, and how much was written since.
     since: Option<Instant>,
     written: usize,
-    /// Heads since the latest stream began, and how many had begun by then.
+    /// Heads since the latest stream began, and how many streams had begun by then.
     heads: usize,
     begun: u32,
     max_heads: usize,
 }
 
-/// So many frames that are of no response may come in `PERIOD`, and one more for so many bytes that are written: servers that
-/// measure the line while they read an upload send a PING for each of its frames.
+/// How many frames that are not part of a response may arrive in `PERIOD`; one more for every `BYTES_FOR_ONE`
+/// bytes that are written, because servers that measure the network path during an upload send a PING for each of its
+/// frames.
 const MAX_OTHERS: u32 = 1_000;
 const BYTES_FOR_ONE: usize = 64;
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// So many heads may come without a new stream beside two for each stream that there can be, its response and its trailers.
+/// How many heads may arrive without a new stream, in addition to two for each possible stream: its response and its
+/// trailers.
 const MAX_INTERIM: usize = 1_000;
 
 impl Flood {
-    /// On a connection that has at most so many streams.
+    /// For a connection with at most `max_streams` streams.
     pub(super) fn new(max_streams: usize) -> Self {
         Self {
             others: 0,
@@ -53,7 +55,7 @@ impl Flood {
     ///
     /// # Errors
     ///
-    /// That these are too many.
+    /// If there are too many.
     #[inline]
     pub(super) fn response(&mut self, is_head: bool, begun: u32) -> io::Result<()> {
         self.others = 0;
@@ -71,11 +73,11 @@ impl Flood {
         }
     }
 
-    /// A frame that is of no response.
+    /// A frame that is not part of a response.
     ///
     /// # Errors
     ///
-    /// That these are too many.
+    /// If there are too many.
     #[cold]
     pub(super) fn other(&mut self) -> io::Result<()> {
         self.others += 1;

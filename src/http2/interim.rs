@@ -1,4 +1,4 @@
-//! What a server sends before its response: 1xx, and among them what a request's body may wait for.
+//! Interim responses (1xx), including the 100 that a request's body may wait for.
 
 use std::future::Future;
 use std::io;
@@ -10,13 +10,13 @@ use h2::client::ResponseFuture;
 use http::StatusCode;
 use tokio::time::Sleep;
 
-/// The most interim responses to one request that are looked at, as over HTTP/1 by default.
+/// How many interim responses to one request are accepted, as over HTTP/1 by default.
 const MAX: u8 = 100;
 
-/// Counts the interim responses to one request, and keeps its body back where that waits for a 100.
+/// Counts the interim responses to one request, and holds its body back while that waits for a 100.
 ///
-/// `h2` passes over what nobody asks for, and asking costs something. So a request whose body does not wait asks only when it
-/// was woken as often as it may have interim responses.
+/// `h2` skips interim responses unless it is asked for them, and asking costs something. So a request whose body does
+/// not wait asks only after it was woken as often as it may have interim responses.
 #[derive(Debug)]
 pub(super) struct Interim {
     polls: u8,
@@ -24,11 +24,11 @@ pub(super) struct Interim {
     gate: Option<Box<Gate>>,
 }
 
-/// Until a 100 comes, or this time is over.
+/// Closed until a 100 arrives, or until this time is over.
 #[derive(Debug)]
 struct Gate {
     timeout: Duration,
-    /// From when the head is on its way.
+    /// Set when the head is being written.
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
@@ -51,11 +51,12 @@ impl Interim {
         self.gate.is_none()
     }
 
-    /// Ready when the response is to be asked for: almost always. Pending where only interim responses have come.
+    /// Ready when the response can be asked for, which is almost always. Pending if only interim responses have
+    /// arrived.
     ///
     /// # Errors
     ///
-    /// That there are too many.
+    /// If there are too many.
     #[inline]
     pub(super) fn poll(
         &mut self,
@@ -88,14 +89,14 @@ impl Interim {
                         self.gate = None;
                     }
                 }
-                // The response, or why there is none, is there to be asked for.
+                // The response, or the error, can be asked for.
                 Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(Ok(())),
                 Poll::Pending => {
                     if let Some(gate) = &mut self.gate {
                         let timeout = gate.timeout;
                         let sleep = || Box::pin(tokio::time::sleep(timeout));
                         ready!(gate.sleep.get_or_insert_with(sleep).as_mut().poll(cx));
-                        // The body goes now, and the response is still awaited.
+                        // The body is sent now, and the response is still awaited.
                         self.gate = None;
                     }
                     return Poll::Pending;

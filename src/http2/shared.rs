@@ -109,7 +109,7 @@ impl Http2Shared {
         &self.conn
     }
 
-    /// How many streams we would have at the most.
+    /// The maximum number of streams by the own setting.
     pub(super) fn own_limit(&self) -> usize {
         self.own_limit
     }
