@@ -1,4 +1,4 @@
-//! What ends a connection, or all of them, while somebody takes it, gives it back or makes it.
+//! Ends of one connection, or of all, while a caller takes it, returns it or makes it.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -90,7 +90,7 @@ fn drain_against_put() {
             spawn(move || scene.turn(let_in).expect("let in before").give_back())
         };
         wait_for(scene.pool.handle().drain());
-        // Not before the last is closed, and nobody is let in any more.
+        // Not before the last connection is closed, and nobody is admitted any more.
         scene.has_nothing();
         assert!(matches!(scene.ask(A, None), Decision::ShutDown));
         deliver.join().expect("delivered");
@@ -115,7 +115,8 @@ fn drain_against_take() {
             })
         };
         wait_for(scene.pool.handle().drain());
-        // It resolved before that caller came, or when its connection was closed: by `caller`, which may not be back.
+        // It resolved before that caller came, or when its connection was closed by `caller`, which may not have
+        // returned.
         caller.join().expect("served or refused");
         scene.has_nothing();
     });
@@ -137,7 +138,7 @@ fn destroy_against_make_and_wait() {
         };
         scene.pool.handle().destroy();
         let made = make.join().expect("made");
-        // In use or not, it is to end now.
+        // In use or not, it has to end now.
         assert!(made.connection_ref().lifespan().shared().is_killed());
         made.give_back();
         caller.join().expect("served or refused");

@@ -1,4 +1,4 @@
-//! Callers of one key: who takes, gives back, leaves and looks on.
+//! Callers of one key that take, return and leave, and checks of the queue.
 
 use std::time::Duration;
 
@@ -114,7 +114,7 @@ fn a_host_that_goes_quiet_is_not_found_again() {
         };
         close.join().expect("closed");
         caller.join().expect("served");
-        // What it gave back is where the next one looks.
+        // The connection that it returned is where the next caller finds it.
         match scene.ask(A, None) {
             Decision::Take(pooled) => pooled.give_back(),
             _ => panic!("one is idle"),
@@ -141,7 +141,7 @@ fn status_is_true_at_every_moment() {
             assert!(status.open() <= 1, "{status:?}");
             assert!(count(&status.pending) <= 1, "{status:?}");
             assert!(status.created <= 2 && status.closed <= 2, "{status:?}");
-            // Who waits, waits for something.
+            // A caller that waits, waits for something.
             assert!(count(&status.pending) <= status.open(), "{status:?}");
         }
         reuse.join().expect("served");
@@ -150,7 +150,7 @@ fn status_is_true_at_every_moment() {
     });
 }
 
-/// Of who comes and what takes it back, one has it; the other caller is served by the next turn.
+/// Either the caller or the check that takes back gets the delivery; the other caller is served in the next turn.
 #[test]
 fn what_is_taken_back_is_not_come_for_too() {
     explore("deliver, come for it, and take it back", 2, || {
@@ -233,7 +233,7 @@ fn what_is_made_for_a_caller_who_does_not_come_is_the_next_ones() {
     });
 }
 
-/// The pool's own looks, with their alert and their list of keys.
+/// The pool's own checks, with their alert and their list of keys.
 #[test]
 fn a_look_against_a_claim_and_who_leaves() {
     explore("two looks, a claim, and a caller who leaves", 3, || {

@@ -1,17 +1,18 @@
-//! Every order in which a few tasks can come to the pool's locks and atomics, tried one by one (trust test 7).
+//! Every order in which a few tasks can take the pool's locks and atomics, tried one by one (trust test 7).
 //!
 //! The source is the one that is shipped: `crate::sync` gives it the checker's locks. Each model asserts a promise of
-//! its own, and all of them that no transport is alive beyond the limit, that no wake-up is lost (a caller who is never
-//! woken is a deadlock, and the checker says so), and that in the end everything is accounted for.
+//! its own. All of them assert that no transport beyond the limit is alive, that no wake-up is lost (a caller that is
+//! never woken is a deadlock, which the checker reports), and that all counts agree at the end.
 //!
-//! # What bounds them
+//! # Bounds
 //!
-//! Two to four tasks, and as many preemptions (a task interrupted where it could go on) as each model says. A switch
-//! where a task has to wait is none, so every order of uninterrupted steps is among those tried. Not modelled: the
+//! Two to four tasks, and as many preemptions (a task interrupted where it could go on) as each model allows. A switch
+//! where a task has to wait does not count as one, so every order of uninterrupted steps is tried. Not modelled: the
 //! counts of `Arc` (std's), tokio's `Notify` (each call is one step), the sweeper and other timers.
 //!
-//! loom, not shuttle: it tries all orders within the bound, where shuttle draws them or has no bound, and it knows what
-//! orderings weaker than `SeqCst` allow. Run with `RUSTFLAGS="--cfg tower_keep_alive_loom"`; `.ci/run` does.
+//! The checker is loom and not shuttle: loom tries all orders within the bound, whereas shuttle draws them at random or
+//! has no bound, and loom models orderings weaker than `SeqCst`. Run it with `RUSTFLAGS="--cfg tower_keep_alive_loom"`;
+//! `.ci/run` does.
 
 mod ends;
 mod line;
@@ -40,12 +41,12 @@ use crate::target::{Reuse, Target};
 const A: &str = "http://a/";
 const B: &str = "http://b/";
 
-/// Tries every order that has at most so many preemptions, and says how many there were.
+/// Tries every order with at most `preemptions` preemptions, and prints how many there were.
 fn explore(name: &str, preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
     let executions = Arc::new(AtomicUsize::new(0));
     let counted = executions.clone();
     let mut checker = loom::model::Builder::new();
-    // `LOOM_MAX_PREEMPTIONS` says otherwise.
+    // `LOOM_MAX_PREEMPTIONS` overrides it.
     let preemptions = *checker.preemption_bound.get_or_insert(preemptions);
     checker.max_branches = 10_000;
     checker.check(move || {
@@ -60,12 +61,12 @@ fn explore(name: &str, preemptions: usize, model: impl Fn() + Send + Sync + 'sta
 #[derive(Clone)]
 struct Scene {
     pool: Pool<Conn>,
-    /// std's atomic: to count is no step of the model.
+    /// std's atomic, because counting is no step of the model.
     alive: Arc<AtomicUsize>,
     limit: usize,
 }
 
-/// A connection. Its transport goes before its lifespan, and so before its permit passes on.
+/// A connection. Its transport is dropped before its lifespan, and so before its permit passes on.
 struct Conn {
     transport: Option<Transport>,
     open: Arc<AtomicBool>,
@@ -102,7 +103,7 @@ impl Scene {
         self.pool.checkout(&key.key(), ask, stale, Moment::now())
     }
 
-    /// What a caller does until it has a connection that is open.
+    /// A caller's steps until it has an open connection.
     fn serve(&self, host: &'static str) -> Box<PooledConn<Conn>> {
         let mut stale = None;
         loop {
@@ -124,7 +125,7 @@ impl Scene {
         }
     }
 
-    /// The same for one who wants a connection that nobody has used, and comes before all others for it.
+    /// The same for a caller that wants a new connection, and precedes all others for it.
     fn serve_anew(&self, host: &'static str) -> Box<PooledConn<Conn>> {
         let ask = CheckoutRequest {
             reuse: Reuse::Fresh,
@@ -141,7 +142,7 @@ impl Scene {
         }
     }
 
-    /// What a caller in line gets, made for it or not; nothing if it is refused.
+    /// The connection of a waiting caller, whether or not it was made for it; `None` if the caller is refused.
     fn turn(&self, waiter: Waiter<Conn>) -> Option<Box<PooledConn<Conn>>> {
         match wait_for(std::future::poll_fn(|cx| waiter.poll_outcome(cx))) {
             WaitOutcome::Connection(pooled) => Some(pooled),
@@ -151,7 +152,7 @@ impl Scene {
         }
     }
 
-    /// One look at what there is for a caller in line.
+    /// Checks once for a delivery to a waiting caller.
     fn look(&self, waiter: &Waiter<Conn>) -> Option<Box<PooledConn<Conn>>> {
         match waiter.poll_outcome(&Context::from_waker(Waker::noop())) {
             Poll::Ready(WaitOutcome::Connection(pooled)) => Some(pooled),
@@ -171,7 +172,7 @@ impl Scene {
         }
     }
 
-    /// Time enough has passed for everything that was given and not come for.
+    /// Enough time has passed for all uncollected deliveries.
     fn take_back(&self) {
         let table = &self.pool.shared().table;
         table.each(crate::pool::KeyPool::take_back_all);
@@ -199,7 +200,7 @@ impl Scene {
         permit.fill(self.connection(), begun)
     }
 
-    /// The last line of every model: everything is accounted for, and nothing is left behind.
+    /// The last line of every model: all counts agree, and nothing is left over.
     fn at_rest(self) {
         self.pool.handle().close_idle();
         self.has_nothing();
@@ -229,7 +230,7 @@ impl Conn {
 }
 
 impl Driver {
-    /// The other end closes.
+    /// The server closes.
     fn ends(self) {
         self.open.store(false, Ordering::Relaxed);
     }

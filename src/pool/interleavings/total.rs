@@ -1,4 +1,4 @@
-//! Callers of several keys under one total.
+//! Callers of several keys under one total limit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,7 +39,7 @@ fn a_put_and_two_in_line() {
     });
 }
 
-/// Between a permit's being set aside for a caller and its arrival, one who comes later stands behind that caller.
+/// While a permit is reserved for a caller that has not collected it, a later caller does not overtake that caller.
 #[test]
 fn a_slot_set_aside_is_not_overtaken() {
     explore("a permit set aside, and one who comes later", 4, || {
@@ -64,7 +64,7 @@ fn a_slot_set_aside_is_not_overtaken() {
     });
 }
 
-/// Between a permit's being set aside for a caller and its arrival, one who need not stand in line may have taken the last
+/// While a permit is reserved for a caller that has not collected it, a caller that need not wait may take the last
 /// place of their host.
 #[test]
 fn a_slot_set_aside_does_not_exceed_the_hosts_limit() {
@@ -78,7 +78,7 @@ fn a_slot_set_aside_does_not_exceed_the_hosts_limit() {
         let close = spawn(move || drop(conn));
         let urgent = {
             let scene = scene.clone();
-            // Who is given a permit or a connection gives it back, and so the other is served.
+            // A caller that is given a permit or a connection returns it, and so the other one is served.
             spawn(move || drop(scene.serve_anew(A)))
         };
         drop(scene.turn(waiting).expect("not refused"));
@@ -107,7 +107,7 @@ fn a_slot_set_aside_for_one_who_leaves_comes_back() {
     );
 }
 
-/// Whoever has left is no reason to close a connection.
+/// A caller that has left is no reason to close a connection.
 #[test]
 fn a_caller_who_leaves_the_total_is_forgotten() {
     explore("another host's caller leaves, and a put", 4, || {
@@ -122,7 +122,7 @@ fn a_caller_who_leaves_the_total_is_forgotten() {
                 left.store(true, Ordering::Relaxed);
             })
         };
-        // Not by the status: the order in which it comes to two hosts is another in every execution.
+        // Not by the status, because the order in which it visits two hosts differs in every execution.
         let had_left = left.load(Ordering::Relaxed);
         conn.give_back();
         cancel.join().expect("left");

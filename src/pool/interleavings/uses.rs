@@ -1,4 +1,4 @@
-//! Callers who share a connection: who takes a use, gives it back, and what changes under them.
+//! Callers that share a connection: they take and return uses, and the connection changes meanwhile.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -20,7 +20,7 @@ use crate::pool::{
 };
 use crate::target::{Reuse, Target};
 
-/// What a connection and its uses have in common: the transport goes with the last of them.
+/// The common part of a connection and its uses: the transport ends with the last of them.
 struct Wire {
     open: AtomicBool,
     capacity: LoomUsize,
@@ -92,7 +92,8 @@ impl Wire {
     }
 }
 
-/// A pool whose connections carry so many uses, and how many are out. std's: to count is no step of the model.
+/// A pool whose connections have this capacity, and the number of uses that are given out. std's atomic, because
+/// counting is no step of the model.
 #[derive(Clone)]
 struct Scene {
     pool: Pool<Conn>,
@@ -122,7 +123,7 @@ impl Scene {
             .checkout(&key.key(), request, rejected, Moment::now())
     }
 
-    /// What a caller does until it has a use of a connection that is open.
+    /// A caller's steps until it has a use of an open connection.
     fn serve(&self) -> Box<PooledConn<Conn>> {
         let mut rejected = None;
         loop {
@@ -157,7 +158,7 @@ impl Scene {
         }
     }
 
-    /// A caller's whole way.
+    /// All steps of a caller.
     fn exchange(&self, most: usize) {
         let pooled = self.serve();
         let others = self.out.fetch_add(1, Relaxed);
@@ -185,7 +186,7 @@ impl Scene {
             },
             begun,
         );
-        // As its driver does: it is heard from now on.
+        // As its driver does: from now on its capacity is known.
         wire.tell();
         pooled
     }

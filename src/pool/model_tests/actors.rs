@@ -1,4 +1,4 @@
-//! Who acts in a schedule: transports, connections, drivers and callers.
+//! The actors of a schedule: transports, connections, drivers and callers.
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -13,24 +13,24 @@ use crate::connection::shared::{ChangeHook, ConnShared, TransportGuard};
 use crate::pool::{ConnPermit, PooledConn, Rejected, Waiter};
 use crate::target::Reuse;
 
-/// What the model knows of one transport, without asking the pool.
+/// What the model knows about one transport, without asking the pool.
 pub(super) struct Line {
     pub(super) host: usize,
     pub(super) one_shot: bool,
     pub(super) open: AtomicBool,
     pub(super) alive: AtomicBool,
     pub(super) detached: AtomicBool,
-    /// The connection was dropped: the transport will go.
+    /// The connection was dropped: the transport will follow.
     pub(super) closing: AtomicBool,
-    /// An upload goes on.
+    /// An upload is in progress.
     pub(super) uploading: AtomicBool,
-    /// Whether several uses share it, and how many; `UNHEARD` while it has not said so.
+    /// Whether several uses share it, and how many; `UNHEARD` while it has not reported that.
     pub(super) is_split: bool,
     pub(super) capacity: AtomicUsize,
     pub(super) changed: Mutex<Option<ChangeHook>>,
-    /// Somebody has found it dead.
+    /// A probe has found it dead.
     pub(super) found_dead: AtomicBool,
-    /// That the pool lets it drain was seen.
+    /// The pool was seen to let it drain.
     pub(super) drained: AtomicBool,
     /// How many uses it had after the last step.
     pub(super) uses_before: AtomicUsize,
@@ -53,7 +53,7 @@ pub(super) struct Facts {
     pub(super) uses: u64,
     /// When its last use ended.
     pub(super) free_since: u64,
-    /// The step in which it became idle, for as long as it is.
+    /// The step in which it became idle, while it is idle.
     pub(super) idle_from_step: Option<usize>,
 }
 
@@ -62,7 +62,7 @@ impl Line {
         self.alive.load(SeqCst) && !self.detached.load(SeqCst)
     }
 
-    /// A use of it is over, or it has been left alone until now: whether it may be used once more.
+    /// Whether it may be used once more, after a use of it is over or after it was idle until now.
     pub(super) fn may_be_used(&self, now: u64) -> bool {
         let facts = self.facts.lock().unwrap();
         self.open.load(SeqCst)
@@ -75,7 +75,7 @@ impl Line {
             && now - facts.free_since < self.limits.max_idle
     }
 
-    /// A use that was given out of it may begin.
+    /// Whether a use that was given out may begin.
     pub(super) fn may_go_on(&self, now: u64) -> bool {
         self.open.load(SeqCst)
             && !self.shared.is_poisoned()
@@ -89,12 +89,12 @@ impl Line {
         }
     }
 
-    /// Nobody knows what it will carry.
+    /// Nobody knows its capacity.
     pub(super) fn is_on_its_way(&self) -> bool {
         self.is_split && self.counts() && matches!(self.capacity.load(SeqCst), 0 | UNHEARD)
     }
 
-    /// The driver tells the pool that something has changed.
+    /// The driver reports a change to the pool.
     pub(super) fn tell(&self) {
         let hook = self.changed.lock().unwrap().clone();
         if let Some(hook) = hook {
@@ -115,10 +115,10 @@ impl Drop for Wire {
 
 pub(super) struct Conn<const S: bool> {
     pub(super) line: Arc<Line>,
-    /// Nothing where a driver has it.
+    /// `None` if a driver owns it.
     pub(super) _wire: Option<Wire>,
     pub(super) lifespan: Lifespan,
-    /// Of a connection that is shared and has no driver: the transport goes with the last use.
+    /// For a shared connection without a driver: the transport ends with the last use.
     pub(super) rest: Option<Arc<Driver>>,
     pub(super) is_use: bool,
 }
@@ -172,7 +172,7 @@ impl<const S: bool> Poolable for Conn<S> {
     }
 }
 
-/// The order is that of a driver: first the transport, then what says so.
+/// Dropped in the order of a driver: first the transport, then the guard.
 pub(super) struct Driver {
     pub(super) _wire: Wire,
     pub(super) _guard: TransportGuard,
@@ -197,14 +197,14 @@ pub(super) struct Caller<const S: bool> {
     pub(super) waiter: Option<Waiter<Conn<S>>>,
     pub(super) permit: Option<ConnPermit<Conn<S>>>,
     pub(super) begun: bool,
-    /// It was given this, and has no use for it.
+    /// It was given this connection, and cannot use it.
     pub(super) rejected: Option<Rejected<Conn<S>>>,
     pub(super) flag: Arc<Flag>,
     /// It was told to wait for its waker.
     pub(super) pending: bool,
     /// Its connection was made in a task and left for it.
     pub(super) made: bool,
-    /// It did not come for what it was given, and others did not wait for it.
+    /// It did not collect its delivery, and others did not wait for it.
     pub(super) missed: bool,
 }
 
@@ -227,10 +227,10 @@ impl<const S: bool> Caller<S> {
     }
 }
 
-/// What happened, told of the schedule that fails.
+/// The steps of a schedule, printed if it fails.
 pub(super) struct Trace(Vec<String>);
 
-/// Of the schedule that failed last.
+/// The trace of the schedule that failed last.
 pub(super) static FAILED: Mutex<String> = Mutex::new(String::new());
 
 impl Trace {
@@ -255,7 +255,7 @@ pub(super) fn line<const S: bool>(pooled: &PooledConn<Conn<S>>) -> &Arc<Line> {
     &pooled.connection_ref().line
 }
 
-/// Counted round.
+/// Counted modulo.
 pub(super) fn nth(who: Who, of: usize) -> Option<usize> {
     (of > 0).then(|| usize::from(who) % of)
 }

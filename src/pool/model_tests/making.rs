@@ -1,4 +1,4 @@
-//! What the steps do that make connections.
+//! The steps that make connections.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -49,7 +49,7 @@ impl<const S: bool> World<S> {
         self.used.push(pooled);
     }
 
-    /// A connect comes to its end in its task, and its caller has to come for what it made.
+    /// A connect ends in its task, and its caller has to collect the connection.
     pub(super) fn deliver(&mut self, who: Who, made: &Made) {
         let can = |it: &Caller<S>| it.permit.is_some() && it.begun;
         let Some(index) = self.nth_caller(who, can) else {
@@ -91,7 +91,7 @@ impl<const S: bool> World<S> {
             return None;
         };
         let shared = shared.filter(|_| S && !one_shot && self.limits.keep_alive);
-        // How long one is idle that several share is not for the model to say.
+        // The model does not decide how long a shared connection is idle.
         let max_idle = max_idle.filter(|_| shared.is_none());
         let mut lifespan = Lifespan::new();
         if let Some(max) = max_idle {
@@ -165,7 +165,7 @@ impl<const S: bool> World<S> {
             rest,
             is_use: false,
         };
-        // How long it took is told to nobody here.
+        // Nobody reads how long it took.
         Some(permit.fill_for(waiter_id, conn, self.limits.clock.now().mono))
     }
 

@@ -1,8 +1,9 @@
-//! Random schedules against a model that counts for itself: whatever callers, connections and agents do in whatever
-//! order, limits hold, nobody is forgotten or overtaken, nothing is used that may not be, and nothing is left behind.
+//! Random schedules, compared with a model that keeps its own counts: whatever callers, connections and agents do, and
+//! in whatever order, the limits hold, no caller is forgotten or overtaken, nothing is used that may not be, and
+//! nothing is left over.
 //!
-//! A schedule that fails is cut down, told step by step, and its seed kept in `proptest-regressions/`, to be tried
-//! first from then on. `PROPTEST_CASES` says how many schedules, where it is to be other than usual.
+//! A schedule that fails is shrunk and printed step by step, and its seed is kept in `proptest-regressions/`, to be
+//! tried first from then on. `PROPTEST_CASES` sets the number of schedules.
 
 mod actors;
 mod making;
@@ -19,13 +20,13 @@ use actors::FAILED;
 use steps::{Script, Step};
 use world::World;
 
-/// As many as it takes for 100,000 steps and a tenth more, of 175 on average.
+/// Enough for 100,000 steps and a tenth more, with 175 steps on average.
 const SCHEDULES: u32 = 630;
 const STEPS: std::ops::RangeInclusive<usize> = 100..=250;
 
 static DONE: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
 
-/// Of a pool whose connections several uses may share, or none.
+/// A pool whose connections several uses may share, or may not.
 struct PoolTest<const S: bool>;
 
 impl<const S: bool> StateMachineTest for PoolTest<S> {
@@ -71,7 +72,7 @@ fn whatever_happens<const S: bool>() {
     let config = Config {
         cases: schedules,
         source_file: Some(file!()),
-        // Of the steps that a schedule is cut down by.
+        // Steps that shrinking may try.
         max_shrink_iters: 20_000,
         ..Config::default()
     };

@@ -1,5 +1,5 @@
-//! What must be true, whatever happens: of what a caller is told, of what is given back, after every step, when
-//! everybody has come for what there was, and in the end.
+//! What must be true: of the result of a checkout, of a connection that is returned, after every step, when every
+//! caller has collected its delivery, and at the end.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,21 +15,21 @@ use crate::pool::{ConnPermit, Decision, PooledConn, Scheduling, Spread};
 use crate::target::key::Key;
 use crate::target::{Reuse, Target};
 
-/// What the model says of a checkout before the pool decides.
+/// What the model expects of a checkout before the pool decides.
 pub(super) struct Expected {
     reuse: Reuse,
     is_retry: bool,
-    /// The one to take: the first in the order of the schedule that may be used. More than one where they became idle
-    /// in the same step.
+    /// The connection to take: the first in the order of scheduling that may be used. Several if they became idle in
+    /// the same step.
     picks: Vec<u64>,
-    /// Where connections are shared: those that may be used, which are the busy ones with room if there are any.
+    /// If connections are shared: those that may be used, which are the busy ones with room if there are any.
     fit: Vec<u64>,
-    /// Those that come before it and may not be used: closed.
+    /// Those that precede it and may not be used: they are closed.
     passed: Vec<Arc<Line>>,
-    /// Connections that the limits count, of this host and of all.
+    /// Connections that count in the limits of this host, and of all hosts.
     counted: usize,
     total: usize,
-    /// Those who come for what they are given, and all of them.
+    /// Callers that collect their deliveries, and all callers.
     blocked: usize,
     pending: usize,
     admits: bool,
@@ -83,7 +83,7 @@ impl Expected {
 }
 
 impl<const S: bool> World<S> {
-    /// `rejected`: the caller brings one back that it had been given.
+    /// `rejected`: the caller returns a connection that it was given before.
     pub(super) fn expect_of_checkout(
         &self,
         host: usize,
@@ -101,7 +101,7 @@ impl<const S: bool> World<S> {
         let usable = |line: &&Arc<Line>| line.may_be_used(now);
         let step = idle.iter().find(usable).and_then(from_step);
         let first = |line: &&Arc<Line>| step.is_some() && from_step(line) == step;
-        // Those that are dead and became idle in the step of the picked one may stand on either side of it.
+        // Dead connections that became idle in the same step as the picked one may be before or after it.
         let passed = idle.iter().take_while(|line| !first(line));
         let spread = self.limits.spread != Spread::AsResolved;
         if S {
@@ -127,14 +127,14 @@ impl<const S: bool> World<S> {
             total: (0..HOSTS.len()).map(|host| self.counted(host)).sum(),
             blocked: self.blocked(host),
             pending: self.pending(host),
-            // Who has had its turn is let in while the agent drains.
+            // A caller that had its turn is admitted while the agent drains.
             admits: !self.closed || (!self.destroyed && (is_retry || rejected)),
         }
     }
 
-    /// Those that may be taken: the first that may be used of each address, in the order of the schedule, and where the fewest
-    /// in flight decide, of those addresses that have no more of them than any other. One that is found dead is in flight
-    /// until its transport is gone.
+    /// Those that may be taken: for each address the first that may be used, in the order of scheduling; and if the
+    /// fewest requests in flight decide, only of the addresses with the fewest. A connection that is found dead counts
+    /// as in flight until its transport is gone.
     fn picks_by_address(&self, host: usize, idle: &[Arc<Line>]) -> Vec<u64> {
         let now = self.now();
         let mut addresses = BTreeMap::<_, Vec<&Arc<Line>>>::new();
@@ -182,7 +182,7 @@ impl<const S: bool> World<S> {
         let busy = self.roomy(host);
         let id = |line: &Arc<Line>| line.shared.id();
         let mut fit: Vec<_> = busy.iter().map(id).collect();
-        // Of another address an idle one may come first.
+        // An idle connection of another address may come first.
         if fit.is_empty() || self.limits.spread != Spread::AsResolved {
             let idle = idle.iter().filter(usable);
             fit.extend(idle.filter(|it| it.carries() > 0).map(id));
@@ -197,7 +197,7 @@ impl<const S: bool> World<S> {
             },
             fit,
             passed: passed.cloned().collect(),
-            // One that drains from this step on counts no more in it.
+            // A connection that drains from this step on does not count in it.
             counted: 0,
             total: 0,
             blocked: self.blocked(host),
@@ -206,7 +206,7 @@ impl<const S: bool> World<S> {
         }
     }
 
-    /// What the pool says of the connections that are shared: by number, how many uses they have, and whether they drain.
+    /// The pool's shared connections: by number, how many uses they have, and whether they drain.
     fn shared_now(&self, host: usize) -> BTreeMap<u64, (usize, bool)> {
         let key = Uri::from_static(HOSTS[host]);
         let host = self.shared.table.find(&key.key());
@@ -226,7 +226,7 @@ impl<const S: bool> World<S> {
         self.lines.iter().filter(has_room).cloned().collect()
     }
 
-    /// How many uses it was given out for, of which it has so many now. Not all of them have been come for.
+    /// How many uses were given out, of which it has `uses` now. Not all of them were collected.
     fn begun(&self, line: &Line, uses: usize) -> u64 {
         let id = line.shared.id();
         let of = super::actors::line;
@@ -238,7 +238,7 @@ impl<const S: bool> World<S> {
         line.facts.lock().unwrap().uses + (uses - used) as u64
     }
 
-    /// No use beyond what a connection carries, none lost, and nothing drains without a reason.
+    /// No use exceeds the capacity of a connection, none is lost, and nothing drains without a reason.
     fn uses_hold(&self, host: usize) {
         for (id, (uses, drains)) in self.shared_now(host) {
             let line = self.lines.iter().find(|it| it.shared.id() == id);
@@ -262,7 +262,7 @@ impl<const S: bool> World<S> {
         }
     }
 
-    /// When everybody has come for what there was.
+    /// When every caller has collected its delivery.
     fn no_use_is_lost(&self, host: usize) {
         for (id, (uses, _)) in self.shared_now(host) {
             let is_it = |pooled: &PooledConn<Conn<S>>| line(pooled).shared.id() == id;
@@ -298,7 +298,7 @@ impl<const S: bool> World<S> {
         let id = line.shared.id();
         let uses = self.shared_now(line.host).get(&id).map_or(0, |it| it.0);
         if uses > 0 {
-            // It goes on with the others.
+            // It goes on with its other uses.
             return;
         }
         let usable = usable && !line.drained.load(SeqCst);
@@ -320,7 +320,7 @@ impl<const S: bool> World<S> {
             .chain(left.map(|it| it.permit()))
     }
 
-    /// Transports and connects that a limit counts.
+    /// Transports and connects that count in a limit.
     fn counted(&self, host: usize) -> usize {
         let lines = self.lines.iter();
         let alive = lines.filter(|it| it.host == host && it.counts() && !it.one_shot);
@@ -340,14 +340,14 @@ impl<const S: bool> World<S> {
         of(&self.agent.status().pending, host)
     }
 
-    /// Transports that a limit still counts and no connection has.
+    /// Transports that still count in a limit, and belong to no connection.
     fn closing(&self, host: usize) -> usize {
         let lines = self.lines.iter();
         let closing = lines.filter(|it| it.counts() && it.closing.load(SeqCst));
         closing.filter(|it| it.host == host && !it.one_shot).count()
     }
 
-    /// Connections that were dropped of late.
+    /// Connections that were dropped recently.
     pub(super) fn ended(&self, host: usize) -> usize {
         let lines = self.lines.iter();
         lines
@@ -378,7 +378,7 @@ impl<const S: bool> World<S> {
         }
     }
 
-    /// When everybody has come for what there was.
+    /// When every caller has collected its delivery.
     pub(super) fn nobody_is_forgotten(&self) {
         let status = self.agent.status();
         let kept = || status.idle.values();
@@ -397,7 +397,7 @@ impl<const S: bool> World<S> {
             let callers = || self.callers.iter().filter(|it| it.host == host);
             let blocked = callers().filter(|it| it.is_blocked()).count();
             assert_eq!(of(&status.pending, host), blocked);
-            // What carries nothing for now is waited for.
+            // A connection without capacity for now is waited for.
             let is_empty = |it: &Arc<Line>| it.carries() == 0;
             let empty = self.idle(host).iter().filter(|&it| is_empty(it)).count();
             let idle_here = of(&status.idle, host) - empty;
@@ -441,7 +441,7 @@ impl<const S: bool> World<S> {
         assert_eq!(status.open(), alive + making + self.background.len());
     }
 
-    /// Everybody leaves, and nothing is left behind.
+    /// All actors leave, and nothing is left over.
     pub(super) fn end(mut self) {
         self.note(|| "the end".into());
         self.callers.clear();
@@ -459,7 +459,7 @@ impl<const S: bool> World<S> {
             assert!(total.is_at_rest());
         }
         drop(self.pool.take());
-        // No cycle keeps it.
+        // No reference cycle keeps it alive.
         assert_eq!(Arc::strong_count(&self.shared), 1);
     }
 }

@@ -1,7 +1,7 @@
-//! What can happen to a pool, as data: drawn at random, and cut down to what makes a check fail.
+//! What can happen to a pool, as data: drawn at random, and shrunk to the steps that make a check fail.
 //!
-//! A step that names somebody says "the so-manieth of those who can do this"; a step that nobody can do is none. So any
-//! sequence stays one when steps are left out of it.
+//! A step names its actor as "the n-th of those that can do this", and does nothing if there is none. So any part of a
+//! sequence is a valid sequence.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use proptest_state_machine::ReferenceStateMachine;
 use crate::pool::{PoolConfig, Scheduling, Spread};
 use crate::target::Reuse;
 
-/// The capacity of a connection that has not said how much it carries.
+/// The capacity of a connection that has not reported it.
 pub(super) const UNHEARD: usize = usize::MAX;
 
-/// The hosts that callers ask for again and again.
+/// Hosts that callers request repeatedly.
 pub(super) const HOSTS: [&str; 3] = ["http://a/", "http://b/", "http://c/"];
 
 /// The limits of one run.
@@ -34,7 +34,7 @@ pub(super) struct Setup {
 
 impl Setup {
     pub(super) fn config(&self) -> PoolConfig {
-        // Hand-overs are taken back when a step says so.
+        // Deliveries are taken back by a step.
         let mut limits = PoolConfig::new()
             .keep_alive(self.keep_alive)
             .spread(self.spread)
@@ -61,77 +61,77 @@ impl Setup {
     }
 }
 
-/// Somebody: counted round among those who can.
+/// An actor, counted modulo those that can act.
 pub(super) type Who = u8;
 
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    /// A caller asks for a connection. `finds_stale`: a look at what it is given tells that it is dead.
+    /// A caller requests a connection. `finds_stale`: the probe of the connection that it is given reports it as dead.
     CheckoutRequest {
         host: usize,
         reuse: Reuse,
         is_retry: bool,
         finds_stale: bool,
     },
-    /// A caller who may make a connection begins to.
+    /// A caller with a permit begins its connect.
     Begin(Who),
     Connect(Who, Made),
-    /// A connect ends in its task, and what it made is left for its caller.
+    /// A connect ends in its task, and its connection is left for its caller.
     Deliver(Who, Made),
-    /// What callers were given and have not come for is taken back from them.
+    /// Deliveries that callers have not collected are taken back.
     TakeBack,
-    /// A caller in line looks what there is for it.
+    /// A waiting caller collects its delivery, if it has one.
     Collect {
         who: Who,
         finds_stale: bool,
     },
-    /// All of them do, until there is nothing for anybody.
+    /// All of them do, until no caller has a delivery.
     CollectAll,
-    /// A caller asks again, having had no use for what it was given.
+    /// A caller asks again, because it could not use what it was given.
     ComeBack(Who),
-    /// A caller leaves, in whatever state.
+    /// A caller leaves, in whatever state it is.
     Leave(Who),
     EndUse(Who, End),
-    /// The transport of a connection goes, in the driver that has it.
+    /// The transport of a connection is dropped, by the driver that owns it.
     LoseTransport(Who),
-    /// The server closes, and nobody has noticed yet but the connection itself.
+    /// The server closes, and only the connection itself has noticed.
     ServerCloses(Who),
-    /// A connect that nobody waits for comes to its end.
+    /// A connect that nobody waits for ends.
     InBackground(Who, Made),
     Prewarm {
         host: usize,
         count: usize,
     },
-    /// A caller says that a connection is not to be used again.
+    /// A caller poisons a connection.
     Poison(Who),
-    /// What a shared connection carries is another number from now on.
+    /// The capacity of a shared connection changes.
     Capacity(Who, usize),
-    /// The server of a shared connection wants no further uses, and says so.
+    /// The server of a shared connection accepts no further uses.
     GoAway(Who),
-    /// A host that nobody asked for before, and will not again.
+    /// A host is requested for the first and last time.
     Visit,
     Advance(u64),
     Sweep,
     CloseIdle,
     Drain,
     Destroy,
-    /// The last owner goes.
+    /// The last owner is dropped.
     DropPool,
 }
 
-/// What a connect comes to. Times in milliseconds.
+/// The result of a connect. Times are in milliseconds.
 #[derive(Clone, Debug)]
 pub(super) enum Made {
     Failure,
     Connection {
-        /// Its transport is in a task of its own, and goes later than the connection.
+        /// Its transport is in a task of its own, and ends later than the connection.
         driver: bool,
         max_idle: Option<u64>,
         max_age: Option<u64>,
         max_uses: Option<u64>,
-        /// Where it is shared, if connections can be: by how many uses, or that it has not said so.
+        /// If connections can be shared: its capacity, or that it has not reported one.
         shared: Option<usize>,
-        /// Which of the addresses of its host it leads to.
+        /// The address of its host that it leads to.
         leads_to: u8,
     },
 }
@@ -139,16 +139,16 @@ pub(super) enum Made {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     Good,
-    /// The answer is over and the upload is not: the connection says that it cannot be used again.
+    /// The response is over and the upload is not: the connection cannot be used again.
     Early,
     Bad,
-    /// Let go of in the middle.
+    /// Dropped in the middle.
     Dropped,
     /// The transport leaves the pool, and the use goes on.
     Detached,
 }
 
-/// What the steps to come depend on: an agent is shut down once.
+/// What later steps depend on: an agent is shut down only once.
 #[derive(Clone, Debug)]
 pub(super) struct Script<const S: bool> {
     pub(super) setup: Setup,
@@ -233,7 +233,7 @@ impl<const S: bool> ReferenceStateMachine for Script<S> {
             1 => Just(End::Detached),
         ];
         prop_oneof![
-            // A sequence that begins with this one is one to read: so these stand where shrinking ends.
+            // Shrinking ends with these, because a sequence that begins with them is easy to read.
             220 => request,
             90 => who().prop_map(Step::Begin),
             110 => (who(), made()).prop_map(|(who, made)| Step::Connect(who, made)),

@@ -1,4 +1,4 @@
-//! The pool that is tried, with everybody who has to do with it, and what each step does.
+//! The pool under test with all actors, and the effect of each step.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -22,7 +22,7 @@ use crate::target::key::Key;
 use crate::target::{Reuse, Target};
 
 pub(super) struct World<const S: bool> {
-    /// Nothing once the last owner is gone.
+    /// `None` once the last owner is gone.
     pub(super) pool: Option<Pool<Conn<S>>>,
     pub(super) shared: Arc<Shared<Conn<S>>>,
     pub(super) agent: AgentHandle,
@@ -43,11 +43,11 @@ pub(super) struct World<const S: bool> {
     pub(super) trace: Trace,
 }
 
-/// A connect that goes on for nobody in particular.
+/// A connect that goes on for no particular caller.
 pub(super) struct Background<const S: bool> {
     pub(super) host: usize,
     pub(super) permit: ConnPermit<Conn<S>>,
-    /// Whether it is to be given up. Nothing for one that warms the pool.
+    /// Whether it is to be cancelled. `None` for one that prewarms the pool.
     pub(super) stopped: Option<Arc<Stopped>>,
 }
 
@@ -193,7 +193,7 @@ impl<const S: bool> World<S> {
                 self.closed = true;
                 self.destroyed = true;
             }
-            // Callers in line hold the pool.
+            // Waiting callers own the pool.
             Step::DropPool => {
                 if self.callers.is_empty() {
                     self.note(|| "the last owner goes".into());
@@ -241,7 +241,7 @@ impl<const S: bool> World<S> {
             )
         });
         expected.check(&decision, self);
-        // Who came upon dead or expired ones is urgent, too.
+        // A caller that met dead or expired connections is urgent, too.
         let urgent = is_retry || reuse == Reuse::Fresh || self.ended(host) > ended_before;
         let mut caller = Caller {
             number,
@@ -269,7 +269,7 @@ impl<const S: bool> World<S> {
         self.callers.push(caller);
     }
 
-    /// A caller who is not in line any more has a connection of somebody else.
+    /// A caller that does not wait any more has a connection of another caller.
     fn served(
         &mut self,
         mut caller: Caller<S>,
@@ -278,7 +278,7 @@ impl<const S: bool> World<S> {
     ) {
         let line = line(&pooled).clone();
         let over = pooled.is_over(self.limits.clock.now());
-        // One that is shared has counted this use already, and its age alone is a limit.
+        // A shared connection has counted this use already, so only its age is a limit.
         let fit = match line.is_split {
             true => line.may_go_on(self.now()),
             false => line.may_be_used(self.now()),
@@ -336,7 +336,7 @@ impl<const S: bool> World<S> {
         }
     }
 
-    /// Time enough has passed: whoever has not come for what it was given loses it.
+    /// Enough time has passed: callers lose the deliveries that they have not collected.
     fn take_back(&mut self) {
         self.note(|| "what nobody came for is taken back".into());
         self.shared.table.each(KeyPool::take_back_all);
@@ -345,7 +345,7 @@ impl<const S: bool> World<S> {
         }
     }
 
-    /// Nothing of it may stay: neither in the table nor in the agent's counters.
+    /// Nothing of it may remain, neither in the table nor in the agent's counters.
     fn visit(&self) {
         let Some(pool) = &self.pool else { return };
         let request = CheckoutRequest {
@@ -354,7 +354,7 @@ impl<const S: bool> World<S> {
             is_retry: false,
         };
         let host = Uri::try_from(format!("http://visited{}/", self.steps)).unwrap();
-        // The limits over all keys may refuse it; who waits leaves at once.
+        // The limits over all keys may refuse it; a caller that would wait leaves at once.
         match pool.checkout(&host.key(), request, None, self.limits.clock.now()) {
             Decision::Make(mut permit, waiter) => {
                 permit.begin();
@@ -380,7 +380,7 @@ impl<const S: bool> World<S> {
             let stopped = it.stopped.as_ref();
             stopped.is_some_and(|it| it.0.load(SeqCst))
         };
-        // Not under a borrow of the list: what it drops may serve others.
+        // Not while the list is borrowed: what is dropped here may serve others.
         let cancelled: Vec<_> = self.background.extract_if(.., gone).collect();
         drop(cancelled);
     }
@@ -397,7 +397,7 @@ impl<const S: bool> World<S> {
                 line.shared.detach();
                 self.used.push(pooled);
             }
-            // Of a connection that is shared, a use ends by itself.
+            // On a shared connection, a use ends by itself.
             End::Early if line.is_split => pooled.close(CloseReason::Abandoned),
             End::Early => {
                 line.uploading.store(true, SeqCst);
@@ -412,7 +412,7 @@ impl<const S: bool> World<S> {
         let mut caller = self.callers.remove(index);
         self.note(|| format!("caller {} leaves", caller.number));
         if let Some(rejected) = &caller.rejected {
-            // One that is dropped counts as a use.
+            // A connection that is dropped counts as used.
             line(&rejected.pooled).facts.lock().unwrap().uses += 1;
         }
         caller.waiter = None;
@@ -439,7 +439,7 @@ impl<const S: bool> World<S> {
         }
     }
 
-    /// What the caller came for, if there was something.
+    /// What the caller collected, if there was anything.
     fn collect(&mut self, index: usize, finds_stale: bool) -> Option<&'static str> {
         let caller = &mut self.callers[index];
         if caller.rejected.is_some() {
@@ -453,7 +453,7 @@ impl<const S: bool> World<S> {
             return None;
         };
         let number = caller.number;
-        // Who has missed its turn was woken for that.
+        // A caller that has missed its turn was woken for that.
         assert!(
             woken || !caller.pending || caller.missed,
             "caller {number} was not woken"
@@ -504,7 +504,7 @@ impl<const S: bool> World<S> {
         }
     }
 
-    /// Everybody comes for what there is, the oldest first: nobody who waits has been overtaken.
+    /// All callers collect their deliveries, the oldest first: no waiting caller was overtaken.
     fn collect_all(&mut self) {
         loop {
             let mut any = false;
@@ -516,7 +516,7 @@ impl<const S: bool> World<S> {
                 };
                 let count = self.callers.len();
                 let given = self.collect(index, false);
-                // Who stands in line again may be given something by the total at once.
+                // The total limit may serve a caller at once that returns to the queue.
                 let woken = |it: &Caller<S>| it.pending && it.flag.0.load(SeqCst);
                 any |= given.is_some() || self.callers.get(index).is_some_and(woken);
                 let older = self.callers[..index]
@@ -524,7 +524,7 @@ impl<const S: bool> World<S> {
                     .filter(|it| it.host == host && it.is_in_order());
                 match given {
                     Some("connection") if in_order => assert_eq!(older.count(), 0, "overtaken"),
-                    // Who was given one since it was asked last comes for it in the next round.
+                    // A caller that was given a permit since the last round collects it in the next one.
                     Some("permit") if in_order => {
                         let is_given =
                             |it: &Caller<S>| it.waiter.as_ref().is_some_and(|it| it.is_given());
@@ -533,12 +533,12 @@ impl<const S: bool> World<S> {
                     }
                     _ => {}
                 }
-                // Gone from its place, be it to the end.
+                // It left its place, possibly for the end.
                 let moved =
                     self.callers.len() < count || matches!(given, Some("connection" | "nothing"));
                 index += usize::from(!moved);
             }
-            // One who comes late can be what makes another connect worth its while.
+            // A caller that comes late may make another connect necessary.
             any |= self
                 .callers
                 .iter()
@@ -549,7 +549,7 @@ impl<const S: bool> World<S> {
         }
     }
 
-    /// Those that the pool says are idle, as the model knows them.
+    /// The connections that the pool reports as idle, as the model knows them.
     pub(super) fn idle(&self, host: usize) -> Vec<Arc<Line>> {
         let key = Key::from(Uri::from_static(HOSTS[host]).key());
         let idle = self.agent.connections(&key).into_iter();
