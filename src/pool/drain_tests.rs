@@ -1,4 +1,4 @@
-//! Whom an agent serves that is drained.
+//! The callers that a draining agent serves.
 
 use super::tests::{ask, at_rest, come_back, connect, made};
 use super::*;
@@ -12,7 +12,7 @@ fn who_was_let_in_before_a_drain_is_served_and_nobody_else_is() {
     let stale = made(&pool, HOST);
     let _drained = pool.handle().drain();
     assert!(matches!(ask(&pool, HOST, Reuse::Any), Decision::ShutDown));
-    // What it was given had closed: it has been served by nothing yet.
+    // The connection that it was given had closed, so it has not been served yet.
     match come_back(&pool, HOST, Some(stale)) {
         Decision::Make(permit, _waiter) => connect(permit).give_back(),
         _ => panic!("it is to have another"),

@@ -17,7 +17,7 @@ fn key(host: &'static str) -> Key {
     Key::from(Uri::from_static(host).key())
 }
 
-/// Takes and gives back a connection while every lock of the other hosts is held.
+/// Takes and returns a connection while every lock of the other keys is held.
 fn ask_beside_locks(config: PoolConfig) {
     let pool = Pool::new(config);
     for host in [HOST].iter().chain(&OTHERS) {

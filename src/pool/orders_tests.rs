@@ -1,5 +1,5 @@
-//! Every order of a few steps. A step of the pool is one critical section, so these are all schedules that its threads
-//! can have, short of what happens within a lock.
+//! Every order of a few steps. A step of the pool is one critical section, so these are all schedules of its threads,
+//! except for what happens within a lock.
 
 use super::tests::{Conn, ask, at_rest, connect, made, turn, waits};
 use super::*;
@@ -10,19 +10,19 @@ const HOST: &str = "http://a/";
 
 #[derive(Clone, Copy, PartialEq)]
 enum Step {
-    /// A connection is given back.
+    /// A connection is returned.
     Deliver,
-    /// Another's transport goes, and its permit passes on.
+    /// The transport of another connection ends, and its permit passes on.
     Release,
-    /// The first in line looks what there is for it.
+    /// The first waiter checks for its delivery.
     Look,
-    /// It leaves.
+    /// The first waiter leaves.
     Cancel,
-    /// The second looks.
+    /// The second waiter checks for its delivery.
     LookAfter,
 }
 
-/// All ways to shuffle the sequences into each other.
+/// All interleavings of the sequences.
 fn orders(sequences: &[&[Step]], done: &mut Vec<Step>, each: &mut impl FnMut(&[Step])) {
     if sequences.iter().all(|left| left.is_empty()) {
         return each(done);
@@ -38,7 +38,7 @@ fn orders(sequences: &[&[Step]], done: &mut Vec<Step>, each: &mut impl FnMut(&[S
     }
 }
 
-/// Takes what there is; it is given back, or made and given back, at once.
+/// Collects the delivery; a connection is returned, or made and returned, at once.
 fn look(waiter: &Waiter<Conn>) -> bool {
     match turn(waiter) {
         Some(WaitOutcome::Connection(pooled)) => pooled.give_back(),
@@ -83,7 +83,7 @@ fn trust_07_in_every_order_of_deliver_cancel_and_look_each_thing_has_one_owner()
             let status = pool.handle().status();
             assert!(status.open() <= 2, "{status}");
         }
-        // Whatever the first had, or left: the second is served by it.
+        // Whatever the first waiter had, or left, serves the second.
         assert!(served || look(&second), "a wake-up is lost");
         drop(second);
         at_rest(pool);

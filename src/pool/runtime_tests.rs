@@ -34,11 +34,11 @@ fn a_connection_serves_callers_of_its_own_runtime_only() {
     };
     drop(waiter);
     connect_in(&here, permit).give_back();
-    // An idle one of the other runtime makes room...
+    // An idle connection of the other runtime makes room...
     let waiter = waits(ask_in(&there));
     let conn = connect_in(&there, may_make(&waiter));
     drop(waiter);
-    // ...and so does one that is given back.
+    // ...and so does one that is returned.
     let waiter = waits(ask_in(&here));
     conn.give_back();
     let conn = connect_in(&here, may_make(&waiter));

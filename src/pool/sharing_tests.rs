@@ -18,7 +18,7 @@ use crate::target::{Reuse, Target};
 const A: &str = "http://a/";
 const B: &str = "http://b/";
 
-/// What a connection and its uses have in common: the transport goes with the last of them.
+/// The common part of a connection and its uses: the transport ends with the last of them.
 struct Wire {
     open: AtomicBool,
     capacity: AtomicUsize,
@@ -28,7 +28,7 @@ struct Wire {
     _guard: Mutex<Option<TransportGuard>>,
 }
 
-/// As a capacity: not known yet.
+/// The capacity of a connection that has not reported it.
 const UNHEARD: usize = usize::MAX;
 
 struct Conn {
@@ -43,7 +43,7 @@ impl Wire {
         self.tell();
     }
 
-    /// As a GOAWAY does it.
+    /// As after a GOAWAY.
     fn goes_away(&self) {
         self.open.store(false, SeqCst);
         self.tell();
@@ -216,7 +216,7 @@ fn idle(pool: &Pool<Conn>) -> usize {
     pool.handle().status().idle.values().sum()
 }
 
-/// The last line of every test: everything is accounted for, and nothing is left behind.
+/// The last line of every test: all counts agree, and nothing is left over.
 fn at_rest(pool: Pool<Conn>) {
     pool.handle().close_idle();
     let status = pool.handle().status();
@@ -284,7 +284,7 @@ fn no_more_uses_are_out_than_it_carries() {
     second.give_back();
     let fourth = handed(&line[0]).expect("it was first");
     assert!(handed(&line[1]).is_none());
-    // Given up in its middle: only that use ends.
+    // Cancelled in the middle: only that use ends.
     drop(fourth);
     let fifth = handed(&line[1]).expect("there is room again");
     drop(line);
@@ -336,13 +336,13 @@ fn one_that_goes_away_takes_no_more_and_ends_with_its_last_use() {
     };
     wire.goes_away();
     drop(wire);
-    // Its permit is another's at once: it may take long.
+    // Its permit passes on at once, because draining may take long.
     let (other, other_wire) = connect(may_make(&waiting).expect("a permit is free"), 1);
     drop(waiting);
     let third = waits(&pool);
     first.give_back();
     assert_eq!(open(&pool), 2);
-    // But there are no more of these than the limit allows of the others.
+    // But no more connections may drain than the limit allows.
     other_wire.goes_away();
     drop(other_wire);
     assert!(turn(&third).is_none());
@@ -372,7 +372,7 @@ fn who_finds_one_gone_is_first_in_line_and_others_go_on() {
     };
     let rejected = Some(Rejected::new(second, CloseReason::Peer));
     let decision = pool.checkout(&Uri::from_static(A).key(), ask, rejected, Moment::now());
-    // The one in line had the permit before it asked again.
+    // The waiting caller had the permit before it asked again.
     let Decision::Wait(is_retry) = decision else {
         panic!("there is one permit");
     };
@@ -503,7 +503,7 @@ fn limits_of_age_and_uses_end_it_with_its_last_use() {
     let (permit, _) = makes(&pool);
     let (first, _) = connected(permit, 100, true, |lifespan| lifespan.limit_uses(2));
     let second = take(&pool);
-    // It has had its two, and drains.
+    // It has had its two uses, and drains.
     let (third, _) = made(&pool, 100);
     assert_ne!(id(&third), id(&second));
     first.give_back();
@@ -521,7 +521,7 @@ fn a_use_that_was_not_begun_does_not_count() {
     let (first, _) = connected(permit, 1, true, |lifespan| lifespan.limit_uses(2));
     let waiter = waits(&pool);
     first.give_back();
-    // Given to one who is gone.
+    // Given to a caller that is gone.
     drop(waiter);
     assert_eq!(idle(&pool), 1);
     let second = take(&pool);
@@ -574,7 +574,7 @@ fn one_shots_are_not_shared() {
     };
     drop(waiter);
     let (one_shot, _) = connect(permit, 100);
-    // Nor is it one that others wait for.
+    // Other callers do not wait for it either.
     let (other, _) = made(&pool, 100);
     one_shot.give_back();
     other.give_back();

@@ -1,4 +1,5 @@
-//! The schedules that a pool must keep to, step by step: no runtime, no sockets, no time that passes by itself.
+//! The schedules that a pool must handle, step by step: without a runtime, without sockets, and without time that
+//! passes by itself.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::connection::lifespan::Lifespan;
 use crate::target::key::Key;
 use crate::target::{Reuse, Target};
 
-/// A connection whose transport goes with it.
+/// A connection whose transport is dropped with it.
 pub(super) struct Conn {
     open: Arc<AtomicBool>,
     lifespan: Lifespan,
@@ -74,7 +75,7 @@ pub(super) fn connect(mut permit: ConnPermit<Conn>) -> Box<PooledConn<Conn>> {
     permit.fill(conn, begun)
 }
 
-/// A new connection, asked for and made.
+/// A new connection, requested and made.
 pub(super) fn made(pool: &Pool<Conn>, host: &'static str) -> Box<PooledConn<Conn>> {
     match ask(pool, host, Reuse::Any) {
         Decision::Make(permit, _waiter) => connect(permit),
@@ -130,7 +131,7 @@ fn name(decision: &Decision<Conn>) -> &'static str {
     }
 }
 
-/// The last line of every test: everything is accounted for, and nothing is left behind.
+/// The last line of every test: all counts agree, and nothing is left over.
 pub(super) fn at_rest(pool: Pool<Conn>) {
     pool.handle().close_idle();
     let status = pool.handle().status();
@@ -151,7 +152,7 @@ fn a_freed_connection_goes_to_the_first_in_line() {
     let second = waits(ask(&pool, A, Reuse::Any));
     conn.give_back();
     assert!(turn(&second).is_none());
-    // Nobody overtakes those in line, not even while the one served has not come for it.
+    // Nobody overtakes waiting callers, not even while the one that was served has not collected its delivery.
     let third = waits(ask(&pool, A, Reuse::Any));
     let conn = handed_over(&first);
     drop(first);
@@ -188,12 +189,12 @@ fn what_a_caller_who_is_gone_was_given_passes_on() {
     let conn = made(&pool, A);
     let mut line: VecDeque<_> = (0..4).map(|_| waits(ask(&pool, A, Reuse::Any))).collect();
     conn.give_back();
-    // Served, and dropped before it came for it.
+    // Served, and dropped before it has collected its delivery.
     drop(line.pop_front());
     let conn = handed_over(&line[0]);
     drop(line.pop_front());
     conn.close(CloseReason::Peer);
-    // Has the right to connect, and is dropped before it does.
+    // Has a permit to connect, and is dropped before it connects.
     drop(line.pop_front());
     connect(may_make(&line[0])).give_back();
     drop(line);
@@ -221,7 +222,7 @@ fn what_nobody_came_for_has_been_idle_all_the_while() {
         millis.store(time, Ordering::Relaxed);
         pool.shared().sweep();
     };
-    // Left to the pool by a caller who is gone, or kept for him for too long.
+    // Left to the pool by a caller that is gone, or kept for the caller for too long.
     for (gone_at, idle) in [(19, 1), (20, 0)] {
         millis.store(0, Ordering::Relaxed);
         let mut conn = made(&pool, A);
@@ -249,7 +250,7 @@ fn a_caller_whose_connect_is_under_way_takes_what_comes_first() {
     busy.give_back();
     let conn = handed_over(&waiter);
     drop(waiter);
-    // What it made in the meantime is for the pool.
+    // The connection that it made meanwhile is for the pool.
     connect(permit).give_back();
     conn.give_back();
     let status = pool.handle().status();
@@ -264,7 +265,7 @@ fn who_finds_a_stale_connection_keeps_its_place() {
     let Decision::Take(stale) = ask(&pool, A, Reuse::Any) else {
         panic!("one is idle");
     };
-    // Others come while the stale one is looked at.
+    // Others arrive while the stale connection is probed.
     let other = waits(ask(&pool, A, Reuse::Any));
     let first = waits(come_back(&pool, A, Some(stale)));
     assert!(turn(&other).is_none());
@@ -285,7 +286,7 @@ fn a_stale_one_that_is_gone_says_nothing_of_who_has_its_place() {
     let Decision::Take(stale) = ask(&pool, A, Reuse::Any) else {
         panic!("one is idle");
     };
-    // While it is looked at its transport goes, and another caller makes one in its place.
+    // While it is probed its transport ends, and another caller makes one in its place.
     drop(transport);
     let other = made(&pool, A);
     let first = waits(come_back(&pool, A, Some(stale)));
@@ -308,7 +309,7 @@ fn who_comes_back_to_a_destroyed_agent_is_refused() {
     permit.begin();
     busy.give_back();
     let stale = handed_over(&waiter);
-    // It is not in line at that moment.
+    // It is not in the queue at that moment.
     pool.handle().destroy();
     let refused = matches!(turn(&waiter), Some(WaitOutcome::Refused));
     waiter.requeue(Rejected::new(stale, CloseReason::Stale));
@@ -323,7 +324,7 @@ fn a_stale_pick_under_the_lock_is_first_in_line_for_its_slot() {
     let pool = Pool::new(PoolConfig::new().max_connections_per_host(2));
     let (mut one, two) = (made(&pool, A), made(&pool, A));
     let open = one.connection().open.clone();
-    // Its transport outlives the connection, as a driver's does.
+    // Its transport outlives the connection, as the transport of a driver does.
     let transport = one.connection().lifespan_mut().take_transport_guard();
     one.give_back();
     open.store(false, Ordering::Relaxed);
@@ -370,7 +371,7 @@ fn a_fresh_one_at_the_head_has_the_next_one_given_back_closed() {
     );
     let conn = made(&pool, A);
     let patient = waits(ask(&pool, A, Reuse::Any));
-    // The line is full for others, and not for it.
+    // The queue is full for others, but not for it.
     assert!(matches!(ask(&pool, A, Reuse::Any), Decision::QueueFull(1)));
     let fresh = waits(ask(&pool, A, Reuse::Fresh));
     conn.give_back();
@@ -389,7 +390,7 @@ fn a_fresh_one_that_loses_its_slot_to_an_earlier_one_is_not_forgotten() {
     let (one, two) = (made(&pool, A), made(&pool, A));
     let is_retry = waits(come_back(&pool, A, None));
     let fresh = waits(ask(&pool, A, Reuse::Fresh));
-    // The older of the two takes it as it is...
+    // The older of the two takes this one as it is...
     one.give_back();
     let one = handed_over(&is_retry);
     drop(is_retry);
@@ -439,7 +440,7 @@ fn who_has_room_made_for_it_is_not_refused_for_a_full_line() {
     at_rest(pool);
 }
 
-/// Both orders of a caller that the total blocks and a put: in neither does one miss the other.
+/// A put and a caller that the total limit blocks, in both orders: neither misses the other.
 #[test]
 fn total_limit_against_put() {
     for put_first in [true, false] {
@@ -470,7 +471,7 @@ fn under_one_total_the_oldest_of_all_hosts_is_next() {
     for host in hosts {
         line.push_back((host, waits(ask(&pool, host, Reuse::Any))));
     }
-    // A constant line: who is served goes to its end again.
+    // A queue of constant length: a caller that was served joins at its end again.
     let mut at = A;
     for _ in 0..50 {
         conn.give_back();
@@ -566,7 +567,7 @@ fn a_dead_connection_is_passed_over_wherever_it_is() {
     }
 }
 
-/// A task whose wakers keep it, and which is dropped with the last of them.
+/// A task that is kept by its wakers, and dropped with the last of them.
 struct Task(#[expect(dead_code, reason = "it is here to be dropped")] Waiter<Conn>);
 
 impl Wake for Task {

@@ -1,4 +1,4 @@
-//! What nobody comes for, step by step.
+//! Deliveries that are not collected, step by step.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -43,7 +43,7 @@ fn who_leaves_a_connect_that_is_over_leaves_no_other_in_its_place() {
     key_pool.set_connecting(place, as_over.clone(), None);
     drop(permit);
     key_pool.leave_connecting(place, &as_over);
-    // Another one has its place by now, and its caller.
+    // By now another connection has its place, and its caller.
     let permit = may_make(&pool);
     assert_eq!(permit.index(), place);
     let key_pool = permit.key_pool().clone();
@@ -55,7 +55,7 @@ fn who_leaves_a_connect_that_is_over_leaves_no_other_in_its_place() {
     at_rest(pool);
 }
 
-/// Between the look that finds it and what follows from that, without a lock.
+/// Between the check that finds it and the actions that follow without a lock.
 #[test]
 fn what_is_to_be_closed_from_outside_is_not_used_any_more() {
     let pool = Pool::<Conn>::new(PoolConfig::new());
@@ -73,7 +73,7 @@ fn what_is_to_be_closed_from_outside_is_not_used_any_more() {
         };
         key_pool.look_only(&look, &mut deferred);
     }
-    // The end of its use comes in this moment.
+    // Its use ends at this moment.
     shared.set_finishing(false);
     pooled.give_back();
     assert!(pool.handle().status().idle.is_empty());
@@ -82,7 +82,8 @@ fn what_is_to_be_closed_from_outside_is_not_used_any_more() {
     at_rest(pool);
 }
 
-/// Whatever holds up a caller's task holds up a look as well: what has just been given is not taken at the first.
+/// Whatever holds up a caller's task holds up a check as well, so the first check does not take back what was just
+/// delivered.
 #[test]
 fn what_a_look_sees_first_is_not_taken_back_by_it() {
     let pool = Pool::new(
@@ -105,7 +106,7 @@ fn what_a_look_sees_first_is_not_taken_back_by_it() {
         panic!("it is the next one's");
     };
     drop(second);
-    // Nothing for it yet; as soon as there is, it is the first.
+    // There is no delivery for it yet; as soon as there is one, it is the first.
     assert!(turn(&first).is_none());
     let third = waits(ask(&pool, HOST, Reuse::Any));
     pooled.close(CloseReason::Peer);
@@ -145,7 +146,7 @@ fn keys_at_which_nothing_happens_are_not_looked_at() {
     at_rest(pool);
 }
 
-/// Nothing is ever taken back then, and there is nothing to look for.
+/// Nothing is ever taken back then, so there is nothing to check for.
 #[test]
 fn a_hand_over_that_is_kept_raises_no_alarm() {
     for (kept_for, is_alert) in [(Duration::MAX, false), (Duration::from_millis(5), true)] {

@@ -1,4 +1,4 @@
-//! What is known of each use, and uses that are gone as soon as they are made.
+//! The state of each use, and uses that are gone as soon as they are made.
 
 use std::sync::mpsc;
 use std::thread;
@@ -28,7 +28,7 @@ fn each_exchange_whose_response_has_begun_counts_as_answered() {
     at_rest(pool);
 }
 
-/// A use that is gone is heard of at once: not under a lock that this needs.
+/// The end of a use is noticed at once, and not under a lock that this needs.
 fn ends_in_time(test: impl FnOnce() + Send + 'static) {
     let (done, is_done) = mpsc::channel();
     let testing = thread::spawn(move || {
@@ -46,7 +46,7 @@ fn a_connection_whose_new_use_is_gone_at_once_has_no_further_ones() {
     ends_in_time(|| {
         let pool = Pool::new(PoolConfig::new());
         let (first, wire) = made(&pool, 3);
-        // Where one is over, it is the next.
+        // A use that is over becomes the next one.
         let second = take(&pool);
         wire.fails.store(true, SeqCst);
         drop(wire);
