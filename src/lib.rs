@@ -157,6 +157,18 @@
 //! `connection.id`, `reused`, `waited`), and an event for each [`EventKind`] (fields `agent`, `key`, `connection.id`, and those of the
 //! kind).
 //!
+//! # HTTP/2
+//!
+//! With the feature `http2` the client in one call offers both versions to servers of `https`, and stacked layers speak what
+//! [`KeepAliveLayer::protocol`] or [`HandshakeLayer::protocol`] says. Requests share a connection then, and everything else holds
+//! as it stands: limits count connections, callers wait in one queue, and a limit of time or uses ends a connection after its last
+//! request. What differs:
+//!
+//! - A request or a response that is dropped early resets its stream; its connection lives on.
+//! - An idle connection is one without requests. While a connection has room, no other one is opened.
+//! - While it is not known which version a host of `https` speaks, one connect is under way for all who wait for it.
+//! - A request's version is a wish only where it is [`HTTP_2`](http::Version::HTTP_2): see [`ExchangeLayer::protocol`].
+//!
 //! # Features
 //!
 //! | feature | what it adds |

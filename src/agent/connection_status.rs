@@ -14,6 +14,11 @@ pub struct ConnectionStatus {
     pub age: Duration,
     /// How many exchanges it has carried, including the present one.
     pub uses: u64,
+    /// How many exchanges are under way on it: over HTTP/2 its streams in use, over HTTP/1 one at most.
+    pub streams: usize,
+    /// How many exchanges it can carry at the same time: over HTTP/2 what the server and our own limit allow at present, over
+    /// HTTP/1 one. `None` while that is not known yet.
+    pub capacity: Option<usize>,
     /// The address of the server, or of the proxy; `None` while it is connecting, and if the transport does not know
     /// it.
     pub remote_addr: Option<SocketAddr>,
@@ -55,4 +60,8 @@ pub enum ConnectionState {
     Active,
     /// It is idle.
     Idle,
+    /// It gets no further exchanges, and is closed after those under way: its server has sent GOAWAY over HTTP/2, or it is too
+    /// old or was used often enough. It counts in no limit, as far as
+    /// [`PoolConfig::max_connections_per_host`](crate::PoolConfig::max_connections_per_host) says.
+    Draining,
 }

@@ -11,6 +11,7 @@ mod made;
 mod places;
 mod sharing;
 mod spread;
+mod status;
 mod stuck;
 mod unclaimed;
 
@@ -23,7 +24,7 @@ use slab::Slab;
 use tokio::runtime::Id;
 use tokio::time::Instant;
 
-use crate::agent::{ConnectionState, ConnectionStatus, Mode};
+use crate::agent::Mode;
 use crate::clock::Moment;
 use crate::connection::close_reason::CloseReason;
 use crate::connection::lifespan::Deadline;
@@ -197,25 +198,6 @@ impl<C: Poolable> KeyState<C> {
 
     pub(super) fn open_len(&self) -> usize {
         self.open.len()
-    }
-
-    pub(super) fn connections(&self, now: Moment) -> impl Iterator<Item = ConnectionStatus> {
-        self.open.iter().map(move |(_, open)| {
-            let shared = open.shared();
-            ConnectionStatus {
-                id: shared.map(|shared| shared.id()),
-                state: match shared {
-                    None => ConnectionState::Connecting,
-                    Some(_) if open.idle.is_some() => ConnectionState::Idle,
-                    Some(_) => ConnectionState::Active,
-                },
-                age: shared
-                    .and_then(|shared| shared.born())
-                    .map_or(Duration::ZERO, |born| now.since(born)),
-                uses: shared.map_or(0, |shared| shared.activity().uses()),
-                remote_addr: shared.and_then(|shared| shared.remote_addr()),
-            }
-        })
     }
 
     /// The number of exchanges whose response has begun.

@@ -1,12 +1,12 @@
 //! HTTP/2 with servers that are known to speak it, and nothing is negotiated.
 
-use http::{Request, Version};
+use http::{Request, Uri, Version};
 use http_body_util::Full;
-use tower_keep_alive::{KeepAliveLayer, OneShot, Protocol, Route};
+use tower_keep_alive::{ConnectionState, KeepAliveLayer, Key, OneShot, Protocol, Route, Target};
 
 use crate::support::agent::{Req, agent, at_rest, fetch, get, post, send};
-use crate::support::frames::Behaviour;
-use crate::support::{Server, http2};
+use crate::support::frames::{Behaviour, code, setting};
+use crate::support::{Server, eventually, http2};
 
 fn layer(protocol: Protocol) -> KeepAliveLayer<Full<bytes::Bytes>> {
     KeepAliveLayer::new().protocol(protocol)
@@ -137,4 +137,53 @@ async fn without_keep_alive_each_request_has_a_connection() {
     }
     at_rest(&handle).await;
     assert_eq!((handle.status().created, handle.status().closed), (3, 3));
+}
+
+#[tokio::test]
+async fn the_connections_of_a_key_show_their_streams_and_what_they_carry() {
+    let server = http2::Server::start(|mut conn: http2::Conn| async move {
+        conn.open([(setting::MAX_CONCURRENT_STREAMS, 7)]).await;
+        let mut streams = Vec::new();
+        while let Some(request) = conn.request().await {
+            streams.push(request.stream);
+            if streams.len() == 3 {
+                conn.go_away(request.stream, code::NO_ERROR, b"").await;
+                conn.ping([0; 8]).await;
+            }
+            if streams.len() == 3 && conn.index == 0 {
+                let settle = std::time::Duration::from_millis(20);
+                tokio::time::sleep(settle).await;
+                for stream in streams.drain(..) {
+                    conn.respond(stream, 200, b"").await;
+                }
+            }
+        }
+    })
+    .await;
+    let (client, handle) = agent(layer(Protocol::Http2));
+    let url = server.url("/");
+    let key = Key::from(url.parse::<Uri>().unwrap().key());
+    let one = fetch(&client, &url);
+    let two = async {
+        eventually("one is under way", || {
+            let all = handle.connections(&key);
+            all.iter()
+                .any(|it| (it.streams, it.capacity) == (1, Some(7)))
+        })
+        .await;
+        tokio::join!(fetch(&client, &url), fetch(&client, &url), async {
+            eventually("it drains", || {
+                let all = handle.connections(&key);
+                all.iter()
+                    .any(|it| (it.state, it.streams) == (ConnectionState::Draining, 3))
+            })
+            .await;
+        })
+    };
+    let (one, (two, three, ())) = tokio::join!(one, two);
+    for answer in [one, two, three] {
+        assert_eq!(answer.unwrap().status, 200);
+    }
+    at_rest(&handle).await;
+    assert!(handle.connections(&key).is_empty());
 }

@@ -24,7 +24,7 @@ use crate::pool::pooled_conn::{PooledConn, Rejected};
 pub(in crate::pool) struct Sharing<C> {
     shared: Arc<ConnShared>,
     /// The connection itself, which is never given out.
-    whole: Box<PooledConn<C>>,
+    pub(super) whole: Box<PooledConn<C>>,
     /// Uses that are over, kept for the next ones, so that a warm use does not allocate.
     spare: Vec<Box<PooledConn<C>>>,
     /// The uses that were made, whether they are given out, over or dropped.
@@ -32,14 +32,14 @@ pub(in crate::pool) struct Sharing<C> {
     /// A use that was gone as soon as it was made: the connection makes no further ones.
     gone: Option<Box<PooledConn<C>>>,
     /// How many uses are given out.
-    uses: usize,
+    pub(super) uses: usize,
     /// How many uses were ever given out, without those that were returned unused.
     begun: u64,
     /// Its capacity is known.
     is_heard: bool,
     is_listed: bool,
     /// Why it may have no further uses.
-    drains: Option<CloseReason>,
+    pub(super) drains: Option<CloseReason>,
 }
 
 /// How many uses that are over are kept for the next ones.

@@ -1,0 +1,57 @@
+//! What the connections of one key are doing.
+
+use std::time::Duration;
+
+use super::{KeyState, Open, Stage};
+use crate::agent::{ConnectionState, ConnectionStatus};
+use crate::clock::Moment;
+use crate::connection::poolable::Poolable;
+
+impl<C: Poolable> KeyState<C> {
+    pub(in crate::pool) fn connections(
+        &self,
+        now: Moment,
+    ) -> impl Iterator<Item = ConnectionStatus> {
+        self.open.iter().map(move |(_, open)| {
+            let shared = open.shared();
+            let state = open.state();
+            ConnectionStatus {
+                id: shared.map(|shared| shared.id()),
+                state,
+                age: shared
+                    .and_then(|shared| shared.born())
+                    .map_or(Duration::ZERO, |born| now.since(born)),
+                uses: shared.map_or(0, |shared| shared.activity().uses()),
+                streams: open.streams(state),
+                capacity: open.capacity(),
+                remote_addr: shared.and_then(|shared| shared.remote_addr()),
+            }
+        })
+    }
+}
+
+impl<C: Poolable> Open<C> {
+    fn state(&self) -> ConnectionState {
+        match &self.stage {
+            Stage::Connecting(_) => ConnectionState::Connecting,
+            Stage::Shared(sharing) if sharing.drains.is_some() => ConnectionState::Draining,
+            _ if self.idle.is_some() => ConnectionState::Idle,
+            _ => ConnectionState::Active,
+        }
+    }
+
+    fn streams(&self, state: ConnectionState) -> usize {
+        match &self.stage {
+            Stage::Shared(sharing) => sharing.uses,
+            _ => usize::from(state == ConnectionState::Active),
+        }
+    }
+
+    fn capacity(&self) -> Option<usize> {
+        match &self.stage {
+            Stage::Connecting(_) | Stage::Made(_) => None,
+            Stage::Shared(sharing) => sharing.whole.connection_ref().capacity(),
+            Stage::Connected(_) => Some(1),
+        }
+    }
+}
