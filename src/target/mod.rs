@@ -115,7 +115,8 @@ pub enum Reuse {
     Any,
     /// A new connection within the limits, kept afterwards: for a retry after a reset.
     Fresh,
-    /// [`Fresh`](Self::Fresh), unless the connections of the key are known to be shared by several uses: then any will do. For
+    /// A new connection, like [`Fresh`](Self::Fresh), unless the connections of the key are known to be shared by several
+    /// uses; then any connection. For
     /// [`ExchangeLayer::fresh_for_non_idempotent`](crate::ExchangeLayer::fresh_for_non_idempotent).
     FreshUnlessShared,
     /// A new connection outside of the limits, closed after its use: for [`OneShot`](crate::OneShot).
@@ -137,7 +138,7 @@ pub enum Reuse {
 /// let destination = Destination::try_from(Uri::from_static("http://localhost/here"))?
 ///     .with_route(Route::new().with_unix_path("/run/app.sock"));
 /// assert_eq!(Key::from(destination.key()).to_string(), "localhost:80::/run/app.sock");
-/// assert!(Destination::try_from(Uri::from_static("/here")).unwrap_err().is_target());
+/// assert!(Destination::try_from(Uri::from_static("/here")).is_err());
 /// # Ok(())
 /// # }
 /// ```
