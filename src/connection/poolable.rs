@@ -147,6 +147,12 @@ pub trait Poolable: Send + Sync + 'static {
         Some(1)
     }
 
+    /// Whether the server may be gone. The pool then does not wait for a capacity of zero to rise, as it does otherwise, but
+    /// makes other connections. Called like [`capacity`](Self::capacity).
+    fn is_doubted(&self) -> bool {
+        false
+    }
+
     /// Makes one more use of a [shared](Self::SHARED) connection, whose lifespan is made by [`Lifespan::another`];
     /// `None` if the connection cannot be shared. Dropping a use ends that use and nothing else. The transport ends
     /// when the connection and all of its uses are dropped, so it must belong to a driver, or to something else that

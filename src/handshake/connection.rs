@@ -87,6 +87,14 @@ where
     }
 
     #[cfg(feature = "http2")]
+    fn is_doubted(&self) -> bool {
+        match &self.0 {
+            Inner::Http1(_) => false,
+            Inner::Http2(connection) => connection.is_doubted(),
+        }
+    }
+
+    #[cfg(feature = "http2")]
     fn another(&mut self) -> Option<Self> {
         match &mut self.0 {
             Inner::Http1(_) => None,

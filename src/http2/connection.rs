@@ -112,6 +112,10 @@ impl<B: Send + 'static> Poolable for Http2Connection<B> {
         self.shared().capacity()
     }
 
+    fn is_doubted(&self) -> bool {
+        self.shared().is_doubted()
+    }
+
     fn another(&mut self) -> Option<Self> {
         let parts = &self.parts;
         Some(Self::new(

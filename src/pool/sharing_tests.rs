@@ -23,6 +23,7 @@ struct Wire {
     open: AtomicBool,
     capacity: AtomicUsize,
     changed: Mutex<Option<ChangeHook>>,
+    doubted: AtomicBool,
     /// Its uses are gone as soon as they are made.
     fails: AtomicBool,
     _guard: Mutex<Option<TransportGuard>>,
@@ -64,6 +65,10 @@ impl Poolable for Conn {
 
     fn capacity(&self) -> Option<usize> {
         Some(self.wire.capacity.load(SeqCst)).filter(|&it| it != UNHEARD)
+    }
+
+    fn is_doubted(&self) -> bool {
+        self.wire.doubted.load(SeqCst)
     }
 
     fn another(&mut self) -> Option<Self> {
@@ -151,6 +156,7 @@ fn connected(
         open: AtomicBool::new(true),
         capacity: AtomicUsize::new(capacity),
         changed: Mutex::new(None),
+        doubted: AtomicBool::new(false),
         fails: AtomicBool::new(false),
         _guard: Mutex::new(guard),
     });

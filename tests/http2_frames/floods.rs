@@ -9,7 +9,7 @@ use tower_keep_alive::KeepAliveLayer;
 use crate::support::agent::{at_rest, fetch, post, send};
 use crate::support::frames::{code, encode, flag, frame, kind, setting};
 use crate::support::http2::{Conn, Server};
-use crate::{answer, http2, the_next_is_answered};
+use crate::{answer, http2, the_next_is_answered, words};
 
 /// More than the buffers of two sockets can be.
 const MORE_THAN_BUFFERS: usize = 64 * 1024 * 1024;
@@ -46,6 +46,22 @@ async fn server_that_floods(frames: fn(u32) -> (Vec<u8>, Vec<u8>)) -> Server {
         assert!(sent < MORE_THAN_BUFFERS, "the client takes in {sent} bytes");
     })
     .await
+}
+
+#[tokio::test]
+async fn pings_and_settings_without_end_are_an_error() {
+    let floods: [fn(u32) -> (Vec<u8>, Vec<u8>); 2] = [
+        |_| (Vec::new(), frame(kind::PING, 0, 0, &[0; 8])),
+        |_| (Vec::new(), frame(kind::SETTINGS, 0, 0, &[])),
+    ];
+    for frames in floods {
+        let server = server_that_floods(frames).await;
+        let (client, handle) = http2(impatient());
+        let error = fetch(&client, server.url("/")).await.unwrap_err();
+        assert!(words(&error).contains("floods"), "{error:?}");
+        the_next_is_answered(&client, &server).await;
+        at_rest(&handle).await;
+    }
 }
 
 #[tokio::test]

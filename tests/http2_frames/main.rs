@@ -7,11 +7,13 @@ mod floods;
 mod malformed;
 mod no_http2;
 
+use std::error::Error as _;
+
 use bytes::Bytes;
 use http_body_util::Full;
 use support::agent::{Client, agent, fetch};
 use support::http2::{Conn, Server};
-use tower_keep_alive::{AgentHandle, KeepAliveLayer, Protocol};
+use tower_keep_alive::{AgentHandle, Error, KeepAliveLayer, Protocol};
 
 /// An agent that has one connection at a time.
 fn http2(layer: KeepAliveLayer<Full<Bytes>>) -> (Client, AgentHandle) {
@@ -29,4 +31,15 @@ async fn answer(conn: &mut Conn) {
 async fn the_next_is_answered(client: &Client, server: &Server) {
     let next = fetch(client, server.url("/next")).await;
     assert_eq!(next.expect("the next request is answered").body, "ok");
+}
+
+/// All that an error says.
+fn words(error: &Error) -> String {
+    let mut words = error.to_string();
+    let mut source = error.source();
+    while let Some(it) = source {
+        words = format!("{words}: {it}");
+        source = it.source();
+    }
+    words
 }

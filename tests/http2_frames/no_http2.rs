@@ -1,27 +1,15 @@
 //! Peers that do not speak HTTP/2, or not to its end.
 
-use std::error::Error as _;
 use std::time::Duration;
 
-use tower_keep_alive::{Error, KeepAliveLayer};
+use tower_keep_alive::KeepAliveLayer;
 
 use crate::http2;
 use crate::support::agent::{at_rest, fetch};
 use crate::support::frames::{code, flag, frame, kind};
 use crate::support::http2::Server;
 use crate::support::{Conn, Server as RawServer};
-use crate::{answer, the_next_is_answered};
-
-/// All that an error says.
-fn words(error: &Error) -> String {
-    let mut words = error.to_string();
-    let mut source = error.source();
-    while let Some(it) = source {
-        words = format!("{words}: {it}");
-        source = it.source();
-    }
-    words
-}
+use crate::{answer, the_next_is_answered, words};
 
 #[tokio::test]
 async fn a_server_that_answers_in_http_1_is_an_error_that_says_so() {

@@ -392,9 +392,7 @@ impl<C: Poolable> KeyState<C> {
         // Removed from the idle list for now; `offer` decides again.
         let parked = self.remove_idle(index, cx);
         let since = parked.as_ref().and_then(|it| it.idle_since).unwrap_or(now);
-        if let Some(pooled) = parked
-            && let Some(sharing) = self.open[index].sharing()
-        {
+        if let (Some(pooled), Some(sharing)) = (parked, self.open[index].sharing()) {
             sharing.spare.push(pooled);
         }
         let sweep_at = self.offer(index, since, mode, now, cx);
@@ -407,8 +405,11 @@ impl<C: Poolable> KeyState<C> {
         let Some(sharing) = self.open[index].sharing() else {
             return;
         };
-        let capacity = sharing.whole.connection_ref().capacity();
-        let is_heard = capacity.is_some_and(|it| it > 0) || sharing.drains.is_some();
+        let conn = sharing.whole.connection_ref();
+        let capacity = conn.capacity();
+        // One that may be dead is no connection on its way.
+        let is_left = conn.is_doubted() || sharing.drains.is_some();
+        let is_heard = is_left || capacity.is_some_and(|it| it > 0);
         let was_heard = mem::replace(&mut sharing.is_heard, is_heard);
         match (was_heard, is_heard) {
             (false, true) => self.capacity.is_heard(),

@@ -42,6 +42,31 @@ fn ends_in_time(test: impl FnOnce() + Send + 'static) {
 }
 
 #[test]
+fn a_connection_that_carries_nothing_is_waited_for_unless_its_server_may_be_gone() {
+    for is_doubted in [false, true] {
+        let pool = Pool::new(PoolConfig::new());
+        let (first, wire) = made(&pool, 3);
+        wire.doubted.store(is_doubted, SeqCst);
+        wire.change(0);
+        if is_doubted {
+            let (other, _) = made(&pool, 3);
+            assert_ne!(id(&other), id(&first));
+            other.give_back();
+        } else {
+            let waiter = waits(&pool);
+            wire.change(3);
+            handed(&waiter).expect("there is room").give_back();
+        }
+        // It has answered.
+        wire.doubted.store(false, SeqCst);
+        wire.change(3);
+        first.give_back();
+        drop(wire);
+        at_rest(pool);
+    }
+}
+
+#[test]
 fn a_connection_whose_new_use_is_gone_at_once_has_no_further_ones() {
     ends_in_time(|| {
         let pool = Pool::new(PoolConfig::new());
@@ -105,6 +130,7 @@ fn a_connection_whose_first_use_is_gone_at_once_is_for_one_caller() {
             open: AtomicBool::new(true),
             capacity: AtomicUsize::new(9),
             changed: Mutex::new(None),
+            doubted: AtomicBool::new(false),
             fails: AtomicBool::new(true),
             _guard: Mutex::new(guard),
         };

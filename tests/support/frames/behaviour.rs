@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::conn::{Conn, Io};
 use super::frame::{NO_LAST_STREAM, code, setting};
@@ -48,8 +48,7 @@ struct Served<'a, S> {
     conn: Conn<S>,
     /// What has to be answered, and when.
     waiting: VecDeque<(Instant, u32, String)>,
-    /// When SETTINGS, and GOAWAY's second part, are sent.
-    settings_at: Option<Instant>,
+    /// When GOAWAY's second part is sent.
     last_at: Option<Instant>,
     limit: Option<u32>,
     streams: usize,
@@ -64,11 +63,14 @@ impl Behaviour {
         if let Some(limit) = self.limit {
             conn.count_beyond(limit);
         }
+        // A server's first frame is SETTINGS: until then it says nothing.
+        sleep(self.settings_after).await;
+        let limit = self.limit.map(|it| (setting::MAX_CONCURRENT_STREAMS, it));
+        conn.push_settings(limit);
         let mut served = Served {
             behaviour: self,
             conn,
             waiting: VecDeque::new(),
-            settings_at: Some(Instant::now() + self.settings_after),
             last_at: None,
             limit: self.limit,
             streams: 0,
@@ -82,7 +84,7 @@ impl<S: Io> Served<'_, S> {
         loop {
             self.do_what_is_due().await;
             let answer = self.waiting.front().map(|it| it.0);
-            let next = [answer, self.settings_at, self.last_at];
+            let next = [answer, self.last_at];
             let next = next.into_iter().flatten().min();
             let latest = self.conn.latest;
             tokio::select! {
@@ -111,10 +113,6 @@ impl<S: Io> Served<'_, S> {
     async fn do_what_is_due(&mut self) {
         let now = Instant::now();
         let is_due = |at: &mut Instant| *at <= now;
-        if self.settings_at.take_if(is_due).is_some() {
-            let limit = self.limit.map(|it| (setting::MAX_CONCURRENT_STREAMS, it));
-            self.conn.push_settings(limit);
-        }
         if self.last_at.take_if(is_due).is_some() {
             self.go_away(self.conn.latest);
         }
