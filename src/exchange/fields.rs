@@ -11,14 +11,9 @@ use crate::exchange::tokens;
 use crate::target::Destination;
 use crate::target::key::Key;
 
-/// Adds `Host`, and the length of an empty body, unless the caller has set them.
+/// Adds `Host`, unless the caller has set it.
 #[inline]
-pub(super) fn complete<B: Body>(
-    request: &mut Request<B>,
-    key: Option<&Key>,
-    destination: &Destination,
-) {
-    let fields = request.headers_mut();
+pub(super) fn add_host(fields: &mut HeaderMap, key: Option<&Key>, destination: &Destination) {
     if fields.is_empty() {
         if let Some(host) = host(key, destination) {
             // An empty map has no earlier value to return.
@@ -27,6 +22,11 @@ pub(super) fn complete<B: Body>(
     } else if fields.keys().next() != Some(&HOST) {
         put_host_first(fields, key, destination);
     }
+}
+
+/// Adds the length of an empty body, unless the caller has set it.
+#[inline]
+pub(super) fn add_length<B: Body>(request: &mut Request<B>) {
     if let Method::POST | Method::PUT | Method::PATCH = *request.method()
         && is_empty(request.body())
         // Frames that one connection has read are sent again by the next one.
@@ -193,14 +193,13 @@ mod tests {
         ] {
             let mut request = Request::new(Empty::<Bytes>::new());
             *request.headers_mut() = fields(own);
-            complete(&mut request, None, &destination);
+            add_host(request.headers_mut(), None, &destination);
             assert_eq!(listed(request.headers()), sent, "{own:?}");
         }
     }
 
     #[test]
     fn a_method_that_expects_content_says_when_there_is_none() {
-        let destination = Destination::try_from(http::Uri::from_static("http://h/")).unwrap();
         for (method, content, own, length) in [
             ("POST", "", &[][..], Some("0")),
             ("PUT", "", &[], Some("0")),
@@ -217,7 +216,7 @@ mod tests {
             let request = Request::builder().method(method).body(body);
             let mut request = request.unwrap();
             *request.headers_mut() = fields(own);
-            complete(&mut request, None, &destination);
+            add_length(&mut request);
             let lengths = request.headers().get_all(CONTENT_LENGTH);
             let lengths: Vec<_> = lengths.iter().map(|it| it.to_str().unwrap()).collect();
             assert_eq!(lengths, Vec::from_iter(length), "{method} {content:?}");
@@ -226,10 +225,9 @@ mod tests {
 
     #[test]
     fn a_body_of_which_something_was_taken_is_not_empty() {
-        let destination = Destination::try_from(http::Uri::from_static("http://h/")).unwrap();
         let mut request = Request::post("/").body(Empty::<Bytes>::new()).unwrap();
         request.extensions_mut().insert(Taken::default());
-        complete(&mut request, None, &destination);
+        add_length(&mut request);
         assert!(!request.headers().contains_key(CONTENT_LENGTH));
     }
 
@@ -254,9 +252,8 @@ mod tests {
 
     #[test]
     fn a_body_of_the_length_zero_is_no_content() {
-        let destination = Destination::try_from(http::Uri::from_static("http://h/")).unwrap();
         let mut request = Request::post("/").body(Nothing).unwrap();
-        complete(&mut request, None, &destination);
+        add_length(&mut request);
         assert_eq!(request.headers()[CONTENT_LENGTH], "0");
     }
 

@@ -365,7 +365,15 @@ where
 {
     let shared = conn.lifespan().shared();
     if let Some(request) = request {
-        fields::complete(request, shared.key(), destination);
+        // HTTP/2 has no such field; a connection that has a key says the same by itself.
+        let needs_host = !cfg!(feature = "http2")
+            || shared.version() != Version::HTTP_2
+            || shared.key().is_none()
+            || destination.is_read_by_proxy();
+        if needs_host {
+            fields::add_host(request.headers_mut(), shared.key(), destination);
+        }
+        fields::add_length(request);
     }
     if let Some(max) = destination.connect_timeout() {
         shared.activity().limit_this_use(max);

@@ -27,8 +27,8 @@ use crate::http2::{Http2Body, Http2Future, fault};
 /// An HTTP/2 connection, or one of its uses: a `Service` for one request at a time, which is a stream of the
 /// connection.
 ///
-/// It accepts requests as [`Exchange`](crate::Exchange) prepares them for HTTP/1: with a path as the URI, and a `Host`
-/// field.
+/// It accepts requests as [`Exchange`](crate::Exchange) prepares them: with a path as the URI, and a `Host` field unless
+/// the key of the connection says the same.
 ///
 /// A use has to be kept until the response body has ended. Dropping it resets its stream, and nothing else; the
 /// transport is dropped when the connection and all of its uses are dropped.
@@ -101,6 +101,10 @@ impl<B: Send + 'static> Poolable for Http2Connection<B> {
 
     /// Bytes that arrive while it is idle may be a PING or new settings, and are no reason to close it.
     fn probe(&mut self) -> Liveness {
+        if self.shared().has_streams() {
+            // The driver reads and writes, so it knows the state of the transport; a look costs a system call.
+            return Liveness::Open;
+        }
         self.parts
             .probe
             .as_ref()

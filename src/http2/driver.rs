@@ -47,15 +47,14 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     pub(super) fn new(
-        mut connection: Connection<Wire<IO>, Bytes>,
+        connection: Connection<Wire<IO>, Bytes>,
         shared: Arc<Http2Shared>,
         pings: PingSettings,
     ) -> Self {
-        let ping_pong = connection.ping_pong().expect("asked for once");
         Self {
             connection,
             shared,
-            pings: Pings::new(ping_pong, pings),
+            pings: Pings::new(pings),
             silence: Silence::default(),
             paused_until: None,
             goodbye_until: None,
@@ -121,7 +120,8 @@ where
             Poll::Ready(Err(_)) => return Poll::Ready(CloseReason::Error),
             Poll::Pending => {}
         }
-        self.pings.poll(&self.shared, cx);
+        self.pings
+            .poll(&self.shared, || self.connection.ping_pong(), cx);
         let over = self.poll_timers(cx);
         self.shared.tell();
         over
@@ -172,7 +172,8 @@ where
         if is_over(&mut self.goodbye_until) {
             return Some(CloseReason::Dropped);
         }
-        if self.pings.is_dead(shared, now, cx) {
+        let pings = || self.connection.ping_pong();
+        if self.pings.is_dead(shared, now, pings, cx) {
             return Some(CloseReason::Silence);
         }
         if is_over(&mut self.paused_until) {
@@ -188,7 +189,7 @@ where
             }
         }
         // The end of an exchange may have raised a doubt.
-        self.pings.poll(shared, cx);
+        self.pings.poll(shared, || self.connection.ping_pong(), cx);
         None
     }
 }

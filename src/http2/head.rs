@@ -48,9 +48,9 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 /// Why a request cannot be sent over HTTP/2.
 pub(super) type Fault = &'static str;
 
-/// Converts a head that [`Exchange`](crate::Exchange) has prepared for HTTP/1, with a path as its URI and the authority
-/// in `Host`. `key`: the key of the connection, which has the scheme. `length`: the length of the body, for a field
-/// unless there is one.
+/// Converts a head that [`Exchange`](crate::Exchange) has prepared, with a path as its URI and the authority in `Host`
+/// unless it is that of `key`, the key of the connection, which has the scheme. `length`: the length of the body, for a
+/// field unless there is one.
 pub(super) fn prepare(
     head: &Parts,
     origin: &Origin,
@@ -87,7 +87,7 @@ fn target(
     if head.method == Method::CONNECT {
         return Err("CONNECT over HTTP/2 is not supported: send it over HTTP/1");
     }
-    let authority = match host {
+    let authority = match host.or_else(|| key?.host_header()) {
         Some(host) => origin.authority(host),
         None => head.uri.authority().cloned(),
     };

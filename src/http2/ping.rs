@@ -26,7 +26,8 @@ const PAUSE: Duration = Duration::from_secs(30);
 
 /// Sends PINGs, one at a time.
 pub(super) struct Pings {
-    pings: PingPong,
+    /// Taken when it is first needed, because it makes every poll of the connection more expensive.
+    pings: Option<PingPong>,
     settings: PingSettings,
     /// A PING was sent and not answered.
     is_out: bool,
@@ -38,9 +39,9 @@ pub(super) struct Pings {
 }
 
 impl Pings {
-    pub(super) fn new(pings: PingPong, settings: PingSettings) -> Self {
+    pub(super) fn new(settings: PingSettings) -> Self {
         Self {
-            pings,
+            pings: None,
             settings,
             is_out: false,
             due: None,
@@ -61,8 +62,13 @@ impl Pings {
     }
 
     /// Sends a PING if there is a doubt, and checks for the answer.
-    pub(super) fn poll(&mut self, shared: &Http2Shared, cx: &mut Context<'_>) {
-        if self.is_out && self.pings.poll_pong(cx).is_ready() {
+    pub(super) fn poll(
+        &mut self,
+        shared: &Http2Shared,
+        pings: impl FnOnce() -> Option<PingPong>,
+        cx: &mut Context<'_>,
+    ) {
+        if self.is_out && self.poll_pong(cx) {
             self.is_out = false;
         }
         if let Some((_, reads)) = self.due
@@ -80,17 +86,35 @@ impl Pings {
                 shared.end_doubt();
                 return;
             }
-            self.ask(shared, now, cx);
+            self.ask(shared, now, pings, cx);
         }
     }
 
-    fn ask(&mut self, shared: &Http2Shared, now: Instant, cx: &mut Context<'_>) {
+    fn poll_pong(&mut self, cx: &mut Context<'_>) -> bool {
+        self.pings
+            .as_mut()
+            .is_some_and(|it| it.poll_pong(cx).is_ready())
+    }
+
+    fn ask(
+        &mut self,
+        shared: &Http2Shared,
+        now: Instant,
+        pings: impl FnOnce() -> Option<PingPong>,
+        cx: &mut Context<'_>,
+    ) {
         let _ = shared.take_answering();
+        if self.pings.is_none() {
+            self.pings = pings();
+        }
         // A PING that was sent earlier, and is still unanswered, serves as well.
-        if !self.is_out && self.pings.send_ping(Ping::opaque()).is_ok() {
+        if !self.is_out
+            && let Some(pings) = &mut self.pings
+            && pings.send_ping(Ping::opaque()).is_ok()
+        {
             self.is_out = true;
             self.last = Some(now);
-            let _ = self.pings.poll_pong(cx);
+            self.poll_pong(cx);
             // The connection was polled before, so it has to be polled again to send the PING.
             cx.waker().wake_by_ref();
         }
@@ -113,6 +137,7 @@ impl Pings {
         &mut self,
         shared: &Http2Shared,
         now: Instant,
+        pings: impl FnOnce() -> Option<PingPong>,
         cx: &mut Context<'_>,
     ) -> bool {
         if let Some((_, reads)) = self.due.take_if(|(at, _)| *at <= now)
@@ -122,7 +147,7 @@ impl Pings {
         }
         if let Some((_, reads)) = self.next.take_if(|(at, _)| *at <= now) {
             if reads == shared.reads() && self.due.is_none() {
-                self.ask(shared, now, cx);
+                self.ask(shared, now, pings, cx);
             }
             self.plan(shared);
         }
