@@ -129,3 +129,22 @@ impl Silence {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_streams_of_which_something_has_come_have_moved() {
+        let watched = Watched::default();
+        watched.moved(1);
+        assert!(watched.watch(vec![7, 3, 5]).is_empty());
+        for id in [3, 4, 7, 9] {
+            watched.moved(id);
+        }
+        let moved = watched.watch(vec![5]);
+        assert_eq!(moved, [(3, true), (5, false), (7, true)]);
+        watched.moved(7);
+        assert_eq!(watched.watch(Vec::new()), [(5, false)]);
+    }
+}

@@ -96,6 +96,42 @@ async fn a_refused_body_in_pieces_is_sent_from_its_beginning() {
 }
 
 #[tokio::test]
+async fn after_a_refusal_no_stream_begins_until_another_ends() {
+    static REFUSED: AtomicUsize = AtomicUsize::new(0);
+    let mut setup = Setup::new();
+    setup.pool = PoolConfig::new().max_connections_per_host(1);
+    let client = setup.client(|io| async {
+        let mut connection = accept(io, 100).await;
+        let mut open = Vec::new();
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            match request.uri().path() {
+                "/open" if open.len() < 3 => open.push((request, respond)),
+                "/open" => {
+                    REFUSED.fetch_add(1, Ordering::SeqCst);
+                    respond.send_reset(Reason::REFUSED_STREAM);
+                    let (request, respond) = open.remove(0);
+                    tokio::spawn(async move {
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                        path(request, respond).await;
+                    });
+                }
+                _ => path(request, respond).await,
+            }
+        }
+    });
+    client.text("/").await.unwrap();
+    let begun = tokio::time::Instant::now();
+    let mut all: Vec<_> = (0..4).map(|_| Box::pin(client.get("/open"))).collect();
+    let (first, ..) = futures_util::future::select_all(&mut all).await;
+    assert!(first.is_ok() && begun.elapsed() >= Duration::from_millis(20));
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    // Sent again once, when there was room: while it waited nothing was refused.
+    assert_eq!(REFUSED.load(Ordering::SeqCst), 1);
+    drop((first, all));
+    client.at_rest().await;
+}
+
+#[tokio::test]
 async fn more_of_a_body_than_is_kept_is_an_error_that_says_what_happened() {
     let client = client(|io| async {
         let mut connection = accept(io, 100).await;
