@@ -155,10 +155,13 @@ where
     type Error = SendError<B>;
     type Future = Http2Future<B>;
 
-    /// Always ready. If the server allows no more streams for now, the request waits; on a connection that accepts no
-    /// more requests it is returned unsent.
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), SendError<B>>> {
-        Poll::Ready(Ok(()))
+    /// Ready when no request is under way on this use. If the server allows no more streams for now, a request waits; if the
+    /// connection takes no more of them, it is given back unsent.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError<B>>> {
+        match self.parts.stream.is_busy() {
+            true => self.parts.stream.poll_idle(cx).map(Ok),
+            false => Poll::Ready(Ok(())),
+        }
     }
 
     #[inline]
@@ -189,6 +192,8 @@ where
             }
         };
         let announced = head::length(sent.headers());
+        // Of an exchange that was not waited for: a use is one stream.
+        stream.give_up();
         stream.begin(!is_end);
         match parts.sender.send_request(sent, is_end) {
             Ok((response, upload)) => {
