@@ -28,7 +28,7 @@ pub fn said<R>(response: &Response<R>, margin: Duration) -> Said {
     let (word, is_last) = exchange::said(&head, margin);
     Said {
         idle: (word.idle != Nanos::NONE).then(|| word.idle.time()),
-        uses: (word.uses != u64::MAX).then_some(word.uses),
+        uses: (word.uses != u32::MAX).then_some(word.uses.into()),
         is_last,
     }
 }

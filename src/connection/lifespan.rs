@@ -42,7 +42,7 @@ pub struct Lifespan {
     /// The idle time left by the last exchange's hint.
     hint_idle: Nanos,
     /// The uses left by the last exchange's hint.
-    hint_uses: u64,
+    hint_uses: u32,
     /// If it came from the pool: from when to when it was idle before this checkout.
     idle: Option<(Instant, Instant)>,
     /// The age at which a timer closes the connection.
@@ -60,21 +60,21 @@ pub struct Lifespan {
 
 // Every connection has one.
 #[cfg(all(test, target_os = "linux", target_pointer_width = "64"))]
-const _: () = assert!(size_of::<Lifespan>() <= 96);
+const _: () = assert!(size_of::<Lifespan>() <= 88);
 
 /// What the server said about the connection in one exchange. The next exchange replaces it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ServerHint {
     /// The longest time that the server keeps it idle, less the safety margin.
     pub(crate) idle: Nanos,
-    /// How many more exchanges the server accepts on it.
-    pub(crate) uses: u64,
+    /// How many more exchanges the server accepts on it; `u32::MAX` is no limit.
+    pub(crate) uses: u32,
 }
 
 impl ServerHint {
     pub(crate) const NONE: Self = Self {
         idle: Nanos::NONE,
-        uses: u64::MAX,
+        uses: u32::MAX,
     };
 }
 
@@ -100,7 +100,7 @@ impl Lifespan {
             max_idle: Nanos::NONE,
             max_uses: u64::MAX,
             hint_idle: Nanos::NONE,
-            hint_uses: u64::MAX,
+            hint_uses: u32::MAX,
             idle: None,
             hard_age: Nanos::NONE,
             shared,
@@ -339,7 +339,7 @@ impl Lifespan {
             self.shared.set_unfinished(false);
         }
         self.idle = idle;
-        if self.hint_uses != u64::MAX {
+        if self.hint_uses != u32::MAX {
             self.hint_uses = self.hint_uses.saturating_sub(1);
         }
     }

@@ -74,6 +74,7 @@ fn tighten(server_hint: &mut ServerHint, value: &HeaderValue, margin: Millis) {
                 Nanos::from_duration(Duration::from_secs(number)).saturating_sub(margin.nanos());
             server_hint.idle = server_hint.idle.min(idle);
         } else if name.eq_ignore_ascii_case(b"max") {
+            let number = u32::try_from(number).unwrap_or(u32::MAX);
             server_hint.uses = server_hint.uses.min(number);
         }
     }
@@ -108,7 +109,7 @@ mod tests {
         let server_hint = read(&response, Millis::from_duration(SECOND)).server_hint;
         (
             (server_hint.idle != Nanos::NONE).then_some(server_hint.idle.time().as_secs()),
-            (server_hint.uses != u64::MAX).then_some(server_hint.uses),
+            (server_hint.uses != u32::MAX).then_some(server_hint.uses.into()),
         )
     }
 
