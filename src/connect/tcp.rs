@@ -249,6 +249,17 @@ impl<R> TcpConnector<R> {
                 let connecting = options.clone().connect(address);
                 choice::attempt(choice.as_ref(), address, connecting)
             };
+            if let Some(choice) = &choice
+                && choice.follows()
+                && given.is_none()
+                && literal(&lookup).is_none()
+            {
+                let (resolver, lookup) = (resolver.clone(), lookup.clone());
+                choice.follow(move || {
+                    let (mut resolver, lookup) = (resolver.clone(), lookup.clone());
+                    async move { resolve(&mut resolver, &lookup).await.ok() }
+                });
+            }
             let addresses = choice::order(choice.as_ref(), addresses);
             let dialling = dial(addresses, pace, connect);
             match times::part(|times| &mut times.connect, dialling).await {

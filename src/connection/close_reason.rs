@@ -74,7 +74,7 @@ close_reasons! {
     Detached: ByCaller => "detached",
     /// Its owner dropped it without a reason.
     Dropped: ByCaller => "dropped by its holder",
-    /// A caller marked it as unusable: `ConnectionInfo::poison`.
+    /// A caller marked it as unusable (`ConnectionInfo::poison`), or its address was left while it was in use.
     Poisoned: EvictedByCaller => "poisoned by a caller",
     /// Its exchange did not end within its `request_timeout`.
     RequestTimeout: Late => "its request took too long",
@@ -82,6 +82,8 @@ close_reasons! {
     ResponseTimeout: Late => "its response came too late",
     /// An HTTP/2 GOAWAY of the server's: the connection takes no further requests.
     GoAway: Other => "ended by the server's GOAWAY",
+    /// It was idle, and its address is no longer one of its name's, or has more than its share.
+    Moved: Evicted => "its address was left",
 }
 
 /// The kind of a reason: the counters and events depend on it.

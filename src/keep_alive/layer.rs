@@ -606,6 +606,7 @@ mod tests {
             ("scheduling", new().scheduling(Scheduling::Fifo)),
             ("learn_idle_limit", new().learn_idle_limit(false)),
             ("min_idle_per_host", new().min_idle_per_host(7)),
+            ("follow_dns", new().follow_dns(SECOND, 2)),
             ("spread", new().spread(Spread::InTurn)),
             ("server_hint_margin", new().server_hint_margin(SECOND * 7)),
             ("info_in_extensions", new().info_in_extensions(false)),

@@ -37,6 +37,7 @@ pub struct PoolConfig {
     pub(crate) scheduling: Scheduling,
     pub(crate) spread: Spread,
     pub(crate) learn_idle_limit: bool,
+    pub(crate) follow_dns: Option<FollowDns>,
     pub(crate) clock: Clock,
     /// Settings of single hosts.
     pub(crate) hosts: HostOverrides,
@@ -55,6 +56,14 @@ pub enum Scheduling {
     Lifo,
     /// The one that has been idle longest: all connections stay in use.
     Fifo,
+}
+
+/// How often names are looked up again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FollowDns {
+    pub(crate) every: Duration,
+    /// So many answers in a row have to lack an address.
+    pub(crate) answers: u32,
 }
 
 /// Which addresses of a name connections are made to, and which idle connection is used if a name has several
@@ -96,6 +105,7 @@ impl PoolConfig {
             scheduling: Scheduling::default(),
             spread: Spread::default(),
             learn_idle_limit: true,
+            follow_dns: None,
             clock: Clock::default(),
             hosts: HostOverrides::default(),
             own: HostSettings::default(),
@@ -217,6 +227,25 @@ impl PoolConfig {
     /// ```
     pub fn spread(mut self, spread: Spread) -> Self {
         self.spread = spread;
+        self
+    }
+
+    /// Looks names up again in the background while they have connections, `every` so often, less up to a quarter of it at random;
+    /// 30 s is a good time. Connections to an address that `answers` answers in a row lack (1 at least) take no further
+    /// requests, and close when they are free. With a [`Spread`] other than the default, an address that is new gets its share:
+    /// the others give up the connections that they have beyond it, and the next ones go to the new one. A lookup that fails
+    /// changes nothing. It takes a connector that has a choice, as for [`spread`](Self::spread). Default: off; names are looked
+    /// up when a connection is made, and only then.
+    ///
+    /// # Panics
+    ///
+    /// If `every` is zero.
+    pub fn follow_dns(mut self, every: Duration, answers: u32) -> Self {
+        assert!(every > Duration::ZERO, "follow_dns must not be zero");
+        self.follow_dns = Some(FollowDns {
+            every,
+            answers: answers.max(1),
+        });
         self
     }
 

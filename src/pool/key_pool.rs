@@ -17,7 +17,7 @@ use crate::connection::close_reason::CloseReason;
 use crate::connection::lifespan::Lifespan;
 use crate::connection::poolable::Poolable;
 use crate::error::Denied;
-use crate::pool::addresses::{AddressBook, Choice};
+use crate::pool::addresses::{AddressBook, Choice, Follow};
 use crate::pool::config::{PoolConfig, Spread};
 use crate::pool::deferred::{Deferred, Stop};
 use crate::pool::gauges::{Counts, Gauges};
@@ -65,7 +65,10 @@ impl<C: Poolable> KeyPool<C> {
             None => pool.config.clone(),
         };
         let spread = config.spread;
-        let book = || Arc::new(AddressBook::new(spread));
+        let follow = config.follow_dns;
+        let follow = follow.map(|it| Follow::new(it, key.clone(), pool.as_leaving()));
+        let has_book = spread != Spread::AsResolved || follow.is_some();
+        let book = || Arc::new(AddressBook::new(spread, follow));
         let remembered = pool.memory.take(&key, pool.config.clock.now().mono);
         let (addresses, spares) = (remembered.addresses, remembered.spares);
         let mut state = KeyState::new(&config);
@@ -76,7 +79,7 @@ impl<C: Poolable> KeyPool<C> {
                 let wanted = config.min_idle_per_host > 0 && config.keep_alive;
                 wanted.then(|| Arc::new(Spares::new()))
             }),
-            addresses: addresses.or_else(|| (spread != Spread::AsResolved).then(book)),
+            addresses: addresses.or_else(|| has_book.then(book)),
             config,
             key,
             pool,
@@ -554,6 +557,14 @@ impl<C: Poolable> KeyPool<C> {
             active: state.open_len() - state.idle_len(),
             answering: state.answering(),
             pending: state.queue().pending(),
+        }
+    }
+
+    /// So many connections to this address, or all that there are, take no further requests.
+    pub(super) fn leave_address(self: &Arc<Self>, address: SocketAddr, count: usize) {
+        let in_use = self.with(|state, cx| state.leave_address(address, count, cx));
+        for shared in in_use {
+            shared.poison();
         }
     }
 

@@ -15,6 +15,7 @@ use crate::agent::{
 use crate::clock::Moment;
 use crate::connection::poolable::Poolable;
 use crate::error::Denied;
+use crate::pool::addresses::LeavesAddress;
 use crate::pool::config::{PoolConfig, Spread};
 use crate::pool::key_pool::{Decision, KeyPool};
 use crate::pool::key_state::Look;
@@ -235,6 +236,10 @@ impl<C: Poolable> Shared<C> {
         (earliest, looked_at)
     }
 
+    pub(super) fn as_leaving(&self) -> Weak<dyn LeavesAddress> {
+        self.me.clone()
+    }
+
     #[inline]
     pub(super) fn is_plain(&self) -> bool {
         self.is_plain
@@ -279,6 +284,14 @@ impl<C: Poolable> Shared<C> {
                     total.made_no_room();
                 }
             }
+        }
+    }
+}
+
+impl<C: Poolable> LeavesAddress for Shared<C> {
+    fn leave_address(&self, key: &Key, address: SocketAddr, count: usize) {
+        if let Some(key_pool) = self.table.find(&key.as_ref()) {
+            key_pool.leave_address(address, count);
         }
     }
 }

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod dns;
 mod names;
 mod spread;
 mod visible;

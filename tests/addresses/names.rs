@@ -33,6 +33,11 @@ impl Names {
         Self::new(servers.iter().map(Server::addr).collect())
     }
 
+    /// What every name has from now on.
+    pub(crate) fn set(&self, answer: Result<Vec<SocketAddr>, &str>) {
+        *self.answer.lock().unwrap() = answer.map_err(str::to_owned);
+    }
+
     pub(crate) fn connector(&self) -> TcpConnector<Self> {
         TcpConnector::with_resolver(self.clone())
     }

@@ -1,5 +1,7 @@
 //! Settings about the servers behind a name.
 
+use std::time::Duration;
+
 use crate::keep_alive::KeepAliveLayer;
 use crate::pool::Spread;
 
@@ -50,6 +52,28 @@ impl<B> KeepAliveLayer<B> {
     #[doc(alias = "min_idle")]
     pub fn min_idle_per_host(mut self, min: usize) -> Self {
         self.settings.config = self.settings.config.min_idle_per_host(min);
+        self
+    }
+
+    /// Looks names up again in the background, `every` so often, and leaves addresses that `answers` answers in a row lack; see
+    /// [`PoolConfig::follow_dns`](crate::PoolConfig::follow_dns). Default: off.
+    ///
+    /// # Panics
+    ///
+    /// If `every` is zero.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_keep_alive::{KeepAlive, Spread};
+    ///
+    /// let agent = KeepAlive::builder()
+    ///     .spread(Spread::FewestOpenFirst)
+    ///     .follow_dns(Duration::from_secs(30), 2)
+    ///     .build();
+    /// # let _ = agent;
+    /// ```
+    pub fn follow_dns(mut self, every: Duration, answers: u32) -> Self {
+        self.settings.config = self.settings.config.follow_dns(every, answers);
         self
     }
 }

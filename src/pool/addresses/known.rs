@@ -29,6 +29,8 @@ struct Address {
     /// How many connects have failed since the last that succeeded.
     failures: u32,
     out: Option<Out>,
+    /// So many answers in a row lacked it.
+    lacking: u32,
 }
 
 /// The address is skipped for now.
@@ -129,6 +131,42 @@ impl Known {
         if let Some(out) = out {
             out.is_tried = false;
         }
+    }
+
+    /// The name was looked up again, and has these addresses: from which connections are to leave, and how many of each. All
+    /// of them, where `limit` answers in a row lacked the address; and where an address is new, as many as the others have
+    /// beyond an equal share, so that the next ones go there.
+    pub(super) fn heard(
+        &mut self,
+        found: &[SocketAddr],
+        limit: u32,
+        shares: bool,
+    ) -> Vec<(SocketAddr, usize)> {
+        let found: HashSet<_, RandomState> = found.iter().copied().collect();
+        let mut leave = Vec::new();
+        for (&address, known) in &mut self.addresses {
+            known.lacking = match found.contains(&address) {
+                true => 0,
+                false => known.lacking.saturating_add(1),
+            };
+            if known.lacking >= limit && known.open > 0 {
+                leave.push((address, usize::MAX));
+            }
+        }
+        let open = |address: &SocketAddr| self.addresses.get(address).map_or(0, |it| it.open);
+        let is_new = |address: &&SocketAddr| !self.addresses.contains_key(*address);
+        if shares && found.iter().any(|it| is_new(&it)) {
+            let all: usize = found.iter().map(open).sum();
+            let share = all.div_ceil(found.len());
+            let beyond = found.iter().map(|it| (*it, open(it).saturating_sub(share)));
+            leave.extend(beyond.filter(|(_, count)| *count > 0));
+        }
+        leave
+    }
+
+    /// Whether there is any connection.
+    pub(super) fn is_used(&self) -> bool {
+        self.addresses.values().any(|it| it.open > 0)
     }
 
     pub(super) fn answers(&mut self, address: SocketAddr) {
@@ -249,6 +287,26 @@ mod tests {
         }
         let order = known.order(Spread::InTurn, [1, 2].map(address).to_vec(), now);
         assert_eq!((order.good.len(), order.left_out.len()), (0, 2));
+    }
+
+    #[test]
+    fn one_that_answers_lack_is_left_and_a_new_one_gets_a_share() {
+        let mut known = Known::new();
+        for last in [1, 1, 1, 1, 2, 2] {
+            known.opened(address(last));
+        }
+        let mut heard = |found: &[u8], shares| {
+            let found: Vec<_> = found.iter().copied().map(address).collect();
+            known.heard(&found, 2, shares)
+        };
+        assert_eq!(heard(&[1, 2], true), []);
+        assert_eq!(heard(&[1], true), [], "once");
+        assert_eq!(heard(&[1, 2], true), [], "it is back");
+        assert_eq!(heard(&[1], true), []);
+        assert_eq!(heard(&[1], true), [(address(2), usize::MAX)]);
+        // Six in all, and two for each of three.
+        assert_eq!(heard(&[1, 2, 3], false), []);
+        assert_eq!(heard(&[1, 2, 3], true), [(address(1), 2)]);
     }
 
     #[test]

@@ -3,9 +3,11 @@
 //! The pool has one [`AddressBook`] for each key if the load is spread, and gives each connect a [`Choice`] from it.
 //! The connector orders the resolved addresses by that, and reports the result of each attempt.
 
+mod follow;
 mod known;
 
 use std::fmt;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -14,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::pool::config::Spread;
 use crate::sync::{Mutex, MutexGuard};
+pub(super) use follow::{Follow, LeavesAddress};
 use known::Known;
 pub(crate) use known::Order;
 
@@ -26,13 +29,15 @@ const ALONE: Duration = Duration::from_millis(200);
 pub(crate) struct AddressBook {
     spread: Spread,
     known: Mutex<Known>,
+    follow: Option<Follow>,
 }
 
 impl AddressBook {
-    pub(super) fn new(spread: Spread) -> Self {
+    pub(super) fn new(spread: Spread, follow: Option<Follow>) -> Self {
         Self {
             spread,
             known: Mutex::new(Known::new()),
+            follow,
         }
     }
 
@@ -44,6 +49,11 @@ impl AddressBook {
     /// The connection is gone.
     pub(super) fn closed(&self, address: SocketAddr) {
         self.known().closed(address);
+    }
+
+    /// Whether addresses that fail are left out.
+    fn leaves_out(&self) -> bool {
+        self.spread != Spread::AsResolved
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -92,6 +102,19 @@ impl Choice {
         drop(known);
         *self.reserved() = reserved;
         order
+    }
+
+    /// Has the name looked up again and again by `resolve`, if that is wanted and begins here: for as long as there are
+    /// connections.
+    pub(crate) fn follow<F>(&self, resolve: impl Fn() -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = Option<Vec<SocketAddr>>> + Send + 'static,
+    {
+        follow::begin(&self.book, resolve);
+    }
+
+    pub(crate) fn follows(&self) -> bool {
+        self.book.follow.is_some()
     }
 
     /// An attempt to connect to this address begins.
@@ -152,14 +175,15 @@ impl Attempt {
         let mut known = self.choice.book.known();
         match has_succeeded {
             true => known.answers(self.address),
-            false => known.fails(self.address, Instant::now()),
+            false if self.choice.book.leaves_out() => known.fails(self.address, Instant::now()),
+            false => {}
         }
     }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        if !self.is_over && self.begun.elapsed() >= ALONE {
+        if !self.is_over && self.begun.elapsed() >= ALONE && self.choice.book.leaves_out() {
             self.choice.book.known().fails(self.address, Instant::now());
         }
     }
@@ -188,7 +212,7 @@ mod tests {
 
     #[test]
     fn connects_at_the_same_time_go_to_addresses_of_their_own() {
-        let book = Arc::new(AddressBook::new(Spread::FewestOpenFirst));
+        let book = Arc::new(AddressBook::new(Spread::FewestOpenFirst, None));
         let found = [1, 2, 3].map(address);
         let choices = firsts(&book, &found, 6);
         for one in found {
@@ -205,7 +229,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_attempt_that_is_given_up_without_an_answer_has_failed() {
-        let book = Arc::new(AddressBook::new(Spread::FewestOpenFirst));
+        let book = Arc::new(AddressBook::new(Spread::FewestOpenFirst, None));
         let found = [1, 2].map(address);
         for (waits, is_left_out) in [(ALONE / 2, false), (ALONE, true)] {
             let choice = Arc::new(Choice::new(book.clone()));
@@ -222,7 +246,7 @@ mod tests {
     /// The one that was dialled first failed: it is the next that counts as open.
     #[test]
     fn the_address_that_is_tried_counts_as_open() {
-        let book = Arc::new(AddressBook::new(Spread::FewestOpenFirst));
+        let book = Arc::new(AddressBook::new(Spread::FewestOpenFirst, None));
         let found = [1, 2, 3].map(address);
         let choice = Arc::new(Choice::new(book.clone()));
         let order = choice.order(found.to_vec());

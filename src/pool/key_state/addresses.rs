@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use super::{KeyState, Open, Stage};
+use super::{KeyState, Open, Stage, StepCx};
 use crate::agent::AddressStatus;
+use crate::connection::close_reason::CloseReason;
 use crate::connection::poolable::Poolable;
+use crate::connection::shared::ConnShared;
 
 impl<C: Poolable> KeyState<C> {
     /// Counts the open connections whose address is known.
@@ -26,6 +29,40 @@ impl<C: Poolable> KeyState<C> {
             }
         }
         addresses
+    }
+}
+
+impl<C: Poolable> KeyState<C> {
+    /// So many connections to this address take no further requests: the idle ones are closed first. Those in use that are
+    /// not shared are for the caller to mark, without the lock.
+    pub(in crate::pool) fn leave_address(
+        &mut self,
+        address: SocketAddr,
+        count: usize,
+        cx: &mut StepCx<'_, C>,
+    ) -> Vec<Arc<ConnShared>> {
+        let leads_there = |(_, open): &(usize, &Open<C>)| {
+            open.shared().and_then(|it| it.remote_addr()) == Some(address)
+        };
+        let there = self.open.iter().filter(leads_there);
+        let mut there: Vec<_> = there
+            .map(|(index, open)| (open.idle.is_none(), index))
+            .collect();
+        there.sort_unstable();
+        let mut in_use = Vec::new();
+        for (is_in_use, index) in there.into_iter().take(count) {
+            if !is_in_use {
+                if let Some(pooled) = self.unpark_whole(index, cx) {
+                    cx.deferred.close(pooled, CloseReason::Moved);
+                }
+            } else if matches!(self.open[index].stage, Stage::Shared(_)) {
+                self.drain(index, CloseReason::Moved, cx);
+            } else {
+                in_use.extend(self.open[index].shared().cloned());
+            }
+        }
+        self.grant_permits(cx);
+        in_use
     }
 }
 
