@@ -111,7 +111,6 @@
 //!   closes it. The same holds for a connect whose time is up. A transport that is not from [`connect`] has to say how it is
 //!   closed, by [`Probe::with_close`](connect::Probe::with_close); otherwise the caller that needs the room gets an error whose
 //!   [`timeout_kind`](Error::timeout_kind) is [`Close`](TimeoutKind::Close) before the connect timeout is over.
-//!
 //! - An exchange in a runtime that is not driven ends at its own limits: the caller that is blocked for its place ends it, at
 //!   most a quarter and 200 ms after its [active timeout](KeepAliveLayer::active_timeout), or 200 ms after its request timeout or
 //!   response timeout. The future fails with the same error as in a runtime that is driven.

@@ -370,3 +370,36 @@ impl<M> Layer<M> for ExchangeLayer {
         Exchange::new(inner, self.settings())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn either_number_alone_turns_reading_on_on() {
+        for (bytes, time, is_wanted) in [(0, 0, false), (1, 0, true), (0, 1, true), (1, 1, true)] {
+            let time = Millis::from_duration(Duration::from_millis(time));
+            assert_eq!(Drain { bytes, time }.is_wanted(), is_wanted);
+        }
+    }
+
+    #[test]
+    fn a_layer_with_the_defaults_moves_nothing_else_with_a_request() {
+        let layer = ExchangeLayer::new();
+        assert!(!layer.settings().says_terms());
+        let second = Duration::from_secs(1);
+        for (changed, says) in [
+            (layer.clone().expect_continue_timeout(second), false),
+            (layer.clone().expect_continue_timeout(2 * second), true),
+            (layer.clone().drain_unread(1, second), true),
+            (layer.clone().timings(true), true),
+            (layer.clone().fresh_for_non_idempotent(true), true),
+            (layer.clone().request_timeout(second), true),
+            (layer.clone().response_timeout(second), true),
+            (layer.clone().route(Route::new()), true),
+            (layer.keep_alive(false), true),
+        ] {
+            assert_eq!(changed.settings().says_terms(), says, "{changed:?}");
+        }
+    }
+}

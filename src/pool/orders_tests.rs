@@ -1,7 +1,9 @@
 //! Every order of a few steps. A step of the pool is one critical section, so these are all schedules of its threads,
 //! except for what happens within a lock.
 
+use super::deferred::Deferred;
 use super::tests::{Conn, ask, at_rest, connect, made, turn, waits};
+use super::wait_queue::{CheckoutRequest, LATER, QueueState, WaitQueue};
 use super::*;
 use crate::connection::close_reason::CloseReason;
 use crate::target::Reuse;
@@ -90,4 +92,45 @@ fn trust_07_in_every_order_of_deliver_cancel_and_look_each_thing_has_one_owner()
     });
     assert_eq!(count, 420);
     println!("trust 7: {count} orders, one owner in each");
+}
+
+/// A caller that comes back has an old ticket, and an urgent one stands before all others.
+#[test]
+fn callers_stand_in_the_order_of_their_tickets_in_whichever_order_they_come() {
+    let tickets = [1, 2, 3, LATER | 4, LATER | 5, LATER | 6];
+    let request = CheckoutRequest {
+        reuse: Reuse::Any,
+        runtime: None,
+        is_retry: false,
+    };
+    // Every order of six: each digit says which of those that are left comes next.
+    for mut order in 0..720 {
+        let mut left = tickets.to_vec();
+        let mut deferred = Deferred::new();
+        let mut queue = WaitQueue::<Conn>::new();
+        let now = tokio::time::Instant::now();
+        for count in (1..=6).rev() {
+            let ticket = left.remove(order % count);
+            order /= count;
+            queue.join(ticket, request, now, QueueState::Blocked);
+        }
+        for ticket in tickets {
+            let (waiter, first) = queue.first_blocked().expect("nobody is lost");
+            assert_eq!(first, ticket);
+            queue.abandon(waiter, &mut deferred);
+            if ticket == 2 {
+                // An urgent one that comes now stands behind the one that is there, and before all others.
+                queue.join(4, request, now, QueueState::Blocked);
+                let (urgent, _) = queue.first_blocked().expect("nobody is lost");
+                queue.abandon(urgent, &mut deferred);
+                assert_eq!(queue.first_blocked().map(|it| it.1), Some(4));
+                queue.join(3, request, now, QueueState::Blocked);
+            }
+            if ticket == 3 {
+                let (urgent, _) = queue.first_blocked().expect("nobody is lost");
+                queue.abandon(urgent, &mut deferred);
+            }
+        }
+        assert!(queue.is_empty() && queue.pending() == 0);
+    }
 }

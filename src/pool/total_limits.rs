@@ -244,4 +244,14 @@ mod tests {
         total.release(false);
         assert!(total.is_at_rest());
     }
+
+    /// By this a caller tells a long queue from one that stands still.
+    #[test]
+    fn each_permit_that_is_granted_counts_as_progress() {
+        let mut total = TotalLimits::<Conn>::new(&PoolConfig::new().max_connections(2));
+        for count in 1..=3 {
+            total.has_granted();
+            assert_eq!(total.granted(), count);
+        }
+    }
 }
