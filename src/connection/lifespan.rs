@@ -229,7 +229,7 @@ impl Lifespan {
 
     /// When the connection expires, if it has been idle since `idle_since`; `None` without a limit.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn deadline(&self, idle_since: Moment) -> Option<Deadline> {
         let max_idle = self.max_idle.min(self.hint_idle);
         let idle = max_idle.after(idle_since).map(|at| Deadline {
@@ -256,7 +256,7 @@ impl Lifespan {
     }
 
     /// The same, after `uses` uses.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn close_reason_after(&self, uses: u64, now: Moment) -> Option<CloseReason> {
         if self.ended {
             return Some(self.shared.reason().unwrap_or(CloseReason::Dropped));

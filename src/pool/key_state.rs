@@ -440,7 +440,7 @@ impl<C: Poolable> KeyState<C> {
         Ok(index)
     }
 
-    #[inline]
+    #[inline(always)]
     fn push_idle(&mut self, index: usize, pooled: Box<PooledConn<C>>) -> Option<Moment> {
         let deadline = pooled.deadline;
         // Never drops a connection, because the entry is empty.

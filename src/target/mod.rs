@@ -171,7 +171,7 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn of(uri: &Uri, connects: bool) -> Result<Self, TargetError> {
         let Some(authority) = uri.authority() else {
             return Err(match uri.scheme() {
