@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http_body::{Frame, SizeHint};
+use http_body::{Body, Frame, SizeHint};
 
 /// Frames that were read from a body which is to be sent again. As an extension of the request they travel to the
 /// connection that sends the request again, and are sent before the rest of the body.
@@ -62,8 +62,16 @@ impl Taken {
         self
     }
 
+    /// The size of all of a body from which these frames were read.
+    pub(crate) fn size_with<B: Body>(&self, body: &B) -> SizeHint {
+        match self.is_all() {
+            true => self.and(SizeHint::with_exact(0)),
+            false => self.and(body.size_hint()),
+        }
+    }
+
     /// The size of a body that begins with these frames.
-    pub(crate) fn and(&self, rest: SizeHint) -> SizeHint {
+    fn and(&self, rest: SizeHint) -> SizeHint {
         let lengths = self.parts.iter().map(|part| match part {
             Part::Data(bytes) => bytes.len() as u64,
             Part::Trailers(_) => 0,

@@ -71,7 +71,11 @@ impl Framing {
         }
         let length = fields.get(CONTENT_LENGTH);
         let length = length.and_then(|it| it.to_str().ok()?.parse().ok());
-        match length.or_else(|| request.body().size_hint().exact()) {
+        let of_body = || match request.extensions().get::<Taken>() {
+            None => request.body().size_hint().exact(),
+            Some(taken) => taken.size_with(request.body()).exact(),
+        };
+        match length.or_else(of_body) {
             Some(length) => Self::Length(length),
             None if matches!(
                 *request.method(),
@@ -269,10 +273,7 @@ where
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self.taken.is_all() {
-            true => self.taken.and(SizeHint::with_exact(0)),
-            false => self.taken.and(self.body.size_hint()),
-        }
+        self.taken.size_with(&self.body)
     }
 
     /// Gives data to hyper.

@@ -21,7 +21,7 @@ use crate::http2::future::{self, Content};
 use crate::http2::head::{self, Origin};
 use crate::http2::shared::Http2Shared;
 use crate::http2::stream::StreamShared;
-use crate::http2::upload::{self, Upload};
+use crate::http2::upload::Upload;
 use crate::http2::{Http2Body, Http2Future, fault};
 
 /// An HTTP/2 connection, or one of its uses: a `Service` for one request at a time, which is a stream of the
@@ -176,7 +176,7 @@ where
         let taken = taken.unwrap_or_default();
         let length = match is_end {
             true => None,
-            false => upload::size_hint(&body, &taken).exact(),
+            false => taken.size_with(&body).exact(),
         };
         let stream = &parts.stream;
         let key = parts.lifespan.shared().key();

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use h2::Reason;
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Body, Frame};
 
 use crate::connection::taken::{Part, Taken};
 use crate::error::BoxError;
@@ -33,14 +33,6 @@ pub(super) struct Upload<B> {
 /// How much of a body is kept until the response arrives: the initial window of a stream (RFC 9113 §6.9.2), which is
 /// the most that the server can have received of a stream that it refuses at once.
 const MOST_KEPT: usize = 65_535;
-
-/// The size of a body from which frames were read before.
-pub(super) fn size_hint<B: Body>(body: &B, taken: &Taken) -> SizeHint {
-    match taken.is_all() {
-        true => taken.and(SizeHint::with_exact(0)),
-        false => taken.and(body.size_hint()),
-    }
-}
 
 impl<B> Upload<B> {
     pub(super) fn new(

@@ -42,7 +42,7 @@ async fn what_is_refused_is_sent_again_whatever_its_method() {
     ] {
         let server = http2::Server::behaving(behaviour.clone()).await;
         let (client, handle) = agent(layer());
-        let posts = (0..60).map(|at| send(&client, post(server.url(&format!("/{at}")), "")));
+        let posts = (0..60).map(|at| send(&client, post(server.url(&format!("/{at}")), "x")));
         for (at, answer) in join_all(posts).await.into_iter().enumerate() {
             let answer = answer.unwrap_or_else(|error| panic!("{behaviour:?}: {error:?}"));
             assert_eq!(answer.body, format!("/{at}"));
@@ -63,7 +63,7 @@ async fn a_server_that_refuses_for_ever_is_asked_eight_times() {
     })
     .await;
     let (client, handle) = agent(layer());
-    let error = send(&client, post(server.url("/"), "")).await.unwrap_err();
+    let error = send(&client, post(server.url("/"), "x")).await.unwrap_err();
     assert!(error.is_refused() && error.is_unsent(), "{error:?}");
     assert_eq!(error.http2_reason(), Some(code::REFUSED_STREAM));
     assert_eq!(server.log.requests().len(), 8);
@@ -80,7 +80,7 @@ async fn a_connection_that_is_ended_with_an_error_on_its_first_request_is_not_ma
     })
     .await;
     let (client, handle) = agent(layer());
-    let error = send(&client, post(server.url("/"), "")).await.unwrap_err();
+    let error = send(&client, post(server.url("/"), "x")).await.unwrap_err();
     assert!(error.is_refused(), "{error:?}");
     assert_eq!(error.goaway_debug_data(), Some(&b"too many"[..]));
     assert_eq!(handle.status().created, 1);
@@ -109,7 +109,7 @@ async fn a_server_that_wants_http_1_gets_it() {
     let layer = layer().protocol(Protocol::Auto);
     let (client, handle) = agent_over(layer, CA.trusted().layer(TcpConnector::new()));
     for _ in 0..2 {
-        let answer = send(&client, post(server.url("/a"), "")).await.unwrap();
+        let answer = send(&client, post(server.url("/a"), "x")).await.unwrap();
         assert_eq!(
             (&*answer.body, answer.info.version()),
             ("/a", Version::HTTP_11)
@@ -146,7 +146,7 @@ async fn a_fresh_connection_for_each_post_is_for_http_1() {
     let (client, handle) = agent(layer().fresh_for_non_idempotent(true));
     fetch(&client, server.url("/")).await.unwrap();
     for _ in 0..5 {
-        let answer = send(&client, post(server.url("/"), "")).await.unwrap();
+        let answer = send(&client, post(server.url("/"), "x")).await.unwrap();
         assert!(answer.info.is_reused());
     }
     at_rest(&handle).await;
