@@ -123,7 +123,7 @@ impl<B> HandshakeLayer<B> {
     /// with HTTP/2 it serves all of them; with HTTP/1.1 the other connections are begun then, one handshake later. With
     /// `true`, each caller begins its own at once, and with HTTP/2 most of them are not needed. Default: `false`.
     ///
-    /// The version of a host is remembered while the host has connections or callers.
+    /// The version of a host is remembered while the host has connections or callers, and for ten minutes after that.
     #[cfg(feature = "http2")]
     #[must_use]
     pub fn race_connects(mut self, race: bool) -> Self {

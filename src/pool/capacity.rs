@@ -61,6 +61,14 @@ impl Capacity {
         self.expected = Expected::Known(uses);
     }
 
+    /// How many uses a connection carries, once that was learned.
+    pub(super) fn expected(&self) -> Option<usize> {
+        match self.expected {
+            Expected::Known(uses) => Some(uses),
+            Expected::Unknown | Expected::SideBySide => None,
+        }
+    }
+
     /// The capacity of a connection is not known.
     pub(super) fn is_unheard(&mut self) {
         self.unheard += 1;

@@ -73,6 +73,7 @@ impl<C: Poolable> KeyPool<C> {
         let (addresses, spares) = (remembered.addresses, remembered.spares);
         let mut state = KeyState::new(&config);
         state.set_learned(remembered.learned);
+        state.expect(remembered.uses);
         Arc::new(Self {
             gauges: Gauges::new(&key, &pool.agent),
             spares: spares.or_else(|| {
@@ -93,6 +94,8 @@ impl<C: Poolable> KeyPool<C> {
         let now = self.pool.config.clock.now();
         let remembered = Remembered {
             learned: state.take_learned(now),
+            // Without TLS nothing is negotiated, and there is nothing to wait for.
+            uses: state.expected().filter(|_| self.key.scheme() == "https"),
             addresses: self.addresses.clone(),
             spares: self.spares.clone(),
         };

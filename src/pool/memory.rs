@@ -30,11 +30,16 @@ pub(super) struct Remembered {
     pub(super) learned: Option<Box<LearnedIdle>>,
     pub(super) addresses: Option<Arc<AddressBook>>,
     pub(super) spares: Option<Arc<Spares>>,
+    /// How many uses a connection carries.
+    pub(super) uses: Option<usize>,
 }
 
 impl Remembered {
     fn is_nothing(&self) -> bool {
-        self.learned.is_none() && self.addresses.is_none() && self.spares.is_none()
+        self.learned.is_none()
+            && self.addresses.is_none()
+            && self.spares.is_none()
+            && self.uses.is_none()
     }
 }
 

@@ -14,7 +14,7 @@ use tower_keep_alive::{KeepAliveLayer, Protocol};
 use crate::server::speaking;
 use crate::support::agent::{agent, agent_over, at_rest, fetch};
 use crate::support::tls::{CA, localhost};
-use crate::support::{Conn, Gate, RefusingPort, Server, eventually};
+use crate::support::{Conn, Gate, RefusingPort, Server, eventually, script};
 
 fn layer() -> KeepAliveLayer<Full<Bytes>> {
     KeepAliveLayer::new().protocol(Protocol::Auto)
@@ -99,6 +99,38 @@ async fn one_connect_is_under_way_unless_they_may_race() {
         }
         at_rest(&handle).await;
     }
+}
+
+#[tokio::test]
+async fn what_a_host_speaks_is_remembered_when_its_connections_are_gone() {
+    let mut config = localhost().server();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let (config, gate) = (Arc::new(config), Gate::new());
+    let at_gate = gate.clone();
+    let server = Server::start_tcp(move |mut conn: Conn| {
+        let (config, gate) = (config.clone(), at_gate.clone());
+        async move {
+            gate.pass().await;
+            if conn.secure(config).await {
+                script::ok(conn).await;
+            }
+        }
+    })
+    .await;
+    let (client, handle) = agent_over(layer(), CA.trusted().layer(TcpConnector::new()));
+    let url = format!("https://{}/", server.addr());
+    gate.open(1);
+    fetch(&client, &url).await.unwrap();
+    handle.close_idle();
+    at_rest(&handle).await;
+    let callers = join_all((0..10).map(|_| fetch(&client, &url)));
+    let connected = async {
+        eventually("each connects", || gate.waiting() == 10).await;
+        gate.open_for_all();
+    };
+    let (answers, ()) = tokio::join!(callers, connected);
+    assert!(answers.into_iter().all(|answer| answer.is_ok()));
+    at_rest(&handle).await;
 }
 
 #[tokio::test]

@@ -21,6 +21,21 @@ use crate::target::Reuse;
 const SECOND: Duration = Duration::from_secs(1);
 
 impl<C: Poolable> KeyState<C> {
+    /// Restores what was learned before of how many uses a connection carries.
+    pub(in crate::pool) fn expect(&mut self, uses: Option<usize>) {
+        if let Some(uses) = uses {
+            self.capacity.learn(uses);
+        }
+    }
+
+    /// How many uses a connection carries, if that was learned and tells anything.
+    pub(in crate::pool) fn expected(&self) -> Option<usize> {
+        match C::SHARED {
+            true => self.capacity.expected(),
+            false => None,
+        }
+    }
+
     /// The connect has made this connection.
     pub(in crate::pool) fn connected(&mut self, index: usize, shared: &Arc<ConnShared>) {
         if let Some(places) = &mut self.places {
