@@ -37,7 +37,11 @@ fn refusing(log: &Log) -> Client {
             while let Some(Ok((request, mut respond))) = connection.accept().await {
                 streams += 1;
                 if streams % 2 == 0 {
-                    respond.send_reset(Reason::REFUSED_STREAM);
+                    // When a part of the body has come, so that it was taken out of what the caller gave.
+                    tokio::spawn(async move {
+                        let _ = request.into_body().data().await;
+                        respond.send_reset(Reason::REFUSED_STREAM);
+                    });
                 } else {
                     tokio::spawn(execute(log.clone(), request, respond));
                 }
@@ -98,6 +102,7 @@ async fn a_refused_body_in_pieces_is_sent_from_its_beginning() {
 #[tokio::test]
 async fn after_a_refusal_no_stream_begins_until_another_ends() {
     static REFUSED: AtomicUsize = AtomicUsize::new(0);
+    static OPEN: AtomicUsize = AtomicUsize::new(0);
     let mut setup = Setup::new();
     setup.pool = PoolConfig::new().max_connections_per_host(1);
     let client = setup.client(|io| async {
@@ -105,13 +110,17 @@ async fn after_a_refusal_no_stream_begins_until_another_ends() {
         let mut open = Vec::new();
         while let Some(Ok((request, mut respond))) = connection.accept().await {
             match request.uri().path() {
-                "/open" if open.len() < 3 => open.push((request, respond)),
+                "/open" if OPEN.load(Ordering::SeqCst) < 3 => {
+                    OPEN.fetch_add(1, Ordering::SeqCst);
+                    open.push((request, respond));
+                }
                 "/open" => {
                     REFUSED.fetch_add(1, Ordering::SeqCst);
                     respond.send_reset(Reason::REFUSED_STREAM);
                     let (request, respond) = open.remove(0);
                     tokio::spawn(async move {
                         tokio::time::sleep(Duration::from_millis(20)).await;
+                        OPEN.fetch_sub(1, Ordering::SeqCst);
                         path(request, respond).await;
                     });
                 }
