@@ -65,17 +65,25 @@ impl Behaviour {
         }
         // A server's first frame is SETTINGS: until then it says nothing.
         sleep(self.settings_after).await;
-        let limit = self.limit.map(|it| (setting::MAX_CONCURRENT_STREAMS, it));
-        conn.push_settings(limit);
+        let limit = self.later_limit(&conn).or(self.limit);
+        conn.push_settings(limit.map(|it| (setting::MAX_CONCURRENT_STREAMS, it)));
         let mut served = Served {
             behaviour: self,
             conn,
             waiting: VecDeque::new(),
             last_at: None,
-            limit: self.limit,
+            limit,
             streams: 0,
         };
         served.run().await;
+    }
+}
+
+impl Behaviour {
+    /// The limit that comes later, once it counts.
+    fn later_limit<S: Io>(&self, conn: &Conn<S>) -> Option<u32> {
+        let (after, limit) = self.limit_after?;
+        (conn.log().seen(|it| it.requests.len()) >= after).then_some(limit)
     }
 }
 
@@ -126,9 +134,8 @@ impl<S: Io> Served<'_, S> {
 
     /// A stream has come.
     fn begun(&mut self, stream: u32) {
-        if let Some((after, limit)) = self.behaviour.limit_after
+        if let Some(limit) = self.behaviour.later_limit(&self.conn)
             && self.limit != Some(limit)
-            && self.conn.log().seen(|it| it.requests.len()) >= after
         {
             self.limit = Some(limit);
             let setting = (setting::MAX_CONCURRENT_STREAMS, limit);
