@@ -42,7 +42,7 @@ pin_project! {
         destination: Option<Destination>,
         wishes: Option<Box<Wishes>>,
         // How often in a row the server has refused the request.
-        refusals: u8,
+        refusals: Refusals,
         #[pin]
         state: State<F, C, S>,
     }
@@ -122,7 +122,7 @@ where
             },
             destination: None,
             wishes: None,
-            refusals: 0,
+            refusals: Refusals::default(),
             state: State::Ask,
         }
     }
@@ -275,7 +275,7 @@ where
             };
             let conn = conn.0.take().expect("not polled after it is ready");
             let (error, nothing_written, request) = failed.into_parts();
-            let resend = |error: &Error| request.is_some() && goes_on(error, this.refusals);
+            let resend = |error: &Error| request.is_some() && this.refusals.let_go_on(error);
             let wishes = this.wishes.as_deref();
             let (error, is_resent) = unanswered(conn, error, nothing_written, wishes, resend);
             let (Some(destination), Some(request), true) =
@@ -439,30 +439,42 @@ where
 #[cfg(feature = "http2")]
 const MOST_REFUSALS: u8 = 7;
 
-/// Whether a request that came back unsent is sent on another connection: one that had been used before may have been just
-/// closing, but who ends one that was made for the request may do so again. A server that refuses requests over HTTP/2 says
-/// that it has not acted on them, and that they may come again (RFC 9113 §8.7); unless it ends a connection with an error on
-/// the first of all.
-#[cold]
-fn goes_on(error: &Error, refusals: &mut u8) -> bool {
+/// How often in a row a server has refused the request.
+#[derive(Default)]
+struct Refusals(#[cfg(feature = "http2")] u8);
+
+impl Refusals {
+    /// Whether a request that came back unsent is sent on another connection: one that had been used before may have been just
+    /// closing, but who ends one that was made for the request may do so again. A server that refuses requests over HTTP/2
+    /// says that it has not acted on them, and that they may come again (RFC 9113 §8.7); unless it ends a connection with an
+    /// error on the first of all.
+    #[cold]
     #[cfg(feature = "http2")]
-    if error.wants_http1() {
-        return true;
-    }
-    #[cfg(feature = "http2")]
-    if error.is_refused() {
-        return match error.go_away_code() {
+    fn let_go_on(&mut self, error: &Error) -> bool {
+        if error.wants_http1() {
+            return true;
+        }
+        if !error.is_refused() {
+            return error.is_reused();
+        }
+        match error.go_away_code() {
             // Each such connection has served others, or one of these callers will be the first on the next one.
             Some(_) if error.is_reused() => true,
             Some(1..) => false,
             Some(0) | None => {
-                *refusals += 1;
-                *refusals <= MOST_REFUSALS
+                self.0 += 1;
+                self.0 <= MOST_REFUSALS
             }
-        };
+        }
     }
-    let _ = refusals;
-    error.is_reused()
+
+    /// Whether a request that came back unsent is sent on another connection: one that had been used before may have been just
+    /// closing, but who ends one that was made for the request may do so again.
+    #[cold]
+    #[cfg(not(feature = "http2"))]
+    fn let_go_on(&self, error: &Error) -> bool {
+        error.is_reused()
+    }
 }
 
 /// There will be no response, and the use of the connection is over. Says whether the request is sent on another one.

@@ -250,13 +250,15 @@ impl<const S: bool> World<S> {
                 line.carries()
             );
             let wants_its_slot = |it: &Caller<S>| it.host == host && it.reuse != Reuse::Any;
-            let begun = self.begun(line, uses);
+            // Uses may have been given out and taken back within one step, and it drains from the last one on.
+            let begun = self.begun(line, uses.max(before));
             let reason = !line.may_be_used(self.now())
                 || begun >= line.limits.max_uses
                 || self.callers.iter().any(wants_its_slot)
                 || self.closed
                 || self.pool.is_none();
-            if drains && before > 0 && !line.drained.swap(true, SeqCst) {
+            // One that drains from the step on that made it, since its last use went to somebody else, may get that use back.
+            if drains && !line.drained.swap(true, SeqCst) && before > 0 {
                 assert!(reason, "#{id} drains");
             }
         }
