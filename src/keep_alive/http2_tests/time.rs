@@ -212,9 +212,9 @@ async fn a_server_that_has_gone_without_a_word_costs_what_is_under_way_and_no_mo
     assert!(timeout(SECOND / 2, client.get("/")).await.is_err());
     let begun = Instant::now();
     assert_eq!(client.text("/").await.unwrap(), "/");
-    // A quarter of the active timeout.
+    // It does not wait for the answer to the PING, but has another connection.
     let took = begun.elapsed();
-    assert!((SECOND..3 * SECOND).contains(&took), "{took:?}");
+    assert!(took < SECOND, "{took:?}");
     under_way.await.unwrap_err();
     let status = client.agent.status();
     assert_eq!(status.closes[&CloseReason::Silence], 1, "{status:?}");
@@ -232,8 +232,10 @@ async fn a_server_that_is_only_slow_is_asked_and_goes_on() {
         client.text("/").await.unwrap();
         assert!(begun.elapsed() < SECOND);
     }
-    sleep(60 * SECOND).await;
-    assert_eq!(client.agent.status().created, 1);
+    sleep(SECOND).await;
+    let status = client.agent.status();
+    // One was made while the server was asked, and neither is closed for its slowness.
+    assert_eq!((status.created, status.closed), (2, 0), "{status:?}");
     client.at_rest().await;
 }
 
