@@ -10,7 +10,7 @@ use fastrand::Rng;
 use futures_util::future::join_all;
 use http_body_util::Full;
 use support::agent::{agent_paused, at_rest, fetch, get, post, read, send};
-use support::{Conn, InMemory, Server, script, settle};
+use support::{Conn, InMemory, Server, only_over_tcp, script, settle};
 use tokio::time::{sleep, timeout};
 use tower_keep_alive::{AgentHandle, CloseReason, EventKind, KeepAlive, KeepAliveLayer};
 
@@ -69,6 +69,9 @@ async fn lose(client: &Agent, times: usize) {
 
 #[tokio::test(start_paused = true)]
 async fn posts_are_not_lost_once_it_is_learned_when_the_server_closes() {
+    if only_over_tcp("it is long, and its transport is in memory") {
+        return;
+    }
     let server = Server::in_memory(closes);
     let (client, handle) = agent_paused(layers().learn_idle_limit(false), server.connector());
     let without = failed(&client, 20_000, 100).await;
