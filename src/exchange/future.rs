@@ -452,7 +452,8 @@ impl Refusals {
     #[cfg(feature = "http2")]
     fn let_go_on(&mut self, error: &Error) -> bool {
         if error.wants_http1() {
-            return true;
+            self.0 += 1;
+            return self.0 <= MOST_REFUSALS;
         }
         if !error.is_refused() {
             return error.is_reused();

@@ -62,7 +62,8 @@ impl Http2Body {
         // (RFC 9113 §8.1).
         let is_answered = error.reason() == Some(h2::Reason::NO_ERROR)
             && error.is_reset()
-            && self.left.unwrap_or(0) == 0
+            // Without a length nobody knows whether this is all of it.
+            && self.left == Some(0)
             && self.shared.is_cut();
         if is_answered {
             self.ended();

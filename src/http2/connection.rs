@@ -183,12 +183,18 @@ where
         let sent = match head::prepare(&head, &parts.origin, key, length) {
             Ok(sent) if stream.connection().has_id() => sent,
             prepared => {
-                let error = match prepared {
-                    Ok(_) => io::Error::new(io::ErrorKind::ConnectionAborted, NO_MORE_IDS),
-                    Err(why) => io::Error::new(io::ErrorKind::InvalidInput, why),
-                };
-                let request = Request::from_parts(head, body);
-                return Http2Future::refused(future::unsent(error.into(), request, taken));
+                return Http2Future::refused(match prepared {
+                    Ok(_) => {
+                        let error = io::Error::new(io::ErrorKind::ConnectionAborted, NO_MORE_IDS);
+                        let request = Request::from_parts(head, body);
+                        future::unsent(error.into(), request, taken)
+                    }
+                    // No other connection would take it either, and so it does not come back.
+                    Err(why) => {
+                        let error = io::Error::new(io::ErrorKind::InvalidInput, why);
+                        SendError::unsent(error, None)
+                    }
+                });
             }
         };
         let announced = head::length(sent.headers());

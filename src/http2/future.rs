@@ -161,7 +161,7 @@ impl<B> Sent<B> {
         let connection = self.shared.connection();
         let nothing_written = error.is_io() && !self.shared.has_written();
         let is_refused = fault::is_refused(&error);
-        if is_refused && error.is_reset() {
+        if error.reason() == Some(h2::Reason::REFUSED_STREAM) && error.is_reset() {
             connection.is_refused();
         }
         let error = fault::of(error, connection);

@@ -92,7 +92,8 @@ impl Http2 {
     /// How long the server may take to answer a PING. A PING is sent when a request is cancelled, by its caller or by a
     /// time limit, and nothing was read on its connection since the request was sent, so that it is not known whether
     /// the server is still there. The connection gets no new requests until something is read, and is closed if nothing
-    /// is read within this time. Default: a quarter of the [active timeout](crate::KeepAliveLayer::active_timeout); 5 s
+    /// is read within this time. Until a response goes on, the next PING is sent 30 s later at the earliest, because gRPC
+    /// servers count them; a request that is cancelled in between causes none. Default: a quarter of the [active timeout](crate::KeepAliveLayer::active_timeout); 5 s
     /// without one.
     #[must_use]
     pub const fn ping_timeout(mut self, timeout: Duration) -> Self {

@@ -79,6 +79,9 @@ impl StreamShared {
     pub(super) fn begin(&self, has_body: bool) {
         let activity = self.conn.activity();
         activity.request();
+        // What the exchange before left: an upload that was cut.
+        activity.set_upload_waits(false);
+        activity.written(false);
         // The server is awaited, and its bytes are not read here.
         activity.read(true);
         let under_way = if has_body { BUSY } else { RESPONSE };
@@ -156,13 +159,14 @@ impl StreamShared {
 
     #[inline]
     fn end(&self, parts: u8) {
-        let before = self.state.fetch_and(!parts, Ordering::AcqRel);
-        if before & BUSY == 0 || before & BUSY & !parts != 0 {
-            return;
-        }
         let (stream, waker) = {
-            let mut parts = self.parts();
-            (parts.stream.take(), parts.waker.take())
+            // Before the use becomes idle: the parts of the next exchange are not this one's.
+            let mut kept = self.parts();
+            let before = self.state.fetch_and(!parts, Ordering::AcqRel);
+            if before & BUSY == 0 || before & BUSY & !parts != 0 {
+                return;
+            }
+            (kept.stream.take(), kept.waker.take())
         };
         self.connection.stream_is_over();
         drop(stream);
@@ -174,16 +178,23 @@ impl StreamShared {
     /// Cancels the exchange, if it is in progress: the stream is reset.
     #[cold]
     pub(super) fn give_up(&self) {
-        let before = self.state.fetch_and(!BUSY, Ordering::AcqRel);
-        if before & BUSY == 0 {
+        if !self.is_busy() {
             return;
         }
+        let (before, parts) = {
+            let mut kept = self.parts();
+            let before = self.state.fetch_and(!BUSY, Ordering::AcqRel);
+            if before & BUSY == 0 {
+                return;
+            }
+            (before, std::mem::take(&mut *kept))
+        };
         let Parts {
             stream,
             task,
             waker,
             silent_since: _,
-        } = std::mem::take(&mut *self.parts());
+        } = parts;
         if before & RESPONSE != 0
             && self.conn.activity().exchange_without_head().is_some()
             && self.reads.load(Ordering::Relaxed) == self.connection.reads()
@@ -224,9 +235,11 @@ impl StreamShared {
     /// This task sends the rest of the request's body.
     #[cold]
     pub(super) fn goes_on(&self, task: AbortHandle) {
+        let mut parts = self.parts();
         if self.has(REQUEST) {
-            self.parts().task = Some(task);
+            parts.task = Some(task);
         } else {
+            drop(parts);
             task.abort();
         }
     }

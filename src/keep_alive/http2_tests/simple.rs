@@ -27,6 +27,22 @@ async fn a_get_is_answered_and_its_connection_used_again() {
 }
 
 #[tokio::test]
+async fn a_host_that_is_no_authority_is_an_error_on_a_connection_that_was_used() {
+    let client = client(|io| async { serve(accept(io, 100).await, path).await });
+    client.text("/").await.unwrap();
+    for host in ["", "a b", "a/b"] {
+        let mut request = get("/");
+        let host = http::HeaderValue::from_static(host);
+        request.headers_mut().insert(http::header::HOST, host);
+        let error = client.send(request).await.unwrap_err();
+        assert!(error.is_unsent(), "{error:?}");
+    }
+    assert_eq!(client.text("/").await.unwrap(), "/");
+    assert_eq!(client.agent.status().created, 1);
+    client.at_rest().await;
+}
+
+#[tokio::test]
 async fn many_requests_share_one_connection_and_never_more_than_it_allows() {
     // Each waits for nine others: with fewer at a time none is answered.
     static TEN: LazyLock<Barrier> = LazyLock::new(|| Barrier::new(10));
