@@ -3,7 +3,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod connecting;
 mod dns;
+mod learned_idle;
 mod names;
+mod spares;
 mod spread;
 mod visible;

@@ -1,7 +1,7 @@
 //! Can it be trusted: the worst that a server, a network or a caller does, by number, each with its figure.
 //!
 //! `cargo test --test trust -- --nocapture` prints the figures; with `TRUST_FULL=1` the runs are as long as the
-//! figures ask for. Test 9, the hard caps under a thousand callers, is `tests/storm.rs`.
+//! figures ask for. Test 9, the hard caps under a thousand callers, is `tests/waiting/storm.rs`.
 //!
 //! Every test ends where it began: counters at rest, no task and no descriptor left ([`house`] looks).
 

@@ -7,6 +7,8 @@ mod cannot_close;
 mod clock;
 mod fake;
 mod late;
+mod one_connection;
 mod runtimes;
+mod storm;
 mod undriven;
 mod unpolled;

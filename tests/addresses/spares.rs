@@ -1,0 +1,147 @@
+//! Spare connections are kept ready while a host is in use, within all limits.
+
+use std::time::Duration;
+
+use crate::support::agent::{agent_paused, at_rest, get, read};
+use crate::support::{Server, script, settle};
+use bytes::Bytes;
+use http_body_util::Full;
+use tokio::time::sleep;
+use tower_keep_alive::{AgentHandle, CloseReason, KeepAliveLayer};
+
+type Layers = KeepAliveLayer<Full<Bytes>>;
+
+const URL: &str = "http://host.test/";
+const SECOND: Duration = Duration::from_secs(1);
+
+fn layers() -> Layers {
+    Layers::new().min_idle_per_host(2).idle_timeout(10 * SECOND)
+}
+
+fn idle(handle: &AgentHandle) -> usize {
+    handle.status().idle.values().sum()
+}
+
+/// Idle and active.
+fn open(handle: &AgentHandle) -> (usize, usize) {
+    let idle = idle(handle);
+    (idle, handle.status().open() - idle)
+}
+
+/// The task that makes them goes on until it has made enough.
+async fn made() {
+    settle().await;
+    sleep(Duration::from_millis(50)).await;
+    settle().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_finds_a_spare_connection_also_after_a_minute() {
+    let server = Server::in_memory(script::ok);
+    let (client, handle) = agent_paused(layers(), server.connector());
+    let first = client.request(get(URL)).await.unwrap();
+    made().await;
+    assert_eq!(open(&handle), (2, 1), "made at nobody's cost");
+    read(first).await.unwrap();
+    sleep(60 * SECOND).await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let response = client.request(get(URL)).await.unwrap();
+        assert!(response.body().connection().is_reused());
+        held.push(response);
+    }
+    made().await;
+    assert_eq!(open(&handle), (2, 2), "those in use are made good");
+    for response in held {
+        read(response).await.unwrap();
+    }
+    drop(client);
+    at_rest(&handle).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn they_are_replaced_before_their_time_is_up() {
+    let server = Server::in_memory(script::ok);
+    let layers = layers().ttl(5 * SECOND).ttl_jitter(0.5);
+    let (client, handle) = agent_paused(layers, server.connector());
+    read(client.request(get(URL)).await.unwrap()).await.unwrap();
+    made().await;
+    for millisecond in 0..6000 {
+        assert!(idle(&handle) >= 2, "at {millisecond} of 10 ms");
+        sleep(Duration::from_millis(10)).await;
+    }
+    let status = handle.status();
+    assert!(status.closes[&CloseReason::Age] >= 20);
+    // About two in each five seconds: none is replaced long before its time.
+    assert!(status.created <= 60, "{}", status.created);
+    drop(client);
+    at_rest(&handle).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn five_minutes_after_the_last_request_none_is_made() {
+    let server = Server::in_memory(script::ok);
+    let (client, handle) = agent_paused(layers(), server.connector());
+    read(client.request(get(URL)).await.unwrap()).await.unwrap();
+    sleep(290 * SECOND).await;
+    assert!(idle(&handle) >= 2);
+    sleep(30 * SECOND).await;
+    assert_eq!(open(&handle), (0, 0));
+    // And from the next request on they are there again.
+    read(client.request(get(URL)).await.unwrap()).await.unwrap();
+    made().await;
+    assert!(idle(&handle) >= 2);
+    drop(client);
+    at_rest(&handle).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_limit_is_passed_for_them() {
+    for (layers, expected) in [
+        (layers().max_connections_per_host(2), (1, 1)),
+        (layers().max_connections(1), (0, 1)),
+        (layers().max_idle_per_host(1), (1, 1)),
+        // Closed by its server when it has answered.
+        (layers().keep_alive(false), (0, 0)),
+    ] {
+        let server = Server::in_memory(script::ok);
+        let (client, handle) = agent_paused(layers, server.connector());
+        let held = client.request(get(URL)).await.unwrap();
+        made().await;
+        assert_eq!(open(&handle), expected);
+        read(held).await.unwrap();
+        drop(client);
+        at_rest(&handle).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connect_that_fails_is_not_tried_without_a_pause() {
+    let server = Server::in_memory(script::ok);
+    let (client, handle) = agent_paused(layers(), server.connector());
+    let held = client.request(get(URL)).await.unwrap();
+    made().await;
+    assert_eq!(open(&handle), (2, 1));
+    drop(server);
+    handle.close_idle();
+    sleep(60 * SECOND).await;
+    let failed = handle.status().create_errors;
+    // 20 ms, 40 ms, 80 ms, … up to 30 s.
+    assert!((10..60).contains(&failed), "{failed}");
+    drop(held);
+    drop(client);
+    at_rest(&handle).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_ends_them() {
+    let server = Server::in_memory(script::ok);
+    let (client, handle) = agent_paused(layers(), server.connector());
+    read(client.request(get(URL)).await.unwrap()).await.unwrap();
+    made().await;
+    handle.drain().await;
+    sleep(10 * SECOND).await;
+    assert_eq!(open(&handle), (0, 0));
+    at_rest(&handle).await;
+    drop(client);
+}

@@ -1,0 +1,11 @@
+//! HTTP/2: which version is spoken, how streams share a connection, and what a server may not send.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod goaway;
+mod limits;
+mod protocol;
+mod scripted_server;
+mod server_frames;
+mod silence;

@@ -1,0 +1,8 @@
+//! Which version of HTTP is spoken, and who decides it.
+
+mod server;
+
+mod negotiated;
+mod prior_knowledge;
+mod refused;
+mod unknown;

@@ -1,0 +1,236 @@
+//! What is spoken where the two ends negotiate it (ALPN).
+
+use bytes::Bytes;
+use http::{Request, Uri, Version};
+use http_body_util::Full;
+use tower::{Layer, ServiceBuilder, ServiceExt};
+use tower_keep_alive::connect::{ProxyLayer, TcpConnector, Tls, TlsConfig, TlsLayer};
+use tower_keep_alive::{
+    AgentHandle, CheckinLayer, CheckoutLayer, Destination, ExchangeLayer, HandshakeLayer,
+    KeepAlive, KeepAliveLayer, PoolConfig, Protocol, Route,
+};
+
+use super::server::{Speaking, speaking};
+use crate::support::agent::{Req, agent_over, at_rest, belongs_here, fetch, get, read, send};
+use crate::support::tls::CA;
+use crate::support::{Server, proxies};
+
+type Client = KeepAlive<Tls<TcpConnector>, Full<Bytes>>;
+
+fn agent(protocol: Protocol) -> (Client, AgentHandle) {
+    let layer = KeepAliveLayer::new().protocol(protocol);
+    agent_over(layer, CA.trusted().layer(TcpConnector::new()))
+}
+
+fn by(protocol: Protocol, url: impl AsRef<str>) -> Req {
+    let mut request = get(url);
+    let route = Route::new().with_protocol(protocol);
+    request.extensions_mut().insert(route);
+    request
+}
+
+#[tokio::test]
+async fn each_server_is_spoken_with_as_it_chooses() {
+    let (client, handle) = agent(Protocol::Auto);
+    for (names, version) in [
+        (&["h2", "http/1.1"][..], Version::HTTP_2),
+        (&["http/1.1", "h2"], Version::HTTP_11),
+        (&["h2"], Version::HTTP_2),
+        (&["http/1.1"], Version::HTTP_11),
+        (&[], Version::HTTP_11),
+    ] {
+        let server = speaking(names).await;
+        for is_reused in [false, true] {
+            let answer = fetch(&client, server.url("/a")).await.unwrap();
+            assert_eq!(answer.info.version(), version, "{names:?}");
+            assert_eq!((&*answer.body, answer.info.is_reused()), ("/a", is_reused));
+        }
+    }
+    at_rest(&handle).await;
+    assert_eq!(handle.status().created, 5);
+}
+
+#[tokio::test]
+async fn the_client_in_one_call_offers_both() {
+    let client = KeepAlive::builder().build_with_tls(CA.trusted());
+    belongs_here(&client.handle());
+    for (names, version) in [
+        (&["h2", "http/1.1"][..], Version::HTTP_2),
+        (&["http/1.1"], Version::HTTP_11),
+    ] {
+        let server = speaking(names).await;
+        let response = client.get(server.url("/")).await.unwrap();
+        assert_eq!(response.version(), version);
+        assert_eq!(read(response).await.unwrap().body, "/");
+    }
+    at_rest(&client.handle()).await;
+    let old = KeepAlive::builder().protocol(Protocol::Http1);
+    let old = old.build_with_tls(CA.trusted());
+    belongs_here(&old.handle());
+    let server = speaking(&["h2", "http/1.1"]).await;
+    let response = old.get(server.url("/")).await.unwrap();
+    assert_eq!(response.version(), Version::HTTP_11);
+    read(response).await.unwrap();
+    at_rest(&old.handle()).await;
+}
+
+#[tokio::test]
+async fn stacked_layers_offer_http_1_alone_unless_asked() {
+    let server = speaking(&["h2", "http/1.1"]).await;
+    let connector = CA.trusted().layer(TcpConnector::new());
+    let (client, handle) = agent_over(KeepAliveLayer::new(), connector);
+    let answer = fetch(&client, server.url("/")).await.unwrap();
+    assert_eq!(answer.info.version(), Version::HTTP_11);
+    let asked = send(&client, by(Protocol::Auto, server.url("/"))).await;
+    assert_eq!(asked.unwrap().info.version(), Version::HTTP_2);
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_choose_it_is_an_error_that_names_the_setting() {
+    let (client, handle) = agent(Protocol::Http2);
+    for (names, words) in [
+        (&["http/1.1"][..], "HTTP/2"),
+        (&["spdy/3"], "HTTP/2"),
+        (&[], "HandshakeLayer"),
+    ] {
+        let server = speaking(names).await;
+        let error = fetch(&client, server.url("/")).await.unwrap_err();
+        assert!(error.is_connect() && error.is_protocol(), "{error:?}");
+        assert!(error.is_unsent() && error.is_permanent(), "{error:?}");
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    let server = speaking(&["spdy/3"]).await;
+    let error = send(&client, by(Protocol::Auto, server.url("/"))).await;
+    let error = error.unwrap_err();
+    assert!(error.is_protocol(), "{error:?}");
+    assert!(error.to_string().contains("HTTP/2 or HTTP/1.1"), "{error}");
+    at_rest(&handle).await;
+    assert_eq!(handle.status().create_errors, 4);
+}
+
+#[tokio::test]
+async fn what_http_2_cannot_do_goes_over_http_1() {
+    let server = speaking(&["h2", "http/1.1"]).await;
+    let (client, handle) = agent(Protocol::Auto);
+    let answer = fetch(&client, server.url("/")).await.unwrap();
+    assert_eq!(answer.info.version(), Version::HTTP_2);
+    let upgrade = || Request::get(server.url("/")).header("upgrade", "chat");
+    for request in [
+        upgrade().header("connection", "upgrade"),
+        Request::get(server.url("/")).version(Version::HTTP_10),
+        Request::connect(format!("https://{}", server.addr())),
+    ] {
+        let answer = send(&client, request.body(Full::default()).unwrap()).await;
+        let answer = answer.unwrap();
+        assert_eq!(answer.info.version(), Version::HTTP_11);
+        let key = answer.info.key().unwrap().to_string();
+        assert!(key.ends_with(":protocol=http1"), "{key}");
+    }
+    at_rest(&handle).await;
+    assert_eq!(server.log.seen(|it| it.connections), 1);
+}
+
+#[tokio::test]
+async fn a_request_of_http_2_is_sent_over_nothing_else() {
+    let (client, handle) = agent(Protocol::Auto);
+    let asked = |server: &Speaking| {
+        let request = Request::get(server.url("/")).version(Version::HTTP_2);
+        request.body(Full::default()).unwrap()
+    };
+    let server = speaking(&["http/1.1"]).await;
+    let error = send(&client, asked(&server)).await.unwrap_err();
+    assert!(error.is_protocol() && error.is_unsent(), "{error:?}");
+    let status = handle.status();
+    assert_eq!((status.started, status.completed, status.failed), (1, 0, 1));
+    // The connection is as good as new.
+    let answer = fetch(&client, server.url("/")).await.unwrap();
+    assert!(answer.info.is_reused());
+    let server = speaking(&["h2", "http/1.1"]).await;
+    let answer = fetch(&client, server.url("/")).await.unwrap();
+    let asked = send(&client, asked(&server)).await.unwrap();
+    assert_eq!(asked.info.id(), answer.info.id());
+    at_rest(&handle).await;
+    assert_eq!(handle.status().created, 2);
+}
+
+#[tokio::test]
+async fn a_route_may_bring_its_own_tls() {
+    let server = speaking(&["h2", "http/1.1"]).await;
+    let layer = KeepAliveLayer::new().protocol(Protocol::Auto);
+    let connector = TlsLayer::new().layer(TcpConnector::new());
+    let (client, handle) = agent_over(layer, connector);
+    for tls in [
+        TlsConfig::new(CA.client_config()),
+        TlsConfig::from(CA.trusted()),
+    ] {
+        let route = Route::new().with_tls(tls);
+        for (route, version) in [
+            (route.clone(), Version::HTTP_2),
+            (route.with_protocol(Protocol::Http1), Version::HTTP_11),
+        ] {
+            let mut request = get(server.url("/"));
+            request.extensions_mut().insert(route);
+            let answer = send(&client, request).await.unwrap();
+            assert_eq!(answer.info.version(), version);
+        }
+    }
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn through_a_tunnel_it_is_negotiated_with_the_origin() {
+    let server = speaking(&["h2", "http/1.1"]).await;
+    let proxy = Server::start_tcp(proxies::connect).await;
+    let tunnels = ProxyLayer::new().layer(TcpConnector::new());
+    let layer = KeepAliveLayer::new().protocol(Protocol::Auto);
+    let (client, handle) = agent_over(layer, CA.trusted().layer(tunnels));
+    let proxy = format!("http://{}", proxy.addr()).parse().unwrap();
+    let mut request = get(server.url("/"));
+    let route = Route::new().with_proxy(proxy);
+    request.extensions_mut().insert(route);
+    let answer = send(&client, request).await.unwrap();
+    assert_eq!(answer.info.version(), Version::HTTP_2);
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn a_stack_of_uris_says_it_twice() {
+    let server = speaking(&["h2", "http/1.1"]).await;
+    for (offered, version) in [
+        (Protocol::Auto, Version::HTTP_2),
+        (Protocol::Http1, Version::HTTP_11),
+    ] {
+        let checkout = CheckoutLayer::new(PoolConfig::new());
+        let handle = checkout.handle();
+        belongs_here(&handle);
+        let leases = ServiceBuilder::new()
+            .layer(CheckinLayer::new())
+            .layer(checkout)
+            .layer(HandshakeLayer::<Full<Bytes>>::new().protocol(Protocol::Auto))
+            .layer(CA.trusted().protocol(offered))
+            .service(TcpConnector::new());
+        let to_uri = |destination: Destination| Uri::from(destination);
+        let client = ExchangeLayer::new()
+            .protocol(Protocol::Auto)
+            .layer(leases.map_request(to_uri));
+        let answer = fetch(&client, server.url("/")).await.unwrap();
+        assert_eq!(answer.info.version(), version);
+        drop(client);
+        at_rest(&handle).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_made_in_advance_speaks_it_too() {
+    let server = speaking(&["h2", "http/1.1"]).await;
+    let (client, handle) = agent(Protocol::Auto);
+    let uri: Uri = server.url("/").parse().unwrap();
+    let destination = Destination::try_from(uri).unwrap();
+    handle.prewarm(destination, 1).await.unwrap();
+    let answer = fetch(&client, server.url("/")).await.unwrap();
+    assert_eq!(answer.info.version(), Version::HTTP_2);
+    assert!(answer.info.is_reused());
+    at_rest(&handle).await;
+    assert_eq!(handle.status().created, 1);
+}

@@ -1,0 +1,106 @@
+//! Peers that do not speak HTTP/2, or not to its end.
+
+use std::time::Duration;
+
+use tower_keep_alive::KeepAliveLayer;
+
+use super::http2;
+use super::{answer, the_next_is_answered, words};
+use crate::support::agent::{at_rest, fetch};
+use crate::support::frames::{code, flag, frame, kind};
+use crate::support::http2::Server;
+use crate::support::{Conn, Server as RawServer};
+
+#[tokio::test]
+async fn a_server_that_answers_in_http_1_is_an_error_that_says_so() {
+    let server = RawServer::start(|mut conn: Conn| async move {
+        conn.read().await;
+        let answer = "HTTP/1.1 400 Bad Request\r\ncontent-length: 3\r\n\r\nno\n";
+        conn.send(answer).await;
+        conn.closed().await;
+    })
+    .await;
+    let (client, handle) = http2(KeepAliveLayer::new());
+    for tries in 1..=3 {
+        let error = fetch(&client, server.url("/")).await.unwrap_err();
+        assert!(words(&error).contains("HTTP/1"), "{error:?}");
+        assert!(!error.is_timeout() && !error.is_refused(), "{error:?}");
+        assert_eq!(server.accepted(), tries, "it is not asked twice");
+    }
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn a_server_that_closes_at_once_is_no_answer() {
+    let server = RawServer::start(|conn: Conn| async move { conn.fin().await }).await;
+    let (client, handle) = http2(KeepAliveLayer::new());
+    let error = fetch(&client, server.url("/")).await.unwrap_err();
+    assert!(!error.is_timeout(), "{error:?}");
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn a_preface_that_never_ends_is_waited_for_as_long_as_an_answer() {
+    for part in [0, 3, 9, 12] {
+        let server = Server::start(move |mut conn| async move {
+            if conn.preface().await && conn.index == 0 {
+                let whole = frame(kind::SETTINGS, 0, 0, &[0; 6]);
+                conn.send(&whole[..part]).await;
+                return conn.silence().await;
+            }
+            conn.settings([]).await;
+            answer(&mut conn).await;
+        })
+        .await;
+        let limit = Duration::from_millis(100);
+        let (client, handle) = http2(KeepAliveLayer::new().active_timeout(limit));
+        let error = fetch(&client, server.url("/")).await.unwrap_err();
+        assert!(error.is_timeout(), "{error:?}");
+        the_next_is_answered(&client, &server).await;
+        at_rest(&handle).await;
+    }
+}
+
+#[tokio::test]
+async fn what_begins_with_another_frame_than_settings_is_no_http_2() {
+    let server = Server::start(|mut conn| async move {
+        conn.preface().await;
+        if conn.index == 0 {
+            conn.ping([0; 8]).await;
+        }
+        conn.settings([]).await;
+        answer(&mut conn).await;
+    })
+    .await;
+    let (client, handle) = http2(KeepAliveLayer::new());
+    let error = fetch(&client, server.url("/")).await.unwrap_err();
+    assert!(words(&error).contains("SETTINGS"), "{error:?}");
+    the_next_is_answered(&client, &server).await;
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn an_answer_to_what_was_answered_is_for_nobody() {
+    let server = Server::start(|mut conn| async move {
+        conn.open([]).await;
+        let first = conn.request().await.unwrap();
+        conn.respond(first.stream, 200, b"ok").await;
+        let second = conn.request().await.unwrap();
+        // The stream has ended long ago.
+        conn.headers(first.stream, &[(":status", "200")], false)
+            .await;
+        conn.raw(kind::DATA, flag::END_STREAM, first.stream, b"old")
+            .await;
+        conn.respond(second.stream, 200, b"ok").await;
+        answer(&mut conn).await;
+    })
+    .await;
+    let (client, handle) = http2(KeepAliveLayer::new());
+    the_next_is_answered(&client, &server).await;
+    match fetch(&client, server.url("/second")).await {
+        Ok(answer) => assert_eq!(answer.body, "ok"),
+        Err(error) => assert_eq!(error.http2_reason(), Some(code::STREAM_CLOSED), "{error:?}"),
+    }
+    the_next_is_answered(&client, &server).await;
+    at_rest(&handle).await;
+}
