@@ -234,6 +234,12 @@ impl Activity {
         waits && !moved
     }
 
+    /// Whether the caller waits for the server: for the head of the response, or for more of its body.
+    #[cfg(feature = "http2")]
+    pub(crate) fn is_server_awaited(&self) -> bool {
+        self.exchange_without_head().is_some() || self.caller_waits.load(Ordering::Relaxed)
+    }
+
     /// Sets whether the caller waits for more of the response. Silence before that does not count.
     #[inline]
     pub(crate) fn set_caller_waits(&self, waits: bool) {

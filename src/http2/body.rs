@@ -138,7 +138,7 @@ impl Drop for Http2Body {
     #[inline]
     fn drop(&mut self) {
         if self.position != Position::End {
-            self.shared.give_up();
+            self.shared.cancel();
         }
     }
 }

@@ -117,7 +117,7 @@ impl<B: Send + 'static> Poolable for Http2Connection<B> {
     }
 
     fn is_doubted(&self) -> bool {
-        self.shared().is_doubted()
+        self.shared().is_overdue()
     }
 
     fn another(&mut self) -> Option<Self> {
@@ -228,7 +228,7 @@ const NO_MORE_IDS: &str = "the connection has had all the streams that it can ha
 
 impl<B> Drop for Http2Connection<B> {
     fn drop(&mut self) {
-        self.parts.stream.give_up();
+        self.parts.stream.cancel();
     }
 }
 

@@ -173,7 +173,7 @@ where
             return Some(CloseReason::Dropped);
         }
         let pings = || self.connection.ping_pong();
-        if self.pings.is_dead(shared, now, pings, cx) {
+        if self.pings.pass(shared, now, pings, cx) {
             return Some(CloseReason::Silence);
         }
         if is_over(&mut self.paused_until) {

@@ -187,7 +187,7 @@ impl<B> Drop for Sent<B> {
     #[inline]
     fn drop(&mut self) {
         if !self.is_over {
-            self.shared.give_up();
+            self.shared.cancel();
         }
     }
 }

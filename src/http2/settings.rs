@@ -89,12 +89,14 @@ impl Http2 {
         self
     }
 
-    /// How long the server may take to answer a PING. A PING is sent when a request is cancelled, by its caller or by a
-    /// time limit, and nothing was read on its connection since the request was sent, so that it is not known whether
-    /// the server is still there. The connection gets no new requests until something is read, and is closed if nothing
-    /// is read within this time. Until a response goes on, the next PING is sent 30 s later at the earliest, because gRPC
-    /// servers count them; a request that is cancelled in between causes none. Default: a quarter of the [active timeout](crate::KeepAliveLayer::active_timeout); 5 s
-    /// without one.
+    /// How long the server may take to answer a PING. A PING is sent when a request is given up, by its caller or by a
+    /// time limit, while it waits for the server, so that it is not known whether the server is still there. Until
+    /// anything is read, the connection gets no new requests: for 100 ms they wait, and then they get another connection,
+    /// within the limits. If nothing is read within this time, the connection is closed, and its requests fail.
+    ///
+    /// At most two PINGs are sent in five minutes without anything of a response between them, because gRPC servers
+    /// count them. If a third one were needed, the connection gets no new requests after this time, and its requests go
+    /// on. Default: a quarter of the [active timeout](crate::KeepAliveLayer::active_timeout); 5 s without one.
     #[must_use]
     pub const fn ping_timeout(mut self, timeout: Duration) -> Self {
         self.pings.timeout = Some(timeout);

@@ -11,7 +11,7 @@ use crate::http2::deadlines::Deadlines;
 use crate::http2::frames::{GoAway, Said};
 use crate::http2::silence::Watched;
 use crate::http2::stream::StreamShared;
-use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 
 /// One for each connection. Whatever the pool reads under its lock is atomic.
@@ -19,7 +19,7 @@ use crate::sync::{Mutex, MutexGuard};
 pub(super) struct Http2Shared {
     /// The connection's own, not that of a use.
     conn: Arc<ConnShared>,
-    flags: AtomicU8,
+    flags: AtomicU16,
     /// How many streams the server allows. Not meaningful before the server has announced it.
     peer_limit: AtomicUsize,
     own_limit: usize,
@@ -57,21 +57,23 @@ pub(super) struct Uses {
 }
 
 /// The server has announced how many streams it allows.
-const HEARD: u8 = 1;
+const HEARD: u16 = 1;
 /// No further uses: the server has said so, the connection has failed, or there are no more ids.
-const CLOSED: u8 = 2;
+const CLOSED: u16 = 2;
 /// The pool does not know yet that something has changed.
-const NEWS: u8 = 4;
+const NEWS: u16 = 4;
 /// A SETTINGS frame was read, and `h2` has not been asked about it yet.
-const SETTINGS: u8 = 8;
-/// A request was cancelled, and nothing was read since it was sent: the server may be gone.
-const DOUBT: u8 = 16;
+const SETTINGS: u16 = 8;
+/// A request was given up while it awaited the server, and nothing was read since: the server may be gone.
+const DOUBT: u16 = 16;
 /// The server has asked for a pause.
-const PAUSED: u8 = 32;
+const PAUSED: u16 = 32;
 /// The driver does not know yet about the deadline of an exchange.
-const DEADLINE: u8 = 64;
+const DEADLINE: u16 = 64;
 /// The driver does not know yet about a new limit of silence.
-const LIMIT: u8 = 128;
+const LIMIT: u16 = 128;
+/// In doubt, the server has not shown itself for so long that nobody waits for it any more.
+const OVERDUE: u16 = 256;
 
 /// How many streams a client can begin on one connection (RFC 9113 §5.1.1).
 const MAX_STREAMS: u32 = 1 << 30;
@@ -84,7 +86,7 @@ impl Http2Shared {
     pub(super) fn new(conn: Arc<ConnShared>, own_limit: usize, begun: u32) -> Self {
         Self {
             conn,
-            flags: AtomicU8::new(0),
+            flags: AtomicU16::new(0),
             peer_limit: AtomicUsize::new(usize::MAX),
             own_limit,
             ceiling: AtomicUsize::new(usize::MAX),
@@ -115,7 +117,7 @@ impl Http2Shared {
     }
 
     #[inline]
-    fn has(&self, flags: u8) -> bool {
+    fn has(&self, flags: u16) -> bool {
         self.flags.load(Ordering::Acquire) & flags != 0
     }
 
@@ -191,7 +193,7 @@ impl Http2Shared {
     #[cold]
     pub(super) fn is_refused(&self) {
         let others = self.streams.load(Ordering::Relaxed);
-        self.ceiling.store(others.max(1), Ordering::Relaxed);
+        self.ceiling.fetch_min(others.max(1), Ordering::Relaxed);
     }
 
     #[cold]
@@ -216,13 +218,12 @@ impl Http2Shared {
         self.flags.fetch_and(!PAUSED, Ordering::AcqRel);
     }
 
-    /// A request was cancelled, and nothing was read since it was sent. Not called under a lock.
+    /// A request was given up while it awaited the server: see [`ping`](crate::http2::ping). Not called under a lock.
     #[cold]
     pub(super) fn doubt(&self) {
         if !self.has(DOUBT | CLOSED) {
             self.raise(DOUBT | NEWS);
-            // Reported at once: the caller may ask for a connection before the driver is polled, and does not need
-            // another one yet.
+            // Reported at once: the caller may ask for a connection before the driver is polled.
             self.tell();
         }
     }
@@ -239,21 +240,34 @@ impl Http2Shared {
         }
     }
 
+    /// Whether nothing is sent until something is read.
     #[inline]
     pub(super) fn is_doubted(&self) -> bool {
         self.has(DOUBT)
     }
 
-    /// The server has answered, or does not have to be asked.
+    /// Whether that has lasted for so long that callers do better with another connection.
+    #[inline]
+    pub(super) fn is_overdue(&self) -> bool {
+        self.has(OVERDUE)
+    }
+
+    /// Called by the driver, which tells the pool.
     #[cold]
-    pub(super) fn end_doubt(&self) {
+    pub(super) fn set_overdue(&self) {
+        self.flags.fetch_or(OVERDUE | NEWS, Ordering::AcqRel);
+    }
+
+    /// The server has shown itself.
+    #[cold]
+    fn end_doubt(&self) {
         self.flags.fetch_or(NEWS, Ordering::AcqRel);
-        self.flags.fetch_and(!DOUBT, Ordering::AcqRel);
+        self.flags.fetch_and(!(DOUBT | OVERDUE), Ordering::AcqRel);
     }
 
     /// Sets flags, and wakes the driver.
     #[cold]
-    fn raise(&self, flags: u8) {
+    fn raise(&self, flags: u16) {
         self.flags.fetch_or(flags, Ordering::AcqRel);
         if let Some(driver) = self.driver.get() {
             driver.wake_by_ref();
@@ -414,5 +428,39 @@ impl Http2Shared {
         {
             hook.run();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shared(peer_limit: usize, streams: usize) -> Http2Shared {
+        let shared = Http2Shared::new(Arc::new(ConnShared::new()), 100, 0);
+        shared.set_peer_limit(peer_limit);
+        for _ in 0..streams {
+            shared.stream_begins(None);
+        }
+        shared
+    }
+
+    #[test]
+    fn a_refusal_lowers_the_limit_and_never_raises_it() {
+        let refuses = shared(10, 5);
+        refuses.is_refused();
+        assert_eq!(refuses.capacity(), Some(5));
+        // Uses that were given out before.
+        refuses.stream_begins(None);
+        refuses.stream_begins(None);
+        refuses.is_refused();
+        assert_eq!(refuses.capacity(), Some(5));
+        refuses.stream_is_over();
+        assert_eq!(refuses.capacity(), Some(10), "there is room again");
+        let lowered = shared(2, 5);
+        lowered.is_refused();
+        assert_eq!(lowered.capacity(), Some(2));
+        let empty = shared(10, 0);
+        empty.is_refused();
+        assert_eq!(empty.capacity(), Some(1), "it may be asked again");
     }
 }

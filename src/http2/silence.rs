@@ -59,9 +59,6 @@ const STEPS: u32 = 8;
 pub(super) struct Silence {
     step: Duration,
     next: Option<Instant>,
-    /// How often anything had been read on the connection, and since when that number has not changed.
-    reads: u64,
-    unread_since: Option<Instant>,
 }
 
 impl Silence {
@@ -94,11 +91,6 @@ impl Silence {
         self.next = now.checked_add(self.step);
         // A stream without activity at this step has had none since the step before.
         let begun = now.checked_sub(self.step).unwrap_or(now);
-        let reads = shared.reads();
-        if self.unread_since.is_none() || reads != self.reads {
-            self.reads = reads;
-            self.unread_since = Some(now);
-        }
         let made = shared.uses().made.clone();
         let busy = made.iter().filter_map(std::sync::Weak::upgrade);
         let busy: Vec<_> = busy
@@ -122,9 +114,6 @@ impl Silence {
             let limit = activity.limit();
             if limit.is_some_and(|limit| now.saturating_duration_since(since) >= limit) {
                 stream.fail(CloseReason::Silence);
-                if self.unread_since.is_some_and(|it| it <= since) {
-                    shared.doubt();
-                }
             }
         }
     }

@@ -22,8 +22,7 @@ pub(super) struct StreamShared {
     conn: Arc<ConnShared>,
     /// `REQUEST` and `RESPONSE`, while they are in progress; `CUT` and `FAILED`.
     state: AtomicU8,
-    /// How often the connection had read and written when the request was given to `h2`.
-    reads: AtomicU64,
+    /// How often the connection had written when the request was given to `h2`.
     writes: AtomicU64,
     parts: Mutex<Parts>,
 }
@@ -56,7 +55,6 @@ impl StreamShared {
             connection,
             conn,
             state: AtomicU8::new(0),
-            reads: AtomicU64::new(0),
             writes: AtomicU64::new(0),
             parts: Mutex::new(Parts::default()),
         });
@@ -85,7 +83,6 @@ impl StreamShared {
         // The server is awaited, and its bytes are not read here.
         activity.read(true);
         let under_way = if has_body { BUSY } else { RESPONSE };
-        self.reads.store(self.connection.reads(), Ordering::Relaxed);
         let writes = self.connection.writes();
         self.writes.store(writes, Ordering::Relaxed);
         self.state.store(under_way, Ordering::Release);
@@ -175,9 +172,21 @@ impl StreamShared {
         }
     }
 
-    /// Cancels the exchange, if it is in progress: the stream is reset.
+    /// The caller does not wait for the exchange any more. If it waited for the server, the server may be gone.
+    #[cold]
+    pub(super) fn cancel(&self) {
+        self.reset(self.conn.activity().is_server_awaited());
+    }
+
+    /// The exchange has failed, and it is known why.
     #[cold]
     pub(super) fn give_up(&self) {
+        self.reset(false);
+    }
+
+    /// Resets the stream, if anything is in progress. `doubts`: if the response is, the server may be gone.
+    #[cold]
+    fn reset(&self, doubts: bool) {
         if !self.is_busy() {
             return;
         }
@@ -195,10 +204,8 @@ impl StreamShared {
             waker,
             silent_since: _,
         } = parts;
-        if before & RESPONSE != 0
-            && self.conn.activity().exchange_without_head().is_some()
-            && self.reads.load(Ordering::Relaxed) == self.connection.reads()
-        {
+        // Before the use is over: its place is not given to anybody else.
+        if doubts && before & RESPONSE != 0 {
             self.connection.doubt();
         }
         self.connection.stream_is_over();
@@ -219,7 +226,7 @@ impl StreamShared {
         if self.is_busy() {
             self.conn.set_close_reason(reason);
             self.state.fetch_or(FAILED, Ordering::AcqRel);
-            self.give_up();
+            self.reset(true);
         }
     }
 
@@ -275,5 +282,69 @@ impl StreamShared {
             true => Poll::Pending,
             false => Poll::Ready(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn stream() -> Arc<StreamShared> {
+        let conn = Arc::new(ConnShared::new());
+        let connection = Http2Shared::new(conn.clone(), 100, 0);
+        StreamShared::new(Arc::new(connection), conn)
+    }
+
+    /// Lets `act` run until it ends or has to wait for the parts of the exchange, and looks at the stream then.
+    fn while_parts_are_held(
+        stream: &Arc<StreamShared>,
+        act: impl FnOnce(&StreamShared) + Send + 'static,
+        look: impl FnOnce(),
+    ) {
+        let held = stream.parts();
+        let (ends, ended) = mpsc::channel();
+        let its = stream.clone();
+        let acting = thread::spawn(move || {
+            act(&its);
+            ends.send(()).expect("it is waited for");
+        });
+        let waits = ended.recv_timeout(Duration::from_millis(50));
+        assert_eq!(waits, Err(mpsc::RecvTimeoutError::Timeout));
+        look();
+        drop(held);
+        acting.join().expect("it does not panic");
+    }
+
+    /// Otherwise the next exchange could begin, and whoever ends this one would take the parts of that.
+    #[test]
+    fn an_exchange_is_in_progress_until_its_parts_are_taken() {
+        for end in [StreamShared::end_response, StreamShared::give_up] {
+            let stream = stream();
+            stream.begin(false);
+            while_parts_are_held(&stream, end, || assert!(stream.is_busy()));
+            assert!(!stream.is_busy());
+        }
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_has_ended_meanwhile_is_not_kept_for_the_next_exchange() {
+        let stream = stream();
+        stream.begin(true);
+        let upload = tokio::spawn(std::future::pending::<()>());
+        let task = upload.abort_handle();
+        while_parts_are_held(
+            &stream,
+            move |it| it.goes_on(task),
+            // As `end` does under the lock.
+            || {
+                stream.state.fetch_and(!REQUEST, Ordering::AcqRel);
+            },
+        );
+        assert!(stream.parts().task.is_none());
+        assert!(upload.await.unwrap_err().is_cancelled());
     }
 }
