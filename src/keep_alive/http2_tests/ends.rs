@@ -281,3 +281,31 @@ async fn a_server_that_wants_calm_has_it_for_a_second() {
     assert_eq!(client.agent.status().created, 1);
     client.at_rest().await;
 }
+
+#[tokio::test]
+async fn a_server_that_wants_http1_for_ever_is_asked_a_few_times_and_refuses_nothing_else() {
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
+    let mut setup = Setup::new();
+    setup.pool = PoolConfig::new().max_connections_per_host(1);
+    // Its connector makes connections of HTTP/2 whatever is wanted.
+    let client = setup.client(|io| async {
+        let mut connection = accept(io, 100).await;
+        let mut open = Vec::new();
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            match request.uri().path() {
+                "/http1" => {
+                    ASKED.fetch_add(1, Ordering::SeqCst);
+                    respond.send_reset(Reason::HTTP_1_1_REQUIRED);
+                }
+                "/open" => open.push((request, respond)),
+                _ => path(request, respond).await,
+            }
+        }
+    });
+    client.text("/").await.unwrap();
+    let error = client.get("/http1").await.unwrap_err();
+    assert_eq!(error.http2_reason(), Some(13), "{error:?}");
+    assert_eq!(ASKED.load(Ordering::SeqCst), 8);
+    // The key of HTTP/1 has a connection of its own.
+    client.at_rest().await;
+}
