@@ -527,6 +527,11 @@ impl<C: Poolable> KeyPool<C> {
         self.with(|state, cx| state.grant_from_total(cx))
     }
 
+    /// Connections that drain were counted until now, because too many drained.
+    pub(super) fn let_drain(self: &Arc<Self>) {
+        self.with(|state, cx| state.let_drain(cx));
+    }
+
     pub(super) fn evict(self: &Arc<Self>, index: usize, for_room: bool) -> bool {
         self.with(|state, cx| state.evict(index, for_room, cx))
     }

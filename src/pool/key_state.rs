@@ -4,6 +4,7 @@
 //! is in the [`WaitQueue`].
 
 mod addresses;
+mod draining;
 mod ends;
 mod late;
 mod learned;

@@ -275,6 +275,10 @@ impl<C: Poolable> Shared<C> {
                     open,
                     for_room,
                 } => (false, !key_pool.evict(open, for_room) && for_room),
+                BalanceStep::LetDrain(key_pool) => {
+                    key_pool.let_drain();
+                    (false, false)
+                }
             };
             if let Some(mut total) = self.lock_total() {
                 if undo_permit {

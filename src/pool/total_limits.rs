@@ -21,6 +21,8 @@ pub(super) struct TotalLimits<C> {
     open: usize,
     /// Draining connections, which are not included in `open`.
     draining: usize,
+    /// Keys with connections that drain and were not let return their permits, because too many did.
+    late_drains: Vec<Arc<KeyPool<C>>>,
     /// Connections that are being closed to make room for waiters.
     making_room: usize,
     /// The keys whose oldest blocked waiter waits only for the total limit, by its ticket.
@@ -62,6 +64,8 @@ pub(super) enum BalanceStep<C> {
         open: usize,
         for_room: bool,
     },
+    /// Connections of this key that drain may return their permits now.
+    LetDrain(Arc<KeyPool<C>>),
 }
 
 impl<C> TotalLimits<C> {
@@ -71,6 +75,7 @@ impl<C> TotalLimits<C> {
             max_idle: config.max_idle,
             open: 0,
             draining: 0,
+            late_drains: Vec::new(),
             making_room: 0,
             blocked_keys: BTreeMap::new(),
             unclaimed: 0,
@@ -107,13 +112,23 @@ impl<C> TotalLimits<C> {
         self.granted
     }
 
-    /// A connection drains, and returns its permit before it has ended. `false`: as many connections drain as may be
-    /// open.
-    pub(super) fn let_drain(&mut self) -> bool {
-        let may = self.draining < self.max_open;
-        self.draining += usize::from(may);
-        self.open -= usize::from(may);
-        may
+    /// Whether no permit is free.
+    pub(super) fn is_full(&self) -> bool {
+        self.open >= self.max_open
+    }
+
+    /// A connection of this key drains, and returns its permit before it has ended. `false`: as many connections drain
+    /// as may be open; the key is asked again when one of them has ended.
+    pub(super) fn let_drain(&mut self, key_pool: &Arc<KeyPool<C>>) -> bool {
+        if self.draining >= self.max_open {
+            if !self.late_drains.iter().any(|it| Arc::ptr_eq(it, key_pool)) {
+                self.late_drains.push(key_pool.clone());
+            }
+            return false;
+        }
+        self.draining += 1;
+        self.open -= 1;
+        true
     }
 
     /// A draining connection has ended.
@@ -194,6 +209,11 @@ impl<C> TotalLimits<C> {
         if self.idle_order.len() > self.max_idle {
             return self.evict(false);
         }
+        if self.draining < self.max_open
+            && let Some(key_pool) = self.late_drains.pop()
+        {
+            return Some(BalanceStep::LetDrain(key_pool));
+        }
         if self.unclaimed == 0 {
             return None;
         }
@@ -225,6 +245,7 @@ impl<C> TotalLimits<C> {
         self.open == 0
             && self.draining == 0
             && self.making_room == 0
+            && self.late_drains.is_empty()
             && self.blocked_keys.is_empty()
             && self.idle.is_empty()
     }

@@ -51,6 +51,7 @@ impl<C: Poolable> KeyState<C> {
             if let Some(total) = &mut cx.total {
                 total.drained();
             }
+            self.let_drain(cx);
         } else if open.counting != Counting::OneShot {
             self.counted -= 1;
             if let Some(total) = &mut cx.total {

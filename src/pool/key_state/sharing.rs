@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 
 use tokio::runtime::Id;
 
-use super::{Counting, KeyState, Open, Stage, StepCx};
+use super::{KeyState, Open, Stage, StepCx};
 use crate::agent::Mode;
 use crate::clock::Moment;
 use crate::connection::close_reason::CloseReason;
@@ -26,17 +26,17 @@ pub(in crate::pool) struct Sharing<C> {
     /// The connection itself, which is never given out.
     pub(super) whole: Box<PooledConn<C>>,
     /// Uses that are over, kept for the next ones, so that a warm use does not allocate.
-    spare: Vec<Box<PooledConn<C>>>,
+    pub(super) spare: Vec<Box<PooledConn<C>>>,
     /// The uses that were made, whether they are given out, over or dropped.
     made: Vec<Weak<ConnShared>>,
     /// A use that was gone as soon as it was made: the connection makes no further ones.
-    gone: Option<Box<PooledConn<C>>>,
+    pub(super) gone: Option<Box<PooledConn<C>>>,
     /// How many uses are given out.
     pub(super) uses: usize,
     /// How many uses were ever given out, without those that were returned unused.
     begun: u64,
     /// Its capacity is known.
-    is_heard: bool,
+    pub(super) is_heard: bool,
     is_listed: bool,
     /// Why it may have no further uses.
     pub(super) drains: Option<CloseReason>,
@@ -463,9 +463,10 @@ impl<C: Poolable> KeyState<C> {
             else {
                 break;
             };
-            let is_full = self.counted >= cx.config.max_connections_per_host;
+            let is_full = self.counted >= cx.config.max_connections_per_host
+                || cx.total.as_ref().is_some_and(|total| total.is_full());
             if !next.can_use {
-                if is_full || cx.total.is_some() {
+                if is_full {
                     self.drain(index, CloseReason::Room, cx);
                     return None;
                 }
@@ -548,61 +549,12 @@ impl<C: Poolable> KeyState<C> {
         self.grant_permits(cx);
     }
 
-    /// Gives out no further uses, and closes the connection after its last use; at once if it has none.
-    pub(super) fn drain(&mut self, index: usize, reason: CloseReason, cx: &mut StepCx<'_, C>) {
-        let Some(sharing) = self.open[index].sharing() else {
-            return;
-        };
-        sharing.drains.get_or_insert(reason);
-        if !mem::replace(&mut sharing.is_heard, true) {
-            self.capacity.is_heard();
-        }
-        if sharing.uses == 0 {
-            let reason = sharing.drains.unwrap_or(reason);
-            if reason == CloseReason::Room {
-                self.frees_for_key(index, cx);
-            }
-            self.close_whole(index, reason, cx);
-            return;
-        }
-        let gone = sharing.gone.take();
-        for pooled in mem::take(&mut sharing.spare).into_iter().chain(gone) {
-            cx.deferred.drop_use(pooled);
-        }
-        self.list(index);
-        if reason == CloseReason::Room {
-            self.frees_for_key(index, cx);
-        } else {
-            self.count_no_more(index, cx);
-        }
-    }
-
-    /// Its permit goes to a blocked caller of this key.
-    fn frees_for_key(&mut self, index: usize, cx: &mut StepCx<'_, C>) {
-        let open = &mut self.open[index];
-        if open.counting != Counting::Draining {
-            self.incoming_permits += usize::from(!mem::replace(&mut open.frees_for_key, true));
-            cx.deferred.alert();
-        }
-    }
-
-    /// Draining may take long, and the server expects new requests on another connection. So a draining connection
-    /// counts in no limit; but no more may drain than the limit itself allows.
-    fn count_no_more(&mut self, index: usize, cx: &mut StepCx<'_, C>) {
-        let open = &mut self.open[index];
-        if open.counting != Counting::Counted
-            || self.draining >= cx.config.max_connections_per_host
-            || cx.total.as_mut().is_some_and(|it| !it.let_drain())
-        {
-            return;
-        }
-        open.counting = Counting::Draining;
-        self.incoming_permits -= usize::from(mem::take(&mut open.frees_for_key));
-        self.draining += 1;
-        self.counted -= 1;
-    }
-
-    fn close_whole(&mut self, index: usize, reason: CloseReason, cx: &mut StepCx<'_, C>) {
+    pub(super) fn close_whole(
+        &mut self,
+        index: usize,
+        reason: CloseReason,
+        cx: &mut StepCx<'_, C>,
+    ) {
         if let Some(pooled) = self.unpark_whole(index, cx) {
             cx.deferred.close(pooled, reason);
         }
@@ -684,12 +636,6 @@ impl<C: Poolable> KeyState<C> {
         shared
             .map(|it| (it.shared.id(), (it.uses, it.drains.is_some())))
             .collect()
-    }
-
-    /// How many are draining, and not counted.
-    #[cfg(test)]
-    pub(in crate::pool) fn draining(&self) -> usize {
-        self.draining
     }
 }
 

@@ -1,0 +1,84 @@
+//! How many connections drain without counting in the limits.
+
+use tokio::runtime;
+
+use super::*;
+
+/// With a limit over all keys that is not reached: whoever cannot use this connection may make one.
+#[test]
+fn a_total_limit_that_has_room_makes_nothing_drain() {
+    let elsewhere = runtime::Builder::new_current_thread().build().unwrap();
+    for config in [
+        PoolConfig::new().max_idle(10),
+        PoolConfig::new().max_connections(2),
+    ] {
+        let pool = Pool::new(config);
+        let (permit, maker) = makes(&pool);
+        let request = CheckoutRequest {
+            reuse: Reuse::Any,
+            runtime: Some(elsewhere.handle().id()),
+            is_retry: false,
+        };
+        let target = Uri::from_static(A);
+        let decision = pool.checkout(&target.key(), request, None, Moment::now());
+        let Decision::Wait(waiter) = decision else {
+            panic!("a connect is under way");
+        };
+        let (first, _) = connect(permit, 10);
+        drop(maker);
+        let (other, _) = connect(may_make(&waiter).expect("there is room"), 1);
+        drop(waiter);
+        let second = take(&pool);
+        assert_eq!(id(&second), id(&first), "it takes further uses");
+        for pooled in [first, second, other] {
+            pooled.give_back();
+        }
+        at_rest(pool);
+    }
+}
+
+#[test]
+fn when_one_has_ended_another_that_drains_gives_its_permit_on() {
+    let pool = Pool::new(PoolConfig::new().max_connections_per_host(1));
+    let (first, wire) = made(&pool, 1);
+    wire.goes_away();
+    drop(wire);
+    let (second, wire) = made(&pool, 1);
+    let waiter = waits(&pool);
+    wire.goes_away();
+    drop(wire);
+    assert!(turn(&waiter).is_none(), "as many drain as may be open");
+    first.give_back();
+    let (third, _) = connect(may_make(&waiter).expect("fewer drain"), 1);
+    drop(waiter);
+    for pooled in [second, third] {
+        pooled.give_back();
+    }
+    at_rest(pool);
+}
+
+#[test]
+fn the_same_where_the_limit_is_over_all_keys() {
+    let pool = Pool::new(PoolConfig::new().max_connections(1));
+    let made_for = |host| match ask_for(&pool, host, Reuse::Any) {
+        Decision::Make(permit, _waiter) => connect(permit, 1),
+        _ => panic!("there is a permit"),
+    };
+    let (first, wire) = made_for(A);
+    wire.goes_away();
+    drop(wire);
+    let (second, wire) = made_for(B);
+    let Decision::Wait(waiter) = ask_for(&pool, B, Reuse::Any) else {
+        panic!("there is one permit");
+    };
+    wire.goes_away();
+    drop(wire);
+    assert!(turn(&waiter).is_none(), "as many drain as may be open");
+    first.give_back();
+    let (third, _) = connect(may_make(&waiter).expect("fewer drain"), 1);
+    drop(waiter);
+    for pooled in [second, third] {
+        pooled.give_back();
+    }
+    at_rest(pool);
+}
