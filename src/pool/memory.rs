@@ -1,6 +1,6 @@
 //! What is remembered about keys that have neither connections nor callers at present.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -19,9 +19,18 @@ const AGE: Duration = Duration::from_secs(600);
 
 /// Its lock is the innermost: it may be taken under that of a key or of the table.
 pub(super) struct Memory {
-    keys: Mutex<HashMap<Key, (Instant, Remembered)>>,
+    keys: Mutex<Keys>,
     /// The number of keys; one load if there are none.
     len: AtomicUsize,
+}
+
+/// The keys, and the order in which they were put, so that no step looks at all of them.
+#[derive(Default)]
+struct Keys {
+    of_key: HashMap<Key, (u64, Remembered)>,
+    /// Each key by its number, with the time when it was put: the oldest is first.
+    oldest: BTreeMap<u64, (Instant, Key)>,
+    next: u64,
 }
 
 /// What is remembered about one key.
@@ -43,10 +52,35 @@ impl Remembered {
     }
 }
 
+impl Keys {
+    fn put(&mut self, key: &Key, remembered: Remembered, now: Instant) {
+        self.take(key);
+        while let Some(oldest) = self.oldest.first_entry()
+            && (self.of_key.len() >= MOST || is_old(oldest.get().0, now))
+        {
+            let (_, key) = oldest.remove();
+            self.of_key.remove(&key);
+        }
+        self.next += 1;
+        self.oldest.insert(self.next, (now, key.clone()));
+        self.of_key.insert(key.clone(), (self.next, remembered));
+    }
+
+    fn take(&mut self, key: &Key) -> Option<(Instant, Remembered)> {
+        let (number, remembered) = self.of_key.remove(key)?;
+        let (at, _) = self.oldest.remove(&number)?;
+        Some((at, remembered))
+    }
+}
+
+fn is_old(at: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(at) >= AGE
+}
+
 impl Memory {
     pub(super) fn new() -> Self {
         Self {
-            keys: Mutex::new(HashMap::new()),
+            keys: Mutex::new(Keys::default()),
             len: AtomicUsize::new(0),
         }
     }
@@ -56,17 +90,8 @@ impl Memory {
             return;
         }
         let mut keys = self.lock();
-        if keys.len() >= MOST {
-            keys.retain(|_, (at, _)| now.saturating_duration_since(*at) < AGE);
-        }
-        if keys.len() >= MOST {
-            let oldest = keys.iter().min_by_key(|(_, (at, _))| *at);
-            if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
-                keys.remove(&oldest);
-            }
-        }
-        keys.insert(key.clone(), (now, remembered));
-        self.len.store(keys.len(), Ordering::Release);
+        keys.put(key, remembered, now);
+        self.len.store(keys.of_key.len(), Ordering::Release);
     }
 
     pub(super) fn take(&self, key: &Key, now: Instant) -> Remembered {
@@ -74,15 +99,15 @@ impl Memory {
             return Remembered::default();
         }
         let mut keys = self.lock();
-        let taken = keys.remove(key);
-        self.len.store(keys.len(), Ordering::Release);
+        let taken = keys.take(key);
+        self.len.store(keys.of_key.len(), Ordering::Release);
         match taken {
-            Some((at, it)) if now.saturating_duration_since(at) < AGE => it,
+            Some((at, it)) if !is_old(at, now) => it,
             _ => Remembered::default(),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, (Instant, Remembered)>> {
+    fn lock(&self) -> MutexGuard<'_, Keys> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -125,8 +150,26 @@ mod tests {
             let now = start + Duration::from_millis(port.into());
             memory.put(&key(port), something(), now);
         }
-        assert_eq!(memory.lock().len(), MOST);
+        assert_eq!(memory.lock().of_key.len(), MOST);
+        assert_eq!(memory.lock().oldest.len(), MOST);
         assert!(!memory.take(&key(2999), start).is_nothing());
         assert!(memory.take(&key(1000), start).is_nothing());
+    }
+
+    /// Without a look at the others: none is visited but those that go.
+    #[test]
+    fn what_is_old_goes_first_and_a_key_that_comes_again_is_new() {
+        let memory = Memory::new();
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        for port in 1..=3 {
+            memory.put(&key(port), something(), at(port.into()));
+        }
+        memory.put(&key(1), something(), at(4));
+        // The second and the third are as old as may be, and the first is not.
+        memory.put(&key(5), something(), at(3) + AGE);
+        let order: Vec<_> = memory.lock().oldest.values().cloned().collect();
+        assert_eq!(order, [(at(4), key(1)), (at(3) + AGE, key(5))]);
+        assert_eq!(memory.lock().of_key.len(), 2);
     }
 }
