@@ -31,6 +31,8 @@ struct Address {
     out: Option<Out>,
     /// So many answers in a row lacked it.
     lacking: u32,
+    /// It was in the first answer, or the others have given up what they had beyond their share since it is there.
+    has_share: bool,
 }
 
 /// The address is skipped for now.
@@ -71,9 +73,13 @@ impl Known {
     ) -> Order {
         let mut once = HashSet::<_, RandomState>::default();
         found.retain(|address| once.insert(*address));
-        // An address that the name no longer has is remembered only while that has an effect.
-        self.addresses
-            .retain(|address, it| it.open > 0 || it.out.is_some() || once.contains(address));
+        let is_first = self.addresses.is_empty();
+        self.list(&once);
+        if is_first {
+            self.addresses
+                .values_mut()
+                .for_each(|it| it.has_share = true);
+        }
         let place = |address: &SocketAddr| {
             let known = self.addresses.get(address);
             match spread {
@@ -94,6 +100,15 @@ impl Known {
             good.insert(0, left_out.remove(due));
         }
         Order { good, left_out }
+    }
+
+    /// The name has these addresses. One that it no longer has is remembered only while that has an effect.
+    fn list(&mut self, found: &HashSet<SocketAddr, RandomState>) {
+        self.addresses
+            .retain(|address, it| it.open > 0 || it.out.is_some() || found.contains(address));
+        for &address in found {
+            self.addresses.entry(address).or_default();
+        }
     }
 
     /// A connect has chosen it, so it counts as open.
@@ -143,25 +158,44 @@ impl Known {
         shares: bool,
     ) -> Vec<(SocketAddr, usize)> {
         let found: HashSet<_, RandomState> = found.iter().copied().collect();
+        self.list(&found);
         let mut leave = Vec::new();
+        let mut is_any_new = false;
         for (&address, known) in &mut self.addresses {
-            known.lacking = match found.contains(&address) {
-                true => 0,
-                false => known.lacking.saturating_add(1),
-            };
-            if known.lacking >= limit && known.open > 0 {
-                leave.push((address, usize::MAX));
+            if found.contains(&address) {
+                known.lacking = 0;
+                is_any_new |= !known.has_share;
+                known.has_share = true;
+                continue;
+            }
+            known.lacking = known.lacking.saturating_add(1);
+            if known.lacking >= limit {
+                known.has_share = false;
+                if known.open > 0 {
+                    leave.push((address, usize::MAX));
+                }
             }
         }
-        let open = |address: &SocketAddr| self.addresses.get(address).map_or(0, |it| it.open);
-        let is_new = |address: &&SocketAddr| !self.addresses.contains_key(*address);
-        if shares && found.iter().any(|it| is_new(&it)) {
-            let all: usize = found.iter().map(open).sum();
-            let share = all.div_ceil(found.len());
-            let beyond = found.iter().map(|it| (*it, open(it).saturating_sub(share)));
-            leave.extend(beyond.filter(|(_, count)| *count > 0));
+        if shares && is_any_new {
+            leave.extend(self.surplus(&found));
         }
         leave
+    }
+
+    /// How many connections each of these addresses has beyond an equal share. Those that are skipped have none.
+    fn surplus(&self, found: &HashSet<SocketAddr, RandomState>) -> Vec<(SocketAddr, usize)> {
+        let serves = |address: &&SocketAddr| {
+            let known = self.addresses.get(*address);
+            known.is_none_or(|it| it.out.is_none())
+        };
+        let open = |address: &SocketAddr| self.addresses.get(address).map_or(0, |it| it.open);
+        let serving: Vec<_> = found.iter().filter(serves).collect();
+        let all: usize = serving.iter().map(|it| open(it)).sum();
+        let share = all.div_ceil(serving.len().max(1));
+        let beyond = serving
+            .into_iter()
+            .map(|it| (*it, open(it).saturating_sub(share)));
+        beyond.filter(|(_, count)| *count > 0).collect()
     }
 
     /// Whether there is any connection.
@@ -292,6 +326,7 @@ mod tests {
     #[test]
     fn one_that_answers_lack_is_left_and_a_new_one_gets_a_share() {
         let mut known = Known::new();
+        first(&mut known, Spread::InTurn, &[1, 2], Instant::now());
         for last in [1, 1, 1, 1, 2, 2] {
             known.opened(address(last));
         }
@@ -305,8 +340,47 @@ mod tests {
         assert_eq!(heard(&[1], true), []);
         assert_eq!(heard(&[1], true), [(address(2), usize::MAX)]);
         // Six in all, and two for each of three.
-        assert_eq!(heard(&[1, 2, 3], false), []);
         assert_eq!(heard(&[1, 2, 3], true), [(address(1), 2)]);
+        assert_eq!(heard(&[1, 2, 3], true), [], "once");
+        assert_eq!(heard(&[1, 2, 3, 4], false), [], "nothing is shared out");
+    }
+
+    /// A connect may look the name up before the lookup in the background does.
+    #[test]
+    fn an_address_that_a_connect_has_found_first_gets_its_share() {
+        let mut known = Known::new();
+        let now = Instant::now();
+        first(&mut known, Spread::FewestOpenFirst, &[1, 2], now);
+        for last in [1, 1, 1, 2, 2, 2] {
+            known.opened(address(last));
+        }
+        let heard = |known: &mut Known, found: &[u8]| {
+            let found: Vec<_> = found.iter().copied().map(address).collect();
+            let mut leave = known.heard(&found, 2, true);
+            leave.sort_unstable();
+            leave
+        };
+        assert_eq!(heard(&mut known, &[1, 2]), []);
+        let new = first(&mut known, Spread::FewestOpenFirst, &[1, 2, 3], now);
+        assert_eq!(new, address(3));
+        known.opened(new);
+        // Seven in all, and three for each of three.
+        known.opened(address(1));
+        assert_eq!(heard(&mut known, &[1, 2, 3]), [(address(1), 1)]);
+        assert_eq!(heard(&mut known, &[1, 2, 3]), []);
+    }
+
+    #[test]
+    fn an_address_that_is_skipped_has_no_share_to_be_given() {
+        let mut known = Known::new();
+        let now = Instant::now();
+        first(&mut known, Spread::FewestOpenFirst, &[1, 2], now);
+        for last in [1, 1, 2, 2] {
+            known.opened(address(last));
+        }
+        known.fails(address(3), now);
+        let found = [1, 2, 3].map(address);
+        assert_eq!(known.heard(&found, 2, true), []);
     }
 
     #[test]
