@@ -70,6 +70,14 @@ pub enum EventKind {
         /// The new limit.
         limit: Duration,
     },
+    /// A lookup of the name failed, took too long, or found no address
+    /// ([`KeepAliveLayer::follow_dns`](crate::KeepAliveLayer::follow_dns)). The reason is in
+    /// [`Status::lookups`](crate::Status::lookups). It concerns no single connection.
+    #[non_exhaustive]
+    LookupFailed {
+        /// The age of the last answer, which is used instead; `None` if there is none, or if it is too old.
+        answer_age: Option<Duration>,
+    },
     /// The connection left the agent and stays open: it was upgraded, or its caller detached it. No event follows.
     Detached,
     /// The transport is gone, or the connect ended without one. No event follows.

@@ -71,6 +71,9 @@ impl AgentHandle {
             pool.learned(&mut |key, learned| {
                 status.learned.insert(key.clone(), learned);
             });
+            pool.lookups(&mut |key, lookups| {
+                status.lookups.insert(key.clone(), lookups);
+            });
             pool.host_settings(&mut |key, settings| {
                 status.hosts.insert(key.clone(), settings.clone());
             });

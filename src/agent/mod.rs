@@ -5,6 +5,7 @@ mod event;
 mod handle;
 mod host_settings;
 mod learned;
+mod lookup_status;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod prewarm;
@@ -19,6 +20,7 @@ pub use handle::{AgentHandle, Drained};
 pub(crate) use host_settings::HostOverrides;
 pub use host_settings::HostSettings;
 pub use learned::LearnedIdleLimit;
+pub use lookup_status::LookupStatus;
 #[cfg(feature = "metrics")]
 pub(crate) use metrics::KeyMetrics;
 pub use prewarm::PrewarmError;

@@ -13,7 +13,8 @@ use crate::agent::event::Listeners;
 #[cfg(feature = "metrics")]
 use crate::agent::metrics::Labelled;
 use crate::agent::{
-    AddressStatus, ConnectionStatus, HostSettings, LearnedIdleLimit, Prewarmed, Status,
+    AddressStatus, ConnectionStatus, HostSettings, LearnedIdleLimit, LookupStatus, Prewarmed,
+    Status,
 };
 use crate::connection::close_reason::CloseReason;
 use crate::connection::shared::ConnShared;
@@ -60,6 +61,8 @@ pub(crate) trait PoolControl: Send + Sync {
     fn addresses(&self, tell: &mut dyn FnMut(&Key, SocketAddr, AddressStatus));
     /// Reports each key whose idle limit was learned.
     fn learned(&self, tell: &mut dyn FnMut(&Key, LearnedIdleLimit));
+    /// Reports each key whose name is followed.
+    fn lookups(&self, tell: &mut dyn FnMut(&Key, LookupStatus));
     /// Reports each key with settings of its own.
     fn host_settings(&self, tell: &mut dyn FnMut(&Key, &HostSettings));
     fn close_idle(&self);
@@ -312,6 +315,10 @@ mod tests {
         }
 
         fn learned(&self, _: &mut dyn FnMut(&Key, LearnedIdleLimit)) {
+            unreachable!("it is gone")
+        }
+
+        fn lookups(&self, _: &mut dyn FnMut(&Key, LookupStatus)) {
             unreachable!("it is gone")
         }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 
-use crate::agent::{AddressStatus, HostSettings, LearnedIdleLimit};
+use crate::agent::{AddressStatus, HostSettings, LearnedIdleLimit, LookupStatus};
 use crate::connection::close_reason::CloseReason;
 use crate::target::key::Key;
 
@@ -14,7 +14,7 @@ use crate::target::key::Key;
 /// `requests`, in this order), followed by the fields of this crate: `reusedSocketCount`, `staleSocketCount`,
 /// `detachedSocketCount`, `startedRequestCount`, `answeredRequestCount`, `failedRequestCount`,
 /// `resentRequestCount`, `closes`, and, unless
-/// they are empty, `name`, `hosts`, `learned` and `addresses`. Maps contain no entries with the value 0.
+/// they are empty, `name`, `hosts`, `learned`, `lookups` and `addresses`. Maps contain no entries with the value 0.
 ///
 /// While nothing changes, `created == closed + detached + open()`.
 ///
@@ -106,7 +106,7 @@ pub struct Status {
         feature = "serde",
         serde(
             skip_serializing_if = "BTreeMap::is_empty",
-            serialize_with = "settings_by_name"
+            serialize_with = "each_by_name"
         )
     )]
     pub hosts: BTreeMap<Key, HostSettings>,
@@ -116,10 +116,20 @@ pub struct Status {
         feature = "serde",
         serde(
             skip_serializing_if = "BTreeMap::is_empty",
-            serialize_with = "learned_by_name"
+            serialize_with = "each_by_name"
         )
     )]
     pub learned: BTreeMap<Key, LearnedIdleLimit>,
+    /// How the lookups of names that are followed have ended
+    /// ([`KeepAliveLayer::follow_dns`](crate::KeepAliveLayer::follow_dns)).
+    #[cfg_attr(
+        feature = "serde",
+        serde(
+            skip_serializing_if = "BTreeMap::is_empty",
+            serialize_with = "each_by_name"
+        )
+    )]
+    pub lookups: BTreeMap<Key, LookupStatus>,
     /// The open connections by remote address: how many lead to each of the servers behind a name. For connections
     /// through a proxy, it is the address of the proxy. Connects under way do not count, nor do transports whose
     /// address is unknown.
@@ -147,29 +157,12 @@ where
 }
 
 #[cfg(feature = "serde")]
-fn settings_by_name<S>(
-    hosts: &BTreeMap<Key, HostSettings>,
-    serializer: S,
-) -> Result<S::Ok, S::Error>
+fn each_by_name<T, S>(keys: &BTreeMap<Key, T>, serializer: S) -> Result<S::Ok, S::Error>
 where
+    T: serde::Serialize,
     S: serde::Serializer,
 {
-    serializer.collect_map(
-        hosts
-            .iter()
-            .map(|(key, settings)| (key.to_string(), settings)),
-    )
-}
-
-#[cfg(feature = "serde")]
-fn learned_by_name<S>(
-    keys: &BTreeMap<Key, LearnedIdleLimit>,
-    serializer: S,
-) -> Result<S::Ok, S::Error>
-where
-    S: serde::Serializer,
-{
-    serializer.collect_map(keys.iter().map(|(key, learned)| (key.to_string(), learned)))
+    serializer.collect_map(keys.iter().map(|(key, it)| (key.to_string(), it)))
 }
 
 #[cfg(feature = "serde")]
@@ -247,6 +240,10 @@ impl fmt::Display for Status {
         )?;
         for (key, learned) in &self.learned {
             write!(f, "; {key} {learned}")?;
+        }
+        let failing = self.lookups.iter().filter(|(_, it)| it.failing.is_some());
+        for (key, lookups) in failing {
+            write!(f, "; {key} {lookups}")?;
         }
         Ok(())
     }

@@ -24,6 +24,7 @@ pub(super) fn event(agent: Option<&str>, key: &Key, connection: Option<u64>, kin
         EventKind::Reused { idle_for } => say!("reused", ?idle_for),
         EventKind::HandedOver { waited } => say!("handed over", ?waited),
         EventKind::IdleLimitLearned { limit } => say!("idle limit learned", ?limit),
+        EventKind::LookupFailed { answer_age } => say!("lookup failed", ?answer_age),
         EventKind::Stale => say!("stale"),
         EventKind::Evicted { reason } => say!("evicted", ?reason),
         EventKind::Detached => say!("detached"),

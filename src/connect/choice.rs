@@ -6,8 +6,17 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use hyper_util::client::legacy::connect::dns::Name;
+use tokio::time::Instant;
+use tower_service::Service;
+
+use crate::connect::deadline;
 use crate::connect::dial::in_order;
+use crate::connect::resolve::resolve;
+use crate::error::BoxError;
+use crate::error::connect::ConnectError;
 use crate::pool::Choice;
+use crate::target::lookup::Lookup;
 
 tokio::task_local! {
     static CHOICE: Option<Arc<Choice>>;
@@ -24,6 +33,32 @@ pub(crate) fn by<F: Future>(
 /// The choice of the connect that is being polled, if it has one.
 pub(super) fn current() -> Option<Arc<Choice>> {
     CHOICE.try_with(Option::clone).ok().flatten()
+}
+
+/// The addresses of a name. If the pool follows names, it asks the resolver again later, and knows the last answer.
+pub(super) async fn look_up<R>(
+    choice: Option<&Arc<Choice>>,
+    mut resolver: R,
+    lookup: &Lookup,
+) -> Result<Vec<SocketAddr>, ConnectError>
+where
+    R: Service<Name> + Clone + Send + Sync + 'static,
+    R::Response: Iterator<Item = SocketAddr>,
+    R::Error: Into<BoxError>,
+    R::Future: Send + 'static,
+{
+    let Some(choice) = choice.filter(|choice| choice.follows()) else {
+        return Ok(resolve(&mut resolver, lookup).await?.collect());
+    };
+    let left = deadline::current().map(|at| at.saturating_duration_since(Instant::now()));
+    let asked = lookup.clone();
+    let resolve = move || {
+        let (mut resolver, lookup) = (resolver.clone(), asked.clone());
+        async move { resolve(&mut resolver, &lookup).await }
+    };
+    choice
+        .look_up(lookup, left.map(|left| left / 2), resolve)
+        .await
 }
 
 /// The order in which to try the addresses. The two families take turns; addresses that the pool avoids come last.

@@ -14,7 +14,7 @@ mod probe;
 mod proxy;
 #[cfg(feature = "proxy")]
 mod proxy_conn;
-mod resolve;
+pub(crate) mod resolve;
 pub(crate) mod side_by_side;
 mod socket;
 mod socket_options;
@@ -33,6 +33,7 @@ mod uri;
 
 #[cfg(feature = "proxy")]
 pub use crate::target::proxy::Proxy;
+pub use crate::target::resolved_addrs::ResolvedAddrs;
 #[cfg(feature = "tls")]
 pub use crate::target::tls_config::TlsConfig;
 pub use default::{DefaultConnecting, DefaultConnector, DefaultTransport};

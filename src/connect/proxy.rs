@@ -84,7 +84,7 @@ impl ProxyLayer {
     {
         self.resolver = Resolver(Some(Arc::new(move |lookup| {
             let mut resolver = resolver.clone();
-            Box::pin(async move { resolve(&mut resolver, &lookup).await })
+            Box::pin(async move { Ok(resolve(&mut resolver, &lookup).await?.collect()) })
         })));
         self
     }
@@ -317,7 +317,7 @@ async fn asked(proxy: &Proxy, side: &SideLookup) -> Result<Uri, BoxError> {
         return socks::by_address(proxy, host, found);
     }
     let found = resolve(&mut GaiResolver::new(), side.lookup()).await?;
-    socks::by_address(proxy, host, &found)
+    socks::by_address(proxy, host, found.as_slice())
 }
 
 /// Resolves to a transport through a proxy. Boxed, because connects are rare.

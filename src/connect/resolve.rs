@@ -1,5 +1,6 @@
 //! Resolves a host to the addresses to try.
 
+use std::any::Any;
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,6 +10,7 @@ use tower_service::Service;
 use crate::error::BoxError;
 use crate::error::connect::{ConnectError, reason};
 use crate::target::lookup::Lookup;
+use crate::target::resolved_addrs::ResolvedAddrs;
 use crate::target::route::Family;
 
 /// The addresses of a host, at least one, in the resolver's order, without those of another family, and each with the
@@ -20,13 +22,13 @@ use crate::target::route::Family;
 /// # Errors
 ///
 /// The resolver's error, or an error if the name has no usable address. The text names the host.
-pub(super) async fn resolve<R>(
+pub(crate) async fn resolve<R>(
     resolver: &mut R,
     lookup: &Lookup,
-) -> Result<Vec<SocketAddr>, ConnectError>
+) -> Result<ResolvedAddrs, ConnectError>
 where
     R: Service<Name>,
-    R::Response: Iterator<Item = SocketAddr>,
+    R::Response: Iterator<Item = SocketAddr> + 'static,
     R::Error: Into<BoxError>,
 {
     let Lookup { host, port, .. } = lookup;
@@ -40,14 +42,15 @@ where
         .map_or(String::new(), |family| format!("{family} "));
     if let Some(address) = literal(lookup) {
         if fits(address) {
-            return Ok(vec![SocketAddr::new(address, *port)]);
+            return Ok(ResolvedAddrs::new([SocketAddr::new(address, *port)]));
         }
         return Err(ConnectError::new(format!(
             "connect: {address} is no {kind}address"
         )));
     }
     let cannot = |error: BoxError| {
-        ConnectError::caused_by(format!("resolve {host}: {}", words(&error)), error)
+        let tried = format!("resolve {host}: {}", words(&error));
+        ConnectError::Lookup(tried.into(), Some(error))
     };
     // RFC 6874: in a URI, the `%` before the zone of an address is written as `%25`.
     let written = host.replacen("%25", "%", usize::from(host.contains(':')));
@@ -57,21 +60,25 @@ where
         .map_err(|error| cannot(error.into()))?;
     let found = resolver.call(name).await;
     let found = found.map_err(|error| cannot(error.into()))?;
-    let addresses: Vec<_> = found
-        .filter(|address| fits(address.ip()))
-        .map(|mut address| {
-            if lookup.has_port || address.port() == 0 {
-                address.set_port(*port);
-            }
-            address
-        })
-        .collect();
-    if addresses.is_empty() {
-        return Err(ConnectError::new(format!(
-            "connect: {host} has no {kind}address"
-        )));
+    // A resolver may return any iterator. Only this one has a TTL.
+    let ttl = (&found as &dyn Any)
+        .downcast_ref::<ResolvedAddrs>()
+        .and_then(ResolvedAddrs::ttl);
+    let fitting = found.filter(|address| fits(address.ip()));
+    let found = ResolvedAddrs::new(fitting.map(|mut address| {
+        if lookup.has_port || address.port() == 0 {
+            address.set_port(*port);
+        }
+        address
+    }));
+    if found.as_slice().is_empty() {
+        let why = format!("connect: {host} has no {kind}address");
+        return Err(ConnectError::Lookup(why.into(), None));
     }
-    Ok(addresses)
+    Ok(match ttl {
+        Some(ttl) => found.with_ttl(ttl),
+        None => found,
+    })
 }
 
 fn words(error: &BoxError) -> String {
@@ -90,6 +97,7 @@ pub(super) fn literal(lookup: &Lookup) -> Option<IpAddr> {
 mod tests {
     use std::convert::Infallible;
     use std::future::ready;
+    use std::time::Duration;
 
     use super::*;
 
@@ -102,7 +110,7 @@ mod tests {
         });
         let found = resolve(&mut resolver, &lookup).await;
         let found = found.map_err(|error| error.to_string())?;
-        Ok(found.iter().map(SocketAddr::to_string).collect())
+        Ok(found.map(|address| address.to_string()).collect())
     }
 
     fn lookup(host: &str, has_port: bool, family: Option<Family>) -> Lookup {
@@ -124,6 +132,16 @@ mod tests {
             let lookup = lookup("host.test", has_port, None);
             assert_eq!(found(lookup, &given).await.unwrap(), expected);
         }
+    }
+
+    #[tokio::test]
+    async fn an_answer_keeps_its_ttl() {
+        let ttl = Duration::from_secs(7);
+        let given = ResolvedAddrs::new([([192, 0, 2, 7], 0).into()]).with_ttl(ttl);
+        let mut resolver = tower::service_fn(|_: Name| ready(Ok::<_, Infallible>(given.clone())));
+        let lookup = lookup("host.test", true, None);
+        let found = resolve(&mut resolver, &lookup).await.unwrap();
+        assert_eq!((found.ttl(), found.len()), (Some(ttl), 1));
     }
 
     #[tokio::test]

@@ -230,36 +230,25 @@ impl<R> TcpConnector<R> {
         Ok(async move {
             #[cfg(feature = "proxy")]
             if let Some((side, lookup)) = side {
-                side.answer(resolve(&mut resolver, &lookup).await?);
+                side.answer(resolve(&mut resolver, &lookup).await?.collect());
             }
-            let addresses = match (given, literal(&lookup)) {
-                (Some(given), _) => vec![given],
-                (None, Some(_)) => resolve(&mut resolver, &lookup).await?,
-                (None, None) => {
-                    let resolving = resolve(&mut resolver, &lookup);
-                    times::part(|times| &mut times.dns, resolving).await?
-                }
-            };
             let pace = Pace {
                 delay,
                 deadline: deadline::current(),
             };
             let choice = choice::current();
+            let addresses = match (given, literal(&lookup)) {
+                (Some(given), _) => vec![given],
+                (None, Some(_)) => resolve(&mut resolver, &lookup).await?.collect(),
+                (None, None) => {
+                    let resolving = choice::look_up(choice.as_ref(), resolver, &lookup);
+                    times::part(|times| &mut times.dns, resolving).await?
+                }
+            };
             let connect = |address| {
                 let connecting = options.clone().connect(address);
                 choice::attempt(choice.as_ref(), address, connecting)
             };
-            if let Some(choice) = &choice
-                && choice.follows()
-                && given.is_none()
-                && literal(&lookup).is_none()
-            {
-                let (resolver, lookup) = (resolver.clone(), lookup.clone());
-                choice.follow(move || {
-                    let (mut resolver, lookup) = (resolver.clone(), lookup.clone());
-                    async move { resolve(&mut resolver, &lookup).await.ok() }
-                });
-            }
             let addresses = choice::order(choice.as_ref(), addresses);
             let dialling = dial(addresses, pace, connect);
             match times::part(|times| &mut times.connect, dialling).await {

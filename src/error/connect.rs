@@ -20,6 +20,8 @@ pub(crate) enum ConnectError {
     /// The server does not speak the requested protocol: what was tried, and the cause if there is one.
     #[cfg(any(feature = "http2", feature = "tls"))]
     Protocol(Cow<'static, str>, Option<BoxError>),
+    /// The name was not resolved: what was tried, and the cause if there is one.
+    Lookup(Cow<'static, str>, Option<BoxError>),
     /// Anything else: what was tried, and the cause if there is one.
     Other(Cow<'static, str>, Option<BoxError>),
 }
@@ -44,6 +46,18 @@ impl ConnectError {
         cause: impl Into<BoxError>,
     ) -> Self {
         Self::Other(tried.into(), Some(cause.into()))
+    }
+}
+
+impl ConnectError {
+    /// Whether a name was not resolved: the host's, or that of the proxy on the way to it.
+    pub(crate) fn is_dns(&self) -> bool {
+        match self {
+            Self::Lookup(..) => true,
+            #[cfg(feature = "proxy")]
+            Self::Within(_, inner) => inner.is_dns(),
+            _ => false,
+        }
     }
 }
 
@@ -87,7 +101,7 @@ impl fmt::Display for ConnectError {
             Self::Within(tried, inner) => write!(f, "{tried}: {inner}"),
             #[cfg(any(feature = "http2", feature = "tls"))]
             Self::Protocol(tried, _) => f.write_str(tried),
-            Self::Other(tried, _) => f.write_str(tried),
+            Self::Lookup(tried, _) | Self::Other(tried, _) => f.write_str(tried),
         }
     }
 }
@@ -117,7 +131,9 @@ impl StdError for ConnectError {
             Self::Within(_, inner) => inner.source(),
             #[cfg(any(feature = "http2", feature = "tls"))]
             Self::Protocol(_, cause) => cause.as_ref().map(|error| &**error as _),
-            Self::Other(_, cause) => cause.as_ref().map(|error| &**error as _),
+            Self::Lookup(_, cause) | Self::Other(_, cause) => {
+                cause.as_ref().map(|error| &**error as _)
+            }
         }
     }
 }

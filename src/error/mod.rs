@@ -50,6 +50,7 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 /// | [`is_target`](Self::is_target) | the request cannot be sent as it is | correct the request |
 /// | [`is_request_body`](Self::is_request_body) | the request's own body failed, or has another length than was announced | look at the source, which is the body's error |
 /// | [`is_connect`](Self::is_connect) | no connection could be made | try again later, or another server |
+/// | [`is_dns`](Self::is_dns), with `is_connect` | the name could not be resolved | check the name, or try again later |
 /// | [`is_certificate`](Self::is_certificate), with `is_connect` | the server's certificate was not accepted | do not try again; the text says what to do |
 /// | [`is_protocol`](Self::is_protocol), with `is_connect` or `is_target` | the server does not speak the version of HTTP that was asked for | ask for another one |
 /// | [`is_timeout`](Self::is_timeout) | something took too long; [`timeout_kind`](Self::timeout_kind) says what | depends on the kind |
@@ -211,7 +212,7 @@ impl Error {
     }
 
     /// Converts an error of a connector.
-    fn not_connected(source: BoxError) -> Self {
+    pub(crate) fn not_connected(source: BoxError) -> Self {
         if let Some(InvalidTarget(fault)) = find(&*source) {
             return Self::target(fault.clone());
         }
@@ -290,6 +291,17 @@ impl Error {
             self.0.kind,
             Kind::Connect { .. } | Kind::Timeout(TimeoutKind::Connect, _)
         )
+    }
+
+    /// The name of the host, or of the proxy, could not be resolved: the lookup failed, took longer than
+    /// [`FollowDns::lookup_timeout`](crate::FollowDns::lookup_timeout), or found no address of the wanted family. The text
+    /// has the name and the resolver's error, which is also the source. [`is_connect`](Self::is_connect) is true as
+    /// well. Nothing was sent.
+    ///
+    /// It is about lookups by [`TcpConnector`](crate::connect::TcpConnector).
+    #[must_use]
+    pub fn is_dns(&self) -> bool {
+        self.connect_error().is_some_and(ConnectError::is_dns)
     }
 
     /// The server does not speak the version of HTTP that the settings require

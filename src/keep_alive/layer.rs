@@ -574,7 +574,7 @@ impl<B> fmt::Debug for KeepAliveLayer<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::Spread;
+    use crate::pool::{FollowDns, Spread};
 
     type Plain = KeepAliveLayer<()>;
 
@@ -606,7 +606,7 @@ mod tests {
             ("scheduling", new().scheduling(Scheduling::Fifo)),
             ("learn_idle_limit", new().learn_idle_limit(false)),
             ("min_idle_per_host", new().min_idle_per_host(7)),
-            ("follow_dns", new().follow_dns(SECOND, 2)),
+            ("follow_dns", new().follow_dns(FollowDns::default())),
             ("spread", new().spread(Spread::InTurn)),
             ("server_hint_margin", new().server_hint_margin(SECOND * 7)),
             ("info_in_extensions", new().info_in_extensions(false)),

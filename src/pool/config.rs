@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::agent::{HostOverrides, HostSettings};
 use crate::clock::Clock;
+use crate::pool::follow_dns::FollowDns;
 use crate::target::key::Key;
 
 /// The settings of a pool: how many connections it may have, how many callers may wait, and for how long.
@@ -56,14 +57,6 @@ pub enum Scheduling {
     Lifo,
     /// The one that has been idle longest: all connections stay in use.
     Fifo,
-}
-
-/// How often names are looked up again.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct FollowDns {
-    pub(crate) every: Duration,
-    /// So many answers in a row have to lack an address.
-    pub(crate) answers: u32,
 }
 
 /// Which addresses of a name connections are made to, and which idle connection is used if a name has several
@@ -230,22 +223,11 @@ impl PoolConfig {
         self
     }
 
-    /// Looks names up again in the background while they have connections, `every` so often, less up to a quarter of it at random;
-    /// 30 s is a good time. Connections to an address that `answers` answers in a row lack (1 at least) take no further
-    /// requests, and close when they are free. With a [`Spread`] other than the default, an address that is new gets its share:
-    /// the others give up the connections that they have beyond it, and the next ones go to the new one. A lookup that fails
-    /// changes nothing. It takes a connector that has a choice, as for [`spread`](Self::spread). Default: off; names are looked
-    /// up when a connection is made, and only then.
-    ///
-    /// # Panics
-    ///
-    /// If `every` is zero.
-    pub fn follow_dns(mut self, every: Duration, answers: u32) -> Self {
-        assert!(every > Duration::ZERO, "follow_dns must not be zero");
-        self.follow_dns = Some(FollowDns {
-            every,
-            answers: answers.max(1),
-        });
+    /// Looks names up again in the background while they have connections, and follows their addresses; see [`FollowDns`]. This
+    /// needs a connector that can choose an address, as for [`spread`](Self::spread). Default: off; names are looked up when
+    /// a connection is made, and only then.
+    pub fn follow_dns(mut self, follow: FollowDns) -> Self {
+        self.follow_dns = Some(follow);
         self
     }
 

@@ -1,23 +1,22 @@
 //! The pool of one key: a [`KeyState`] behind its lock, and the actions that follow once the lock is released.
 
+mod addresses;
 mod share;
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::agent::{AddressStatus, AgentState, ConnectionStatus, EventKind, KeyCounts, Mode};
+use crate::agent::{AgentState, ConnectionStatus, EventKind, KeyCounts, Mode};
 use crate::clock::Moment;
 use crate::connection::close_reason::CloseReason;
 use crate::connection::lifespan::Lifespan;
 use crate::connection::poolable::Poolable;
 use crate::error::Denied;
-use crate::pool::addresses::{AddressBook, Choice, Follow};
+use crate::pool::addresses::{AddressBook, Follow, LookupTask};
 use crate::pool::config::{PoolConfig, Spread};
 use crate::pool::deferred::{Deferred, Stop};
 use crate::pool::gauges::{Counts, Gauges};
@@ -65,8 +64,8 @@ impl<C: Poolable> KeyPool<C> {
             None => pool.config.clone(),
         };
         let spread = config.spread;
-        let follow = config.follow_dns;
-        let follow = follow.map(|it| Follow::new(it, key.clone(), pool.as_leaving()));
+        let follow = config.follow_dns.clone();
+        let follow = follow.map(|it| Follow::new(it, key.clone(), pool.as_followed()));
         let has_book = spread != Spread::AsResolved || follow.is_some();
         let book = || Arc::new(AddressBook::new(spread, follow));
         let remembered = pool.memory.take(&key, pool.config.clock.now().mono);
@@ -88,10 +87,11 @@ impl<C: Poolable> KeyPool<C> {
         })
     }
 
-    /// Stores what the next key pool of this key has to know, before anybody can make that.
+    /// Stores what the next key pool of this key has to know, before anybody can make that. Returns the task that ends now.
     #[cold]
-    fn remember(&self, state: &mut KeyState<C>) {
+    fn remember(&self, state: &mut KeyState<C>) -> Option<LookupTask> {
         let now = self.pool.config.clock.now();
+        let task = self.addresses.as_ref().and_then(|it| it.take_task());
         let remembered = Remembered {
             learned: state.take_learned(now),
             // Without TLS nothing is negotiated, and there is nothing to wait for.
@@ -100,6 +100,7 @@ impl<C: Poolable> KeyPool<C> {
             spares: self.spares.clone(),
         };
         self.pool.memory.put(&self.key, remembered, now.mono);
+        task
     }
 
     /// The configuration for this key.
@@ -109,12 +110,6 @@ impl<C: Poolable> KeyPool<C> {
 
     pub(super) fn key(&self) -> &Key {
         &self.key
-    }
-
-    /// The choice of an address for one connect.
-    pub(crate) fn choice(&self) -> Option<Arc<Choice>> {
-        let addresses = self.addresses.clone()?;
-        Some(Arc::new(Choice::new(addresses)))
     }
 
     pub(crate) fn agent(&self) -> &AgentState {
@@ -568,22 +563,10 @@ impl<C: Poolable> KeyPool<C> {
         }
     }
 
-    /// So many connections to this address, or all that there are, take no further requests.
-    pub(super) fn leave_address(self: &Arc<Self>, address: SocketAddr, count: usize) {
-        let in_use = self.with(|state, cx| state.leave_address(address, count, cx));
-        for shared in in_use {
-            shared.poison();
-        }
-    }
-
     /// After how long the server closes idle connections, and from how many closes that was learned.
     pub(super) fn learned(&self) -> Option<(Duration, u64)> {
         let now = self.pool.config.clock.now();
         self.lock().learned(now)
-    }
-
-    pub(super) fn by_address(&self) -> BTreeMap<SocketAddr, AddressStatus> {
-        self.lock().by_address()
     }
 
     pub(super) fn connections(&self, list: &mut Vec<ConnectionStatus>) {
@@ -621,6 +604,7 @@ impl<C: Poolable> KeyPool<C> {
         let pool = &*self.pool;
         let mut deferred = Deferred::new();
         let mut stale = 0;
+        let task;
         let (result, retires, is_watched, begins_watch, change, lacks) = {
             let mut total = pool.lock_total();
             let mut cx = StepCx {
@@ -636,9 +620,8 @@ impl<C: Poolable> KeyPool<C> {
             let result = step(&mut state, &mut cx);
             let retires = state.is_quiet() && !state.retired;
             state.retired |= retires;
-            if retires {
-                self.remember(&mut state);
-            }
+            // Dropped after the lock is released.
+            task = retires.then(|| self.remember(&mut state)).flatten();
             let is_watched = state.is_watched;
             let begins_watch = state.begins_watch();
             let change = Counts::of(&state).since(before);
@@ -648,6 +631,7 @@ impl<C: Poolable> KeyPool<C> {
             drop(state);
             (result, retires, is_watched, begins_watch, change, lacks)
         };
+        drop(task);
         if retires {
             pool.table.remove(self);
             if is_watched {

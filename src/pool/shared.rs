@@ -9,13 +9,13 @@ use tokio::runtime::Id;
 use tokio::time::Instant;
 
 use crate::agent::{
-    AddressStatus, AgentState, ConnectionStatus, HostSettings, KeyCounts, LearnedIdleLimit, Mode,
-    PoolControl, Prewarm,
+    AddressStatus, AgentState, ConnectionStatus, EventKind, HostSettings, KeyCounts,
+    LearnedIdleLimit, LookupStatus, Mode, PoolControl, Prewarm,
 };
 use crate::clock::Moment;
 use crate::connection::poolable::Poolable;
 use crate::error::Denied;
-use crate::pool::addresses::LeavesAddress;
+use crate::pool::addresses::FollowedPool;
 use crate::pool::config::{PoolConfig, Spread};
 use crate::pool::key_pool::{Decision, KeyPool};
 use crate::pool::key_state::Look;
@@ -236,7 +236,7 @@ impl<C: Poolable> Shared<C> {
         (earliest, looked_at)
     }
 
-    pub(super) fn as_leaving(&self) -> Weak<dyn LeavesAddress> {
+    pub(super) fn as_followed(&self) -> Weak<dyn FollowedPool> {
         self.me.clone()
     }
 
@@ -292,11 +292,16 @@ impl<C: Poolable> Shared<C> {
     }
 }
 
-impl<C: Poolable> LeavesAddress for Shared<C> {
+impl<C: Poolable> FollowedPool for Shared<C> {
     fn leave_address(&self, key: &Key, address: SocketAddr, count: usize) {
         if let Some(key_pool) = self.table.find(&key.as_ref()) {
             key_pool.leave_address(address, count);
         }
+    }
+
+    fn lookup_failed(&self, key: &Key, answer_age: Option<Duration>) {
+        let failed = || EventKind::LookupFailed { answer_age };
+        self.agent.tell(key, None, failed);
     }
 }
 
@@ -318,6 +323,14 @@ impl<C: Poolable> PoolControl for Shared<C> {
         self.table.each(|key_pool| {
             if let Some((limit, closes)) = key_pool.learned() {
                 tell(key_pool.key(), LearnedIdleLimit { limit, closes });
+            }
+        });
+    }
+
+    fn lookups(&self, tell: &mut dyn FnMut(&Key, LookupStatus)) {
+        self.table.each(|key_pool| {
+            if let Some(status) = key_pool.lookup_status() {
+                tell(key_pool.key(), status);
             }
         });
     }

@@ -8,6 +8,7 @@ pub(crate) mod lookup;
 pub(crate) mod protocol;
 #[cfg(feature = "proxy")]
 pub(crate) mod proxy;
+pub(crate) mod resolved_addrs;
 pub(crate) mod route;
 #[cfg(feature = "tls")]
 pub(crate) mod tls_config;

@@ -1,30 +1,31 @@
 //! A resolver for which every name has the same addresses, which may change.
 
-use std::future::{Ready, ready};
+use std::future::{Pending, Ready, pending, ready};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
-use std::vec;
 
+use futures_util::future::Either;
 use hyper_util::client::legacy::connect::dns::Name;
 use tower::Service;
 use tower_keep_alive::BoxError;
-use tower_keep_alive::connect::TcpConnector;
+use tower_keep_alive::connect::{ResolvedAddrs, TcpConnector};
 
 use crate::support::Server;
 
 /// Clones share the addresses.
 #[derive(Clone)]
 pub(crate) struct Names {
-    answer: Arc<Mutex<Result<Vec<SocketAddr>, String>>>,
+    /// `None`: it does not answer.
+    answer: Arc<Mutex<Option<Result<Vec<SocketAddr>, String>>>>,
     asked: Arc<AtomicUsize>,
 }
 
 impl Names {
     pub(crate) fn new(addresses: Vec<SocketAddr>) -> Self {
         Self {
-            answer: Arc::new(Mutex::new(Ok(addresses))),
+            answer: Arc::new(Mutex::new(Some(Ok(addresses)))),
             asked: Arc::default(),
         }
     }
@@ -35,7 +36,12 @@ impl Names {
 
     /// What every name has from now on.
     pub(crate) fn set(&self, answer: Result<Vec<SocketAddr>, &str>) {
-        *self.answer.lock().unwrap() = answer.map_err(str::to_owned);
+        *self.answer.lock().unwrap() = Some(answer.map_err(str::to_owned));
+    }
+
+    /// It does not answer from now on.
+    pub(crate) fn hang(&self) {
+        *self.answer.lock().unwrap() = None;
     }
 
     pub(crate) fn connector(&self) -> TcpConnector<Self> {
@@ -49,9 +55,10 @@ impl Names {
 }
 
 impl Service<Name> for Names {
-    type Response = vec::IntoIter<SocketAddr>;
+    type Response = ResolvedAddrs;
     type Error = BoxError;
-    type Future = Ready<Result<Self::Response, BoxError>>;
+    type Future =
+        Either<Ready<Result<ResolvedAddrs, BoxError>>, Pending<Result<ResolvedAddrs, BoxError>>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
@@ -60,6 +67,9 @@ impl Service<Name> for Names {
     fn call(&mut self, _: Name) -> Self::Future {
         self.asked.fetch_add(1, Ordering::SeqCst);
         let answer = self.answer.lock().unwrap().clone();
-        ready(answer.map(Vec::into_iter).map_err(Into::into))
+        match answer {
+            Some(answer) => Either::Left(ready(answer.map(ResolvedAddrs::new).map_err(Into::into))),
+            None => Either::Right(pending()),
+        }
     }
 }

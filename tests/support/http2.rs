@@ -32,6 +32,17 @@ impl Server {
         Self { server, log }
     }
 
+    /// As [`start`](Self::start), over TCP whatever the run is over.
+    pub async fn start_tcp<F, Fut>(script: F) -> Self
+    where
+        F: Fn(Conn) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let log = Log::default();
+        let server = server::Server::start_tcp(with_log(&log, script)).await;
+        Self { server, log }
+    }
+
     /// As [`start`](Self::start), over TLS. What ALPN offers is for the configuration to say.
     pub async fn start_tls<F, Fut>(config: impl Into<Arc<ServerConfig>>, script: F) -> Self
     where

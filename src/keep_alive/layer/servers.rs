@@ -1,9 +1,7 @@
 //! Settings about the servers behind a name.
 
-use std::time::Duration;
-
 use crate::keep_alive::KeepAliveLayer;
-use crate::pool::Spread;
+use crate::pool::{FollowDns, Spread};
 
 impl<B> KeepAliveLayer<B> {
     /// Which addresses of a name connections are made to: the first that answers, each in turn, or the one with the
@@ -55,25 +53,21 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
-    /// Looks names up again in the background, `every` so often, and leaves addresses that `answers` answers in a row lack; see
-    /// [`PoolConfig::follow_dns`](crate::PoolConfig::follow_dns). Default: off.
-    ///
-    /// # Panics
-    ///
-    /// If `every` is zero.
+    /// Looks names up again in the background while they have connections: new addresses get connections, and addresses that are
+    /// gone take no further requests; see [`FollowDns`] and [the guide](crate::guides::many_addresses#follow-dns). Default:
+    /// off.
     ///
     /// ```
-    /// use std::time::Duration;
-    /// use tower_keep_alive::{KeepAlive, Spread};
+    /// use tower_keep_alive::{FollowDns, KeepAlive, Spread};
     ///
     /// let agent = KeepAlive::builder()
     ///     .spread(Spread::FewestOpenFirst)
-    ///     .follow_dns(Duration::from_secs(30), 2)
+    ///     .follow_dns(FollowDns::default())
     ///     .build();
     /// # let _ = agent;
     /// ```
-    pub fn follow_dns(mut self, every: Duration, answers: u32) -> Self {
-        self.settings.config = self.settings.config.follow_dns(every, answers);
+    pub fn follow_dns(mut self, follow: FollowDns) -> Self {
+        self.settings.config = self.settings.config.follow_dns(follow);
         self
     }
 }

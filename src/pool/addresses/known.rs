@@ -198,9 +198,10 @@ impl Known {
         beyond.filter(|(_, count)| *count > 0).collect()
     }
 
-    /// Whether there is any connection.
-    pub(super) fn is_used(&self) -> bool {
-        self.addresses.values().any(|it| it.open > 0)
+    #[cfg(test)]
+    pub(super) fn open_now(&self) -> std::collections::BTreeMap<SocketAddr, usize> {
+        let open = self.addresses.iter().filter(|(_, it)| it.open > 0);
+        open.map(|(address, it)| (*address, it.open)).collect()
     }
 
     pub(super) fn answers(&mut self, address: SocketAddr) {

@@ -5,6 +5,7 @@
 
 mod follow;
 mod known;
+mod lookups;
 
 use std::fmt;
 use std::future::Future;
@@ -14,9 +15,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::agent::LookupStatus;
+use crate::error::connect::ConnectError;
 use crate::pool::config::Spread;
 use crate::sync::{Mutex, MutexGuard};
-pub(super) use follow::{Follow, LeavesAddress};
+use crate::target::lookup::Lookup;
+use crate::target::resolved_addrs::ResolvedAddrs;
+pub(super) use follow::{Follow, FollowedPool, LookupTask};
 use known::Known;
 pub(crate) use known::Order;
 
@@ -49,6 +54,21 @@ impl AddressBook {
     /// The connection is gone.
     pub(super) fn closed(&self, address: SocketAddr) {
         self.known().closed(address);
+    }
+
+    /// How the lookups have ended, if the name is followed.
+    pub(super) fn lookup_status(&self) -> Option<LookupStatus> {
+        Some(self.follow.as_ref()?.status())
+    }
+
+    pub(super) fn follows(&self) -> bool {
+        self.follow.is_some()
+    }
+
+    /// The addresses that have connections, and how many.
+    #[cfg(test)]
+    pub(super) fn open_now(&self) -> std::collections::BTreeMap<SocketAddr, usize> {
+        self.known().open_now()
     }
 
     /// Whether addresses that fail are left out.
@@ -104,17 +124,22 @@ impl Choice {
         order
     }
 
-    /// Has the name looked up again and again by `resolve`, if that is wanted and begins here: for as long as there are
-    /// connections.
-    pub(crate) fn follow<F>(&self, resolve: impl Fn() -> F + Send + Sync + 'static)
-    where
-        F: Future<Output = Option<Vec<SocketAddr>>> + Send + 'static,
-    {
-        follow::begin(&self.book, resolve);
+    pub(crate) fn follows(&self) -> bool {
+        self.book.follows()
     }
 
-    pub(crate) fn follows(&self) -> bool {
-        self.book.follow.is_some()
+    /// The addresses of the name, which `resolve` finds, now and, if the name is followed, again while there are connections.
+    /// See [`AddressBook::look_up`].
+    pub(crate) async fn look_up<F>(
+        &self,
+        lookup: &Lookup,
+        patience: Option<Duration>,
+        resolve: impl Fn() -> F + Send + Sync + 'static,
+    ) -> Result<Vec<SocketAddr>, ConnectError>
+    where
+        F: Future<Output = Result<ResolvedAddrs, ConnectError>> + Send + 'static,
+    {
+        self.book.look_up(lookup, patience, resolve).await
     }
 
     /// An attempt to connect to this address begins.

@@ -1,0 +1,184 @@
+//! How the addresses of names are followed.
+
+use std::future::Future;
+use std::hash::BuildHasher;
+use std::io;
+use std::time::Duration;
+
+use foldhash::fast::RandomState;
+use tokio::time::timeout;
+
+use crate::error::connect::ConnectError;
+use crate::target::lookup::Lookup;
+
+/// A cache in between answers with a TTL of 0 as well, in its last second.
+const SHORTEST_TTL: Duration = Duration::from_secs(1);
+
+/// Names are looked up again in the background while they have connections; see
+/// [`KeepAliveLayer::follow_dns`](crate::KeepAliveLayer::follow_dns) and [the guide](crate::guides::many_addresses).
+///
+/// - Connections to an address that [`answers`](Self::answers) answers in a row lack take no further requests, and close when
+///   they are free.
+/// - With a [`Spread`](crate::Spread) other than the default, an address that is new gets its share: the others give up the
+///   connections that they have beyond it, and the next ones go to the new address.
+/// - If a lookup fails, takes too long or finds no address, the last answer is used instead, also for new connections, until
+///   it is older than [`max_stale`](Self::max_stale). [`Status::lookups`](crate::Status::lookups) and
+///   [`EventKind::LookupFailed`](crate::EventKind::LookupFailed) say so.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_keep_alive::{FollowDns, KeepAlive, Spread};
+///
+/// let agent = KeepAlive::builder()
+///     .spread(Spread::FewestOpenFirst)
+///     .follow_dns(FollowDns::default().every(Duration::from_secs(10)))
+///     .build();
+/// # let _ = agent;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct FollowDns {
+    every: Duration,
+    pub(super) answers: u32,
+    pub(super) lookup_timeout: Duration,
+    pub(super) max_stale: Duration,
+}
+
+impl FollowDns {
+    /// The time between two lookups of a name whose answer has no TTL, as with the system's resolver; up to a quarter of it
+    /// less, at random, so that many clients do not ask at the same time. Default: 30 s.
+    ///
+    /// An answer with a TTL ([`ResolvedAddrs`](crate::connect::ResolvedAddrs)) holds for that time instead, at least 1 s, and up
+    /// to a quarter of it more. After a lookup that failed, this is the time to the next one.
+    ///
+    /// # Panics
+    ///
+    /// If `every` is zero.
+    pub fn every(mut self, every: Duration) -> Self {
+        assert!(
+            every > Duration::ZERO,
+            "FollowDns::every must not be zero: names would be looked up without a pause"
+        );
+        self.every = every;
+        self
+    }
+
+    /// How many answers in a row have to lack an address before its connections take no further requests. Default: 2, so that
+    /// one incomplete answer does no harm.
+    ///
+    /// # Panics
+    ///
+    /// If `answers` is 0.
+    pub fn answers(mut self, answers: u32) -> Self {
+        assert!(
+            answers > 0,
+            "FollowDns::answers must not be 0: an address would be left though it is in every answer"
+        );
+        self.answers = answers;
+        self
+    }
+
+    /// How long a lookup may take, of those in the background and of those of connects. A connect that has a last answer to
+    /// use waits for half of the time that is left to it at the most. Default: 6 s, which is enough for the second server of
+    /// the system's resolver if the first does not answer within its 5 s (`resolv.conf(5)`, `timeout`).
+    ///
+    /// # Panics
+    ///
+    /// If `max` is zero.
+    pub fn lookup_timeout(mut self, max: Duration) -> Self {
+        assert!(
+            max > Duration::ZERO,
+            "FollowDns::lookup_timeout must not be zero: every lookup would fail"
+        );
+        self.lookup_timeout = max;
+        self
+    }
+
+    /// How old the last answer may be if it is used because a lookup failed (RFC 8767 calls it stale). A connect whose lookup
+    /// fails and that has no such answer fails, with an error for which [`is_dns`](crate::Error::is_dns) is true. With zero
+    /// it always does. Default: 5 minutes.
+    pub fn max_stale(mut self, max: Duration) -> Self {
+        self.max_stale = max;
+        self
+    }
+
+    pub(crate) fn answers_lacking(&self) -> u32 {
+        self.answers
+    }
+
+    /// A lookup within the limit of one.
+    pub(crate) fn limit<F, T>(
+        &self,
+        lookup: &Lookup,
+        resolving: F,
+    ) -> impl Future<Output = Result<T, ConnectError>>
+    where
+        F: Future<Output = Result<T, ConnectError>>,
+    {
+        Self::within(self.lookup_timeout, lookup, resolving)
+    }
+
+    /// A lookup that ends in time.
+    pub(crate) async fn within<F, T>(
+        limit: Duration,
+        lookup: &Lookup,
+        resolving: F,
+    ) -> Result<T, ConnectError>
+    where
+        F: Future<Output = Result<T, ConnectError>>,
+    {
+        timeout(limit, resolving).await.unwrap_or_else(|_| {
+            let why = format!("resolve {}: no answer within {limit:?}", lookup.host);
+            let cause = io::Error::from(io::ErrorKind::TimedOut);
+            Err(ConnectError::Lookup(why.into(), Some(cause.into())))
+        })
+    }
+
+    /// The time to the next lookup, after an answer with this TTL, if it has one.
+    pub(crate) fn wait(&self, ttl: Option<Duration>) -> Duration {
+        // Seeded anew each time.
+        let random = RandomState::default().hash_one(()) as u32;
+        let part = f64::from(random) / f64::from(u32::MAX);
+        match ttl.map(|ttl| ttl.max(SHORTEST_TTL)) {
+            Some(ttl) => ttl.saturating_add((ttl / 4).mul_f64(part)),
+            None => self.every - (self.every / 4).mul_f64(part),
+        }
+    }
+}
+
+impl Default for FollowDns {
+    fn default() -> Self {
+        Self {
+            every: Duration::from_secs(30),
+            answers: 2,
+            lookup_timeout: Duration::from_secs(6),
+            max_stale: Duration::from_secs(300),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lookups_come_after_the_ttl_or_before_the_time_is_over_and_never_all_at_once() {
+        let second = Duration::from_secs;
+        let follow = FollowDns::default().every(second(100));
+        for (ttl, from, to) in [
+            (None, 75, 100),
+            (Some(40), 40, 50),
+            // A TTL of 0 does not ask for a lookup without a pause.
+            (Some(0), 1, 2),
+        ] {
+            let waits: Vec<_> = (0..100).map(|_| follow.wait(ttl.map(second))).collect();
+            for wait in &waits {
+                assert!(*wait >= second(from) && *wait <= second(to), "{wait:?}");
+            }
+            let (first, last) = (waits.iter().min(), waits.iter().max());
+            let spread = last.unwrap().abs_diff(*first.unwrap());
+            assert!(spread > (second(to) - second(from)) / 10, "{spread:?}");
+        }
+        assert_eq!(follow.wait(Some(Duration::MAX)), Duration::MAX);
+    }
+}
