@@ -190,6 +190,7 @@ mod clock;
 pub mod connect;
 mod connection;
 mod count_connects;
+pub mod discover;
 mod error;
 mod exchange;
 mod expiry;

@@ -19,6 +19,7 @@ const FLOORS: &[&[&str]] = &[
         "count_connects",
         "retry",
         "forward",
+        "discover",
     ],
     &["handshake"],
     &["http1", "http2"],
