@@ -1,6 +1,7 @@
 //! The actors of a schedule: transports, connections, drivers and callers.
 
 use std::fmt::Debug;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake};
@@ -32,6 +33,12 @@ pub(super) struct Line {
     pub(super) found_dead: AtomicBool,
     /// The pool was seen to let it drain.
     pub(super) drained: AtomicBool,
+    /// Where it leads.
+    pub(super) address: SocketAddr,
+    /// So many answers in a row lack its address, since it was made.
+    pub(super) lacking: AtomicUsize,
+    /// The pool was seen to take it out of use because of an answer.
+    pub(super) left: AtomicBool,
     /// How many uses it had after the last step.
     pub(super) uses_before: AtomicUsize,
     pub(super) shared: Arc<ConnShared>,

@@ -1,12 +1,12 @@
 //! The steps that make connections.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex};
 
 use http::Uri;
 
 use super::actors::{Caller, Conn, Driver, Facts, Line, LineLimits, Wire, line, nth};
+use super::names::address;
 use super::steps::{HOSTS, Made, Who, millis};
 use super::world::{Background, World};
 use crate::connection::close_reason::CloseReason;
@@ -87,6 +87,9 @@ impl<const S: bool> World<S> {
             leads_to,
         } = *made
         else {
+            if let Some(choice) = permit.key_pool().choice() {
+                self.all_fail(host, &choice);
+            }
             permit.fail(CloseReason::Connect);
             return None;
         };
@@ -103,7 +106,12 @@ impl<const S: bool> World<S> {
         if let Some(max) = max_uses {
             lifespan.limit_uses(max);
         }
-        let address = SocketAddr::from(([192, 0, 2, leads_to], 80));
+        // Dropped when the connection counts instead.
+        let choice = permit.key_pool().choice();
+        let address = match &choice {
+            Some(choice) => self.choose(host, choice, leads_to),
+            None => address(leads_to),
+        };
         lifespan.shared().set_transport(TransportInfo {
             addresses: Some(Box::new(Addresses {
                 local: None,
@@ -127,6 +135,9 @@ impl<const S: bool> World<S> {
             changed: Mutex::default(),
             found_dead: AtomicBool::new(false),
             drained: AtomicBool::new(false),
+            address,
+            lacking: AtomicUsize::new(0),
+            left: AtomicBool::new(false),
             uses_before: AtomicUsize::new(1),
             shared: lifespan.shared().clone(),
             limits: LineLimits {

@@ -7,6 +7,7 @@
 
 mod actors;
 mod making;
+mod names;
 mod oracle;
 mod steps;
 mod world;

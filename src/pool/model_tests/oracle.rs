@@ -254,6 +254,7 @@ impl<const S: bool> World<S> {
             let begun = self.begun(line, uses.max(before));
             let reason = !line.may_be_used(self.now())
                 || begun >= line.limits.max_uses
+                || line.left.load(SeqCst)
                 || self.callers.iter().any(wants_its_slot)
                 || self.closed
                 || self.pool.is_none();
@@ -368,6 +369,7 @@ impl<const S: bool> World<S> {
             let key = Uri::from_static(name);
             if let Some(key_pool) = self.shared.table.find(&key.key()) {
                 assert!(key_pool.lock().places_hold(), "by address of {name}");
+                self.accounts_hold(host, &key_pool);
             }
             total += counted;
         }

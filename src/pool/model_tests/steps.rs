@@ -9,7 +9,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest_state_machine::ReferenceStateMachine;
 
-use crate::pool::{PoolConfig, Scheduling, Spread};
+use crate::pool::{FollowDns, PoolConfig, Scheduling, Spread};
 use crate::target::Reuse;
 
 /// The capacity of a connection that has not reported it.
@@ -17,6 +17,9 @@ pub(super) const UNHEARD: usize = usize::MAX;
 
 /// Hosts that callers request repeatedly.
 pub(super) const HOSTS: [&str; 3] = ["http://a/", "http://b/", "http://c/"];
+
+/// So many answers in a row lack an address that is left.
+pub(super) const ANSWERS: u32 = 2;
 
 /// The limits of one run.
 #[derive(Clone, Debug)]
@@ -30,6 +33,8 @@ pub(super) struct Setup {
     keep_alive: bool,
     fifo: bool,
     spread: Spread,
+    /// Answers of DNS are followed.
+    follows: bool,
 }
 
 impl Setup {
@@ -53,6 +58,9 @@ impl Setup {
         }
         if let Some(max) = self.pending {
             limits = limits.max_pending_per_host(max);
+        }
+        if self.follows {
+            limits = limits.follow_dns(FollowDns::default().answers(ANSWERS));
         }
         if self.fifo {
             limits = limits.scheduling(Scheduling::Fifo);
@@ -108,6 +116,15 @@ pub(super) enum Step {
     Capacity(Who, usize),
     /// The server of a shared connection accepts no further uses.
     GoAway(Who),
+    /// The name of a host has the addresses whose bits are set from now on: one of 1 to 3, or none, which is no answer.
+    Dns {
+        host: usize,
+        has: u8,
+    },
+    /// The name of a host was looked up again.
+    Answer {
+        host: usize,
+    },
     /// A host is requested for the first and last time.
     Visit,
     Advance(u64),
@@ -131,7 +148,8 @@ pub(super) enum Made {
         max_uses: Option<u64>,
         /// If connections can be shared: its capacity, or that it has not reported one.
         shared: Option<usize>,
-        /// The address of its host that it leads to.
+        /// The address of its host that it leads to, or where the pool chooses among the addresses, how many attempts that
+        /// includes.
         leads_to: u8,
     },
 }
@@ -176,6 +194,7 @@ impl<const S: bool> ReferenceStateMachine for Script<S> {
                 1 => Just(Spread::InTurn),
                 1 => Just(Spread::FewestOpenFirst),
             ],
+            any::<bool>(),
         )
             .prop_map(
                 |(
@@ -188,6 +207,7 @@ impl<const S: bool> ReferenceStateMachine for Script<S> {
                     keep_alive,
                     fifo,
                     spread,
+                    follows,
                 )| Self {
                     setup: Setup {
                         hosts,
@@ -199,6 +219,7 @@ impl<const S: bool> ReferenceStateMachine for Script<S> {
                         keep_alive,
                         fifo,
                         spread,
+                        follows,
                     },
                     shut: false,
                     destroyed: false,
@@ -247,10 +268,12 @@ impl<const S: bool> ReferenceStateMachine for Script<S> {
             60 => who().prop_map(Step::LoseTransport),
             25 => who().prop_map(Step::ServerCloses),
             25 => (who(), made()).prop_map(|(who, made)| Step::InBackground(who, made)),
-            15 => (host, 0..4_usize).prop_map(|(host, count)| Step::Prewarm { host, count }),
+            15 => (host.clone(), 0..4_usize).prop_map(|(host, count)| Step::Prewarm { host, count }),
             12 => who().prop_map(Step::Poison),
             40 => (who(), 0..5_usize).prop_map(|(who, to)| Step::Capacity(who, to)),
             10 => who().prop_map(Step::GoAway),
+            15 => (host.clone(), 0..8_u8).prop_map(|(host, has)| Step::Dns { host, has }),
+            40 => host.clone().prop_map(|host| Step::Answer { host }),
             10 => Just(Step::Visit),
             30 => (1..15_u64).prop_map(Step::Advance),
             12 => Just(Step::Sweep),

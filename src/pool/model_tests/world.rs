@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 use http::Uri;
 
 use super::actors::{Caller, Conn, Driver, Line, Trace, line, nth};
+use super::names::Name;
 use super::steps::{End, HOSTS, Setup, Step, Who, millis};
 use crate::agent::{AgentHandle, ConnectionState};
 use crate::clock::{Clock, Moment};
@@ -35,6 +36,8 @@ pub(super) struct World<const S: bool> {
     #[expect(clippy::vec_box, reason = "a connection is boxed once and for all")]
     pub(super) used: Vec<Box<PooledConn<Conn<S>>>>,
     pub(super) drivers: Vec<Driver>,
+    /// The addresses of each host's name, and which of them have failed.
+    pub(super) names: [Name; HOSTS.len()],
     /// New callers are refused.
     pub(super) closed: bool,
     pub(super) destroyed: bool,
@@ -86,6 +89,7 @@ impl<const S: bool> World<S> {
             background: Vec::new(),
             used: Vec::new(),
             drivers: Vec::new(),
+            names: Default::default(),
             closed: false,
             destroyed: false,
             steps: 0,
@@ -169,6 +173,8 @@ impl<const S: bool> World<S> {
                     line.tell();
                 }
             }
+            Step::Dns { host, has } => self.change_dns(host, has),
+            Step::Answer { host } => self.answer(host),
             Step::Visit => {
                 self.note(|| "somebody asks for another host".into());
                 self.visit();
