@@ -75,7 +75,7 @@ impl<const S: bool> World<S> {
         };
         let open = self.open_by_address(host);
         let open = |address: &SocketAddr| open.get(address).copied().unwrap_or(0);
-        let fewest = found.iter().filter(|it| !failed.contains(it));
+        let fewest = found.iter().filter(|it| !failed.contains(*it));
         let fewest = fewest.map(open).min();
         let order = choice.order(found.clone());
         let all: Vec<_> = order.good.iter().chain(&order.left_out).copied().collect();
