@@ -57,6 +57,7 @@ fn public_names() -> BTreeSet<String> {
         ("src/connect/mod.rs", "connect::"),
         ("src/forward/mod.rs", "forward::"),
         ("src/retry.rs", "retry::"),
+        ("src/discover/mod.rs", "discover::"),
         // Passed on by lib.rs as a whole.
         ("src/expiry/mod.rs", ""),
         ("src/reqwest/mod.rs", "reqwest::"),
