@@ -107,7 +107,7 @@ impl Http2 {
     /// load balancers that drop connections without traffic. Some servers close connections for too many PINGs; gRPC
     /// servers by default if PINGs come more often than every 5 minutes. Default: none.
     #[must_use]
-    pub const fn keep_alive(mut self, interval: Duration) -> Self {
+    pub const fn ping_interval(mut self, interval: Duration) -> Self {
         self.pings.interval = Some(interval);
         self
     }

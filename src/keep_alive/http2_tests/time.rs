@@ -243,7 +243,7 @@ async fn a_server_that_is_only_slow_is_asked_and_goes_on() {
 async fn pings_by_interval_find_a_server_that_has_gone() {
     let mut setup = Setup::new();
     setup.settings = Http2::new()
-        .keep_alive(10 * SECOND)
+        .ping_interval(10 * SECOND)
         .ping_timeout(3 * SECOND);
     let client = setup.client(falls_silent);
     client.text("/").await.unwrap();
