@@ -107,7 +107,7 @@ use crate::connection::shared::{ChangeHook, CloseHook};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a connection that can be pooled",
     label = "`Poolable` is missing here",
-    note = "below them stands `HandshakeLayer` for HTTP/1, or a service of your own whose response implements `Poolable`"
+    note = "below them stands `HandshakeLayer` for HTTP, or a service of your own whose response implements `Poolable`"
 )]
 pub trait Poolable: Send + Sync + 'static {
     /// Whether several uses may share one connection, as requests share an HTTP/2 connection. If so, the pool keeps the
