@@ -48,10 +48,6 @@ pub(crate) enum Negotiated {
     /// Nothing was negotiated, or the result is unknown.
     Untold,
     /// The server chose none of the protocols that it was offered.
-    #[cfg_attr(
-        not(feature = "tls"),
-        expect(dead_code, reason = "told by TLS alone, and handled like the others")
-    )]
     Nothing,
     Http1,
     Http2,

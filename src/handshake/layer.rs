@@ -3,6 +3,8 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+#[cfg(feature = "http2")]
+use http::Version;
 use hyper::client::conn::http1::Builder;
 use tower_layer::Layer;
 
@@ -131,11 +133,13 @@ impl<B> HandshakeLayer<B> {
         self
     }
 
-    /// Finds what was negotiated (ALPN) on a transport that is not one of [`connect`](crate::connect)'s; `None` if
-    /// nothing was, or if it has no TLS. Without this setting, nothing counts as negotiated on such a transport:
-    /// [`Protocol::Auto`] uses HTTP/1.1 then, and [`Protocol::Http2`] HTTP/2.
+    /// Finds which version was negotiated (ALPN) on a transport that is not one of [`connect`](crate::connect)'s:
+    /// [`HTTP_2`](Version::HTTP_2) or [`HTTP_11`](Version::HTTP_11), and `None` if nothing was, or if it has no TLS. Any
+    /// other version counts as a server that has chosen nothing of what it was offered. Without this setting, nothing
+    /// counts as negotiated on such a transport: [`Protocol::Auto`] uses HTTP/1.1 then, and [`Protocol::Http2`] HTTP/2.
     ///
     /// ```
+    /// use http::Version;
     /// use hyper_util::client::legacy::connect::{Connection, HttpConnector};
     /// use hyper_util::rt::TokioIo;
     /// use tower_keep_alive::{HandshakeLayer, Protocol};
@@ -143,7 +147,7 @@ impl<B> HandshakeLayer<B> {
     /// // The transports of hyper-util's connectors, and of hyper-rustls', in a `UriConnector::hyper`.
     /// fn layer<IO: Connection + 'static>() -> HandshakeLayer<http_body_util::Empty<bytes::Bytes>> {
     ///     HandshakeLayer::new().protocol(Protocol::Auto).negotiated_with(|io: &TokioIo<IO>| {
-    ///         io.inner().connected().is_negotiated_h2().then_some(Protocol::Http2)
+    ///         io.inner().connected().is_negotiated_h2().then_some(Version::HTTP_2)
     ///     })
     /// }
     /// # layer::<TokioIo<tokio::net::TcpStream>>();
@@ -152,14 +156,15 @@ impl<B> HandshakeLayer<B> {
     #[must_use]
     pub fn negotiated_with<IO: 'static>(
         mut self,
-        negotiated: impl Fn(&IO) -> Option<Protocol> + Send + Sync + 'static,
+        negotiated: impl Fn(&IO) -> Option<Version> + Send + Sync + 'static,
     ) -> Self {
         let before = self.settings.negotiated;
         self.settings.negotiated = Arc::new(move |transport| match transport.downcast_ref() {
             Some(transport) => match negotiated(transport) {
                 None => Negotiated::Untold,
-                Some(Protocol::Http2) => Negotiated::Http2,
-                Some(_) => Negotiated::Http1,
+                Some(Version::HTTP_2) => Negotiated::Http2,
+                Some(Version::HTTP_11 | Version::HTTP_10) => Negotiated::Http1,
+                Some(_) => Negotiated::Nothing,
             },
             None => before(transport),
         });

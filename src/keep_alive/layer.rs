@@ -466,12 +466,12 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
-    /// Finds what was negotiated on a transport that is not from [`connect`](crate::connect); see
+    /// Finds which version was negotiated on a transport that is not from [`connect`](crate::connect); see
     /// [`HandshakeLayer::negotiated_with`].
     #[cfg(feature = "http2")]
     pub fn negotiated_with<IO: 'static>(
         mut self,
-        negotiated: impl Fn(&IO) -> Option<Protocol> + Send + Sync + 'static,
+        negotiated: impl Fn(&IO) -> Option<http::Version> + Send + Sync + 'static,
     ) -> Self {
         self.settings.handshake = self.settings.handshake.negotiated_with(negotiated);
         self
@@ -659,7 +659,8 @@ mod tests {
             (sets && method[..ends].contains("-> Self")).then_some(name)
         });
         let listed: Vec<_> = settings().into_iter().map(|(name, _)| name).collect();
-        // Functions that examine a transport cannot be printed: tests/layers/clones.rs and the tests of HTTP/2 use them.
+        // Functions that examine a transport cannot be printed: tests/layers/clones.rs and
+        // tests/protocol/negotiated.rs use them.
         // Settings of a feature are listed only with that feature.
         let elsewhere = |name: &str| match name {
             "probe_with" | "negotiated_with" => true,

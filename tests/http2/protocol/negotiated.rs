@@ -12,8 +12,9 @@ use tower_keep_alive::{
 
 use super::server::{Speaking, speaking};
 use crate::support::agent::{Req, agent_over, at_rest, belongs_here, fetch, get, read, send};
+use crate::support::frames::Behaviour;
 use crate::support::tls::CA;
-use crate::support::{Server, proxies};
+use crate::support::{MemoryStream, Server, http2, proxies, script};
 
 type Client = KeepAlive<Tls<TcpConnector>, Full<Bytes>>;
 
@@ -217,6 +218,50 @@ async fn a_stack_of_uris_says_it_twice() {
         let answer = fetch(&client, server.url("/")).await.unwrap();
         assert_eq!(answer.info.version(), version);
         drop(client);
+        at_rest(&handle).await;
+    }
+}
+
+#[tokio::test]
+async fn a_transport_of_another_type_says_by_a_setting_what_was_negotiated() {
+    let old = Server::in_memory(script::echo);
+    let new = http2::Server::in_memory(async |conn| Behaviour::default().serve(conn).await);
+    for (wanted, negotiated, spoken) in [
+        (Protocol::Auto, None, Some(Version::HTTP_11)),
+        (
+            Protocol::Auto,
+            Some(Version::HTTP_11),
+            Some(Version::HTTP_11),
+        ),
+        (Protocol::Auto, Some(Version::HTTP_2), Some(Version::HTTP_2)),
+        (
+            Protocol::Auto,
+            Some(Version::HTTP_3),
+            Some(Version::HTTP_11),
+        ),
+        (Protocol::Http2, None, Some(Version::HTTP_2)),
+        (Protocol::Http2, Some(Version::HTTP_11), None),
+        (Protocol::Http2, Some(Version::HTTP_3), None),
+        (Protocol::Http1, Some(Version::HTTP_2), None),
+    ] {
+        let connector = match spoken {
+            Some(Version::HTTP_2) => new.connector(),
+            _ => old.connector(),
+        };
+        let layer = KeepAliveLayer::new()
+            .protocol(wanted)
+            .negotiated_with(move |_: &MemoryStream| negotiated);
+        let (client, handle) = agent_over(layer, connector);
+        let answer = fetch(&client, "https://in-memory.test/a").await;
+        let version = answer.as_ref().map(|it| it.info.version());
+        assert_eq!(
+            version.as_ref().ok(),
+            spoken.as_ref(),
+            "{wanted} {negotiated:?}"
+        );
+        if let Err(error) = answer {
+            assert!(error.is_protocol() && error.is_unsent(), "{error:?}");
+        }
         at_rest(&handle).await;
     }
 }
