@@ -221,7 +221,7 @@ pub use http_body_util;
 
 pub use agent::{
     AddressStatus, AgentHandle, ConnectionState, ConnectionStatus, Drained, Event, EventKind,
-    HostSettings, LearnedIdleLimit, LookupStatus, PrewarmError, Status,
+    HostSettings, LearnedIdleLimit, LookupStatus, PrewarmError, ProtocolStatus, Status,
 };
 pub use checkin::{Checkin, CheckinFuture, CheckinLayer, Lease};
 pub use checkout::{Checkout, CheckoutFuture, CheckoutLayer};

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use crate::agent::{AgentState, ConnectionStatus, Event, Mode, PrewarmError, Status, prewarm};
+use crate::agent::{
+    AgentState, ConnectionStatus, Event, Mode, PrewarmError, ProtocolStatus, Status, prewarm,
+};
 use crate::target::Destination;
 use crate::target::key::Key;
 
@@ -59,6 +61,10 @@ impl AgentHandle {
                     if count > 0 {
                         *map.entry(key.clone()).or_default() += count;
                     }
+                }
+                if key_counts.protocols != ProtocolStatus::default() {
+                    let of_key = status.protocols.entry(key.clone()).or_default();
+                    of_key.add(&key_counts.protocols);
                 }
             });
             pool.addresses(&mut |key, address, counts| {

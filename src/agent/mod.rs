@@ -9,6 +9,7 @@ mod lookup_status;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod prewarm;
+mod protocol_status;
 mod state;
 mod status;
 #[cfg(feature = "tracing")]
@@ -25,6 +26,7 @@ pub use lookup_status::LookupStatus;
 pub(crate) use metrics::KeyMetrics;
 pub use prewarm::PrewarmError;
 pub(crate) use prewarm::Prewarmed;
+pub use protocol_status::ProtocolStatus;
 pub(crate) use state::{
     AgentState, KeyCounts, MakingSpare, Mode, PoolControl, Prewarm, Prewarming, Spare,
 };

@@ -14,7 +14,7 @@ use crate::agent::event::Listeners;
 use crate::agent::metrics::Labelled;
 use crate::agent::{
     AddressStatus, ConnectionStatus, HostSettings, LearnedIdleLimit, LookupStatus, Prewarmed,
-    Status,
+    ProtocolStatus, Status,
 };
 use crate::connection::close_reason::CloseReason;
 use crate::connection::shared::ConnShared;
@@ -104,6 +104,7 @@ pub(crate) struct KeyCounts {
     /// Those of them whose exchange has got the head of its response.
     pub(crate) answering: usize,
     pub(crate) pending: usize,
+    pub(crate) protocols: ProtocolStatus,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 
-use crate::agent::{AddressStatus, HostSettings, LearnedIdleLimit, LookupStatus};
+use crate::agent::{AddressStatus, HostSettings, LearnedIdleLimit, LookupStatus, ProtocolStatus};
 use crate::connection::close_reason::CloseReason;
 use crate::target::key::Key;
 
@@ -14,7 +14,8 @@ use crate::target::key::Key;
 /// `requests`, in this order), followed by the fields of this crate: `reusedSocketCount`, `staleSocketCount`,
 /// `detachedSocketCount`, `startedRequestCount`, `answeredRequestCount`, `failedRequestCount`,
 /// `resentRequestCount`, `closes`, and, unless
-/// they are empty, `name`, `hosts`, `learned`, `lookups` and `addresses`. Maps contain no entries with the value 0.
+/// they are empty, `name`, `hosts`, `learned`, `lookups`, `addresses` and `protocols`. Connections are counted, not streams,
+/// except in `protocols`. Maps contain no entries with the value 0.
 ///
 /// While nothing changes, `created == closed + detached + open()`.
 ///
@@ -141,6 +142,16 @@ pub struct Status {
         )
     )]
     pub addresses: BTreeMap<Key, BTreeMap<SocketAddr, AddressStatus>>,
+    /// What the open connections of each key speak, how many exchanges they carry, and how many they can. Keys without a
+    /// connection have no entry.
+    #[cfg_attr(
+        feature = "serde",
+        serde(
+            skip_serializing_if = "BTreeMap::is_empty",
+            serialize_with = "protocols_by_name"
+        )
+    )]
+    pub protocols: BTreeMap<Key, ProtocolStatus>,
 }
 
 /// Keys that differ only in secrets have the same name, and are counted together.
@@ -179,6 +190,21 @@ where
         for (&address, counts) in addresses {
             of_name.entry(address).or_default().add(counts);
         }
+    }
+    serializer.collect_map(names)
+}
+
+#[cfg(feature = "serde")]
+fn protocols_by_name<S>(
+    keys: &BTreeMap<Key, ProtocolStatus>,
+    serializer: S,
+) -> Result<S::Ok, S::Error>
+where
+    S: serde::Serializer,
+{
+    let mut names = BTreeMap::<String, ProtocolStatus>::new();
+    for (key, protocols) in keys {
+        names.entry(key.to_string()).or_default().add(protocols);
     }
     serializer.collect_map(names)
 }
@@ -238,6 +264,12 @@ impl fmt::Display for Status {
             sum(&self.active),
             sum(&self.pending),
         )?;
+        let mut http2 = ProtocolStatus::default();
+        let of_http2 = self.protocols.values().filter(|it| it.http2 > 0);
+        of_http2.for_each(|it| http2.add(it));
+        if http2.http2 > 0 {
+            write!(f, "; {http2}")?;
+        }
         for (key, learned) in &self.learned {
             write!(f, "; {key} {learned}")?;
         }

@@ -26,6 +26,9 @@ pub struct ConnectionInfo {
     shared: Arc<ConnShared>,
     uses: u64,
     idle: Option<(Instant, Instant)>,
+    /// The id of the exchange's stream; 0 without one.
+    #[cfg(feature = "http2")]
+    stream: u32,
     /// Where the times of this exchange are recorded.
     recorder: Option<Arc<Recorder>>,
 }
@@ -37,6 +40,8 @@ impl ConnectionInfo {
             shared: lifespan.shared().clone(),
             uses: lifespan.uses(),
             idle: lifespan.idle(),
+            #[cfg(feature = "http2")]
+            stream: lifespan.shared().stream(),
             recorder: None,
         }
     }
@@ -47,6 +52,8 @@ impl ConnectionInfo {
             shared: Arc::new(ConnShared::new()),
             uses: 0,
             idle: None,
+            #[cfg(feature = "http2")]
+            stream: 0,
             recorder: None,
         }
     }
@@ -96,6 +103,36 @@ impl ConnectionInfo {
     #[must_use]
     pub fn version(&self) -> Version {
         self.shared.version()
+    }
+
+    /// The number of exchanges that are in progress on the connection now, this one included: over HTTP/2 the streams that
+    /// have begun and not ended, over HTTP/1 one at most.
+    ///
+    /// ```
+    /// fn say(response: &http::Response<tower_keep_alive::Body>) {
+    ///     let connection = response.body().connection();
+    ///     println!("connection {}: {} streams in use", connection.id(), connection.streams());
+    /// }
+    /// # let _ = say;
+    /// ```
+    #[must_use]
+    pub fn streams(&self) -> usize {
+        #[cfg(feature = "http2")]
+        if let Some(streams) = self.shared.transport().and_then(|it| it.streams.as_ref()) {
+            return streams.in_use();
+        }
+        self.shared.activity().is_in_use().into()
+    }
+
+    /// The id of the exchange's stream over HTTP/2 (RFC 9113 §5.1.1), to find the exchange in a log of frames. `None` over
+    /// HTTP/1, and for an error of a request that got no stream.
+    #[must_use]
+    pub fn stream_id(&self) -> Option<u32> {
+        #[cfg(feature = "http2")]
+        if self.stream != 0 {
+            return Some(self.stream);
+        }
+        None
     }
 
     /// How long ago the connection was made; zero if it belongs to no pool.
@@ -190,6 +227,8 @@ impl fmt::Debug for ConnectionInfo {
             .field("reused", &self.is_reused())
             .field("version", &self.version())
             .field("uses", &self.uses)
+            .field("streams", &self.streams())
+            .field("stream_id", &self.stream_id())
             .field("age", &self.age())
             .field("idle_for", &self.idle_for())
             .field("local_addr", &self.local_addr())

@@ -3,6 +3,8 @@
 mod apart;
 mod hooks;
 mod request;
+#[cfg(feature = "http2")]
+mod streams;
 mod timeouts;
 mod uses;
 
@@ -31,6 +33,8 @@ use crate::target::key::Key;
 use apart::Apart;
 pub(crate) use apart::{Addresses, TransportInfo};
 pub use hooks::{ChangeHook, CloseHook, TransportGuard};
+#[cfg(feature = "http2")]
+pub(crate) use streams::Streams;
 
 /// One for each connection. A successful exchange reads the id and the key, and counts in `activity`; an upload records
 /// its beginning and end.

@@ -3,6 +3,8 @@ use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
+#[cfg(feature = "http2")]
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http_body::Body;
@@ -102,6 +104,8 @@ where
                 times,
                 #[cfg(feature = "tls")]
                 tls: known.and_then(|it| it.tls_info()),
+                #[cfg(feature = "http2")]
+                streams: (spoken == Spoken::Http2).then(Arc::default),
             });
             if let Some(closer) = probe.as_ref().and_then(Probe::closer) {
                 lifespan.shared().set_closer(closer);

@@ -183,6 +183,7 @@ where
         let sent = match head::prepare(&head, &parts.origin, key, length) {
             Ok(sent) if stream.connection().has_id() => sent,
             prepared => {
+                stream.conn().set_stream(0);
                 return Http2Future::refused(match prepared {
                     Ok(_) => {
                         let error = io::Error::new(io::ErrorKind::ConnectionAborted, NO_MORE_IDS);
@@ -216,6 +217,7 @@ where
             Err(error) => {
                 stream.connection().close(CloseReason::Peer);
                 stream.give_up();
+                stream.conn().set_stream(0);
                 let error = fault::of(error, stream.connection());
                 let request = Request::from_parts(head, body);
                 Http2Future::refused(future::unsent(error, request, taken))

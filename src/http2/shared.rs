@@ -6,7 +6,7 @@ use std::task::Waker;
 use tokio::time::Instant;
 
 use crate::connection::close_reason::CloseReason;
-use crate::connection::shared::{ChangeHook, ConnShared};
+use crate::connection::shared::{ChangeHook, ConnShared, Streams};
 use crate::http2::deadlines::Deadlines;
 use crate::http2::frames::{GoAway, Said};
 use crate::http2::silence::Watched;
@@ -27,8 +27,8 @@ pub(super) struct Http2Shared {
     ceiling: AtomicUsize,
     /// The number of owners: the pool, and each use.
     holders: AtomicUsize,
-    /// The number of streams in progress.
-    streams: AtomicUsize,
+    /// The streams in progress, which the infos of exchanges show.
+    streams: Arc<Streams>,
     /// The number of streams that were ever begun.
     begun: AtomicU32,
     /// How often something was read.
@@ -84,14 +84,16 @@ const NO_LIMIT: u32 = u32::MAX;
 impl Http2Shared {
     /// `begun`: how many streams count as begun at first.
     pub(super) fn new(conn: Arc<ConnShared>, own_limit: usize, begun: u32) -> Self {
+        let transport = conn.transport();
+        let streams = transport.and_then(|it| it.streams.clone());
         Self {
+            streams: streams.unwrap_or_default(),
             conn,
             flags: AtomicU16::new(0),
             peer_limit: AtomicUsize::new(usize::MAX),
             own_limit,
             ceiling: AtomicUsize::new(usize::MAX),
             holders: AtomicUsize::new(0),
-            streams: AtomicUsize::new(0),
             begun: AtomicU32::new(begun),
             reads: AtomicU64::new(0),
             is_answering: AtomicBool::new(false),
@@ -163,7 +165,7 @@ impl Http2Shared {
     #[inline]
     pub(super) fn stream_begins(&self, limit: Option<u32>) {
         // Before the limit is read: see `forget_limit`.
-        self.streams.fetch_add(1, Ordering::SeqCst);
+        self.streams.begin();
         if let Some(limit) = limit
             && limit < self.limit.load(Ordering::SeqCst)
         {
@@ -179,20 +181,20 @@ impl Http2Shared {
 
     #[inline]
     pub(super) fn stream_is_over(&self) {
-        self.streams.fetch_sub(1, Ordering::Relaxed);
+        self.streams.end();
         if self.ceiling.load(Ordering::Relaxed) != usize::MAX {
             self.has_room_again();
         }
     }
 
     pub(super) fn has_streams(&self) -> bool {
-        self.streams.load(Ordering::SeqCst) > 0
+        self.streams.has_any()
     }
 
     /// The server has refused a stream within its own limit: the connection has no room until one of the others ends.
     #[cold]
     pub(super) fn is_refused(&self) {
-        let others = self.streams.load(Ordering::Relaxed);
+        let others = self.streams.in_use();
         self.ceiling.fetch_min(others.max(1), Ordering::Relaxed);
     }
 

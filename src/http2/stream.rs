@@ -92,6 +92,7 @@ impl StreamShared {
     /// The request was given to `h2`.
     #[inline]
     pub(super) fn begun(self: &Arc<Self>, stream: SendStream<Bytes>) {
+        self.conn.set_stream(stream.stream_id().as_u32());
         {
             let mut parts = self.parts();
             parts.stream = Some(stream);

@@ -560,6 +560,7 @@ impl<C: Poolable> KeyPool<C> {
             active: state.open_len() - state.idle_len(),
             answering: state.answering(),
             pending: state.queue().pending(),
+            protocols: state.protocols(),
         }
     }
 

@@ -4,9 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::connection::shared::ConnShared;
+#[cfg(feature = "http2")]
+use crate::connection::shared::Streams;
 use crate::connection::timings::ConnectTimes;
 #[cfg(feature = "tls")]
 use crate::connection::tls_info::TlsInfo;
+#[cfg(feature = "http2")]
+use crate::sync::atomic::AtomicU32;
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Addresses {
@@ -18,13 +22,21 @@ pub(crate) struct Addresses {
 #[derive(Debug)]
 pub(super) enum Apart {
     Transport(TransportInfo),
-    /// This state belongs to one use of that connection.
-    UseOf(Arc<ConnShared>),
+    UseOf(UseOf),
+}
+
+/// This state belongs to one use of a connection.
+#[derive(Debug)]
+pub(super) struct UseOf {
+    pub(super) connection: Arc<ConnShared>,
+    /// The id of the latest stream of this use; 0 without one.
+    #[cfg(feature = "http2")]
+    pub(super) stream: AtomicU32,
 }
 
 // Every connection has one.
 #[cfg(all(test, target_os = "linux", target_pointer_width = "64"))]
-const _: () = assert!(size_of::<Apart>() <= 48);
+const _: () = assert!(size_of::<Apart>() <= 56);
 
 /// What a transport reported when it was made.
 #[derive(Debug)]
@@ -34,4 +46,7 @@ pub(crate) struct TransportInfo {
     pub(crate) times: ConnectTimes,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<TlsInfo>,
+    /// `None` if the connection has no streams.
+    #[cfg(feature = "http2")]
+    pub(crate) streams: Option<Arc<Streams>>,
 }

@@ -72,12 +72,6 @@ impl ConnShared {
         self.peer.load(Ordering::Relaxed) & HTTP10 != 0
     }
 
-    /// The connection uses HTTP/2.
-    #[cfg(feature = "http2")]
-    pub(crate) fn set_http2(&self) {
-        self.peer.fetch_or(HTTP2, Ordering::Relaxed);
-    }
-
     /// The version of HTTP on the connection: HTTP/1.0 once its server has answered in that.
     pub(crate) fn version(&self) -> Version {
         let peer = self.whole().peer.load(Ordering::Relaxed);

@@ -5,7 +5,10 @@
 
 use std::sync::Arc;
 
+use super::apart::UseOf;
 use super::{Apart, CloseHook, ConnShared, OF_USE};
+#[cfg(feature = "http2")]
+use crate::sync::atomic::AtomicU32;
 use crate::sync::atomic::Ordering;
 
 impl ConnShared {
@@ -18,7 +21,16 @@ impl ConnShared {
         shared.born = connection.born.clone();
         shared.activity.tighten_as(&connection.activity);
         shared.state.store(OF_USE, Ordering::Release);
-        let _ = shared.apart.set(Box::new(Apart::UseOf(connection.clone())));
+        #[cfg(feature = "http2")]
+        if connection.is_http2() {
+            shared.set_http2();
+        }
+        let use_of = UseOf {
+            connection: connection.clone(),
+            #[cfg(feature = "http2")]
+            stream: AtomicU32::new(0),
+        };
+        let _ = shared.apart.set(Box::new(Apart::UseOf(use_of)));
         Arc::new(shared)
     }
 
@@ -29,7 +41,7 @@ impl ConnShared {
             return None;
         }
         match &**self.apart.get()? {
-            Apart::UseOf(connection) => Some(connection),
+            Apart::UseOf(one) => Some(&one.connection),
             Apart::Transport(_) => None,
         }
     }

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use http::Version;
+
 use super::{KeyState, Open, Stage};
-use crate::agent::{ConnectionState, ConnectionStatus};
+use crate::agent::{ConnectionState, ConnectionStatus, ProtocolStatus};
 use crate::clock::Moment;
 use crate::connection::poolable::Poolable;
 
@@ -27,6 +29,28 @@ impl<C: Poolable> KeyState<C> {
                 remote_addr: shared.and_then(|shared| shared.remote_addr()),
             }
         })
+    }
+
+    /// What its connections speak, and how many exchanges they carry.
+    pub(in crate::pool) fn protocols(&self) -> ProtocolStatus {
+        let mut all = ProtocolStatus::default();
+        for (_, open) in &self.open {
+            let Some(shared) = open.shared() else {
+                continue;
+            };
+            match shared.version() {
+                Version::HTTP_2 => all.http2 += 1,
+                _ => all.http1 += 1,
+            }
+            let state = open.state();
+            all.streams += open.streams(state);
+            match state {
+                ConnectionState::Draining => all.draining += 1,
+                // Until its capacity is known it carries one.
+                _ => all.capacity += open.capacity().unwrap_or(1),
+            }
+        }
+        all
     }
 }
 

@@ -120,6 +120,8 @@ impl<const S: bool> World<S> {
             times: ConnectTimes::NONE,
             #[cfg(feature = "tls")]
             tls: None,
+            #[cfg(feature = "http2")]
+            streams: None,
         });
         let now = self.now();
         let line = Arc::new(Line {

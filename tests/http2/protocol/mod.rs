@@ -5,4 +5,5 @@ mod server;
 mod negotiated;
 mod prior_knowledge;
 mod refused;
+mod told;
 mod unknown;

@@ -1,0 +1,73 @@
+//! What a connection reports of its streams. A connection of HTTP/1 has none.
+
+use super::{Apart, ConnShared, HTTP2};
+use crate::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+/// The streams of one connection.
+#[derive(Debug, Default)]
+pub(crate) struct Streams {
+    /// How many are in progress.
+    in_use: AtomicUsize,
+    /// The id of the latest one, if the connection is not shared; 0 without one.
+    latest: AtomicU32,
+}
+
+impl Streams {
+    /// Seen by whoever calls [`has_any`](Self::has_any) after this.
+    #[inline]
+    pub(crate) fn begin(&self) {
+        self.in_use.fetch_add(1, Ordering::SeqCst);
+    }
+
+    #[inline]
+    pub(crate) fn end(&self) {
+        self.in_use.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn has_any(&self) -> bool {
+        self.in_use.load(Ordering::SeqCst) > 0
+    }
+
+    pub(crate) fn in_use(&self) -> usize {
+        self.in_use.load(Ordering::Relaxed)
+    }
+}
+
+impl ConnShared {
+    /// The connection uses HTTP/2.
+    pub(crate) fn set_http2(&self) {
+        self.peer.fetch_or(HTTP2, Ordering::Relaxed);
+    }
+
+    /// Whether the connection uses HTTP/2. A use knows this itself.
+    #[inline]
+    pub(crate) fn is_http2(&self) -> bool {
+        self.peer.load(Ordering::Relaxed) & HTTP2 != 0
+    }
+
+    /// The latest exchange is this stream; 0 if it got none.
+    #[inline]
+    pub(crate) fn set_stream(&self, id: u32) {
+        if let Some(stream) = self.latest_stream() {
+            stream.store(id, Ordering::Relaxed);
+        }
+    }
+
+    /// The id of the stream of the latest exchange; 0 without one.
+    #[inline]
+    pub(crate) fn stream(&self) -> u32 {
+        if !self.is_http2() {
+            return 0;
+        }
+        self.latest_stream()
+            .map_or(0, |stream| stream.load(Ordering::Relaxed))
+    }
+
+    #[inline]
+    fn latest_stream(&self) -> Option<&AtomicU32> {
+        match &**self.apart.get()? {
+            Apart::UseOf(one) => Some(&one.stream),
+            Apart::Transport(transport) => Some(&transport.streams.as_ref()?.latest),
+        }
+    }
+}
