@@ -144,17 +144,28 @@
 //!
 //! | name | kind, unit | more labels | what |
 //! |---|---|---|---|
-//! | `http.client.open_connections` | gauge, connections | `http.connection.state`: `active`, `idle` | connections open now |
-//! | `http.client.connection.duration` | histogram, seconds | | how long a connection was open |
-//! | `http.client.request.time_in_queue` | histogram, seconds | | how long a caller waited for its connection |
+//! | `http.client.open_connections` | gauge, connections | `http.connection.state`: `active`, `idle`; the protocol | connections open now; those that are being made are active, without a protocol |
+//! | `http.client.connection.duration` | histogram, seconds | the protocol | how long a connection was open |
+//! | `http.client.request.time_in_queue` | histogram, seconds | the protocol | how long a caller waited for its connection |
 //! | `tower_keep_alive.connections.created` | counter, connections | | connects begun |
 //! | `tower_keep_alive.connections.reused` | counter, checkouts | | checkouts that got a connection not made for them |
 //! | `tower_keep_alive.connections.stale` | counter, connections | | connections found closed just before a reuse |
 //! | `tower_keep_alive.connections.closed` | counter, connections | `reason`: the text of [`CloseReason`], or `detached` | connections closed |
+//! | `tower_keep_alive.streams.in_use` | gauge, streams | the protocol | HTTP/2 streams in use now |
+//! | `tower_keep_alive.streams.capacity` | gauge, streams | the protocol | HTTP/2 streams that the connections can carry at the same time, as far as their servers have said; those that drain do not count |
 //!
-//! With the feature `tracing`, at the level `debug` and with the target `tower_keep_alive`: a span `checkout` (fields `agent`, `key`,
-//! `connection.id`, `reused`, `waited`), and an event for each [`EventKind`] (fields `agent`, `key`, `connection.id`, and those of the
-//! kind).
+//! The protocol is OpenTelemetry's `network.protocol.name`, which is `http`, and `network.protocol.version`: `1.1`, also for
+//! servers that answer in HTTP/1.0, or `2`.
+//!
+//! With the feature `tracing`, at the level `debug` and with the target `tower_keep_alive`:
+//!
+//! | what | fields |
+//! |---|---|
+//! | the span `checkout` | `agent`, `key`, `connection.id`, `network.protocol.name`, `network.protocol.version`, `reused`, `waited`, and for a new connection `dns`, `connect`, `tunnel`, `tls`: how long these parts took |
+//! | an event for each [`EventKind`] | `agent`, `key`, `connection.id`, `network.protocol.name`, `network.protocol.version`, and those of the kind |
+//! | the event `exchanged`, if [timings](KeepAliveLayer::timings) are recorded | `key`, `connection.id`, `network.protocol.name`, `network.protocol.version`, `stream.id` over HTTP/2, and the parts of [`Timings`] |
+//!
+//! The version is `1.0`, `1.1` or `2` here. An event that has no connection yet has neither its number nor a protocol.
 //!
 //! # HTTP/2
 //!

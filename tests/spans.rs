@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use futures_util::future::join_all;
 use tower::ServiceExt;
-use tower_keep_alive::{Destination, KeepAliveLayer};
+use tower_keep_alive::{Destination, KeepAliveLayer, Protocol};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::set_default;
@@ -15,8 +15,9 @@ use tracing::{Instrument, Level, Subscriber, info_span};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::{LookupSpan, Registry};
 
-use support::agent::{agent, agent_over, at_rest, fetch};
-use support::{Gate, Server, Sockets, eventually};
+use support::agent::{agent, agent_over, at_rest, fetch, get};
+use support::frames::{code, setting};
+use support::{Gate, Server, Sockets, eventually, http2};
 
 /// What was said, a line an event or a span's end, with the spans around it.
 #[derive(Clone, Default)]
@@ -102,7 +103,14 @@ async fn each_checkout_is_a_span_and_each_step_an_event_in_it() {
     assert_eq!(spans.len(), 2, "{spans:?}");
     assert!(spans[0].contains("reused=false") && spans[1].contains("reused=true"));
     for span in &spans {
-        for field in [r#"agent="billing""#, "key=", "connection.id=", "waited="] {
+        for field in [
+            r#"agent="billing""#,
+            "key=",
+            "connection.id=",
+            r#"network.protocol.name="http""#,
+            r#"network.protocol.version="1.1""#,
+            "waited=",
+        ] {
             assert!(span.contains(field), "{span}");
         }
     }
@@ -205,4 +213,53 @@ async fn an_exchange_whose_times_are_wanted_says_them_at_its_end() {
         "{spans:?}"
     );
     at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn over_http_2_the_version_is_said_and_how_a_connection_drains() {
+    let said = Said::default();
+    // For this thread, which runs all tasks of the test.
+    let _guard = set_default(Registry::default().with(said.clone()));
+    let server = http2::Server::start(async |mut conn: http2::Conn| {
+        conn.open([(setting::MAX_CONCURRENT_STREAMS, 7)]).await;
+        while let Some(request) = conn.request().await {
+            let head = [(":status", "200")];
+            conn.headers(request.stream, &head, false).await;
+            if request.path() == "/away" {
+                conn.go_away(request.stream, code::NO_ERROR, b"").await;
+            }
+        }
+    })
+    .await;
+    let layer = KeepAliveLayer::new()
+        .protocol(Protocol::Http2)
+        .timings(true);
+    let (client, handle) = agent(layer);
+    let first = client.request(get(server.url("/"))).await.unwrap();
+    let last = client.request(get(server.url("/away"))).await.unwrap();
+    eventually("it drains", || !said.lines("draining").is_empty()).await;
+    drop((first, last));
+    at_rest(&handle).await;
+    for (event, fields) in [
+        ("connected", &["took="][..]),
+        ("capacity changed", &["capacity=7"]),
+        ("draining", &["reason=GoAway", "streams=2"]),
+        ("closed", &["reason=GoAway"]),
+        ("exchanged", &["stream.id=1", "total="]),
+    ] {
+        let lines = said.lines(event);
+        let protocol = [
+            r#"network.protocol.name="http""#,
+            r#"network.protocol.version="2""#,
+        ];
+        for field in protocol.iter().chain(fields) {
+            let has = lines.first().is_some_and(|it| it.contains(field));
+            assert!(has, "{event} {field}: {:?}", said.lines(""));
+        }
+    }
+    assert!(
+        !said.lines("created")[0].contains("network."),
+        "{:?}",
+        said.lines("created")
+    );
 }

@@ -6,10 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use http::Version;
+
 #[cfg(feature = "tracing")]
 use crate::agent::trace;
 use crate::agent::{AgentHandle, AgentState};
 use crate::connection::close_reason::CloseReason;
+use crate::connection::shared::ConnShared;
 use crate::target::key::Key;
 
 /// Something that happened to a connection of an agent; see [`AgentHandle::on_event`].
@@ -20,6 +23,9 @@ pub struct Event<'a> {
     pub key: &'a Key,
     /// The connection's number ([`ConnectionInfo::id`](crate::ConnectionInfo::id)); `None` while there is none yet.
     pub connection: Option<u64>,
+    /// The version of HTTP on the connection ([`ConnectionInfo::version`](crate::ConnectionInfo::version)); `None` while there
+    /// is no connection yet.
+    pub version: Option<Version>,
     /// What happened.
     pub kind: EventKind,
 }
@@ -62,6 +68,29 @@ pub enum EventKind {
     Evicted {
         /// The reason.
         reason: CloseReason,
+    },
+    /// The connection gets no further exchanges, and is closed after those under way: its server has sent GOAWAY over HTTP/2
+    /// ([`CloseReason::GoAway`]), it has reached a limit ([`Age`](CloseReason::Age), [`Uses`](CloseReason::Uses)), a caller has
+    /// poisoned it ([`Poisoned`](CloseReason::Poisoned)), or its place is needed ([`Room`](CloseReason::Room)). A connection
+    /// without exchanges is closed at once instead, and [`AgentHandle::drain`] alone causes no such event, because the callers
+    /// in the queue are still served.
+    #[non_exhaustive]
+    Draining {
+        /// The reason.
+        reason: CloseReason,
+        /// How many exchanges are under way on it.
+        streams: usize,
+    },
+    /// How many exchanges the connection can carry at the same time is another number now, or is known for the first time.
+    /// Over HTTP/2, the server has announced or changed its limit of streams (SETTINGS), has refused a stream or asked for a
+    /// pause; or it is in doubt whether the server still answers, and the number is 0 until it does. Exchanges under way go
+    /// on, also if there are more of them.
+    #[non_exhaustive]
+    CapacityChanged {
+        /// The new number, of which our own limit is a part.
+        capacity: usize,
+        /// The number before; `None` if it was not known.
+        before: Option<usize>,
     },
     /// The pool has learned, from connections that the server has closed, how long connections of this key may be idle.
     /// It concerns no single connection.
@@ -121,7 +150,7 @@ impl AgentState {
     pub(crate) fn tell(
         self: &Arc<Self>,
         key: &Key,
-        connection: Option<u64>,
+        connection: Option<&ConnShared>,
         kind: impl FnOnce() -> EventKind,
     ) {
         if self.is_heard() {
@@ -139,17 +168,18 @@ impl AgentState {
     }
 
     #[cold]
-    fn tell_all(self: &Arc<Self>, key: &Key, connection: Option<u64>, kind: EventKind) {
+    fn tell_all(self: &Arc<Self>, key: &Key, connection: Option<&ConnShared>, kind: EventKind) {
+        let event = &Event {
+            key,
+            connection: connection.map(ConnShared::id),
+            version: connection.map(ConnShared::version),
+            kind,
+        };
         #[cfg(feature = "tracing")]
-        trace::event(self.name().as_deref(), key, connection, kind);
+        trace::event(self.name().as_deref(), event);
         if !self.listeners.any.load(Ordering::Acquire) {
             return;
         }
-        let event = &Event {
-            key,
-            connection,
-            kind,
-        };
         let agent = AgentHandle::new(self.clone());
         for hook in &*self.listeners.now() {
             // A permit may be passing on at this moment, which a panic of the hook must not prevent.

@@ -12,7 +12,9 @@ use metrics::{
     describe_histogram, gauge, histogram,
 };
 
-use crate::agent::{AgentState, EventKind};
+use crate::agent::open_counts::States;
+use crate::agent::{AgentState, EventKind, OpenCounts, Spoken};
+use crate::connection::shared::ConnShared;
 use crate::target::key::Key;
 
 const OPEN: &str = "http.client.open_connections";
@@ -22,6 +24,9 @@ const CREATED: &str = "tower_keep_alive.connections.created";
 const CLOSED: &str = "tower_keep_alive.connections.closed";
 const REUSED: &str = "tower_keep_alive.connections.reused";
 const STALE: &str = "tower_keep_alive.connections.stale";
+#[cfg(feature = "http2")]
+const STREAMS: &str = "tower_keep_alive.streams.in_use";
+const CAPACITY: &str = "tower_keep_alive.streams.capacity";
 
 /// How many hosts have labels of their own: a recorder keeps every label, and hosts may come from untrusted URLs.
 const MAX_HOSTS: usize = 1000;
@@ -49,11 +54,22 @@ impl Labelled {
 /// The metrics of one key. They are looked up once; without a recorder they cost almost nothing.
 pub(crate) struct KeyMetrics {
     labels: Vec<Label>,
-    active: Gauge,
-    idle: Gauge,
+    /// Connects under way, whose protocol is not known yet.
+    connecting: Gauge,
+    /// Looked up when the first connection is of that version, so that nobody sees metrics of a version that is not used.
+    http1: OnceLock<ProtocolMetrics>,
+    http2: OnceLock<ProtocolMetrics>,
     created: Counter,
     reused: Counter,
     stale: Counter,
+}
+
+/// The metrics of the connections of one version.
+struct ProtocolMetrics {
+    labels: Vec<Label>,
+    active: Gauge,
+    idle: Gauge,
+    capacity: Gauge,
     in_queue: Histogram,
 }
 
@@ -61,29 +77,37 @@ impl KeyMetrics {
     pub(crate) fn new(key: &Key, agent: &AgentState) -> Self {
         agent.labelled.described.get_or_init(describe);
         let labels = labels(key, agent);
-        let open = |state| {
-            let mut labels = labels.clone();
-            labels.push(Label::from_static_parts("http.connection.state", state));
-            gauge!(OPEN, labels)
-        };
         Self {
-            active: open("active"),
-            idle: open("idle"),
+            connecting: open(&labels, "active"),
+            http1: OnceLock::new(),
+            http2: OnceLock::new(),
             created: counter!(CREATED, labels.clone()),
             reused: counter!(REUSED, labels.clone()),
             stale: counter!(STALE, labels.clone()),
-            in_queue: histogram!(IN_QUEUE, labels.clone()),
             labels,
         }
     }
 
-    pub(crate) fn event(&self, kind: EventKind) {
+    #[inline]
+    fn of(&self, spoken: Spoken) -> &ProtocolMetrics {
+        let (metrics, version) = match spoken {
+            Spoken::Http1 => (&self.http1, "1.1"),
+            Spoken::Http2 => (&self.http2, "2"),
+        };
+        metrics.get_or_init(|| ProtocolMetrics::new(&self.labels, version))
+    }
+
+    pub(crate) fn event(&self, connection: Option<&ConnShared>, kind: EventKind) {
         match kind {
             EventKind::Created => self.created.increment(1),
             EventKind::Reused { .. } | EventKind::HandedOver { .. } => self.reused.increment(1),
             EventKind::Stale => self.stale.increment(1),
             EventKind::Closed { reason, age } => {
-                histogram!(DURATION, self.labels.clone()).record(age);
+                let labels = match connection {
+                    Some(connection) => &self.of(Spoken::on(connection)).labels,
+                    None => &self.labels,
+                };
+                histogram!(DURATION, labels.clone()).record(age);
                 self.closed(Label::new("reason", reason.to_string()));
             }
             EventKind::Detached => self.closed(Label::from_static_parts("reason", "detached")),
@@ -99,18 +123,78 @@ impl KeyMetrics {
     }
 
     /// A caller got its connection after this time in the queue.
-    pub(crate) fn waited(&self, time: Duration) {
-        self.in_queue.record(time);
+    pub(crate) fn waited(&self, time: Duration, spoken: Spoken) {
+        self.of(spoken).in_queue.record(time);
     }
 
-    /// The change in the number of open connections, and of idle ones.
-    pub(crate) fn changed(&self, open: isize, idle: isize) {
-        if idle != 0 {
-            self.idle.increment(idle as f64);
+    #[inline]
+    pub(crate) fn taken(&self, spoken: Spoken) {
+        let metrics = self.of(spoken);
+        metrics.idle.decrement(1.0);
+        metrics.active.increment(1.0);
+    }
+
+    #[inline]
+    pub(crate) fn kept(&self, spoken: Spoken) {
+        let metrics = self.of(spoken);
+        metrics.active.decrement(1.0);
+        metrics.idle.increment(1.0);
+    }
+
+    /// The numbers have changed.
+    pub(crate) fn change(&self, before: &OpenCounts, now: &OpenCounts) {
+        let of_states = |spoken, before: States, now: States| {
+            if before != now {
+                let metrics = self.of(spoken);
+                change(&metrics.active, before.active, now.active);
+                change(&metrics.idle, before.idle, now.idle);
+            }
+        };
+        change(&self.connecting, before.connecting, now.connecting);
+        of_states(Spoken::Http1, before.http1, now.http1);
+        of_states(Spoken::Http2, before.http2, now.http2);
+        if before.capacity != now.capacity {
+            let metrics = self.of(Spoken::Http2);
+            change(&metrics.capacity, before.capacity, now.capacity);
         }
-        if open != idle {
-            self.active.increment((open - idle) as f64);
+    }
+
+    /// The gauge of streams in use.
+    #[cfg(feature = "http2")]
+    pub(crate) fn streams(&self) -> Gauge {
+        gauge!(STREAMS, self.of(Spoken::Http2).labels.clone())
+    }
+}
+
+impl ProtocolMetrics {
+    #[cold]
+    fn new(labels: &[Label], version: &'static str) -> Self {
+        let mut labels = labels.to_vec();
+        labels.push(Label::from_static_parts("network.protocol.name", "http"));
+        labels.push(Label::from_static_parts(
+            "network.protocol.version",
+            version,
+        ));
+        Self {
+            active: open(&labels, "active"),
+            idle: open(&labels, "idle"),
+            capacity: gauge!(CAPACITY, labels.clone()),
+            in_queue: histogram!(IN_QUEUE, labels.clone()),
+            labels,
         }
+    }
+}
+
+fn open(labels: &[Label], state: &'static str) -> Gauge {
+    let mut labels = labels.to_vec();
+    labels.push(Label::from_static_parts("http.connection.state", state));
+    gauge!(OPEN, labels)
+}
+
+#[inline]
+fn change(gauge: &Gauge, before: isize, now: isize) {
+    if before != now {
+        gauge.increment((now - before) as f64);
     }
 }
 
@@ -141,6 +225,13 @@ fn describe() {
         IN_QUEUE,
         Unit::Seconds,
         "How long a caller waited in the queue for its connection."
+    );
+    #[cfg(feature = "http2")]
+    describe_gauge!(STREAMS, Unit::Count, "HTTP/2 streams that are in use now.");
+    describe_gauge!(
+        CAPACITY,
+        Unit::Count,
+        "HTTP/2 streams that the open connections can carry at the same time."
     );
     describe_counter!(CREATED, Unit::Count, "Connects that were begun.");
     describe_counter!(

@@ -8,6 +8,8 @@ mod learned;
 mod lookup_status;
 #[cfg(feature = "metrics")]
 mod metrics;
+#[cfg(feature = "metrics")]
+mod open_counts;
 mod prewarm;
 mod protocol_status;
 mod state;
@@ -24,6 +26,8 @@ pub use learned::LearnedIdleLimit;
 pub use lookup_status::LookupStatus;
 #[cfg(feature = "metrics")]
 pub(crate) use metrics::KeyMetrics;
+#[cfg(feature = "metrics")]
+pub(crate) use open_counts::{OpenCounts, Spoken};
 pub use prewarm::PrewarmError;
 pub(crate) use prewarm::Prewarmed;
 pub use protocol_status::ProtocolStatus;
@@ -32,4 +36,4 @@ pub(crate) use state::{
 };
 pub use status::Status;
 #[cfg(feature = "tracing")]
-pub(crate) use trace::TARGET;
+pub(crate) use trace::{PROTOCOL, TARGET, protocol_version};

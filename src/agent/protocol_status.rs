@@ -48,7 +48,8 @@ impl ProtocolStatus {
         self.http2 += http2;
         self.draining += draining;
         self.streams += streams;
-        self.capacity += capacity;
+        // A server may set no limit, and we none either.
+        self.capacity = self.capacity.saturating_add(*capacity);
     }
 }
 

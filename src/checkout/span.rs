@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use crate::agent::AgentState;
+#[cfg(feature = "tracing")]
+use crate::agent::{PROTOCOL, protocol_version};
 use crate::connection::poolable::Poolable;
 use crate::pool::PooledConn;
 use crate::target::Target;
@@ -30,6 +32,8 @@ impl CheckoutSpan {
                 agent = Empty,
                 key = Empty,
                 connection.id = Empty,
+                network.protocol.name = Empty,
+                network.protocol.version = Empty,
                 reused = Empty,
                 waited = Empty,
                 dns = Empty,
@@ -68,6 +72,9 @@ impl CheckoutSpan {
         if !self.span.is_disabled() {
             let lifespan = pooled.connection_ref().lifespan();
             self.span.record("connection.id", lifespan.shared().id());
+            let version = protocol_version(lifespan.shared().version());
+            self.span.record("network.protocol.name", PROTOCOL);
+            self.span.record("network.protocol.version", version);
             self.span.record("reused", lifespan.is_reused());
             self.span.record("waited", tracing::field::debug(waited));
             if let Some(made) = lifespan

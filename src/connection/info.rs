@@ -118,7 +118,7 @@ impl ConnectionInfo {
     #[must_use]
     pub fn streams(&self) -> usize {
         #[cfg(feature = "http2")]
-        if let Some(streams) = self.shared.transport().and_then(|it| it.streams.as_ref()) {
+        if let Some(streams) = self.shared.streams() {
             return streams.in_use();
         }
         self.shared.activity().is_in_use().into()

@@ -33,6 +33,7 @@ enum DeferredAction<C> {
     Close(Box<PooledConn<C>>, CloseReason),
     DropUse(#[expect(dead_code, reason = "it is here to be dropped")] Box<PooledConn<C>>),
     Kill(Arc<ConnShared>),
+    Tell(Arc<ConnShared>, EventKind),
     Stop(Weak<dyn Stop>, CloseReason),
     /// Closes a connection from outside, because its driver has not done so in time.
     Force(Arc<ConnShared>),
@@ -58,6 +59,11 @@ impl<C: Poolable> Deferred<C> {
     pub(super) fn drop_use(&mut self, pooled: Box<PooledConn<C>>) {
         pooled.connection_ref().lifespan().shared().forget_hooks();
         self.0.push(DeferredAction::DropUse(pooled));
+    }
+
+    /// Reports an event.
+    pub(super) fn tell(&mut self, connection: Arc<ConnShared>, kind: EventKind) {
+        self.0.push(DeferredAction::Tell(connection, kind));
     }
 
     pub(super) fn wake(&mut self, waker: Option<Waker>) {
@@ -107,7 +113,8 @@ impl<C: Poolable> Deferred<C> {
             match act {
                 DeferredAction::Close(pooled, reason) => {
                     if let Some(kind) = event_before_close(reason) {
-                        key_pool.tell(Some(pooled.id()), || kind);
+                        let shared = pooled.connection_ref().lifespan().shared();
+                        key_pool.tell(Some(shared), || kind);
                     }
                     pooled.close(reason);
                 }
@@ -115,6 +122,7 @@ impl<C: Poolable> Deferred<C> {
                     shared.set_close_reason(CloseReason::Shutdown);
                     shared.force();
                 }
+                DeferredAction::Tell(shared, kind) => key_pool.tell(Some(&shared), || kind),
                 DeferredAction::Stop(connect, reason) => {
                     if let Some(connect) = connect.upgrade() {
                         connect.stop(reason);

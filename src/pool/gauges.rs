@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-#[cfg(feature = "metrics")]
-use crate::agent::KeyMetrics;
 use crate::agent::{AgentState, EventKind};
+#[cfg(feature = "metrics")]
+use crate::agent::{KeyMetrics, OpenCounts, Spoken};
 use crate::connection::poolable::Poolable;
-use crate::pool::key_state::KeyState;
+use crate::connection::shared::ConnShared;
+use crate::pool::pooled_conn::PooledConn;
 use crate::target::key::Key;
 
 pub(super) struct Gauges {
@@ -14,13 +15,18 @@ pub(super) struct Gauges {
     key: KeyMetrics,
 }
 
-/// The numbers of a key: their change by one step, or their values before it.
-#[derive(Clone, Copy)]
+/// The numbers that the gauges of a key show.
+#[derive(Clone, Copy, Default)]
 pub(super) struct Counts {
     #[cfg(feature = "metrics")]
-    open: isize,
+    open: OpenCounts,
+}
+
+/// A connection that is about to become idle.
+#[derive(Clone, Copy)]
+pub(super) struct Kept {
     #[cfg(feature = "metrics")]
-    idle: isize,
+    spoken: Spoken,
 }
 
 #[cfg_attr(
@@ -35,64 +41,113 @@ impl Gauges {
         }
     }
 
-    /// Not under the lock: the recorder is foreign code.
+    /// Not under the lock, like all that follow: the recorder is foreign code.
     #[inline]
-    pub(super) fn change(&self, by: Counts) {
+    pub(super) fn change(&self, before: Counts, now: Counts) {
         #[cfg(feature = "metrics")]
-        self.key.changed(by.open, by.idle);
+        self.key.change(&before.open, &now.open);
+    }
+
+    /// An idle connection was taken, and nothing else has changed.
+    #[inline]
+    pub(super) fn taken<C: Poolable>(&self, pooled: &PooledConn<C>) {
+        #[cfg(feature = "metrics")]
+        self.key.taken(spoken(pooled));
+    }
+
+    /// A connection has become idle, and nothing else has changed.
+    #[inline]
+    pub(super) fn kept(&self, kept: Kept) {
+        #[cfg(feature = "metrics")]
+        self.key.kept(kept.spoken);
     }
 
     #[inline]
-    pub(super) fn event(&self, kind: impl FnOnce() -> EventKind) {
+    pub(super) fn event(&self, connection: Option<&ConnShared>, kind: impl FnOnce() -> EventKind) {
         #[cfg(feature = "metrics")]
-        self.key.event(kind());
+        self.key.event(connection, kind());
     }
 
     #[inline]
-    pub(super) fn waited(&self, time: Duration) {
+    pub(super) fn waited<C: Poolable>(&self, time: Duration, pooled: &PooledConn<C>) {
         #[cfg(feature = "metrics")]
-        self.key.waited(time);
+        self.key.waited(time, spoken(pooled));
+    }
+
+    /// The streams of a new connection are counted from now on.
+    pub(super) fn count_streams(&self, connection: &ConnShared) {
+        #[cfg(all(feature = "metrics", feature = "http2"))]
+        if let Some(streams) = connection.streams() {
+            streams.set_gauge(self.key.streams());
+        }
     }
 }
 
 #[cfg_attr(
     not(feature = "metrics"),
-    expect(unused_variables, reason = "nobody counts")
+    expect(
+        unused_variables,
+        clippy::needless_pass_by_ref_mut,
+        clippy::unused_self,
+        reason = "nobody counts"
+    )
 )]
 impl Counts {
-    /// An idle connection is taken.
-    pub(super) const TAKEN: Self = Self {
+    /// A connect begins.
+    pub(super) fn connects(&mut self) {
         #[cfg(feature = "metrics")]
-        open: 0,
-        #[cfg(feature = "metrics")]
-        idle: -1,
-    };
-
-    /// A connection in use becomes idle.
-    pub(super) const KEPT: Self = Self {
-        #[cfg(feature = "metrics")]
-        open: 0,
-        #[cfg(feature = "metrics")]
-        idle: 1,
-    };
-
-    #[inline]
-    pub(super) fn of<C: Poolable>(state: &KeyState<C>) -> Self {
-        Self {
-            #[cfg(feature = "metrics")]
-            open: state.open_len().cast_signed(),
-            #[cfg(feature = "metrics")]
-            idle: state.idle_len().cast_signed(),
-        }
+        self.open.connects();
     }
 
+    /// It has made this connection, which is in use.
+    pub(super) fn connected(&mut self, connection: &ConnShared) {
+        #[cfg(feature = "metrics")]
+        self.open.connected(Spoken::on(connection));
+    }
+
+    /// A connection in use has closed, or a connect has ended without one.
+    pub(super) fn closed(&mut self, connection: Option<&ConnShared>) {
+        #[cfg(feature = "metrics")]
+        self.open.closed(connection.map(Spoken::on));
+    }
+
+    /// An idle connection is in use.
     #[inline]
-    pub(super) fn since(self, before: Self) -> Self {
+    pub(super) fn taken<C: Poolable>(&mut self, pooled: &PooledConn<C>) {
+        #[cfg(feature = "metrics")]
+        self.open.taken(spoken(pooled));
+    }
+
+    /// A connection in use is idle.
+    #[inline]
+    pub(super) fn kept<C: Poolable>(&mut self, pooled: &PooledConn<C>) {
+        #[cfg(feature = "metrics")]
+        self.open.kept(spoken(pooled));
+    }
+
+    /// The capacity of a shared connection has changed; `None` if it is not known or does not count.
+    pub(super) fn capacity(&mut self, before: Option<usize>, now: Option<usize>) {
+        #[cfg(feature = "metrics")]
+        self.open.capacity(before, now);
+    }
+}
+
+impl Kept {
+    #[cfg_attr(
+        not(feature = "metrics"),
+        expect(unused_variables, reason = "nobody counts")
+    )]
+    #[inline]
+    pub(super) fn new<C: Poolable>(pooled: &PooledConn<C>) -> Self {
         Self {
             #[cfg(feature = "metrics")]
-            open: self.open - before.open,
-            #[cfg(feature = "metrics")]
-            idle: self.idle - before.idle,
+            spoken: spoken(pooled),
         }
     }
+}
+
+#[cfg(feature = "metrics")]
+#[inline]
+fn spoken<C: Poolable>(pooled: &PooledConn<C>) -> Spoken {
+    Spoken::on(pooled.connection_ref().lifespan().shared())
 }

@@ -15,11 +15,12 @@ use crate::clock::Moment;
 use crate::connection::close_reason::CloseReason;
 use crate::connection::lifespan::Lifespan;
 use crate::connection::poolable::Poolable;
+use crate::connection::shared::ConnShared;
 use crate::error::Denied;
 use crate::pool::addresses::{AddressBook, Follow, LookupTask};
 use crate::pool::config::{PoolConfig, Spread};
 use crate::pool::deferred::{Deferred, Stop};
-use crate::pool::gauges::{Counts, Gauges};
+use crate::pool::gauges::{Gauges, Kept};
 use crate::pool::key_state::{KeyDecision, KeyState, Seen, StepCx};
 use crate::pool::memory::Remembered;
 use crate::pool::permit::ConnPermit;
@@ -141,7 +142,7 @@ impl<C: Poolable> KeyPool<C> {
             return Err(self);
         };
         if was_idle {
-            self.gauges.change(Counts::TAKEN);
+            self.gauges.taken(&pooled);
         }
         pooled.set_key_pool(self);
         Ok(pooled)
@@ -368,12 +369,13 @@ impl<C: Poolable> KeyPool<C> {
     #[inline]
     pub(super) fn put(self: &Arc<Self>, pooled: Box<PooledConn<C>>) {
         let now = self.pool.config.clock.now();
+        let kept = Kept::new(&pooled);
         let mut state = self.lock();
         let sweep_at = match self.keep(&mut state, pooled, now) {
             Ok((sweep_at, is_idle)) => {
                 drop(state);
                 if is_idle {
-                    self.gauges.change(Counts::KEPT);
+                    self.gauges.kept(kept);
                 }
                 sweep_at
             }
@@ -421,7 +423,8 @@ impl<C: Poolable> KeyPool<C> {
             self.pool.mode() == Mode::Destroyed
         });
         let took = now.mono.saturating_duration_since(begun);
-        self.tell(Some(shared.id()), || EventKind::Connected { took });
+        self.gauges.count_streams(shared);
+        self.tell(Some(shared), || EventKind::Connected { took });
         if destroyed {
             shared.kill(CloseReason::Shutdown);
         }
@@ -498,7 +501,7 @@ impl<C: Poolable> KeyPool<C> {
         let Some(reason) = ended else { return };
         let born = shared.as_ref().and_then(|shared| shared.born());
         let age = || born.map_or(Duration::ZERO, |born| now.since(born));
-        self.tell(shared.map(|shared| shared.id()), || match reason {
+        self.tell(shared.as_deref(), || match reason {
             CloseReason::Detached => EventKind::Detached,
             reason => EventKind::Closed { reason, age: age() },
         });
@@ -506,15 +509,15 @@ impl<C: Poolable> KeyPool<C> {
 
     /// Never called under a lock.
     #[inline]
-    pub(super) fn tell(&self, connection: Option<u64>, kind: impl Fn() -> EventKind) {
-        self.gauges.event(&kind);
+    pub(super) fn tell(&self, connection: Option<&ConnShared>, kind: impl Fn() -> EventKind) {
+        self.gauges.event(connection, &kind);
         self.pool.agent.tell(&self.key, connection, kind);
     }
 
     /// Records that a caller got its connection after this time in the queue.
     #[inline]
-    pub(super) fn waited(&self, time: Duration) {
-        self.gauges.waited(time);
+    pub(super) fn waited(&self, time: Duration, pooled: &PooledConn<C>) {
+        self.gauges.waited(time, pooled);
     }
 
     /// Whether the permit that was reserved went to a caller.
@@ -606,7 +609,7 @@ impl<C: Poolable> KeyPool<C> {
         let mut deferred = Deferred::new();
         let mut stale = 0;
         let task;
-        let (result, retires, is_watched, begins_watch, change, lacks) = {
+        let (result, retires, is_watched, begins_watch, before, counts, lacks) = {
             let mut total = pool.lock_total();
             let mut cx = StepCx {
                 me: self,
@@ -616,7 +619,7 @@ impl<C: Poolable> KeyPool<C> {
                 stale: &mut stale,
                 deferred: &mut deferred,
             };
-            let before = Counts::of(&state);
+            let before = state.counts();
             let (idle, open) = (state.idle_len(), state.open_len());
             let result = step(&mut state, &mut cx);
             let retires = state.is_quiet() && !state.retired;
@@ -625,12 +628,20 @@ impl<C: Poolable> KeyPool<C> {
             task = retires.then(|| self.remember(&mut state)).flatten();
             let is_watched = state.is_watched;
             let begins_watch = state.begins_watch();
-            let change = Counts::of(&state).since(before);
+            let counts = state.counts();
             let lacks = state.idle_len() < self.config.min_idle_per_host
                 && (state.idle_len() < idle || state.open_len() < open);
             drop(total);
             drop(state);
-            (result, retires, is_watched, begins_watch, change, lacks)
+            (
+                result,
+                retires,
+                is_watched,
+                begins_watch,
+                before,
+                counts,
+                lacks,
+            )
         };
         drop(task);
         if retires {
@@ -646,7 +657,7 @@ impl<C: Poolable> KeyPool<C> {
         if lacks && let Some(spares) = &self.spares {
             spares.are_short();
         }
-        self.gauges.change(change);
+        self.gauges.change(before, counts);
         if stale > 0 {
             pool.agent.stale(stale);
         }

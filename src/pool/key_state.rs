@@ -34,6 +34,7 @@ use crate::connection::shared::ConnShared;
 use crate::pool::capacity::Capacity;
 use crate::pool::config::{PoolConfig, Scheduling, Spread};
 use crate::pool::deferred::{Deferred, Stop};
+use crate::pool::gauges::Counts;
 use crate::pool::key_pool::KeyPool;
 use crate::pool::learned::LearnedIdle;
 use crate::pool::list::{Linked, Links, List, SlabIndex};
@@ -64,6 +65,8 @@ pub(super) struct KeyState<C> {
     /// After how long the server closes idle ones.
     learned: Option<Box<LearnedIdle>>,
     capacity: Capacity,
+    /// What the gauges show.
+    counts: Counts,
     queue: WaitQueue<C>,
     /// Connections that are being closed for blocked callers of this key: the number of permits on their way.
     incoming_permits: usize,
@@ -170,6 +173,7 @@ impl<C: Poolable> KeyState<C> {
             idle: List::new(),
             roomy: List::new(),
             capacity: Capacity::new(),
+            counts: Counts::default(),
             queue: WaitQueue::new(),
             incoming_permits: 0,
             sweep_at: None,
@@ -195,6 +199,11 @@ impl<C: Poolable> KeyState<C> {
 
     pub(super) fn shared(&self, index: usize) -> Option<Arc<ConnShared>> {
         self.open.get(index)?.shared().cloned()
+    }
+
+    #[inline]
+    pub(super) fn counts(&self) -> Counts {
+        self.counts
     }
 
     pub(super) fn open_len(&self) -> usize {
@@ -247,6 +256,7 @@ impl<C: Poolable> KeyState<C> {
             |it: &mut Box<PooledConn<C>>| it.runtime() == runtime && it.is_over(now).is_none();
         let pooled = open.idle.take_if(will_do)?;
         self.idle.remove(&mut self.open, index);
+        self.counts.taken(&pooled);
         if C::SHARED {
             self.begin_use(index, &pooled);
         }
@@ -444,6 +454,7 @@ impl<C: Poolable> KeyState<C> {
     #[inline(always)]
     fn push_idle(&mut self, index: usize, pooled: Box<PooledConn<C>>) -> Option<Moment> {
         let deadline = pooled.deadline;
+        self.counts.kept(&pooled);
         // Never drops a connection, because the entry is empty.
         self.open[index].idle.get_or_insert(pooled);
         self.idle.push_back(&mut self.open, index);
@@ -570,6 +581,7 @@ impl<C: Poolable> KeyState<C> {
     fn remove_idle(&mut self, index: usize, cx: &mut StepCx<'_, C>) -> Option<Box<PooledConn<C>>> {
         let mut pooled = self.open.get_mut(index)?.idle.take()?;
         self.idle.remove(&mut self.open, index);
+        self.counts.taken(&pooled);
         if let Some(places) = &mut self.places {
             places.busy(index);
         }

@@ -116,7 +116,8 @@ impl<C: Poolable> PooledConn<C> {
         lifespan.check_out(Some((idle_since, now.mono)));
         if let Some(key_pool) = &self.key_pool {
             key_pool.agent().reused();
-            key_pool.tell(Some(self.id()), || match waited {
+            let shared = self.connection_ref().lifespan().shared();
+            key_pool.tell(Some(shared), || match waited {
                 Some(waited) => EventKind::HandedOver { waited },
                 None => EventKind::Reused {
                     idle_for: now.since(since.unwrap_or(now)),
@@ -129,7 +130,7 @@ impl<C: Poolable> PooledConn<C> {
     #[inline]
     pub(crate) fn waited(&self, time: Duration) {
         if let Some(key_pool) = &self.key_pool {
-            key_pool.waited(time);
+            key_pool.waited(time, self);
         }
     }
 

@@ -1,13 +1,15 @@
 //! Counters, gauges and histograms of the `metrics` facade.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use metrics::Unit;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
-use tower_keep_alive::KeepAliveLayer;
+use tower_keep_alive::{KeepAliveLayer, Protocol};
 
 use crate::support::agent::{agent_paused, at_rest, fetch, get, read};
-use crate::support::{Server, eventually, script};
+use crate::support::frames::setting;
+use crate::support::{Server, eventually, http2, script};
 
 /// What has changed since the last look; of a histogram, its number of values.
 struct Look(Vec<(String, Vec<String>, f64)>);
@@ -33,12 +35,16 @@ impl Look {
         )
     }
 
+    /// The sum of all that have this label.
     fn of(&self, name: &str, label: &str) -> f64 {
-        let mut found = self
-            .0
-            .iter()
-            .filter(|(it, labels, _)| *it == name && labels.iter().any(|it| it == label));
-        found.next().map_or(0.0, |(_, _, value)| *value)
+        self.with(name, &[label])
+    }
+
+    fn with(&self, name: &str, labels: &[&str]) -> f64 {
+        let found = self.0.iter().filter(|(it, all, _)| {
+            *it == name && labels.iter().all(|label| all.iter().any(|it| it == label))
+        });
+        found.map(|(_, _, value)| *value).sum()
     }
 }
 
@@ -82,7 +88,7 @@ fn a_recorder_is_told_what_each_metric_means() {
             assert_eq!(unit, Some(expected), "{name}");
             described += 1;
         }
-        assert!(described >= 7, "{described}");
+        assert!(described >= 8, "{described}");
         at_rest(&handle).await;
     });
 }
@@ -136,6 +142,8 @@ async fn counted(snapshotter: &Snapshotter) {
     let response = client.request(get(server.url("/"))).await.unwrap();
     let look = Look::at(snapshotter);
     assert_eq!((look.of(OPEN, ACTIVE), look.of(OPEN, IDLE)), (1.0, 0.0));
+    let version = "network.protocol.version=1.1";
+    assert_eq!(look.with(OPEN, &[ACTIVE, version]), 1.0);
     assert_eq!(look.of("tower_keep_alive.connections.created", HOST), 1.0);
     assert_eq!(look.of("http.client.request.time_in_queue", HOST), 1.0);
     read(response).await.unwrap();
@@ -151,4 +159,128 @@ async fn counted(snapshotter: &Snapshotter) {
     assert_eq!(look.of("tower_keep_alive.connections.closed", reason), 1.0);
     assert_eq!(look.of("http.client.connection.duration", HOST), 1.0);
     at_rest(&handle).await;
+}
+
+/// A server of HTTP/2 that ends no response until `/end` is asked for, and allows as many streams as `/` and a number say.
+fn holding() -> http2::Server {
+    http2::Server::in_memory(async |mut conn: http2::Conn| {
+        conn.open([(setting::MAX_CONCURRENT_STREAMS, 10)]).await;
+        let mut held = Vec::new();
+        while let Some(request) = conn.request().await {
+            if let Ok(limit) = request.path()[1..].parse() {
+                conn.settings([(setting::MAX_CONCURRENT_STREAMS, limit)])
+                    .await;
+            }
+            let is_end = request.path() == "/end";
+            let head = [(":status", "200")];
+            conn.headers(request.stream, &head, is_end).await;
+            match is_end {
+                false => held.push(request.stream),
+                true => {
+                    for stream in held.drain(..) {
+                        conn.data(stream, b"end", true).await;
+                    }
+                }
+            }
+        }
+    })
+}
+
+#[test]
+fn streams_are_counted_beside_their_connections_and_so_is_what_these_can_carry() {
+    recorded(async |snapshotter| {
+        const OPEN: &str = "http.client.open_connections";
+        const STREAMS: &str = "tower_keep_alive.streams.in_use";
+        const CAPACITY: &str = "tower_keep_alive.streams.capacity";
+        const HTTP_2: &str = "network.protocol.version=2";
+        let server = holding();
+        let layer = KeepAliveLayer::new()
+            .protocol(Protocol::Http2)
+            .idle_timeout(Duration::from_secs(2));
+        let (client, handle) = agent_paused(layer, server.connector());
+        let fetch = |path: &str| client.request(get(server.url(path)));
+        let mut sum = [0.0; 4];
+        let mut look = || {
+            let look = Look::at(snapshotter);
+            for (sum, (name, label)) in sum.iter_mut().zip([
+                (OPEN, "http.connection.state=active"),
+                (OPEN, "http.connection.state=idle"),
+                (STREAMS, "network.protocol.name=http"),
+                (CAPACITY, "server.address=in-memory.test"),
+            ]) {
+                *sum += look.with(name, &[label, HTTP_2]);
+            }
+            sum
+        };
+        let held = [fetch("/").await.unwrap(), fetch("/").await.unwrap()];
+        assert_eq!(look(), [1.0, 0.0, 2.0, 10.0]);
+        let third = fetch("/3").await.unwrap();
+        eventually("less is allowed", || look()[3] == 3.0).await;
+        assert_eq!(look(), [1.0, 0.0, 3.0, 3.0]);
+        drop(third);
+        read(fetch("/end").await.unwrap()).await.unwrap();
+        for response in held {
+            read(response).await.unwrap();
+        }
+        assert_eq!(look(), [0.0, 1.0, 0.0, 3.0]);
+        // One that drains carries nothing more.
+        let one = fetch("/").await.unwrap();
+        one.body().connection().poison();
+        let other = fetch("/").await.unwrap();
+        assert_eq!(look(), [2.0, 0.0, 2.0, 10.0]);
+        drop((one, other));
+        eventually("all are closed", || handle.status().open() == 0).await;
+        assert_eq!(look(), [0.0; 4]);
+        at_rest(&handle).await;
+    });
+}
+
+#[test]
+fn the_table_of_metrics_has_each_with_its_labels() {
+    recorded(async |snapshotter| {
+        let (one, many) = (Server::in_memory(script::ok), holding());
+        let layer = KeepAliveLayer::new().max_uses(2);
+        let (client, of_one) = agent_paused(layer.clone(), one.connector());
+        for _ in 0..2 {
+            fetch(&client, one.url("/")).await.unwrap();
+        }
+        eventually("it is closed", || of_one.status().closed == 1).await;
+        let layer = layer.protocol(Protocol::Http2);
+        let (client, of_many) = agent_paused(layer, many.connector());
+        fetch(&client, many.url("/end")).await.unwrap();
+        of_many.close_idle();
+        eventually("it is closed", || of_many.status().closed >= 1).await;
+        let look = Look::at(snapshotter);
+        let mut seen = BTreeMap::<_, BTreeSet<_>>::new();
+        for (name, labels, _) in &look.0 {
+            let names = labels.iter().filter_map(|it| it.split_once('='));
+            let own = names
+                .map(|(name, _)| name.to_owned())
+                .filter(|it| !["server.address", "server.port", "url.scheme"].contains(&&**it));
+            seen.entry(name.clone()).or_default().extend(own);
+        }
+        let source = include_str!("../../src/lib.rs");
+        let rows = source
+            .lines()
+            .filter_map(|line| line.strip_prefix("//! | `"));
+        let rows = rows
+            .filter(|row| row.starts_with("http.client.") || row.starts_with("tower_keep_alive."));
+        let promised: BTreeMap<_, BTreeSet<_>> = rows
+            .map(|row| {
+                let cells: Vec<_> = row.split(" | ").collect();
+                let mut labels: BTreeSet<String> = cells[2]
+                    .split('`')
+                    .filter(|it| ["http.connection.state", "reason"].contains(it))
+                    .map(str::to_owned)
+                    .collect();
+                if cells[2].contains("the protocol") {
+                    labels.extend(["name", "version"].map(|it| format!("network.protocol.{it}")));
+                }
+                (cells[0].trim_end_matches('`').to_owned(), labels)
+            })
+            .collect();
+        assert_eq!(seen, promised);
+        at_rest(&of_one).await;
+        at_rest(&of_many).await;
+    });
 }

@@ -1,27 +1,51 @@
 //! What a connection reports of its streams. A connection of HTTP/1 has none.
 
+use std::fmt;
+#[cfg(feature = "metrics")]
+use std::sync::OnceLock;
+
+#[cfg(feature = "metrics")]
+use metrics::Gauge;
+
 use super::{Apart, ConnShared, HTTP2};
 use crate::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 /// The streams of one connection.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Streams {
     /// How many are in progress.
     in_use: AtomicUsize,
     /// The id of the latest one, if the connection is not shared; 0 without one.
     latest: AtomicU32,
+    /// Shows how many are in progress, with those of the pool's other connections.
+    #[cfg(feature = "metrics")]
+    gauge: OnceLock<Gauge>,
 }
 
 impl Streams {
-    /// Seen by whoever calls [`has_any`](Self::has_any) after this.
+    /// Before the first stream.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn set_gauge(&self, gauge: Gauge) {
+        let _ = self.gauge.set(gauge);
+    }
+
+    /// Not under a lock, like [`end`](Self::end): a recorder is foreign code. Seen by whoever calls [`has_any`](Self::has_any) after this.
     #[inline]
     pub(crate) fn begin(&self) {
         self.in_use.fetch_add(1, Ordering::SeqCst);
+        #[cfg(feature = "metrics")]
+        if let Some(gauge) = self.gauge.get() {
+            gauge.increment(1.0);
+        }
     }
 
     #[inline]
     pub(crate) fn end(&self) {
         self.in_use.fetch_sub(1, Ordering::Relaxed);
+        #[cfg(feature = "metrics")]
+        if let Some(gauge) = self.gauge.get() {
+            gauge.decrement(1.0);
+        }
     }
 
     pub(crate) fn has_any(&self) -> bool {
@@ -30,6 +54,14 @@ impl Streams {
 
     pub(crate) fn in_use(&self) -> usize {
         self.in_use.load(Ordering::Relaxed)
+    }
+}
+
+impl fmt::Debug for Streams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Streams")
+            .field("in_use", &self.in_use())
+            .finish_non_exhaustive()
     }
 }
 
@@ -61,6 +93,11 @@ impl ConnShared {
         }
         self.latest_stream()
             .map_or(0, |stream| stream.load(Ordering::Relaxed))
+    }
+
+    /// The connection's streams, if it has any.
+    pub(crate) fn streams(&self) -> Option<&Streams> {
+        self.transport()?.streams.as_deref()
     }
 
     #[inline]

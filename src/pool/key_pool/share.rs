@@ -43,7 +43,7 @@ impl<C: Poolable> KeyPool<C> {
         };
         // Nobody has used it yet.
         first.idle_since = Some(self.pool.config.clock.now());
-        match self.with(|state, _| state.share(place, whole, &first, waiter_id)) {
+        match self.with(|state, cx| state.share(place, whole, &first, waiter_id, cx)) {
             Ok(is_awaited) => {
                 // Otherwise its first use is returned in a moment, and serves the queue then.
                 if is_awaited {

@@ -3,6 +3,7 @@
 use std::mem;
 
 use super::{Counting, KeyState, Open, Stage, StepCx};
+use crate::agent::EventKind;
 use crate::connection::close_reason::CloseReason;
 use crate::connection::poolable::Poolable;
 
@@ -12,6 +13,10 @@ impl<C: Poolable> KeyState<C> {
         let Some(sharing) = self.open[index].sharing() else {
             return;
         };
+        let begins = sharing.drains.is_none();
+        if begins {
+            self.counts.capacity(sharing.reported, None);
+        }
         sharing.drains.get_or_insert(reason);
         if !mem::replace(&mut sharing.is_heard, true) {
             self.capacity.is_heard();
@@ -23,6 +28,11 @@ impl<C: Poolable> KeyState<C> {
             }
             self.close_whole(index, reason, cx);
             return;
+        }
+        if begins {
+            let streams = sharing.uses;
+            let kind = EventKind::Draining { reason, streams };
+            cx.deferred.tell(sharing.shared().clone(), kind);
         }
         let gone = sharing.gone.take();
         for pooled in mem::take(&mut sharing.spare).into_iter().chain(gone) {

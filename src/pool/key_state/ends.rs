@@ -28,6 +28,7 @@ impl<C: Poolable> KeyState<C> {
             _ => None,
         };
         let open = self.open.remove(index);
+        self.counts.closed(open.shared().map(|it| &**it));
         if let Some(places) = &mut self.places {
             places.closed(index);
         }

@@ -41,6 +41,7 @@ impl<C: Poolable> KeyState<C> {
         if let Some(places) = &mut self.places {
             places.opened(index, shared.remote_addr());
         }
+        self.counts.connected(shared);
         let open = &mut self.open[index];
         open.stage = if C::SHARED && open.counting != Counting::OneShot {
             self.capacity.connect_ends();
@@ -139,6 +140,7 @@ impl<C: Poolable> KeyState<C> {
 
     pub(super) fn insert_open(&mut self, one_shot: bool) -> usize {
         self.counted += usize::from(!one_shot);
+        self.counts.connects();
         if C::SHARED && !one_shot {
             self.capacity.connect_begins();
         }
@@ -165,6 +167,7 @@ impl<C: Poolable> KeyState<C> {
         whole: Box<PooledConn<C>>,
         first: &PooledConn<C>,
         waiter_id: Option<WaiterId>,
+        cx: &mut StepCx<'_, C>,
     ) -> Result<bool, Box<PooledConn<C>>> {
         let shared = whole.connection_ref().lifespan().shared().clone();
         let open = self.open.get_mut(index);
@@ -182,7 +185,7 @@ impl<C: Poolable> KeyState<C> {
         }
         self.capacity.is_shared();
         // It may have reported its capacity before.
-        self.hear(index);
+        self.hear(index, cx);
         Ok(waiter_id.is_some_and(|it| self.queue.has_its_own(it)))
     }
 

@@ -3,6 +3,8 @@
 //! A connection with uses and room for more is in the list `roomy`; one without uses is idle, like any other. A
 //! connection that may have no further uses *drains*: it ends after its last use.
 
+mod heard;
+
 use std::mem;
 use std::sync::{Arc, Weak};
 
@@ -37,6 +39,8 @@ pub(in crate::pool) struct Sharing<C> {
     begun: u64,
     /// Its capacity is known.
     pub(super) is_heard: bool,
+    /// The capacity that it has last reported.
+    pub(super) reported: Option<usize>,
     is_listed: bool,
     /// Why it may have no further uses.
     pub(super) drains: Option<CloseReason>,
@@ -57,6 +61,7 @@ impl<C: Poolable> Sharing<C> {
             uses: 1,
             begun: 0,
             is_heard: false,
+            reported: None,
             is_listed: false,
             drains: None,
         }
@@ -388,7 +393,7 @@ impl<C: Poolable> KeyState<C> {
         cx: &mut StepCx<'_, C>,
     ) -> Option<Moment> {
         self.sharing_of(index, shared)?;
-        self.hear(index);
+        self.hear(index, cx);
         // Removed from the idle list for now; `offer` decides again.
         let parked = self.remove_idle(index, cx);
         let since = parked.as_ref().and_then(|it| it.idle_since).unwrap_or(now);
@@ -398,27 +403,6 @@ impl<C: Poolable> KeyState<C> {
         let sweep_at = self.offer(index, since, mode, now, cx);
         self.grant_permits(cx);
         sweep_at
-    }
-
-    /// Reads the connection's capacity.
-    pub(super) fn hear(&mut self, index: usize) {
-        let Some(sharing) = self.open[index].sharing() else {
-            return;
-        };
-        let conn = sharing.whole.connection_ref();
-        let capacity = conn.capacity();
-        // One that may be dead is no connection on its way.
-        let is_left = conn.is_doubted() || sharing.drains.is_some();
-        let is_heard = is_left || capacity.is_some_and(|it| it > 0);
-        let was_heard = mem::replace(&mut sharing.is_heard, is_heard);
-        match (was_heard, is_heard) {
-            (false, true) => self.capacity.is_heard(),
-            (true, false) => self.capacity.is_unheard(),
-            _ => {}
-        }
-        if let Some(uses) = capacity.filter(|&it| it > 0) {
-            self.capacity.learn(uses);
-        }
     }
 
     fn sharing_of(&mut self, index: usize, shared: &Arc<ConnShared>) -> Option<&mut Sharing<C>> {
@@ -582,6 +566,7 @@ impl<C: Poolable> KeyState<C> {
         let Stage::Shared(sharing) = mem::replace(&mut open.stage, Stage::Connected(shared)) else {
             return parked;
         };
+        self.forget_report(&sharing);
         let Sharing {
             mut whole,
             spare,

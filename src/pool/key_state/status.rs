@@ -47,7 +47,10 @@ impl<C: Poolable> KeyState<C> {
             match state {
                 ConnectionState::Draining => all.draining += 1,
                 // Until its capacity is known it carries one.
-                _ => all.capacity += open.capacity().unwrap_or(1),
+                _ => {
+                    let capacity = open.capacity().unwrap_or(1);
+                    all.capacity = all.capacity.saturating_add(capacity);
+                }
             }
         }
         all

@@ -1,11 +1,16 @@
 //! What callers and operators are told of HTTP/2.
 
+use std::sync::{Arc, Mutex};
+
 use bytes::Bytes;
-use http::Response;
+use http::{Response, Version};
 use http_body_util::{BodyExt, Full};
 use serde_json::json;
 use tower::ServiceExt;
-use tower_keep_alive::{Body, KeepAliveLayer, OneShot, Protocol, ProtocolStatus, Route};
+use tower_keep_alive::{
+    AgentHandle, Body, CloseReason, EventKind, KeepAliveLayer, OneShot, Protocol, ProtocolStatus,
+    Route,
+};
 
 use crate::support::agent::{agent, at_rest, fetch, get, read};
 use crate::support::frames::{code, setting};
@@ -16,7 +21,7 @@ fn layer() -> KeepAliveLayer<Full<Bytes>> {
 }
 
 /// A server that sends the head of each response, and the rest of all when `/end` is asked for. It resets the stream of
-/// `/reset`.
+/// `/reset`, sends the connection of `/away` away, and allows as many streams as a number for a path says.
 async fn holding(limit: u32) -> http2::Server {
     http2::Server::start(move |mut conn: http2::Conn| async move {
         conn.open([(setting::MAX_CONCURRENT_STREAMS, limit)]).await;
@@ -30,7 +35,14 @@ async fn holding(limit: u32) -> http2::Server {
                     }
                     conn.respond(request.stream, 200, b"").await;
                 }
-                _ => {
+                path => {
+                    if path == "/away" {
+                        conn.go_away(request.stream, code::NO_ERROR, b"").await;
+                    }
+                    if let Ok(limit) = path[1..].parse() {
+                        conn.settings([(setting::MAX_CONCURRENT_STREAMS, limit)])
+                            .await;
+                    }
                     conn.headers(request.stream, &[(":status", "200")], false)
                         .await;
                     held.push(request.stream);
@@ -183,5 +195,117 @@ async fn what_only_ends_its_streams_is_told_as_draining_and_carries_nothing() {
     assert_eq!((told.http2, told.draining), (2, 1));
     assert_eq!((told.streams, told.capacity), (2, 10));
     drop((held, next));
+    at_rest(&handle).await;
+}
+
+type Heard = Arc<Mutex<Vec<(Option<Version>, EventKind)>>>;
+
+fn listen(handle: &AgentHandle) -> Heard {
+    let heard = Heard::default();
+    let list = heard.clone();
+    handle.on_event(move |_, event| list.lock().unwrap().push((event.version, event.kind)));
+    heard
+}
+
+/// The events that this finds something in.
+fn told<T>(heard: &Heard, find: impl Fn(EventKind) -> Option<T>) -> Vec<T> {
+    let heard = heard.lock().unwrap();
+    heard.iter().filter_map(|it| find(it.1)).collect()
+}
+
+fn draining(kind: EventKind) -> Option<(CloseReason, usize)> {
+    match kind {
+        EventKind::Draining {
+            reason, streams, ..
+        } => Some((reason, streams)),
+        _ => None,
+    }
+}
+
+fn closed(kind: EventKind) -> Option<CloseReason> {
+    match kind {
+        EventKind::Closed { reason, .. } => Some(reason),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_allows_more_or_fewer_streams_is_an_event() {
+    let server = holding(10).await;
+    let (client, handle) = agent(layer());
+    let heard = listen(&handle);
+    let changes = || {
+        told(&heard, |kind| match kind {
+            EventKind::CapacityChanged {
+                capacity, before, ..
+            } => Some((capacity, before)),
+            _ => None,
+        })
+    };
+    let one = client.request(get(server.url("/2"))).await.unwrap();
+    eventually("less is allowed", || changes().len() == 2).await;
+    let two = client.request(get(server.url("/50"))).await.unwrap();
+    eventually("more is allowed", || changes().len() == 3).await;
+    // What is no change is none.
+    let three = client.request(get(server.url("/50"))).await.unwrap();
+    fetch(&client, server.url("/end")).await.unwrap();
+    for response in [one, two, three] {
+        read(response).await.unwrap();
+    }
+    assert_eq!(changes(), [(10, None), (2, Some(10)), (50, Some(2))]);
+    assert!(told(&heard, draining).is_empty());
+    let versions: Vec<_> = heard.lock().unwrap().iter().map(|it| it.0).collect();
+    assert_eq!(versions[0], None, "it is not connected yet");
+    assert!(versions[1..].iter().all(|&it| it == Some(Version::HTTP_2)));
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn a_goaway_is_told_once_with_the_streams_that_are_left() {
+    let server = holding(10).await;
+    let (client, handle) = agent(layer());
+    let heard = listen(&handle);
+    let one = client.request(get(server.url("/"))).await.unwrap();
+    let two = client.request(get(server.url("/away"))).await.unwrap();
+    eventually("it drains", || !told(&heard, draining).is_empty()).await;
+    assert_eq!(told(&heard, closed), []);
+    drop((one, two));
+    eventually("it is closed", || !told(&heard, closed).is_empty()).await;
+    assert_eq!(told(&heard, draining), [(CloseReason::GoAway, 2)]);
+    assert_eq!(told(&heard, closed), [CloseReason::GoAway]);
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn a_drain_for_a_reason_of_our_own_is_told_too() {
+    let server = holding(10).await;
+    let (client, handle) = agent(layer().max_uses(2));
+    let heard = listen(&handle);
+    let one = client.request(get(server.url("/"))).await.unwrap();
+    let two = client.request(get(server.url("/"))).await.unwrap();
+    let three = client.request(get(server.url("/"))).await.unwrap();
+    three.body().connection().poison();
+    let four = client.request(get(server.url("/"))).await.unwrap();
+    assert_eq!(
+        told(&heard, draining),
+        [(CloseReason::Uses, 2), (CloseReason::Poisoned, 1)]
+    );
+    drop((one, two, three, four));
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn a_connection_without_streams_is_closed_and_does_not_drain() {
+    let server = holding(10).await;
+    let (client, handle) = agent(layer());
+    let heard = listen(&handle);
+    let response = client.request(get(server.url("/"))).await.unwrap();
+    let info = response.body().connection().clone();
+    drop(response);
+    eventually("it is idle", || handle.status().active.is_empty()).await;
+    info.poison();
+    eventually("it is closed", || !told(&heard, closed).is_empty()).await;
+    assert_eq!(told(&heard, draining), []);
+    assert_eq!(told(&heard, closed), [CloseReason::Poisoned]);
     at_rest(&handle).await;
 }
