@@ -7,11 +7,14 @@ use std::error::Error as StdError;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
+use http::Version;
 use http_body_util::Full;
 use hyper_util::client::legacy::connect::dns::Name;
 use reqwest::{Body, Method, Request, Response, ResponseBuilderExt, Url};
 use support::agent::at_rest;
-use support::{Conn, RefusingPort, Server, eventually, script};
+use support::frames::Behaviour;
+use support::{Conn, RefusingPort, Server, eventually, http2, script};
 use tower::retry::RetryLayer;
 use tower::timeout::error::Elapsed;
 use tower::{Service, ServiceBuilder, ServiceExt};
@@ -23,7 +26,7 @@ use tower_keep_alive::reqwest::{Reqwest, ReqwestLayer};
 use tower_keep_alive::retry::{ReusedReset, Unsent};
 use tower_keep_alive::{
     AgentHandle, BoxError, ConnectionInfo, Error, KeepAlive, KeepAliveLayer, OneShot, Partition,
-    RequestTimeout, Route, TimeoutKind,
+    Protocol, RequestTimeout, Route, TimeoutKind,
 };
 
 type Client = Reqwest<KeepAlive<TcpConnector, Body>>;
@@ -62,6 +65,37 @@ async fn a_request_goes_over_the_agent_and_its_url_is_kept() {
     assert_eq!(server.heads()[0].header("content-length"), None);
     at_rest(&handle).await;
     assert_eq!(handle.status().completed, 2);
+}
+
+#[tokio::test]
+async fn requests_of_reqwests_share_a_connection_of_http_2() {
+    let server = http2::Server::behaving(Behaviour::default()).await;
+    let (client, handle) = client(KeepAliveLayer::new().protocol(Protocol::Http2));
+    let posts = (0..10).map(|at| {
+        let mut request =
+            Request::new(Method::POST, server.url(&format!("/{at}")).parse().unwrap());
+        *request.body_mut() = Some(Body::from(format!("body {at}")));
+        client.clone().oneshot(request)
+    });
+    for (at, response) in join_all(posts).await.into_iter().enumerate() {
+        let response = response.unwrap();
+        assert_eq!(response.version(), Version::HTTP_2);
+        assert!(info(&response).stream_id().is_some());
+        assert_eq!(response.text().await.unwrap(), format!("/{at}"));
+    }
+    let mut bodies: Vec<_> = server
+        .log
+        .requests()
+        .into_iter()
+        .map(|it| it.body)
+        .collect();
+    bodies.sort();
+    let sent: Vec<_> = (0..10)
+        .map(|at| format!("body {at}").into_bytes())
+        .collect();
+    assert_eq!(bodies, sent);
+    assert_eq!(handle.status().created, 1);
+    at_rest(&handle).await;
 }
 
 #[tokio::test]
