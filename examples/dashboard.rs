@@ -1,7 +1,7 @@
-//! A live page of an agent's pools: connections, time in queue, errors, timeouts, and why connections were closed.
+//! A live page of an agent's pools: connections, streams, time in queue, errors, timeouts, and why connections were closed.
 //!
-//! `cargo run --example dashboard`, then open the address that it prints. The example starts three servers, one fast, one
-//! slow and one that fails now and then, and calls them over one agent under a load that rises and falls. `--for 10s` ends
+//! `cargo run --example dashboard`, then open the address that it prints. The example starts four servers, one fast, one
+//! slow, one that fails now and then, and one that speaks HTTP/2, and calls them over one agent under a load that rises and falls. `--for 10s` ends
 //! it after that time.
 //!
 //! The page is one file, `dashboard.html`. Twice a second the service sends it the agent's status, and what the agent's
@@ -16,9 +16,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
-use axum::http::{Request, Response, StatusCode};
+use axum::http::{Request, Response, StatusCode, Version};
 use axum::response::sse::{Event as Message, KeepAlive as Comments, Sse};
 use axum::response::{Html, IntoResponse, Json};
 use axum::routing::{get, post};
@@ -34,7 +34,7 @@ use tower::util::BoxCloneService;
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_keep_alive::connect::TcpConnector;
 use tower_keep_alive::{
-    AgentHandle, CloseReason, ConnectionStatus, Event, EventKind, KeepAliveLayer,
+    AgentHandle, CloseReason, ConnectionStatus, Event, EventKind, KeepAliveLayer, Protocol,
 };
 
 /// How often the page is told.
@@ -233,7 +233,12 @@ async fn connections(State(app): State<App>, Query(pool): Query<Pool>) -> impl I
     let list = keys
         .find(|key| key.to_string() == pool.key)
         .map_or_else(Vec::new, |key| app.agent.connections(key));
-    let line = |it: &ConnectionStatus| json!({ "id": it.id, "state": it.state, "age": it.age.as_secs_f64(), "uses": it.uses });
+    let line = |it: &ConnectionStatus| {
+        json!({
+            "id": it.id, "state": it.state, "age": it.age.as_secs_f64(), "uses": it.uses,
+            "streams": it.streams, "capacity": it.capacity,
+        })
+    };
     Json(list.iter().map(line).collect::<Vec<_>>())
 }
 
@@ -244,6 +249,8 @@ const LIMIT: usize = 8;
 async fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     let layer = KeepAliveLayer::new()
+        // HTTP/2 for the requests that ask for it.
+        .protocol(Protocol::Auto)
         .max_connections_per_host(LIMIT)
         .idle_timeout(Duration::from_secs(2))
         .active_timeout(Duration::from_secs(1))
@@ -273,8 +280,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
         });
         tokio::spawn(async move { serve(listener, upstream(temper)).await });
         for caller in 0..CALLERS {
-            tokio::spawn(call(client.clone(), url.clone(), caller));
+            tokio::spawn(call(client.clone(), url.clone(), Version::HTTP_11, caller));
         }
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://shared.test:{}/", listener.local_addr()?.port());
+    tokio::spawn(share(listener));
+    for caller in 0..CALLERS {
+        tokio::spawn(call(client.clone(), url.clone(), Version::HTTP_2, caller));
     }
 
     let listener = TcpListener::bind(args.listen).await?;
@@ -297,6 +310,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 /// To each server.
 const CALLERS: u32 = 12;
+
+/// On one connection of HTTP/2.
+const STREAMS: u32 = 4;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Temper {
@@ -331,16 +347,38 @@ fn upstream(temper: Temper) -> Router {
     Router::new().fallback(answer)
 }
 
+/// A server of HTTP/2 that allows a few streams on each connection.
+async fn share(listener: TcpListener) {
+    while let Ok((socket, _)) = listener.accept().await {
+        tokio::spawn(async move {
+            let mut builder = h2::server::Builder::new();
+            builder.max_concurrent_streams(STREAMS);
+            let Ok(mut connection) = builder.handshake::<_, Bytes>(socket).await else {
+                return;
+            };
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_millis(fastrand::u64(50..150))).await;
+                    // Fails if the caller is gone.
+                    if let Ok(mut body) = respond.send_response(Response::new(()), false) {
+                        body.send_data("hello\n".into(), true).ok();
+                    }
+                });
+            }
+        });
+    }
+}
+
 type Client =
     BoxCloneService<Request<Body>, Response<tower_keep_alive::Body>, tower_keep_alive::Error>;
 
 /// One of many callers: more of them are awake at one time than at another.
-async fn call(client: Client, url: String, caller: u32) {
+async fn call(client: Client, url: String, version: Version, caller: u32) {
     let start = tokio::time::Instant::now();
     loop {
         let wave = (start.elapsed().as_secs_f64() / 5.0).sin() * 6.0 + 6.0;
         if f64::from(caller) <= wave {
-            let request = Request::get(&url).body(Body::empty());
+            let request = Request::get(&url).version(version).body(Body::empty());
             let request = request.expect("an address makes a request");
             match client.clone().oneshot(request).await {
                 Ok(response) => drop(response.into_body().collect().await),

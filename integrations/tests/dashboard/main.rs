@@ -35,7 +35,7 @@ const SHOWN: &str = r##"
             words: row.firstChild.textContent, count: row.lastChild.textContent, kind: row.querySelector(".bar div").className,
         };
     const all = {};
-    for (const id of ["open", "active", "idle", "queued", "queue-time", "longest-queue-time", "rate", "reuse", "errors",
+    for (const id of ["open", "active", "idle", "streams", "queued", "queue-time", "longest-queue-time", "rate", "reuse", "errors",
         "all-errors", "timeouts", "all-timeouts", "started", "answered", "completed", "failed", "created", "closed"]) all[id] = text(id);
     const close = document.getElementById("close-idle");
     return {
@@ -96,6 +96,7 @@ async fn clicked_through(browser: &Browser, dashboard: &Dashboard) {
     numbers_are_what_was_told(browser, dashboard).await;
     pause_freezes_and_goes_on(browser, dashboard).await;
     a_pool_lists_its_connections(browser, dashboard).await;
+    streams_are_listed(browser).await;
     a_pointer_shows_its_moment(browser, dashboard).await;
     a_minute_is_a_minute(browser, dashboard.url()).await;
     names_are_text_and_the_busiest_are_drawn(browser).await;
@@ -210,11 +211,16 @@ async fn a_pool_lists_its_connections(browser: &Browser, dashboard: &Dashboard) 
         let ids: Vec<_> = said.iter().map(|it| format!("#{}", it["id"])).collect();
         for row in rows {
             assert!(
-                ["active", "idle", "connecting"].contains(&row[1].as_str().expect("a state")),
+                ["active", "idle", "connecting", "draining"]
+                    .contains(&row[1].as_str().expect("a state")),
                 "{row}"
             );
             assert!(
                 row[2].as_str().is_some_and(|age| age.ends_with(" s")),
+                "{row}"
+            );
+            assert!(
+                ["–", "0 of 1", "1 of 1"].map(Value::from).contains(&row[4]),
                 "{row}"
             );
         }
@@ -224,6 +230,26 @@ async fn a_pool_lists_its_connections(browser: &Browser, dashboard: &Dashboard) 
             && !rows.is_empty()
             && rows.len() == ids.len()
             && rows.iter().zip(&ids).all(|(row, id)| row[0] == json!(id))
+    })
+    .await;
+}
+
+/// How many streams of HTTP/2 each connection has, of how many.
+async fn streams_are_listed(browser: &Browser) {
+    const LISTED: &str = r##"
+        const rows = [...document.querySelectorAll("#connections tr")].slice(1);
+        return { title: document.querySelector("#connections h2").textContent, streams: rows.map(row => row.lastChild.textContent) };
+    "##;
+    browser.click(".pool[data-key^='shared.test:']").await;
+    eventually("the list says how many streams are in use", async || {
+        let listed = browser.run(LISTED).await;
+        let title = listed["title"].as_str().expect("a title");
+        let all = listed["streams"].as_array().expect("rows");
+        let mut in_use = all
+            .iter()
+            .filter_map(|it| it.as_str()?.strip_suffix(" of 4"));
+        title.starts_with("Connections of shared.test")
+            && in_use.any(|it| ["1", "2", "3", "4"].contains(&it))
     })
     .await;
 }

@@ -61,6 +61,7 @@ impl Told {
             "open": grouped(active + idle),
             "active": grouped(active),
             "idle": grouped(idle),
+            "streams": self.all_streams(),
             "queued": grouped(sum("requests")),
             "queue-time": recently.mean().map_or("–".to_owned(), millis),
             "longest-queue-time": recently.mean().map_or("–".to_owned(), |_| millis(recently.longest)),
@@ -77,6 +78,21 @@ impl Told {
             "created": grouped(number(&status["createSocketCount"])),
             "closed": grouped(number(&status["closeSocketCount"])),
         })
+    }
+
+    fn all_streams(&self) -> String {
+        let pools = self.status()["protocols"].as_object();
+        let shared = pools.into_iter().flat_map(|pools| pools.values());
+        let shared: Vec<_> = shared.filter(|it| number(&it["http2"]) > 0).collect();
+        let sum = |name: &str| grouped(shared.iter().map(|it| number(&it[name])).sum());
+        match shared.is_empty() {
+            true => "no HTTP/2".to_owned(),
+            false => format!(
+                "{} of {} streams of HTTP/2",
+                sum("streams"),
+                sum("capacity")
+            ),
+        }
     }
 
     /// The rows of the table of reasons.
@@ -141,6 +157,7 @@ impl Told {
             "active": format!("{} active", grouped(size("sockets"))),
             "idle": format!("{} idle", grouped(size("freeSockets"))),
             "queued": format!("{} in the queue", grouped(size("requests"))),
+            "protocol": speaks(&self.status()["protocols"][key]),
             "errors": several(then.errors, "error"),
             "timeouts": several(then.timeouts, "timeout"),
             "queue-time": queue_time,
@@ -194,6 +211,28 @@ impl Happened {
     fn mean(&self) -> Option<f64> {
         (self.queued > 0).then(|| self.queue_time / self.queued as f64)
     }
+}
+
+/// What the connections of a pool speak.
+fn speaks(protocols: &Value) -> String {
+    if protocols.is_null() {
+        return "not connected".to_owned();
+    }
+    let of = |name: &str| number(&protocols[name]);
+    let mut text = match (of("http2"), of("http1")) {
+        (0, _) => return "HTTP/1".to_owned(),
+        (_, 0) => "HTTP/2".to_owned(),
+        _ => "HTTP/2 and HTTP/1".to_owned(),
+    };
+    text += &format!(
+        ", {} of {} streams",
+        grouped(of("streams")),
+        grouped(of("capacity"))
+    );
+    if of("draining") > 0 {
+        text += &format!(", {} draining", grouped(of("draining")));
+    }
+    text
 }
 
 fn number(value: &Value) -> u64 {
