@@ -1,8 +1,10 @@
 //! What is spoken where the two ends negotiate it (ALPN).
 
 use bytes::Bytes;
-use http::{Request, Uri, Version};
+use http::{Request, StatusCode, Uri, Version};
 use http_body_util::Full;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_keep_alive::connect::{ProxyLayer, TcpConnector, Tls, TlsConfig, TlsLayer};
 use tower_keep_alive::{
@@ -12,9 +14,9 @@ use tower_keep_alive::{
 
 use super::server::{Speaking, speaking};
 use crate::support::agent::{Req, agent_over, at_rest, belongs_here, fetch, get, read, send};
-use crate::support::frames::Behaviour;
-use crate::support::tls::CA;
-use crate::support::{MemoryStream, Server, http2, proxies, script};
+use crate::support::frames::{self, Behaviour, Log};
+use crate::support::tls::{CA, localhost};
+use crate::support::{Conn, MemoryStream, Server, http2, proxies, script};
 
 type Client = KeepAlive<Tls<TcpConnector>, Full<Bytes>>;
 
@@ -130,6 +132,47 @@ async fn what_http_2_cannot_do_goes_over_http_1() {
     }
     at_rest(&handle).await;
     assert_eq!(server.log.seen(|it| it.connections), 1);
+}
+
+#[tokio::test]
+async fn a_websocket_to_a_host_that_speaks_http_2_goes_over_http_1() {
+    let mut config = localhost().server();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let server = Server::start_tls(config, |mut conn: Conn| async move {
+        let chosen = conn.tls().and_then(|tls| tls.alpn_protocol());
+        if chosen == Some(b"h2") {
+            let conn = frames::Conn::new(conn, &Log::default());
+            return Behaviour::default().serve(conn).await;
+        }
+        let head = conn.request().await.unwrap();
+        assert_eq!(head.header("upgrade"), Some("websocket"));
+        let switches =
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+        conn.send(switches).await;
+        let said = conn.read().await;
+        conn.send(String::from_utf8(said).unwrap()).await;
+        conn.closed().await;
+    })
+    .await;
+    let (client, handle) = agent(Protocol::Auto);
+    let answer = fetch(&client, server.url("/")).await.unwrap();
+    assert_eq!(answer.info.version(), Version::HTTP_2);
+    let request = Request::get(server.url("/"))
+        .header("connection", "upgrade")
+        .header("upgrade", "websocket")
+        .body(Full::default())
+        .unwrap();
+    let response = client.request(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
+    assert_eq!(response.version(), Version::HTTP_11);
+    let mut socket = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+    socket.write_all(b"hello").await.unwrap();
+    let mut heard = [0; 5];
+    socket.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, b"hello");
+    drop(socket);
+    assert_eq!(handle.status().detached, 1);
+    at_rest(&handle).await;
 }
 
 #[tokio::test]

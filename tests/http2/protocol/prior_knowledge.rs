@@ -1,10 +1,17 @@
 //! HTTP/2 with servers that are known to speak it, and nothing is negotiated.
 
+use futures_util::future::join_all;
 use http::{Request, Uri, Version};
 use http_body_util::Full;
+#[cfg(unix)]
+use tower_keep_alive::connect::UnixConnector;
 use tower_keep_alive::{ConnectionState, KeepAliveLayer, Key, OneShot, Protocol, Route, Target};
 
+#[cfg(unix)]
+use crate::support::agent::agent_over;
 use crate::support::agent::{Req, agent, at_rest, fetch, get, post, send};
+#[cfg(unix)]
+use crate::support::frames::{self, Log};
 use crate::support::frames::{Behaviour, code, setting};
 use crate::support::{Server, eventually, http2};
 
@@ -25,11 +32,7 @@ async fn requests_share_a_connection() {
     assert_eq!(first.body, "/first");
     assert_eq!(first.info.version(), Version::HTTP_2);
     let others = (0..50).map(|at| fetch(&client, server.url(&format!("/{at}"))));
-    for (at, answer) in futures_util::future::join_all(others)
-        .await
-        .into_iter()
-        .enumerate()
-    {
+    for (at, answer) in join_all(others).await.into_iter().enumerate() {
         let answer = answer.unwrap();
         assert_eq!(answer.body, format!("/{at}"));
         assert_eq!(answer.info.id(), first.info.id());
@@ -44,7 +47,7 @@ async fn a_crowd_makes_one_connection_where_nothing_is_known() {
     let server = http2::Server::behaving(Behaviour::default()).await;
     let (client, handle) = agent(layer(Protocol::Http2));
     let all = (0..100).map(|_| fetch(&client, server.url("/")));
-    for answer in futures_util::future::join_all(all).await {
+    for answer in join_all(all).await {
         assert_eq!(answer.unwrap().body, "/");
     }
     assert_eq!(handle.status().created, 1);
@@ -105,6 +108,37 @@ async fn a_body_goes_and_comes() {
     let requests = server.log.requests();
     assert_eq!(requests[0].body, body);
     assert_eq!(requests[0].field("content-length"), Some("100000"));
+    at_rest(&handle).await;
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn over_a_unix_socket_requests_share_a_connection_too() {
+    let log = Log::default();
+    let kept = log.clone();
+    let server = Server::start_unix(move |conn| {
+        let log = log.clone();
+        async move {
+            let conn = frames::Conn::new(conn, &log);
+            Behaviour::default().serve(conn).await;
+        }
+    })
+    .await;
+    let connector = UnixConnector::at(server.unix_path());
+    let (client, handle) = agent_over(layer(Protocol::Http2), connector);
+    let posts = (0..20).map(|at| send(&client, post(format!("http://app.test/{at}"), "x")));
+    for (at, answer) in join_all(posts).await.into_iter().enumerate() {
+        let answer = answer.unwrap();
+        assert_eq!(answer.body, format!("/{at}"));
+        assert_eq!(answer.info.version(), Version::HTTP_2);
+    }
+    let requests = kept.requests();
+    assert!(
+        requests
+            .iter()
+            .all(|it| it.field(":authority") == Some("app.test"))
+    );
+    assert_eq!((requests.len(), kept.seen(|it| it.connections)), (20, 1));
     at_rest(&handle).await;
 }
 
