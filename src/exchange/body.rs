@@ -25,7 +25,8 @@ use crate::handshake::IncomingBody;
 ///
 /// A body that was read to its end may be kept for as long as you like. On a runtime of several threads the last frame may be
 /// held back for a moment until the connection is free, so that the caller's next request finds it idle. A body that is
-/// dropped before its end closes its connection, unless the rest of the body had already arrived.
+/// dropped before its end closes its connection, unless the rest of the body had already arrived; over HTTP/2 it ends its
+/// stream, and its connection goes on.
 ///
 /// # Errors
 ///
