@@ -109,7 +109,7 @@ macro_rules! settings {
             $(
                 $(#[$doc])*
                 pub fn $name(mut self, value: $type) -> Self {
-                    $(assert!(value != $zero, concat!(stringify!($name), " must not be zero"));)?
+                    $(assert!(value != $zero, concat!(stringify!($name), " must not be zero: use ", stringify!($type), "::MAX for no limit"));)?
                     self.$name = Some(value);
                     self
                 }

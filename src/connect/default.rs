@@ -31,7 +31,7 @@ type Stream = Tcp;
 /// The connector of [`KeepAlive::new`](crate::KeepAlive::new): a [`TcpConnector`] with its defaults and, for `https`,
 /// TLS that checks server certificates against the platform's trust store (feature `tls`, on by default; see
 /// `TlsLayer`). Without that feature, a request for `https` fails with an error for which
-/// [`is_connect`](crate::Error::is_connect) is true.
+/// [`is_target`](crate::Error::is_target) is true, and whose text names the feature.
 ///
 /// The parts of this connector may change, for example to offer more protocols. If that matters to you, stack the
 /// connectors of this module yourself.

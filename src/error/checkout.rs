@@ -52,7 +52,7 @@ impl fmt::Display for Denied {
         match self {
             Self::ConnectTimeout(after) => write!(f, "no connection within {after:?}"),
             Self::CheckoutTimeout(after) => write!(f, "no connection came free within {after:?}"),
-            Self::QueueFull(limit) => write!(f, "{limit} callers are waiting already"),
+            Self::QueueFull(limit) => write!(f, "the queue is full: max_pending_per_host is {limit}"),
             Self::ShutDown => f.write_str("the agent is shut down"),
             Self::CannotClose(after) => write_cannot_close(f, *after),
             Self::NotPolled(_) => f.write_str(

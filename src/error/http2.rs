@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 
-use crate::error::{Error, chain};
+use crate::error::{Error, Kind, chain};
 
 /// A stream that was reset, or a connection that its server or this client has ended.
 #[derive(Debug)]
@@ -92,7 +92,42 @@ impl StdError for Http2Fault {
     }
 }
 
+/// What a server began with in place of HTTP/2, where HTTP/2 was spoken without asking (RFC 9113 §3.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotHttp2 {
+    Http1,
+    Other,
+}
+
+impl NotHttp2 {
+    /// Finds it in an I/O error that `h2` has returned, which keeps the kind and the text of the transport's error and
+    /// nothing else.
+    pub(crate) fn recognise(error: &io::Error) -> Option<Self> {
+        let text = error.to_string();
+        [Self::Http1, Self::Other]
+            .into_iter()
+            .find(|it| text == it.to_string())
+    }
+}
+
+impl fmt::Display for NotHttp2 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Http1 => "the server speaks HTTP/1 and not HTTP/2",
+            Self::Other => "the server does not begin as HTTP/2 does, by SETTINGS",
+        })
+    }
+}
+
+impl StdError for NotHttp2 {}
+
 impl Error {
+    /// The server turned out not to speak HTTP/2 once it was spoken to.
+    pub(super) fn is_not_http2(&self) -> bool {
+        matches!(self.0.kind, Kind::Exchange)
+            && self.source().and_then(chain::find::<NotHttp2>).is_some()
+    }
+
     fn http2_fault(&self) -> Option<&Http2Fault> {
         self.source().and_then(chain::find)
     }

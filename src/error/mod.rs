@@ -3,6 +3,7 @@
 mod chain;
 mod checkout;
 pub(crate) mod connect;
+mod display;
 #[cfg(feature = "http2")]
 mod http2;
 pub(crate) mod request_body;
@@ -10,7 +11,6 @@ mod send;
 pub(crate) mod timeout_kind;
 
 use std::error::Error as StdError;
-use std::fmt;
 use std::io;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -30,7 +30,7 @@ use chain::Found;
 pub(crate) use chain::{find, is_gone, is_reset};
 pub use checkout::{CheckoutError, Denied};
 #[cfg(feature = "http2")]
-pub(crate) use http2::{Http2End, Http2Fault};
+pub(crate) use http2::{Http2End, Http2Fault, NotHttp2};
 use request_body::{BodyFault, RequestBodyError};
 pub(crate) use send::PartlyWritten;
 pub use send::SendError;
@@ -52,7 +52,7 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 /// | [`is_connect`](Self::is_connect) | no connection could be made | try again later, or another server |
 /// | [`is_dns`](Self::is_dns), with `is_connect` | the name could not be resolved | check the name, or try again later |
 /// | [`is_certificate`](Self::is_certificate), with `is_connect` | the server's certificate was not accepted | do not try again; the text says what to do |
-/// | [`is_protocol`](Self::is_protocol), with `is_connect` or `is_target` | the server does not speak the version of HTTP that was asked for | ask for another one |
+/// | [`is_protocol`](Self::is_protocol), often with `is_connect` or `is_target` | the server does not speak the version of HTTP that was asked for | ask for another one |
 /// | [`is_timeout`](Self::is_timeout) | something took too long; [`timeout_kind`](Self::timeout_kind) says what | depends on the kind |
 /// | [`is_queue_full`](Self::is_queue_full) | the queue for a connection is full | shed load |
 /// | [`is_shut_down`](Self::is_shut_down) | the agent was drained or destroyed | stop |
@@ -135,6 +135,11 @@ impl Error {
             }
             _ => {}
         }
+        // The agent has ended the connection itself, which hyper reports as if something else had failed.
+        let is_ours = matches!(self.0.kind, Kind::Timeout(..) | Kind::ShutDown);
+        self.0
+            .source
+            .take_if(|source| is_ours && source.is::<hyper::Error>());
         self.with_connection(connection)
     }
 
@@ -312,6 +317,10 @@ impl Error {
     pub fn is_protocol(&self) -> bool {
         #[cfg(any(feature = "http2", feature = "tls"))]
         if let Some(ConnectError::Protocol(..)) = self.connect_error() {
+            return true;
+        }
+        #[cfg(feature = "http2")]
+        if self.is_not_http2() {
             return true;
         }
         matches!(self.0.kind, Kind::Target(TargetError::Version(_)))
@@ -539,12 +548,8 @@ impl Error {
     }
 
     fn has_large_head(&self) -> bool {
-        // hyper has a public predicate for this error in requests only, so that of a response is recognised by its
-        // text.
-        let is_large = |error: &hyper::Error| {
-            error.is_parse() && error.to_string() == "message head is too large"
-        };
-        matches!(self.0.kind, Kind::Exchange) && self.source().and_then(find).is_some_and(is_large)
+        matches!(self.0.kind, Kind::Exchange)
+            && self.source().and_then(find).is_some_and(is_large_head)
     }
 
     /// The body of the response is complete, but it is not valid text or JSON as the caller asked for. The source says
@@ -604,81 +609,9 @@ impl Error {
     }
 }
 
-impl fmt::Debug for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Error")
-            .field("text", &format_args!("{self}"))
-            .field("kind", &self.0.kind)
-            .field("unsent", &self.0.unsent)
-            .field("connection", &self.0.connection)
-            .field("source", &self.0.source)
-            .finish()
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0.kind {
-            Kind::Target(fault) => return fault.fmt(f),
-            Kind::RequestBody(fault) => return fault.fmt(f),
-            Kind::Connect { .. } => match self.connect_error() {
-                Some(error) => write!(f, "cannot {error}")?,
-                None => f.write_str("cannot connect")?,
-            },
-            #[cfg(feature = "proxy")]
-            Kind::Refused(refusal) => refusal.fmt(f)?,
-            Kind::Timeout(TimeoutKind::Connect, after) => match &self.0.to {
-                Some(to) => write!(f, "no connection to {to} within {after:?}")?,
-                None => write!(f, "no connection within {after:?}")?,
-            },
-            Kind::Timeout(TimeoutKind::Checkout, after) => {
-                write!(f, "no connection came free within {after:?}")?;
-            }
-            Kind::Timeout(TimeoutKind::Inactivity, after) => {
-                write!(f, "nothing moved on the connection for {after:?}")?;
-            }
-            Kind::Timeout(TimeoutKind::Close, after) => checkout::write_cannot_close(f, *after)?,
-            Kind::Timeout(TimeoutKind::Request, after) => {
-                write!(f, "the request was not over within {after:?}")?;
-            }
-            Kind::Timeout(TimeoutKind::Response, after) => {
-                write!(f, "no response within {after:?} after the request was sent")?;
-            }
-            Kind::QueueFull(limit) => {
-                write!(f, "{limit} callers are waiting for a connection already")?;
-            }
-            Kind::Elapsed => f.write_str("a time limit above the agent was over")?,
-            Kind::ShutDown => f.write_str("the agent is shut down")?,
-            Kind::Exchange if self.0.unsent => f.write_str("the request could not be sent")?,
-            Kind::Exchange if self.is_reset() => {
-                f.write_str("the connection was closed or lost before a response")?;
-            }
-            Kind::Exchange if self.has_large_head() => f.write_str(
-                "the head of the response has more fields or bytes than it may: see max_response_fields, and max_buf_size of hyper's builder",
-            )?,
-            Kind::Exchange => f.write_str("no response")?,
-            Kind::Body => f.write_str("the response body could not be read to its end")?,
-            Kind::TooLarge(limit) => {
-                return write!(f, "the body of the response is longer than {limit} bytes");
-            }
-            Kind::Decode(what) => return write!(f, "the body of the response is not {what}"),
-        }
-        if self.is_reused() {
-            f.write_str(" (reused connection)")?;
-        }
-        Ok(())
-    }
-}
-
-impl StdError for Error {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        match (self.connect_error(), &self.0.source) {
-            // Its text is part of this error's text.
-            (Some(error), _) => error.source(),
-            (None, Some(source)) => Some(&**source),
-            (None, None) => None,
-        }
-    }
+/// hyper has a public predicate for this error in requests only, so that of a response is recognised by its text.
+fn is_large_head(error: &hyper::Error) -> bool {
+    error.is_parse() && error.to_string() == "message head is too large"
 }
 
 impl From<InvalidTarget> for Error {

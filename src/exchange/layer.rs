@@ -272,7 +272,10 @@ impl ExchangeLayer {
     /// ```
     #[must_use]
     pub const fn request_timeout(mut self, max: Duration) -> Self {
-        assert!(!max.is_zero(), "request_timeout must not be zero");
+        assert!(
+            !max.is_zero(),
+            "request_timeout must not be zero: use Duration::MAX for no limit"
+        );
         self.options.request_timeout = Millis::from_duration(max);
         self
     }
@@ -298,7 +301,10 @@ impl ExchangeLayer {
     #[doc(alias = "ResponseHeaderTimeout")]
     #[must_use]
     pub const fn response_timeout(mut self, max: Duration) -> Self {
-        assert!(!max.is_zero(), "response_timeout must not be zero");
+        assert!(
+            !max.is_zero(),
+            "response_timeout must not be zero: use Duration::MAX for no limit"
+        );
         self.options.response_timeout = Millis::from_duration(max);
         self
     }

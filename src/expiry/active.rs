@@ -38,7 +38,10 @@ impl ActiveTimeoutLayer {
     /// If `max` is zero: every exchange would fail.
     #[must_use]
     pub const fn new(max: Duration) -> Self {
-        assert!(!max.is_zero(), "active_timeout must not be zero");
+        assert!(
+            !max.is_zero(),
+            "active_timeout must not be zero: use Duration::MAX for no limit"
+        );
         Self { max }
     }
 }

@@ -26,7 +26,7 @@ impl MaxUsesLayer {
     /// If `max` is 0: no connection could be used.
     #[must_use]
     pub const fn new(max: u64) -> Self {
-        assert!(max > 0, "max_uses must not be 0");
+        assert!(max > 0, "max_uses must not be 0: use u64::MAX for no limit");
         Self { max }
     }
 }

@@ -150,7 +150,7 @@ impl TryFrom<&str> for Upstream {
     fn try_from(text: &str) -> Result<Self, ConfigError> {
         match text.parse() {
             Ok(uri) => Self::new(&uri),
-            Err(error) => Err(invalid(&format_args!("it is no URI ({error})"))),
+            Err(error) => Err(invalid(&format_args!("it is not a URI ({error})"))),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Converts errors of `h2` into those of this crate.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 
-use crate::error::{BoxError, Http2End, Http2Fault};
+use crate::error::{BoxError, Http2End, Http2Fault, NotHttp2};
 use crate::http2::shared::Http2Shared;
 
 /// The error of a stream. If the server asks for fewer requests, the connection pauses.
@@ -10,6 +10,9 @@ use crate::http2::shared::Http2Shared;
 pub(super) fn of(error: h2::Error, shared: &Http2Shared) -> BoxError {
     if error.is_io() {
         let error = error.into_io().unwrap_or_else(|| ErrorKind::Other.into());
+        if let Some(spoken) = NotHttp2::recognise(&error) {
+            return io::Error::new(error.kind(), spoken).into();
+        }
         return match shared.go_away() {
             Some(go_away) => Http2Fault {
                 end: Http2End::Closed,

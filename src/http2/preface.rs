@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::error::NotHttp2;
+
 /// The progress of reading a server's first frame, which has to be SETTINGS (RFC 9113 §3.4). `h2` accepts any other
 /// frame as the first as well, and takes an HTTP/1 response for a frame that is too large.
 #[derive(Debug, Default)]
@@ -36,8 +38,8 @@ impl Preface {
         }
         let wrong = match self.bytes {
             [_, _, _, SETTINGS, flags] if flags & ACK == 0 => return Ok(()),
-            [b'H', b'T', b'T', b'P', b'/'] => "the server speaks HTTP/1 and not HTTP/2",
-            _ => "the server does not begin as HTTP/2 does, by SETTINGS",
+            [b'H', b'T', b'T', b'P', b'/'] => NotHttp2::Http1,
+            _ => NotHttp2::Other,
         };
         Err(io::Error::new(io::ErrorKind::InvalidData, wrong))
     }

@@ -177,8 +177,8 @@ where
     {
         let uri = uri.try_into().map_err(|error| {
             let why = format!(
-                "the URI cannot be parsed ({error}): it has to be like http://host:3000/path, in ASCII; write another host name in \
-                 Punycode (xn--…), and percent-encode other letters"
+                "the URI cannot be parsed ({error}): it has to be like http://host:3000/path, all in ASCII; a host name in other \
+                 letters has to be in Punycode (xn--…), other characters percent-encoded"
             );
             Error::new(Kind::Target(TargetError::Uri(why)))
         })?;

@@ -122,7 +122,10 @@ impl PoolConfig {
     /// If `max` is 0: nothing could ever be sent.
     #[doc(alias = "maxSockets")]
     pub fn max_connections_per_host(mut self, max: usize) -> Self {
-        assert!(max > 0, "max_connections_per_host must not be 0");
+        assert!(
+            max > 0,
+            "max_connections_per_host must not be 0: use usize::MAX for no limit"
+        );
         self.max_connections_per_host = max;
         self
     }
@@ -135,7 +138,10 @@ impl PoolConfig {
     /// If `max` is 0: nothing could ever be sent.
     #[doc(alias = "maxTotalSockets")]
     pub fn max_connections(mut self, max: usize) -> Self {
-        assert!(max > 0, "max_connections must not be 0");
+        assert!(
+            max > 0,
+            "max_connections must not be 0: use usize::MAX for no limit"
+        );
         self.max_connections = max;
         self
     }

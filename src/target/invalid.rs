@@ -51,19 +51,26 @@ pub(crate) enum TargetError {
 impl fmt::Display for TargetError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoScheme => f.write_str("the URI has no scheme: it must be absolute"),
+            Self::NoScheme => f.write_str("the URI has no scheme: write http:// or https:// before the host"),
             Self::NoHost => f.write_str("the URI has no host"),
             Self::NoTls => f.write_str(
-                "the scheme is https, and the connector is without TLS: put a TlsLayer around it, or use http",
+                "the scheme is https, and the connector is without TLS: put a TlsLayer (feature tls) around it, or use http",
             ),
             Self::TooLong => f.write_str("the URI is too long"),
             Self::Scheme(scheme) => write!(f, "the scheme {scheme:?} is neither http nor https"),
             Self::Uri(why) => f.write_str(why),
-            Self::Version(version) => write!(
-                f,
-                "the request asks for {version:?}, but its connection speaks HTTP/1.1: set the request's version to Version::HTTP_11"
-            ),
-            Self::Port(port) => write!(f, "{port:?} is no port"),
+            Self::Version(version) => {
+                write!(
+                    f,
+                    "the request asks for {version:?}, but its connection speaks HTTP/1.1: set the request's version to \
+                     Version::HTTP_11"
+                )?;
+                match cfg!(feature = "http2") || *version != http::Version::HTTP_2 {
+                    true => Ok(()),
+                    false => f.write_str(", or enable the feature http2"),
+                }
+            }
+            Self::Port(port) => write!(f, "{port:?} is not a port: ports are numbers up to 65535"),
             Self::Method(why) | Self::Route(why) | Self::User(why) => f.write_str(why),
             Self::Body(why) => write!(f, "the body cannot be sent: {why}"),
             Self::TooManyFields(most) => {
@@ -71,7 +78,7 @@ impl fmt::Display for TargetError {
             }
             Self::Header(name, why) => write!(f, "the field {name} cannot be sent: {why}"),
             #[cfg(feature = "reqwest")]
-            Self::Url => f.write_str("the URL is no URI"),
+            Self::Url => f.write_str("the URL cannot be converted to a URI"),
         }
     }
 }

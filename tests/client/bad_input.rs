@@ -45,8 +45,8 @@ async fn what_cannot_be_sent_is_named_and_opens_nothing() {
     let (client, handle) = agent(KeepAliveLayer::new());
     let url = server.url("/");
     for (method, uri, fields, named) in [
-        ("GET", "/relative?x=1", &[][..], "absolute"),
-        ("GET", "*", &[], "absolute"),
+        ("GET", "/relative?x=1", &[][..], "scheme"),
+        ("GET", "*", &[], "scheme"),
         ("GET", "localhost:80", &[], "scheme"),
         ("GET", "localhost", &[], "scheme"),
         ("GET", "http://:80/", &[], "host"),

@@ -277,7 +277,7 @@ async fn what_is_no_uri_is_named_and_nothing_is_sent() {
         ("", "parsed"),
         // A name of other letters is not taken for another name.
         ("http://bücher.test/", "Punycode"),
-        ("/relative", "absolute"),
+        ("/relative", "http://"),
         ("ftp://h/", "ftp"),
     ] {
         let error = agent.get(uri).await.unwrap_err();

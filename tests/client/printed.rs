@@ -194,7 +194,10 @@ fn routes_and_what_is_in_them_have_one_order_that_agrees_with_their_equality() {
 #[test]
 fn errors_are_printed_with_what_they_are() {
     let denied = CheckoutError::Denied(Denied::QueueFull(3));
-    assert_eq!(denied.to_string(), "3 callers are waiting already");
+    assert_eq!(
+        denied.to_string(),
+        "the queue is full: max_pending_per_host is 3"
+    );
     let connect = CheckoutError::Connect("no way".into());
     assert_eq!(connect.to_string(), "no connection could be made");
     assert_eq!(connect.source().unwrap().to_string(), "no way");

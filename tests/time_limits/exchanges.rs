@@ -167,6 +167,8 @@ async fn a_request_without_an_answer_is_given_up_in_time() {
             let error = fetch(&client, server.url("/")).await.unwrap_err();
             late(&error, kind, T, start);
             assert!(!error.is_unsent() && !error.is_reused());
+            // It was the limit, and nothing below.
+            assert!(std::error::Error::source(&error).is_none(), "{error:?}");
             closed_by(&handle, reason);
             at_rest(&handle).await;
         }

@@ -98,6 +98,35 @@ async fn a_request_that_asks_for_it_where_it_cannot_be_had_is_refused() {
 }
 
 #[tokio::test]
+async fn a_server_that_does_not_speak_it_is_named_with_what_to_do() {
+    let server = Server::start(|mut conn| async move {
+        conn.read().await;
+        conn.send("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
+            .await;
+        conn.closed().await;
+    })
+    .await;
+    for (protocol, version) in [
+        (Protocol::Auto, Version::HTTP_2),
+        (Protocol::Http2, Version::HTTP_11),
+    ] {
+        let (client, handle) = agent(layer(protocol));
+        let asked = with_version(server.url("/"), version);
+        let error = send(&client, asked).await.unwrap_err();
+        assert!(error.is_protocol() && error.is_permanent(), "{error:?}");
+        assert!(!error.is_connect() && !error.is_target(), "{error:?}");
+        let said = error.to_string();
+        assert!(
+            said.contains("does not speak HTTP/2") && said.contains("HTTP_11"),
+            "{said}"
+        );
+        let source = std::error::Error::source(&error).unwrap().to_string();
+        assert_eq!(source, "the server speaks HTTP/1 and not HTTP/2");
+        at_rest(&handle).await;
+    }
+}
+
+#[tokio::test]
 async fn a_body_goes_and_comes() {
     let server = http2::Server::behaving(Behaviour::default()).await;
     let (client, handle) = agent(layer(Protocol::Http2));
