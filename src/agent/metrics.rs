@@ -100,7 +100,6 @@ impl KeyMetrics {
     pub(crate) fn event(&self, connection: Option<&ConnShared>, kind: EventKind) {
         match kind {
             EventKind::Created => self.created.increment(1),
-            EventKind::Reused { .. } | EventKind::HandedOver { .. } => self.reused.increment(1),
             EventKind::Stale => self.stale.increment(1),
             EventKind::Closed { reason, age } => {
                 let labels = match connection {
@@ -113,6 +112,12 @@ impl KeyMetrics {
             EventKind::Detached => self.closed(Label::from_static_parts("reason", "detached")),
             _ => {}
         }
+    }
+
+    /// A caller got a connection that was not made for it.
+    #[inline]
+    pub(crate) fn reused(&self) {
+        self.reused.increment(1);
     }
 
     #[cold]

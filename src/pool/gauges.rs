@@ -69,6 +69,12 @@ impl Gauges {
     }
 
     #[inline]
+    pub(super) fn reused(&self) {
+        #[cfg(feature = "metrics")]
+        self.key.reused();
+    }
+
+    #[inline]
     pub(super) fn waited<C: Poolable>(&self, time: Duration, pooled: &PooledConn<C>) {
         #[cfg(feature = "metrics")]
         self.key.waited(time, spoken(pooled));

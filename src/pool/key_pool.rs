@@ -514,6 +514,14 @@ impl<C: Poolable> KeyPool<C> {
         self.pool.agent.tell(&self.key, connection, kind);
     }
 
+    /// The same for a connection that is reused, which every warm request does: what the event says is computed only for
+    /// listeners.
+    #[inline]
+    pub(super) fn tell_reused(&self, connection: &ConnShared, kind: impl Fn() -> EventKind) {
+        self.gauges.reused();
+        self.pool.agent.tell(&self.key, Some(connection), kind);
+    }
+
     /// Records that a caller got its connection after this time in the queue.
     #[inline]
     pub(super) fn waited(&self, time: Duration, pooled: &PooledConn<C>) {

@@ -117,7 +117,7 @@ impl<C: Poolable> PooledConn<C> {
         if let Some(key_pool) = &self.key_pool {
             key_pool.agent().reused();
             let shared = self.connection_ref().lifespan().shared();
-            key_pool.tell(Some(shared), || match waited {
+            key_pool.tell_reused(shared, || match waited {
                 Some(waited) => EventKind::HandedOver { waited },
                 None => EventKind::Reused {
                     idle_for: now.since(since.unwrap_or(now)),
