@@ -348,7 +348,10 @@ async fn an_error_says_what_was_asked_for_and_why_it_failed() {
     assert!(error.is_middleware());
     let error = anyhow::Error::from(error);
     let text = format!("{error:#}");
-    let expected = format!("no answer to POST: cannot connect to {}: ", refusing.addr());
+    let expected = format!(
+        "POST request failed: cannot connect to {}: ",
+        refusing.addr()
+    );
     assert!(text.starts_with(&expected), "{text}");
     at_rest(&handle).await;
 }

@@ -127,7 +127,7 @@ pub(super) struct Sent {
 /// The first words of an error.
 impl fmt::Display for Sent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no answer to {}", self.method)
+        write!(f, "{} request failed", self.method)
     }
 }
 
