@@ -3,10 +3,10 @@
 //! `cargo run --example proxy -- --listen 127.0.0.1:8080 --upstream http://127.0.0.1:3000 --max-connections-per-host 50`
 //!
 //! `GET /agent/status` answers with the status of the agent as JSON; everything else is for the upstream. Bodies are
-//! streamed both ways, but for small ones of requests: those are kept, so that an idempotent request can be sent again
-//! where the upstream closed a reused connection on it. What a proxy has to change in requests and responses is
-//! `ForwardLayer`'s part, which passes upgrades on too; it does not add `Via` or `X-Forwarded-For` here, as it is not asked
-//! to.
+//! streamed in both directions, except small request bodies: those are kept, so that an idempotent request can be sent
+//! again if the upstream closes a reused connection before it answers. `ForwardLayer` rewrites requests and responses as a
+//! proxy has to, and passes upgrades on; `Via` and `X-Forwarded-For` are settings of that layer, which this example leaves
+//! off.
 
 use std::error::Error as _;
 use std::net::SocketAddr;

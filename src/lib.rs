@@ -6,6 +6,7 @@
 //! - Guides for users of [Node](guides::from_agentkeepalive), [hyper-util](guides::from_hyper_util),
 //!   [reqwest](guides::from_reqwest) and [axum](guides::recipes#in-an-axum-service).
 //! - [Recipes](guides::recipes) with tower's layers: retries, timeouts, load balancing; a reverse proxy with [`forward`].
+//! - [A name with many servers](guides::many_addresses): how to spread the load, and to follow DNS.
 //! - [What the compiler's messages mean](guides::when_a_stack_does_not_compile).
 //!
 //! # Quick start
@@ -40,10 +41,10 @@
 //!
 //! | group | items |
 //! |---|---|
-//! | the client | [`KeepAlive`], its settings in [`KeepAliveLayer`], bodies ([`RequestBody`], [`Body`]), request extensions ([`Route`], [`Partition`], [`OneShot`], [`RequestTimeout`], [`ResponseTimeout`], [`InactivityTimeout`]), errors ([`Error`]), status and control ([`AgentHandle`], [`Status`], [`Event`]), retries ([`retry`]) |
-//! | the layers, for stacks of your own | [`ExchangeLayer`], [`CheckinLayer`], [`CheckoutLayer`], [`IdleEvictionLayer`], [`TtlLayer`], [`MaxUsesLayer`], [`ActiveTimeoutLayer`], [`HandshakeLayer`], each with its service and its future; the [`Pool`] and its [`PoolConfig`]; a reverse proxy ([`forward`]) |
-//! | connections of your own | [`Poolable`], [`Lifespan`], [`Lease`], [`CheckedOut`], [`Target`], [`Key`], [`CloseReason`], [`CloseHook`], [`TransportGuard`], [`Clock`] |
-//! | transports | [`connect`]: TCP, Unix sockets, TLS, proxies, connectors of other crates; [`CountConnectsLayer`] |
+//! | the client | [`KeepAlive`]; its settings in [`KeepAliveLayer`], and for one host in [`HostSettings`]; bodies ([`RequestBody`], [`Body`]); request extensions ([`Route`], [`Partition`], [`OneShot`], [`RequestTimeout`], [`ResponseTimeout`], [`InactivityTimeout`], [`RecordTimings`]); the connection of a response ([`ConnectionInfo`], [`Timings`], `TlsInfo`); errors ([`Error`], [`TimeoutKind`]); status and control ([`AgentHandle`], [`Status`], [`ConnectionStatus`], [`Event`]); retries ([`retry`]) |
+//! | the layers, for stacks of your own | [`ExchangeLayer`], [`CheckinLayer`], [`CheckoutLayer`], [`IdleEvictionLayer`], [`TtlLayer`], [`MaxUsesLayer`], [`ActiveTimeoutLayer`], [`HandshakeLayer`], each with its service and its future; the [`Pool`] and its [`PoolConfig`] ([`Scheduling`], [`Spread`]); the versions of HTTP ([`Protocol`], `Http2`); a reverse proxy ([`forward`]) |
+//! | connections of your own | [`Poolable`], [`Liveness`], [`Lifespan`], [`Lease`], [`CheckedOut`], [`Target`], [`Key`], [`CloseReason`], [`CloseHook`], [`ChangeHook`], [`TransportGuard`], [`Clock`] |
+//! | transports | [`connect`]: TCP, Unix sockets, TLS, proxies, connectors of other crates, each a service of [`Destination`]s; [`CountConnectsLayer`] |
 //!
 //! # The stack
 //!

@@ -30,6 +30,30 @@ fn every_public_name_is_accounted_for() {
 }
 
 #[test]
+fn every_setting_is_in_the_readme() {
+    let rows = read("README.md");
+    let rows: String = rows
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .collect();
+    let mut settings = 0;
+    for file in ["src/keep_alive/layer.rs", "src/keep_alive/layer/servers.rs"] {
+        let source = read(file);
+        for method in source.split("\n    pub fn ").skip(1) {
+            let (head, _) = method.split_once('{').unwrap();
+            let (name, arguments) = head.split_once('(').unwrap();
+            let name = name.split('<').next().unwrap();
+            let arguments = arguments.trim_start();
+            if arguments.starts_with("mut self") || arguments.starts_with("self") {
+                assert!(rows.contains(&format!("`{name}`")), "README.md: {name}");
+                settings += 1;
+            }
+        }
+    }
+    assert!(settings > 30, "{settings}");
+}
+
+#[test]
 fn every_test_that_is_promised_is_there() {
     let mut sources = String::new();
     for folder in ["src", "tests"] {

@@ -315,8 +315,8 @@ impl<B> KeepAliveLayer<B> {
         self
     }
 
-    /// The name of this agent, which its status shows, for programs with several agents. Clones of the layer, and
-    /// handles, have the same name. Default: none.
+    /// The name of this agent, for programs with several agents: its status shows it, its metrics have it as the label
+    /// `agent`, and its spans as a field. Clones of the layer, and handles, have the same name. Default: none.
     ///
     /// ```
     /// use tower_keep_alive::KeepAlive;

@@ -1,5 +1,6 @@
 //! What goes through the proxy, and how.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use super::{Proxy, parts, targets};
@@ -66,7 +67,28 @@ async fn fifty_connections_serve_sixty_callers_with_twelve_thousand_answers() {
          \"requests\":{{}},"
     );
     assert_eq!(status.get(..expected.len()), Some(&*expected), "{status}");
+    assert_eq!(known(&status), known(&shown_in_the_readme(upstream.addr())));
     at_rest(&handle).await;
+}
+
+/// The README's status, as if it were of this upstream.
+fn shown_in_the_readme(upstream: impl Display) -> String {
+    let (_, json) = include_str!("../../README.md")
+        .split_once("```json\n")
+        .unwrap();
+    let (json, _) = json.split_once("```").unwrap();
+    json.replace("127.0.0.1:3000", &upstream.to_string())
+}
+
+/// A status, without how often a connection went to another caller than it was made for: that differs from run to run.
+fn known(status: &str) -> serde_json::Value {
+    let mut status: serde_json::Value = serde_json::from_str(status).unwrap();
+    let reused = status["reusedSocketCount"].take();
+    assert!(
+        (11_950..12_000).contains(&reused.as_u64().unwrap()),
+        "{reused}"
+    );
+    status
 }
 
 #[tokio::test]
