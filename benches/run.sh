@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # Runs every bench, leaves what they found in docs/benchmarks.jsonl, and writes docs/benchmarks.svg and docs/benchmarks.md from
-# that. Twenty minutes; on a machine
-# that does nothing else the times are worth more. --short: three minutes, fewer requests and hosts, and docs stay as they
-# are.
+# that, and docs/scale.md. At most 25 minutes on two cores, the builds aside; on a machine that does nothing else the times are worth
+# more. --short: five minutes, fewer requests and hosts, and docs stay as they are.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,9 +17,11 @@ cargo build --locked --release -p tower-keep-alive-benches --bins
 
 # bench NAME ARGUMENT...: a limit that it misses is printed, and the others still run.
 bench() {
+    local begun=$SECONDS
     echo
     echo "== $*"
     "$target/release/$1" "${@:2}" || echo "($1 failed)"
+    echo "($1: $((SECONDS - begun)) s)"
 }
 
 if ((short)); then
@@ -29,7 +30,10 @@ if ((short)); then
     bench lost --requests 3000
     bench memory --connections 1000 --hosts 10000
     bench pool --most 10000 --millis 10
-    bench headline --requests 3000 --rounds 3 --only agent,agentkeepalive
+    bench tls --short
+    bench tail --short
+    bench scale --short
+    bench headline --short
     exit
 fi
 bench instructions
@@ -37,6 +41,9 @@ bench throughput
 bench lost
 bench memory
 bench pool
+bench tls
+bench tail
+bench scale --write
 bench headline
 echo
 echo "== request"

@@ -16,9 +16,18 @@ pub struct Ask<B> {
 impl<B: Clone> Ask<B> {
     /// For `length` bytes of response body from `authority`.
     pub fn new(method: Method, authority: &str, length: usize, body: B) -> Self {
+        Self::of(method, "http", authority, length, body)
+    }
+
+    /// The same, by `https`.
+    pub fn over_tls(method: Method, authority: &str, length: usize, body: B) -> Self {
+        Self::of(method, "https", authority, length, body)
+    }
+
+    fn of(method: Method, scheme: &str, authority: &str, length: usize, body: B) -> Self {
         Self {
             method,
-            url: format!("http://{authority}/{length}"),
+            url: format!("{scheme}://{authority}/{length}"),
             host: None,
             body,
         }

@@ -10,9 +10,11 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::LocalSet;
 
+use crate::server_delay::Delay;
 use crate::server_http2;
 
 /// What a server has seen: `GET /stats` tells it, as JSON.
@@ -27,14 +29,15 @@ pub struct Stats {
 }
 
 /// Requests on each connection that was ever accepted.
-type Tally = Rc<RefCell<Vec<u64>>>;
+pub(crate) type Tally = Rc<RefCell<Vec<u64>>>;
 
 /// A server in a thread of its own, to the end of the program: its address, and where to send streams in memory.
 pub fn in_thread() -> (SocketAddr, UnboundedSender<DuplexStream>) {
     let (streams, incoming) = unbounded_channel();
     let (tell, told) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        run(Duration::ZERO, incoming, move |addr| {
+        let delay = Delay::of(Duration::ZERO, Semaphore::MAX_PERMITS);
+        run(delay, incoming, move |addr| {
             tell.send(addr).expect("it is waited for");
         })
     });
@@ -42,7 +45,7 @@ pub fn in_thread() -> (SocketAddr, UnboundedSender<DuplexStream>) {
 }
 
 /// Where the first argument of the program is `serve`, it is a server, until its standard input is closed. The second
-/// is how many milliseconds it takes over an answer. With `serve-http2` it is one of HTTP/2.
+/// is how many milliseconds it takes over an answer, the third over how many at a time. With `serve-http2` it is one of HTTP/2.
 pub fn be_one_if_told() {
     let mut arguments = std::env::args().skip(1);
     let word = arguments.next();
@@ -57,17 +60,19 @@ pub fn be_one_if_told() {
     if word.as_deref() == Some("serve-http2") {
         return server_http2::run(tell);
     }
-    let delay = arguments.next().and_then(|it| it.parse().ok()).unwrap_or(0);
+    let mut number = |default| {
+        arguments
+            .next()
+            .map_or(default, |it| it.parse().expect("a number"))
+    };
+    let delay = Duration::from_millis(number(0) as u64);
+    let delay = Delay::of(delay, number(Semaphore::MAX_PERMITS));
     let (_streams, incoming) = unbounded_channel();
-    run(Duration::from_millis(delay), incoming, tell);
+    run(delay, incoming, tell);
 }
 
 /// Does not return.
-fn run(
-    delay: Duration,
-    mut streams: UnboundedReceiver<DuplexStream>,
-    tell: impl FnOnce(SocketAddr),
-) {
+fn run(delay: Delay, mut streams: UnboundedReceiver<DuplexStream>, tell: impl FnOnce(SocketAddr)) {
     let runtime = Builder::new_current_thread().enable_all().build();
     let tally = Tally::default();
     LocalSet::new().block_on(&runtime.expect("a runtime"), async move {
@@ -77,10 +82,10 @@ fn run(
             tokio::select! {
                 Ok((stream, _)) = listener.accept() => {
                     let _ = stream.set_nodelay(true);
-                    tokio::task::spawn_local(serve(stream, delay, tally.clone()));
+                    tokio::task::spawn_local(serve(stream, delay.clone(), tally.clone()));
                 }
                 Some(stream) = streams.recv() => {
-                    tokio::task::spawn_local(serve(stream, delay, tally.clone()));
+                    tokio::task::spawn_local(serve(stream, delay.clone(), tally.clone()));
                 }
             }
         }
@@ -88,7 +93,11 @@ fn run(
 }
 
 /// Answers `/LENGTH` with so many bytes, whatever was sent with it.
-async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, delay: Duration, tally: Tally) {
+pub(crate) async fn serve(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    delay: Delay,
+    tally: Tally,
+) {
     let mut arrived = Vec::with_capacity(64 * 1024);
     let mut answer = (String::new(), Vec::new());
     let mut place = None;
@@ -96,9 +105,7 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, delay: Duration,
         let Some(head) = read_head(&mut stream, &mut arrived).await else {
             return;
         };
-        if !delay.is_zero() {
-            tokio::time::sleep(delay).await;
-        }
+        delay.pass().await;
         if head.target == "/stats" {
             let stats = serde_json::to_string(&Stats::of(&tally.borrow())).expect("plain numbers");
             let text = format!(

@@ -2,6 +2,8 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 use tower_keep_alive::BoxError;
+use tower_keep_alive::connect::rustls::ClientConfig;
+use tower_keep_alive::connect::rustls::crypto::ring;
 
 use super::Peer;
 
@@ -19,7 +21,18 @@ impl Reqwest {
         Self::with(reqwest::Client::builder().http2_prior_knowledge())
     }
 
+    /// By `https`, with this configuration, over connections that are kept or not.
+    pub fn over_tls(config: ClientConfig, keeps: bool) -> Self {
+        let builder = reqwest::Client::builder().tls_backend_preconfigured(config);
+        Self::with(match keeps {
+            true => builder,
+            false => builder.pool_max_idle_per_host(0),
+        })
+    }
+
     fn with(builder: reqwest::ClientBuilder) -> Self {
+        // One for the process; with a configuration of its own it is not used.
+        let _ = ring::default_provider().install_default();
         let client = builder.no_proxy().build();
         Self(client.expect("it needs nothing of the system"))
     }

@@ -21,20 +21,18 @@
 
 mod peers;
 
-use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::process::{Command, ExitCode};
 use std::sync::{Arc, Barrier};
-use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use tokio::runtime::{Builder, Runtime};
 use tower_keep_alive_benches::child::is_there;
+use tower_keep_alive_benches::pools::{Line, Pools, agent, fill, names};
 use tower_keep_alive_benches::report::{Report, Spread, thousands};
 
-use crate::peers::{Pools, agent, bb8, cache, deadpool};
+use crate::peers::{bb8, cache, deadpool};
 
 /// Checkout and checkin alone
 #[derive(Parser)]
@@ -289,72 +287,6 @@ impl Bench {
         measure();
         let nanos: Vec<_> = (0..5).map(|_| measure()).collect();
         Spread::of(&nanos)
-    }
-}
-
-/// Names of hosts, in a random order that is the same each time.
-fn names(count: usize) -> Vec<Arc<str>> {
-    let mut names: Vec<Arc<str>> = (0..count)
-        .map(|number| format!("host-{number:06}.example").into())
-        .collect();
-    fastrand::Rng::with_seed(7).shuffle(&mut names);
-    names
-}
-
-/// Leaves each host an idle connection.
-fn fill<P: Pools>(runtime: &Runtime, pools: &P, hosts: &[Arc<str>]) {
-    runtime.block_on(async {
-        for host in hosts {
-            drop(pools.checkout(host).await);
-        }
-    });
-}
-
-type Caller<P> = Pin<Box<dyn Future<Output = <P as Pools>::Lease> + Send>>;
-
-/// One connection, and callers in line for it.
-struct Line<'a, P: Pools> {
-    pools: &'a P,
-    host: Arc<str>,
-    lease: Option<P::Lease>,
-    callers: VecDeque<Caller<P>>,
-}
-
-impl<'a, P: Pools> Line<'a, P> {
-    fn new(runtime: &Runtime, pools: &'a P, length: usize) -> Self {
-        let host = names(1).remove(0);
-        let lease = Some(runtime.block_on(pools.checkout(&host)));
-        let mut line = Self {
-            pools,
-            host,
-            lease,
-            callers: VecDeque::with_capacity(length),
-        };
-        for _ in 0..length {
-            line.join();
-        }
-        line
-    }
-
-    fn join(&mut self) {
-        let mut caller: Caller<P> = Box::pin(self.pools.checkout(&self.host));
-        let mut cx = Context::from_waker(Waker::noop());
-        assert!(caller.as_mut().poll(&mut cx).is_pending());
-        self.callers.push_back(caller);
-    }
-
-    fn turn(&mut self, turns: usize) {
-        for _ in 0..turns {
-            self.lease = None;
-            let mut head = self.callers.pop_front().expect("the line has a head");
-            let mut cx = Context::from_waker(Waker::noop());
-            let Poll::Ready(lease) = head.as_mut().poll(&mut cx) else {
-                panic!("{}: the head of the line was not served", P::NAME);
-            };
-            self.lease = Some(lease);
-            drop(head);
-            self.join();
-        }
     }
 }
 

@@ -2,101 +2,16 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::future::{Future, Ready, pending, ready};
+use std::future::{Future, pending, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 
 use deadpool::managed::{self, Metrics, RecycleResult};
 use hyper_util::client::pool::cache;
 use tokio::runtime::Runtime;
 use tower::{Service, ServiceExt};
-use tower_keep_alive::{
-    Checkin, Checkout, KeyRef, Lease, Lifespan, Liveness, Pool, PoolConfig, Poolable, Target,
-};
-
-/// Connections by host, so many for each at the most.
-pub(crate) trait Pools: Send + Sync + 'static {
-    const NAME: &'static str;
-
-    type Lease: Send + 'static;
-
-    fn checkout(
-        &self,
-        host: &Arc<str>,
-    ) -> impl Future<Output = Self::Lease> + Send + 'static + use<Self>;
-}
-
-/// A connection that is always open, and free at once.
-#[derive(Debug)]
-pub(crate) struct Dummy(Lifespan);
-
-impl Poolable for Dummy {
-    fn is_open(&self) -> bool {
-        true
-    }
-
-    fn poll_free(&mut self, _: &mut Context<'_>) -> Poll<()> {
-        Poll::Ready(())
-    }
-
-    fn probe(&mut self) -> Liveness {
-        Liveness::Open
-    }
-
-    fn lifespan(&self) -> &Lifespan {
-        &self.0
-    }
-
-    fn lifespan_mut(&mut self) -> &mut Lifespan {
-        &mut self.0
-    }
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct Host(Arc<str>);
-
-impl Target for Host {
-    fn key(&self) -> KeyRef<'_> {
-        KeyRef::new("test", &self.0, None)
-    }
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct Connect;
-
-impl Service<Host> for Connect {
-    type Response = Dummy;
-    type Error = Infallible;
-    type Future = Ready<Result<Dummy, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Host) -> Self::Future {
-        ready(Ok(Dummy(Lifespan::new())))
-    }
-}
-
-pub(crate) struct Agent(Checkin<Checkout<Connect, Dummy>>);
-
-pub(crate) fn agent(_: &Runtime, _: &[Arc<str>], limit: usize) -> Agent {
-    let pool = Pool::new(PoolConfig::new().max_connections_per_host(limit));
-    Agent(Checkin::new(Checkout::with_pool(Connect, pool)))
-}
-
-impl Pools for Agent {
-    const NAME: &'static str = "tower-keep-alive";
-
-    type Lease = Lease<Dummy>;
-
-    fn checkout(&self, host: &Arc<str>) -> impl Future<Output = Self::Lease> + Send + use<> {
-        let leased = self.0.clone().call(Host(host.clone()));
-        async { leased.await.expect("nothing fails here") }
-    }
-}
+use tower_keep_alive_benches::pools::Pools;
 
 /// What the others are given for more than one host.
 type ByHost<P> = HashMap<Arc<str>, P>;

@@ -19,15 +19,15 @@ const LENGTH: usize = 256;
 
 /// So many requests by so many callers, each with a socket that is kept.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Load {
-    pub(crate) addr: SocketAddr,
-    pub(crate) callers: usize,
-    pub(crate) requests: usize,
+pub struct Load {
+    pub addr: SocketAddr,
+    pub callers: usize,
+    pub requests: usize,
 }
 
 /// What the callers saw.
 #[derive(Debug)]
-pub(crate) struct Seen {
+pub struct Seen {
     elapsed: Duration,
     /// In order.
     latencies: Vec<Duration>,
@@ -42,7 +42,7 @@ struct Shared {
 
 impl Load {
     /// Fails where one of the requests does, or all of it takes longer than three minutes.
-    pub(crate) fn run(self) -> io::Result<Seen> {
+    pub fn run(self) -> io::Result<Seen> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let shared = Rc::new(Shared {
             load: self,
@@ -106,12 +106,12 @@ async fn exchange(stream: &mut TcpStream, request: &str) -> io::Result<()> {
 
 impl Seen {
     /// Requests per second.
-    pub(crate) fn rate(&self) -> f64 {
+    pub fn rate(&self) -> f64 {
         self.latencies.len() as f64 / self.elapsed.as_secs_f64()
     }
 
     /// The latency that this part of the requests did not exceed.
-    pub(crate) fn millis(&self, part: f64) -> f64 {
+    pub fn millis(&self, part: f64) -> f64 {
         let place = (self.latencies.len() as f64 * part) as usize;
         let latency = self.latencies.get(place).or(self.latencies.last());
         latency.map_or(0.0, |it| it.as_secs_f64() * 1_000.0)
