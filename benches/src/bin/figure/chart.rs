@@ -1,6 +1,6 @@
 //! The picture: bars of every peer that the tables have, the best first, ours in colour.
 //!
-//! One column, so that its text can be read on a phone; light or dark as the reader's system is.
+//! As wide as a phone, each bar below its name; light or dark as the reader's system is.
 
 use svg::Document;
 use svg::node::element::{Line, Rectangle, Style, Text, Title};
@@ -73,10 +73,34 @@ const PANELS: &[Panel] = &[
         ["throughput", "HTTP/2, 500 callers", "requests/s"],
     ),
     panel(
+        "Requests per second, HTTP/2",
+        "500 callers on four connections, two threads",
+        Best::Most,
+        ["throughput", "HTTP/2, 4 connections", "requests/s"],
+    ),
+    panel(
+        "Requests lost, HTTP/2, of 50,000 GETs",
+        "GOAWAY that names a stream 20 back",
+        Best::Least,
+        ["lost", "GOAWAY, 20 streams back", "lost, GET"],
+    ),
+    panel(
         "Requests lost, HTTP/2, of 50,000 POSTs",
         "GOAWAY that names a stream 20 back",
         Best::Least,
         ["lost", "GOAWAY, 20 streams back", "lost, POST"],
+    ),
+    panel(
+        "Streams beyond the server's limit of 10",
+        "HTTP/2, GETs that were sent all the same",
+        Best::Least,
+        ["lost", "limit of 10", "beyond limit, GET"],
+    ),
+    panel(
+        "Time of a GET over HTTP/2, ms",
+        "a limit of 10 streams; the server takes 2 ms",
+        Best::Least,
+        ["lost", "limit of 10", "p50 ms, GET"],
     ),
     panel(
         "Time of one request for 12 bytes",
@@ -139,6 +163,96 @@ const PANELS: &[Panel] = &[
         ["headline", "one a request", "CPU s/10,000"],
     ),
     panel(
+        "Requests per second through a proxy",
+        "60 kept connections, no delay",
+        Best::Most,
+        ["headline", "no delay", "requests/s"],
+    ),
+    panel(
+        "CPU seconds of the proxy, 10,000 requests",
+        "60 kept connections, no delay",
+        Best::Least,
+        ["headline", "no delay", "CPU s/10,000"],
+    ),
+    panel(
+        "TLS 1.3: full handshakes per second",
+        "a connection for each request, 4 callers",
+        Best::Most,
+        ["tls", "handshakes, full", "requests/s"],
+    ),
+    panel(
+        "TLS 1.3: resumed handshakes per second",
+        "a connection for each request, 4 callers",
+        Best::Most,
+        ["tls", "handshakes, resumed", "requests/s"],
+    ),
+    panel(
+        "TLS 1.3: requests per second, 12 bytes",
+        "16 kept connections",
+        Best::Most,
+        ["tls", "12 B", "requests/s"],
+    ),
+    panel(
+        "TLS 1.3: requests per second, 64 KiB",
+        "16 kept connections",
+        Best::Most,
+        ["tls", "64 KiB", "requests/s"],
+    ),
+    panel(
+        "TLS 1.3: requests per second, 1 MiB",
+        "16 kept connections",
+        Best::Most,
+        ["tls", "1 MiB", "requests/s"],
+    ),
+    panel(
+        "TLS 1.3: a request of 12 bytes, CPU µs",
+        "of the client",
+        Best::Least,
+        ["tls", "12 B", "CPU µs"],
+    ),
+    panel(
+        "TLS 1.3: 12 bytes, requests of reqwest's",
+        "the ratio of requests per second",
+        Best::Most,
+        ["tls", "12 B", "of reqwest"],
+    ),
+    panel(
+        "The tail at 0.9 × what the server can, ms",
+        "99.9 % are faster; open loop",
+        Best::Least,
+        ["tail", "0.9 × capacity", "p99.9 ms"],
+    ),
+    panel(
+        "The tail at 1.1 × what the server can, ms",
+        "99.9 % are faster; open loop",
+        Best::Least,
+        ["tail", "1.1 × capacity", "p99.9 ms"],
+    ),
+    panel(
+        "The same, 99 % are faster, ms",
+        "of those that were answered",
+        Best::Least,
+        ["tail", "1.1 × capacity", "p99 ms"],
+    ),
+    panel(
+        "The same, half are faster, ms",
+        "of those that were answered",
+        Best::Least,
+        ["tail", "1.1 × capacity", "p50 ms"],
+    ),
+    panel(
+        "The same, requests that failed, per cent",
+        "those that were turned away among them",
+        Best::Least,
+        ["tail", "1.1 × capacity", "failed %"],
+    ),
+    panel(
+        "Answers within 50 ms at 2 × the load",
+        "as a part of what the server can",
+        Best::Most,
+        ["tail", "2 × capacity", "good"],
+    ),
+    panel(
         "Bytes of an idle connection",
         "hyper's own buffers included",
         Best::Least,
@@ -146,22 +260,26 @@ const PANELS: &[Panel] = &[
     ),
 ];
 
-const WIDTH: i32 = 520;
-const MARGIN: i32 = 16;
-/// Where bars begin, and the length of the longest.
-const LEFT: i32 = 270;
-const LONGEST: i32 = 160;
-const ROW: i32 = 25;
-const BAR: i32 = 17;
+/// Of a phone; on wider ground it is as wide.
+const WIDTH: i32 = 390;
+const MARGIN: i32 = 14;
+/// The length of the longest bar, the value behind it left out.
+const LONGEST: i32 = WIDTH - 2 * MARGIN;
+const ROW: i32 = 32;
+const BAR: i32 = 8;
+/// From the top of a row to its bar: the name and the value.
+const NAME: i32 = 18;
+/// What the picture has above the first panel.
+const TOP: i32 = 62;
 /// What a panel has above its bars, and below.
-const HEAD: i32 = 48;
+const HEAD: i32 = 44;
 const FOOT: i32 = 22;
 
 const STYLE: &str = "
-text { font: 15px system-ui, -apple-system, 'Segoe UI', sans-serif; fill: #1f2328; }
-.title { font-size: 17px; font-weight: 600; }
-.label { font-size: 14px; }
-.pale { fill: #59636e; }
+text { font: 14px system-ui, -apple-system, 'Segoe UI', sans-serif; fill: #1f2328; }
+.title { font-size: 15px; font-weight: 600; }
+.pale { font-size: 13px; fill: #59636e; }
+.command { font-size: 12px; fill: #59636e; }
 .us { font-weight: 600; }
 .paper { fill: #ffffff; }
 .theirs { fill: #afb8c1; }
@@ -169,13 +287,19 @@ text { font: 15px system-ui, -apple-system, 'Segoe UI', sans-serif; fill: #1f232
 .range { stroke: #1f2328; stroke-width: 1.5; }
 @media (prefers-color-scheme: dark) {
   text { fill: #e6edf3; }
-  .pale { fill: #9198a1; }
+  .pale, .command { fill: #9198a1; }
   .paper { fill: #0d1117; }
   .theirs { fill: #57606a; }
   .ours { fill: #4493f8; }
   .range { stroke: #e6edf3; }
 }
 ";
+
+/// What makes the figures; each panel has the rest of it.
+const COMMAND: [&str; 2] = [
+    "Each is made by cargo run --release",
+    "-p tower-keep-alive-benches and the words at its right.",
+];
 
 /// The picture as SVG, of the panels that have figures.
 pub(crate) fn draw(figures: &Figures) -> String {
@@ -185,7 +309,15 @@ pub(crate) fn draw(figures: &Figures) -> String {
         ))
         .add(Style::new(STYLE));
     let mut nodes = Vec::new();
-    let mut top = MARGIN;
+    for (line, place) in COMMAND.iter().zip(0..) {
+        nodes.push(text(
+            "pale",
+            "start",
+            (MARGIN, MARGIN + 12 + 18 * place),
+            line,
+        ));
+    }
+    let mut top = TOP;
     for panel in PANELS {
         let bars = panel.bars(figures);
         if !bars.is_empty() {
@@ -212,23 +344,22 @@ pub(crate) fn draw(figures: &Figures) -> String {
     format!("{picture}\n")
 }
 
-/// The peers of a table that the picture does not have.
+/// The peers of a table that no panel has with a figure of the same table.
 pub(crate) fn missing(figures: &Figures) -> Vec<String> {
-    let drawn = |figure: &Figure| {
-        let mut panels = PANELS.iter().filter(|panel| panel.bench == figure.bench);
-        panels.any(|panel| {
-            let mut bars = panel.bars(figures).into_iter();
-            bars.any(|bar| bar.peer == figure.peer)
-        })
-    };
-    let mut missing: Vec<_> = TABLES
-        .iter()
-        .flat_map(|table| table.part(figures))
+    let drawn: Vec<_> = PANELS.iter().flat_map(|it| it.bars(figures)).collect();
+    let mut missing = Vec::new();
+    for table in TABLES {
+        let bars: Vec<_> = drawn.iter().filter(|bar| table.has(bar)).collect();
+        let lacks = |figure: &&Figure| !bars.iter().any(|bar| bar.peer == figure.peer);
         // Ours alone is beside nobody.
-        .filter(|figure| figure.case != "crowd of hosts" && figure.unit != "instructions")
-        .filter(|figure| !drawn(figure))
-        .map(|figure| format!("{}: {}", figure.bench, figure.peer))
-        .collect();
+        let part = table.part(figures).filter(|figure| {
+            figure.case != "crowd of hosts" && figure.peer != "ours, instructions"
+        });
+        missing.extend(
+            part.filter(lacks)
+                .map(|it| format!("{}: {}", table.title, it.peer)),
+        );
+    }
     missing.dedup();
     missing
 }
@@ -255,31 +386,39 @@ impl Panel {
             Best::Least => "less is better",
             Best::Most => "more is better",
         };
-        nodes.push(text("title", "start", (MARGIN, top + 17), self.title));
+        nodes.push(text("title", "start", (MARGIN, top + 15), self.title));
+        let bench = match self.bench {
+            "request" => "--bench request".to_owned(),
+            bench => format!("--bin {bench}"),
+        };
+        let command = (WIDTH - MARGIN, top + 15);
+        nodes.push(text("command", "end", command, &bench));
         let hint = format!("{}; {which}", self.hint);
-        nodes.push(text("pale", "start", (MARGIN, top + 38), &hint));
+        nodes.push(text("pale", "start", (MARGIN, top + 33), &hint));
         let ends = bars
             .iter()
             .map(|it| it.spread.map_or(it.value, |[_, most]| most));
         let scale = f64::from(LONGEST) / ends.fold(f64::MIN_POSITIVE, f64::max);
         for (bar, place) in bars.iter().zip(0..) {
             let top = top + HEAD + place * ROW;
-            let (bottom, middle) = (top + BAR - 4, f64::from(top) + f64::from(BAR) / 2.0);
+            let bar_top = top + NAME;
+            let middle = f64::from(bar_top) + f64::from(BAR) / 2.0;
             let (label, is_ours) = label(&bar.peer);
             let weight = if is_ours { "us" } else { "" };
-            nodes.push(text("label", "end", (LEFT - 8, bottom), &label));
+            nodes.push(text(weight, "start", (MARGIN, top + 13), &label));
+            let value = (WIDTH - MARGIN, top + 13);
+            nodes.push(text(weight, "end", value, &number(bar.value)));
             let length = bar.value * scale;
             nodes.push(Box::new(
                 Rectangle::new()
                     .set("class", if is_ours { "ours" } else { "theirs" })
-                    .set("x", LEFT)
-                    .set("y", top)
+                    .set("x", MARGIN)
+                    .set("y", bar_top)
                     .set("width", tenths(length.max(1.0)))
                     .set("height", BAR),
             ));
-            let mut end = length;
             if let Some([least, most]) = bar.spread {
-                let at = |value: f64| tenths(f64::from(LEFT) + value * scale);
+                let at = |value: f64| tenths(f64::from(MARGIN) + value * scale);
                 nodes.push(Box::new(
                     Line::new()
                         .set("class", "range")
@@ -288,21 +427,23 @@ impl Panel {
                         .set("y1", middle)
                         .set("y2", middle),
                 ));
-                end = most * scale;
             }
-            let after = LEFT + end.ceil() as i32 + 6;
-            nodes.push(text(weight, "start", (after, bottom), &number(bar.value)));
         }
     }
 }
 
 /// What a peer is called in the picture, and whether that is us.
 fn label(peer: &str) -> (String, bool) {
-    let is_ours = peer == "agent" || peer.starts_with("tower-") || peer.starts_with("the agent");
+    let is_ours = peer == "agent"
+        || ["agent,", "tower-", "the agent"]
+            .iter()
+            .any(|it| peer.starts_with(it));
     let label = match peer {
         "agent" => "tower-keep-alive".to_owned(),
         "go" => "Go net/http".to_owned(),
-        _ => peer.replace("the agent", "tower-keep-alive"),
+        _ => peer
+            .replace("the agent", "tower-keep-alive")
+            .replace("agent, ", "tower-keep-alive, "),
     };
     (label, is_ours)
 }

@@ -2,7 +2,7 @@
 //!
 //! `benches/run.sh` runs them all, leaves what they found in `docs/benchmarks.jsonl`, and runs this. Both can be written
 //! again from that file: `cargo run --release -p tower-keep-alive-benches --bin figure`. Where a figure is there twice, the
-//! later one counts; what is not there is left out, and a peer that a table shows and the picture does not is a failure.
+//! later one counts; what is not there is left out, and a peer that a table shows and no bars of that table do is a failure.
 
 mod chart;
 mod table;
@@ -67,7 +67,7 @@ fn page(figures: &Figures) -> String {
          `Cargo.lock`. Counts (instructions, allocations, system calls, sockets, bytes) are the same from run to run; \
          times are not, and on a machine that does other things as well they differ by a tenth and more. A time is the \
          median of its rounds, with the least and the most of them in parentheses where the run kept them. \
-         `benchmarks.jsonl` has the figures for programs.\n\n\
+         Below each table is the command that makes it. `benchmarks.jsonl` has the figures for programs.\n\n\
          ![Figures of the tables below](benchmarks.svg)\n",
         std::env::consts::ARCH,
         env!("BUILT_WITH"),
@@ -75,7 +75,8 @@ fn page(figures: &Figures) -> String {
     for table in TABLES {
         if let Some(rows) = table.markdown(figures) {
             let Table { title, text, .. } = table;
-            let _ = write!(page, "\n## {title}\n\n{text}\n\n{rows}");
+            let command = table.command();
+            let _ = write!(page, "\n## {title}\n\n{text}\n\n{rows}\n`{command}`\n");
         }
     }
     page

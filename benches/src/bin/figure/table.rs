@@ -35,8 +35,9 @@ pub(crate) const TABLES: &[Table] = &[
         title: "The benchmark of agentkeepalive: connections that are kept",
         text: "`headline`: 60 callers, 50 sockets, a server that takes 5 ms, through a proxy on each client. *plain sockets* is \
                the base: a proxy that passes bytes on over as many connections, kept or not like the others', and does \
-               nothing else; no proxy can be faster. *of base* is within noise of 1 or below. CPU and memory are the \
-               proxy's.",
+               nothing else; no proxy can be faster. *of base* is within *noise* of 1 or below, which is the most that the \
+               base differs from itself within a round. CPU and memory are the proxy's. Each may use two threads, but node, \
+               which has one. nginx and pingora have no line for requests that wait for one of 50 connections.",
         bench: "headline",
         is_part: |it| it.case == "kept",
         column: |it| &it.unit,
@@ -47,6 +48,13 @@ pub(crate) const TABLES: &[Table] = &[
                open fewer.",
         bench: "headline",
         is_part: |it| it.case == "one a request",
+        column: |it| &it.unit,
+    },
+    Table {
+        title: "The same, by a server that answers at once",
+        text: "60 callers, and as many sockets as they are: nobody waits for one, and the processor is the limit.",
+        bench: "headline",
+        is_part: |it| it.case == "no delay",
         column: |it| &it.unit,
     },
     Table {
@@ -101,6 +109,64 @@ pub(crate) const TABLES: &[Table] = &[
         column: |it| &it.case,
     },
     Table {
+        title: "TLS 1.3: requests per second",
+        text: "`tls`: handshakes with a connection for each request, 4 callers; and bodies of that size over 16 connections that are \
+               kept. agent and reqwest have the same configuration of rustls. Server and client share the machine.",
+        bench: "tls",
+        is_part: |it| it.unit == "requests/s",
+        column: |it| &it.case,
+    },
+    Table {
+        title: "TLS 1.3: requests per second, of reqwest",
+        text: "The same, as the ratios within rounds.",
+        bench: "tls",
+        is_part: |it| it.unit == "of reqwest",
+        column: |it| &it.case,
+    },
+    Table {
+        title: "TLS 1.3: processor time of the client",
+        text: "Microseconds for a request, user and system.",
+        bench: "tls",
+        is_part: |it| it.unit == "CPU µs",
+        column: |it| &it.case,
+    },
+    Table {
+        title: "The tail: 99.9 % are faster",
+        text: "`tail`: 200 callers, 50 connections, 10 ms; milliseconds from the time in the schedule to the answer, of those that were \
+               answered, at so many times what the server can. Beyond 1 a line without a limit grows for as long as the load lasts.",
+        bench: "tail",
+        is_part: |it| it.unit == "p99.9 ms",
+        column: |it| &it.case,
+    },
+    Table {
+        title: "The tail: 99 % are faster",
+        text: "The same.",
+        bench: "tail",
+        is_part: |it| it.unit == "p99 ms",
+        column: |it| &it.case,
+    },
+    Table {
+        title: "The tail: half are faster",
+        text: "The same.",
+        bench: "tail",
+        is_part: |it| it.unit == "p50 ms",
+        column: |it| &it.case,
+    },
+    Table {
+        title: "The tail: requests that failed, in per cent",
+        text: "Those that were turned away among them. Of twice what the server can, half cannot be answered in time.",
+        bench: "tail",
+        is_part: |it| it.unit == "failed %",
+        column: |it| &it.case,
+    },
+    Table {
+        title: "The tail: answers within 50 ms",
+        text: "As a part of what the server can.",
+        bench: "tail",
+        is_part: |it| it.unit == "good",
+        column: |it| &it.case,
+    },
+    Table {
         title: "Time of one request",
         text: "`request`: one after the other, over a loopback socket and over a stream in memory; the median, as a multiple of \
                hyper alone.",
@@ -148,8 +214,19 @@ pub(crate) const TABLES: &[Table] = &[
 impl Table {
     /// The figures that it shows.
     pub(crate) fn part<'a>(&'a self, figures: &'a Figures) -> impl Iterator<Item = &'a Figure> {
-        let all = figures.0.iter();
-        all.filter(|it| it.bench == self.bench && (self.is_part)(it))
+        figures.0.iter().filter(|it| self.has(it))
+    }
+
+    pub(crate) fn has(&self, figure: &Figure) -> bool {
+        figure.bench == self.bench && (self.is_part)(figure)
+    }
+
+    /// What makes its figures.
+    pub(crate) fn command(&self) -> String {
+        match self.bench {
+            "request" => "cargo bench -p tower-keep-alive-benches --bench request".to_owned(),
+            bench => format!("cargo run --release -p tower-keep-alive-benches --bin {bench}"),
+        }
     }
 
     /// None without figures.
