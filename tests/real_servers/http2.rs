@@ -109,6 +109,17 @@ async fn haproxy_before_nginx() {
 }
 
 #[tokio::test]
+async fn caddy_before_nginx() {
+    if only_over_tcp(WHY) {
+        return;
+    }
+    let Some((front, back)) = http2_servers::caddy_before_nginx() else {
+        return;
+    };
+    run("Caddy before an nginx", &front, &back.folder).await;
+}
+
+#[tokio::test]
 async fn apache_that_says_goaway_by_time() {
     if only_over_tcp(WHY) {
         return;

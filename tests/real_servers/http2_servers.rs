@@ -77,6 +77,50 @@ pub(crate) fn haproxy_before_nginx() -> Option<(Running, Running)> {
     Some((front, nginx))
 }
 
+/// Caddy, which keeps its connections a second, in front of an nginx of HTTP/1, which writes the log: both, Caddy first. Each
+/// request to nginx has a connection of its own, as Caddy does not send a POST again that met a close.
+pub(crate) fn caddy_before_nginx() -> Option<(Running, Running)> {
+    let caddy = program("caddy")?;
+    let nginx = servers::plain_nginx()?;
+    let front = Running::start(|folder, addr| {
+        let conf = folder.join("Caddyfile");
+        let folder = folder.display();
+        let text = format!(
+            "{{
+                admin off
+                auto_https off
+                log {{
+                    level ERROR
+                }}
+                servers {{
+                    timeouts {{
+                        idle 1s
+                    }}
+                }}
+            }}
+            https://localhost:{} {{
+                bind {}
+                tls {folder}/cert.pem {folder}/key.pem
+                reverse_proxy {} {{
+                    transport http {{
+                        keepalive off
+                    }}
+                }}
+            }}\n",
+            addr.port(),
+            addr.ip(),
+            nginx.addr
+        );
+        write(&conf, text).expect("a file");
+        let mut command = Command::new(&caddy);
+        command.env("HOME", format!("{folder}"));
+        command.args(["run", "--adapter", "caddyfile", "--config"]);
+        command.arg(conf);
+        command
+    });
+    Some((front, nginx))
+}
+
 /// Apache httpd with its event worker: a second idle.
 pub(crate) fn apache() -> Option<Running> {
     let apache = program("apache2")?;

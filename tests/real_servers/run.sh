@@ -13,6 +13,7 @@ servers=(
     openssl=openssl
     haproxy=haproxy
     apache2=apache2-bin
+    caddy=caddy
     node=nodejs
     go=golang-go
     python3=python3
@@ -44,6 +45,7 @@ versions() {
     { command -v nginx && nginx -v; } 2>&1 | sed -n 's,^nginx version: nginx/,nginx ,p'
     { command -v haproxy && haproxy -v; } 2>/dev/null | sed -n 's/^HAProxy version \([0-9.]*\).*/HAProxy \1/p'
     { command -v apache2 && apache2 -v; } 2>/dev/null | sed -n 's,.*Apache/\([0-9.]*\).*,Apache httpd \1,p'
+    { command -v caddy && caddy version; } 2>/dev/null | sed -n 's/^v\{0,1\}\([0-9][0-9.]*\).*/Caddy \1/p'
     { command -v node && node --version; } 2>/dev/null | sed -n 's/^v/node /p'
     { command -v go && go version; } 2>/dev/null | sed -n 's/^go version go\([0-9.]*\).*/Go \1/p'
     python3 --version 2>/dev/null
