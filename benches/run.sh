@@ -39,6 +39,7 @@ fi
 bench instructions
 bench throughput
 bench lost
+bench spread
 bench memory
 bench pool
 bench tls

@@ -42,6 +42,20 @@ where
     }
 }
 
+impl<R, B> Legacy<HttpConnector<R>, B>
+where
+    HttpConnector<R>: Connect + Clone,
+    B: Body + Send,
+    B::Data: Send,
+{
+    /// Over sockets, to the addresses that this resolver finds.
+    pub fn with_resolver(resolver: R) -> Self {
+        let mut connector = HttpConnector::new_with_resolver(resolver);
+        connector.set_nodelay(true);
+        Self::over(connector, false)
+    }
+}
+
 impl<B> LegacyInMemory<B>
 where
     B: Body + Send,

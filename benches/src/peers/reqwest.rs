@@ -1,3 +1,5 @@
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
@@ -28,6 +30,11 @@ impl Reqwest {
             true => builder,
             false => builder.pool_max_idle_per_host(0),
         })
+    }
+
+    /// This name has these addresses.
+    pub fn resolving(name: &str, addresses: &[SocketAddr]) -> Self {
+        Self::with(reqwest::Client::builder().resolve_to_addrs(name, addresses))
     }
 
     fn with(builder: reqwest::ClientBuilder) -> Self {
