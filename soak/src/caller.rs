@@ -19,6 +19,7 @@ use tower_keep_alive::{Body, Error, InactivityTimeout, OneShot, TimeoutKind};
 use crate::house::House;
 use crate::ledger::{Wrong, count};
 use crate::limits::PoolConfig;
+use crate::names::Names;
 use crate::temper::{Temper, checksum, content};
 use crate::upload::Upload;
 
@@ -34,6 +35,8 @@ pub(crate) struct Caller {
     pub(crate) house: Arc<House>,
     /// `http://127.0.0.1:1234`, and the like.
     pub(crate) hosts: Vec<String>,
+    /// The addresses of the hosts' names, if they change.
+    pub(crate) names: Option<Names>,
     pub(crate) rng: Rng,
 }
 
@@ -95,6 +98,7 @@ impl Caller {
             _ => Method::GET,
         };
         let request = self.request(temper, id, length, &method);
+        let is_name = request.uri().host() == Some("localhost");
         let taken = request.body().taken();
         let enough = match self.rng.u8(..10) {
             0 if !self.limits.is_calm => length / 2,
@@ -103,8 +107,11 @@ impl Caller {
         let detaches = self.limits.is_loose && self.rng.u8(..100) == 0;
         async move {
             let began = Instant::now();
+            let gone = self.names.as_ref().map_or(Vec::new(), Names::gone);
             let mut response = match self.client.clone().oneshot(request).await {
                 Ok(response) => response,
+                // No answer was had before lookups began to fail.
+                Err(error) if self.names.is_some() && error.is_dns() => return Ok(Outcome::Failed),
                 Err(error) => return may_fail(error, temper, &method),
             };
             let own = response.headers().get("x-request-id");
@@ -115,6 +122,10 @@ impl Caller {
             let info = response.body().connection();
             if let Some(excess) = self.limits.excess(info, began.elapsed()) {
                 return Err((Wrong::Misused, excess));
+            }
+            let address = info.remote_addr().map(|it| it.ip());
+            if is_name && gone.iter().any(|it| Some(it.ip()) == address) {
+                return Err((Wrong::Misused, format!("{address:?} is gone")));
             }
             if detaches {
                 info.detach();

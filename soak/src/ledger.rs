@@ -52,6 +52,10 @@ pub(crate) struct Ledger {
     pub(crate) bytes: AtomicU64,
     pub(crate) stale: AtomicU64,
     pub(crate) reused: AtomicU64,
+    /// Requests over HTTP/2, in rounds of their own.
+    pub(crate) http2: AtomicU64,
+    /// How often the addresses of a name changed, or lookups began to fail.
+    pub(crate) dns_changes: AtomicU64,
     done: [AtomicU64; Temper::ALL.len() + 1],
     wrong: Mutex<(BTreeMap<Wrong, u64>, Vec<String>)>,
 }

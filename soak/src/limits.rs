@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use tower_keep_alive::{ConnectionInfo, KeepAliveLayer, Scheduling};
+use tower_keep_alive::{ConnectionInfo, KeepAliveLayer, Scheduling, Spread};
 
+use crate::names::Names;
 use crate::upload::Upload;
-use crate::wire::Wire;
 
 /// The agent reads its clock when it looks at the limits and, a look at the socket later, when it gives the connection out;
 /// the age is read last of all, here. A machine on which more want to run than can may stop a thread between any two.
@@ -31,6 +31,9 @@ pub(crate) struct PoolConfig {
     /// Almost every request is plain, for one host, and read to its end: connections live on, each from one caller in line
     /// to the next, until a limit of theirs ends them.
     pub(crate) is_calm: bool,
+    /// Names have several addresses, which change, and over which the load is spread.
+    pub(crate) has_names: bool,
+    spread: Spread,
 }
 
 impl PoolConfig {
@@ -50,6 +53,7 @@ impl PoolConfig {
             one_in(2),
             one_in(2),
             one_in(4),
+            one_in(3),
         ];
         let millis = |rng: &mut Rng, most| Duration::from_millis(rng.u64(1..most));
         Self {
@@ -67,13 +71,18 @@ impl PoolConfig {
             fifo: is[10],
             is_loose: is[11],
             is_calm: is[12],
+            has_names: is[13],
+            spread: [Spread::AsResolved, Spread::InTurn, Spread::FewestOpenFirst][rng.usize(..3)],
         }
     }
 
     pub(crate) fn layer(&self) -> KeepAliveLayer<Upload> {
         let mut layer = KeepAliveLayer::new()
             .active_timeout(Duration::from_secs(4))
-            .probe_with(Wire::probe);
+            .spread(self.spread);
+        if self.has_names {
+            layer = layer.follow_dns(Names::follow());
+        }
         if let Some(max) = self.per_host {
             layer = layer.max_connections_per_host(max);
         }

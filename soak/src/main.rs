@@ -8,6 +8,10 @@
 //! answers that nobody asked for, behind another one or while the connection is idle; Keep-Alive hints; upgrades. At the
 //! end of each round the accounts have to be right, and as many connections as the limits allow have to be had at once.
 //!
+//! In some rounds the names among the hosts have several addresses, which come and go while lookups fail in between; the agent
+//! follows them, and no request may go to an address that is gone. Some other rounds are of HTTP/2, with a server of raw
+//! frames that sends its clients away, refuses streams and limits them, and no request may fail.
+//!
 //! Each answer has the number of its request, and the checksum of each body, both ways, is known to both ends. A request
 //! fails only by what was done to it itself, but a POST whose idle connection ended just then: what happens on an idle
 //! connection may fail no other request.
@@ -17,9 +21,13 @@
 
 mod asked;
 mod caller;
+#[path = "../../tests/support/frames/mod.rs"]
+mod frames;
 mod house;
+mod http2;
 mod ledger;
 mod limits;
+mod names;
 mod process;
 mod round;
 mod server;
@@ -39,7 +47,7 @@ use clap::Parser;
 use fastrand::Rng;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use tokio::net::TcpListener;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_rustls::TlsAcceptor;
 use tower_keep_alive::connect::rustls::crypto::ring;
 use tower_keep_alive::connect::rustls::pki_types::PrivatePkcs8KeyDer;
@@ -136,7 +144,14 @@ fn rounds(runtime: &Runtime, place: Place, mut rng: Rng, args: &Args) -> u64 {
             return rounds;
         }
         let time = left.min(*args.round);
-        runtime.block_on(round(place.clone(), rng.u64(1..u64::MAX), time));
+        let seed = rng.u64(1..u64::MAX);
+        match rounds % 5 {
+            4 => {
+                let ledger = &place.house.ledger;
+                runtime.block_on(http2::round(&place.servers, ledger, seed, time));
+            }
+            _ => runtime.block_on(round(place.clone(), seed, time)),
+        }
         rounds += 1;
     }
 }
@@ -162,13 +177,15 @@ async fn open(ledger: Arc<Ledger>) -> io::Result<Place> {
         .with_root_certificates(roots)
         .with_no_client_auth();
     let house = Arc::new(House::new(ledger));
-    let plain = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let secure = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    // At each address of loopback.
+    let plain = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
+    let secure = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
     let ports = (plain.local_addr()?.port(), secure.local_addr()?.port());
     tokio::spawn(accept(plain, None, house.clone()));
     let tls = TlsAcceptor::from(Arc::new(server));
     tokio::spawn(accept(secure, Some(tls), house.clone()));
     Ok(Place {
+        servers: Handle::current(),
         house,
         hosts: vec![
             format!("http://127.0.0.1:{}", ports.0),

@@ -12,8 +12,9 @@ use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tower::retry::RetryLayer;
-use tower::{ServiceBuilder, ServiceExt};
+use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_keep_alive::AgentHandle;
+use tower_keep_alive::connect::TlsLayer;
 use tower_keep_alive::connect::rustls::ClientConfig;
 use tower_keep_alive::retry::ReusedReset;
 
@@ -21,9 +22,10 @@ use crate::caller::{Caller, Client};
 use crate::house::House;
 use crate::ledger::{Wrong, count, lock};
 use crate::limits::PoolConfig;
+use crate::names::Names;
 use crate::temper::Temper;
 use crate::upload::Upload;
-use crate::wire::{Alive, Connector};
+use crate::wire::{Alive, Connector, Wire};
 
 const CALLERS: usize = 24;
 
@@ -37,6 +39,8 @@ static NEXT: AtomicU64 = AtomicU64::new(1);
 #[derive(Clone)]
 pub(crate) struct Place {
     pub(crate) house: Arc<House>,
+    /// The runtime of the servers.
+    pub(crate) servers: Handle,
     pub(crate) hosts: Vec<String>,
     pub(crate) config: Arc<ClientConfig>,
 }
@@ -50,7 +54,7 @@ pub(crate) async fn round(place: Place, seed: u64, time: Duration) {
     let layer = limits.layer();
     let handle = layer.handle();
     let (calls, tries) = (ledger.clone(), ledger.clone());
-    let client = ServiceBuilder::new()
+    let above = ServiceBuilder::new()
         .map_request(move |request| {
             count(&calls.calls);
             request
@@ -59,16 +63,29 @@ pub(crate) async fn round(place: Place, seed: u64, time: Duration) {
         .map_request(move |request: Request<Upload>| {
             count(&tries.tries);
             request
-        })
-        .layer(layer)
-        .service(Connector {
-            wires: place.house.wires.clone(),
-            alive: alive.clone(),
-            config: place.config.clone(),
         });
-    let client = Client::new(client);
+    let names = limits.has_names.then(Names::new);
+    let client = match &names {
+        // Which address a transport leads to is known of the crate's own.
+        Some(names) => {
+            let connector = TlsLayer::with_config(place.config.clone()).layer(names.connector());
+            Client::new(above.layer(layer).service(connector))
+        }
+        None => {
+            let connector = Connector {
+                wires: place.house.wires.clone(),
+                alive: alive.clone(),
+                config: place.config.clone(),
+            };
+            let layer = layer.probe_with(Wire::probe);
+            Client::new(above.layer(layer).service(connector))
+        }
+    };
     let mut callers = JoinSet::new();
     let end = Instant::now() + time;
+    if let Some(names) = &names {
+        callers.spawn(names.clone().change(rng.fork(), end, ledger.clone()));
+    }
     let hosts = match limits.is_calm {
         true => vec![place.hosts[rng.usize(..place.hosts.len())].clone()],
         false => place.hosts.clone(),
@@ -79,6 +96,7 @@ pub(crate) async fn round(place: Place, seed: u64, time: Duration) {
             limits: limits.clone(),
             house: place.house.clone(),
             hosts: hosts.clone(),
+            names: names.clone(),
             rng: rng.fork(),
         };
         callers.spawn(async move {

@@ -51,6 +51,8 @@ pub(crate) fn table(
     row("of them under TLS", read(&ledger.tls));
     row("reused", read(&ledger.reused));
     row("found stale before reuse", read(&ledger.stale));
+    row("requests over HTTP/2", read(&ledger.http2));
+    row("changes of DNS", read(&ledger.dns_changes));
     row("MiB of bodies", read(&ledger.bytes) >> 20);
     row("faults injected", ledger.injected());
     for temper in Temper::ALL {

@@ -1,0 +1,135 @@
+//! Names with several addresses of this machine, which change: the resolver of one round's agent.
+
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use hyper_util::client::legacy::connect::dns::Name;
+use tokio::time::sleep;
+use tower::Service;
+use tower_keep_alive::connect::{ResolvedAddrs, TcpConnector};
+use tower_keep_alive::{BoxError, FollowDns};
+
+use crate::ledger::{Ledger, lock};
+
+/// 127.0.0.1 to 127.0.0.5.
+const ADDRESSES: usize = 5;
+
+/// The agent asks as often, and leaves an address that two answers lack.
+const EVERY: Duration = Duration::from_millis(30);
+
+/// After so long no request may be sent to an address that is gone: two answers, and what a busy machine may add.
+const GRACE: Duration = Duration::from_millis(700);
+
+/// Clones share the addresses.
+#[derive(Clone)]
+pub(crate) struct Names(Arc<Mutex<State>>);
+
+struct State {
+    has: [bool; ADDRESSES],
+    failure: Option<Failure>,
+    /// When each address was last in an answer, or might have been in the last good one while lookups failed.
+    last: [Instant; ADDRESSES],
+}
+
+#[derive(Clone, Copy)]
+enum Failure {
+    Error,
+    Nothing,
+    NoAnswer,
+}
+
+impl Names {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Mutex::new(State {
+            has: [true; ADDRESSES],
+            failure: None,
+            last: [Instant::now(); ADDRESSES],
+        })))
+    }
+
+    pub(crate) fn connector(&self) -> TcpConnector<Self> {
+        TcpConnector::with_resolver(self.clone())
+    }
+
+    pub(crate) fn follow() -> FollowDns {
+        FollowDns::default().every(EVERY).lookup_timeout(EVERY)
+    }
+
+    /// Addresses come and go, and lookups fail, until `end`.
+    pub(crate) async fn change(self, mut rng: Rng, end: Instant, ledger: Arc<Ledger>) {
+        while Instant::now() < end {
+            sleep(Duration::from_millis(rng.u64(200..1_500))).await;
+            let mut state = lock(&self.0);
+            state.note(Instant::now());
+            ledger.dns_changes.fetch_add(1, Ordering::Relaxed);
+            state.failure = match rng.u8(..8) {
+                0 => Some(Failure::Error),
+                1 => Some(Failure::Nothing),
+                2 => Some(Failure::NoAnswer),
+                _ => None,
+            };
+            if state.failure.is_none() {
+                state.has.fill_with(|| rng.bool());
+                // Never none.
+                state.has[rng.usize(..ADDRESSES)] = true;
+            }
+        }
+    }
+
+    /// The addresses to which no request may go from now on.
+    pub(crate) fn gone(&self) -> Vec<SocketAddr> {
+        let now = Instant::now();
+        let mut state = lock(&self.0);
+        state.note(now);
+        let last = (1..).zip(state.last);
+        let gone = last.filter(|(_, last)| now.duration_since(*last) > GRACE);
+        gone.map(|(nth, _)| address(nth)).collect()
+    }
+}
+
+impl State {
+    /// Until now.
+    fn note(&mut self, now: Instant) {
+        for (has, last) in self.has.iter().zip(&mut self.last) {
+            if *has || self.failure.is_some() {
+                *last = now;
+            }
+        }
+    }
+}
+
+fn address(nth: u8) -> SocketAddr {
+    (Ipv4Addr::new(127, 0, 0, nth), 0).into()
+}
+
+impl Service<Name> for Names {
+    type Response = ResolvedAddrs;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<ResolvedAddrs, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Name) -> Self::Future {
+        let state = lock(&self.0);
+        let has = (1..).zip(state.has).filter(|(_, has)| *has);
+        let found: Vec<_> = has.map(|(nth, _)| address(nth)).collect();
+        let failure = state.failure;
+        drop(state);
+        Box::pin(async move {
+            match failure {
+                None => Ok(ResolvedAddrs::new(found)),
+                Some(Failure::Nothing) => Ok(ResolvedAddrs::new([])),
+                Some(Failure::Error) => Err("no server".into()),
+                Some(Failure::NoAnswer) => std::future::pending().await,
+            }
+        })
+    }
+}
