@@ -139,7 +139,9 @@ impl Caller {
             Some(method) if method == http::Method::POST => vec![b'x'; self.rng.usize(..3_000)],
             _ => Vec::new(),
         };
-        let request = request.body(body.into()).expect("the parts are right");
+        let request = request
+            .body(Full::new(Bytes::from(body)))
+            .expect("the parts are right");
         let words = format!("{} {path}", request.method());
         let exchange = async {
             let response = self.client.request(request).await?;

@@ -23,8 +23,9 @@ const ADDRESSES: usize = 5;
 /// The agent asks as often, and leaves an address that two answers lack.
 const EVERY: Duration = Duration::from_millis(30);
 
-/// After so long no request may be sent to an address that is gone: two answers, and what a busy machine may add.
-const GRACE: Duration = Duration::from_millis(700);
+/// After so many times of that, no request may be sent to an address that is gone: two answers, and what a busy runtime may
+/// add. They are counted in the agent's own runtime, so that one that stands still counts none.
+const GRACE: u32 = 20;
 
 /// Clones share the addresses.
 #[derive(Clone)]
@@ -33,8 +34,8 @@ pub(crate) struct Names(Arc<Mutex<State>>);
 struct State {
     has: [bool; ADDRESSES],
     failure: Option<Failure>,
-    /// When each address was last in an answer, or might have been in the last good one while lookups failed.
-    last: [Instant; ADDRESSES],
+    /// For how long each address has been in no answer, while lookups did not fail.
+    absent: [u32; ADDRESSES],
 }
 
 #[derive(Clone, Copy)]
@@ -49,7 +50,7 @@ impl Names {
         Self(Arc::new(Mutex::new(State {
             has: [true; ADDRESSES],
             failure: None,
-            last: [Instant::now(); ADDRESSES],
+            absent: [0; ADDRESSES],
         })))
     }
 
@@ -63,10 +64,16 @@ impl Names {
 
     /// Addresses come and go, and lookups fail, until `end`.
     pub(crate) async fn change(self, mut rng: Rng, end: Instant, ledger: Arc<Ledger>) {
+        let mut stays = rng.u8(10..50);
         while Instant::now() < end {
-            sleep(Duration::from_millis(rng.u64(200..1_500))).await;
+            sleep(EVERY).await;
             let mut state = lock(&self.0);
-            state.note(Instant::now());
+            state.note();
+            stays -= 1;
+            if stays > 0 {
+                continue;
+            }
+            stays = rng.u8(10..50);
             ledger.dns_changes.fetch_add(1, Ordering::Relaxed);
             state.failure = match rng.u8(..8) {
                 0 => Some(Failure::Error),
@@ -84,22 +91,19 @@ impl Names {
 
     /// The addresses to which no request may go from now on.
     pub(crate) fn gone(&self) -> Vec<SocketAddr> {
-        let now = Instant::now();
-        let mut state = lock(&self.0);
-        state.note(now);
-        let last = (1..).zip(state.last);
-        let gone = last.filter(|(_, last)| now.duration_since(*last) > GRACE);
+        let absent = (1..).zip(lock(&self.0).absent);
+        let gone = absent.filter(|(_, absent)| *absent > GRACE);
         gone.map(|(nth, _)| address(nth)).collect()
     }
 }
 
 impl State {
-    /// Until now.
-    fn note(&mut self, now: Instant) {
-        for (has, last) in self.has.iter().zip(&mut self.last) {
-            if *has || self.failure.is_some() {
-                *last = now;
-            }
+    fn note(&mut self) {
+        for (has, absent) in self.has.iter().zip(&mut self.absent) {
+            *absent = match *has || self.failure.is_some() {
+                true => 0,
+                false => *absent + 1,
+            };
         }
     }
 }

@@ -44,7 +44,7 @@ where
 
 impl<R, B> Legacy<HttpConnector<R>, B>
 where
-    HttpConnector<R>: Connect + Clone,
+    HttpConnector<R>: Connect + Clone + Service<Uri>,
     B: Body + Send,
     B::Data: Send,
 {
