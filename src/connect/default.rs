@@ -1,5 +1,3 @@
-use std::fmt;
-use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -8,6 +6,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tower_service::Service;
 
 #[cfg(feature = "http2")]
+use crate::connect::connecting::Connecting;
 use crate::connect::transport::Negotiated;
 use crate::connect::transport::Transport;
 #[cfg(feature = "tls")]
@@ -102,35 +101,15 @@ impl Default for DefaultConnector {
 impl Service<Destination> for DefaultConnector {
     type Response = DefaultTransport;
     type Error = BoxError;
-    type Future = DefaultConnecting;
+    type Future = Connecting<DefaultTransport>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Service::<Destination>::poll_ready(&mut self.inner, cx)
     }
 
-    fn call(&mut self, destination: Destination) -> DefaultConnecting {
-        DefaultConnecting(self.inner.call(destination))
-    }
-}
-
-/// Resolves to a transport of [`DefaultConnector`].
-///
-/// # Cancel safety
-///
-/// Dropping the future cancels the connect.
-pub struct DefaultConnecting(<Inner as Service<Destination>>::Future);
-
-impl Future for DefaultConnecting {
-    type Output = Result<DefaultTransport, BoxError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx).map_ok(DefaultTransport)
-    }
-}
-
-impl fmt::Debug for DefaultConnecting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("DefaultConnecting")
+    fn call(&mut self, destination: Destination) -> Self::Future {
+        let connecting = self.inner.call(destination);
+        Connecting::new(async { connecting.await.map(DefaultTransport) })
     }
 }
 

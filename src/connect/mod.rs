@@ -4,6 +4,7 @@
 //! connector of URIs, such as those of hyper-util, becomes one in a [`UriConnector`].
 
 pub(crate) mod choice;
+mod connecting;
 pub(crate) mod deadline;
 mod default;
 mod dial;
@@ -36,17 +37,18 @@ pub use crate::target::proxy::Proxy;
 pub use crate::target::resolved_addrs::ResolvedAddrs;
 #[cfg(feature = "tls")]
 pub use crate::target::tls_config::TlsConfig;
-pub use default::{DefaultConnecting, DefaultConnector, DefaultTransport};
+pub use connecting::Connecting;
+pub use default::{DefaultConnector, DefaultTransport};
 pub use probe::Probe;
 #[cfg(feature = "proxy")]
-pub use proxy::{ProxyConnecting, ProxyConnector, ProxyLayer};
+pub use proxy::{ProxyConnector, ProxyLayer};
 pub use socket::Socket;
-pub use tcp::{Tcp, TcpConnecting, TcpConnector};
+pub use tcp::{Tcp, TcpConnector};
 #[cfg(feature = "tls")]
-pub use tls::{MaybeTls, PemError, Tls, TlsConnecting, TlsConnection, TlsLayer};
+pub use tls::{MaybeTls, PemError, Tls, TlsConnection, TlsLayer};
 /// The rustls crate whose types [`TlsLayer`] takes.
 #[cfg(feature = "tls")]
 pub use tokio_rustls::rustls;
 #[cfg(unix)]
-pub use unix::{Unix, UnixConnecting, UnixConnector};
-pub use uri::{HyperConnecting, HyperIo, UriConnecting, UriConnector};
+pub use unix::{Unix, UnixConnector};
+pub use uri::{HyperIo, UriConnector};

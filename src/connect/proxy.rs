@@ -13,6 +13,7 @@ use tower::make::MakeConnection;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use crate::connect::connecting::Connecting;
 use crate::connect::proxy_conn::ProxyConn;
 use crate::connect::resolve::resolve;
 use crate::connect::{socks, times, tunnel};
@@ -163,7 +164,7 @@ where
 {
     type Response = M::Connection;
     type Error = BoxError;
-    type Future = ProxyConnecting<M::Connection>;
+    type Future = Connecting<M::Connection>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(cx).map_err(Into::into)
@@ -172,11 +173,11 @@ where
     fn call(&mut self, target: T) -> Self::Future {
         let destination = target.try_into().map_err(Into::into);
         let way = destination.and_then(|it| ProxyRoute::of(it, &self.resolver));
-        ProxyConnecting(match way {
-            Err(error) => Box::pin(ready(Err(error))),
+        match way {
+            Err(error) => Connecting::new(ready(Err(error))),
             Ok(ProxyRoute { hop, through }) => {
                 let connecting = self.inner.make_connection(hop);
-                Box::pin(async move {
+                Connecting::new(async move {
                     let hop = async { connecting.await.map_err(Into::into) };
                     match through {
                         Some(through) => through.connect(hop).await,
@@ -184,7 +185,7 @@ where
                     }
                 })
             }
-        })
+        }
     }
 }
 
@@ -318,25 +319,4 @@ async fn asked(proxy: &Proxy, side: &SideLookup) -> Result<Uri, BoxError> {
     }
     let found = resolve(&mut GaiResolver::new(), side.lookup()).await?;
     socks::by_address(proxy, host, found.as_slice())
-}
-
-/// Resolves to a transport through a proxy. Boxed, because connects are rare.
-///
-/// # Cancel safety
-///
-/// Dropping it cancels the connect.
-pub struct ProxyConnecting<C>(Pin<Box<dyn Future<Output = Result<C, BoxError>> + Send>>);
-
-impl<C> Future for ProxyConnecting<C> {
-    type Output = Result<C, BoxError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(cx)
-    }
-}
-
-impl<C> fmt::Debug for ProxyConnecting<C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ProxyConnecting")
-    }
 }

@@ -1,8 +1,6 @@
-use std::fmt;
 use std::future::{Future, ready};
 use std::mem;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,6 +13,7 @@ use tower_service::Service;
 
 use crate::connect::Socket;
 use crate::connect::choice;
+use crate::connect::connecting::Connecting;
 use crate::connect::deadline;
 use crate::connect::dial::{LEAST_DELAY, Pace, dial};
 use crate::connect::options::{Options, in_probes, in_seconds};
@@ -278,42 +277,21 @@ where
 {
     type Response = Tcp;
     type Error = BoxError;
-    type Future = TcpConnecting;
+    type Future = Connecting<Tcp>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.resolver.poll_ready(cx).map_err(Into::into)
     }
 
-    fn call(&mut self, target: T) -> TcpConnecting {
+    fn call(&mut self, target: T) -> Connecting<Tcp> {
         let connecting = match target.try_into() {
             Ok(destination) => self.connect(&destination),
             Err(error) => Err(error.into()),
         };
-        TcpConnecting(match connecting {
-            Ok(connecting) => Box::pin(connecting),
-            Err(error) => Box::pin(ready(Err(error))),
-        })
-    }
-}
-
-/// Resolves to a TCP transport. Boxed, because the future has no name; connects are rare.
-///
-/// # Cancel safety
-///
-/// Dropping it cancels the connect.
-pub struct TcpConnecting(Pin<Box<dyn Future<Output = Result<Tcp, BoxError>> + Send>>);
-
-impl Future for TcpConnecting {
-    type Output = Result<Tcp, BoxError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(cx)
-    }
-}
-
-impl fmt::Debug for TcpConnecting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TcpConnecting")
+        match connecting {
+            Ok(connecting) => Connecting::new(connecting),
+            Err(error) => Connecting::new(ready(Err(error))),
+        }
     }
 }
 

@@ -1,8 +1,5 @@
-use std::fmt;
-use std::future::Future;
 use std::io;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -14,6 +11,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tower_service::Service;
 
 use crate::connect::Socket;
+use crate::connect::connecting::Connecting;
 use crate::connect::socket::Halves;
 use crate::connect::times;
 use crate::error::connect::{ConnectError, reason};
@@ -100,18 +98,18 @@ where
 {
     type Response = Unix;
     type Error = BoxError;
-    type Future = UnixConnecting;
+    type Future = Connecting<Unix>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, target: T) -> UnixConnecting {
+    fn call(&mut self, target: T) -> Connecting<Unix> {
         let path = match target.try_into() {
             Ok(destination) => self.path(&destination),
             Err(error) => Err(error.into()),
         };
-        UnixConnecting(Box::pin(async move {
+        Connecting::new(async move {
             let path = path?;
             match times::part(|times| &mut times.connect, connect(&path)).await {
                 Ok(stream) => Ok(Unix::new(stream)),
@@ -120,7 +118,7 @@ where
                     Err(ConnectError::caused_by(tried, error).into())
                 }
             }
-        }))
+        })
     }
 }
 
@@ -134,27 +132,6 @@ async fn connect(path: &Path) -> io::Result<UnixStream> {
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(50));
-    }
-}
-
-/// Resolves to a Unix socket. Boxed, because tokio's connect has no name; connects are rare.
-///
-/// # Cancel safety
-///
-/// Dropping it cancels the connect.
-pub struct UnixConnecting(Pin<Box<dyn Future<Output = Result<Unix, BoxError>> + Send>>);
-
-impl Future for UnixConnecting {
-    type Output = Result<Unix, BoxError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(cx)
-    }
-}
-
-impl fmt::Debug for UnixConnecting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("UnixConnecting")
     }
 }
 

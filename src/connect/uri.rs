@@ -1,14 +1,11 @@
-use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use http::Uri;
 use hyper::rt::{Read, Write};
 use hyper_util::rt::TokioIo;
-use pin_project_lite::pin_project;
 use tower_service::Service;
 
+use crate::connect::connecting::Connecting;
 use crate::error::{BoxError, Error, Kind};
 use crate::target::Destination;
 use crate::target::invalid::TargetError;
@@ -89,50 +86,27 @@ impl<M> Service<Destination> for UriConnector<M>
 where
     M: Service<Uri>,
     M::Error: Into<BoxError>,
+    M::Future: Send + 'static,
 {
     type Response = M::Response;
     type Error = BoxError;
-    type Future = UriConnecting<M::Future>;
+    type Future = Connecting<M::Response>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
     fn call(&mut self, destination: Destination) -> Self::Future {
-        UriConnecting {
-            connecting: match destination.route() {
-                Some(route) if !route.is_only_protocol() => None,
-                _ => Some(self.inner.call(destination.into())),
-            },
-        }
-    }
-}
-
-pin_project! {
-    /// Resolves to a transport of a connector of URIs.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future cancels the connect.
-    pub struct UriConnecting<F> {
-        // `None` if the destination has a route.
-        #[pin]
-        connecting: Option<F>,
-    }
-}
-
-impl<F, C, E> Future for UriConnecting<F>
-where
-    F: Future<Output = Result<C, E>>,
-    E: Into<BoxError>,
-{
-    type Output = Result<C, BoxError>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().connecting.as_pin_mut() {
-            Some(connecting) => connecting.poll(cx).map_err(Into::into),
-            None => Poll::Ready(Err(refused().into())),
-        }
+        let connecting = match destination.route() {
+            Some(route) if !route.is_only_protocol() => None,
+            _ => Some(self.inner.call(destination.into())),
+        };
+        Connecting::new(async {
+            match connecting {
+                Some(connecting) => connecting.await.map_err(Into::into),
+                None => Err(refused().into()),
+            }
+        })
     }
 }
 
@@ -140,12 +114,6 @@ where
 fn refused() -> Error {
     let why = "the request has a route, and its agent's connector takes URIs, which have no place for one: use a connector of Destinations, as TcpConnector is";
     Error::new(Kind::Target(TargetError::Route(why)))
-}
-
-impl<F> fmt::Debug for UriConnecting<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("UriConnecting")
-    }
 }
 
 /// A connector of hyper-util, whose transports implement tokio's I/O traits here; see [`UriConnector::hyper`].
@@ -156,48 +124,19 @@ impl<M> Service<Uri> for HyperIo<M>
 where
     M: Service<Uri>,
     M::Response: Read + Write,
+    M::Error: Into<BoxError>,
+    M::Future: Send + 'static,
 {
     type Response = TokioIo<M::Response>;
-    type Error = M::Error;
-    type Future = HyperConnecting<M::Future>;
+    type Error = BoxError;
+    type Future = Connecting<TokioIo<M::Response>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), M::Error>> {
-        self.0.poll_ready(cx)
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.0.poll_ready(cx).map_err(Into::into)
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        HyperConnecting {
-            connecting: self.0.call(uri),
-        }
-    }
-}
-
-pin_project! {
-    /// Resolves to a transport of hyper-util's connector.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future cancels the connect.
-    pub struct HyperConnecting<F> {
-        #[pin]
-        connecting: F,
-    }
-}
-
-impl<F, C, E> Future for HyperConnecting<F>
-where
-    F: Future<Output = Result<C, E>>,
-{
-    type Output = Result<TokioIo<C>, E>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let transport = ready!(self.project().connecting.poll(cx))?;
-        Poll::Ready(Ok(TokioIo::new(transport)))
-    }
-}
-
-impl<F> fmt::Debug for HyperConnecting<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("HyperConnecting")
+        let connecting = self.0.call(uri);
+        Connecting::new(async { connecting.await.map(TokioIo::new).map_err(Into::into) })
     }
 }

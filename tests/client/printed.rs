@@ -86,27 +86,24 @@ async fn layers_services_and_their_futures_are_printed_with_their_names() {
     let mut tls = CA.trusted().layer(TcpConnector::new());
     is_named("Tls {", &tls);
     let target = destination(&server.url("/"));
-    is_named("TlsConnecting", &tls.call(target.clone()));
+    is_named("Connecting", &tls.call(target.clone()));
     let mut proxied = ProxyLayer::new().layer(TcpConnector::new());
     is_named("ProxyConnector {", &proxied);
     let resolver = "the connector's";
     assert!(text(&ProxyLayer::new()).contains(resolver), "{proxied:?}");
     let own = ProxyLayer::new().resolver(GaiResolver::new());
     assert!(text(&own).contains("of its own"), "{own:?}");
-    is_named("ProxyConnecting", &proxied.call(target.clone()));
+    is_named("Connecting", &proxied.call(target.clone()));
     let mut any = DefaultConnector::new();
-    is_named("DefaultConnecting", &any.call(target.clone()));
+    is_named("Connecting", &any.call(target.clone()));
     let mut hyper = UriConnector::hyper(HttpConnector::new());
-    is_named("UriConnecting", &hyper.call(target.clone()));
+    is_named("Connecting", &hyper.call(target.clone()));
     let stream = tls.clone().oneshot(target.clone()).await.unwrap();
     is_named("MaybeTls { tls: false", &stream);
     is_named("Probe", &stream.probe_with(Tcp::probe));
     drop(stream);
-    is_named("TcpConnecting", &TcpConnector::new().call(target.clone()));
-    is_named(
-        "UnixConnecting",
-        &UnixConnector::at("/tmp/none").call(target),
-    );
+    is_named("Connecting", &TcpConnector::new().call(target.clone()));
+    is_named("Connecting", &UnixConnector::at("/tmp/none").call(target));
     at_rest(&handle).await;
 }
 

@@ -11,7 +11,7 @@ use http::{Request, Uri};
 use http_body_util::{BodyExt, Empty, Full};
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
-use tower_keep_alive::connect::{Probe, Tcp, TcpConnecting, TcpConnector};
+use tower_keep_alive::connect::{Connecting, Probe, Tcp, TcpConnector};
 use tower_keep_alive::*;
 
 use crate::line::{Lines, Shard};
@@ -85,7 +85,7 @@ fn every_public_type_is_debug() {
     debug::<Liveness>();
     debug::<Probe>();
     debug::<Tcp>();
-    debug::<TcpConnecting>();
+    debug::<Connecting<Tcp>>();
     debug::<TcpConnector>();
 }
 

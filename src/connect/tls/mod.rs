@@ -12,5 +12,5 @@ mod trust_roots;
 
 pub use layer::TlsLayer;
 pub use pem::PemError;
-pub use service::{Tls, TlsConnecting};
+pub use service::Tls;
 pub use stream::{MaybeTls, TlsConnection};

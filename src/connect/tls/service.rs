@@ -1,7 +1,6 @@
 use std::fmt;
-use std::future::{Future, ready};
+use std::future::ready;
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -13,6 +12,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tower_service::Service;
 
 use crate::connect::MaybeTls;
+use crate::connect::connecting::Connecting;
 use crate::connect::times;
 use crate::connect::tls::error;
 use crate::connect::tls::records::Records;
@@ -60,7 +60,7 @@ where
 {
     type Response = MaybeTls<M::Response>;
     type Error = BoxError;
-    type Future = TlsConnecting<M::Response>;
+    type Future = Connecting<MaybeTls<M::Response>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(cx).map_err(Into::into)
@@ -71,16 +71,16 @@ where
             Ok(destination) => destination,
             Err(error) => {
                 let error = error.into();
-                return TlsConnecting(Box::pin(ready(Err(error))));
+                return Connecting::new(ready(Err(error)));
             }
         };
         // A secured destination is passed through: below a `ProxyConnector`, this layer is for the proxies, and TLS
         // with the origin is added above.
         if *destination.scheme() != Scheme::HTTPS || destination.is_secured() {
             let connecting = self.inner.call(destination.into());
-            return TlsConnecting(Box::pin(async move {
+            return Connecting::new(async move {
                 Ok(MaybeTls::plain(connecting.await.map_err(Into::into)?))
-            }));
+            });
         }
         let route = destination.route();
         let own = route.and_then(|route| route.tls()).cloned();
@@ -92,7 +92,7 @@ where
         let protocol = destination.protocol();
         let protocol = protocol.unwrap_or_else(|| configuration.protocol());
         let connecting = self.inner.call(destination.secured().into());
-        TlsConnecting(Box::pin(async move {
+        Connecting::new(async move {
             let name = server_name(&host)?;
             let config = match own {
                 Some(own) => config_of(&own, protocol).await?,
@@ -104,7 +104,7 @@ where
                 Ok(stream) => Ok(MaybeTls::tls(stream)),
                 Err(failure) => Err(error::handshake(&host, protocol, failure).into()),
             }
-        }))
+        })
     }
 }
 
@@ -135,27 +135,6 @@ impl<M: fmt::Debug> fmt::Debug for Tls<M> {
         f.debug_struct("Tls")
             .field("inner", &self.inner)
             .finish_non_exhaustive()
-    }
-}
-
-/// Resolves to a transport, after the TLS handshake if there is one. Boxed, because connects are rare.
-///
-/// # Cancel safety
-///
-/// Dropping it cancels the connect.
-pub struct TlsConnecting<IO>(Pin<Box<dyn Future<Output = Result<MaybeTls<IO>, BoxError>> + Send>>);
-
-impl<IO> Future for TlsConnecting<IO> {
-    type Output = Result<MaybeTls<IO>, BoxError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(cx)
-    }
-}
-
-impl<IO> fmt::Debug for TlsConnecting<IO> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TlsConnecting")
     }
 }
 
