@@ -1,4 +1,4 @@
-//! What a caller asks for, gets, and is told where something fails.
+//! Requests of a client: settings, answers, errors, and the control of single connections.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -10,4 +10,4 @@ mod errors;
 mod for_host;
 mod isolation;
 mod printed;
-mod wishes;
+mod single_connections;

@@ -12,9 +12,9 @@ use tower::Layer;
 use tower_keep_alive::connect::TcpConnector;
 use tower_keep_alive::{KeepAliveLayer, Protocol};
 
-use crate::http2_servers;
 use crate::mixed::{Log, requests, rounds};
 use crate::running::Running;
+use crate::servers::{self, Speaks};
 use crate::support::agent::{agent_over, at_rest, get, post, send};
 use crate::support::tls::CA;
 use crate::support::{eventually, only_over_tcp};
@@ -91,7 +91,7 @@ async fn nginx_that_says_goaway_by_count_and_time() {
     if only_over_tcp(WHY) {
         return;
     }
-    let Some(server) = http2_servers::nginx() else {
+    let Some(server) = servers::nginx(Speaks::Http2) else {
         return;
     };
     run("nginx", &server, &server.folder).await;
@@ -102,7 +102,7 @@ async fn haproxy_before_nginx() {
     if only_over_tcp(WHY) {
         return;
     }
-    let Some((front, back)) = http2_servers::haproxy_before_nginx() else {
+    let Some((front, back)) = servers::haproxy_before_nginx(Speaks::Http2) else {
         return;
     };
     run("HAProxy before an nginx", &front, &back.folder).await;
@@ -113,7 +113,7 @@ async fn caddy_before_nginx() {
     if only_over_tcp(WHY) {
         return;
     }
-    let Some((front, back)) = http2_servers::caddy_before_nginx() else {
+    let Some((front, back)) = servers::caddy_before_nginx() else {
         return;
     };
     run("Caddy before an nginx", &front, &back.folder).await;
@@ -124,7 +124,7 @@ async fn apache_that_says_goaway_by_time() {
     if only_over_tcp(WHY) {
         return;
     }
-    let Some(server) = http2_servers::apache() else {
+    let Some(server) = servers::apache(Speaks::Http2) else {
         return;
     };
     run("Apache httpd", &server, &server.folder).await;
@@ -135,7 +135,7 @@ async fn node_that_says_goaway_by_count() {
     if only_over_tcp(WHY) {
         return;
     }
-    let Some(server) = http2_servers::node() else {
+    let Some(server) = servers::node(Speaks::Http2) else {
         return;
     };
     run("node", &server, &server.folder).await;
@@ -146,7 +146,7 @@ async fn go_that_says_goaway_by_count_and_time() {
     if only_over_tcp(WHY) {
         return;
     }
-    let Some(server) = http2_servers::go() else {
+    let Some(server) = servers::go(Speaks::Http2) else {
         return;
     };
     run("Go's net/http", &server, &server.folder).await;

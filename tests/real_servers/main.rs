@@ -5,7 +5,6 @@
 #![cfg(unix)]
 
 mod http2;
-mod http2_servers;
 mod mixed;
 mod nginx;
 mod openssl;

@@ -23,7 +23,7 @@ use tower_keep_alive::retry::ReusedReset;
 use tower_keep_alive::{KeepAliveLayer, Status};
 
 use crate::running::Running;
-use crate::servers;
+use crate::servers::{self, Speaks};
 use crate::support::agent::{Req, agent_over, at_rest, get, post, send};
 use crate::support::{eventually, only_over_tcp};
 
@@ -219,7 +219,7 @@ async fn nginx_that_closes_by_count_and_time() {
     if only_over_tcp(WHY) {
         return;
     }
-    let Some(server) = servers::plain_nginx() else {
+    let Some(server) = servers::nginx(Speaks::Http1) else {
         return;
     };
     let run = run("nginx", &server, &server.folder).await;
@@ -231,7 +231,7 @@ async fn haproxy_before_nginx() {
     if only_over_tcp(WHY) {
         return;
     }
-    let Some((front, back)) = servers::haproxy_before_nginx() else {
+    let Some((front, back)) = servers::haproxy_before_nginx(Speaks::Http1) else {
         return;
     };
     let run = run("HAProxy before that nginx", &front, &back.folder).await;
@@ -243,7 +243,7 @@ async fn apache_that_closes_by_count_and_time() {
     if only_over_tcp(WHY) {
         return;
     }
-    let Some(server) = servers::apache() else {
+    let Some(server) = servers::apache(Speaks::Http1) else {
         return;
     };
     let run = run("Apache httpd", &server, &server.folder).await;
@@ -255,7 +255,7 @@ async fn node_that_closes_by_count_and_time() {
     if only_over_tcp(WHY) {
         return;
     }
-    let Some(server) = servers::node() else {
+    let Some(server) = servers::node(Speaks::Http1) else {
         return;
     };
     let run = run("node", &server, &server.folder).await;
@@ -267,7 +267,7 @@ async fn go_that_closes_by_time() {
     if only_over_tcp(WHY) {
         return;
     }
-    let Some(server) = servers::go() else {
+    let Some(server) = servers::go(Speaks::Http1) else {
         return;
     };
     let run = run("Go's net/http", &server, &server.folder).await;

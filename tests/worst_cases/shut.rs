@@ -19,7 +19,7 @@ use tower_keep_alive::{
     HandshakeLayer, KeepAlive, PoolConfig, Poolable,
 };
 
-use crate::house::{
+use crate::environment::{
     self, Layers, alone, closes_all, fd_count, in_paused_time, leaves_nothing, on_current_thread,
 };
 use crate::support::agent::{
@@ -367,13 +367,13 @@ fn trust_24_hooks_may_ask_the_agent() {
 #[test]
 fn trust_runtimes_are_kept_apart() {
     alone(|| {
-        let home = house::multi_thread(1);
+        let home = environment::multi_thread(1);
         let server = home.block_on(Server::echo());
         let fds = fd_count();
         let (client, handle) = agent(Layers::new().max_connections_per_host(2));
         for round in 0..10 {
-            let one = house::current_thread();
-            let other = house::current_thread();
+            let one = environment::current_thread();
+            let other = environment::current_thread();
             let ids = [&one, &other, &one, &other].map(|runtime| {
                 runtime.block_on(async {
                     let url = server.url(&format!("/{round}"));

@@ -1,4 +1,4 @@
-//! What callers ask of single connections: to be made before, to be new, to be listed, to be used no more.
+//! Control of single connections: made in advance, made for one request, listed, excluded from further use.
 
 use std::error::Error as _;
 use std::time::Duration;

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tower::{Layer, ServiceExt};
 use tower_keep_alive::{CloseReason, KeepAliveLayer};
 
-use crate::house::{
+use crate::environment::{
     Layers, closes, closes_all, in_paused_time, on_current_thread, on_threads, runs,
 };
 use crate::support::agent::{

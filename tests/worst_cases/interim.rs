@@ -6,7 +6,7 @@ use http::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::house::{Layers, closes_all, on_current_thread, on_threads, runs};
+use crate::environment::{Layers, closes_all, on_current_thread, on_threads, runs};
 use crate::support::agent::{Req, agent, at_rest, fetch, get, post, send};
 use crate::support::{Conn, Server, eventually, script};
 

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 use tower_keep_alive::{Clock, CloseReason, Moment};
 
-use crate::house::{Dice, Layers, closes, closes_all, in_paused_time, runs};
+use crate::environment::{Dice, Layers, closes, closes_all, in_paused_time, runs};
 use crate::support::agent::{agent_over, agent_paused, at_rest, fetch, get, read};
 use crate::support::{Conn, Server, eventually, script, settle};
 

@@ -11,7 +11,7 @@ use tower::retry::RetryLayer;
 use tower_keep_alive::Error;
 use tower_keep_alive::retry::ReusedReset;
 
-use crate::house::{self, Dice, Layers, alone, closes_all, leaves_nothing, runs};
+use crate::environment::{self, Dice, Layers, alone, closes_all, leaves_nothing, runs};
 use crate::support::agent::{Client, agent, at_rest, get, post, send};
 use crate::support::{Conn, Server};
 
@@ -81,7 +81,7 @@ fn thinking(dice: &mut Dice) -> Duration {
 #[test]
 fn trust_03_gets_never_fail_with_a_retry() {
     alone(|| {
-        leaves_nothing(&house::multi_thread(2), async {
+        leaves_nothing(&environment::multi_thread(2), async {
             let each = runs(2000, 20_000) / CALLERS;
             let fickle = Fickle::start().await;
             let server = &fickle.server;
@@ -146,7 +146,7 @@ async fn posts(client: &Client, server: &Server, caller: usize, each: usize) -> 
 #[test]
 fn trust_03_posts_are_never_executed_twice_and_fail_typed() {
     alone(|| {
-        leaves_nothing(&house::multi_thread(2), async {
+        leaves_nothing(&environment::multi_thread(2), async {
             let each = runs(2000, 20_000) / CALLERS;
             let fickle = Fickle::start().await;
             let server = &fickle.server;

@@ -1,4 +1,4 @@
-//! Where a test lives: on a runtime of its own, alone in the process, and leaving nothing behind.
+//! The environment of a test: a runtime of its own, alone in the process; and the check that nothing is left behind.
 
 use std::future::Future;
 use std::sync::{Mutex, PoisonError};

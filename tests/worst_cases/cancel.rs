@@ -10,7 +10,7 @@ use http::Request;
 use tokio::time::Instant;
 use tower_keep_alive::{KeepAlive, OneShot};
 
-use crate::house::{Layers, closes_all, in_paused_time};
+use crate::environment::{Layers, closes_all, in_paused_time};
 use crate::support::agent::{Req, agent_paused, at_rest, fetch, get, post, read, send};
 use crate::support::{Conn, CountingConnector, InMemory, Server, settle};
 
@@ -274,7 +274,7 @@ fn trust_05_cancel_at_every_await() {
 /// The same over sockets, where nobody knows how often a future is pending.
 #[test]
 fn trust_05_cancel_at_every_await_over_sockets() {
-    crate::house::on_threads(|| async {
+    crate::environment::on_threads(|| async {
         let server = Server::start(slow_echo).await;
         let connector = CountingConnector::new(crate::support::Sockets);
         let (client, handle) = crate::support::agent::agent_over(limited(), connector.clone());

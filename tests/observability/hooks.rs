@@ -9,44 +9,44 @@ use tower_keep_alive::{AgentHandle, CloseReason, Event, EventKind, KeepAliveLaye
 use crate::support::agent::{agent, agent_over, agent_paused, at_rest, fetch, get, read};
 use crate::support::{CountingConnector, Gate, RefusingPort, Server, Sockets, eventually, script};
 
-/// What was told, in its order.
-type Told = Arc<Mutex<Vec<(Option<u64>, EventKind)>>>;
+/// The events, in order.
+type Events = Arc<Mutex<Vec<(Option<u64>, EventKind)>>>;
 
-fn listen(handle: &AgentHandle) -> Told {
-    let told = Told::default();
-    let list = told.clone();
+fn listen(handle: &AgentHandle) -> Events {
+    let events = Events::default();
+    let list = events.clone();
     handle.on_event(move |_, event: &Event<'_>| {
         list.lock().unwrap().push((event.connection, event.kind));
     });
-    told
+    events
 }
 
-fn kinds(told: &Told) -> Vec<String> {
-    let told = told.lock().unwrap();
+fn kinds(events: &Events) -> Vec<String> {
+    let events = events.lock().unwrap();
     // Without the durations.
     let name = |kind: &EventKind| format!("{kind:?}").split(' ').next().unwrap().to_owned();
-    told.iter().map(|(_, kind)| name(kind)).collect()
+    events.iter().map(|(_, kind)| name(kind)).collect()
 }
 
 #[tokio::test]
 async fn a_connection_is_told_of_from_its_connect_to_its_end() {
     let server = Server::ok().await;
     let layer = KeepAliveLayer::new();
-    let told = listen(&layer.handle());
+    let events = listen(&layer.handle());
     let (client, handle) = agent(layer);
     let first = fetch(&client, server.url("/")).await.unwrap();
     fetch(&client, server.url("/")).await.unwrap();
     handle.close_idle();
     eventually("it is closed", || handle.status().closed == 1).await;
-    eventually("its end is told", || told.lock().unwrap().len() == 4).await;
-    assert_eq!(kinds(&told), ["Created", "Connected", "Reused", "Closed"]);
-    let told = told.lock().unwrap().clone();
-    assert_eq!(told[0].0, None, "it has no number yet");
-    for (connection, kind) in &told[1..] {
+    eventually("its end is reported", || events.lock().unwrap().len() == 4).await;
+    assert_eq!(kinds(&events), ["Created", "Connected", "Reused", "Closed"]);
+    let events = events.lock().unwrap().clone();
+    assert_eq!(events[0].0, None, "it has no number yet");
+    for (connection, kind) in &events[1..] {
         assert_eq!(*connection, Some(first.info.id()), "{kind:?}");
     }
     assert!(matches!(
-        told[3].1,
+        events[3].1,
         EventKind::Closed { reason: CloseReason::Shutdown, age, .. } if age > Duration::ZERO
     ));
     at_rest(&handle).await;
@@ -56,12 +56,12 @@ async fn a_connection_is_told_of_from_its_connect_to_its_end() {
 async fn an_eviction_is_told_with_its_limit_and_before_the_end() {
     let server = Server::in_memory(script::ok);
     let layer = KeepAliveLayer::new().idle_timeout(Duration::from_secs(2));
-    let told = listen(&layer.handle());
+    let events = listen(&layer.handle());
     let (client, handle) = agent_paused(layer, server.connector());
     fetch(&client, server.url("/")).await.unwrap();
-    eventually("it is evicted", || told.lock().unwrap().len() == 4).await;
-    assert_eq!(kinds(&told)[2..], ["Evicted", "Closed"]);
-    let ends: Vec<_> = told.lock().unwrap()[2..].to_vec();
+    eventually("it is evicted", || events.lock().unwrap().len() == 4).await;
+    assert_eq!(kinds(&events)[2..], ["Evicted", "Closed"]);
+    let ends: Vec<_> = events.lock().unwrap()[2..].to_vec();
     assert!(matches!(
         ends[0].1,
         EventKind::Evicted {
@@ -93,7 +93,7 @@ async fn a_hand_over_is_told_with_the_wait_and_a_stale_one_as_stale() {
     })
     .await;
     let layer = KeepAliveLayer::new().max_connections_per_host(1);
-    let told = listen(&layer.handle());
+    let events = listen(&layer.handle());
     let (client, handle) = agent(layer);
     let url = server.url("/");
     let both = join_all([fetch(&client, &url), fetch(&client, &url)]);
@@ -103,19 +103,19 @@ async fn a_hand_over_is_told_with_the_wait_and_a_stale_one_as_stale() {
     };
     let (answers, ()) = tokio::join!(both, steps);
     answers.into_iter().for_each(|it| drop(it.unwrap()));
-    assert_eq!(kinds(&told)[..3], ["Created", "Connected", "HandedOver"]);
-    let waited = told.lock().unwrap()[2].1;
+    assert_eq!(kinds(&events)[..3], ["Created", "Connected", "HandedOver"]);
+    let waited = events.lock().unwrap()[2].1;
     assert!(matches!(waited, EventKind::HandedOver { waited, .. } if waited > Duration::ZERO));
     // Whoever asks before its end is seen may meet it closing.
-    eventually("its end is told", || {
-        kinds(&told).iter().any(|it| it == "Closed")
+    eventually("its end is reported", || {
+        kinds(&events).iter().any(|it| it == "Closed")
     })
     .await;
     fetch(&client, &url).await.unwrap();
-    let closed = kinds(&told).iter().filter(|it| *it == "Closed").count();
-    let created = kinds(&told).iter().filter(|it| *it == "Created").count();
-    assert_eq!((created, closed >= 1), (2, true), "{:?}", kinds(&told));
-    let stale = kinds(&told).iter().filter(|it| *it == "Stale").count();
+    let closed = kinds(&events).iter().filter(|it| *it == "Closed").count();
+    let created = kinds(&events).iter().filter(|it| *it == "Created").count();
+    assert_eq!((created, closed >= 1), (2, true), "{:?}", kinds(&events));
+    let stale = kinds(&events).iter().filter(|it| *it == "Stale").count();
     assert_eq!(stale as u64, handle.status().stale);
     at_rest(&handle).await;
 }
@@ -124,13 +124,13 @@ async fn a_hand_over_is_told_with_the_wait_and_a_stale_one_as_stale() {
 async fn what_leaves_the_agent_is_told_as_detached_and_not_as_closed() {
     let server = Server::ok().await;
     let layer = KeepAliveLayer::new();
-    let told = listen(&layer.handle());
+    let events = listen(&layer.handle());
     let (client, handle) = agent(layer);
     let response = client.request(get(server.url("/"))).await.unwrap();
     response.body().connection().detach();
     read(response).await.unwrap();
     eventually("its transport is gone", || server.open() == 0).await;
-    assert_eq!(kinds(&told), ["Created", "Connected", "Detached"]);
+    assert_eq!(kinds(&events), ["Created", "Connected", "Detached"]);
     assert_eq!(handle.status().detached, 1);
     at_rest(&handle).await;
 }
@@ -139,13 +139,13 @@ async fn what_leaves_the_agent_is_told_as_detached_and_not_as_closed() {
 async fn a_connect_that_fails_is_told_as_closed_without_a_number() {
     let port = RefusingPort::new();
     let layer = KeepAliveLayer::new();
-    let told = listen(&layer.handle());
+    let events = listen(&layer.handle());
     let (client, handle) = agent(layer);
     fetch(&client, port.url("/")).await.unwrap_err();
-    let told = told.lock().unwrap().clone();
+    let events = events.lock().unwrap().clone();
     assert!(
         matches!(
-            told[..],
+            events[..],
             [
                 (None, EventKind::Created),
                 (
@@ -158,7 +158,7 @@ async fn a_connect_that_fails_is_told_as_closed_without_a_number() {
                 )
             ]
         ),
-        "{told:?}"
+        "{events:?}"
     );
     at_rest(&handle).await;
 }
@@ -183,7 +183,7 @@ async fn a_hook_may_use_its_handle_and_may_panic() {
         assert_eq!(answer.unwrap().body, "ok");
     }
     assert!(seen.lock().unwrap().len() >= 3);
-    assert_eq!(seen.lock().unwrap()[0], 1, "counted before it is told");
+    assert_eq!(seen.lock().unwrap()[0], 1, "counted before it is reported");
     assert_eq!(handle.status().completed, 4);
     at_rest(&handle).await;
 }

@@ -8,7 +8,7 @@ use http::{Method, Request};
 use http_body_util::BodyExt;
 use tower_keep_alive::OneShot;
 
-use crate::house::{self, Dice, Layers, alone, closes_all, leaves_nothing, runs};
+use crate::environment::{self, Dice, Layers, alone, closes_all, leaves_nothing, runs};
 use crate::support::agent::{Client, agent, at_rest};
 use crate::support::{Conn, Server, eventually};
 
@@ -245,7 +245,7 @@ async fn soak(layer: Layers, requests: usize) -> (Counts, String) {
 fn trust_15(name: &str, layer: Layers, requests: usize) {
     alone(|| {
         let started = Instant::now();
-        let (counts, status) = leaves_nothing(&house::multi_thread(2), soak(layer, requests));
+        let (counts, status) = leaves_nothing(&environment::multi_thread(2), soak(layer, requests));
         println!(
             "trust 15: {} mismatches in {requests} requests, {name} ({} whole, {} failed or left half read, {} given up) in {:.1?}; {status}",
             counts.mismatches.len(),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 
-use crate::house::{
+use crate::environment::{
     self, Layers, alone, closes_all, leaves_nothing, on_current_thread, on_threads, runs,
 };
 use crate::support::agent::{Client, agent, at_rest, fetch, post, send};
@@ -102,7 +102,7 @@ async fn poisoned_runs(
 fn trust_01(name: &str, runtime: impl Fn() -> Runtime) {
     let runs = runs(90, 1000);
     for poison in POISONS {
-        let server_home = house::multi_thread(1);
+        let server_home = environment::multi_thread(1);
         let home = runtime();
         let stale = leaves_nothing(&home, async {
             let (say, (tell, said)) = (Gate::new(), mpsc::channel());
@@ -151,12 +151,12 @@ impl BlockOnHere for Runtime {
 
 #[test]
 fn trust_01_poisoned_idle_connection_on_one_thread() {
-    alone(|| trust_01("one thread", house::current_thread));
+    alone(|| trust_01("one thread", environment::current_thread));
 }
 
 #[test]
 fn trust_01_poisoned_idle_connection_on_several_threads() {
-    alone(|| trust_01("two threads", || house::multi_thread(2)));
+    alone(|| trust_01("two threads", || environment::multi_thread(2)));
 }
 
 /// What stands in the stream behind an answer is not the answer to whoever waits for the connection.

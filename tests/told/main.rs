@@ -1,8 +1,0 @@
-//! What an agent tells those who listen: hooks and `metrics`. `tests/spans.rs` has `tracing`.
-
-#[path = "../support/mod.rs"]
-mod support;
-
-mod hooks;
-mod metrics;
-mod observed;
