@@ -1,4 +1,4 @@
-//! What the fuzzer looks at and nobody else can: here under `cfg(fuzzing)` only, and no part of the public face.
+//! Internals that the fuzzer tests; only under `cfg(fuzzing)`, and no part of the public API.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::exchange;
 
 /// What a response says about its connection. `None` says nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Said {
+pub struct Hint {
     /// How long it may be idle.
     pub idle: Option<Duration>,
     /// How many exchanges are left.
@@ -21,14 +21,14 @@ pub struct Said {
 }
 
 /// Reads `Keep-Alive` and `Connection`.
-pub fn said<R>(response: &Response<R>, margin: Duration) -> Said {
+pub fn read_hint<R>(response: &Response<R>, margin: Duration) -> Hint {
     let mut head = Response::new(Empty::<Bytes>::new());
     *head.version_mut() = response.version();
     head.headers_mut().clone_from(response.headers());
-    let (word, is_last) = exchange::said(&head, margin);
-    Said {
-        idle: (word.idle != Nanos::NONE).then(|| word.idle.time()),
-        uses: (word.uses != u32::MAX).then_some(word.uses.into()),
+    let (server_hint, is_last) = exchange::read_hint(&head, margin);
+    Hint {
+        idle: (server_hint.idle != Nanos::NONE).then(|| server_hint.idle.time()),
+        uses: (server_hint.uses != u32::MAX).then_some(server_hint.uses.into()),
         is_last,
     }
 }

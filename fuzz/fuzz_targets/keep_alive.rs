@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::Response;
 use http::header::{CONNECTION, HeaderName, HeaderValue};
 use libfuzzer_sys::fuzz_target;
-use tower_keep_alive::fuzzing::said;
+use tower_keep_alive::fuzzing::read_hint;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const MARGIN: Duration = Duration::from_secs(1);
@@ -37,10 +37,10 @@ fn response(fields: &[Field]) -> Response<()> {
 
 fuzz_target!(|data: &[u8]| {
     let mut fields = fields(data);
-    let whole = said(&response(&fields), MARGIN);
+    let whole = read_hint(&response(&fields), MARGIN);
 
     // Without the margin it may be idle for so much longer, and nothing else changes.
-    let bare = said(&response(&fields), Duration::ZERO);
+    let bare = read_hint(&response(&fields), Duration::ZERO);
     assert_eq!(whole.uses, bare.uses);
     assert_eq!(whole.is_last, bare.is_last);
     assert_eq!(
@@ -57,12 +57,12 @@ fuzz_target!(|data: &[u8]| {
     let mut parts: Vec<_> = parts.take(1024).collect();
     let all = parts.len() < 1024;
     parts.reverse();
-    assert!(!all || whole == said(&response(&parts), MARGIN));
+    assert!(!all || whole == read_hint(&response(&parts), MARGIN));
 
     // One more word only ever tightens.
     fields.push((KEEP_ALIVE, b"timeout=3, max=2".to_vec()));
     fields.push((CONNECTION, b"close".to_vec()));
-    let more = said(&response(&fields), MARGIN);
+    let more = read_hint(&response(&fields), MARGIN);
     assert_eq!(more.uses, Some(whole.uses.unwrap_or(u64::MAX).min(2)));
     let two = Duration::from_secs(2);
     assert_eq!(more.idle, Some(whole.idle.unwrap_or(two).min(two)));

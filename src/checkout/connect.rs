@@ -97,7 +97,7 @@ impl<C: Poolable> Connect<C> {
         let choice = permit.key_pool().choice();
         let make = choice::by(choice.clone(), make);
         let side_by_side = SideBySide::default();
-        let make = side_by_side.heard(make);
+        let make = side_by_side.scope(make);
         let make = deadline::until(begun.checked_add(limit), make);
         let future = Box::pin(async move {
             match tokio::time::timeout(limit, make).await {

@@ -234,10 +234,10 @@ mod tests {
         let result = result.expect("every dial comes to an end");
         assert_eq!(alive.get(), 0, "no attempt outlives the dial");
         let result = result.map_err(|failed| {
-            let told = |(address, error): &(SocketAddr, io::Error)| {
+            let describe = |(address, error): &(SocketAddr, io::Error)| {
                 (usize::from(address.port()), error.kind())
             };
-            failed.iter().map(told).collect()
+            failed.iter().map(describe).collect()
         });
         Run {
             result,

@@ -35,7 +35,7 @@ impl Failure {
     }
 
     /// Keeps the error, and returns another one of the same kind.
-    fn heed<T>(&self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn keep_error<T>(&self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         polled.map_err(|error| {
             let kind = error.kind();
             self.keep(error);
@@ -73,7 +73,7 @@ impl<C: AsyncRead + Unpin> AsyncRead for ProxyConn<C> {
         if room > 0 && this.left == 0 {
             let what = format!("the proxy's answer is longer than {MOST_BYTES} bytes");
             let error = io::Error::new(io::ErrorKind::InvalidData, what);
-            return this.failure.heed(Poll::Ready(Err(error)));
+            return this.failure.keep_error(Poll::Ready(Err(error)));
         }
         let before = buf.filled().len();
         let read = Pin::new(&mut this.transport).poll_read(cx, buf);
@@ -86,7 +86,7 @@ impl<C: AsyncRead + Unpin> AsyncRead for ProxyConn<C> {
             }
             this.left = this.left.saturating_sub(length);
         }
-        this.failure.heed(read)
+        this.failure.keep_error(read)
     }
 }
 
@@ -98,19 +98,19 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for ProxyConn<C> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.transport).poll_write(cx, buf);
-        this.failure.heed(written)
+        this.failure.keep_error(written)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let flushed = Pin::new(&mut this.transport).poll_flush(cx);
-        this.failure.heed(flushed)
+        this.failure.keep_error(flushed)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let shut = Pin::new(&mut this.transport).poll_shutdown(cx);
-        this.failure.heed(shut)
+        this.failure.keep_error(shut)
     }
 }
 

@@ -49,7 +49,7 @@ where
         )));
     }
     let cannot = |error: BoxError| {
-        let tried = format!("resolve {host}: {}", words(&error));
+        let tried = format!("resolve {host}: {}", describe(&error));
         ConnectError::Lookup(tried.into(), Some(error))
     };
     // RFC 6874: in a URI, the `%` before the zone of an address is written as `%25`.
@@ -81,7 +81,7 @@ where
     })
 }
 
-fn words(error: &BoxError) -> String {
+fn describe(error: &BoxError) -> String {
     match error.downcast_ref() {
         Some(io) => reason(io),
         None => error.to_string(),

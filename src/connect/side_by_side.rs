@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 tokio::task_local! {
-    static SAID: SideBySide;
+    static SIGNAL: SideBySide;
 }
 
 /// The signal from a connect to its initiator that further connects may begin.
@@ -13,9 +13,9 @@ tokio::task_local! {
 pub(crate) struct SideBySide(Arc<AtomicBool>);
 
 impl SideBySide {
-    /// Runs a connect, which may [send](say) the signal.
-    pub(crate) fn heard<F: Future>(&self, connect: F) -> impl Future<Output = F::Output> + use<F> {
-        SAID.scope(self.clone(), connect)
+    /// Runs a connect, which may send the signal ([`signal`]).
+    pub(crate) fn scope<F: Future>(&self, connect: F) -> impl Future<Output = F::Output> + use<F> {
+        SIGNAL.scope(self.clone(), connect)
     }
 
     /// Whether the signal was sent since the last call.
@@ -27,9 +27,9 @@ impl SideBySide {
 /// Signals that the connect that is being polled makes, or may make, a connection for one use: other callers need not
 /// wait for its result.
 #[cfg(any(test, feature = "http2"))]
-pub(crate) fn say() {
-    // Fails if connections are never shared, because nobody listens.
-    let _ = SAID.try_with(|said| said.0.store(true, Ordering::Relaxed));
+pub(crate) fn signal() {
+    // Fails if connections are never shared: there is no scope then.
+    let _ = SIGNAL.try_with(|signal| signal.0.store(true, Ordering::Relaxed));
 }
 
 #[cfg(test)]
@@ -37,12 +37,12 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_began_a_connect_hears_once_what_is_said_of_it() {
-        say();
-        let said = SideBySide::default();
-        said.heard(async {}).await;
-        assert!(!said.take());
-        said.heard(async { say() }).await;
-        assert!(said.take() && !said.take());
+    async fn a_signal_is_taken_once_and_only_from_its_own_connect() {
+        signal();
+        let own = SideBySide::default();
+        own.scope(async {}).await;
+        assert!(!own.take());
+        own.scope(async { signal() }).await;
+        assert!(own.take() && !own.take());
     }
 }

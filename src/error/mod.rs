@@ -221,8 +221,8 @@ impl Error {
         if let Some(InvalidTarget(fault)) = find(&*source) {
             return Self::target(fault.clone());
         }
-        let said = find::<Self>(&*source).filter(|error| !error.0.by_agent);
-        match said.map(|error| &error.0.kind) {
+        let found = find::<Self>(&*source).filter(|error| !error.0.by_agent);
+        match found.map(|error| &error.0.kind) {
             // The connector cannot follow the request's target.
             Some(Kind::Target(fault)) => return Self::target(fault.clone()),
             #[cfg(feature = "proxy")]

@@ -200,7 +200,7 @@ impl Body {
 
     /// Updates the connection's state after each frame, and at the end of the body.
     #[inline]
-    fn heed<E>(
+    fn after_poll<E>(
         &mut self,
         polled: &Poll<Option<Result<Frame<Bytes>, E>>>,
         cx: &mut Context<'_>,
@@ -231,12 +231,12 @@ impl Body {
         };
         self.inner = Inner::Held(Box::new(End { frame, released }));
         let polled = self.inner.poll_frame(cx);
-        self.told(polled)
+        self.map_error(polled)
     }
 
     /// Replaces the error of the body by the agent's own.
     #[inline]
-    fn told<E: Into<BoxError>>(
+    fn map_error<E: Into<BoxError>>(
         &mut self,
         polled: Poll<Option<Result<Frame<Bytes>, E>>>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
@@ -283,15 +283,15 @@ impl HttpBody for Body {
         match &mut self.inner {
             Inner::Http1(body) => {
                 let polled = Pin::new(body).poll_frame(cx);
-                match self.heed(&polled, cx) {
-                    None => self.told(polled),
+                match self.after_poll(&polled, cx) {
+                    None => self.map_error(polled),
                     Some(released) => self.hold_back(polled, released, cx),
                 }
             }
             inner => {
                 let polled = inner.poll_frame(cx);
-                match self.heed(&polled, cx) {
-                    None => self.told(polled),
+                match self.after_poll(&polled, cx) {
+                    None => self.map_error(polled),
                     Some(released) => self.hold_back(polled, released, cx),
                 }
             }

@@ -10,12 +10,12 @@ use crate::target::extensions::{Partition, RequestTimeout, ResponseTimeout};
 use crate::target::key::Key;
 use crate::target::route::Route;
 
-/// `None` for most services.
+/// The defaults of a service; `None` for most.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Defaults(Option<Arc<Said>>);
+pub(super) struct Defaults(Option<Arc<RequestDefaults>>);
 
 #[derive(Clone, Debug, Default)]
-struct Said {
+struct RequestDefaults {
     route: Option<Route>,
     /// Hosts with limits of their own for exchanges.
     hosts: Option<HostOverrides>,
@@ -25,17 +25,17 @@ impl Defaults {
     pub(super) const NONE: Self = Self(None);
 
     pub(super) fn set_route(&mut self, route: Route) {
-        self.said().route = Some(route);
+        self.get_mut().route = Some(route);
     }
 
     pub(super) fn set_hosts(&mut self, hosts: HostOverrides) {
-        self.said().hosts = Some(hosts);
+        self.get_mut().hosts = Some(hosts);
     }
 
     /// Adds the defaults that the request does not set itself.
-    pub(super) fn give<B>(&self, request: &mut Request<B>) {
-        if let Some(said) = &self.0 {
-            said.say(request);
+    pub(super) fn apply<B>(&self, request: &mut Request<B>) {
+        if let Some(defaults) = &self.0 {
+            defaults.apply(request);
         }
     }
 
@@ -43,13 +43,13 @@ impl Defaults {
         self.0.is_none()
     }
 
-    fn said(&mut self) -> &mut Said {
+    fn get_mut(&mut self) -> &mut RequestDefaults {
         Arc::make_mut(self.0.get_or_insert_default())
     }
 }
 
-impl Said {
-    fn say<B>(&self, request: &mut Request<B>) {
+impl RequestDefaults {
+    fn apply<B>(&self, request: &mut Request<B>) {
         if let Some(route) = &self.route {
             let extensions = request.extensions_mut();
             extensions.get_or_insert_with(|| route.clone());

@@ -28,16 +28,20 @@ pub(super) fn add_host(fields: &mut HeaderMap, key: Option<&Key>, destination: &
 #[inline]
 pub(super) fn add_length<B: Body>(request: &mut Request<B>) {
     if let Method::POST | Method::PUT | Method::PATCH = *request.method()
-        && is_empty(request.body())
+        && length_of(request.body()) == Some(0)
         // Frames that one connection has read are sent again by the next one.
         && request.extensions().get::<Taken>().is_none()
     {
-        say_length_zero(request.headers_mut());
+        put_length_zero(request.headers_mut());
     }
 }
 
-fn is_empty(body: &impl Body) -> bool {
-    body.is_end_stream() || body.size_hint().exact() == Some(0)
+/// The length of a body, if it is known.
+pub(super) fn length_of<B: Body>(body: &B) -> Option<u64> {
+    match body.is_end_stream() {
+        true => Some(0),
+        false => body.size_hint().exact(),
+    }
 }
 
 #[inline]
@@ -75,7 +79,7 @@ fn put_host_first(fields: &mut HeaderMap, key: Option<&Key>, destination: &Desti
 
 /// RFC 9110 §8.6. hyper sends no length without a body, and removes a `Transfer-Encoding`.
 #[cold]
-fn say_length_zero(fields: &mut HeaderMap) {
+fn put_length_zero(fields: &mut HeaderMap) {
     if !fields.contains_key(CONTENT_LENGTH) {
         fields.append(CONTENT_LENGTH, HeaderValue::from_static("0"));
     }
@@ -84,7 +88,7 @@ fn say_length_zero(fields: &mut HeaderMap) {
 /// Adds the option `close` to `Connection`; not to a request for an upgrade, because a server that sees `close` refuses
 /// the upgrade, and an upgraded connection leaves its pool anyway (RFC 9110 §7.8).
 #[cold]
-pub(super) fn say_close(fields: &mut HeaderMap) {
+pub(super) fn put_connection_close(fields: &mut HeaderMap) {
     let upgrades = fields.contains_key(UPGRADE) && tokens::is_option(fields, "upgrade");
     if !upgrades {
         add_option(fields, "close");
@@ -281,7 +285,7 @@ mod tests {
             (&[("upgrade", "websocket")], &["close"]),
         ] {
             let mut fields = fields(own);
-            say_close(&mut fields);
+            put_connection_close(&mut fields);
             let values = fields.get_all(CONNECTION).iter();
             let values: Vec<_> = values.map(|it| it.to_str().unwrap()).collect();
             assert_eq!(values, said, "{own:?}");

@@ -12,10 +12,10 @@ use crate::connection::close_reason::CloseReason;
 use crate::connection::info::ConnectionInfo;
 use crate::connection::poolable::{ErasedLease, Leased, Poolable, Released};
 use crate::error::{BoxError, Error, SendError};
+use crate::exchange::extras::{self, Extras};
 use crate::exchange::hint::{self, ResponseHint};
 use crate::exchange::layer::Settings;
 use crate::exchange::timed;
-use crate::exchange::wishes::{self, Wishes};
 use crate::exchange::{Body, fields};
 use crate::target::invalid::TargetError;
 #[cfg(feature = "http2")]
@@ -40,7 +40,7 @@ pin_project! {
         parts: Parts<M, F, C, B>,
         // Read from the request at the first poll, and asked for again if a connection did not accept the request.
         destination: Option<Destination>,
-        wishes: Option<Box<Wishes>>,
+        extras: Option<Box<Extras>>,
         // How often in a row the server has refused the request.
         refusals: Refusals,
         #[pin]
@@ -121,7 +121,7 @@ where
                 request,
             },
             destination: None,
-            wishes: None,
+            extras: None,
             refusals: Refusals::default(),
             state: State::Ask,
         }
@@ -171,8 +171,8 @@ where
         let mut this = self.project();
         if this.destination.is_none() {
             let request = this.parts.request.as_mut().expect("kept until sent");
-            match wishes::begin(request, &this.parts.settings, this.destination) {
-                Ok(wishes) => *this.wishes = wishes,
+            match extras::begin(request, &this.parts.settings, this.destination) {
+                Ok(extras) => *this.extras = extras,
                 Err(fault) => {
                     // Not sent a second time, because its route may have been taken already.
                     this.parts.request = None;
@@ -185,7 +185,7 @@ where
                 let Poll::Ready(checked_out) = future.poll(cx) else {
                     let destination = this.destination.as_mut();
                     destination.expect("read from the request").start_waiting();
-                    let late = ready!(poll_late(this.wishes, cx));
+                    let late = ready!(poll_late(this.extras, cx));
                     // Leaves the queue, because this future may not be polled or dropped for long.
                     this.state.set(State::Ask);
                     return Poll::Ready(Err(late));
@@ -199,11 +199,11 @@ where
                     }
                 }
             }
-            if let Some(wishes) = this.wishes {
-                wishes.check()?;
+            if let Some(extras) = this.extras {
+                extras.check()?;
             }
             let Poll::Ready(ready) = this.parts.service.poll_ready(cx) else {
-                return poll_late(this.wishes, cx).map(Err);
+                return poll_late(this.extras, cx).map(Err);
             };
             ready.map_err(refused)?;
             let destination = this.destination.as_ref();
@@ -213,9 +213,9 @@ where
                 Acquired::Pending(future) => this.state.set(State::Checkout { future }),
             }
         };
-        if let Some(wishes) = this.wishes {
+        if let Some(extras) = this.extras {
             // The connection may have been delivered too late, while this future was not polled.
-            wishes.check().inspect_err(|_| this.state.set(State::Ask))?;
+            extras.check().inspect_err(|_| this.state.set(State::Ask))?;
         }
         let destination = this.destination.as_ref();
         let destination = destination.expect("read from the request");
@@ -227,8 +227,8 @@ where
             let fault = TargetError::Version(Version::HTTP_2);
             return Poll::Ready(Err(Error::target(fault)));
         }
-        if let Some(wishes) = this.wishes {
-            wishes.tell(conn.lifespan().shared(), this.parts.settings.options());
+        if let Some(extras) = this.extras {
+            extras.set_on(conn.lifespan().shared(), this.parts.settings.options());
         }
         let exchange = send(conn, &mut this.parts.request, destination);
         this.state.set(exchange);
@@ -250,8 +250,8 @@ where
             if let Poll::Ready(Ok(response)) = &mut answer {
                 // Inspected in place and moved once, because it is large.
                 let conn = conn.0.take().expect("not polled after it is ready");
-                let wishes = this.wishes.as_deref();
-                let (held, info) = answered(conn, response, &this.parts.settings, wishes);
+                let extras = this.extras.as_deref();
+                let (held, info) = answered(conn, response, &this.parts.settings, extras);
                 // The use goes on with the body; without a body it is over.
                 let (held, busy) = match response.body().is_end_stream() {
                     true => (None, held.release_soon(cx)),
@@ -276,8 +276,8 @@ where
             let conn = conn.0.take().expect("not polled after it is ready");
             let (error, nothing_written, request) = failed.into_parts();
             let resend = |error: &Error| request.is_some() && this.refusals.let_go_on(error);
-            let wishes = this.wishes.as_deref();
-            let (error, is_resent) = unanswered(conn, error, nothing_written, wishes, resend);
+            let extras = this.extras.as_deref();
+            let (error, is_resent) = unanswered(conn, error, nothing_written, extras, resend);
             let (Some(destination), Some(request), true) =
                 (&mut *this.destination, request, is_resent)
             else {
@@ -335,8 +335,8 @@ where
 
 /// Ready when an exchange that waits for a connection has reached its time limit.
 #[cold]
-fn poll_late(wishes: &mut Option<Box<Wishes>>, cx: &mut Context<'_>) -> Poll<Error> {
-    match wishes.as_mut().and_then(|it| it.limits.as_mut()) {
+fn poll_late(extras: &mut Option<Box<Extras>>, cx: &mut Context<'_>) -> Poll<Error> {
+    match extras.as_mut().and_then(|it| it.limits.as_mut()) {
         Some(limits) => limits.poll_unsent(cx),
         None => Poll::Pending,
     }
@@ -395,7 +395,7 @@ fn answered<C, R>(
     mut conn: C,
     response: &mut Response<R>,
     settings: &Settings,
-    wishes: Option<&Wishes>,
+    extras: Option<&Extras>,
 ) -> (Box<dyn ErasedLease>, ConnectionInfo)
 where
     C: Leased,
@@ -406,7 +406,7 @@ where
         mut server_hint,
         is_last,
     } = hint::read(response, settings.server_hint_margin);
-    if is_last || wishes.is_some_and(|it| it.end_with(response)) {
+    if is_last || extras.is_some_and(|it| it.end_with(response)) {
         lifespan.shared().set_close_reason(CloseReason::Final);
         // hyper ends the connection for most of these reasons, but not for all.
         server_hint.uses = 0;
@@ -414,7 +414,7 @@ where
     lifespan.set_server_hint(server_hint);
     let status = response.status();
     if status == StatusCode::SWITCHING_PROTOCOLS
-        || wishes.is_some_and(|it| it.connects) && status.is_success()
+        || extras.is_some_and(|it| it.connects) && status.is_success()
     {
         lifespan.shared().upgrade();
     }
@@ -424,7 +424,7 @@ where
     }
     lifespan.shared().activity().set_caller_waits(false);
     let mut info = ConnectionInfo::of(lifespan);
-    if let Some(limits) = wishes.and_then(|it| it.limits.as_ref()) {
+    if let Some(limits) = extras.and_then(|it| it.limits.as_ref()) {
         limits.answered();
         info = limits.recorded(info);
     }
@@ -483,14 +483,14 @@ fn unanswered<C: Poolable>(
     mut conn: C,
     error: BoxError,
     unsent: bool,
-    wishes: Option<&Wishes>,
+    extras: Option<&Extras>,
     resend: impl FnOnce(&Error) -> bool,
 ) -> (Error, bool) {
     let lifespan = conn.lifespan_mut();
     let failed = Error::from_send(error, unsent);
     let is_request_body = failed.is_request_body();
     let info = ConnectionInfo::of(lifespan);
-    let failed = failed.on(match wishes.and_then(|it| it.limits.as_ref()) {
+    let failed = failed.on(match extras.and_then(|it| it.limits.as_ref()) {
         Some(limits) => limits.recorded(info),
         None => info,
     });

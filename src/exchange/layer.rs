@@ -37,7 +37,7 @@ pub(super) struct Settings {
     pub(super) absolute_form: bool,
     pub(super) protocol: Protocol,
     /// `None`: the defaults.
-    seldom: Option<Arc<Seldom>>,
+    rare: Option<Arc<RareSettings>>,
 }
 
 #[cfg(all(test, target_pointer_width = "64"))]
@@ -45,7 +45,7 @@ const _: () = assert!(size_of::<Settings>() <= 16);
 
 /// Settings that differ from their defaults.
 #[derive(Debug)]
-struct Seldom {
+struct RareSettings {
     options: Options,
     defaults: Defaults,
 }
@@ -81,14 +81,14 @@ impl Options {
 impl Settings {
     /// Whether they require something of each request's connection, or limit its time.
     #[inline]
-    pub(super) fn says_terms(&self) -> bool {
-        !self.keep_alive || self.seldom.is_some()
+    pub(super) fn affects_requests(&self) -> bool {
+        !self.keep_alive || self.rare.is_some()
     }
 
     #[inline]
     pub(super) fn options(&self) -> &Options {
-        match &self.seldom {
-            Some(seldom) => &seldom.options,
+        match &self.rare {
+            Some(rare) => &rare.options,
             None => &Options::DEFAULT,
         }
     }
@@ -96,8 +96,8 @@ impl Settings {
     /// Adds the defaults that the request does not set itself.
     #[inline]
     pub(super) fn set_defaults<B>(&self, request: &mut Request<B>) {
-        if let Some(seldom) = &self.seldom {
-            seldom.defaults.give(request);
+        if let Some(rare) = &self.rare {
+            rare.defaults.apply(request);
         }
     }
 }
@@ -346,8 +346,8 @@ impl ExchangeLayer {
 
     pub(super) fn settings(&self) -> Settings {
         let is_usual = self.options == Options::DEFAULT && self.defaults.is_none();
-        let seldom = (!is_usual).then(|| {
-            Arc::new(Seldom {
+        let rare = (!is_usual).then(|| {
+            Arc::new(RareSettings {
                 options: self.options,
                 defaults: self.defaults.clone(),
             })
@@ -358,7 +358,7 @@ impl ExchangeLayer {
             info_in_extensions: self.info_in_extensions,
             absolute_form: self.absolute_form,
             protocol: self.protocol,
-            seldom,
+            rare,
         }
     }
 }
@@ -392,7 +392,7 @@ mod tests {
     #[test]
     fn a_layer_with_the_defaults_moves_nothing_else_with_a_request() {
         let layer = ExchangeLayer::new();
-        assert!(!layer.settings().says_terms());
+        assert!(!layer.settings().affects_requests());
         let second = Duration::from_secs(1);
         for (changed, says) in [
             (layer.clone().expect_continue_timeout(second), false),
@@ -405,7 +405,7 @@ mod tests {
             (layer.clone().route(Route::new()), true),
             (layer.keep_alive(false), true),
         ] {
-            assert_eq!(changed.settings().says_terms(), says, "{changed:?}");
+            assert_eq!(changed.settings().affects_requests(), says, "{changed:?}");
         }
     }
 }

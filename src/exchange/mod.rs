@@ -4,6 +4,7 @@ mod body;
 mod collect;
 mod credentials;
 mod defaults;
+mod extras;
 mod fields;
 mod future;
 mod hint;
@@ -18,7 +19,6 @@ mod timed;
 mod to_proxy;
 mod tokens;
 mod version;
-mod wishes;
 
 pub use body::Body;
 pub(crate) use future::Acquired;
@@ -29,7 +29,7 @@ pub use service::Exchange;
 
 /// Reads what a response says about its connection, and whether it is the last on it.
 #[cfg(fuzzing)]
-pub(crate) fn said<R: http_body::Body>(
+pub(crate) fn read_hint<R: http_body::Body>(
     response: &http::Response<R>,
     margin: std::time::Duration,
 ) -> (crate::connection::lifespan::ServerHint, bool) {

@@ -34,13 +34,13 @@ pub(super) fn split_origin<B: Body>(
         fields::name_te(request.headers_mut());
     }
     let connects = request.method() == Method::CONNECT;
-    let speaks = !request.extensions().is_empty();
-    let route = match speaks {
+    let has_extensions = !request.extensions().is_empty();
+    let route = match has_extensions {
         true => request.extensions_mut().remove::<Route>(),
         false => None,
     };
     if let Some(route) = &route {
-        aim_at_localhost(request.uri_mut(), route);
+        default_to_localhost(request.uri_mut(), route);
     }
     let mut origin = Origin::of(request.uri(), connects)?;
     if origin.may_have_user() {
@@ -71,8 +71,8 @@ pub(super) fn split_origin<B: Body>(
     {
         version::settle(request, settings.protocol, destination)?;
     }
-    if speaks || settings.says_terms() {
-        return Ok(set_terms(request, settings, destination));
+    if has_extensions || settings.affects_requests() {
+        return Ok(apply_settings(request, settings, destination));
     }
     Ok(None)
 }
@@ -120,14 +120,14 @@ fn repair<B>(request: &mut Request<B>) -> Result<(), TargetError> {
 
 /// Sets what the request and the settings require of the connection.
 #[cold]
-fn set_terms<B>(
+fn apply_settings<B>(
     request: &mut Request<B>,
     settings: &Settings,
     destination: &mut Destination,
 ) -> Option<Box<TimeLimits>> {
     let options = settings.options();
     let mut timeouts = options.timeouts();
-    heed(request.extensions_mut(), destination, &mut timeouts);
+    read_extensions(request.extensions_mut(), destination, &mut timeouts);
     if options.fresh_for_non_idempotent
         && destination.reuse() == Reuse::Any
         && !is_repeatable(request)
@@ -137,7 +137,7 @@ fn set_terms<B>(
     // A tunnel leaves the pool by itself, as an upgrade does.
     let tunnels = request.method() == Method::CONNECT;
     if !tunnels && (destination.reuse() == Reuse::Never || !settings.keep_alive) {
-        fields::say_close(request.headers_mut());
+        fields::put_connection_close(request.headers_mut());
     }
     let timed = request.extensions_mut().remove::<RecordTimings>().is_some() || options.timings;
     let recorder = timed.then(Recorder::begin);
@@ -167,7 +167,7 @@ fn name_target(headers: &mut HeaderMap, target: &Authority) -> Result<(), Target
 
 /// A request over a Unix socket needs no origin: the default is `http://localhost`.
 #[cold]
-fn aim_at_localhost(uri: &mut Uri, route: &Route) {
+fn default_to_localhost(uri: &mut Uri, route: &Route) {
     if uri.scheme().is_none() && uri.authority().is_none() && route.unix_path().is_some() {
         let mut parts = mem::take(uri).into_parts();
         parts.scheme = Some(Scheme::HTTP);
@@ -179,23 +179,27 @@ fn aim_at_localhost(uri: &mut Uri, route: &Route) {
 }
 
 /// Reads the extensions that are for the agent only.
-fn heed(said: &mut Extensions, destination: &mut Destination, timeouts: &mut Timeouts) {
-    if let Some(RequestTimeout(max)) = said.remove() {
+fn read_extensions(
+    extensions: &mut Extensions,
+    destination: &mut Destination,
+    timeouts: &mut Timeouts,
+) {
+    if let Some(RequestTimeout(max)) = extensions.remove() {
         timeouts.request = max;
     }
-    if let Some(ResponseTimeout(max)) = said.remove() {
+    if let Some(ResponseTimeout(max)) = extensions.remove() {
         timeouts.response = max;
     }
-    if let Some(partition) = said.remove::<Partition>() {
+    if let Some(partition) = extensions.remove::<Partition>() {
         destination.set_partition(partition);
     }
-    if let Some(InactivityTimeout(max)) = said.remove() {
+    if let Some(InactivityTimeout(max)) = extensions.remove() {
         destination.set_connect_timeout(max);
     }
-    if said.remove::<OnFreshConnection>().is_some() {
+    if extensions.remove::<OnFreshConnection>().is_some() {
         destination.set_reuse(Reuse::Fresh);
     }
-    if said.remove::<OneShot>().is_some() {
+    if extensions.remove::<OneShot>().is_some() {
         destination.set_reuse(Reuse::Never);
     }
 }
@@ -222,9 +226,9 @@ fn check_fields<B: Body>(request: &Request<B>) -> Result<(), TargetError> {
             return wrong("it is not a number");
         };
         if lengths.any(|other| other != first) {
-            return wrong("it is there more than once, and says different things");
+            return wrong("it is there more than once, with different values");
         }
-        if length_of(request.body()).is_some_and(|it| it != length) {
+        if fields::length_of(request.body()).is_some_and(|it| it != length) {
             return wrong("the body has another length");
         }
     }
@@ -232,33 +236,6 @@ fn check_fields<B: Body>(request: &Request<B>) -> Result<(), TargetError> {
         return Err(TargetError::Header("host", "it is there more than once"));
     }
     Ok(())
-}
-
-/// HTTP/1.0 has no chunks: a body needs a length (RFC 9112 §6.3). With GET, HEAD and CONNECT, a body of unknown length
-/// counts as empty, as in HTTP/1.1.
-#[cold]
-pub(super) fn check_http10<B: Body>(request: &Request<B>) -> Result<(), TargetError> {
-    let takes_none = matches!(
-        *request.method(),
-        Method::GET | Method::HEAD | Method::CONNECT
-    );
-    if takes_none
-        || length_of(request.body()).is_some()
-        || request.headers().contains_key(CONTENT_LENGTH)
-    {
-        return Ok(());
-    }
-    Err(TargetError::Body(
-        "HTTP/1.0 cannot carry one of unknown length: set Content-Length, or send the request as HTTP/1.1",
-    ))
-}
-
-/// The length of a body, if it is known.
-fn length_of<B: Body>(body: &B) -> Option<u64> {
-    match body.is_end_stream() {
-        true => Some(0),
-        false => body.size_hint().exact(),
-    }
 }
 
 fn is_digits(text: &str) -> bool {

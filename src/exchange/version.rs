@@ -1,10 +1,10 @@
 //! What the version and the purpose of a request require of its connection.
 
-use http::header::UPGRADE;
+use http::header::{CONTENT_LENGTH, UPGRADE};
 use http::{Method, Request, Version};
 use http_body::Body;
 
-use crate::exchange::request::check_http10;
+use crate::exchange::fields;
 use crate::target::Destination;
 use crate::target::invalid::TargetError;
 use crate::target::protocol::Protocol;
@@ -56,6 +56,25 @@ pub(super) fn settle<B: Body>(
         destination.set_wants_http2();
     }
     Ok(())
+}
+
+/// HTTP/1.0 has no chunks: a body needs a length (RFC 9112 §6.3). With GET, HEAD and CONNECT, a body of unknown length
+/// counts as empty, as in HTTP/1.1.
+#[cold]
+fn check_http10<B: Body>(request: &Request<B>) -> Result<(), TargetError> {
+    let takes_none = matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::CONNECT
+    );
+    if takes_none
+        || fields::length_of(request.body()).is_some()
+        || request.headers().contains_key(CONTENT_LENGTH)
+    {
+        return Ok(());
+    }
+    Err(TargetError::Body(
+        "HTTP/1.0 cannot carry one of unknown length: set Content-Length, or send the request as HTTP/1.1",
+    ))
 }
 
 #[cfg(test)]

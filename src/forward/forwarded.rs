@@ -28,7 +28,8 @@ pub(super) struct Forwarded {
 }
 
 impl Forwarded {
-    pub(super) fn is_told(&self) -> bool {
+    /// Whether any field is sent.
+    pub(super) fn is_any(&self) -> bool {
         self.address.is_some() || self.host || self.proto.is_some()
     }
 
@@ -38,13 +39,13 @@ impl Forwarded {
     }
 
     /// Sets the fields of the upstream's request; called after the hop-by-hop fields are removed.
-    pub(super) fn tell(
+    pub(super) fn add_to(
         &self,
         fields: &mut HeaderMap,
         address: Option<IpAddr>,
         host: Option<&HeaderValue>,
     ) {
-        if !self.is_told() {
+        if !self.is_any() {
             return;
         }
         if !self.trusted {

@@ -70,7 +70,7 @@ pub(super) fn outbound<B: Body>(request: Request<B>, settings: &Settings) -> (Re
     }
     settings
         .forwarded
-        .tell(&mut head.headers, address, host.as_ref());
+        .add_to(&mut head.headers, address, host.as_ref());
 
     // hyper's client sends a GET without its body if the length is unknown and no field announces the body.
     if !body.is_end_stream()

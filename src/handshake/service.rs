@@ -86,7 +86,7 @@ where
         target.offer(Internal::NEW, protocol);
         #[cfg(feature = "http2")]
         if settings.race_connects || protocol == Protocol::Http1 {
-            side_by_side::say();
+            side_by_side::signal();
         }
         #[cfg(feature = "http2")]
         let host = target.key().host().to_owned();

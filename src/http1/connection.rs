@@ -144,9 +144,15 @@ where
         };
         shared.activity().request();
         let sent = Box::pin(sender.try_send_request(request));
-        // A request that is sent just when hyper's connection ends can arrive in a channel that was emptied for the
-        // last time. It would stay there, and its caller would wait, for as long as the sender exists; without a sender
-        // it is returned. Either the connection ends after this fence and finds the request, or its end is seen here.
+        // hyper#4122 and tokio#7714: a request that is sent in the moment when hyper's connection ends can arrive in
+        // its channel after the channel was emptied for the last time. It stays there, and its caller waits, until the
+        // sender is dropped, which returns the request. The sender is therefore dropped if the connection is closed
+        // after the send.
+        //
+        // hyper marks the connection as closed (a SeqCst swap in `want`) before it empties the channel. So either the
+        // mark is seen here, or it was set after this fence, and the emptying that follows it finds the request. The
+        // last step holds on every processor that Rust has threads on: no load passes a SeqCst swap before it. The
+        // memory model alone would want a fence in hyper as well.
         fence(Ordering::SeqCst);
         if sender.is_closed() {
             parts.sender = None;

@@ -130,6 +130,7 @@ impl<IO: Unpin> Transport<IO> {
     #[inline(never)]
     fn has_read(&mut self, buf: &ReadBuf<'_>, before: usize) -> io::Result<()> {
         let bytes = &buf.filled()[before..];
+        self.shared().activity().received(bytes.len());
         if bytes.is_empty() && buf.remaining() > 0 {
             self.has_ended()?;
         }
@@ -164,7 +165,7 @@ impl<IO: Unpin> Transport<IO> {
 
     #[cold]
     fn has_ended(&mut self) -> io::Result<()> {
-        if let Some(error) = self.told() {
+        if let Some(error) = self.take_write_error() {
             // Not an orderly end: this may be the middle of a body that ends with its connection.
             return Err(error);
         }
@@ -184,13 +185,15 @@ impl<IO: Unpin> Transport<IO> {
     {
         let before = buf.filled().len();
         let read = self.io()?.poll_read(cx, buf);
-        self.shared().activity().read(read.is_pending());
+        if read.is_pending() {
+            self.shared().activity().read(true);
+        }
         let read = match read {
             Poll::Ready(Ok(())) => Poll::Ready(self.has_read(buf, before)),
             Poll::Pending if matches!(self.io, State::Unwritable(_)) => self.poll_unwritable(cx),
             read => read,
         };
-        self.heed(read, cx)
+        self.observe(read, cx)
     }
 
     /// Writes to a transport that is ending, or has left its pool, or that leaves a byte out.
@@ -221,7 +224,7 @@ impl<IO: Unpin> Transport<IO> {
         if let State::Unwritable(it) = &mut self.io {
             ready!(it.read_grace.as_mut().poll(cx));
         }
-        match self.told() {
+        match self.take_write_error() {
             Some(error) => Poll::Ready(Err(error)),
             None => Poll::Pending,
         }
@@ -236,7 +239,7 @@ impl<IO: Unpin> Transport<IO> {
     }
 
     /// Why writing has failed, if hyper does not know it yet.
-    fn told(&mut self) -> Option<io::Error> {
+    fn take_write_error(&mut self) -> Option<io::Error> {
         match mem::replace(&mut self.io, State::Gone) {
             State::Unwritable(it) => {
                 self.io = State::Open(it.io);
@@ -256,10 +259,8 @@ impl<IO: Unpin> Transport<IO> {
         bufs: &[IoSlice<'_>],
         cx: &Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(_)) = written {
-            let activity = self.shared().activity();
-            activity.took();
-            activity.written(false);
+        if let Poll::Ready(Ok(bytes)) = written {
+            self.shared().activity().wrote(bytes);
             return written;
         }
         self.wrote_nothing(written, bufs, cx)
@@ -275,9 +276,9 @@ impl<IO: Unpin> Transport<IO> {
         if !self.shared().activity().has_written() {
             self.keep_unwritten(&written, bufs);
         }
-        let told = self.tell(written, cx);
-        self.shared().activity().written(told.is_pending());
-        told
+        let result = self.defer_write_error(written, cx);
+        self.shared().activity().written(result.is_pending());
+        result
     }
 
     /// The first write of a request wrote nothing. If the connection fails now, the request can be sent again from its
@@ -301,8 +302,12 @@ impl<IO: Unpin> Transport<IO> {
     /// The result of a write, as hyper gets it: if the write failed because the server has closed, only after
     /// everything was read.
     #[inline]
-    fn tell<T>(&mut self, written: Poll<io::Result<T>>, cx: &Context<'_>) -> Poll<io::Result<T>> {
-        match self.heed(written, cx) {
+    fn defer_write_error<T>(
+        &mut self,
+        written: Poll<io::Result<T>>,
+        cx: &Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        match self.observe(written, cx) {
             Poll::Ready(Err(error))
                 if error::is_gone(error.kind(), true)
                     && !self.shared().is_detached()
@@ -313,7 +318,7 @@ impl<IO: Unpin> Transport<IO> {
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            heeded => heeded,
+            observed => observed,
         }
     }
 
@@ -324,8 +329,9 @@ impl<IO: Unpin> Transport<IO> {
         activity.uses() > 1 && !activity.has_written()
     }
 
+    /// Records an error of the transport, and has a detached transport woken when it is killed.
     #[inline]
-    fn heed<T>(&self, polled: Poll<io::Result<T>>, cx: &Context<'_>) -> Poll<io::Result<T>> {
+    fn observe<T>(&self, polled: Poll<io::Result<T>>, cx: &Context<'_>) -> Poll<io::Result<T>> {
         match &polled {
             Poll::Pending if self.shared().has_no_flags() => {}
             // A detached transport has no driver that could be aborted.
@@ -366,15 +372,16 @@ where
         let Some(io) = this.open() else {
             return this.poll_read_with_care(cx, buf);
         };
-        let read = io.poll_read(cx, buf);
-        this.shared().activity().read(read.is_pending());
-        match read {
-            Poll::Pending => Poll::Pending,
+        match io.poll_read(cx, buf) {
+            Poll::Pending => {
+                this.shared().activity().read(true);
+                Poll::Pending
+            }
             Poll::Ready(Ok(())) => {
                 let read = this.has_read(buf, before);
-                this.heed(Poll::Ready(read), cx)
+                this.observe(Poll::Ready(read), cx)
             }
-            read => this.heed(read, cx),
+            read => this.observe(read, cx),
         }
     }
 }
@@ -431,12 +438,12 @@ where
         };
         match flushed {
             Poll::Ready(Ok(())) => flushed,
-            flushed => this.tell(flushed, cx),
+            flushed => this.defer_write_error(flushed, cx),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let shut = self.io()?.poll_shutdown(cx);
-        self.heed(shut, cx)
+        self.observe(shut, cx)
     }
 }

@@ -416,7 +416,7 @@ mod tests {
         assert_eq!(body.size_hint().exact(), Some(7));
     }
 
-    /// What a body gives when it is asked.
+    /// The frames of a body.
     enum Step {
         Data(&'static str),
         Trailers,
@@ -444,7 +444,7 @@ mod tests {
         }
     }
 
-    /// What hyper gets of it, for as long as it asks, and what is wrong with it.
+    /// The frames that hyper gets, and the fault of the body, if any.
     fn given(framing: Framing, steps: Vec<Step>) -> (String, Option<RequestBodyError>) {
         let shared = Arc::new(ConnShared::new());
         let steps = Steps(steps.into());

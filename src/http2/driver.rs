@@ -90,7 +90,7 @@ where
         }
         let reason = ready!(this.poll_on(polled, cx));
         this.shared.close(reason);
-        this.shared.tell();
+        this.shared.notify_pool();
         Poll::Ready(())
     }
 }
@@ -123,7 +123,7 @@ where
         self.pings
             .poll(&self.shared, || self.connection.ping_pong(), cx);
         let over = self.poll_timers(cx);
-        self.shared.tell();
+        self.shared.notify_pool();
         over
     }
 

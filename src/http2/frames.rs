@@ -40,15 +40,15 @@ const MAX_DEBUG_DATA: usize = 1_024;
 
 /// What a frame reports.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Said {
+pub(super) enum FrameEvent {
     /// Data of this stream arrived, possibly the rest of a frame.
     Stream(u32),
-    /// So has the head of one of the frames that responses are made of: of HEADERS, or of DATA.
+    /// The head of a HEADERS or DATA frame arrived, of which responses consist.
     Response {
         stream: u32,
         is_head: bool,
     },
-    /// A frame that is of no response, and has to be answered or passed over.
+    /// A frame that belongs to no response, and has to be answered or ignored.
     Other,
     Settings,
     GoAway(GoAway),
@@ -62,11 +62,11 @@ pub(super) struct GoAway {
 }
 
 impl Frames {
-    /// Takes note of bytes that came in, and tells what they say.
+    /// Reads bytes that have arrived, and emits what they report.
     #[inline]
-    pub(super) fn read(&mut self, mut bytes: &[u8], mut tell: impl FnMut(Said)) {
+    pub(super) fn read(&mut self, mut bytes: &[u8], mut emit: impl FnMut(FrameEvent)) {
         if self.left > 0 && self.stream != 0 && !bytes.is_empty() {
-            tell(Said::Stream(self.stream));
+            emit(FrameEvent::Stream(self.stream));
         }
         loop {
             if self.left > 0 {
@@ -75,66 +75,66 @@ impl Frames {
                 self.left -= here;
                 bytes = rest;
                 if self.go_away.is_some() {
-                    self.read_go_away(payload, &mut tell);
+                    self.read_go_away(payload, &mut emit);
                 }
             }
             // Almost always all of a head is here.
             match bytes.split_first_chunk() {
                 Some((head, rest)) if self.has == 0 => {
                     bytes = rest;
-                    self.read_head(*head, &mut tell);
+                    self.read_head(*head, &mut emit);
                 }
                 _ if bytes.is_empty() => return,
-                _ => bytes = self.read_part(bytes, &mut tell),
+                _ => bytes = self.read_part(bytes, &mut emit),
             }
         }
     }
 
     /// Of a head that comes in pieces.
     #[cold]
-    fn read_part<'a>(&mut self, bytes: &'a [u8], tell: &mut impl FnMut(Said)) -> &'a [u8] {
+    fn read_part<'a>(&mut self, bytes: &'a [u8], emit: &mut impl FnMut(FrameEvent)) -> &'a [u8] {
         let here = bytes.len().min(HEAD - self.has);
         let (part, rest) = bytes.split_at(here);
         self.head[self.has..self.has + here].copy_from_slice(part);
         self.has += here;
         if self.has == HEAD {
             self.has = 0;
-            self.read_head(self.head, tell);
+            self.read_head(self.head, emit);
         }
         rest
     }
 
     #[inline]
-    fn read_head(&mut self, head: [u8; HEAD], tell: &mut impl FnMut(Said)) {
+    fn read_head(&mut self, head: [u8; HEAD], emit: &mut impl FnMut(FrameEvent)) {
         let [a, b, c, kind, flags, stream @ ..] = head;
         self.left = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         self.stream = u32::from_be_bytes(stream) & STREAM;
         if let DATA | HEADERS = kind {
-            return tell(Said::Response {
+            return emit(FrameEvent::Response {
                 stream: self.stream,
                 is_head: kind == HEADERS,
             });
         }
         if self.stream != 0 {
-            tell(Said::Stream(self.stream));
+            emit(FrameEvent::Stream(self.stream));
         }
         match kind {
             SETTINGS if flags & ACK == 0 => {
-                tell(Said::Settings);
-                tell(Said::Other);
+                emit(FrameEvent::Settings);
+                emit(FrameEvent::Other);
             }
             GOAWAY => {
                 self.go_away = Some(Vec::new());
-                self.read_go_away(&[], tell);
+                self.read_go_away(&[], emit);
             }
             // What these may do is known, and bounded by what they are about.
             RST_STREAM | WINDOW_UPDATE | CONTINUATION => {}
-            _ => tell(Said::Other),
+            _ => emit(FrameEvent::Other),
         }
     }
 
     #[cold]
-    fn read_go_away(&mut self, payload: &[u8], tell: &mut impl FnMut(Said)) {
+    fn read_go_away(&mut self, payload: &[u8], emit: &mut impl FnMut(FrameEvent)) {
         let Some(read) = &mut self.go_away else {
             return;
         };
@@ -147,7 +147,7 @@ impl Frames {
             && let Some((&[_, _, _, _, code @ ..], debug_data)) =
                 read.split_first_chunk::<GOAWAY_FIXED>()
         {
-            tell(Said::GoAway(GoAway {
+            emit(FrameEvent::GoAway(GoAway {
                 code: u32::from_be_bytes(code),
                 debug_data: debug_data.to_vec(),
             }));
@@ -184,33 +184,33 @@ mod tests {
         ]
         .concat();
         let go_away = |code, debug_data: &[u8]| {
-            Said::GoAway(GoAway {
+            FrameEvent::GoAway(GoAway {
                 code,
                 debug_data: debug_data.to_vec(),
             })
         };
-        let response = |is_head| Said::Response { stream: 7, is_head };
+        let response = |is_head| FrameEvent::Response { stream: 7, is_head };
         let expected = [
-            Said::Settings,
-            Said::Other,
-            Said::Other,
+            FrameEvent::Settings,
+            FrameEvent::Other,
+            FrameEvent::Other,
             response(false),
-            Said::Settings,
-            Said::Other,
+            FrameEvent::Settings,
+            FrameEvent::Other,
             go_away(2, b"why"),
             response(true),
             go_away(11, &[b'x'; MAX_DEBUG_DATA]),
         ];
         for size in [1, 2, 8, 9, 10, 100, sent.len()] {
             let mut frames = Frames::default();
-            let mut said = Vec::new();
+            let mut events = Vec::new();
             for piece in sent.chunks(size) {
-                frames.read(piece, |it| said.push(it));
+                frames.read(piece, |it| events.push(it));
             }
-            let is_of_stream = |it: &Said| matches!(it, Said::Stream(7));
-            assert_eq!(said.iter().any(is_of_stream), size < sent.len());
-            said.retain(|it| !is_of_stream(it));
-            assert_eq!(said, expected, "by {size}");
+            let is_of_stream = |it: &FrameEvent| matches!(it, FrameEvent::Stream(7));
+            assert_eq!(events.iter().any(is_of_stream), size < sent.len());
+            events.retain(|it| !is_of_stream(it));
+            assert_eq!(events, expected, "by {size}");
         }
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::connection::close_reason::CloseReason;
 use crate::connection::shared::{ChangeHook, ConnShared, Streams};
 use crate::http2::deadlines::Deadlines;
-use crate::http2::frames::{GoAway, Said};
+use crate::http2::frames::{FrameEvent, GoAway};
 use crate::http2::silence::Watched;
 use crate::http2::stream::StreamShared;
 use crate::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -208,7 +208,7 @@ impl Http2Shared {
     #[cold]
     pub(super) fn pause(&self) {
         self.raise(PAUSED | NEWS);
-        self.tell();
+        self.notify_pool();
     }
 
     pub(super) fn is_paused(&self) -> bool {
@@ -226,7 +226,7 @@ impl Http2Shared {
         if !self.has(DOUBT | CLOSED) {
             self.raise(DOUBT | NEWS);
             // Reported at once: the caller may ask for a connection before the driver is polled.
-            self.tell();
+            self.notify_pool();
         }
     }
 
@@ -287,14 +287,14 @@ impl Http2Shared {
 
     /// Handles what a frame has reported.
     #[cold]
-    pub(super) fn hear(&self, said: Said) {
-        match said {
-            Said::Settings => {
+    pub(super) fn on_frame(&self, event: FrameEvent) {
+        match event {
+            FrameEvent::Settings => {
                 self.flags.fetch_or(SETTINGS, Ordering::AcqRel);
             }
             // For the transport, which hears of each.
-            Said::Stream(_) | Said::Response { .. } | Said::Other => {}
-            Said::GoAway(go_away) => {
+            FrameEvent::Stream(_) | FrameEvent::Response { .. } | FrameEvent::Other => {}
+            FrameEvent::GoAway(go_away) => {
                 // A first GOAWAY may only announce the next one, but it has the reason.
                 let _ = self.go_away.set(go_away);
                 self.close(CloseReason::GoAway);
@@ -423,7 +423,7 @@ impl Http2Shared {
     }
 
     /// Reports a change to the pool, if there is one. Not called under a lock.
-    pub(super) fn tell(&self) {
+    pub(super) fn notify_pool(&self) {
         if self.has(NEWS)
             && self.flags.fetch_and(!NEWS, Ordering::AcqRel) & NEWS != 0
             && let Some(hook) = self.hook.get()

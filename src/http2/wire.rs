@@ -13,7 +13,7 @@ use crate::connection::close_reason::CloseReason;
 use crate::connection::shared::TransportGuard;
 use crate::error::{self, PartlyWritten};
 use crate::http2::flood::Flood;
-use crate::http2::frames::{Frames, Said};
+use crate::http2::frames::{FrameEvent, Frames};
 use crate::http2::preface::Preface;
 use crate::http2::shared::Http2Shared;
 
@@ -68,21 +68,21 @@ impl<IO> Wire<IO> {
             .inspect_err(|error| self.failed(error))?;
         let (shared, flood) = (&self.shared, &mut self.flood);
         let (mut of_response, mut read) = (false, Ok(()));
-        self.frames.read(bytes, |said| match said {
-            Said::Stream(id) => shared.watched().moved(id),
-            Said::Response { stream, is_head } => {
+        self.frames.read(bytes, |event| match event {
+            FrameEvent::Stream(id) => shared.watched().moved(id),
+            FrameEvent::Response { stream, is_head } => {
                 of_response = true;
                 shared.watched().moved(stream);
                 if let Err(error) = flood.response(is_head, shared.begun()) {
                     read = Err(error);
                 }
             }
-            Said::Other => {
+            FrameEvent::Other => {
                 if let Err(error) = flood.other() {
                     read = Err(error);
                 }
             }
-            said => shared.hear(said),
+            event => shared.on_frame(event),
         });
         shared.read(of_response);
         if let Err(error) = &read {

@@ -13,7 +13,7 @@ use crate::connect::tls::trust::{SelfSigned, is_of_an_authority, of_webpki};
 const MOST_NAMES: usize = 5;
 
 /// `host` is the name that the certificate should have.
-pub(super) fn words(host: &str, error: &CertificateError) -> Cow<'static, str> {
+pub(super) fn describe(host: &str, error: &CertificateError) -> Cow<'static, str> {
     use CertificateError::{
         BadSignature, Expired, ExpiredContext, InvalidPurpose, InvalidPurposeContext,
         NotValidForName, NotValidForNameContext, NotValidYet, NotValidYetContext, Other, Revoked,
@@ -113,7 +113,7 @@ mod tests {
                 expected: ServerName::try_from("h.test").unwrap(),
                 presented: presented.iter().map(|&name| name.to_owned()).collect(),
             };
-            words("h.test", &error).into_owned()
+            describe("h.test", &error).into_owned()
         };
         let two = told(&["DnsName(\"a.test\")", "IpAddress(127.0.0.1)"]);
         assert!(
@@ -132,7 +132,7 @@ mod tests {
             time: at(1_700_000_000),
             not_after: at(1_600_000_000),
         };
-        let expired = words("h.test", &expired);
+        let expired = describe("h.test", &expired);
         assert!(
             expired.contains("expired on Sun, 13 Sep 2020 12:26:40 GMT, 1157 days ago"),
             "{expired}"
@@ -141,7 +141,7 @@ mod tests {
             time: at(0),
             not_before: at(u64::MAX),
         };
-        let far = words("h.test", &far);
+        let far = describe("h.test", &far);
         assert!(
             far.contains("before Fri, 31 Dec 9999 23:59:59 GMT"),
             "{far}"

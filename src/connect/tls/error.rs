@@ -40,7 +40,7 @@ pub(super) fn unread_roots(error: impl Into<BoxError>) -> ConnectError {
 pub(super) fn handshake(host: &str, offered: Protocol, error: io::Error) -> ConnectError {
     let is_rustls = |error: &(dyn StdError + Send + Sync + 'static)| error.is::<rustls::Error>();
     let why = match error.get_ref().and_then(|held| held.downcast_ref()) {
-        Some(error) => words(host, offered, error),
+        Some(error) => describe(host, offered, error),
         None if error.kind() == io::ErrorKind::UnexpectedEof => {
             "the server closed the connection; is there TLS on this port?".into()
         }
@@ -75,7 +75,7 @@ fn is_of_protocol(error: &io::Error) -> bool {
 }
 
 /// What is wrong, and what to do about it.
-fn words(host: &str, offered: Protocol, error: &rustls::Error) -> Cow<'static, str> {
+fn describe(host: &str, offered: Protocol, error: &rustls::Error) -> Cow<'static, str> {
     use rustls::Error::{
         AlertReceived, InvalidCertificate, NoApplicationProtocol, NoCertificatesPresented,
         PeerIncompatible,
@@ -84,7 +84,7 @@ fn words(host: &str, offered: Protocol, error: &rustls::Error) -> Cow<'static, s
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
             "what the server speaks is not TLS; for plain HTTP, ask with http://".into()
         }
-        InvalidCertificate(error) => certificate::words(host, error),
+        InvalidCertificate(error) => certificate::describe(host, error),
         NoCertificatesPresented => "the server has no certificate".into(),
         AlertReceived(alert) => format!("the server refused: {}", of_alert(offered, *alert)).into(),
         PeerIncompatible(incompatible) => of_incompatible(incompatible).into(),

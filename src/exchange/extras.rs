@@ -1,4 +1,4 @@
-//! What some exchanges need beside a connection and a response.
+//! What few exchanges need in addition to a connection and a response.
 
 use http::{Method, Request, Response};
 use http_body::Body;
@@ -14,9 +14,9 @@ use crate::exchange::{fields, hint, to_proxy};
 use crate::target::Destination;
 use crate::target::invalid::TargetError;
 
-/// Boxed; most exchanges have none, and pay for one check.
+/// State that few exchanges have. Boxed: an exchange without it pays for one check.
 #[derive(Debug)]
-pub(super) struct Wishes {
+pub(super) struct Extras {
     /// It opens a tunnel.
     pub(super) connects: bool,
     /// The connection is not used after it.
@@ -35,7 +35,7 @@ pub(super) fn begin<B: Body>(
     request: &mut Request<B>,
     settings: &Settings,
     destination: &mut Option<Destination>,
-) -> Result<Option<Box<Wishes>>, TargetError> {
+) -> Result<Option<Box<Extras>>, TargetError> {
     let connects = request.method() == Method::CONNECT;
     let limits = split_origin(request, settings, destination)?;
     let of_proxy = destination
@@ -45,17 +45,17 @@ pub(super) fn begin<B: Body>(
     if request.headers().is_empty() && !(connects || is_last || of_proxy || limits.is_some()) {
         return Ok(None);
     }
-    let wishes = Wishes {
+    let extras = Extras {
         connects,
         is_last,
         of_proxy,
         expects_continue: false,
         limits,
     };
-    Ok(wishes.of(request))
+    Ok(extras.of(request))
 }
 
-impl Wishes {
+impl Extras {
     /// Adds what the fields of the request require.
     #[inline(never)]
     fn of<B: Body>(mut self, request: &mut Request<B>) -> Option<Box<Self>> {
@@ -77,7 +77,7 @@ impl Wishes {
 
     /// Called before the request is sent on this connection: its driver may be done before the response is seen.
     #[cold]
-    pub(super) fn tell(&mut self, connection: &ConnShared, options: &Options) {
+    pub(super) fn set_on(&mut self, connection: &ConnShared, options: &Options) {
         let timeout = options.expect_continue_timeout;
         if self.expects_continue && timeout != Millis::ZERO {
             connection.expect_continue(timeout.time());
