@@ -147,19 +147,19 @@ impl Listeners {
 impl AgentState {
     /// Calls the hooks. Never called under a lock: hooks are foreign code.
     #[inline]
-    pub(crate) fn tell(
+    pub(crate) fn emit(
         self: &Arc<Self>,
         key: &Key,
         connection: Option<&ConnShared>,
         kind: impl FnOnce() -> EventKind,
     ) {
-        if self.is_heard() {
-            self.tell_all(key, connection, kind());
+        if self.has_listeners() {
+            self.notify_hooks(key, connection, kind());
         }
     }
 
     #[inline]
-    fn is_heard(&self) -> bool {
+    fn has_listeners(&self) -> bool {
         #[cfg(feature = "tracing")]
         if trace::is_wanted() {
             return true;
@@ -168,7 +168,7 @@ impl AgentState {
     }
 
     #[cold]
-    fn tell_all(self: &Arc<Self>, key: &Key, connection: Option<&ConnShared>, kind: EventKind) {
+    fn notify_hooks(self: &Arc<Self>, key: &Key, connection: Option<&ConnShared>, kind: EventKind) {
         let event = &Event {
             key,
             connection: connection.map(ConnShared::id),

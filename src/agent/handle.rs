@@ -206,7 +206,7 @@ impl AgentHandle {
                     quiet.await;
                 } else if tokio::time::timeout(LOOK, quiet).await.is_err() {
                     // A connection that closes slowly may be in a runtime that is not driven; this one is.
-                    agent.each_pool(|pool| pool.look());
+                    agent.each_pool(|pool| pool.check_overdue());
                 }
             }
         }))

@@ -58,19 +58,19 @@ pub(crate) trait PoolControl: Send + Sync {
     fn key_counts(&self, count: &mut dyn FnMut(&Key, KeyCounts));
     fn connections(&self, key: &Key, list: &mut Vec<ConnectionStatus>);
     /// Reports each address of an open connection.
-    fn addresses(&self, tell: &mut dyn FnMut(&Key, SocketAddr, AddressStatus));
+    fn addresses(&self, visit: &mut dyn FnMut(&Key, SocketAddr, AddressStatus));
     /// Reports each key whose idle limit was learned.
-    fn learned(&self, tell: &mut dyn FnMut(&Key, LearnedIdleLimit));
+    fn learned(&self, visit: &mut dyn FnMut(&Key, LearnedIdleLimit));
     /// Reports each key whose name is followed.
-    fn lookups(&self, tell: &mut dyn FnMut(&Key, LookupStatus));
+    fn lookups(&self, visit: &mut dyn FnMut(&Key, LookupStatus));
     /// Reports each key with settings of its own.
-    fn host_settings(&self, tell: &mut dyn FnMut(&Key, &HostSettings));
+    fn host_settings(&self, visit: &mut dyn FnMut(&Key, &HostSettings));
     fn close_idle(&self);
     /// Closes everything, and fails all waiting callers.
     fn destroy(&self);
     fn is_quiet(&self) -> bool;
     /// Checks for overdue work.
-    fn look(&self);
+    fn check_overdue(&self);
 }
 
 /// Makes connections in advance; the type of the pool is erased.
@@ -339,7 +339,7 @@ mod tests {
             unreachable!("it is gone")
         }
 
-        fn look(&self) {
+        fn check_overdue(&self) {
             unreachable!("it is gone")
         }
     }

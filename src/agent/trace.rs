@@ -33,7 +33,7 @@ pub(super) fn event(agent: Option<&str>, event: &Event<'_>) {
     } = event;
     let name = version.map(|_| PROTOCOL);
     let version = version.map(protocol_version);
-    macro_rules! say {
+    macro_rules! trace_event {
         ($what:literal $(, $($field:tt)+)?) => {
             debug!(
                 target: TARGET,
@@ -48,19 +48,19 @@ pub(super) fn event(agent: Option<&str>, event: &Event<'_>) {
         };
     }
     match kind {
-        EventKind::Created => say!("created"),
-        EventKind::Connected { took } => say!("connected", ?took),
-        EventKind::Reused { idle_for } => say!("reused", ?idle_for),
-        EventKind::HandedOver { waited } => say!("handed over", ?waited),
-        EventKind::IdleLimitLearned { limit } => say!("idle limit learned", ?limit),
-        EventKind::LookupFailed { answer_age } => say!("lookup failed", ?answer_age),
+        EventKind::Created => trace_event!("created"),
+        EventKind::Connected { took } => trace_event!("connected", ?took),
+        EventKind::Reused { idle_for } => trace_event!("reused", ?idle_for),
+        EventKind::HandedOver { waited } => trace_event!("handed over", ?waited),
+        EventKind::IdleLimitLearned { limit } => trace_event!("idle limit learned", ?limit),
+        EventKind::LookupFailed { answer_age } => trace_event!("lookup failed", ?answer_age),
         EventKind::CapacityChanged { capacity, before } => {
-            say!("capacity changed", capacity, before)
+            trace_event!("capacity changed", capacity, before)
         }
-        EventKind::Draining { reason, streams } => say!("draining", ?reason, streams),
-        EventKind::Stale => say!("stale"),
-        EventKind::Evicted { reason } => say!("evicted", ?reason),
-        EventKind::Detached => say!("detached"),
-        EventKind::Closed { reason, age } => say!("closed", ?reason, ?age),
+        EventKind::Draining { reason, streams } => trace_event!("draining", ?reason, streams),
+        EventKind::Stale => trace_event!("stale"),
+        EventKind::Evicted { reason } => trace_event!("evicted", ?reason),
+        EventKind::Detached => trace_event!("detached"),
+        EventKind::Closed { reason, age } => trace_event!("closed", ?reason, ?age),
     }
 }

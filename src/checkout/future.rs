@@ -431,7 +431,7 @@ impl<C: Poolable, T> Waiting<C, T> {
                 Some(Poll::Ready(WaitOutcome::Made(mut pooled))) => {
                     self.waiter = None;
                     self.connect = None;
-                    if pooled.has_lain_since_made(clock.now())
+                    if pooled.was_collected_late(clock.now())
                         && pooled.connection().probe() == Liveness::Dead
                     {
                         pooled.close(CloseReason::Stale);
@@ -443,7 +443,7 @@ impl<C: Poolable, T> Waiting<C, T> {
                     let is_checked = checked == Some(pooled.id());
                     self.handed_over |= !is_checked;
                     // It may have been delivered long ago: the caller collects it whenever its runtime polls it.
-                    let reason = match pooled.is_over(clock.now()) {
+                    let reason = match pooled.close_reason(clock.now()) {
                         Some(reason) => reason,
                         None if is_checked => return Step::Connection(pooled),
                         None => match pooled.connection().probe() {

@@ -33,7 +33,7 @@ pub(super) fn begin<C: Poolable>(
     };
     if let Some(task) = spares.task() {
         let mut target = target.clone();
-        // As any caller would want them.
+        // Any caller may use a spare connection.
         target.set_reuse(Reuse::Any);
         runtime.spawn(keep(task, maker, target));
     }

@@ -31,6 +31,10 @@ pub(crate) struct Activity {
     limit_now: AtomicU32,
 }
 
+// Every connection has one, in its `ConnShared`.
+#[cfg(all(test, target_pointer_width = "64"))]
+const _: () = assert!(size_of::<Activity>() <= 24);
+
 /// The value of a limit that does not exist.
 const NEVER: u32 = u32::MAX;
 const NOT_SET: u32 = u32::MAX - 1;
@@ -262,6 +266,22 @@ impl Activity {
     pub(crate) fn read(&self, waits: bool) {
         self.read_waits.store(waits, Ordering::Relaxed);
         self.moved_unless(waits);
+    }
+
+    /// The transport has read so many bytes; none at the end of the stream.
+    #[inline]
+    pub(crate) fn received(&self, bytes: usize) {
+        self.read_waits.store(false, Ordering::Relaxed);
+        self.moved_unless(bytes == 0);
+    }
+
+    /// The transport has written so many bytes of the request.
+    #[inline]
+    pub(crate) fn wrote(&self, bytes: usize) {
+        if bytes > 0 {
+            self.took();
+        }
+        self.written(false);
     }
 
     /// Whether the transport has no room for a write.

@@ -93,7 +93,7 @@ const UPGRADED: u8 = 4;
 const POISONED: u8 = 8;
 /// Set under the lock of `close_state`.
 const GONE: u8 = 16;
-/// One byte of the request is not written; `CloseExtras` has its position.
+/// One byte of the request is not to be written; `CloseExtras` has its position.
 const OMITS: u8 = 32;
 /// Belongs to one use of a connection that several share.
 const OF_USE: u8 = 64;
@@ -197,7 +197,7 @@ impl CloseState {
     target_pointer_width = "64",
     not(tower_keep_alive_loom)
 ))]
-const _: () = assert!(size_of::<ConnShared>() <= 168);
+const _: () = assert!(size_of::<ConnShared>() <= 144 + size_of::<Activity>());
 
 impl ConnShared {
     pub(crate) fn new() -> Self {

@@ -8,8 +8,8 @@
 #[derive(Debug)]
 pub(super) struct Capacity {
     connecting: usize,
-    /// Connected, with unknown capacity.
-    unheard: usize,
+    /// Connections whose capacity is not known.
+    unknown: usize,
     expected: Expected,
 }
 
@@ -28,7 +28,7 @@ impl Capacity {
     pub(super) const fn new() -> Self {
         Self {
             connecting: 0,
-            unheard: 0,
+            unknown: 0,
             expected: Expected::Unknown,
         }
     }
@@ -49,8 +49,8 @@ impl Capacity {
         }
     }
 
-    /// A connection was made that several uses can share.
-    pub(super) fn is_shared(&mut self) {
+    /// A connection was made that several uses share.
+    pub(super) fn shares(&mut self) {
         if self.expected == Expected::SideBySide {
             self.expected = Expected::Unknown;
         }
@@ -70,23 +70,23 @@ impl Capacity {
     }
 
     /// The capacity of a connection is not known.
-    pub(super) fn is_unheard(&mut self) {
-        self.unheard += 1;
+    pub(super) fn becomes_unknown(&mut self) {
+        self.unknown += 1;
     }
 
-    pub(super) fn is_heard(&mut self) {
-        self.unheard -= 1;
+    pub(super) fn becomes_known(&mut self) {
+        self.unknown -= 1;
     }
 
     /// Whether the connections of this key are known to be shared.
-    pub(super) fn is_many(&self) -> bool {
+    pub(super) fn is_known_shared(&self) -> bool {
         matches!(self.expected, Expected::Known(2..))
     }
 
     /// Whether another connect has to begin for this many waiters: whether what is on its way leaves any of them
     /// unserved.
     pub(super) fn is_short_of(&self, takers: usize) -> bool {
-        let on_the_way = self.connecting + self.unheard;
+        let on_the_way = self.connecting + self.unknown;
         match self.expected {
             Expected::Unknown => on_the_way == 0,
             Expected::SideBySide | Expected::Known(1) => true,
@@ -114,11 +114,11 @@ mod tests {
         let mut capacity = Capacity::new();
         assert_eq!(begun(&mut capacity, 100, 100), 1);
         capacity.connect_ends();
-        capacity.is_shared();
-        capacity.is_unheard();
+        capacity.shares();
+        capacity.becomes_unknown();
         assert_eq!(begun(&mut capacity, 99, 100), 0);
         // Ninety are left when it has taken its ten.
-        capacity.is_heard();
+        capacity.becomes_known();
         capacity.learn(10);
         assert_eq!(begun(&mut capacity, 90, 100), 9);
     }
@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(begun(&mut capacity, 100, 100), 1);
         capacity.connect_ends();
         capacity.learn(1);
-        assert!(!capacity.is_many());
+        assert!(!capacity.is_known_shared());
         assert_eq!(begun(&mut capacity, 99, 99), 99);
     }
 
@@ -141,8 +141,8 @@ mod tests {
         capacity.go_side_by_side();
         assert_eq!(begun(&mut capacity, 3, 3), 3);
         capacity.connect_ends();
-        capacity.is_shared();
-        capacity.is_unheard();
+        capacity.shares();
+        capacity.becomes_unknown();
         assert!(!capacity.is_short_of(100));
     }
 
@@ -150,8 +150,8 @@ mod tests {
     fn a_connection_that_carries_nothing_for_now_is_on_its_way() {
         let mut capacity = Capacity::new();
         capacity.learn(5);
-        assert!(capacity.is_many());
-        capacity.is_unheard();
+        assert!(capacity.is_known_shared());
+        capacity.becomes_unknown();
         assert!(!capacity.is_short_of(5));
         assert!(capacity.is_short_of(6));
     }

@@ -1,13 +1,14 @@
-//! Actions that follow from a step and must not run under the key's lock.
+//! What follows from a step and must not be done under the key's lock, as data.
 
+use std::any::Any;
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 
 use crate::agent::EventKind;
+use crate::clock::Moment;
 use crate::connection::close_reason::CloseReason;
 use crate::connection::poolable::Poolable;
 use crate::connection::shared::ConnShared;
-use crate::pool::key_pool::KeyPool;
 use crate::pool::pooled_conn::PooledConn;
 
 /// A connect under way, as the pool sees it.
@@ -16,24 +17,21 @@ pub(crate) trait Stop: Send + Sync {
     fn stop(&self, reason: CloseReason);
 }
 
-/// Actions to run when no lock is held. Almost always empty.
+/// What follows from a step, to be done when no lock is held. Almost always nothing.
 #[must_use]
-pub(super) struct Deferred<C>(Vec<DeferredAction<C>>);
-
-/// The event that precedes a close for this reason.
-fn event_before_close(reason: CloseReason) -> Option<EventKind> {
-    match reason {
-        CloseReason::Stale => Some(EventKind::Stale),
-        reason if reason.is_eviction() => Some(EventKind::Evicted { reason }),
-        _ => None,
-    }
+pub(super) struct Deferred<C> {
+    pub(super) actions: Vec<DeferredAction<C>>,
+    /// How many stale connections were found.
+    pub(super) stale: u64,
+    /// A deadline that the sweeper does not know yet.
+    pub(super) sweep_at: Option<Moment>,
 }
 
-enum DeferredAction<C> {
+pub(super) enum DeferredAction<C> {
     Close(Box<PooledConn<C>>, CloseReason),
     DropUse(#[expect(dead_code, reason = "it is here to be dropped")] Box<PooledConn<C>>),
     Kill(Arc<ConnShared>),
-    Tell(Arc<ConnShared>, EventKind),
+    Emit(Arc<ConnShared>, EventKind),
     Stop(Weak<dyn Stop>, CloseReason),
     /// Closes a connection from outside, because its driver has not done so in time.
     Force(Arc<ConnShared>),
@@ -42,103 +40,65 @@ enum DeferredAction<C> {
     Wake(Waker),
     /// A waker that is not needed any more. Dropping it may drop a task and run any code.
     Forget(#[expect(dead_code, reason = "it is here to be dropped")] Waker),
-    /// A key pool that must not be dropped under its own lock.
-    Drop(#[expect(dead_code, reason = "it is here to be dropped")] Arc<KeyPool<C>>),
+    /// A handle of a key pool, which must not be dropped under its own lock.
+    Drop(#[expect(dead_code, reason = "it is here to be dropped")] Arc<dyn Any + Send + Sync>),
 }
 
 impl<C: Poolable> Deferred<C> {
     pub(super) const fn new() -> Self {
-        Self(Vec::new())
+        Self {
+            actions: Vec::new(),
+            stale: 0,
+            sweep_at: None,
+        }
     }
 
     pub(super) fn close(&mut self, pooled: Box<PooledConn<C>>, reason: CloseReason) {
-        self.0.push(DeferredAction::Close(pooled, reason));
+        self.actions.push(DeferredAction::Close(pooled, reason));
     }
 
     /// Drops a use of a shared connection. It has been counted as over.
     pub(super) fn drop_use(&mut self, pooled: Box<PooledConn<C>>) {
         pooled.connection_ref().lifespan().shared().forget_hooks();
-        self.0.push(DeferredAction::DropUse(pooled));
+        self.actions.push(DeferredAction::DropUse(pooled));
     }
 
     /// Reports an event.
-    pub(super) fn tell(&mut self, connection: Arc<ConnShared>, kind: EventKind) {
-        self.0.push(DeferredAction::Tell(connection, kind));
+    pub(super) fn emit(&mut self, connection: Arc<ConnShared>, kind: EventKind) {
+        self.actions.push(DeferredAction::Emit(connection, kind));
     }
 
     pub(super) fn wake(&mut self, waker: Option<Waker>) {
-        self.0.extend(waker.map(DeferredAction::Wake));
+        self.actions.extend(waker.map(DeferredAction::Wake));
     }
 
     pub(super) fn forget(&mut self, waker: Option<Waker>) {
-        self.0.extend(waker.map(DeferredAction::Forget));
+        self.actions.extend(waker.map(DeferredAction::Forget));
     }
 
     pub(super) fn stop(&mut self, connect: Weak<dyn Stop>, reason: CloseReason) {
-        self.0.push(DeferredAction::Stop(connect, reason));
+        self.actions.push(DeferredAction::Stop(connect, reason));
     }
 
     pub(super) fn force(&mut self, shared: Arc<ConnShared>) {
-        self.0.push(DeferredAction::Force(shared));
+        self.actions.push(DeferredAction::Force(shared));
     }
 
     /// A delivery was made, and is taken back if it is not collected.
     pub(super) fn alert_of_delivery(&mut self) {
-        self.0.push(DeferredAction::AlertOfDelivery);
+        self.actions.push(DeferredAction::AlertOfDelivery);
     }
 
     /// A connection is being closed for a waiter.
     pub(super) fn alert(&mut self) {
-        self.0.push(DeferredAction::Alert);
+        self.actions.push(DeferredAction::Alert);
     }
 
     pub(super) fn kill(&mut self, shared: Option<Arc<ConnShared>>) {
-        self.0.extend(shared.map(DeferredAction::Kill));
+        self.actions.extend(shared.map(DeferredAction::Kill));
     }
 
-    pub(super) fn drop_later(&mut self, key_pool: Arc<KeyPool<C>>) {
-        self.0.push(DeferredAction::Drop(key_pool));
-    }
-
-    #[inline]
-    pub(super) fn run(self, key_pool: &KeyPool<C>) {
-        if !self.0.is_empty() {
-            self.run_each(key_pool);
-        }
-    }
-
-    #[cold]
-    fn run_each(self, key_pool: &KeyPool<C>) {
-        for act in self.0 {
-            match act {
-                DeferredAction::Close(pooled, reason) => {
-                    if let Some(kind) = event_before_close(reason) {
-                        let shared = pooled.connection_ref().lifespan().shared();
-                        key_pool.tell(Some(shared), || kind);
-                    }
-                    pooled.close(reason);
-                }
-                DeferredAction::Kill(shared) => {
-                    shared.set_close_reason(CloseReason::Shutdown);
-                    shared.force();
-                }
-                DeferredAction::Tell(shared, kind) => key_pool.tell(Some(&shared), || kind),
-                DeferredAction::Stop(connect, reason) => {
-                    if let Some(connect) = connect.upgrade() {
-                        connect.stop(reason);
-                    }
-                }
-                DeferredAction::Force(shared) => {
-                    shared.force();
-                }
-                DeferredAction::Alert => key_pool.alert(),
-                DeferredAction::AlertOfDelivery if key_pool.takes_back() => key_pool.alert(),
-                DeferredAction::AlertOfDelivery => {}
-                DeferredAction::Wake(waker) => waker.wake(),
-                DeferredAction::DropUse(_)
-                | DeferredAction::Forget(_)
-                | DeferredAction::Drop(_) => {}
-            }
-        }
+    pub(super) fn drop_later(&mut self, handle: Arc<dyn Any + Send + Sync>) {
+        self.actions.push(DeferredAction::Drop(handle));
     }
 }

@@ -1,6 +1,7 @@
 //! The pool of one key: a [`KeyState`] behind its lock, and the actions that follow once the lock is released.
 
 mod addresses;
+mod effects;
 mod share;
 
 use std::fmt;
@@ -21,12 +22,13 @@ use crate::pool::addresses::{AddressBook, Follow, LookupTask};
 use crate::pool::config::{PoolConfig, Spread};
 use crate::pool::deferred::{Deferred, Stop};
 use crate::pool::gauges::{Gauges, Kept};
-use crate::pool::key_state::{KeyDecision, KeyState, Seen, StepCx};
+use crate::pool::key_state::{CheckResult, KeyDecision, KeyState, StepCx};
 use crate::pool::memory::Remembered;
 use crate::pool::permit::ConnPermit;
-use crate::pool::pooled_conn::{PooledConn, Rejected};
+use crate::pool::pooled_conn::{PooledConn, Rejected, current_runtime};
 use crate::pool::shared::Shared;
 use crate::pool::spares::Spares;
+use crate::pool::total_limits::KeyTotal;
 use crate::pool::wait_queue::{CheckoutRequest, Delivery, WaiterId};
 use crate::pool::waiter::Waiter;
 use crate::sync::{Mutex, MutexGuard};
@@ -90,8 +92,7 @@ impl<C: Poolable> KeyPool<C> {
 
     /// Stores what the next key pool of this key has to know, before anybody can make that. Returns the task that ends now.
     #[cold]
-    fn remember(&self, state: &mut KeyState<C>) -> Option<LookupTask> {
-        let now = self.pool.config.clock.now();
+    fn remember(&self, state: &mut KeyState<C>, now: Moment) -> Option<LookupTask> {
         let task = self.addresses.as_ref().and_then(|it| it.take_task());
         let remembered = Remembered {
             learned: state.take_learned(now),
@@ -135,9 +136,7 @@ impl<C: Poolable> KeyPool<C> {
         // If connections are not shared, a pool that is draining has no idle connections, so the mode need not be
         // checked.
         let scheduling = pool.config.scheduling;
-        let picked = self
-            .lock()
-            .pop_idle(request.runtime, now, scheduling, &self);
+        let picked = self.lock().pop_idle(request.runtime, now, scheduling);
         let Some((mut pooled, was_idle)) = picked else {
             return Err(self);
         };
@@ -160,18 +159,18 @@ impl<C: Poolable> KeyPool<C> {
         if let Some(spares) = &self.spares {
             spares.is_used();
         }
-        let taken = self.with(|state, cx| {
+        let taken = self.with_at(now, |state, cx| {
             if let Some(rejected) = rejected {
                 state.discard(rejected, cx);
             }
             if state.retired {
                 return None;
             }
-            Some(match self.pool.mode() {
-                Mode::Open => Ok(state.take(request, now, cx)),
+            Some(match cx.mode {
                 // A caller that comes back was admitted before the drain.
-                Mode::Draining if request.is_retry => Ok(state.take(request, now, cx)),
-                _ => Err(()),
+                Mode::Draining if !request.is_retry => Err(()),
+                Mode::Destroyed => Err(()),
+                Mode::Open | Mode::Draining => Ok(state.take(request, self.pool.arrival(), cx)),
             })
         });
         let Some(taken) = taken else {
@@ -201,7 +200,7 @@ impl<C: Poolable> KeyPool<C> {
             if state.retired {
                 return None;
             }
-            let open = self.pool.mode() == Mode::Open;
+            let open = cx.mode == Mode::Open;
             Some(open.then(|| state.prewarm(count, cx)))
         });
         let Some(permits) = permits else {
@@ -212,17 +211,16 @@ impl<C: Poolable> KeyPool<C> {
         Ok(permits.map(|indices| indices.into_iter().map(permit).collect()))
     }
 
-    /// The same for spare ones, and until when there are enough, if there are.
+    /// Permits to connect for spare connections, and until when there are enough, if none lack.
     pub(super) fn spare(
         self: &Arc<Self>,
     ) -> Result<Result<(Vec<ConnPermit<C>>, Option<Instant>), Denied>, Arc<Self>> {
-        let now = self.pool.config.clock.now();
         let spare = self.with(|state, cx| {
             if state.retired {
                 return None;
             }
-            let open = self.pool.mode() == Mode::Open && !self.pool.is_orphaned();
-            Some(open.then(|| state.spare(now, cx)))
+            let open = cx.mode == Mode::Open && !self.pool.is_orphaned();
+            Some(open.then(|| state.spare(cx)))
         });
         let Some(spare) = spare else {
             return Err(self.clone());
@@ -241,7 +239,7 @@ impl<C: Poolable> KeyPool<C> {
     pub(super) fn requeue(self: &Arc<Self>, waiter: usize, rejected: Rejected<C>) {
         self.with(|state, cx| {
             state.discard(rejected, cx);
-            state.requeue(waiter, self.pool.mode(), cx);
+            state.requeue(waiter, self.pool.arrival(), cx);
         });
     }
 
@@ -252,17 +250,19 @@ impl<C: Poolable> KeyPool<C> {
         request: CheckoutRequest,
         now: Moment,
     ) -> usize {
-        self.with(|state, cx| state.leave_for_new(pooled, request, now, self.pool.mode(), cx))
+        self.with_at(now, |state, cx| {
+            state.leave_for_new(pooled, request, self.pool.arrival(), cx)
+        })
     }
 
-    /// The same for an existing waiter. `is_making`: its own connect is under way.
+    /// The same for an existing waiter. `is_connecting`: its own connect is under way.
     pub(super) fn leave_for(
         self: &Arc<Self>,
         waiter: usize,
         pooled: Box<PooledConn<C>>,
-        is_making: bool,
+        is_connecting: bool,
     ) {
-        self.with(|state, cx| state.leave_for(waiter, pooled, is_making, self.pool.mode(), cx));
+        self.with(|state, cx| state.leave_for(waiter, pooled, is_connecting, cx));
     }
 
     pub(super) fn waiter_id(&self, waiter: usize) -> WaiterId {
@@ -271,35 +271,29 @@ impl<C: Poolable> KeyPool<C> {
 
     /// Delivers a connection to the caller that it was made for or, if that caller is gone, to others.
     pub(crate) fn deliver(self: &Arc<Self>, waiter_id: WaiterId, mut pooled: Box<PooledConn<C>>) {
-        let now = self.pool.config.clock.now();
         drop(pooled.take_key_pool());
         // Not in use until a caller takes it. Until then the active timeout must not run.
         pooled.connection().lifespan().shared().activity().end_use();
-        let sweep_at = self.with(|state, cx| {
-            let mode = self.pool.mode();
-            state.deliver(waiter_id, pooled, mode, now, cx)
-        });
-        if let Some(at) = sweep_at {
-            self.pool.arm_sweeper(at);
-        }
+        self.with(|state, cx| state.deliver(waiter_id, pooled, cx));
     }
 
     /// Checks this key for work that is overdue.
-    pub(super) fn look(self: &Arc<Self>, all: bool) -> Seen {
+    pub(super) fn check_overdue(self: &Arc<Self>, all: bool) -> CheckResult {
         let now = Instant::now();
         if let Some(seen_by) = now.checked_sub(self.pool.config.hand_over_timeout) {
             self.take_back(seen_by);
         }
-        let look = all.then(|| self.pool.at(now));
+        let check = all.then(|| self.pool.check_at(now));
         self.with(|state, cx| {
-            state.see(now);
-            let mut seen = look.map_or_else(Seen::default, |it| state.look(&it, cx));
-            seen.is_left |= state.is_unclaimed() && self.takes_back();
-            if let Some(stuck_for) = seen.stuck_for {
+            state.note_uncollected(now);
+            let mut result =
+                check.map_or_else(CheckResult::default, |it| state.check_overdue(&it, cx));
+            result.is_left |= state.has_unclaimed_delivery() && self.takes_back();
+            if let Some(stuck_for) = result.stuck_for {
                 state.fail_stuck(stuck_for, false, now, cx);
             }
-            seen.goes_on = state.goes_on_watched();
-            seen
+            result.check_again = state.continue_watch();
+            result
         })
     }
 
@@ -310,20 +304,19 @@ impl<C: Poolable> KeyPool<C> {
 
     /// The check without the actions that follow.
     #[cfg(test)]
-    pub(super) fn look_only(
+    pub(super) fn check_only(
         self: &Arc<Self>,
-        look: &crate::pool::key_state::Look,
+        check: &crate::pool::key_state::Check,
         deferred: &mut Deferred<C>,
     ) {
         let mut cx = StepCx {
-            me: self,
             config: &self.pool.config,
+            mode: self.pool.mode(),
+            now: self.pool.config.clock.now(),
             total: None,
-            tickets: &self.pool.tickets,
-            stale: &mut 0,
             deferred,
         };
-        self.lock().look(look, &mut cx);
+        self.lock().check_overdue(check, &mut cx);
     }
 
     /// Fails callers that wait for the total limit, because a connection of some key could not be closed for this time.
@@ -338,21 +331,14 @@ impl<C: Poolable> KeyPool<C> {
 
     /// Takes back deliveries that were seen uncollected at `seen_by` and still are.
     fn take_back(self: &Arc<Self>, seen_by: Instant) {
-        let pool = &*self.pool;
-        let now = pool.config.clock.now();
-        let take_back = |state: &mut KeyState<C>, cx: &mut StepCx<'_, C>| {
-            state.take_back(seen_by, pool.mode(), now, cx)
-        };
-        if let Some(at) = self.with(take_back) {
-            pool.arm_sweeper(at);
-        }
+        self.with(|state, cx| state.take_back(seen_by, cx));
     }
 
     /// Takes back all uncollected deliveries.
     #[cfg(test)]
     pub(super) fn take_back_all(self: &Arc<Self>) {
         let now = Instant::now();
-        self.lock().see(now);
+        self.lock().note_uncollected(now);
         self.take_back(now);
     }
 
@@ -371,21 +357,17 @@ impl<C: Poolable> KeyPool<C> {
         let now = self.pool.config.clock.now();
         let kept = Kept::new(&pooled);
         let mut state = self.lock();
-        let sweep_at = match self.keep(&mut state, pooled, now) {
+        match self.keep(&mut state, pooled, now) {
             Ok((sweep_at, is_idle)) => {
                 drop(state);
                 if is_idle {
                     self.gauges.kept(kept);
                 }
-                sweep_at
+                if let Some(at) = sweep_at {
+                    self.pool.arm_sweeper(at);
+                }
             }
-            Err(pooled) => self.with_locked(state, |state, cx| {
-                let mode = self.pool.mode();
-                state.put(pooled, mode, now, cx)
-            }),
-        };
-        if let Some(at) = sweep_at {
-            self.pool.arm_sweeper(at);
+            Err(pooled) => self.with_locked(state, now, |state, cx| state.put(pooled, cx)),
         }
     }
 
@@ -406,7 +388,7 @@ impl<C: Poolable> KeyPool<C> {
     /// A connect begins now.
     pub(super) fn created(&self) -> Moment {
         self.pool.agent.created();
-        self.tell(None, || EventKind::Created);
+        self.emit(None, || EventKind::Created);
         self.pool.config.clock.now()
     }
 
@@ -418,13 +400,13 @@ impl<C: Poolable> KeyPool<C> {
         if let Some((addresses, address)) = self.addresses.as_ref().zip(shared.remote_addr()) {
             addresses.opened(address);
         }
-        let destroyed = self.with(|state, _| {
+        let destroyed = self.with_at(now, |state, cx| {
             state.connected(index, shared);
-            self.pool.mode() == Mode::Destroyed
+            cx.mode == Mode::Destroyed
         });
         let took = now.mono.saturating_duration_since(begun);
         self.gauges.count_streams(shared);
-        self.tell(Some(shared), || EventKind::Connected { took });
+        self.emit(Some(shared), || EventKind::Connected { took });
         if destroyed {
             shared.kill(CloseReason::Shutdown);
         }
@@ -446,8 +428,8 @@ impl<C: Poolable> KeyPool<C> {
         index: usize,
         connect: &Weak<dyn Stop>,
     ) -> bool {
-        self.with(|state, _| {
-            let wanted = !self.pool.is_orphaned() && self.pool.mode() != Mode::Destroyed;
+        self.with(|state, cx| {
+            let wanted = !self.pool.is_orphaned() && cx.mode != Mode::Destroyed;
             if wanted {
                 state.leave_connecting(index, connect);
             }
@@ -466,7 +448,8 @@ impl<C: Poolable> KeyPool<C> {
         waiter: usize,
         waker: &Waker,
     ) -> Result<Delivery<C>, bool> {
-        self.with(|state, cx| state.collect(waiter, waker, cx))
+        let runtime = current_runtime();
+        self.with(|state, cx| state.collect(waiter, runtime, waker, cx))
     }
 
     pub(super) fn abandon(self: &Arc<Self>, waiter: usize) -> Delivery<C> {
@@ -476,7 +459,7 @@ impl<C: Poolable> KeyPool<C> {
     /// `Some`: a connection or its connect ended, for this reason. `None`: no connect was begun.
     pub(super) fn release(self: &Arc<Self>, index: usize, ended: Option<CloseReason>) {
         let now = self.pool.config.clock.now();
-        let (shared, learned) = self.with(|state, cx| {
+        let (shared, learned) = self.with_at(now, |state, cx| {
             let shared = state.shared(index);
             if let Some(reason) = ended {
                 self.pool.agent.closed(reason);
@@ -486,22 +469,19 @@ impl<C: Poolable> KeyPool<C> {
                     self.pool.agent.add_detached(Arc::downgrade(shared));
                 }
             }
-            (shared, state.release(index, ended, now, cx))
+            (shared, state.release(index, ended, cx))
         });
         let address = shared.as_ref().and_then(|it| it.remote_addr());
         if let Some((addresses, address)) = self.addresses.as_ref().zip(address) {
             addresses.closed(address);
         }
-        if let Some((limit, sweep_at)) = learned {
-            self.tell(None, || EventKind::IdleLimitLearned { limit });
-            if let Some(at) = sweep_at {
-                self.pool.arm_sweeper(at);
-            }
+        if let Some(limit) = learned {
+            self.emit(None, || EventKind::IdleLimitLearned { limit });
         }
         let Some(reason) = ended else { return };
         let born = shared.as_ref().and_then(|shared| shared.born());
         let age = || born.map_or(Duration::ZERO, |born| now.since(born));
-        self.tell(shared.as_deref(), || match reason {
+        self.emit(shared.as_deref(), || match reason {
             CloseReason::Detached => EventKind::Detached,
             reason => EventKind::Closed { reason, age: age() },
         });
@@ -509,17 +489,17 @@ impl<C: Poolable> KeyPool<C> {
 
     /// Never called under a lock.
     #[inline]
-    pub(super) fn tell(&self, connection: Option<&ConnShared>, kind: impl Fn() -> EventKind) {
+    pub(super) fn emit(&self, connection: Option<&ConnShared>, kind: impl Fn() -> EventKind) {
         self.gauges.event(connection, &kind);
-        self.pool.agent.tell(&self.key, connection, kind);
+        self.pool.agent.emit(&self.key, connection, kind);
     }
 
     /// The same for a connection that is reused, which every warm request does: what the event says is computed only for
     /// listeners.
     #[inline]
-    pub(super) fn tell_reused(&self, connection: &ConnShared, kind: impl Fn() -> EventKind) {
+    pub(super) fn emit_reused(&self, connection: &ConnShared, kind: impl Fn() -> EventKind) {
         self.gauges.reused();
-        self.pool.agent.tell(&self.key, Some(connection), kind);
+        self.pool.agent.emit(&self.key, Some(connection), kind);
     }
 
     /// Records that a caller got its connection after this time in the queue.
@@ -543,7 +523,7 @@ impl<C: Poolable> KeyPool<C> {
     }
 
     pub(super) fn sweep(self: &Arc<Self>, now: Moment) -> (Option<Moment>, usize) {
-        self.with(|state, cx| (state.sweep(now, cx), state.idle_len()))
+        self.with_at(now, |state, cx| (state.sweep(cx), state.idle_len()))
     }
 
     pub(super) fn close_idle(self: &Arc<Self>) {
@@ -604,27 +584,35 @@ impl<C: Poolable> KeyPool<C> {
         self: &Arc<Self>,
         step: impl FnOnce(&mut KeyState<C>, &mut StepCx<'_, C>) -> R,
     ) -> R {
-        self.with_locked(self.lock(), step)
+        self.with_at(self.pool.config.clock.now(), step)
+    }
+
+    #[inline]
+    fn with_at<R>(
+        self: &Arc<Self>,
+        now: Moment,
+        step: impl FnOnce(&mut KeyState<C>, &mut StepCx<'_, C>) -> R,
+    ) -> R {
+        self.with_locked(self.lock(), now, step)
     }
 
     #[inline]
     fn with_locked<R>(
         self: &Arc<Self>,
         mut state: MutexGuard<'_, KeyState<C>>,
+        now: Moment,
         step: impl FnOnce(&mut KeyState<C>, &mut StepCx<'_, C>) -> R,
     ) -> R {
         let pool = &*self.pool;
         let mut deferred = Deferred::new();
-        let mut stale = 0;
         let task;
-        let (result, retires, is_watched, begins_watch, before, counts, lacks) = {
+        let (result, retires, is_watched, begin_watch, before, counts, lacks) = {
             let mut total = pool.lock_total();
             let mut cx = StepCx {
-                me: self,
                 config: &self.config,
-                total: total.as_deref_mut(),
-                tickets: &pool.tickets,
-                stale: &mut stale,
+                mode: pool.mode(),
+                now,
+                total: total.as_deref_mut().map(|total| KeyTotal::new(self, total)),
                 deferred: &mut deferred,
             };
             let before = state.counts();
@@ -633,9 +621,9 @@ impl<C: Poolable> KeyPool<C> {
             let retires = state.is_quiet() && !state.retired;
             state.retired |= retires;
             // Dropped after the lock is released.
-            task = retires.then(|| self.remember(&mut state)).flatten();
+            task = retires.then(|| self.remember(&mut state, now)).flatten();
             let is_watched = state.is_watched;
-            let begins_watch = state.begins_watch();
+            let begin_watch = state.begin_watch();
             let counts = state.counts();
             let lacks = state.idle_len() < self.config.min_idle_per_host
                 && (state.idle_len() < idle || state.open_len() < open);
@@ -645,7 +633,7 @@ impl<C: Poolable> KeyPool<C> {
                 result,
                 retires,
                 is_watched,
-                begins_watch,
+                begin_watch,
                 before,
                 counts,
                 lacks,
@@ -655,21 +643,18 @@ impl<C: Poolable> KeyPool<C> {
         if retires {
             pool.table.remove(self);
             if is_watched {
-                pool.watch_no_more(self);
+                pool.unwatch_key(self);
             }
             pool.agent.quiet.notify_waiters();
         }
-        if begins_watch {
+        if begin_watch {
             pool.watch_key(self);
         }
         if lacks && let Some(spares) = &self.spares {
             spares.are_short();
         }
         self.gauges.change(before, counts);
-        if stale > 0 {
-            pool.agent.stale(stale);
-        }
-        deferred.run(self);
+        self.run_deferred(deferred);
         pool.balance();
         result
     }

@@ -14,6 +14,8 @@ mod sharing;
 mod spread;
 mod status;
 mod stuck;
+#[cfg(all(test, not(tower_keep_alive_loom)))]
+mod tests;
 mod unclaimed;
 
 use std::mem;
@@ -35,19 +37,17 @@ use crate::pool::capacity::Capacity;
 use crate::pool::config::{PoolConfig, Scheduling, Spread};
 use crate::pool::deferred::{Deferred, Stop};
 use crate::pool::gauges::Counts;
-use crate::pool::key_pool::KeyPool;
 use crate::pool::learned::LearnedIdle;
 use crate::pool::list::{Linked, Links, List, SlabIndex};
-use crate::pool::pooled_conn::{PooledConn, Rejected, current_runtime};
-use crate::pool::total_limits::TotalLimits;
-use crate::pool::wait_queue::{CheckoutRequest, Delivery, LATER, QueueState, WaitQueue};
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::pool::pooled_conn::{PooledConn, Rejected};
+use crate::pool::total_limits::KeyTotal;
+use crate::pool::wait_queue::{CheckoutRequest, Delivery, QueueState, WaitQueue, ticket};
 use crate::target::Reuse;
 use late::Watch;
 use places::Places;
 use sharing::Sharing;
 use stuck::Progress;
-pub(super) use unclaimed::{Look, Seen};
+pub(super) use unclaimed::{Check, CheckResult};
 
 pub(super) struct KeyState<C> {
     open: Slab<Open<C>>,
@@ -60,8 +60,8 @@ pub(super) struct KeyState<C> {
     roomy: List,
     /// Connections by address, if the load is spread.
     places: Option<Box<Places>>,
-    /// How many idle ones are kept without a further look at what is known of the key: as many as may be, or none.
-    keeps_plain: usize,
+    /// How many idle connections `keep` may keep: `max_idle_per_host`, or 0 if a learned limit has to be applied to each.
+    plain_idle_limit: usize,
     /// After how long the server closes idle ones.
     learned: Option<Box<LearnedIdle>>,
     capacity: Capacity,
@@ -75,8 +75,8 @@ pub(super) struct KeyState<C> {
     /// The ticket with which this key waits for the total limit.
     turn: Option<u64>,
     progress: Progress,
-    /// When the last look was, in milliseconds since the pool was made, plus one.
-    looked_at: u32,
+    /// When the last check was, in milliseconds since the pool was made, plus one.
+    checked_at: u32,
     /// Connections that are being closed for callers that are blocked by the total limit.
     making_room: usize,
     /// This key is in the list of keys to check for overdue work.
@@ -152,11 +152,12 @@ pub(super) enum KeyDecision<C> {
 
 /// What a step of a key needs besides its state.
 pub(super) struct StepCx<'a, C> {
-    pub(super) me: &'a Arc<KeyPool<C>>,
     pub(super) config: &'a PoolConfig,
-    pub(super) total: Option<&'a mut TotalLimits<C>>,
-    pub(super) tickets: &'a AtomicU64,
-    pub(super) stale: &'a mut u64,
+    /// The mode of the agent, read under the key's lock.
+    pub(super) mode: Mode,
+    pub(super) now: Moment,
+    pub(super) total: Option<KeyTotal<'a, C>>,
+    /// What follows from the step.
     pub(super) deferred: &'a mut Deferred<C>,
 }
 
@@ -164,7 +165,7 @@ impl<C: Poolable> KeyState<C> {
     pub(super) fn new(config: &PoolConfig) -> Self {
         let spread = config.spread;
         Self {
-            keeps_plain: config.max_idle_per_host,
+            plain_idle_limit: config.max_idle_per_host,
             learned: None,
             places: (spread != Spread::AsResolved).then(|| Box::new(Places::new(spread))),
             open: Slab::new(),
@@ -179,7 +180,7 @@ impl<C: Poolable> KeyState<C> {
             sweep_at: None,
             turn: None,
             progress: Progress::default(),
-            looked_at: 0,
+            checked_at: 0,
             making_room: 0,
             is_watched: false,
             retired: false,
@@ -237,11 +238,10 @@ impl<C: Poolable> KeyState<C> {
         runtime: Option<Id>,
         now: Moment,
         scheduling: Scheduling,
-        key_pool: &Arc<KeyPool<C>>,
     ) -> Option<(Box<PooledConn<C>>, bool)> {
         if C::SHARED && !self.roomy.is_empty() {
             // If the first is not usable, another one of this list may be, which is preferred to any idle one.
-            let pooled = self.pick_roomy(runtime, now, scheduling, key_pool)?;
+            let pooled = self.pop_roomy(runtime, now, scheduling)?;
             return Some((pooled, false));
         }
         let index = match scheduling {
@@ -253,7 +253,7 @@ impl<C: Poolable> KeyState<C> {
             return None;
         }
         let will_do =
-            |it: &mut Box<PooledConn<C>>| it.runtime() == runtime && it.is_over(now).is_none();
+            |it: &mut Box<PooledConn<C>>| it.runtime() == runtime && it.close_reason(now).is_none();
         let pooled = open.idle.take_if(will_do)?;
         self.idle.remove(&mut self.open, index);
         self.counts.taken(&pooled);
@@ -263,16 +263,17 @@ impl<C: Poolable> KeyState<C> {
         Some((pooled, true))
     }
 
-    /// The pool's one decision: use an idle connection, connect, or wait.
+    /// The pool's one decision: use an idle connection, connect, or wait. `number`: the caller's number in the order of
+    /// arrival.
     #[inline]
     pub(super) fn take(
         &mut self,
         mut request: CheckoutRequest,
-        now: Moment,
+        number: u64,
         cx: &mut StepCx<'_, C>,
     ) -> KeyDecision<C> {
         if request.reuse == Reuse::FreshUnlessShared {
-            request.reuse = match C::SHARED && self.capacity.is_many() {
+            request.reuse = match C::SHARED && self.capacity.is_known_shared() {
                 true => Reuse::Any,
                 false => Reuse::Fresh,
             };
@@ -282,11 +283,11 @@ impl<C: Poolable> KeyState<C> {
         if request.reuse == Reuse::Any {
             if C::SHARED
                 && self.places.is_none()
-                && let Some(pooled) = self.take_roomy(request.runtime, now, cx)
+                && let Some(pooled) = self.take_roomy(request.runtime, cx)
             {
                 return KeyDecision::Connection(pooled);
             }
-            while let Some((pooled, why)) = self.take_one(request.runtime, now, cx) {
+            while let Some((pooled, why)) = self.take_one(request.runtime, cx) {
                 let Some(why) = why else {
                     return KeyDecision::Connection(pooled);
                 };
@@ -295,18 +296,18 @@ impl<C: Poolable> KeyState<C> {
                 urgent = true;
             }
         }
-        let ticket = cx.ticket(urgent);
+        let ticket = ticket(number, urgent);
         if request.reuse == Reuse::Never {
-            return self.make(ticket, request, now, true);
+            return self.make(ticket, request, true, cx);
         }
         let may = self.counted < cx.config.max_connections_per_host;
         let is_short = fresh || self.is_short(1);
         let blocked = self.queue.blocked();
         let first = urgent || blocked == 0;
         if may && first && is_short && cx.reserve(urgent) {
-            return self.make(ticket, request, now, false);
+            return self.make(ticket, request, false, cx);
         }
-        let useless = self.useless((!fresh).then_some(request.runtime));
+        let idle_to_replace = self.idle_to_replace((!fresh).then_some(request.runtime));
         // A caller does not count in the queue's limit if a connection is about to be closed for it, or if a connect
         // under way will serve it.
         let room = if !is_short {
@@ -314,47 +315,37 @@ impl<C: Poolable> KeyState<C> {
         } else if may {
             cx.total.as_ref().is_some_and(|total| total.has_idle())
         } else {
-            useless.is_some()
+            idle_to_replace.is_some()
         };
         if !urgent && !room && self.queue.pending() >= cx.config.max_pending_per_host {
             return KeyDecision::QueueFull(cx.config.max_pending_per_host);
         }
         // This caller cannot use the idle connection, but it can use its permit.
-        if !may && let Some(index) = useless {
-            let pooled = self.unpark_whole(index, cx).expect("in the idle list");
+        if !may && let Some(index) = idle_to_replace {
+            let pooled = self.remove_whole(index, cx).expect("in the idle list");
             self.close_for_blocked(pooled, CloseReason::Room, cx);
         }
         let waiter = self
             .queue
-            .join(ticket, request, now.mono, QueueState::Blocked);
+            .join(ticket, request, cx.now.mono, QueueState::Blocked);
         self.grant_permits(cx);
         KeyDecision::Wait(waiter)
     }
 
-    /// Returns a connection whose use is over: to the next waiter, to the idle list, or closed. Returns a deadline that
-    /// the sweeper does not know yet.
-    pub(super) fn put(
-        &mut self,
-        mut pooled: Box<PooledConn<C>>,
-        mode: Mode,
-        now: Moment,
-        cx: &mut StepCx<'_, C>,
-    ) -> Option<Moment> {
+    /// Returns a connection whose use is over: to the next waiter, to the idle list, or closed.
+    pub(super) fn put(&mut self, mut pooled: Box<PooledConn<C>>, cx: &mut StepCx<'_, C>) {
         if C::SHARED
-            && let Some(index) = self.place_of_use(&pooled)
+            && let Some(index) = self.index_of_use(&pooled)
         {
-            return self.put_use(index, pooled, mode, now, cx);
+            return self.put_use(index, pooled, cx);
         }
-        let checked = match mode {
+        let checked = match cx.mode {
             Mode::Destroyed => Err(CloseReason::Shutdown),
-            Mode::Open | Mode::Draining => self.check_reusable(&mut pooled, now, cx.config),
+            Mode::Open | Mode::Draining => self.check_reusable(&mut pooled, cx.now, cx.config),
         };
         let index = match checked {
             Ok(index) => index,
-            Err(reason) => {
-                cx.deferred.close(pooled, reason);
-                return None;
-            }
+            Err(reason) => return cx.deferred.close(pooled, reason),
         };
         let runtime = pooled.runtime();
         if let Some(next) = self
@@ -362,36 +353,42 @@ impl<C: Poolable> KeyState<C> {
             .next_for_connection(runtime, self.incoming_permits)
         {
             if !next.can_use {
-                self.close_for_blocked(pooled, CloseReason::Room, cx);
-                return None;
+                return self.close_for_blocked(pooled, CloseReason::Room, cx);
             }
             if let Some(total) = &mut cx.total
-                && total.has_older(cx.me, next.ticket)
+                && total.has_older(next.ticket, self.turn)
             {
                 total.will_make_room();
                 self.open[index].frees_for_total = true;
                 self.making_room += 1;
-                cx.deferred.close(pooled, CloseReason::Room);
-                return None;
+                return cx.deferred.close(pooled, CloseReason::Room);
             }
             self.queue.give_connection(next.waiter, pooled, cx.deferred);
-            self.grant_permits(cx);
-            return None;
+            return self.grant_permits(cx);
         }
-        if mode == Mode::Draining {
-            cx.deferred.close(pooled, CloseReason::Shutdown);
-            return None;
+        if cx.mode == Mode::Draining {
+            return cx.deferred.close(pooled, CloseReason::Shutdown);
         }
         if self.idle.len() >= cx.config.max_idle_per_host {
-            cx.deferred.close(pooled, CloseReason::Surplus);
-            return None;
+            return cx.deferred.close(pooled, CloseReason::Surplus);
         }
+        self.make_idle(index, pooled, cx);
+    }
+
+    /// The connection, which may be used again, is idle from now on.
+    pub(super) fn make_idle(
+        &mut self,
+        index: usize,
+        mut pooled: Box<PooledConn<C>>,
+        cx: &mut StepCx<'_, C>,
+    ) {
         if let Some(total) = &mut cx.total {
-            pooled.total_index = SlabIndex::new(total.add_idle(cx.me, index));
+            pooled.total_index = SlabIndex::new(total.add_idle(index));
         }
         self.note_idle(index);
-        self.keep_to_learned(&mut pooled, now, cx.config);
-        self.push_idle(index, pooled)
+        self.apply_learned(&mut pooled, cx);
+        let sweep_at = self.push_idle(index, pooled);
+        cx.deferred.sweep_at = sweep_at.or(cx.deferred.sweep_at);
     }
 
     /// The same if nobody is waiting and there is room, so that no other caller is affected. Also returns whether the
@@ -405,11 +402,11 @@ impl<C: Poolable> KeyState<C> {
     ) -> Result<(Option<Moment>, bool), Box<PooledConn<C>>> {
         if C::SHARED
             && self.queue.is_empty()
-            && let Some(index) = self.place_of_use(&pooled)
+            && let Some(index) = self.index_of_use(&pooled)
         {
             return self.keep_use(index, pooled, now);
         }
-        if !self.queue.is_empty() || self.idle.len() >= self.keeps_plain {
+        if !self.queue.is_empty() || self.idle.len() >= self.plain_idle_limit {
             return Err(pooled);
         }
         match self.check_reusable(&mut pooled, now, config) {
@@ -486,16 +483,18 @@ impl<C: Poolable> KeyState<C> {
         head.is_some()
     }
 
-    /// Returns the waiter's delivery, or stores its waker. `Err`: whether the waiter has no permit to connect.
+    /// Returns the delivery of a waiter that is polled in this runtime, or stores its waker. `Err`: whether the waiter has
+    /// no permit to connect.
     pub(super) fn collect(
         &mut self,
         waiter: usize,
+        runtime: Option<Id>,
         waker: &Waker,
         cx: &mut StepCx<'_, C>,
     ) -> Result<Delivery<C>, bool> {
-        self.queue.is_polled_in(waiter, current_runtime());
-        if let Some(missing) = self.queue.comes(waiter) {
-            self.serve_who_comes(waiter, missing, cx);
+        self.queue.set_runtime(waiter, runtime);
+        if let Some(missing) = self.queue.rejoin(waiter) {
+            self.serve_rejoined(waiter, missing, cx);
         }
         let delivery = self.queue.collect(waiter, waker, cx.deferred);
         delivery.ok_or_else(|| self.queue.is_blocked(waiter))
@@ -528,12 +527,11 @@ impl<C: Poolable> KeyState<C> {
     fn take_one(
         &mut self,
         runtime: Option<Id>,
-        now: Moment,
         cx: &mut StepCx<'_, C>,
     ) -> Option<(Box<PooledConn<C>>, Option<CloseReason>)> {
         match self.places {
-            None => self.take_idle(runtime, now, cx),
-            Some(_) => self.take_spread(runtime, now, cx),
+            None => self.take_idle(runtime, cx),
+            Some(_) => self.take_spread(runtime, cx),
         }
     }
 
@@ -542,7 +540,6 @@ impl<C: Poolable> KeyState<C> {
     fn take_idle(
         &mut self,
         runtime: Option<Id>,
-        now: Moment,
         cx: &mut StepCx<'_, C>,
     ) -> Option<(Box<PooledConn<C>>, Option<CloseReason>)> {
         let lifo = cx.config.scheduling == Scheduling::Lifo;
@@ -559,18 +556,17 @@ impl<C: Poolable> KeyState<C> {
                 List::next(&mut self.open, index)
             };
         }
-        Some(self.take_idle_at(picked?, now, cx))
+        Some(self.take_idle_at(picked?, cx))
     }
 
     #[inline]
     fn take_idle_at(
         &mut self,
         index: usize,
-        now: Moment,
         cx: &mut StepCx<'_, C>,
     ) -> (Box<PooledConn<C>>, Option<CloseReason>) {
         let pooled = self.remove_idle(index, cx).expect("in the idle list");
-        let why = pooled.is_over(now);
+        let why = pooled.close_reason(cx.now);
         if C::SHARED {
             self.begin_use(index, &pooled);
         }
@@ -595,9 +591,9 @@ impl<C: Poolable> KeyState<C> {
 
     /// The caller cannot use the connection, and gets its permit instead.
     pub(super) fn discard(&mut self, rejected: Rejected<C>, cx: &mut StepCx<'_, C>) {
-        *cx.stale += u64::from(rejected.reason == CloseReason::Stale);
+        cx.deferred.stale += u64::from(rejected.reason == CloseReason::Stale);
         if C::SHARED
-            && let Some(index) = self.place_of_use(&rejected.pooled)
+            && let Some(index) = self.index_of_use(&rejected.pooled)
         {
             return self.discard_use(index, rejected, cx);
         }
@@ -636,7 +632,7 @@ impl<C: Poolable> KeyState<C> {
         let head = head.filter(|&(waiter, _)| self.is_short_for(waiter));
         let turn = head.map(|(_, ticket)| ticket);
         if let Some(total) = &mut cx.total {
-            total.set_turn(cx.me, self.turn, turn);
+            total.set_turn(self.turn, turn);
         }
         self.turn = turn;
     }
@@ -644,7 +640,7 @@ impl<C: Poolable> KeyState<C> {
     /// Whether a connect has to begin for this blocked waiter.
     #[inline]
     fn is_short_for(&self, waiter: usize) -> bool {
-        self.is_short(0) || self.queue.takes(waiter).is_none()
+        self.is_short(0) || self.queue.accepts(waiter).is_none()
     }
 
     fn grant(&mut self, waiter: usize, cx: &mut StepCx<'_, C>) {
@@ -678,11 +674,5 @@ impl<C> StepCx<'_, C> {
         self.total
             .as_mut()
             .is_none_or(|total| total.reserve(urgent))
-    }
-
-    /// A place in the order of arrival among all callers of the pool. Urgent callers precede all others.
-    fn ticket(&self, urgent: bool) -> u64 {
-        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
-        if urgent { ticket } else { ticket | LATER }
     }
 }

@@ -143,7 +143,7 @@ mod tests {
             (&[3010, 3000, 3040], Some(2700)),
             (&[5100, 5000, 5050, 5200], Some(4500)),
             (&[20_000, 20_100, 20_200], Some(19_500)),
-            // Of a server that ends now and then.
+            // A server that restarts now and then.
             (&[700, 3900, 1500], None),
             (&[100, 3000, 700, 3010, 3005], Some(2700)),
             (&[100, 3000, 700, 1000, 2000, 3010, 3005], None),
@@ -188,7 +188,7 @@ mod tests {
         now += SECOND;
         assert_eq!(learned.limit(now), None);
         assert_eq!(learned.closes(), 0);
-        // One that agrees with what was known brings it back, and no other.
+        // A close that agrees with the former limit restores it; another one does not.
         learned.closed(millis(9000), now);
         assert_eq!(learned.limit(now), None);
         now += SECOND;

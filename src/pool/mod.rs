@@ -165,7 +165,7 @@ impl<C: Poolable> Pool<C> {
         self.shared().prewarm(key, count)
     }
 
-    /// The right to make as many connections as the spare ones of a key lack; and until when there are enough, if there are.
+    /// Permits to make as many spare connections as the key lacks; and until when there are enough, if none lack.
     pub(crate) fn spare(
         &self,
         key: &KeyRef<'_>,
@@ -173,7 +173,7 @@ impl<C: Poolable> Pool<C> {
         self.shared().spare(key)
     }
 
-    /// What makes its connections when nobody asks for them.
+    /// Sets the service that makes connections in advance.
     pub(crate) fn set_maker(&self, maker: Weak<dyn Prewarm>) {
         let _ = self.shared().maker.set(maker);
     }

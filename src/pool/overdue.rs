@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use crate::connection::poolable::Poolable;
 use crate::pool::key_pool::KeyPool;
-use crate::pool::key_state::Seen;
+use crate::pool::key_state::CheckResult;
 use crate::pool::shared::Shared;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, MutexGuard};
@@ -22,22 +22,22 @@ use crate::sync::{Mutex, MutexGuard};
 /// One task in each runtime that has blocked callers, and for a short time in a runtime that has made a delivery.
 pub(super) struct Overdue {
     runtimes: Mutex<Vec<Runtime>>,
-    /// There is a delivery that should be collected soon.
+    /// A delivery should be collected soon.
     is_alert: AtomicBool,
     alert: Arc<Notify>,
-    /// The interval of checks while there is.
-    often: Duration,
+    /// The interval of checks while `is_alert`.
+    alert_interval: Duration,
 }
 
 struct Runtime {
     id: Id,
     blocked: usize,
-    /// Its task exists.
-    looks: bool,
+    /// Whether the task that checks runs in it.
+    has_task: bool,
 }
 
-/// The interval of checks otherwise: for work that begins without the pool, such as the end of a body.
-const SELDOM: Duration = Duration::from_millis(50);
+/// The interval of checks without such a delivery: for work that begins without the pool, such as the end of a body.
+const INTERVAL: Duration = Duration::from_millis(50);
 
 impl Overdue {
     pub(super) fn new(hand_over_timeout: Duration) -> Self {
@@ -45,7 +45,7 @@ impl Overdue {
             runtimes: Mutex::new(Vec::new()),
             is_alert: AtomicBool::new(false),
             alert: Arc::new(Notify::new()),
-            often: hand_over_timeout.clamp(Duration::from_millis(1), SELDOM),
+            alert_interval: hand_over_timeout.clamp(Duration::from_millis(1), INTERVAL),
         }
     }
 
@@ -58,11 +58,11 @@ impl Overdue {
         self.alert.notify_waiters();
         if let Ok(here) = Handle::try_current() {
             let mut runtimes = self.runtimes();
-            if !runtimes.iter().any(|it| it.looks && it.id == here.id()) {
+            if !runtimes.iter().any(|it| it.has_task && it.id == here.id()) {
                 let at = at(&mut runtimes, here.id());
-                runtimes[at].looks = true;
+                runtimes[at].has_task = true;
                 drop(runtimes);
-                self.look_from(&here, pool);
+                self.spawn_task(&here, pool);
             }
         } else {
             // There is no runtime here: the next delivery tries again.
@@ -76,26 +76,26 @@ impl Overdue {
         let mut runtimes = self.runtimes();
         let at = at(&mut runtimes, here.id());
         runtimes[at].blocked += 1;
-        if !mem::replace(&mut runtimes[at].looks, true) {
+        if !mem::replace(&mut runtimes[at].has_task, true) {
             drop(runtimes);
-            self.look_from(&here, pool);
+            self.spawn_task(&here, pool);
         }
         Some(here.id())
     }
 
-    fn look_from<C: Poolable>(&self, runtime: &Handle, pool: &Weak<Shared<C>>) {
-        let looks = Looks {
+    fn spawn_task<C: Poolable>(&self, runtime: &Handle, pool: &Weak<Shared<C>>) {
+        let guard = TaskGuard {
             pool: pool.clone(),
             id: Some(runtime.id()),
         };
-        runtime.spawn(look(looks, self.alert.clone()));
+        runtime.spawn(check_repeatedly(guard, self.alert.clone()));
     }
 
     pub(super) fn leave(&self, id: Id) {
         let mut runtimes = self.runtimes();
         if let Some(at) = runtimes.iter().position(|it| it.id == id) {
             runtimes[at].blocked -= 1;
-            if runtimes[at].blocked == 0 && !runtimes[at].looks {
+            if runtimes[at].blocked == 0 && !runtimes[at].has_task {
                 runtimes.swap_remove(at);
             }
         }
@@ -106,11 +106,11 @@ impl Overdue {
         self.is_alert.load(Ordering::SeqCst)
     }
 
-    fn rest(&self) -> Duration {
+    fn interval(&self) -> Duration {
         if self.is_alert.load(Ordering::SeqCst) {
-            self.often
+            self.alert_interval
         } else {
-            SELDOM
+            INTERVAL
         }
     }
 
@@ -128,7 +128,7 @@ impl Overdue {
     }
 
     /// Whether any caller is blocked, in whatever runtime.
-    fn is_wanted(&self) -> bool {
+    fn has_blocked(&self) -> bool {
         self.runtimes().iter().any(|it| it.blocked > 0)
     }
 
@@ -143,27 +143,27 @@ fn at(runtimes: &mut Vec<Runtime>, id: Id) -> usize {
         runtimes.push(Runtime {
             id,
             blocked: 0,
-            looks: false,
+            has_task: false,
         });
         runtimes.len() - 1
     })
 }
 
 /// Lives as long as the task: a runtime may drop it at any time.
-struct Looks<C: Poolable> {
+struct TaskGuard<C: Poolable> {
     pool: Weak<Shared<C>>,
     /// Taken once the end of the task is recorded.
     id: Option<Id>,
 }
 
-impl<C: Poolable> Drop for Looks<C> {
+impl<C: Poolable> Drop for TaskGuard<C> {
     fn drop(&mut self) {
         if let Some(id) = self.id
             && let Some(pool) = self.pool.upgrade()
         {
             let mut runtimes = pool.overdue.runtimes();
             if let Some(at) = runtimes.iter().position(|it| it.id == id) {
-                runtimes[at].looks = false;
+                runtimes[at].has_task = false;
                 if runtimes[at].blocked == 0 {
                     runtimes.swap_remove(at);
                 }
@@ -174,22 +174,22 @@ impl<C: Poolable> Drop for Looks<C> {
 
 /// Ends when no caller of its runtime is blocked and no delivery is uncollected. It does not keep the pool alive while
 /// it waits.
-async fn look<C: Poolable>(mut looks: Looks<C>, alert: Arc<Notify>) {
-    while let Some(id) = looks.id {
-        let told = alert.notified();
-        let Some(rest) = looks.pool.upgrade().map(|pool| pool.overdue.rest()) else {
+async fn check_repeatedly<C: Poolable>(mut guard: TaskGuard<C>, alert: Arc<Notify>) {
+    while let Some(id) = guard.id {
+        let alerted = alert.notified();
+        let Some(interval) = guard.pool.upgrade().map(|pool| pool.overdue.interval()) else {
             return;
         };
-        if tokio::time::timeout(rest, told).await.is_ok() {
+        if tokio::time::timeout(interval, alerted).await.is_ok() {
             continue;
         }
-        let Some(pool) = looks.pool.upgrade() else {
+        let Some(pool) = guard.pool.upgrade() else {
             return;
         };
         if pool.overdue.goes_on(id) {
-            pool.look(pool.overdue.is_wanted());
+            pool.check_overdue(pool.overdue.has_blocked());
         } else {
-            looks.id = None;
+            guard.id = None;
         }
     }
 }
@@ -197,23 +197,24 @@ async fn look<C: Poolable>(mut looks: Looks<C>, alert: Arc<Notify>) {
 impl<C: Poolable> Shared<C> {
     /// Takes back deliveries that were not collected. `all`: callers wait for permits, too, so connects and closes that
     /// take too long are ended. Schedules another check for those that still have time.
-    pub(super) fn look(&self, all: bool) {
+    pub(super) fn check_overdue(&self, all: bool) {
         self.overdue.is_alert.store(false, Ordering::SeqCst);
-        let mut sum = Seen::default();
+        let mut sum = CheckResult::default();
         // Only keys where something happens are checked; idle ones are not.
         let watched = mem::take(&mut *self.watched());
         let mut kept = Vec::new();
         for key_pool in watched.iter().filter_map(Weak::upgrade) {
-            let seen = key_pool.look(all);
-            sum.add(&seen);
-            if seen.goes_on {
+            let result = key_pool.check_overdue(all);
+            sum.add(&result);
+            if result.check_again {
                 kept.push(key_pool);
             }
         }
         self.watched().extend(kept.iter().map(Arc::downgrade));
         // No permit of any key is on its way, and every idle connection has been closed.
         if all && self.lock_total().is_some_and(|total| total.lacks_room()) {
-            self.table.each(|key_pool| sum.add(&key_pool.look(true)));
+            self.table
+                .each(|key_pool| sum.add(&key_pool.check_overdue(true)));
         }
         if sum.is_left {
             self.overdue.is_alert.store(true, Ordering::SeqCst);
@@ -226,9 +227,9 @@ impl<C: Poolable> Shared<C> {
     }
 
     /// Checks every key, for a drain that waits until all are quiet.
-    pub(super) fn look_everywhere(&self) {
+    pub(super) fn check_all_keys(&self) {
         self.table.each(|key_pool| {
-            key_pool.look(true);
+            key_pool.check_overdue(true);
         });
     }
 
@@ -240,7 +241,7 @@ impl<C: Poolable> Shared<C> {
 
     /// The key pool was removed from the table.
     #[cold]
-    pub(super) fn watch_no_more(&self, key_pool: &Arc<KeyPool<C>>) {
+    pub(super) fn unwatch_key(&self, key_pool: &Arc<KeyPool<C>>) {
         let ended = Arc::downgrade(key_pool);
         self.watched().retain(|it| !it.ptr_eq(&ended));
     }

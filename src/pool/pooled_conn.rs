@@ -9,6 +9,7 @@ use crate::agent::EventKind;
 use crate::clock::Moment;
 use crate::connection::close_reason::CloseReason;
 use crate::connection::poolable::Poolable;
+use crate::connection::shared::CloseHook;
 use crate::pool::key_pool::KeyPool;
 use crate::pool::list::SlabIndex;
 
@@ -61,11 +62,20 @@ impl<C: Poolable> PooledConn<C> {
         }
     }
 
-    /// The pooled connection of another use of the same connection.
-    pub(super) fn with(&self, conn: C) -> Self {
-        Self {
+    /// Makes a use of this connection. `hook` runs when the use is dropped. `Err`: the use was gone at once. May be called
+    /// under the lock, so no hook runs here.
+    pub(super) fn new_use(&self, conn: C, hook: CloseHook) -> Result<Box<Self>, Box<Self>> {
+        let kept = conn.lifespan().shared().try_on_close(hook);
+        let pooled = Box::new(Self {
             runtime: self.runtime,
             ..Self::new(self.index, conn)
+        });
+        match kept {
+            Ok(()) => Ok(pooled),
+            Err(hook) => {
+                hook.forget();
+                Err(pooled)
+            }
         }
     }
 
@@ -105,7 +115,7 @@ impl<C: Poolable> PooledConn<C> {
         &self.conn
     }
 
-    /// It serves a caller for which it was not made, from now on.
+    /// The connection serves, from now on, a caller for which it was not made.
     ///
     /// `waited`: how long the caller waited for it in the queue.
     #[inline]
@@ -117,7 +127,7 @@ impl<C: Poolable> PooledConn<C> {
         if let Some(key_pool) = &self.key_pool {
             key_pool.agent().reused();
             let shared = self.connection_ref().lifespan().shared();
-            key_pool.tell_reused(shared, || match waited {
+            key_pool.emit_reused(shared, || match waited {
                 Some(waited) => EventKind::HandedOver { waited },
                 None => EventKind::Reused {
                     idle_for: now.since(since.unwrap_or(now)),
@@ -134,15 +144,15 @@ impl<C: Poolable> PooledConn<C> {
         }
     }
 
-    /// Whether its caller collected it late, so that it may have been closed meanwhile.
-    pub(crate) fn has_lain_since_made(&self, now: Moment) -> bool {
+    /// Whether the caller collected the connection so late that the server may have closed it meanwhile.
+    pub(crate) fn was_collected_late(&self, now: Moment) -> bool {
         const LONG: Duration = Duration::from_secs(1);
         self.idle_since.is_some_and(|made| now.since(made) >= LONG)
     }
 
-    /// Why it may not be used any more, if so. To be asked on every way to another use.
+    /// Why the connection may not be used any more; `None` if it may. Every way to another use asks this.
     #[inline]
-    pub(crate) fn is_over(&self, now: Moment) -> Option<CloseReason> {
+    pub(crate) fn close_reason(&self, now: Moment) -> Option<CloseReason> {
         let conn = self.connection_ref();
         if conn.lifespan().shared().is_poisoned() {
             return Some(CloseReason::Poisoned);
@@ -151,12 +161,12 @@ impl<C: Poolable> PooledConn<C> {
             return Some(CloseReason::Stale);
         }
         let is_late = self.deadline?.is_reached_at(now);
-        is_late.then(|| self.why_late())
+        is_late.then(|| self.expiry_reason())
     }
 
     /// The reason behind its deadline. None of its own limits has changed since it was returned.
     #[cold]
-    pub(super) fn why_late(&self) -> CloseReason {
+    pub(super) fn expiry_reason(&self) -> CloseReason {
         let lifespan = self.connection_ref().lifespan();
         let deadline = self.idle_since.and_then(|it| lifespan.deadline(it));
         // A limit that was learned from the server may come before its own limits.
@@ -194,7 +204,7 @@ impl<C: Poolable> PooledConn<C> {
         }
     }
 
-    /// Its caller could not use it, and fails.
+    /// The caller could not use the connection, and fails.
     #[cold]
     pub(crate) fn unused(&self) {
         if let Some(key_pool) = &self.key_pool {

@@ -18,7 +18,7 @@ use crate::error::Denied;
 use crate::pool::addresses::FollowedPool;
 use crate::pool::config::{PoolConfig, Spread};
 use crate::pool::key_pool::{Decision, KeyPool};
-use crate::pool::key_state::Look;
+use crate::pool::key_state::Check;
 use crate::pool::memory::Memory;
 use crate::pool::overdue::Overdue;
 use crate::pool::permit::ConnPermit;
@@ -34,7 +34,7 @@ use crate::target::key::KeyRef;
 
 /// How long a connection may take to close while a caller waits for its permit, before it is closed from outside. Less,
 /// if that caller's timeout is short.
-const GOODBYE: Duration = Duration::from_millis(50);
+const CLOSE_GRACE: Duration = Duration::from_millis(50);
 
 /// Held by the pool's owners and by each key pool, so that the status is correct as long as any connection lives.
 pub(crate) struct Shared<C> {
@@ -43,7 +43,7 @@ pub(crate) struct Shared<C> {
     pub(super) table: Table<C>,
     pub(super) memory: Memory,
     pub(super) maker: OnceLock<Weak<dyn Prewarm>>,
-    pub(super) tickets: AtomicU64,
+    arrivals: AtomicU64,
     total: Option<Mutex<TotalLimits<C>>>,
     /// There are no total limits and no spread, so a key's own idle list alone decides which connection is taken.
     is_plain: bool,
@@ -72,7 +72,7 @@ impl<C: Poolable> Shared<C> {
             table: Table::new(),
             memory: Memory::new(),
             maker: OnceLock::new(),
-            tickets: AtomicU64::new(0),
+            arrivals: AtomicU64::new(0),
             sweeper: Sweeper::new(),
             orphaned: AtomicBool::new(false),
             agent: agent.clone(),
@@ -164,6 +164,11 @@ impl<C: Poolable> Shared<C> {
         })
     }
 
+    /// The number of a caller in the order of arrival among all callers of the pool.
+    pub(super) fn arrival(&self) -> u64 {
+        self.arrivals.fetch_add(1, Ordering::Relaxed)
+    }
+
     #[inline]
     pub(super) fn mode(&self) -> Mode {
         match self.agent.mode() {
@@ -190,7 +195,7 @@ impl<C: Poolable> Shared<C> {
     }
 
     /// Checks for overdue work in the current runtime while a caller is blocked there.
-    pub(super) fn look_from_here(&self) -> Option<Id> {
+    pub(super) fn join_checks(&self) -> Option<Id> {
         self.overdue.join(&self.me)
     }
 
@@ -200,7 +205,7 @@ impl<C: Poolable> Shared<C> {
         self.overdue.alert(&self.me);
     }
 
-    pub(super) fn look_no_more(&self, runtime: Id) {
+    pub(super) fn leave_checks(&self, runtime: Id) {
         self.overdue.leave(runtime);
     }
 
@@ -209,13 +214,13 @@ impl<C: Poolable> Shared<C> {
     }
 
     /// The parameters of a check at `now`.
-    pub(super) fn at(&self, now: Instant) -> Look {
+    pub(super) fn check_at(&self, now: Instant) -> Check {
         let since = now.saturating_duration_since(self.began).as_millis();
-        let goodbye = GOODBYE.min(self.config.shortest_checkout_timeout() / 4);
-        Look {
+        let close_grace = CLOSE_GRACE.min(self.config.shortest_checkout_timeout() / 4);
+        Check {
             now,
             millis: u32::try_from(since).map_or(u32::MAX, |it| it.saturating_add(1)),
-            goodbye,
+            close_grace,
         }
     }
 
@@ -301,7 +306,7 @@ impl<C: Poolable> FollowedPool for Shared<C> {
 
     fn lookup_failed(&self, key: &Key, answer_age: Option<Duration>) {
         let failed = || EventKind::LookupFailed { answer_age };
-        self.agent.tell(key, None, failed);
+        self.agent.emit(key, None, failed);
     }
 }
 
@@ -311,35 +316,35 @@ impl<C: Poolable> PoolControl for Shared<C> {
             .each(|key_pool| count(key_pool.key(), key_pool.key_counts()));
     }
 
-    fn addresses(&self, tell: &mut dyn FnMut(&Key, SocketAddr, AddressStatus)) {
+    fn addresses(&self, visit: &mut dyn FnMut(&Key, SocketAddr, AddressStatus)) {
         self.table.each(|key_pool| {
             for (address, counts) in key_pool.by_address() {
-                tell(key_pool.key(), address, counts);
+                visit(key_pool.key(), address, counts);
             }
         });
     }
 
-    fn learned(&self, tell: &mut dyn FnMut(&Key, LearnedIdleLimit)) {
+    fn learned(&self, visit: &mut dyn FnMut(&Key, LearnedIdleLimit)) {
         self.table.each(|key_pool| {
             if let Some((limit, closes)) = key_pool.learned() {
-                tell(key_pool.key(), LearnedIdleLimit { limit, closes });
+                visit(key_pool.key(), LearnedIdleLimit { limit, closes });
             }
         });
     }
 
-    fn lookups(&self, tell: &mut dyn FnMut(&Key, LookupStatus)) {
+    fn lookups(&self, visit: &mut dyn FnMut(&Key, LookupStatus)) {
         self.table.each(|key_pool| {
             if let Some(status) = key_pool.lookup_status() {
-                tell(key_pool.key(), status);
+                visit(key_pool.key(), status);
             }
         });
     }
 
-    fn host_settings(&self, tell: &mut dyn FnMut(&Key, &HostSettings)) {
+    fn host_settings(&self, visit: &mut dyn FnMut(&Key, &HostSettings)) {
         self.table.each(|key_pool| {
             let own = &key_pool.config().own;
             if *own != HostSettings::default() {
-                tell(key_pool.key(), own);
+                visit(key_pool.key(), own);
             }
         });
     }
@@ -362,8 +367,8 @@ impl<C: Poolable> PoolControl for Shared<C> {
         self.table.is_empty()
     }
 
-    fn look(&self) {
-        self.look_everywhere();
+    fn check_overdue(&self) {
+        self.check_all_keys();
     }
 }
 

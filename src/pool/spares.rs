@@ -10,16 +10,16 @@ use tokio::time::Instant;
 /// A key is in use for so long after its last request.
 const IN_USE: Duration = Duration::from_secs(300);
 
-/// A spare one is replaced so long before its time is up; or a quarter of its time, if that is less.
+/// How long before its expiry a spare connection is replaced; or a quarter of its time, if that is less.
 const LEAD: Duration = Duration::from_millis(500);
 
 /// Shared by the key pool and by the task that makes the connections.
 #[derive(Debug)]
 pub(crate) struct Spares {
     used: Mutex<Instant>,
-    /// There may be too few.
+    /// Notified when there may be too few.
     short: Notify,
-    /// A task is there that makes them.
+    /// Whether the task that makes them exists.
     has_task: AtomicBool,
 }
 
@@ -32,7 +32,7 @@ impl Spares {
         }
     }
 
-    /// Somebody asks for a connection.
+    /// A caller asks for a connection of this key.
     pub(super) fn is_used(&self) {
         *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
@@ -74,7 +74,7 @@ impl Drop for SparesTask {
     }
 }
 
-/// When one that is idle from `since` until `ends` has to be replaced.
+/// When a connection that is idle from `since` until `ends` has to be replaced.
 pub(super) fn replaced_at(since: Instant, ends: Instant) -> Instant {
     let time = ends.saturating_duration_since(since);
     since + (time - LEAD.min(time / 4))

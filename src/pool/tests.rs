@@ -22,6 +22,15 @@ pub(super) struct Conn {
     lifespan: Lifespan,
 }
 
+impl Conn {
+    pub(super) fn new() -> Self {
+        Self {
+            open: Arc::new(AtomicBool::new(true)),
+            lifespan: Lifespan::new(),
+        }
+    }
+}
+
 impl Poolable for Conn {
     fn is_open(&self) -> bool {
         self.open.load(Ordering::Relaxed)
@@ -68,11 +77,7 @@ pub(super) fn come_back(
 
 pub(super) fn connect(mut permit: ConnPermit<Conn>) -> Box<PooledConn<Conn>> {
     let begun = permit.begin();
-    let conn = Conn {
-        open: Arc::new(AtomicBool::new(true)),
-        lifespan: Lifespan::new(),
-    };
-    permit.fill(conn, begun)
+    permit.fill(Conn::new(), begun)
 }
 
 /// A new connection, requested and made.

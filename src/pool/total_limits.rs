@@ -6,6 +6,7 @@
 //! neither is locked.
 
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use slab::Slab;
@@ -52,6 +53,12 @@ impl<C> Linked for IdleEntry<C> {
     fn links(&mut self) -> &mut Links {
         &mut self.links
     }
+}
+
+/// The total limits, during a step of one key.
+pub(super) struct KeyTotal<'a, C> {
+    key_pool: &'a Arc<KeyPool<C>>,
+    total: &'a mut TotalLimits<C>,
 }
 
 /// What can be done for waiters without a key's lock.
@@ -117,20 +124,6 @@ impl<C> TotalLimits<C> {
         self.open >= self.max_open
     }
 
-    /// A connection of this key drains, and returns its permit before it has ended. `false`: as many connections drain
-    /// as may be open; the key is asked again when one of them has ended.
-    pub(super) fn let_drain(&mut self, key_pool: &Arc<KeyPool<C>>) -> bool {
-        if self.draining >= self.max_open {
-            if !self.late_drains.iter().any(|it| Arc::ptr_eq(it, key_pool)) {
-                self.late_drains.push(key_pool.clone());
-            }
-            return false;
-        }
-        self.draining += 1;
-        self.open -= 1;
-        true
-    }
-
     /// A draining connection has ended.
     pub(super) fn drained(&mut self) {
         self.draining -= 1;
@@ -146,56 +139,19 @@ impl<C> TotalLimits<C> {
         self.making_room -= 1;
     }
 
-    /// Updates the key's ticket: from the one that it waited with to that of its oldest waiter that waits only for the
-    /// total limit.
-    pub(super) fn set_turn(
-        &mut self,
-        key_pool: &Arc<KeyPool<C>>,
-        from: Option<u64>,
-        to: Option<u64>,
-    ) {
-        if from == to {
-            return;
-        }
-        if let Some(turn) = from.and_then(|from| self.blocked_keys.remove(&from)) {
-            self.unclaimed -= usize::from(!turn.claimed);
-        }
-        if let Some(to) = to {
-            let key_pool = key_pool.clone();
-            self.blocked_keys.insert(
-                to,
-                BlockedKey {
-                    key_pool,
-                    claimed: false,
-                },
-            );
-            self.unclaimed += 1;
-        }
-    }
-
     /// Whether a waiter of another key, which waits only for the total limit and has nothing on its way, is older than
-    /// this ticket.
-    pub(super) fn has_older(&self, key_pool: &Arc<KeyPool<C>>, ticket: u64) -> bool {
+    /// this ticket. `own`: the ticket with which the asking key waits itself.
+    pub(super) fn has_older(&self, ticket: u64, own: Option<u64>) -> bool {
         self.unclaimed > self.making_room
             && self
                 .blocked_keys
                 .range(..ticket)
-                .any(|(_, turn)| !turn.claimed && !Arc::ptr_eq(&turn.key_pool, key_pool))
+                .any(|(turn, blocked)| !blocked.claimed && Some(*turn) != own)
     }
 
     /// Whether any key has an idle connection that can be closed to make room.
     pub(super) fn has_idle(&self) -> bool {
         !self.idle_order.is_empty()
-    }
-
-    pub(super) fn add_idle(&mut self, key_pool: &Arc<KeyPool<C>>, open: usize) -> usize {
-        let key = self.idle.insert(IdleEntry {
-            links: Links::default(),
-            key_pool: key_pool.clone(),
-            open,
-        });
-        self.idle_order.push_back(&mut self.idle, key);
-        key
     }
 
     /// Returns the key pool, so that it is not dropped under a lock.
@@ -248,6 +204,73 @@ impl<C> TotalLimits<C> {
             && self.late_drains.is_empty()
             && self.blocked_keys.is_empty()
             && self.idle.is_empty()
+    }
+}
+
+impl<'a, C> KeyTotal<'a, C> {
+    pub(super) fn new(key_pool: &'a Arc<KeyPool<C>>, total: &'a mut TotalLimits<C>) -> Self {
+        Self { key_pool, total }
+    }
+
+    /// Updates the key's ticket: from the one that it waited with to that of its oldest waiter that waits only for the
+    /// total limit.
+    pub(super) fn set_turn(&mut self, from: Option<u64>, to: Option<u64>) {
+        if from == to {
+            return;
+        }
+        if let Some(turn) = from.and_then(|from| self.blocked_keys.remove(&from)) {
+            self.unclaimed -= usize::from(!turn.claimed);
+        }
+        if let Some(to) = to {
+            let blocked = BlockedKey {
+                key_pool: self.key_pool.clone(),
+                claimed: false,
+            };
+            self.blocked_keys.insert(to, blocked);
+            self.unclaimed += 1;
+        }
+    }
+
+    /// A connection of this key drains, and returns its permit before it has ended. `false`: as many connections drain
+    /// as may be open; the key is asked again when one of them has ended.
+    pub(super) fn let_drain(&mut self) -> bool {
+        let key_pool = self.key_pool;
+        let total = &mut *self.total;
+        if total.draining >= total.max_open {
+            if !total.late_drains.iter().any(|it| Arc::ptr_eq(it, key_pool)) {
+                total.late_drains.push(key_pool.clone());
+            }
+            return false;
+        }
+        total.draining += 1;
+        total.open -= 1;
+        true
+    }
+
+    /// Adds an idle connection of the key, and returns its place in the order of idleness.
+    pub(super) fn add_idle(&mut self, open: usize) -> usize {
+        let total = &mut *self.total;
+        let place = total.idle.insert(IdleEntry {
+            links: Links::default(),
+            key_pool: self.key_pool.clone(),
+            open,
+        });
+        total.idle_order.push_back(&mut total.idle, place);
+        place
+    }
+}
+
+impl<C> Deref for KeyTotal<'_, C> {
+    type Target = TotalLimits<C>;
+
+    fn deref(&self) -> &TotalLimits<C> {
+        self.total
+    }
+}
+
+impl<C> DerefMut for KeyTotal<'_, C> {
+    fn deref_mut(&mut self) -> &mut TotalLimits<C> {
+        self.total
     }
 }
 

@@ -10,7 +10,7 @@ use super::tests::{Conn, ask, at_rest, connect, made, turn, waits};
 use super::*;
 use crate::connection::close_reason::CloseReason;
 use crate::pool::deferred::Deferred;
-use crate::pool::key_state::Look;
+use crate::pool::key_state::Check;
 use crate::target::{Reuse, Target};
 
 const HOST: &str = "http://a/";
@@ -66,18 +66,18 @@ fn what_is_to_be_closed_from_outside_is_not_used_any_more() {
     let key_pool = pool.shared().table.find(&uri.key()).expect("it is there");
     let mut deferred = Deferred::new();
     for millis in [1, 60_000] {
-        let look = Look {
+        let check = Check {
             now: Instant::now(),
             millis,
-            goodbye: Duration::ZERO,
+            close_grace: Duration::ZERO,
         };
-        key_pool.look_only(&look, &mut deferred);
+        key_pool.check_only(&check, &mut deferred);
     }
     // Its use ends at this moment.
     shared.set_finishing(false);
     pooled.give_back();
     assert!(pool.handle().status().idle.is_empty());
-    deferred.run(&key_pool);
+    key_pool.run_deferred(deferred);
     drop(key_pool);
     at_rest(pool);
 }
@@ -97,11 +97,11 @@ fn what_a_look_sees_first_is_not_taken_back_by_it() {
         waits(ask(&pool, HOST, Reuse::Any)),
     );
     conn.give_back();
-    pool.shared().look(true);
+    pool.shared().check_overdue(true);
     assert!(turn(&second).is_none());
     let later = Instant::now();
     while Instant::now() <= later {}
-    pool.shared().look(true);
+    pool.shared().check_overdue(true);
     let Some(WaitOutcome::Connection(pooled)) = turn(&second) else {
         panic!("it is the next one's");
     };
@@ -119,6 +119,64 @@ fn what_a_look_sees_first_is_not_taken_back_by_it() {
     at_rest(pool);
 }
 
+/// The caller collects a connection, and rejects it after its own has been made and taken back. It is in the queue then,
+/// and has missed a turn.
+#[test]
+fn a_rejection_after_a_missed_turn_loses_no_delivery() {
+    let pool = Pool::<Conn>::new(PoolConfig::new());
+    let (first, second) = (made(&pool, HOST), made(&pool, HOST));
+    let Decision::Make(permit, waiter) = ask(&pool, HOST, Reuse::Any) else {
+        panic!("nothing is idle");
+    };
+    first.give_back();
+    let Some(WaitOutcome::Connection(first)) = turn(&waiter) else {
+        panic!("it takes whatever comes first");
+    };
+    let key_pool = permit.key_pool().clone();
+    key_pool.deliver(waiter.waiter_id(), connect(permit));
+    key_pool.take_back_all();
+    waiter.requeue(Rejected::new(first, CloseReason::Stale));
+    second.give_back();
+    let Some(WaitOutcome::Connection(second)) = turn(&waiter) else {
+        panic!("it is delivered");
+    };
+    let idle = || pool.handle().status().idle.values().sum::<usize>();
+    assert_eq!(idle(), 1, "its own");
+    second.give_back();
+    // If that is taken back as well, its own connect is over all the same.
+    key_pool.take_back_all();
+    let Some(WaitOutcome::Connection(idle_one)) = turn(&waiter) else {
+        panic!("something is idle");
+    };
+    idle_one.give_back();
+    drop((waiter, key_pool));
+    at_rest(pool);
+}
+
+/// The same, if the second delivery is not collected either, and nothing is idle afterwards.
+#[test]
+fn a_caller_that_misses_two_deliveries_does_not_wait_for_a_connect_that_is_over() {
+    let pool = Pool::<Conn>::new(PoolConfig::new());
+    let (first, second) = (made(&pool, HOST), made(&pool, HOST));
+    let Decision::Make(permit, waiter) = ask(&pool, HOST, Reuse::Any) else {
+        panic!("nothing is idle");
+    };
+    first.give_back();
+    let Some(WaitOutcome::Connection(first)) = turn(&waiter) else {
+        panic!("it takes whatever comes first");
+    };
+    let key_pool = permit.key_pool().clone();
+    key_pool.deliver(waiter.waiter_id(), connect(permit));
+    key_pool.take_back_all();
+    waiter.requeue(Rejected::new(first, CloseReason::Stale));
+    second.give_back();
+    key_pool.take_back_all();
+    pool.handle().close_idle();
+    assert!(matches!(turn(&waiter), Some(WaitOutcome::Lost)));
+    drop((waiter, key_pool));
+    at_rest(pool);
+}
+
 #[test]
 fn keys_at_which_nothing_happens_are_not_looked_at() {
     let config = PoolConfig::new().max_connections_per_host(1);
@@ -131,17 +189,17 @@ fn keys_at_which_nothing_happens_are_not_looked_at() {
     let conn = made(&pool, HOST);
     let waiter = waits(ask(&pool, HOST, Reuse::Any));
     assert_eq!(pool.shared().watched().len(), 1);
-    pool.shared().look(true);
+    pool.shared().check_overdue(true);
     assert_eq!(pool.shared().watched().len(), 1);
     conn.give_back();
-    pool.shared().look(true);
+    pool.shared().check_overdue(true);
     assert_eq!(pool.shared().watched().len(), 1, "it is not come for");
     match turn(&waiter) {
         Some(WaitOutcome::Connection(pooled)) => pooled.give_back(),
         _ => panic!("it was given back"),
     }
     drop(waiter);
-    pool.shared().look(true);
+    pool.shared().check_overdue(true);
     assert_eq!(pool.shared().watched().len(), 0);
     at_rest(pool);
 }
@@ -155,7 +213,7 @@ fn a_hand_over_that_is_kept_raises_no_alarm() {
         let conn = made(&pool, HOST);
         let waiter = waits(ask(&pool, HOST, Reuse::Any));
         conn.give_back();
-        pool.shared().look(true);
+        pool.shared().check_overdue(true);
         assert_eq!(pool.shared().overdue.is_alert(), is_alert);
         drop(waiter);
         at_rest(pool);

@@ -1,11 +1,13 @@
 //! The callers of one key that have no connection yet.
 //!
-//! A caller is *making* while its own connect is under way (it takes whatever comes first), and *blocked* while it has
+//! A caller is *connecting* while its own connect is under way (it takes whatever comes first), and *blocked* while it has
 //! no permit. Both lists are in order of arrival. A delivery stays in the caller's node until the caller collects it;
 //! if the caller is dropped, the delivery passes to the next one.
 //!
 //! A caller that does not collect its delivery, because its future is not polled, loses it to the next caller. From
 //! then on it *misses* turns until it is polled, and then stands at its old place.
+
+mod uncollected;
 
 use std::collections::VecDeque;
 use std::mem;
@@ -24,6 +26,11 @@ use crate::target::{Internal, Reuse, Target};
 
 /// Added to the tickets of callers that are not urgent, so that all urgent callers precede them.
 pub(super) const LATER: u64 = 1 << 63;
+
+/// The place of a caller among all callers of the pool, by its number in the order of arrival.
+pub(super) fn ticket(number: u64, urgent: bool) -> u64 {
+    if urgent { number } else { number | LATER }
+}
 
 /// What a caller asks for.
 #[derive(Clone, Copy, Debug)]
@@ -49,17 +56,17 @@ impl CheckoutRequest {
 
 pub(super) struct WaitQueue<C> {
     waiters: Slab<WaitNode<C>>,
-    making: TicketQueue,
+    connecting: TicketQueue,
     blocked: TicketQueue,
     /// Waiters with deliveries, the earliest first, and when each delivery was first seen uncollected. Waiters that
     /// have collected, or are gone, are removed lazily.
-    given: VecDeque<(WaiterId, Option<Instant>)>,
+    deliveries: VecDeque<(WaiterId, Option<Instant>)>,
     /// Waiters that do not collect a connection of their own which nobody else needs.
     kept: Vec<WaiterId>,
     /// How many of the waiters that miss turns have no permit.
-    missing_blocked: usize,
+    missed_blocked: usize,
     /// The number of deliveries ever made.
-    gifts: u64,
+    delivery_count: u64,
     next_id: u64,
 }
 
@@ -83,7 +90,7 @@ struct WaitNode<C> {
     connect_timeout: Option<Duration>,
     state: QueueState,
     /// Its delivery was taken back, and it has not been polled since. Where it stands then.
-    misses: Option<MissedTurn>,
+    missed: Option<MissedTurn>,
     waker: Option<Waker>,
     delivery: Delivery<C>,
 }
@@ -125,7 +132,7 @@ pub(super) struct Delivery<C> {
     pub(super) stuck_for: Option<Duration>,
     /// Where it stood when it was given the connection.
     stood: QueueState,
-    /// It is listed in `given`.
+    /// It is listed in `deliveries`.
     unclaimed: bool,
 }
 
@@ -141,12 +148,12 @@ impl<C: Poolable> WaitQueue<C> {
     pub(super) fn new() -> Self {
         Self {
             waiters: Slab::new(),
-            making: TicketQueue::new(),
+            connecting: TicketQueue::new(),
             blocked: TicketQueue::new(),
-            given: VecDeque::new(),
+            deliveries: VecDeque::new(),
             kept: Vec::new(),
-            missing_blocked: 0,
-            gifts: 0,
+            missed_blocked: 0,
+            delivery_count: 0,
             next_id: 0,
         }
     }
@@ -163,7 +170,7 @@ impl<C: Poolable> WaitQueue<C> {
 
     /// How many have no permit.
     pub(super) fn pending(&self) -> usize {
-        self.blocked() + self.missing_blocked
+        self.blocked() + self.missed_blocked
     }
 
     /// Whether a caller is waiting that a connection made for nobody would serve.
@@ -173,7 +180,7 @@ impl<C: Poolable> WaitQueue<C> {
 
     /// How many callers are waiting that a connection made for nobody would serve.
     pub(super) fn takers(&self) -> usize {
-        self.blocked() + self.making.list.len()
+        self.blocked() + self.connecting.list.len()
     }
 
     /// The oldest waiter without a permit, and its ticket.
@@ -200,7 +207,7 @@ impl<C: Poolable> WaitQueue<C> {
             since,
             connect_timeout: None,
             state: QueueState::Detached,
-            misses: None,
+            missed: None,
             waker: None,
             delivery: Delivery::EMPTY,
         });
@@ -240,16 +247,16 @@ impl<C: Poolable> WaitQueue<C> {
             };
             blocked = List::next(&mut self.waiters, key);
         }
-        let mut making = self.making.list.head();
-        while let Some(key) = making.filter(|&key| !self.waiters[key].can_use(runtime)) {
-            making = List::next(&mut self.waiters, key);
+        let mut connecting = self.connecting.list.head();
+        while let Some(key) = connecting.filter(|&key| !self.waiters[key].can_use(runtime)) {
+            connecting = List::next(&mut self.waiters, key);
         }
-        let waiter = match (making, blocked) {
-            (Some(making), Some(blocked)) => {
-                let earlier = self.waiters[making].ticket < self.waiters[blocked].ticket;
-                if earlier { making } else { blocked }
+        let waiter = match (connecting, blocked) {
+            (Some(connecting), Some(blocked)) => {
+                let earlier = self.waiters[connecting].ticket < self.waiters[blocked].ticket;
+                if earlier { connecting } else { blocked }
             }
-            (making, blocked) => making.or(blocked)?,
+            (connecting, blocked) => connecting.or(blocked)?,
         };
         let node = &self.waiters[waiter];
         Some(NextWaiter {
@@ -269,7 +276,7 @@ impl<C: Poolable> WaitQueue<C> {
         let node = &mut self.waiters[waiter];
         node.delivery.connection = Some(pooled);
         node.delivery.stood = stood;
-        self.given_to(waiter, deferred);
+        self.note_delivery(waiter, deferred);
     }
 
     /// Delivers to a waiter the connection that it has collected and cannot use yet; returned if the waiter has another
@@ -278,21 +285,21 @@ impl<C: Poolable> WaitQueue<C> {
         &mut self,
         waiter: usize,
         pooled: Box<PooledConn<C>>,
-        is_making: bool,
+        is_connecting: bool,
         deferred: &mut Deferred<C>,
     ) -> Option<Box<PooledConn<C>>> {
         if !self.waiters[waiter].delivery.is_empty() {
             return Some(pooled);
         }
         self.give_connection(waiter, pooled, deferred);
-        self.waiters[waiter].delivery.stood = match is_making {
+        self.waiters[waiter].delivery.stood = match is_connecting {
             true => QueueState::Connecting,
             false => QueueState::Blocked,
         };
         None
     }
 
-    /// Gives the waiter a permit; from now on it is *making*.
+    /// Gives the waiter a permit; from now on it is *connecting*.
     pub(super) fn give_permit(&mut self, waiter: usize, permit: usize, deferred: &mut Deferred<C>) {
         self.leave(waiter);
         let node = &mut self.waiters[waiter];
@@ -300,7 +307,7 @@ impl<C: Poolable> WaitQueue<C> {
         if !node.fresh {
             self.enqueue(waiter, QueueState::Connecting);
         }
-        self.given_to(waiter, deferred);
+        self.note_delivery(waiter, deferred);
     }
 
     /// Whether the waiter still waits for the connection that is made for it.
@@ -313,7 +320,7 @@ impl<C: Poolable> WaitQueue<C> {
     }
 
     /// The waiter has its own new connection, and needs nothing else. `false`: it is gone.
-    pub(super) fn has_its_own(&mut self, waiter_id: WaiterId) -> bool {
+    pub(super) fn leave_with_own(&mut self, waiter_id: WaiterId) -> bool {
         let is_here = self.awaits(waiter_id);
         if is_here {
             self.leave(waiter_id.index);
@@ -330,159 +337,62 @@ impl<C: Poolable> WaitQueue<C> {
         is_shared: bool,
         deferred: &mut Deferred<C>,
     ) -> Option<Box<PooledConn<C>>> {
-        self.comes(waiter);
+        self.end_missing(waiter);
         self.leave(waiter);
         let node = &mut self.waiters[waiter];
         let other = node.delivery.connection.replace(pooled);
         node.delivery.made = true;
         if is_shared {
-            self.given_to(waiter, deferred);
+            self.note_delivery(waiter, deferred);
         } else {
             deferred.wake(node.waker.take());
         }
         other
     }
 
-    fn given_to(&mut self, waiter: usize, deferred: &mut Deferred<C>) {
-        self.gifts += 1;
-        let node = &mut self.waiters[waiter];
-        deferred.wake(node.waker.take());
-        if mem::replace(&mut node.delivery.unclaimed, true) {
-            return;
-        }
-        self.forget_those_who_came();
-        // Usually only uncollected deliveries are left. A waiter that does not collect keeps those behind it in the
-        // list.
-        if self.given.len() > 2 * self.waiters.len() + 8 {
-            let waiters = &self.waiters;
-            self.given
-                .retain(|(waiter_id, _)| has_unclaimed(waiters, *waiter_id));
-        }
-        self.given.push_back((self.waiter_id(waiter), None));
-        deferred.alert_of_delivery();
-    }
-
-    fn forget_those_who_came(&mut self) {
-        while let Some((waiter_id, _)) = self.given.front()
-            && !has_unclaimed(&self.waiters, *waiter_id)
-        {
-            self.given.pop_front();
+    /// A waiter that has missed turns is polled; returns where it stands from now on. A waiter with a delivery collects
+    /// that first.
+    pub(super) fn rejoin(&mut self, waiter: usize) -> Option<MissedTurn> {
+        match self.waiters[waiter].delivery.is_empty() {
+            true => self.end_missing(waiter),
+            false => None,
         }
     }
 
-    /// Whether there are uncollected deliveries.
-    pub(super) fn is_unclaimed(&mut self) -> bool {
-        self.forget_those_who_came();
-        !self.given.is_empty()
-    }
-
-    /// The same, including those that were collected and not removed yet.
-    pub(super) fn has_given(&self) -> bool {
-        !self.given.is_empty()
-    }
-
-    /// Notes when uncollected deliveries were first seen.
-    pub(super) fn see(&mut self, now: Instant) {
-        let unseen = self.given.iter_mut().rev();
-        for (_, seen) in unseen.take_while(|(_, seen)| seen.is_none()) {
-            *seen = Some(now);
-        }
-    }
-
-    /// Takes back one delivery that was seen uncollected by `seen_by`, if there is one; its waiter misses turns from
-    /// now on.
-    ///
-    /// `keeps_own`: a waiter that wants a connection of its own keeps the one made for it while nobody else waits here.
-    /// It cannot use another one, and would make one after the other.
-    pub(super) fn take_back(&mut self, seen_by: Instant, keeps_own: bool) -> Option<Delivery<C>> {
-        while keeps_own && !self.has_takers() && self.keep_own(seen_by) {}
-        self.forget_those_who_came();
-        let &(waiter_id, seen) = self.given.front()?;
-        if seen.is_none_or(|seen| seen > seen_by) {
-            return None;
-        }
-        self.given.pop_front();
-        let waiter = waiter_id.index;
-        self.leave(waiter);
-        let node = &mut self.waiters[waiter];
-        let delivery = mem::replace(&mut node.delivery, Delivery::EMPTY);
-        let misses = if delivery.made {
-            MissedTurn::Made
-        } else if delivery.permit.is_some() {
-            MissedTurn::QueueState(QueueState::Blocked)
-        } else {
-            MissedTurn::QueueState(delivery.stood)
-        };
-        node.misses = Some(misses);
-        self.missing_blocked += usize::from(misses == MissedTurn::QueueState(QueueState::Blocked));
-        Some(delivery)
-    }
-
-    /// Whether the next waiter in order keeps its delivery.
-    fn keep_own(&mut self, seen_by: Instant) -> bool {
-        self.forget_those_who_came();
-        let Some(&(waiter_id, Some(seen))) = self.given.front() else {
-            return false;
-        };
-        let node = &mut self.waiters[waiter_id.index];
-        let keeps = seen <= seen_by && node.fresh && node.delivery.made;
-        if keeps {
-            node.delivery.unclaimed = false;
-            self.given.pop_front();
-            self.kept.push(waiter_id);
-        }
-        keeps
-    }
-
-    /// Somebody waits here now, so deliveries that were kept for their waiters may be taken back, too.
-    fn offer_kept(&mut self) {
-        for waiter_id in mem::take(&mut self.kept) {
-            let node = self.waiters.get_mut(waiter_id.index);
-            if let Some(node) = node.filter(|it| it.id == waiter_id.id)
-                && node.delivery.made
-                && node.delivery.connection.is_some()
-            {
-                node.delivery.unclaimed = true;
-                self.given.push_back((waiter_id, None));
-            }
-        }
-    }
-
-    /// A waiter that has missed turns is polled; returns where it stands from now on.
-    pub(super) fn comes(&mut self, waiter: usize) -> Option<MissedTurn> {
-        let misses = self.waiters[waiter].misses.take()?;
-        if let MissedTurn::QueueState(state) = misses {
-            self.missing_blocked -= usize::from(state == QueueState::Blocked);
+    fn end_missing(&mut self, waiter: usize) -> Option<MissedTurn> {
+        let missed = self.waiters[waiter].missed.take()?;
+        if let MissedTurn::QueueState(state) = missed {
+            self.missed_blocked -= usize::from(state == QueueState::Blocked);
             self.enqueue(waiter, state);
         }
-        Some(misses)
+        Some(missed)
     }
 
     /// Which connections it takes when it is polled: those of this runtime; `None` if it wants a new one.
-    pub(super) fn takes(&self, waiter: usize) -> Option<Option<Id>> {
+    pub(super) fn accepts(&self, waiter: usize) -> Option<Option<Id>> {
         let node = &self.waiters[waiter];
         (!node.fresh).then_some(node.runtime)
     }
 
     /// Gives the connection to the waiter that is being polled.
-    pub(super) fn hand(&mut self, waiter: usize, pooled: Box<PooledConn<C>>) {
+    pub(super) fn give_now(&mut self, waiter: usize, pooled: Box<PooledConn<C>>) {
         self.leave(waiter);
         self.waiters[waiter].delivery.connection = Some(pooled);
     }
 
     /// The connection that was made for it belongs to another caller.
-    pub(super) fn lose(&mut self, waiter: usize) {
+    pub(super) fn set_lost(&mut self, waiter: usize) {
         self.waiters[waiter].delivery.lost = true;
     }
 
     #[cfg(test)]
-    pub(super) fn misses(&self, waiter: usize) -> bool {
-        self.waiters[waiter].misses.is_some()
+    pub(super) fn missed(&self, waiter: usize) -> bool {
+        self.waiters[waiter].missed.is_some()
     }
 
     /// Whether it has a delivery.
     #[cfg(test)]
-    pub(super) fn is_given(&self, waiter: usize) -> bool {
+    pub(super) fn has_delivery(&self, waiter: usize) -> bool {
         !self.waiters[waiter].delivery.is_empty()
     }
 
@@ -509,8 +419,8 @@ impl<C: Poolable> WaitQueue<C> {
     }
 
     /// The number of deliveries ever made.
-    pub(super) fn gifts(&self) -> u64 {
-        self.gifts
+    pub(super) fn delivery_count(&self) -> u64 {
+        self.delivery_count
     }
 
     /// Fails blocked waiters for which `why` returns a time, given when they joined and their connect timeouts: their
@@ -534,7 +444,7 @@ impl<C: Poolable> WaitQueue<C> {
     }
 
     /// The waiter is polled in this runtime, and takes connections of it.
-    pub(super) fn is_polled_in(&mut self, waiter: usize, runtime: Option<Id>) {
+    pub(super) fn set_runtime(&mut self, waiter: usize, runtime: Option<Id>) {
         let node = &mut self.waiters[waiter];
         node.runtime = runtime.or(node.runtime);
     }
@@ -562,11 +472,11 @@ impl<C: Poolable> WaitQueue<C> {
         let WaitNode {
             delivery,
             waker,
-            misses,
+            missed,
             ..
         } = self.waiters.remove(waiter);
-        self.missing_blocked -=
-            usize::from(misses == Some(MissedTurn::QueueState(QueueState::Blocked)));
+        self.missed_blocked -=
+            usize::from(missed == Some(MissedTurn::QueueState(QueueState::Blocked)));
         deferred.forget(waker);
         delivery
     }
@@ -574,10 +484,10 @@ impl<C: Poolable> WaitQueue<C> {
     fn enqueue(&mut self, waiter: usize, state: QueueState) {
         self.waiters[waiter].state = state;
         match state {
-            QueueState::Connecting => self.making.insert(&mut self.waiters, waiter),
+            QueueState::Connecting => self.connecting.insert(&mut self.waiters, waiter),
             QueueState::Blocked => {
                 self.blocked.insert(&mut self.waiters, waiter);
-                self.offer_kept();
+                self.relist_kept();
             }
             QueueState::Detached => {}
         }
@@ -587,7 +497,7 @@ impl<C: Poolable> WaitQueue<C> {
     fn leave(&mut self, waiter: usize) -> QueueState {
         let stood = mem::replace(&mut self.waiters[waiter].state, QueueState::Detached);
         match stood {
-            QueueState::Connecting => self.making.remove(&mut self.waiters, waiter),
+            QueueState::Connecting => self.connecting.remove(&mut self.waiters, waiter),
             QueueState::Blocked => self.blocked.remove(&mut self.waiters, waiter),
             QueueState::Detached => {}
         }
@@ -597,7 +507,7 @@ impl<C: Poolable> WaitQueue<C> {
     /// How many neighbours of leaving waiters were visited.
     #[cfg(test)]
     pub(super) fn touched(&self) -> usize {
-        self.blocked.list.touched + self.making.list.touched
+        self.blocked.list.touched + self.connecting.list.touched
     }
 }
 
@@ -664,14 +574,6 @@ impl<C> Delivery<C> {
             && !self.lost
             && self.stuck_for.is_none()
     }
-}
-
-/// Whether it still has an uncollected delivery.
-fn has_unclaimed<C>(waiters: &Slab<WaitNode<C>>, waiter_id: WaiterId) -> bool {
-    let node = waiters
-        .get(waiter_id.index)
-        .filter(|it| it.id == waiter_id.id);
-    node.is_some_and(|it| it.delivery.unclaimed && !it.delivery.refused)
 }
 
 impl<C> WaitNode<C> {

@@ -19,8 +19,8 @@ use crate::sync::{Mutex, MutexGuard};
 pub(crate) struct Waiter<C: Poolable> {
     key_pool: Arc<KeyPool<C>>,
     index: usize,
-    /// The runtime that checks for overdue work while this caller is blocked.
-    looks: Mutex<Option<Id>>,
+    /// The runtime in which overdue work is checked for while this caller is blocked.
+    checks_in: Mutex<Option<Id>>,
 }
 
 /// What a waiter is given.
@@ -44,7 +44,7 @@ impl<C: Poolable> Waiter<C> {
         Self {
             key_pool,
             index,
-            looks: Mutex::new(None),
+            checks_in: Mutex::new(None),
         }
     }
 
@@ -53,12 +53,12 @@ impl<C: Poolable> Waiter<C> {
             Ok(delivery) => delivery,
             Err(is_blocked) => {
                 if is_blocked {
-                    self.look_from_here();
+                    self.join_checks();
                 }
                 return Poll::Pending;
             }
         };
-        self.look_no_more();
+        self.leave_checks();
         // A permit that is not needed passes on when it is dropped.
         let permit = delivery
             .permit
@@ -113,44 +113,46 @@ impl<C: Poolable> Waiter<C> {
     }
 
     #[cfg(test)]
-    pub(super) fn misses(&self) -> bool {
-        self.key_pool.lock().queue().misses(self.index)
+    pub(super) fn missed(&self) -> bool {
+        self.key_pool.lock().queue().missed(self.index)
     }
 
     #[cfg(test)]
-    pub(super) fn is_given(&self) -> bool {
-        self.key_pool.lock().queue().is_given(self.index)
+    pub(super) fn has_delivery(&self) -> bool {
+        self.key_pool.lock().queue().has_delivery(self.index)
     }
 
     /// In the runtime where it was polled last: that one is driven, and an earlier one may not be any more.
-    fn look_from_here(&self) {
-        let mut looks = self.looks();
+    fn join_checks(&self) {
+        let mut checks_in = self.checks_in();
         if let Some(runtime) = current_runtime()
-            && *looks != Some(runtime)
+            && *checks_in != Some(runtime)
         {
             let pool = self.key_pool.pool();
-            if let Some(before) = mem::replace(&mut *looks, pool.look_from_here()) {
-                pool.look_no_more(before);
+            if let Some(before) = mem::replace(&mut *checks_in, pool.join_checks()) {
+                pool.leave_checks(before);
             }
         }
     }
 
-    fn look_no_more(&self) {
-        if let Some(runtime) = self.looks().take() {
-            self.key_pool.pool().look_no_more(runtime);
+    fn leave_checks(&self) {
+        if let Some(runtime) = self.checks_in().take() {
+            self.key_pool.pool().leave_checks(runtime);
         }
     }
 }
 
 impl<C: Poolable> Waiter<C> {
-    fn looks(&self) -> MutexGuard<'_, Option<Id>> {
-        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn checks_in(&self) -> MutexGuard<'_, Option<Id>> {
+        self.checks_in
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<C: Poolable> Drop for Waiter<C> {
     fn drop(&mut self) {
-        self.look_no_more();
+        self.leave_checks();
         let delivery = self.key_pool.abandon(self.index);
         if let Some(permit) = delivery.permit {
             drop(ConnPermit::new(self.key_pool.clone(), permit));

@@ -171,12 +171,12 @@ impl AddressBook {
         self.follow.as_ref()?.task().take()
     }
 
-    pub(in crate::pool) fn hear(&self, found: &[SocketAddr]) {
+    pub(in crate::pool) fn update(&self, found: &[SocketAddr]) {
         let Some(follow) = &self.follow else {
             return;
         };
         let shares = self.spread != Spread::AsResolved;
-        let leave = self.known().heard(found, follow.config.answers, shares);
+        let leave = self.known().resolved(found, follow.config.answers, shares);
         if let Some(pool) = follow.pool.upgrade() {
             for (address, count) in leave {
                 pool.leave_address(&follow.key, address, count);
@@ -205,7 +205,7 @@ async fn look_up_again<F>(
         };
         wait = follow.record(&lookup, &found);
         if let Ok(found) = &found {
-            book.hear(found.as_slice());
+            book.update(found.as_slice());
         }
     }
 }

@@ -29,7 +29,7 @@ struct Address {
     /// How many connects have failed since the last that succeeded.
     failures: u32,
     out: Option<Out>,
-    /// So many answers in a row lacked it.
+    /// How many answers in a row lacked the address.
     lacking: u32,
     /// It was in the first answer, or the others have given up what they had beyond their share since it is there.
     has_share: bool,
@@ -38,7 +38,7 @@ struct Address {
 /// The address is skipped for now.
 struct Out {
     until: Instant,
-    /// One connect is trying it again.
+    /// A connect is trying the address again.
     is_tried: bool,
 }
 
@@ -148,10 +148,10 @@ impl Known {
         }
     }
 
-    /// The name was looked up again, and has these addresses: from which connections are to leave, and how many of each. All
-    /// of them, where `limit` answers in a row lacked the address; and where an address is new, as many as the others have
-    /// beyond an equal share, so that the next ones go there.
-    pub(super) fn heard(
+    /// The name was resolved again, to `found`. Returns how many connections to which addresses are to be taken out of use: all
+    /// to an address that `limit` answers in a row lacked; and, if `shares` and an address is new, as many to each other
+    /// address as it has beyond an equal share, so that the next connects go to the new one.
+    pub(super) fn resolved(
         &mut self,
         found: &[SocketAddr],
         limit: u32,
@@ -331,19 +331,19 @@ mod tests {
         for last in [1, 1, 1, 1, 2, 2] {
             known.opened(address(last));
         }
-        let mut heard = |found: &[u8], shares| {
+        let mut resolved = |found: &[u8], shares| {
             let found: Vec<_> = found.iter().copied().map(address).collect();
-            known.heard(&found, 2, shares)
+            known.resolved(&found, 2, shares)
         };
-        assert_eq!(heard(&[1, 2], true), []);
-        assert_eq!(heard(&[1], true), [], "once");
-        assert_eq!(heard(&[1, 2], true), [], "it is back");
-        assert_eq!(heard(&[1], true), []);
-        assert_eq!(heard(&[1], true), [(address(2), usize::MAX)]);
+        assert_eq!(resolved(&[1, 2], true), []);
+        assert_eq!(resolved(&[1], true), [], "once");
+        assert_eq!(resolved(&[1, 2], true), [], "it is back");
+        assert_eq!(resolved(&[1], true), []);
+        assert_eq!(resolved(&[1], true), [(address(2), usize::MAX)]);
         // Six in all, and two for each of three.
-        assert_eq!(heard(&[1, 2, 3], true), [(address(1), 2)]);
-        assert_eq!(heard(&[1, 2, 3], true), [], "once");
-        assert_eq!(heard(&[1, 2, 3, 4], false), [], "nothing is shared out");
+        assert_eq!(resolved(&[1, 2, 3], true), [(address(1), 2)]);
+        assert_eq!(resolved(&[1, 2, 3], true), [], "once");
+        assert_eq!(resolved(&[1, 2, 3, 4], false), [], "nothing is shared out");
     }
 
     /// A connect may look the name up before the lookup in the background does.
@@ -355,20 +355,20 @@ mod tests {
         for last in [1, 1, 1, 2, 2, 2] {
             known.opened(address(last));
         }
-        let heard = |known: &mut Known, found: &[u8]| {
+        let resolved = |known: &mut Known, found: &[u8]| {
             let found: Vec<_> = found.iter().copied().map(address).collect();
-            let mut leave = known.heard(&found, 2, true);
+            let mut leave = known.resolved(&found, 2, true);
             leave.sort_unstable();
             leave
         };
-        assert_eq!(heard(&mut known, &[1, 2]), []);
+        assert_eq!(resolved(&mut known, &[1, 2]), []);
         let new = first(&mut known, Spread::FewestOpenFirst, &[1, 2, 3], now);
         assert_eq!(new, address(3));
         known.opened(new);
         // Seven in all, and three for each of three.
         known.opened(address(1));
-        assert_eq!(heard(&mut known, &[1, 2, 3]), [(address(1), 1)]);
-        assert_eq!(heard(&mut known, &[1, 2, 3]), []);
+        assert_eq!(resolved(&mut known, &[1, 2, 3]), [(address(1), 1)]);
+        assert_eq!(resolved(&mut known, &[1, 2, 3]), []);
     }
 
     #[test]
@@ -381,7 +381,7 @@ mod tests {
         }
         known.fails(address(3), now);
         let found = [1, 2, 3].map(address);
-        assert_eq!(known.heard(&found, 2, true), []);
+        assert_eq!(known.resolved(&found, 2, true), []);
     }
 
     #[test]

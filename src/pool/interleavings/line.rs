@@ -245,8 +245,8 @@ fn a_look_against_a_claim_and_who_leaves() {
         let looks = {
             let scene = scene.clone();
             spawn(move || {
-                scene.pool.shared().look(true);
-                scene.pool.shared().look(true);
+                scene.pool.shared().check_overdue(true);
+                scene.pool.shared().check_overdue(true);
             })
         };
         let leaves = {

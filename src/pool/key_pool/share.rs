@@ -3,11 +3,8 @@
 use std::sync::Arc;
 
 use super::KeyPool;
-use crate::agent::Mode;
-use crate::clock::Moment;
 use crate::connection::poolable::Poolable;
 use crate::connection::shared::{ChangeHook, CloseHook, ConnShared};
-use crate::pool::key_state::{KeyState, StepCx};
 use crate::pool::list::SlabIndex;
 use crate::pool::pooled_conn::PooledConn;
 use crate::pool::wait_queue::WaiterId;
@@ -26,7 +23,7 @@ impl<C: Poolable> KeyPool<C> {
             false => None,
         };
         let Some(first) = first else {
-            self.with(|state, cx| state.is_alone(place, &shared, cx));
+            self.with(|state, cx| state.set_exclusive(place, &shared, cx));
             return Box::new(PooledConn::new(SlabIndex::new(place), conn));
         };
         let key_pool = Arc::downgrade(self);
@@ -37,13 +34,24 @@ impl<C: Poolable> KeyPool<C> {
             }
         }));
         let whole = Box::new(PooledConn::new(SlabIndex::new(place), conn));
-        let Ok(mut first) = self.use_of(place, &whole, first) else {
-            self.with(|state, cx| state.is_alone(place, &shared, cx));
+        let key_pool = Arc::downgrade(self);
+        let of = shared.clone();
+        let new_hook = move || {
+            let (key_pool, of) = (key_pool.clone(), of.clone());
+            CloseHook::new(move |_| {
+                if let Some(key_pool) = key_pool.upgrade() {
+                    key_pool.with(|state, cx| state.use_gone(place, &of, cx));
+                }
+            })
+        };
+        let Ok(mut first) = whole.new_use(first, new_hook()) else {
+            self.with(|state, cx| state.set_exclusive(place, &shared, cx));
             return whole;
         };
         // Nobody has used it yet.
         first.idle_since = Some(self.pool.config.clock.now());
-        match self.with(|state, cx| state.share(place, whole, &first, waiter_id, cx)) {
+        let new_hook = Box::new(new_hook);
+        match self.with(|state, cx| state.share(place, whole, &first, new_hook, waiter_id, cx)) {
             Ok(is_awaited) => {
                 // Otherwise its first use is returned in a moment, and serves the queue then.
                 if is_awaited {
@@ -58,53 +66,12 @@ impl<C: Poolable> KeyPool<C> {
         }
     }
 
-    /// Makes a use of this connection whose drop is counted. `Err`: the use was gone at once. May be called under the
-    /// lock, so no hook runs here.
-    pub(in crate::pool) fn use_of(
-        self: &Arc<Self>,
-        place: usize,
-        whole: &PooledConn<C>,
-        conn: C,
-    ) -> Result<Box<PooledConn<C>>, Box<PooledConn<C>>> {
-        let key_pool = Arc::downgrade(self);
-        let of = whole.connection_ref().lifespan().shared().clone();
-        let hook = CloseHook::new(move |_| {
-            if let Some(key_pool) = key_pool.upgrade() {
-                key_pool.use_gone(place, &of);
-            }
-        });
-        let kept = conn.lifespan().shared().try_on_close(hook);
-        let pooled = Box::new(whole.with(conn));
-        match kept {
-            Ok(()) => Ok(pooled),
-            Err(hook) => {
-                hook.forget();
-                Err(pooled)
-            }
-        }
-    }
-
     /// Callers need not wait for the result of the connect under way: it may make a connection for one use.
     pub(crate) fn go_side_by_side(self: &Arc<Self>) {
         self.with(|state, cx| state.go_side_by_side(cx));
     }
 
-    fn use_gone(self: &Arc<Self>, place: usize, shared: &Arc<ConnShared>) {
-        self.and_sweep(|state, mode, now, cx| state.use_gone(place, shared, mode, now, cx));
-    }
-
     fn changed(self: &Arc<Self>, place: usize, shared: &Arc<ConnShared>) {
-        self.and_sweep(|state, mode, now, cx| state.changed(place, shared, mode, now, cx));
-    }
-
-    fn and_sweep(
-        self: &Arc<Self>,
-        step: impl FnOnce(&mut KeyState<C>, Mode, Moment, &mut StepCx<'_, C>) -> Option<Moment>,
-    ) {
-        let now = self.pool.config.clock.now();
-        let sweep_at = self.with(|state, cx| step(state, self.pool.mode(), now, cx));
-        if let Some(at) = sweep_at {
-            self.pool.arm_sweeper(at);
-        }
+        self.with(|state, cx| state.changed(place, shared, cx));
     }
 }

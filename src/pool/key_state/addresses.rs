@@ -33,8 +33,8 @@ impl<C: Poolable> KeyState<C> {
 }
 
 impl<C: Poolable> KeyState<C> {
-    /// So many connections to this address take no further requests: the idle ones are closed first. Those in use that are
-    /// not shared are for the caller to mark, without the lock.
+    /// Takes `count` connections to this address out of use, idle ones first. Returns those in use that are not shared: the
+    /// caller poisons them without the lock.
     pub(in crate::pool) fn leave_address(
         &mut self,
         address: SocketAddr,
@@ -52,7 +52,7 @@ impl<C: Poolable> KeyState<C> {
         let mut in_use = Vec::new();
         for (is_in_use, index) in there.into_iter().take(count) {
             if !is_in_use {
-                if let Some(pooled) = self.unpark_whole(index, cx) {
+                if let Some(pooled) = self.remove_whole(index, cx) {
                     cx.deferred.close(pooled, CloseReason::Moved);
                 }
             } else if matches!(self.open[index].stage, Stage::Shared(_)) {

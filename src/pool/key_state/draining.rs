@@ -18,8 +18,8 @@ impl<C: Poolable> KeyState<C> {
             self.counts.capacity(sharing.reported, None);
         }
         sharing.drains.get_or_insert(reason);
-        if !mem::replace(&mut sharing.is_heard, true) {
-            self.capacity.is_heard();
+        if !mem::replace(&mut sharing.is_capacity_known, true) {
+            self.capacity.becomes_known();
         }
         if sharing.uses == 0 {
             let reason = sharing.drains.unwrap_or(reason);
@@ -32,17 +32,17 @@ impl<C: Poolable> KeyState<C> {
         if begins {
             let streams = sharing.uses;
             let kind = EventKind::Draining { reason, streams };
-            cx.deferred.tell(sharing.shared().clone(), kind);
+            cx.deferred.emit(sharing.shared().clone(), kind);
         }
         let gone = sharing.gone.take();
         for pooled in mem::take(&mut sharing.spare).into_iter().chain(gone) {
             cx.deferred.drop_use(pooled);
         }
-        self.list(index);
+        self.update_roomy(index);
         if reason == CloseReason::Room {
             self.frees_for_key(index, cx);
         } else {
-            self.count_no_more(index, cx);
+            self.stop_counting(index, cx);
         }
     }
 
@@ -57,11 +57,11 @@ impl<C: Poolable> KeyState<C> {
 
     /// Draining may take long, and the server expects new requests on another connection. So a draining connection
     /// counts in no limit; but no more may drain than the limit itself allows.
-    fn count_no_more(&mut self, index: usize, cx: &mut StepCx<'_, C>) {
+    fn stop_counting(&mut self, index: usize, cx: &mut StepCx<'_, C>) {
         let open = &mut self.open[index];
         if open.counting != Counting::Counted
             || self.draining >= cx.config.max_connections_per_host
-            || cx.total.as_mut().is_some_and(|it| !it.let_drain(cx.me))
+            || cx.total.as_mut().is_some_and(|it| !it.let_drain())
         {
             return;
         }
@@ -86,7 +86,7 @@ impl<C: Poolable> KeyState<C> {
         };
         let late: Vec<_> = self.open.iter().filter(late).map(|(it, _)| it).collect();
         for index in late {
-            self.count_no_more(index, cx);
+            self.stop_counting(index, cx);
         }
         self.grant_permits(cx);
     }

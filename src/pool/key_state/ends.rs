@@ -15,16 +15,15 @@ impl<C: Poolable> KeyState<C> {
         &mut self,
         index: usize,
         ended: Option<CloseReason>,
-        now: Moment,
         cx: &mut StepCx<'_, C>,
-    ) -> Option<(Duration, Option<Moment>)> {
+    ) -> Option<Duration> {
         let failed = matches!(
             ended,
             Some(CloseReason::Connect | CloseReason::ConnectTimeout)
         );
-        let kept = self.unpark_whole(index, cx);
+        let kept = self.remove_whole(index, cx);
         let learned = match (&kept, ended) {
-            (Some(kept), Some(reason)) => self.hear_close(kept, reason, now, cx.config),
+            (Some(kept), Some(reason)) => self.learn_from_close(kept, reason, cx),
             _ => None,
         };
         let open = self.open.remove(index);
@@ -40,7 +39,7 @@ impl<C: Poolable> KeyState<C> {
         if C::SHARED && open.counting != Counting::OneShot {
             match &open.stage {
                 Stage::Connecting(_) => self.capacity.connect_ends(),
-                Stage::Made(_) => self.capacity.is_heard(),
+                Stage::Made(_) => self.capacity.becomes_known(),
                 Stage::Connected(_) | Stage::Shared(_) => {}
             }
             if failed {
@@ -71,7 +70,7 @@ impl<C: Poolable> KeyState<C> {
         cx: &mut StepCx<'_, C>,
     ) -> bool {
         let is_idle = self.open.get(index).is_some_and(|it| it.idle.is_some());
-        let Some(pooled) = is_idle.then(|| self.unpark_whole(index, cx)).flatten() else {
+        let Some(pooled) = is_idle.then(|| self.remove_whole(index, cx)).flatten() else {
             return false;
         };
         self.open[index].frees_for_total = for_room;
@@ -85,12 +84,12 @@ impl<C: Poolable> KeyState<C> {
             CloseReason::Surplus
         };
         cx.deferred.close(pooled, reason);
-        self.serve_without(cx);
+        self.grant_after_close(cx);
         true
     }
 
     /// Closes the idle connections that have expired, and returns the next deadline.
-    pub(in crate::pool) fn sweep(&mut self, now: Moment, cx: &mut StepCx<'_, C>) -> Option<Moment> {
+    pub(in crate::pool) fn sweep(&mut self, cx: &mut StepCx<'_, C>) -> Option<Moment> {
         let mut earliest: Option<Moment> = None;
         let mut next = self.idle.head();
         while let Some(index) = next {
@@ -98,21 +97,21 @@ impl<C: Poolable> KeyState<C> {
             let Some(at) = self.open[index].idle.as_ref().and_then(|it| it.deadline) else {
                 continue;
             };
-            if at.is_reached_at(now) {
-                let pooled = self.unpark_whole(index, cx).expect("in the idle list");
-                let reason = pooled.why_late();
+            if at.is_reached_at(cx.now) {
+                let pooled = self.remove_whole(index, cx).expect("in the idle list");
+                let reason = pooled.expiry_reason();
                 cx.deferred.close(pooled, reason);
             } else if earliest.is_none_or(|earliest| at.mono < earliest.mono) {
                 earliest = Some(at);
             }
         }
         self.sweep_at = earliest.map(|earliest| earliest.mono);
-        self.serve_without(cx);
+        self.grant_after_close(cx);
         earliest
     }
 
     /// Idle connections were closed. If a caller was waiting for capacity of one of them, another connection is made.
-    fn serve_without(&mut self, cx: &mut StepCx<'_, C>) {
+    fn grant_after_close(&mut self, cx: &mut StepCx<'_, C>) {
         if C::SHARED {
             self.grant_permits(cx);
         }
@@ -120,12 +119,12 @@ impl<C: Poolable> KeyState<C> {
 
     pub(in crate::pool) fn close_idle(&mut self, cx: &mut StepCx<'_, C>) {
         self.close_each_idle(cx);
-        self.serve_without(cx);
+        self.grant_after_close(cx);
     }
 
     fn close_each_idle(&mut self, cx: &mut StepCx<'_, C>) {
         while let Some(index) = self.idle.head() {
-            let pooled = self.unpark_whole(index, cx).expect("in the idle list");
+            let pooled = self.remove_whole(index, cx).expect("in the idle list");
             cx.deferred.close(pooled, CloseReason::Shutdown);
         }
     }

@@ -1,7 +1,7 @@
-//! Connections in use whose exchange should have ended by itself, seen from outside.
+//! Ends exchanges that their drivers should have ended.
 //!
-//! The timeouts of an exchange are kept by the driver of its connection. Where the runtime of that is not driven, whoever is
-//! blocked ends the exchange.
+//! The driver of a connection enforces the timeouts of its exchanges. If the runtime of the driver is not driven, the checks for
+//! blocked callers end the exchange.
 
 use std::time::Duration;
 
@@ -12,30 +12,30 @@ use crate::connection::close_reason::CloseReason;
 use crate::connection::poolable::Poolable;
 use crate::connection::shared::ConnShared;
 
-/// What a look from outside has seen of a connection.
+/// What the checks have found about a connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Watch {
-    /// Nothing that concerns the look.
+    /// Nothing is overdue.
     Fine,
     /// Its exchange should have ended, or is silent.
     Overdue,
     /// It is closing.
     Closing,
-    /// It was told to close, and cannot be closed from outside.
+    /// It was asked to close, and cannot be closed from outside.
     Stuck,
 }
 
-/// What a driver that is driven needs at the most after the moment when it should end an exchange.
+/// The longest time that a driver in a driven runtime takes to end an exchange after its deadline.
 const MARGIN: Duration = Duration::from_millis(100);
 
-/// What lies between two looks counts as no more than this: for longer, the runtime of the look may have stood still, and
-/// every other one beside it.
-const MOST_BETWEEN: u32 = 100;
+/// A gap between two checks counts as at most this, in milliseconds: in a longer one the runtime of the check may have stood
+/// still, and all other runtimes with it.
+const LONGEST_GAP: u32 = 100;
 
-/// How long looks have to see it as it is now until the exchange is ended from outside; nothing, while it is not late. A
-/// driver finds a silence up to an eighth late.
-fn patience(shared: &ConnShared, now: Instant) -> Option<Duration> {
-    // Both are asked each time: what has moved since the last look is asked of once.
+/// How long the connection has to stay as it is until the checks end its exchange; `None` if the exchange is not late. A
+/// driver detects a silence up to an eighth late.
+fn grace(shared: &ConnShared, now: Instant) -> Option<Duration> {
+    // Called every time, because the call clears the flag of the last read or write.
     let is_silent = shared.activity().is_silent_from_outside();
     if shared.overdue(now, false).is_some() {
         return Some(MARGIN);
@@ -44,35 +44,35 @@ fn patience(shared: &ConnShared, now: Instant) -> Option<Duration> {
     Some(limit.saturating_add(limit / 4).saturating_add(MARGIN))
 }
 
-/// Why it is ended, which its caller will hear.
+/// Why the exchange is ended, for the error of its caller.
 fn reason(shared: &ConnShared, now: Instant) -> CloseReason {
     let timeout = shared.overdue(now, true);
     timeout.unwrap_or(CloseReason::Silence)
 }
 
 impl<C: Poolable> Open<C> {
-    /// Of a connection that is not closing: why its exchange is to be ended now, if it is. So much time has passed since
-    /// the look before.
-    pub(super) fn look_at_use(
+    /// Checks a connection that is not closing: returns why its exchange has to end now, if it has to. `gap`: the
+    /// milliseconds since the last check.
+    pub(super) fn check_use(
         &mut self,
         shared: &ConnShared,
         now: Instant,
-        between: u32,
+        gap: u32,
     ) -> Option<CloseReason> {
         // The uses of a shared connection have limits of their own, and the connection is not ended for one of them.
         let is_shared = matches!(self.stage, Stage::Shared(_));
-        let patience = match self.idle.is_none() && !is_shared {
-            true => patience(shared, now),
+        let grace = match self.idle.is_none() && !is_shared {
+            true => grace(shared, now),
             false => None,
         };
-        let is_due = see(&mut self.watch, &mut self.watched, patience, between);
+        let is_due = is_due(&mut self.watch, &mut self.watched, grace, gap);
         is_due.then(|| reason(shared, now))
     }
 }
 
-/// Whether it has been late for as long as there is patience for that.
-fn see(watch: &mut Watch, watched: &mut u32, patience: Option<Duration>, between: u32) -> bool {
-    let Some(patience) = patience else {
+/// Whether the exchange has been late for the whole grace period.
+fn is_due(watch: &mut Watch, watched: &mut u32, grace: Option<Duration>, gap: u32) -> bool {
+    let Some(grace) = grace else {
         *watch = Watch::Fine;
         return false;
     };
@@ -80,8 +80,8 @@ fn see(watch: &mut Watch, watched: &mut u32, patience: Option<Duration>, between
         (*watch, *watched) = (Watch::Overdue, 0);
         return false;
     }
-    *watched = watched.saturating_add(between.min(MOST_BETWEEN));
-    Duration::from_millis((*watched).into()) >= patience
+    *watched = watched.saturating_add(gap.min(LONGEST_GAP));
+    Duration::from_millis((*watched).into()) >= grace
 }
 
 #[cfg(test)]
@@ -90,26 +90,26 @@ mod tests {
     use crate::error::timeout_kind::TimeoutKind;
 
     #[test]
-    fn a_look_that_comes_late_counts_as_one_that_comes_in_time() {
+    fn a_late_check_counts_as_one_in_time() {
         let (mut watch, mut watched) = (Watch::Fine, 0);
-        let patience = Some(Duration::from_millis(250));
-        let mut sees = |patience, between| see(&mut watch, &mut watched, patience, between);
+        let grace = Some(Duration::from_millis(250));
+        let mut due = |grace, gap| is_due(&mut watch, &mut watched, grace, gap);
         for _ in 0..2 {
-            for (between, is_due) in [
+            for (gap, is_due) in [
                 (u32::MAX, false),
                 (50, false),
                 (u32::MAX, false),
                 (99, false),
             ] {
-                assert_eq!(sees(patience, between), is_due);
+                assert_eq!(due(grace, gap), is_due);
             }
             // Something has moved.
-            assert!(!sees(None, 50));
+            assert!(!due(None, 50));
         }
         for _ in 0..3 {
-            assert!(!sees(patience, 100));
+            assert!(!due(grace, 100));
         }
-        assert!(sees(patience, 50));
+        assert!(due(grace, 50));
     }
 
     #[test]
@@ -121,35 +121,35 @@ mod tests {
         activity.begin_use(1);
         activity.written(false);
         activity.read(true);
-        assert_eq!(patience(&shared, now), None, "it has just begun");
+        assert_eq!(grace(&shared, now), None, "it has just begun");
         let ten = Some(Duration::from_millis(10_100));
-        assert_eq!(patience(&shared, now), ten);
+        assert_eq!(grace(&shared, now), ten);
         // The driver measures for itself.
         assert!(!activity.is_silent());
         assert!(activity.is_silent());
         activity.set_caller_waits(false);
-        assert_eq!(patience(&shared, now), None, "nobody waits for more");
+        assert_eq!(grace(&shared, now), None, "nobody waits for more");
         activity.set_caller_waits(true);
-        assert_eq!(patience(&shared, now), None, "somebody has just asked");
-        assert_eq!(patience(&shared, now), ten);
+        assert_eq!(grace(&shared, now), None, "somebody has just asked");
+        assert_eq!(grace(&shared, now), ten);
         activity.end_use();
-        assert_eq!(patience(&shared, now), None, "it is over");
+        assert_eq!(grace(&shared, now), None, "it is over");
     }
 
     #[test]
-    fn a_limit_of_time_that_is_reached_is_told_to_the_caller() {
+    fn the_caller_gets_the_time_limit_that_was_reached() {
         let shared = ConnShared::new();
         let now = Instant::now();
         shared.activity().begin_use(1);
         let limit = Duration::from_secs(3);
         shared.limit_exchange(Some((now + limit, limit)), None);
-        assert_eq!(patience(&shared, now), None);
-        assert_eq!(patience(&shared, now + limit), Some(MARGIN));
+        assert_eq!(grace(&shared, now), None);
+        assert_eq!(grace(&shared, now + limit), Some(MARGIN));
         assert_eq!(shared.timed_out(1), None, "it still has time");
         assert_eq!(reason(&shared, now + limit), CloseReason::RequestTimeout);
         assert_eq!(shared.timed_out(1), Some((TimeoutKind::Request, limit)));
         // The next exchange has none.
         shared.activity().begin_use(2);
-        assert_eq!(patience(&shared, now + limit), None);
+        assert_eq!(grace(&shared, now + limit), None);
     }
 }

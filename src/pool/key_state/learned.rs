@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use super::KeyState;
+use super::{KeyState, StepCx};
 use crate::clock::Moment;
 use crate::connection::close_reason::CloseReason;
 use crate::connection::poolable::Poolable;
-use crate::pool::config::PoolConfig;
 use crate::pool::learned::LearnedIdle;
 use crate::pool::list::List;
 use crate::pool::pooled_conn::PooledConn;
@@ -17,7 +16,7 @@ impl<C: Poolable> KeyState<C> {
         self.learned = learned;
         // Applied from the next put on.
         if self.learned.is_some() {
-            self.keeps_plain = 0;
+            self.plain_idle_limit = 0;
         }
     }
 
@@ -32,25 +31,23 @@ impl<C: Poolable> KeyState<C> {
         Some((learned.limit(now.mono)?, learned.closes()))
     }
 
-    /// The server has closed an idle connection for this reason. Returns the limit if one was learned from that, and a
-    /// deadline that the sweeper does not know yet.
-    pub(super) fn hear_close(
+    /// The server has closed an idle connection for this reason. Returns the limit if one was learned from that.
+    pub(super) fn learn_from_close(
         &mut self,
         kept: &PooledConn<C>,
         reason: CloseReason,
-        now: Moment,
-        config: &PoolConfig,
-    ) -> Option<(Duration, Option<Moment>)> {
+        cx: &mut StepCx<'_, C>,
+    ) -> Option<Duration> {
         let is_the_servers = matches!(reason, CloseReason::Peer | CloseReason::Error);
         let lifespan = kept.connection_ref().lifespan();
         // If the server announces its timeout, nothing has to be learned.
-        if !config.learn_idle_limit || !is_the_servers || lifespan.has_idle_hint() {
+        if !cx.config.learn_idle_limit || !is_the_servers || lifespan.has_idle_hint() {
             return None;
         }
-        let idle = now.since(kept.idle_since?);
+        let idle = cx.now.since(kept.idle_since?);
         let learned = self.learned.get_or_insert_default();
-        let limit = learned.closed(idle, now.mono)?;
-        self.keeps_plain = 0;
+        let limit = learned.closed(idle, cx.now.mono)?;
+        self.plain_idle_limit = 0;
         let mut earliest: Option<Moment> = None;
         let mut next = self.idle.head();
         while let Some(index) = next {
@@ -64,34 +61,31 @@ impl<C: Poolable> KeyState<C> {
                 earliest = Some(at);
             }
         }
-        Some((limit, earliest.and_then(|at| self.arm_sweeper(at))))
+        let sweep_at = earliest.and_then(|at| self.arm_sweeper(at));
+        cx.deferred.sweep_at = sweep_at.or(cx.deferred.sweep_at);
+        Some(limit)
     }
 
     /// The connection is about to be idle: applies the learned limit.
     #[inline]
-    pub(super) fn keep_to_learned(
-        &mut self,
-        pooled: &mut PooledConn<C>,
-        now: Moment,
-        config: &PoolConfig,
-    ) {
+    pub(super) fn apply_learned(&mut self, pooled: &mut PooledConn<C>, cx: &StepCx<'_, C>) {
         if self.learned.is_some() {
-            self.shorten(pooled, now, config);
+            self.shorten(pooled, cx);
         }
     }
 
     #[cold]
-    fn shorten(&mut self, pooled: &mut PooledConn<C>, now: Moment, config: &PoolConfig) {
+    fn shorten(&mut self, pooled: &mut PooledConn<C>, cx: &StepCx<'_, C>) {
         if pooled.connection_ref().lifespan().has_idle_hint() {
             self.learned = None;
         }
-        let limit = self.learned.as_mut().and_then(|it| it.limit(now.mono));
+        let limit = self.learned.as_mut().and_then(|it| it.limit(cx.now.mono));
         match limit {
             Some(limit) => {
                 shortened(pooled, limit);
             }
             // The limit is forgotten.
-            None => self.keeps_plain = config.max_idle_per_host,
+            None => self.plain_idle_limit = cx.config.max_idle_per_host,
         }
     }
 }

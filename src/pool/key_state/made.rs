@@ -1,4 +1,4 @@
-//! Connections that are being made: their places, and how they become usable.
+//! Connections that are being made: their entries, and how they become usable.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,9 +6,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::late::Watch;
-use super::sharing::Sharing;
+use super::sharing::{NewHook, Sharing};
 use super::{Counting, KeyDecision, KeyState, Open, Stage, StepCx};
-use crate::clock::Moment;
 use crate::connection::poolable::Poolable;
 use crate::connection::shared::ConnShared;
 use crate::pool::list::{Links, List};
@@ -17,18 +16,18 @@ use crate::pool::spares::replaced_at;
 use crate::pool::wait_queue::{CheckoutRequest, QueueState, WaiterId};
 use crate::target::Reuse;
 
-/// After which it is tried again to make what a limit is in the way of.
+/// The time until the next try, if a limit prevents a spare connection.
 const SECOND: Duration = Duration::from_secs(1);
 
 impl<C: Poolable> KeyState<C> {
-    /// Restores what was learned before of how many uses a connection carries.
+    /// Restores how many uses a connection carries, as it was learned before.
     pub(in crate::pool) fn expect(&mut self, uses: Option<usize>) {
         if let Some(uses) = uses {
             self.capacity.learn(uses);
         }
     }
 
-    /// How many uses a connection carries, if that was learned and tells anything.
+    /// How many uses a connection carries, if that was learned.
     pub(in crate::pool) fn expected(&self) -> Option<usize> {
         match C::SHARED {
             true => self.capacity.expected(),
@@ -45,7 +44,7 @@ impl<C: Poolable> KeyState<C> {
         let open = &mut self.open[index];
         open.stage = if C::SHARED && open.counting != Counting::OneShot {
             self.capacity.connect_ends();
-            self.capacity.is_unheard();
+            self.capacity.becomes_unknown();
             Stage::Made(shared.clone())
         } else {
             Stage::Connected(shared.clone())
@@ -83,7 +82,6 @@ impl<C: Poolable> KeyState<C> {
     /// Places for as many connections as the spare ones lack that last; and until when there are enough, if none lack.
     pub(in crate::pool) fn spare(
         &mut self,
-        now: Moment,
         cx: &mut StepCx<'_, C>,
     ) -> (Vec<usize>, Option<Instant>) {
         let config = cx.config;
@@ -97,7 +95,7 @@ impl<C: Poolable> KeyState<C> {
             };
             let times = pooled.idle_since.zip(pooled.deadline);
             let replaced = times.map(|(since, ends)| replaced_at(since.mono, ends.mono));
-            if replaced.is_none_or(|at| at > now.mono) {
+            if replaced.is_none_or(|at| at > cx.now.mono) {
                 lasting += 1;
                 until = until.into_iter().chain(replaced).min();
             }
@@ -112,8 +110,11 @@ impl<C: Poolable> KeyState<C> {
             places.push(self.insert_open(false));
         }
         if lasting + places.len() < config.min_idle_per_host {
-            // What a limit does not let be made now may be in a while.
-            until = until.into_iter().chain(now.mono.checked_add(SECOND)).min();
+            // A limit prevents the others for now; the next try is in a second.
+            until = until
+                .into_iter()
+                .chain(cx.now.mono.checked_add(SECOND))
+                .min();
         }
         (places, until)
     }
@@ -122,8 +123,8 @@ impl<C: Poolable> KeyState<C> {
         &mut self,
         ticket: u64,
         request: CheckoutRequest,
-        now: Moment,
         one_shot: bool,
+        cx: &StepCx<'_, C>,
     ) -> KeyDecision<C> {
         let index = self.insert_open(one_shot);
         // A caller that wants a connection of its own does not take that of another caller.
@@ -134,7 +135,7 @@ impl<C: Poolable> KeyState<C> {
         };
         KeyDecision::Make {
             index,
-            waiter: self.queue.join(ticket, request, now.mono, state),
+            waiter: self.queue.join(ticket, request, cx.now.mono, state),
         }
     }
 
@@ -159,13 +160,14 @@ impl<C: Poolable> KeyState<C> {
         })
     }
 
-    /// Several uses may share this connection, and `first` is its first use. Returned if the connection is not to be
-    /// shared, or is gone already.
+    /// Several uses may share this connection, and `first` is its first use. `new_hook` makes the close hook
+    /// of each further use. `Err`: the connection is not to be shared, or is gone already.
     pub(in crate::pool) fn share(
         &mut self,
         index: usize,
         whole: Box<PooledConn<C>>,
         first: &PooledConn<C>,
+        new_hook: NewHook,
         waiter_id: Option<WaiterId>,
         cx: &mut StepCx<'_, C>,
     ) -> Result<bool, Box<PooledConn<C>>> {
@@ -176,21 +178,21 @@ impl<C: Poolable> KeyState<C> {
         else {
             return Err(whole);
         };
-        let mut sharing = Box::new(Sharing::new(shared, whole));
+        let mut sharing = Box::new(Sharing::new(shared, whole, new_hook));
         sharing.add(first);
         sharing.begin(first);
         open.stage = Stage::Shared(sharing);
         if let Some(places) = &mut self.places {
             places.is_shared(index);
         }
-        self.capacity.is_shared();
-        // It may have reported its capacity before.
-        self.hear(index, cx);
-        Ok(waiter_id.is_some_and(|it| self.queue.has_its_own(it)))
+        self.capacity.shares();
+        // The connection may have reported its capacity before this.
+        self.read_capacity(index, cx);
+        Ok(waiter_id.is_some_and(|it| self.queue.leave_with_own(it)))
     }
 
     /// The connection is for one use at a time.
-    pub(in crate::pool) fn is_alone(
+    pub(in crate::pool) fn set_exclusive(
         &mut self,
         index: usize,
         shared: &Arc<ConnShared>,
@@ -202,7 +204,7 @@ impl<C: Poolable> KeyState<C> {
             && Arc::ptr_eq(made, shared)
         {
             open.stage = Stage::Connected(shared.clone());
-            self.capacity.is_heard();
+            self.capacity.becomes_known();
             self.capacity.learn(1);
             self.grant_permits(cx);
         }

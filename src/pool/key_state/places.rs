@@ -1,4 +1,4 @@
-//! Where the connections of one key lead. Plain data, by which the connection to take is chosen.
+//! The connections of one key by address, and the choice of the next one to take. Plain data.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -88,7 +88,7 @@ impl Places {
         }
     }
 
-    /// It is not idle any more.
+    /// The connection is not idle any more.
     pub(super) fn busy(&mut self, index: usize) {
         let Some(place) = self.place(index) else {
             return;

@@ -3,7 +3,7 @@
 //! A connection with uses and room for more is in the list `roomy`; one without uses is idle, like any other. A
 //! connection that may have no further uses *drains*: it ends after its last use.
 
-mod heard;
+mod capacity;
 
 use std::mem;
 use std::sync::{Arc, Weak};
@@ -16,15 +16,16 @@ use crate::clock::Moment;
 use crate::connection::close_reason::CloseReason;
 use crate::connection::lifespan::Deadline;
 use crate::connection::poolable::Poolable;
-use crate::connection::shared::ConnShared;
+use crate::connection::shared::{CloseHook, ConnShared};
 use crate::pool::config::Scheduling;
-use crate::pool::key_pool::KeyPool;
-use crate::pool::list::{List, SlabIndex};
+use crate::pool::list::List;
 use crate::pool::pooled_conn::{PooledConn, Rejected};
 
 /// The pool's part of a connection that several uses share.
 pub(in crate::pool) struct Sharing<C> {
     shared: Arc<ConnShared>,
+    /// Makes the close hook of a use, by which its drop is counted.
+    new_hook: NewHook,
     /// The connection itself, which is never given out.
     pub(super) whole: Box<PooledConn<C>>,
     /// Uses that are over, kept for the next ones, so that a warm use does not allocate.
@@ -37,8 +38,8 @@ pub(in crate::pool) struct Sharing<C> {
     pub(super) uses: usize,
     /// How many uses were ever given out, without those that were returned unused.
     begun: u64,
-    /// Its capacity is known.
-    pub(super) is_heard: bool,
+    /// Whether its capacity is known.
+    pub(super) is_capacity_known: bool,
     /// The capacity that it has last reported.
     pub(super) reported: Option<usize>,
     is_listed: bool,
@@ -46,21 +47,29 @@ pub(in crate::pool) struct Sharing<C> {
     pub(super) drains: Option<CloseReason>,
 }
 
+/// Makes the close hook of a new use.
+pub(in crate::pool) type NewHook = Box<dyn Fn() -> CloseHook + Send>;
+
 /// How many uses that are over are kept for the next ones.
 const MAX_SPARE: usize = 100;
 
 impl<C: Poolable> Sharing<C> {
     /// With its first use given out.
-    pub(super) fn new(shared: Arc<ConnShared>, whole: Box<PooledConn<C>>) -> Self {
+    pub(super) fn new(
+        shared: Arc<ConnShared>,
+        whole: Box<PooledConn<C>>,
+        new_hook: NewHook,
+    ) -> Self {
         Self {
             shared,
+            new_hook,
             whole,
             spare: Vec::new(),
             made: Vec::new(),
             gone: None,
             uses: 1,
             begun: 0,
-            is_heard: false,
+            is_capacity_known: false,
             reported: None,
             is_listed: false,
             drains: None,
@@ -108,7 +117,7 @@ impl<C: Poolable> Sharing<C> {
 
     /// Why it may have no further uses, if so.
     #[inline]
-    pub(super) fn why_over(&self, now: Moment) -> Option<CloseReason> {
+    pub(super) fn close_reason(&self, now: Moment) -> Option<CloseReason> {
         let conn = self.whole.connection_ref();
         if !conn.is_open() || self.gone.is_some() {
             // Whoever saw it end has recorded the reason.
@@ -119,15 +128,10 @@ impl<C: Poolable> Sharing<C> {
 
     /// Splits off one more use; `None` if the connection can make none.
     #[inline]
-    pub(super) fn split(
-        &mut self,
-        index: usize,
-        now: Moment,
-        key_pool: &Arc<KeyPool<C>>,
-    ) -> Option<Box<PooledConn<C>>> {
+    pub(super) fn split(&mut self, now: Moment) -> Option<Box<PooledConn<C>>> {
         let mut pooled = match self.spare.pop() {
             Some(pooled) => pooled,
-            None => self.another(index, key_pool)?,
+            None => self.another()?,
         };
         self.uses += 1;
         self.begin(&pooled);
@@ -140,12 +144,12 @@ impl<C: Poolable> Sharing<C> {
     }
 
     /// Makes a new use, if the connection can.
-    fn another(&mut self, index: usize, key_pool: &Arc<KeyPool<C>>) -> Option<Box<PooledConn<C>>> {
+    fn another(&mut self) -> Option<Box<PooledConn<C>>> {
         if self.gone.is_some() {
             return None;
         }
         let conn = self.whole.connection().another()?;
-        match key_pool.use_of(index, &self.whole, conn) {
+        match self.whole.new_use(conn, (self.new_hook)()) {
             Ok(pooled) => {
                 self.add(&pooled);
                 Some(pooled)
@@ -210,19 +214,18 @@ impl<C: Poolable> Open<C> {
 impl<C: Poolable> KeyState<C> {
     /// The place of the connection, if this is a use that belongs to this key.
     #[inline]
-    pub(super) fn place_of_use(&self, pooled: &PooledConn<C>) -> Option<usize> {
+    pub(super) fn index_of_use(&self, pooled: &PooledConn<C>) -> Option<usize> {
         let (index, open) = self.find(pooled)?;
         matches!(open.stage, Stage::Shared(_)).then_some(index)
     }
 
     /// A use of the first connection of `roomy` in the order of scheduling, if it is usable as it is.
     #[inline]
-    pub(super) fn pick_roomy(
+    pub(super) fn pop_roomy(
         &mut self,
         runtime: Option<Id>,
         now: Moment,
         scheduling: Scheduling,
-        key_pool: &Arc<KeyPool<C>>,
     ) -> Option<Box<PooledConn<C>>> {
         let index = match scheduling {
             Scheduling::Lifo => self.roomy.tail(),
@@ -231,12 +234,12 @@ impl<C: Poolable> KeyState<C> {
         let sharing = self.open[index].sharing()?;
         if sharing.whole.runtime() != runtime
             || !sharing.has_room()
-            || sharing.why_over(now).is_some()
+            || sharing.close_reason(now).is_some()
         {
             return None;
         }
-        let pooled = sharing.split(index, now, key_pool)?;
-        self.list(index);
+        let pooled = sharing.split(now)?;
+        self.update_roomy(index);
         Some(pooled)
     }
 
@@ -244,7 +247,6 @@ impl<C: Poolable> KeyState<C> {
     pub(super) fn take_roomy(
         &mut self,
         runtime: Option<Id>,
-        now: Moment,
         cx: &mut StepCx<'_, C>,
     ) -> Option<Box<PooledConn<C>>> {
         let lifo = cx.config.scheduling == Scheduling::Lifo;
@@ -262,7 +264,7 @@ impl<C: Poolable> KeyState<C> {
                 List::next(&mut self.open, index)
             };
             let sharing = self.open[index].sharing().expect("in the list of these");
-            if let Some(reason) = sharing.why_over(now) {
+            if let Some(reason) = sharing.close_reason(cx.now) {
                 self.drain(index, reason, cx);
                 drained = true;
                 continue;
@@ -271,9 +273,9 @@ impl<C: Poolable> KeyState<C> {
                 continue;
             }
             if sharing.has_room() {
-                taken = sharing.split(index, now, cx.me);
+                taken = sharing.split(cx.now);
             }
-            self.list(index);
+            self.update_roomy(index);
             if taken.is_some() {
                 break;
             }
@@ -290,7 +292,7 @@ impl<C: Poolable> KeyState<C> {
         if let Some(sharing) = self.open[index].sharing() {
             sharing.uses = 1;
             sharing.begin(pooled);
-            self.list(index);
+            self.update_roomy(index);
         }
     }
 
@@ -303,20 +305,20 @@ impl<C: Poolable> KeyState<C> {
         mut pooled: Box<PooledConn<C>>,
         now: Moment,
     ) -> Result<(Option<Moment>, bool), Box<PooledConn<C>>> {
-        let has_room = self.idle.len() < self.keeps_plain;
+        let has_room = self.idle.len() < self.plain_idle_limit;
         let Some(sharing) = self.open[index].sharing() else {
             return Err(pooled);
         };
         let is_last = sharing.uses == 1;
         if is_last {
-            // Seen by whoever checks for uses from here on.
+            // Visible from here on to a thread that checks whether the connection is in use.
             sharing.shared.activity().end_use();
         }
         let lifespan = pooled.connection_ref().lifespan();
         if sharing.drains.is_some()
             || sharing.spare.len() >= MAX_SPARE
             || is_last && (!has_room || pooled.idle_since.is_some())
-            || sharing.why_over(now).is_some()
+            || sharing.close_reason(now).is_some()
             || lifespan.close_reason(now).is_some()
         {
             return Err(pooled);
@@ -324,12 +326,12 @@ impl<C: Poolable> KeyState<C> {
         sharing.end(&pooled);
         if !is_last {
             sharing.spare.push(pooled);
-            self.list(index);
+            self.update_roomy(index);
             return Ok((None, false));
         }
         pooled.idle_since = Some(now);
         pooled.deadline = lifespan_deadline(&pooled, now).map(|it| it.at);
-        self.list(index);
+        self.update_roomy(index);
         Ok((self.push_idle(index, pooled), true))
     }
 
@@ -338,24 +340,21 @@ impl<C: Poolable> KeyState<C> {
         &mut self,
         index: usize,
         pooled: Box<PooledConn<C>>,
-        mode: Mode,
-        now: Moment,
         cx: &mut StepCx<'_, C>,
-    ) -> Option<Moment> {
-        let since = pooled.idle_since.unwrap_or(now);
+    ) {
+        let since = pooled.idle_since.unwrap_or(cx.now);
         // The number of uses is checked by the connection itself: some of those that were given out before this one may
         // be returned unused.
         let over = pooled
             .connection_ref()
             .lifespan()
-            .close_reason_after(0, now);
+            .close_reason_after(0, cx.now);
         self.end_use(index, pooled, cx);
         if let Some(reason) = over {
             self.drain(index, reason, cx);
         }
-        let sweep_at = self.offer(index, since, mode, now, cx);
+        self.offer(index, since, cx);
         self.grant_permits(cx);
-        sweep_at
     }
 
     fn end_use(&mut self, index: usize, pooled: Box<PooledConn<C>>, cx: &mut StepCx<'_, C>) {
@@ -373,14 +372,14 @@ impl<C: Poolable> KeyState<C> {
         &mut self,
         index: usize,
         shared: &Arc<ConnShared>,
-        mode: Mode,
-        now: Moment,
         cx: &mut StepCx<'_, C>,
-    ) -> Option<Moment> {
-        self.sharing_of(index, shared)?.end_one();
-        let sweep_at = self.offer(index, now, mode, now, cx);
+    ) {
+        let Some(sharing) = self.sharing_of(index, shared) else {
+            return;
+        };
+        sharing.end_one();
+        self.offer(index, cx.now, cx);
         self.grant_permits(cx);
-        sweep_at
     }
 
     /// The connection's capacity has changed, or it takes no further uses.
@@ -388,21 +387,21 @@ impl<C: Poolable> KeyState<C> {
         &mut self,
         index: usize,
         shared: &Arc<ConnShared>,
-        mode: Mode,
-        now: Moment,
         cx: &mut StepCx<'_, C>,
-    ) -> Option<Moment> {
-        self.sharing_of(index, shared)?;
-        self.hear(index, cx);
+    ) {
+        if self.sharing_of(index, shared).is_none() {
+            return;
+        }
+        self.read_capacity(index, cx);
         // Removed from the idle list for now; `offer` decides again.
-        let parked = self.remove_idle(index, cx);
-        let since = parked.as_ref().and_then(|it| it.idle_since).unwrap_or(now);
-        if let (Some(pooled), Some(sharing)) = (parked, self.open[index].sharing()) {
+        let idle = self.remove_idle(index, cx);
+        let since = idle.as_ref().and_then(|it| it.idle_since);
+        let since = since.unwrap_or(cx.now);
+        if let (Some(pooled), Some(sharing)) = (idle, self.open[index].sharing()) {
             sharing.spare.push(pooled);
         }
-        let sweep_at = self.offer(index, since, mode, now, cx);
+        self.offer(index, since, cx);
         self.grant_permits(cx);
-        sweep_at
     }
 
     fn sharing_of(&mut self, index: usize, shared: &Arc<ConnShared>) -> Option<&mut Sharing<C>> {
@@ -411,21 +410,15 @@ impl<C: Poolable> KeyState<C> {
     }
 
     /// Offers the connection's room to the queue. Without uses, it becomes idle, counted from `since`, or is closed.
-    /// Returns a deadline that the sweeper does not know yet.
-    fn offer(
-        &mut self,
-        index: usize,
-        since: Moment,
-        mode: Mode,
-        now: Moment,
-        cx: &mut StepCx<'_, C>,
-    ) -> Option<Moment> {
+    fn offer(&mut self, index: usize, since: Moment, cx: &mut StepCx<'_, C>) {
         loop {
-            let sharing = self.open[index].sharing()?;
+            let Some(sharing) = self.open[index].sharing() else {
+                return;
+            };
             let (is_idle, runtime) = (sharing.uses == 0, sharing.whole.runtime());
-            let over = match mode {
+            let over = match cx.mode {
                 Mode::Destroyed => Some(CloseReason::Shutdown),
-                _ => sharing.drains.or_else(|| sharing.why_over(now)),
+                _ => sharing.drains.or_else(|| sharing.close_reason(cx.now)),
             };
             if let Some(reason) = over {
                 // One of the last uses may still be returned unused. Unless somebody waits, the connection keeps open
@@ -433,8 +426,7 @@ impl<C: Poolable> KeyState<C> {
                 let may_come_back =
                     reason == CloseReason::Uses && !is_idle && sharing.drains.is_none();
                 if !may_come_back || self.queue.takers() > 0 {
-                    self.drain(index, reason, cx);
-                    return None;
+                    return self.drain(index, reason, cx);
                 }
                 break;
             }
@@ -451,77 +443,58 @@ impl<C: Poolable> KeyState<C> {
                 || cx.total.as_ref().is_some_and(|total| total.is_full());
             if !next.can_use {
                 if is_full {
-                    self.drain(index, CloseReason::Room, cx);
-                    return None;
+                    return self.drain(index, CloseReason::Room, cx);
                 }
                 break;
             }
             if is_idle
                 && let Some(total) = &mut cx.total
-                && total.has_older(cx.me, next.ticket)
+                && total.has_older(next.ticket, self.turn)
             {
                 total.will_make_room();
                 self.open[index].frees_for_total = true;
                 self.making_room += 1;
-                self.close_whole(index, CloseReason::Room, cx);
-                return None;
+                return self.close_whole(index, CloseReason::Room, cx);
             }
-            let sharing = self.open[index].sharing()?;
-            let Some(pooled) = sharing.split(index, now, cx.me) else {
-                self.drain(index, CloseReason::Peer, cx);
-                return None;
+            let Some(pooled) = sharing.split(cx.now) else {
+                return self.drain(index, CloseReason::Peer, cx);
             };
             self.queue.give_connection(next.waiter, pooled, cx.deferred);
         }
-        self.list(index);
-        let sharing = self.open[index].sharing()?;
-        if sharing.uses > 0 {
-            return None;
+        self.update_roomy(index);
+        if self.open[index].sharing().is_none_or(|it| it.uses > 0) {
+            return;
         }
-        if mode == Mode::Draining {
-            self.close_whole(index, CloseReason::Shutdown, cx);
-            return None;
+        if cx.mode == Mode::Draining {
+            return self.close_whole(index, CloseReason::Shutdown, cx);
         }
         if self.idle.len() >= cx.config.max_idle_per_host {
-            self.close_whole(index, CloseReason::Surplus, cx);
-            return None;
+            return self.close_whole(index, CloseReason::Surplus, cx);
         }
-        self.park_use(index, since, now, cx)
+        self.make_use_idle(index, since, cx);
     }
 
-    fn park_use(
-        &mut self,
-        index: usize,
-        since: Moment,
-        now: Moment,
-        cx: &mut StepCx<'_, C>,
-    ) -> Option<Moment> {
-        let sharing = self.open[index].sharing()?;
+    fn make_use_idle(&mut self, index: usize, since: Moment, cx: &mut StepCx<'_, C>) {
+        let Some(sharing) = self.open[index].sharing() else {
+            return;
+        };
         let spare = sharing.spare.pop();
-        let pooled = spare.or_else(|| sharing.another(index, cx.me));
-        let Some(mut pooled) = pooled else {
-            self.close_whole(index, CloseReason::Peer, cx);
-            return None;
+        let Some(mut pooled) = spare.or_else(|| sharing.another()) else {
+            return self.close_whole(index, CloseReason::Peer, cx);
         };
         pooled.idle_since = Some(since);
         let deadline = lifespan_deadline(&pooled, since);
         pooled.deadline = deadline.map(|it| it.at);
         if let Some(Deadline { at, reason }) = deadline
-            && at.is_reached_at(now)
+            && at.is_reached_at(cx.now)
         {
             sharing.spare.push(pooled);
-            self.close_whole(index, reason, cx);
-            return None;
+            return self.close_whole(index, reason, cx);
         }
-        if let Some(total) = &mut cx.total {
-            pooled.total_index = SlabIndex::new(total.add_idle(cx.me, index));
-        }
-        self.note_idle(index);
-        self.keep_to_learned(&mut pooled, now, cx.config);
-        self.push_idle(index, pooled)
+        self.make_idle(index, pooled, cx);
     }
 
-    /// The caller cannot use this use, because the connection takes no further ones.
+    /// Takes back a use that its caller rejects, because the connection takes no further uses.
     pub(super) fn discard_use(
         &mut self,
         index: usize,
@@ -539,24 +512,24 @@ impl<C: Poolable> KeyState<C> {
         reason: CloseReason,
         cx: &mut StepCx<'_, C>,
     ) {
-        if let Some(pooled) = self.unpark_whole(index, cx) {
+        if let Some(pooled) = self.remove_whole(index, cx) {
             cx.deferred.close(pooled, reason);
         }
     }
 
     /// Takes the connection itself out of the pool, idle or not, to close it.
-    pub(super) fn unpark_whole(
+    pub(super) fn remove_whole(
         &mut self,
         index: usize,
         cx: &mut StepCx<'_, C>,
     ) -> Option<Box<PooledConn<C>>> {
-        let parked = self.remove_idle(index, cx);
+        let idle = self.remove_idle(index, cx);
         if !C::SHARED {
-            return parked;
+            return idle;
         }
         let open = self.open.get_mut(index)?;
         let Some(sharing) = open.sharing() else {
-            return parked;
+            return idle;
         };
         if sharing.is_listed {
             self.roomy.remove(&mut self.open, index);
@@ -564,32 +537,32 @@ impl<C: Poolable> KeyState<C> {
         let open = &mut self.open[index];
         let shared = open.shared()?.clone();
         let Stage::Shared(sharing) = mem::replace(&mut open.stage, Stage::Connected(shared)) else {
-            return parked;
+            return idle;
         };
         self.forget_report(&sharing);
         let Sharing {
             mut whole,
             spare,
             gone,
-            is_heard,
+            is_capacity_known,
             ..
         } = *sharing;
-        if !is_heard {
-            self.capacity.is_heard();
+        if !is_capacity_known {
+            self.capacity.becomes_known();
         }
-        if let Some(parked) = &parked {
-            whole.idle_since = parked.idle_since;
-            whole.deadline = parked.deadline;
+        if let Some(idle) = &idle {
+            whole.idle_since = idle.idle_since;
+            whole.deadline = idle.deadline;
         }
-        for pooled in spare.into_iter().chain(gone).chain(parked) {
+        for pooled in spare.into_iter().chain(gone).chain(idle) {
             cx.deferred.drop_use(pooled);
         }
         Some(whole)
     }
 
-    /// Updates whether it is in the list `roomy`.
+    /// Adds the connection to `roomy`, or removes it, as its room requires.
     #[inline]
-    pub(super) fn list(&mut self, index: usize) {
+    pub(super) fn update_roomy(&mut self, index: usize) {
         let Some(sharing) = self.open[index].sharing() else {
             return;
         };
@@ -604,16 +577,16 @@ impl<C: Poolable> KeyState<C> {
         }
     }
 
-    /// An idle connection that this caller cannot use; but its permit can be used.
-    pub(super) fn useless(&self, takes: Option<Option<Id>>) -> Option<usize> {
+    /// An idle connection that a caller which accepts `takes` cannot use, but whose permit it can use.
+    pub(super) fn idle_to_replace(&self, takes: Option<Option<Id>>) -> Option<usize> {
         let index = self.idle.head()?;
         let open = &self.open[index];
-        // It was skipped because it had no capacity, which may have changed since.
+        // The caller skipped it for lack of capacity, which may have changed since.
         let comes = C::SHARED && takes == Some(open.runtime());
         (!comes).then_some(index)
     }
 
-    /// For each shared connection, by number: how many uses are given out, and whether it drains.
+    /// How many uses of each shared connection are given out, and whether it drains, by number.
     #[cfg(test)]
     pub(in crate::pool) fn shared_now(&mut self) -> std::collections::BTreeMap<u64, (usize, bool)> {
         let open = self.open.iter_mut();

@@ -3,7 +3,6 @@
 use tokio::runtime::Id;
 
 use super::{KeyState, Stage, StepCx};
-use crate::clock::Moment;
 use crate::connection::close_reason::CloseReason;
 use crate::connection::poolable::Poolable;
 use crate::pool::config::Scheduling;
@@ -14,7 +13,6 @@ impl<C: Poolable> KeyState<C> {
     pub(super) fn take_spread(
         &mut self,
         runtime: Option<Id>,
-        now: Moment,
         cx: &mut StepCx<'_, C>,
     ) -> Option<(Box<PooledConn<C>>, Option<CloseReason>)> {
         let lifo = cx.config.scheduling == Scheduling::Lifo;
@@ -33,9 +31,9 @@ impl<C: Poolable> KeyState<C> {
             };
             let index = self.places.as_mut()?.pick(lifo, uses, fits)?;
             if self.open[index].idle.is_some() {
-                return Some(self.take_idle_at(index, now, cx));
+                return Some(self.take_idle_at(index, cx));
             }
-            if let Some(pooled) = self.split_or_drain(index, now, cx) {
+            if let Some(pooled) = self.split_or_drain(index, cx) {
                 return Some((pooled, None));
             }
             self.grant_permits(cx);
@@ -46,23 +44,22 @@ impl<C: Poolable> KeyState<C> {
     fn split_or_drain(
         &mut self,
         index: usize,
-        now: Moment,
         cx: &mut StepCx<'_, C>,
     ) -> Option<Box<PooledConn<C>>> {
         let sharing = self.open[index].sharing().expect("several share it");
-        let over = sharing.why_over(now);
+        let over = sharing.close_reason(cx.now);
         let pooled = match over {
-            None => sharing.split(index, now, cx.me),
+            None => sharing.split(cx.now),
             Some(_) => None,
         };
         match &pooled {
-            Some(_) => self.list(index),
+            Some(_) => self.update_roomy(index),
             None => self.drain(index, over.unwrap_or(CloseReason::Peer), cx),
         }
         pooled
     }
 
-    /// It is idle from now on.
+    /// The connection is idle from now on.
     #[inline]
     pub(super) fn note_idle(&mut self, index: usize) {
         if let Some(places) = &mut self.places {

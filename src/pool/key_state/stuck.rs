@@ -14,7 +14,7 @@ use crate::pool::config::PoolConfig;
 /// waiting for its turn, and not for a connection that does not close.
 #[derive(Default)]
 pub(super) struct Progress {
-    given: u64,
+    deliveries: u64,
     seen_at: Option<Instant>,
 }
 
@@ -25,9 +25,9 @@ impl Progress {
             .is_none_or(|at| now.saturating_duration_since(at) >= time)
     }
 
-    fn see(&mut self, given: u64, now: Instant) {
-        if self.given != given {
-            self.given = given;
+    fn update(&mut self, deliveries: u64, now: Instant) {
+        if self.deliveries != deliveries {
+            self.deliveries = deliveries;
             self.seen_at = Some(now);
         }
     }
@@ -38,13 +38,13 @@ const LONGEST: Duration = Duration::from_secs(8);
 
 /// How long a connection that cannot be closed from outside may take to end its use while a caller waits for its
 /// permit. Then it is told to close, and has the same time again for that: it closes if its runtime is driven.
-pub(super) fn time_to_go(config: &PoolConfig) -> Duration {
-    patience(config.connect_timeout) / 2
+pub(super) fn time_to_end_use(config: &PoolConfig) -> Duration {
+    longest_wait(config.connect_timeout) / 2
 }
 
 /// How long a caller waits for a connection that cannot be closed. Less than its connect timeout, so that it gets its
 /// error within that: checks are up to 50 ms apart.
-fn patience(connect_timeout: Duration) -> Duration {
+fn longest_wait(connect_timeout: Duration) -> Duration {
     connect_timeout.min(LONGEST) / 4 * 3
 }
 
@@ -63,10 +63,11 @@ impl<C: Poolable> KeyState<C> {
             return;
         }
         let granted = cx.total.as_ref().map_or(0, |total| total.granted());
-        self.progress.see(self.queue.gifts() + granted, now);
+        self.progress
+            .update(self.queue.delivery_count() + granted, now);
         let progress = &self.progress;
         let why = |since: Instant, limit: Option<Duration>| {
-            let time = patience(limit.unwrap_or(cx.config.connect_timeout));
+            let time = longest_wait(limit.unwrap_or(cx.config.connect_timeout));
             let is_due = stuck_for >= time / 2
                 && now.saturating_duration_since(since) >= time
                 && progress.has_stopped(now, time);
@@ -83,7 +84,10 @@ mod tests {
 
     #[test]
     fn nobody_waits_for_ever_where_a_connect_may_take_any_time() {
-        assert_eq!(patience(Duration::from_secs(1)), Duration::from_millis(750));
-        assert_eq!(patience(Duration::MAX), Duration::from_secs(6));
+        assert_eq!(
+            longest_wait(Duration::from_secs(1)),
+            Duration::from_millis(750)
+        );
+        assert_eq!(longest_wait(Duration::MAX), Duration::from_secs(6));
     }
 }

@@ -10,34 +10,33 @@ use tokio::time::Instant;
 use super::late::Watch;
 use super::{Connecting, Counting, KeyState, Stage, StepCx, stuck};
 use crate::agent::Mode;
-use crate::clock::Moment;
 use crate::connection::close_reason::CloseReason;
 use crate::connection::poolable::Poolable;
 use crate::pool::deferred::Stop;
 use crate::pool::pooled_conn::{PooledConn, Rejected};
-use crate::pool::wait_queue::{CheckoutRequest, MissedTurn, QueueState, WaiterId};
+use crate::pool::wait_queue::{CheckoutRequest, MissedTurn, QueueState, WaiterId, ticket};
 
 /// The parameters of one check.
-pub(in crate::pool) struct Look {
+pub(in crate::pool) struct Check {
     pub(in crate::pool) now: Instant,
     /// Milliseconds since the pool was made, plus one.
     pub(in crate::pool) millis: u32,
     /// How long a connection may take to close while a caller waits for its permit.
-    pub(in crate::pool) goodbye: Duration,
+    pub(in crate::pool) close_grace: Duration,
 }
 
 /// The result of a check.
 #[derive(Default)]
-pub(in crate::pool) struct Seen {
+pub(in crate::pool) struct CheckResult {
     /// This key has to be checked again.
-    pub(in crate::pool) goes_on: bool,
+    pub(in crate::pool) check_again: bool,
     /// Something is closing, and still has time.
     pub(in crate::pool) is_left: bool,
     /// How long ago a connection was told to close that cannot be closed from outside and is still open.
     pub(in crate::pool) stuck_for: Option<Duration>,
 }
 
-impl Seen {
+impl CheckResult {
     /// Adds the result of another check.
     pub(in crate::pool) fn add(&mut self, other: &Self) {
         self.is_left |= other.is_left;
@@ -70,95 +69,90 @@ impl<C: Poolable> KeyState<C> {
         }
     }
 
-    /// Delivers a connection to the caller that it was made for, if it is still waiting. Returns a deadline that the
-    /// sweeper does not know yet.
+    /// Delivers a connection to the caller that it was made for, if it is still waiting.
     pub(in crate::pool) fn deliver(
         &mut self,
         waiter_id: WaiterId,
         mut pooled: Box<PooledConn<C>>,
-        mode: Mode,
-        now: Moment,
         cx: &mut StepCx<'_, C>,
-    ) -> Option<Moment> {
+    ) {
         if !self.queue.awaits(waiter_id) {
-            return self.put(pooled, mode, now, cx);
+            return self.put(pooled, cx);
         }
         // It counts as idle until its caller collects it.
-        pooled.idle_since = Some(now);
+        pooled.idle_since = Some(cx.now);
         let is_shared = self
             .find(&pooled)
             .is_some_and(|(_, open)| open.counting != Counting::OneShot);
         let other = self
             .queue
             .give_made(waiter_id.index, pooled, is_shared, cx.deferred);
-        self.put(other?, mode, now, cx)
+        if let Some(other) = other {
+            self.put(other, cx);
+        }
     }
 
     /// Notes which deliveries are uncollected at this check. If one is still uncollected at a later check, its caller
     /// was not polled: a stall that held up the caller would have held up the check, too.
-    pub(in crate::pool) fn see(&mut self, now: Instant) {
-        self.queue.see(now);
+    pub(in crate::pool) fn note_uncollected(&mut self, now: Instant) {
+        self.queue.note_uncollected(now);
     }
 
     /// Takes back deliveries that were seen at `seen_by` and are still uncollected: each goes to the next waiter, or
     /// becomes idle.
-    pub(in crate::pool) fn take_back(
-        &mut self,
-        seen_by: Instant,
-        mode: Mode,
-        now: Moment,
-        cx: &mut StepCx<'_, C>,
-    ) -> Option<Moment> {
-        let mut sweep_at: Option<Moment> = None;
+    pub(in crate::pool) fn take_back(&mut self, seen_by: Instant, cx: &mut StepCx<'_, C>) {
         // With a total limit, callers of other keys may need it.
         let keeps_own = cx.total.is_none();
         while let Some(delivery) = self.queue.take_back(seen_by, keeps_own) {
             if let Some(index) = delivery.permit {
-                self.release(index, None, now, cx);
+                self.release(index, None, cx);
             }
             if let Some(pooled) = delivery.connection {
-                sweep_at = self.put(pooled, mode, now, cx).or(sweep_at);
+                self.put(pooled, cx);
             }
         }
-        sweep_at
     }
 
     /// Whether there are uncollected deliveries.
-    pub(in crate::pool) fn is_unclaimed(&mut self) -> bool {
-        self.queue.is_unclaimed()
+    pub(in crate::pool) fn has_unclaimed_delivery(&mut self) -> bool {
+        self.queue.has_unclaimed_delivery()
     }
 
     /// Whether checks have to begin at this key: somebody waits here, has an uncollected delivery, or has a connection
     /// closed for it. Other overdue work of this key is found by the checks for callers that wait for the total limit.
     #[inline]
-    pub(in crate::pool) fn begins_watch(&mut self) -> bool {
-        let begins = !self.is_watched && !self.retired && self.is_of_interest();
+    pub(in crate::pool) fn begin_watch(&mut self) -> bool {
+        let begins = !self.is_watched && !self.retired && self.needs_checks();
         self.is_watched |= begins;
         begins
     }
 
     /// The same, after a check.
-    pub(in crate::pool) fn goes_on_watched(&mut self) -> bool {
-        let goes_on = self.is_of_interest();
+    pub(in crate::pool) fn continue_watch(&mut self) -> bool {
+        let goes_on = self.needs_checks();
         self.is_watched &= goes_on;
         goes_on
     }
 
-    fn is_of_interest(&self) -> bool {
+    fn needs_checks(&self) -> bool {
         self.queue.pending() > 0
-            || self.queue.has_given()
+            || self.queue.has_deliveries()
             || self.incoming_permits + self.making_room > 0
     }
 
     /// Ends connects and closes that take too long.
-    pub(in crate::pool) fn look(&mut self, look: &Look, cx: &mut StepCx<'_, C>) -> Seen {
-        let mut seen = Seen::default();
-        let between = look.millis.saturating_sub(self.looked_at);
-        self.looked_at = look.millis;
+    pub(in crate::pool) fn check_overdue(
+        &mut self,
+        check: &Check,
+        cx: &mut StepCx<'_, C>,
+    ) -> CheckResult {
+        let mut result = CheckResult::default();
+        let between = check.millis.saturating_sub(self.checked_at);
+        self.checked_at = check.millis;
         for (_, open) in &mut self.open {
             if let Stage::Connecting(connecting) = &open.stage {
                 if let Some(connecting) = connecting
-                    && connecting.due.is_some_and(|due| due <= look.now)
+                    && connecting.due.is_some_and(|due| due <= check.now)
                 {
                     let connect = connecting.connect.clone();
                     cx.deferred.stop(connect, CloseReason::ConnectTimeout);
@@ -169,31 +163,31 @@ impl<C: Poolable> KeyState<C> {
                 continue;
             };
             let shared = shared.clone();
-            let Some(time) = shared.time_to_close(look.goodbye) else {
-                if let Some(reason) = open.look_at_use(&shared, look.now, between) {
+            let Some(time) = shared.time_to_close(check.close_grace) else {
+                if let Some(reason) = open.check_use(&shared, check.now, between) {
                     shared.condemn(reason);
                     cx.deferred.force(shared);
-                    seen.is_left = true;
+                    result.is_left = true;
                 }
                 continue;
             };
             if !matches!(open.watch, Watch::Closing | Watch::Stuck) {
                 open.watch = Watch::Closing;
-                open.watched = look.millis;
+                open.watched = check.millis;
             }
-            let spent = look.millis.saturating_sub(open.watched);
+            let spent = check.millis.saturating_sub(open.watched);
             let spent = Duration::from_millis(spent.into());
             if open.watch == Watch::Stuck {
-                seen.stuck_for = seen.stuck_for.max(Some(spent));
+                result.stuck_for = result.stuck_for.max(Some(spent));
                 continue;
             }
             let can_be_closed = shared.can_be_closed();
             let time = match can_be_closed {
                 true => time,
-                false => time.min(stuck::time_to_go(cx.config)),
+                false => time.min(stuck::time_to_end_use(cx.config)),
             };
             if time > spent {
-                seen.is_left = true;
+                result.is_left = true;
                 continue;
             }
             // Under the lock: whoever brings it back until that is done has it closed here, and it is not used again.
@@ -203,10 +197,10 @@ impl<C: Poolable> KeyState<C> {
                 if open.counting != Counting::OneShot {
                     open.watch = Watch::Stuck;
                 }
-                open.watched = look.millis;
+                open.watched = check.millis;
             }
         }
-        seen
+        result
     }
 
     /// Stops the connects that nobody waits for, or all of them.
@@ -223,37 +217,36 @@ impl<C: Poolable> KeyState<C> {
 
     /// A caller that has missed its turn is polled again, and takes what is available now.
     #[cold]
-    pub(super) fn serve_who_comes(
+    pub(super) fn serve_rejoined(
         &mut self,
         waiter: usize,
         missing: MissedTurn,
         cx: &mut StepCx<'_, C>,
     ) {
-        if let Some(runtime) = self.queue.takes(waiter) {
-            let now = cx.config.clock.now();
+        if let Some(runtime) = self.queue.accepts(waiter) {
             if C::SHARED
                 && self.places.is_none()
-                && let Some(pooled) = self.take_roomy(runtime, now, cx)
+                && let Some(pooled) = self.take_roomy(runtime, cx)
             {
-                return self.queue.hand(waiter, pooled);
+                return self.queue.give_now(waiter, pooled);
             }
-            while let Some((pooled, why)) = self.take_one(runtime, now, cx) {
+            while let Some((pooled, why)) = self.take_one(runtime, cx) {
                 let Some(why) = why else {
-                    return self.queue.hand(waiter, pooled);
+                    return self.queue.give_now(waiter, pooled);
                 };
                 self.discard(Rejected::new(pooled, why), cx);
             }
         }
         if missing == MissedTurn::Made {
-            return self.queue.lose(waiter);
+            return self.queue.set_lost(waiter);
         }
         let is_full = self.counted >= cx.config.max_connections_per_host;
         if self.queue.is_blocked(waiter)
             && is_full
             && self.queue.blocked() > self.incoming_permits
-            && let Some(index) = self.useless(self.queue.takes(waiter))
+            && let Some(index) = self.idle_to_replace(self.queue.accepts(waiter))
         {
-            let pooled = self.unpark_whole(index, cx).expect("in the idle list");
+            let pooled = self.remove_whole(index, cx).expect("in the idle list");
             self.close_for_blocked(pooled, CloseReason::Room, cx);
         }
         self.grant_permits(cx);
@@ -264,14 +257,13 @@ impl<C: Poolable> KeyState<C> {
         &mut self,
         pooled: Box<PooledConn<C>>,
         request: CheckoutRequest,
-        now: Moment,
-        mode: Mode,
+        number: u64,
         cx: &mut StepCx<'_, C>,
     ) -> usize {
-        let ticket = cx.ticket(true);
+        let ticket = ticket(number, true);
         let state = QueueState::Detached;
-        let waiter = self.queue.join(ticket, request, now.mono, state);
-        self.leave_for(waiter, pooled, false, mode, cx);
+        let waiter = self.queue.join(ticket, request, cx.now.mono, state);
+        self.leave_for(waiter, pooled, false, cx);
         waiter
     }
 
@@ -280,26 +272,26 @@ impl<C: Poolable> KeyState<C> {
         &mut self,
         waiter: usize,
         pooled: Box<PooledConn<C>>,
-        is_making: bool,
-        mode: Mode,
+        is_connecting: bool,
         cx: &mut StepCx<'_, C>,
     ) {
-        let other = self.queue.leave_for(waiter, pooled, is_making, cx.deferred);
+        let other = self
+            .queue
+            .leave_for(waiter, pooled, is_connecting, cx.deferred);
         if let Some(other) = other {
             // Its own connect has delivered in the meantime.
-            self.put(other, mode, cx.config.clock.now(), cx);
+            self.put(other, cx);
         }
-        if mode == Mode::Destroyed {
+        if cx.mode == Mode::Destroyed {
             // It was not in the queue when the others were refused.
             self.queue.refuse(waiter, cx.deferred);
         }
     }
 
     /// The waiter cannot use its delivery, and its own connect goes on: it returns to the queue.
-    pub(in crate::pool) fn requeue(&mut self, waiter: usize, mode: Mode, cx: &mut StepCx<'_, C>) {
-        let ticket = cx.ticket(true);
-        self.queue.requeue(waiter, ticket);
-        if mode == Mode::Destroyed {
+    pub(in crate::pool) fn requeue(&mut self, waiter: usize, number: u64, cx: &mut StepCx<'_, C>) {
+        self.queue.requeue(waiter, ticket(number, true));
+        if cx.mode == Mode::Destroyed {
             // It was not in the queue when the others were refused.
             self.queue.refuse(waiter, cx.deferred);
         }

@@ -111,7 +111,7 @@ impl<const S: bool> World<S> {
             .filter(|it| it.host == host && it.counts());
         let lines: Vec<_> = lines.cloned().collect();
         let was_left: Vec<_> = lines.iter().map(|it| self.is_left(it)).collect();
-        book.hear(&found);
+        book.update(&found);
         for (line, was_left) in lines.into_iter().zip(was_left) {
             let is_there = found.contains(&line.address);
             let lacking = match is_there {

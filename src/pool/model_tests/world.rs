@@ -283,7 +283,7 @@ impl<const S: bool> World<S> {
         finds_stale: bool,
     ) {
         let line = line(&pooled).clone();
-        let over = pooled.is_over(self.limits.clock.now());
+        let over = pooled.close_reason(self.limits.clock.now());
         // A shared connection has counted this use already, so only its age is a limit.
         let fit = match line.is_split {
             true => line.may_go_on(self.now()),
@@ -347,7 +347,7 @@ impl<const S: bool> World<S> {
         self.note(|| "what nobody came for is taken back".into());
         self.shared.table.each(KeyPool::take_back_all);
         for caller in &mut self.callers {
-            caller.missed |= caller.waiter.as_ref().is_some_and(|it| it.misses());
+            caller.missed |= caller.waiter.as_ref().is_some_and(|it| it.missed());
         }
     }
 
@@ -532,9 +532,9 @@ impl<const S: bool> World<S> {
                     Some("connection") if in_order => assert_eq!(older.count(), 0, "overtaken"),
                     // A caller that was given a permit since the last round collects it in the next one.
                     Some("permit") if in_order => {
-                        let is_given =
-                            |it: &Caller<S>| it.waiter.as_ref().is_some_and(|it| it.is_given());
-                        let passed = older.filter(|it| it.permit.is_none() && !is_given(it));
+                        let has_delivery =
+                            |it: &Caller<S>| it.waiter.as_ref().is_some_and(|it| it.has_delivery());
+                        let passed = older.filter(|it| it.permit.is_none() && !has_delivery(it));
                         assert_eq!(passed.count(), 0, "overtaken");
                     }
                     _ => {}

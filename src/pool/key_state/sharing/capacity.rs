@@ -1,4 +1,4 @@
-//! What a connection reports of its capacity.
+//! The capacity that a connection reports.
 
 use std::mem;
 
@@ -8,19 +8,23 @@ use crate::connection::poolable::Poolable;
 
 impl<C: Poolable> KeyState<C> {
     /// Reads the connection's capacity.
-    pub(in crate::pool::key_state) fn hear(&mut self, index: usize, cx: &mut StepCx<'_, C>) {
+    pub(in crate::pool::key_state) fn read_capacity(
+        &mut self,
+        index: usize,
+        cx: &mut StepCx<'_, C>,
+    ) {
         let Some(sharing) = self.open[index].sharing() else {
             return;
         };
         let conn = sharing.whole.connection_ref();
         let capacity = conn.capacity();
-        // One that may be dead is no connection on its way.
+        // A connection that may be dead does not count as on its way.
         let is_left = conn.is_doubted() || sharing.drains.is_some();
-        let is_heard = is_left || capacity.is_some_and(|it| it > 0);
-        let was_heard = mem::replace(&mut sharing.is_heard, is_heard);
-        match (was_heard, is_heard) {
-            (false, true) => self.capacity.is_heard(),
-            (true, false) => self.capacity.is_unheard(),
+        let is_known = is_left || capacity.is_some_and(|it| it > 0);
+        let was_known = mem::replace(&mut sharing.is_capacity_known, is_known);
+        match (was_known, is_known) {
+            (false, true) => self.capacity.becomes_known(),
+            (true, false) => self.capacity.becomes_unknown(),
             _ => {}
         }
         if let Some(uses) = capacity.filter(|&it| it > 0) {
@@ -33,7 +37,7 @@ impl<C: Poolable> KeyState<C> {
             let before = sharing.reported.replace(capacity);
             self.counts.capacity(before, Some(capacity));
             let kind = EventKind::CapacityChanged { capacity, before };
-            cx.deferred.tell(sharing.shared.clone(), kind);
+            cx.deferred.emit(sharing.shared.clone(), kind);
         }
     }
 
