@@ -5,8 +5,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tower_service::Service;
 
-#[cfg(feature = "http2")]
 use crate::connect::connecting::Connecting;
+#[cfg(feature = "http2")]
 use crate::connect::transport::Negotiated;
 use crate::connect::transport::Transport;
 #[cfg(feature = "tls")]
