@@ -43,7 +43,7 @@ impl Http2 {
         Self {
             stream_window: 2 * MIB,
             connection_window: 8 * MIB,
-            max_header_list_size: 16 * 1024,
+            max_header_list_size: 64 * 1024,
             max_streams: 1_000,
             pings: PingSettings {
                 timeout: None,
@@ -73,7 +73,8 @@ impl Http2 {
     }
 
     /// Limits the size of a response's header fields in bytes, decoded, each with an overhead of 32 bytes (RFC 9113
-    /// §6.5.2). A response with more fails. Default: 16 KiB.
+    /// §6.5.2). A response with more fails with `PROTOCOL_ERROR`
+    /// ([`http2_reason`](crate::Error::http2_reason) is 1), and its connection goes on. Default: 64 KiB, as in Node.
     #[must_use]
     pub const fn max_header_list_size(mut self, bytes: u32) -> Self {
         self.max_header_list_size = bytes;

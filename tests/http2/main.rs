@@ -6,6 +6,7 @@ mod support;
 mod goaway;
 mod limits;
 mod protocol;
+mod response_fields;
 mod scripted_server;
 mod server_frames;
 mod silence;
