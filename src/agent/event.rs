@@ -71,8 +71,8 @@ pub enum EventKind {
     },
     /// The connection gets no further exchanges, and is closed after those under way: its server has sent GOAWAY over HTTP/2
     /// ([`CloseReason::GoAway`]), it has reached a limit ([`Age`](CloseReason::Age), [`Uses`](CloseReason::Uses)), a caller has
-    /// poisoned it ([`Poisoned`](CloseReason::Poisoned)), or its place is needed ([`Room`](CloseReason::Room)). A connection
-    /// without exchanges is closed at once instead, and [`AgentHandle::drain`] alone causes no such event, because the callers
+    /// poisoned it ([`Poisoned`](CloseReason::Poisoned)), its place is needed ([`Room`](CloseReason::Room)), or its address is
+    /// used no more ([`Moved`](CloseReason::Moved)). A connection without exchanges is closed at once instead, and [`AgentHandle::drain`] alone causes no such event, because the callers
     /// in the queue are still served.
     #[non_exhaustive]
     Draining {

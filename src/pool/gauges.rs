@@ -81,6 +81,10 @@ impl Gauges {
     }
 
     /// The streams of a new connection are counted from now on.
+    #[cfg_attr(
+        not(feature = "http2"),
+        expect(unused_variables, reason = "there are no streams")
+    )]
     pub(super) fn count_streams(&self, connection: &ConnShared) {
         #[cfg(all(feature = "metrics", feature = "http2"))]
         if let Some(streams) = connection.streams() {
