@@ -16,7 +16,7 @@ use page::{Dashboard, eventually};
 use serde_json::{Value, json};
 use told::Told;
 
-const DESK: (u32, u32) = (1280, 920);
+const DESK: (u32, u32) = (1280, 1240);
 const PHONE: (u32, u32) = (390, 844);
 
 /// What the page shows, read in one step.
