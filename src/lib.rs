@@ -171,14 +171,15 @@
 //! # HTTP/2
 //!
 //! With the feature `http2` the client in one call offers both versions to servers of `https`, and stacked layers speak what
-//! [`KeepAliveLayer::protocol`] or [`HandshakeLayer::protocol`] says. Requests share a connection then, and everything else holds
-//! as it stands: limits count connections, callers wait in one queue, and a limit of time or uses ends a connection after its last
+//! [`KeepAliveLayer::protocol`] or [`HandshakeLayer::protocol`] says. Requests then share a connection. As with HTTP/1, limits
+//! count connections, callers wait in one queue, and a connection that is too old, or has had all its uses, closes after its last
 //! request. What differs:
 //!
 //! - A request or a response that is dropped early resets its stream; its connection lives on.
 //! - An idle connection is one without requests. While a connection has room, no other one is opened.
 //! - While it is not known which version a host of `https` speaks, one connect is under way for all who wait for it.
-//! - A request's version is a wish only where it is [`HTTP_2`](http::Version::HTTP_2): see [`ExchangeLayer::protocol`].
+//! - A request whose version is [`HTTP_2`](http::Version::HTTP_2) is sent over HTTP/2 or fails. `HTTP_11`, which every request has
+//!   by default, leaves the choice to the connection: see [`ExchangeLayer::protocol`].
 //!
 //! # Features
 //!
