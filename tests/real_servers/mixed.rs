@@ -284,10 +284,6 @@ async fn python_that_speaks_http_1_0() {
     };
     let run = run("Python's http.server", &server, &server.folder).await;
     run.has_expected_sockets(Some(1));
-    assert_eq!(
-        (run.status.reused, run.log.most),
-        (0, 1),
-        "{:?}",
-        run.status
-    );
+    // `reused` says something else: it counts unused connections that passed to another caller than they were made for.
+    assert_eq!(run.log.most, 1, "{:?}", run.status);
 }

@@ -85,7 +85,8 @@ A POST that failed met a close on a reused connection, and its caller was told s
 
 Over HTTP/2 64 callers share at most 4 connections, without `ReusedReset`, to servers that close what is idle for a second,
 with the same pauses, and of which some end each connection after a thousand requests (GOAWAY): nginx by
-`keepalive_requests`, node by `session.close()`, Go by `Connection: close`. No request fails there.
+`keepalive_requests`, node by `session.close()`, Go by `Connection: close`. No request fails there. HAProxy and Caddy stand before an
+nginx, whose log is read: there, *most requests on one* counts the connections between the two.
 
 EOF
         echo "$table"
