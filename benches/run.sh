@@ -43,9 +43,9 @@ bench spread
 bench memory
 bench pool
 bench tls
-bench tail
+bench tail --seconds 1
 bench scale --write
-bench headline
+bench headline --requests 12000
 echo
 echo "== request"
 cargo bench --locked -p tower-keep-alive-benches --bench request

@@ -6,6 +6,7 @@ use std::future::{Future, Ready, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use tower::Service;
@@ -85,7 +86,9 @@ pub struct Agent(Checkin<Checkout<Connect, Dummy>>);
 
 /// So many connections for each host.
 pub fn agent(_: &Runtime, _: &[Arc<str>], limit: usize) -> Agent {
-    Agent::new(PoolConfig::new().max_connections_per_host(limit))
+    let config = PoolConfig::new().max_connections_per_host(limit);
+    // Nobody's turn passes on where the machine holds the bench up.
+    Agent::new(config.hand_over_timeout(Duration::from_secs(60)))
 }
 
 impl Agent {

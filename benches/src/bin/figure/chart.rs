@@ -7,7 +7,7 @@ use svg::node::element::{Line, Rectangle, Style, Text, Title};
 use tower_keep_alive_benches::report::Figure;
 
 use crate::Figures;
-use crate::table::{TABLES, number};
+use crate::table::{PACKAGE, TABLES, command, number};
 
 /// Bars of one kind of figure.
 struct Panel {
@@ -270,9 +270,9 @@ const BAR: i32 = 8;
 /// From the top of a row to its bar: the name and the value.
 const NAME: i32 = 18;
 /// What the picture has above the first panel.
-const TOP: i32 = 62;
+const TOP: i32 = 46;
 /// What a panel has above its bars, and below.
-const HEAD: i32 = 44;
+const HEAD: i32 = 62;
 const FOOT: i32 = 22;
 
 const STYLE: &str = "
@@ -295,12 +295,6 @@ text { font: 14px system-ui, -apple-system, 'Segoe UI', sans-serif; fill: #1f232
 }
 ";
 
-/// What makes the figures; each panel has the rest of it.
-const COMMAND: [&str; 2] = [
-    "Each is made by cargo run --release",
-    "-p tower-keep-alive-benches and the words at its right.",
-];
-
 /// The picture as SVG, of the panels that have figures.
 pub(crate) fn draw(figures: &Figures) -> String {
     let mut picture = Document::new()
@@ -309,14 +303,8 @@ pub(crate) fn draw(figures: &Figures) -> String {
         ))
         .add(Style::new(STYLE));
     let mut nodes = Vec::new();
-    for (line, place) in COMMAND.iter().zip(0..) {
-        nodes.push(text(
-            "pale",
-            "start",
-            (MARGIN, MARGIN + 12 + 18 * place),
-            line,
-        ));
-    }
+    let line = "In the commands, … is tower-keep-alive-benches.";
+    nodes.push(text("pale", "start", (MARGIN, MARGIN + 12), line));
     let mut top = TOP;
     for panel in PANELS {
         let bars = panel.bars(figures);
@@ -387,14 +375,10 @@ impl Panel {
             Best::Most => "more is better",
         };
         nodes.push(text("title", "start", (MARGIN, top + 15), self.title));
-        let bench = match self.bench {
-            "request" => "--bench request".to_owned(),
-            bench => format!("--bin {bench}"),
-        };
-        let command = (WIDTH - MARGIN, top + 15);
-        nodes.push(text("command", "end", command, &bench));
         let hint = format!("{}; {which}", self.hint);
         nodes.push(text("pale", "start", (MARGIN, top + 33), &hint));
+        let command = command(self.bench).replace(PACKAGE, "…");
+        nodes.push(text("command", "start", (MARGIN, top + 50), &command));
         let ends = bars
             .iter()
             .map(|it| it.spread.map_or(it.value, |[_, most]| most));

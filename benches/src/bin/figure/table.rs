@@ -229,10 +229,7 @@ impl Table {
 
     /// What makes its figures.
     pub(crate) fn command(&self) -> String {
-        match self.bench {
-            "request" => "cargo bench -p tower-keep-alive-benches --bench request".to_owned(),
-            bench => format!("cargo run --release -p tower-keep-alive-benches --bin {bench}"),
-        }
+        command(self.bench)
     }
 
     /// None without figures.
@@ -269,6 +266,16 @@ impl Table {
             text.push('\n');
         }
         Some(text)
+    }
+}
+
+pub(crate) const PACKAGE: &str = "tower-keep-alive-benches";
+
+/// What runs a bench.
+pub(crate) fn command(bench: &str) -> String {
+    match bench {
+        "request" => format!("cargo bench -p {PACKAGE} --bench request"),
+        bench => format!("cargo run --release -p {PACKAGE} --bin {bench}"),
     }
 }
 
