@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::connection::close_reason::CloseReason;
 use crate::connection::shared::{ChangeHook, ConnShared, Streams};
 use crate::http2::deadlines::Deadlines;
-use crate::http2::frames::{FrameEvent, GoAway};
+use crate::http2::frames::GoAway;
 use crate::http2::silence::Watched;
 use crate::http2::stream::StreamShared;
 use crate::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -285,21 +285,18 @@ impl Http2Shared {
         }
     }
 
-    /// Handles what a frame has reported.
+    /// SETTINGS have arrived.
     #[cold]
-    pub(super) fn on_frame(&self, event: FrameEvent) {
-        match event {
-            FrameEvent::Settings => {
-                self.flags.fetch_or(SETTINGS, Ordering::AcqRel);
-            }
-            // For the transport, which hears of each.
-            FrameEvent::Stream(_) | FrameEvent::Response { .. } | FrameEvent::Other => {}
-            FrameEvent::GoAway(go_away) => {
-                // A first GOAWAY may only announce the next one, but it has the reason.
-                let _ = self.go_away.set(go_away);
-                self.close(CloseReason::GoAway);
-            }
-        }
+    pub(super) fn has_settings(&self) {
+        self.flags.fetch_or(SETTINGS, Ordering::AcqRel);
+    }
+
+    /// A GOAWAY has arrived: the server accepts no new requests.
+    #[cold]
+    pub(super) fn goes_away(&self, go_away: GoAway) {
+        // A first GOAWAY may only announce the next one, but it has the reason.
+        let _ = self.go_away.set(go_away);
+        self.close(CloseReason::GoAway);
     }
 
     pub(super) fn go_away(&self) -> Option<&GoAway> {

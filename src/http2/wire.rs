@@ -66,24 +66,39 @@ impl<IO> Wire<IO> {
         self.preface
             .read(bytes)
             .inspect_err(|error| self.failed(error))?;
-        let (shared, flood) = (&self.shared, &mut self.flood);
-        let (mut of_response, mut read) = (false, Ok(()));
-        self.frames.read(bytes, |event| match event {
-            FrameEvent::Stream(id) => shared.watched().moved(id),
-            FrameEvent::Response { stream, is_head } => {
-                of_response = true;
-                shared.watched().moved(stream);
-                if let Err(error) = flood.response(is_head, shared.begun()) {
-                    read = Err(error);
+        let shared = &self.shared;
+        if let Some(stream) = self.frames.continued() {
+            shared.watched().moved(stream);
+        }
+        let (mut of_response, mut read, mut rest) = (false, Ok(()), bytes);
+        while let Some(event) = self.frames.next(&mut rest) {
+            let checked = match event {
+                FrameEvent::Response { stream, is_head } => {
+                    of_response = true;
+                    shared.watched().moved(stream);
+                    self.flood.response(is_head, shared.begun())
                 }
-            }
-            FrameEvent::Other => {
-                if let Err(error) = flood.other() {
-                    read = Err(error);
+                FrameEvent::Stream(stream) => {
+                    shared.watched().moved(stream);
+                    Ok(())
                 }
+                FrameEvent::Other(stream) => {
+                    shared.watched().moved(stream);
+                    self.flood.other()
+                }
+                FrameEvent::Settings => {
+                    shared.has_settings();
+                    self.flood.other()
+                }
+                FrameEvent::GoAway(go_away) => {
+                    shared.goes_away(go_away);
+                    Ok(())
+                }
+            };
+            if let Err(error) = checked {
+                read = Err(error);
             }
-            event => shared.on_frame(event),
-        });
+        }
         shared.read(of_response);
         if let Err(error) = &read {
             self.failed(error);
