@@ -20,13 +20,6 @@ use crate::http2::Http2Future;
 /// other way to cancel; over HTTP/2 it resets the request's stream.
 pub struct HttpFuture<B>(Inner<B>);
 
-#[cfg_attr(
-    feature = "http2",
-    expect(
-        clippy::large_enum_variant,
-        reason = "a box would cost each request over HTTP/2 an allocation"
-    )
-)]
 enum Inner<B> {
     Http1(Http1Future<B>),
     #[cfg(feature = "http2")]

@@ -165,62 +165,56 @@ where
     }
 
     #[inline]
-    fn call(&mut self, request: Request<B>) -> Http2Future<B> {
+    fn call(&mut self, mut request: Request<B>) -> Http2Future<B> {
         let parts = &mut *self.parts;
-        let (mut head, body) = request.into_parts();
-        let taken = match head.extensions.is_empty() {
+        let taken = match request.extensions().is_empty() {
             true => None,
-            false => head.extensions.remove::<Taken>(),
+            false => request.extensions_mut().remove::<Taken>(),
         };
-        let is_end = taken.is_none() && body.is_end_stream();
+        let is_end = taken.is_none() && request.body().is_end_stream();
         let taken = taken.unwrap_or_default();
         let length = match is_end {
             true => None,
-            false => taken.size_with(&body).exact(),
+            false => taken.size_with(request.body()).exact(),
         };
         let stream = &parts.stream;
         let key = parts.lifespan.shared().key();
-        let sent = match head::prepare(&head, &parts.origin, key, length) {
-            Ok(sent) if stream.connection().has_id() => sent,
-            prepared => {
-                stream.conn().set_stream(0);
-                return Http2Future::refused(match prepared {
-                    Ok(_) => {
-                        let error = io::Error::new(io::ErrorKind::ConnectionAborted, NO_MORE_IDS);
-                        let request = Request::from_parts(head, body);
-                        future::unsent(error.into(), request, taken)
-                    }
-                    // No other connection would take it either, and so it does not come back.
-                    Err(why) => {
-                        let error = io::Error::new(io::ErrorKind::InvalidInput, why);
-                        SendError::unsent(error, None)
-                    }
-                });
-            }
+        let refused = |error| {
+            stream.conn().set_stream(0);
+            Http2Future::refused(error)
         };
+        let mut sent = Request::new(());
+        if let Err(why) = head::prepare(&mut sent, &request, &parts.origin, key, length) {
+            // No other connection would take it either, and so it does not come back.
+            let error = io::Error::new(io::ErrorKind::InvalidInput, why);
+            return refused(SendError::unsent(error, None));
+        }
+        if !stream.connection().has_id() {
+            let error = io::Error::new(io::ErrorKind::ConnectionAborted, NO_MORE_IDS);
+            return refused(future::unsent(error.into(), request, taken));
+        }
         let announced = head::length(sent.headers());
         // Of an exchange that was not waited for: a use is one stream.
         stream.give_up();
         stream.begin(!is_end);
         match parts.sender.send_request(sent, is_end) {
             Ok((response, upload)) => {
-                stream.begun(upload);
+                let (head, body) = request.into_parts();
+                stream.begun(upload, head);
                 let expects = stream.conn().take_continue_timeout();
                 if is_end {
                     let body = Content::None(body);
-                    return Http2Future::sent(response, head, body, None, stream.clone());
+                    return Http2Future::sent(response, body, None, stream.clone());
                 }
                 let upload = Upload::new(body, taken, stream.clone(), announced);
                 let body = Content::Upload(Box::new(upload));
-                Http2Future::sent(response, head, body, expects, stream.clone())
+                Http2Future::sent(response, body, expects, stream.clone())
             }
             Err(error) => {
                 stream.connection().close(CloseReason::Peer);
                 stream.give_up();
-                stream.conn().set_stream(0);
                 let error = fault::of(error, stream.connection());
-                let request = Request::from_parts(head, body);
-                Http2Future::refused(future::unsent(error, request, taken))
+                refused(future::unsent(error, request, taken))
             }
         }
     }

@@ -7,7 +7,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use h2::client::ResponseFuture;
-use http::request::Parts;
 use http::{Request, Response};
 use http_body::Body;
 use tokio::runtime::Handle;
@@ -27,10 +26,6 @@ use crate::http2::{Http2Body, fault};
 /// Dropping it before it is ready resets its stream. Other requests on the connection go on.
 pub(crate) struct Http2Future<B>(State<B>);
 
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a box would cost each request an allocation"
-)]
 enum State<B> {
     Sent(Sent<B>),
     /// Why the connection did not accept the request, until that is returned.
@@ -39,8 +34,6 @@ enum State<B> {
 
 struct Sent<B> {
     response: ResponseFuture,
-    /// The caller's head, for the next connection if this one refuses the request.
-    head: Option<Parts>,
     body: Content<B>,
     interim: Interim,
     /// The response is here, or there is none.
@@ -58,6 +51,10 @@ pub(super) enum Content<B> {
     Gone,
 }
 
+// It is moved several times with each request, over HTTP/1 as well.
+#[cfg(all(test, target_os = "linux", target_pointer_width = "64"))]
+const _: () = assert!(size_of::<Http2Future<()>>() <= 72);
+
 impl<B> Http2Future<B> {
     #[cold]
     pub(super) fn refused(error: SendError<B>) -> Self {
@@ -68,14 +65,12 @@ impl<B> Http2Future<B> {
     #[inline]
     pub(super) fn sent(
         response: ResponseFuture,
-        head: Parts,
         body: Content<B>,
         expects: Option<Duration>,
         shared: Arc<StreamShared>,
     ) -> Self {
         Self(State::Sent(Sent {
             response,
-            head: Some(head),
             body,
             interim: Interim::new(expects),
             is_over: false,
@@ -115,6 +110,7 @@ where
             Ok(response) => {
                 sent.is_over = true;
                 sent.shared.conn().activity().answered();
+                drop(sent.shared.take_head());
                 sent.upload_in_task();
                 Ok(Http2Body::of(response, sent.shared.clone()))
             }
@@ -157,6 +153,7 @@ impl<B> Sent<B> {
     #[cold]
     fn failed(&mut self, error: h2::Error) -> SendError<B> {
         self.is_over = true;
+        let head = self.shared.take_head();
         self.shared.give_up();
         let connection = self.shared.connection();
         let nothing_written = error.is_io() && !self.shared.has_written();
@@ -173,7 +170,7 @@ impl<B> Sent<B> {
             Content::Upload(upload) => upload.into_parts(),
             Content::Gone => None,
         };
-        match (self.head.take(), body) {
+        match (head, body) {
             (Some(head), Some((body, taken))) => {
                 unsent(error, Request::from_parts(head, body), taken)
             }

@@ -6,7 +6,6 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
     UPGRADE,
 };
-use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Uri, Version};
 
@@ -48,26 +47,26 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 /// Why a request cannot be sent over HTTP/2.
 pub(super) type Fault = &'static str;
 
-/// Converts a head that [`Exchange`](crate::Exchange) has prepared, with a path as its URI and the authority in `Host`
-/// unless it is that of `key`, the key of the connection, which has the scheme. `length`: the length of the body, for a
-/// field unless there is one.
-pub(super) fn prepare(
-    head: &Parts,
+/// Converts the head of a request that [`Exchange`](crate::Exchange) has prepared, with a path as its URI and the
+/// authority in `Host` unless it is that of `key`, the key of the connection, which has the scheme. `length`: the length
+/// of the body, for a field unless there is one. `sent`: a new request, filled in place because it is large.
+pub(super) fn prepare<B>(
+    sent: &mut Request<()>,
+    request: &Request<B>,
     origin: &Origin,
     key: Option<&Key>,
     length: Option<u64>,
-) -> Result<Request<()>, Fault> {
-    let mut request = Request::new(());
-    let host = fields(&head.headers, request.headers_mut())?;
-    *request.uri_mut() = target(head, host, origin, key)?;
-    *request.method_mut() = head.method.clone();
-    *request.version_mut() = Version::HTTP_2;
+) -> Result<(), Fault> {
+    let host = fields(request.headers(), sent.headers_mut())?;
+    *sent.uri_mut() = target(request, host, origin, key)?;
+    *sent.method_mut() = request.method().clone();
+    *sent.version_mut() = Version::HTTP_2;
     if let Some(length) = length
-        && !request.headers().contains_key(CONTENT_LENGTH)
+        && !sent.headers().contains_key(CONTENT_LENGTH)
     {
-        request.headers_mut().insert(CONTENT_LENGTH, length.into());
+        sent.headers_mut().insert(CONTENT_LENGTH, length.into());
     }
-    Ok(request)
+    Ok(())
 }
 
 /// The length of the body that a head announces.
@@ -78,18 +77,18 @@ pub(super) fn length(fields: &HeaderMap) -> Option<u64> {
     fields.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-fn target(
-    head: &Parts,
+fn target<B>(
+    request: &Request<B>,
     host: Option<&HeaderValue>,
     origin: &Origin,
     key: Option<&Key>,
 ) -> Result<Uri, Fault> {
-    if head.method == Method::CONNECT {
+    if request.method() == Method::CONNECT {
         return Err("CONNECT over HTTP/2 is not supported: send it over HTTP/1");
     }
     let authority = match host.or_else(|| key?.host_header()) {
         Some(host) => origin.authority(host),
-        None => head.uri.authority().cloned(),
+        None => request.uri().authority().cloned(),
     };
     let mut parts = http::uri::Parts::default();
     parts.scheme = Some(match key {
@@ -98,7 +97,7 @@ fn target(
         None => origin.scheme.clone(),
     });
     parts.authority = Some(authority.ok_or("its host is no authority")?);
-    let path = head.uri.path_and_query().cloned();
+    let path = request.uri().path_and_query().cloned();
     parts.path_and_query = Some(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
     Uri::from_parts(parts).map_err(|_| "its target makes no URI")
 }
@@ -171,8 +170,9 @@ mod tests {
     use super::*;
 
     fn prepared(request: http::request::Builder) -> Result<Request<()>, Fault> {
-        let (head, ()) = request.body(()).unwrap().into_parts();
-        prepare(&head, &Origin::new(Scheme::HTTPS), None, None)
+        let request = request.body(()).unwrap();
+        let mut sent = Request::new(());
+        prepare(&mut sent, &request, &Origin::new(Scheme::HTTPS), None, None).map(|()| sent)
     }
 
     #[test]
@@ -207,7 +207,8 @@ mod tests {
         let origin = Origin::new(Scheme::HTTP);
         for host in ["a", "b:8080", "a", "[::1]:80"] {
             let request = Request::get("/").header("host", host).body(()).unwrap();
-            let sent = prepare(&request.into_parts().0, &origin, None, None).unwrap();
+            let mut sent = Request::new(());
+            prepare(&mut sent, &request, &origin, None, None).unwrap();
             assert_eq!(sent.uri().authority().unwrap().as_str(), host);
             assert_eq!(sent.uri().scheme(), Some(&Scheme::HTTP));
         }

@@ -5,6 +5,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use h2::{Reason, SendStream};
+use http::request;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -31,6 +32,8 @@ pub(super) struct StreamShared {
 struct Parts {
     /// Resets the stream, while anything is in progress.
     stream: Option<SendStream<Bytes>>,
+    /// The caller's head, until the response arrives: for the next connection if this one refuses the request.
+    head: Option<request::Parts>,
     /// Sends the rest of the request's body, if the response came first.
     task: Option<AbortHandle>,
     /// The task that waits until nothing is in progress.
@@ -89,13 +92,15 @@ impl StreamShared {
         self.connection.stream_begins(activity.limit_in_millis());
     }
 
-    /// The request was given to `h2`.
+    /// The request was given to `h2`; this was its head.
     #[inline]
-    pub(super) fn begun(self: &Arc<Self>, stream: SendStream<Bytes>) {
+    pub(super) fn begun(self: &Arc<Self>, stream: SendStream<Bytes>, head: request::Parts) {
         self.conn.set_stream(stream.stream_id().as_u32());
         {
             let mut parts = self.parts();
             parts.stream = Some(stream);
+            // Drops nothing under the lock: the head of the exchange before was taken when that was answered or given up.
+            parts.head = Some(head);
             parts.silent_since = None;
         }
         if self.conn.is_timed() {
@@ -113,6 +118,13 @@ impl StreamShared {
         for at in deadlines.into_iter().flatten() {
             self.connection.add_deadline(at, self);
         }
+    }
+
+    /// The caller's head, unless the exchange was given up. To be dropped where no lock is held: it has the caller's
+    /// extensions.
+    #[inline]
+    pub(super) fn take_head(&self) -> Option<request::Parts> {
+        self.parts().head.take()
     }
 
     /// Whether anything was written since the request was given to `h2`: it may have been the request.
@@ -201,6 +213,7 @@ impl StreamShared {
         };
         let Parts {
             stream,
+            head: _head,
             task,
             waker,
             silent_since: _,
