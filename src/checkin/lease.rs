@@ -116,6 +116,7 @@ impl<C: Poolable> Leased for Lease<C> {
 }
 
 impl<C: Poolable> Drop for Lease<C> {
+    #[inline]
     fn drop(&mut self) {
         if let Some(pooled) = self.0.take() {
             ErasedLease::release(pooled);

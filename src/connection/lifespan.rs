@@ -276,10 +276,16 @@ impl Lifespan {
     /// When it reaches its maximum age.
     #[inline]
     fn death(&self) -> Option<Moment> {
-        if self.max_age == Nanos::NONE {
-            return None;
+        match self.max_age {
+            Nanos::NONE => None,
+            max_age => self.death_at(max_age),
         }
-        self.max_age.after(self.shared.born()?)
+    }
+
+    // Not inlined, so that `death` is: by default connections have no maximum age.
+    #[inline(never)]
+    fn death_at(&self, max_age: Nanos) -> Option<Moment> {
+        max_age.after(self.shared.born()?)
     }
 
     /// Whether the connection came from the pool, rather than being made for the present checkout.

@@ -219,7 +219,7 @@ where
         }
         let destination = this.destination.as_ref();
         let destination = destination.expect("read from the request");
-        if destination.wants_http2() && conn.lifespan().shared().version() != Version::HTTP_2 {
+        if destination.wants_http2() && !conn.lifespan().shared().is_http2() {
             // The connection is returned unused.
             conn.lifespan_mut().leave_unused();
             drop(conn);
@@ -366,10 +366,8 @@ where
     let shared = conn.lifespan().shared();
     if let Some(request) = request {
         // HTTP/2 has no such field; a connection that has a key says the same by itself.
-        let needs_host = !cfg!(feature = "http2")
-            || shared.version() != Version::HTTP_2
-            || shared.key().is_none()
-            || destination.is_read_by_proxy();
+        let needs_host =
+            !shared.is_http2() || shared.key().is_none() || destination.is_read_by_proxy();
         if needs_host {
             fields::add_host(request.headers_mut(), shared.key(), destination);
         }

@@ -249,7 +249,8 @@ impl<C: Poolable> KeyState<C> {
             Scheduling::Fifo => self.idle.head(),
         }?;
         let open = self.open.get_mut(index)?;
-        if C::SHARED && !open.is_roomy() {
+        let is_shared = C::SHARED && matches!(open.stage, Stage::Shared(_));
+        if is_shared && !open.is_roomy() {
             return None;
         }
         let will_do =
@@ -257,7 +258,7 @@ impl<C: Poolable> KeyState<C> {
         let pooled = open.idle.take_if(will_do)?;
         self.idle.remove(&mut self.open, index);
         self.counts.taken(&pooled);
-        if C::SHARED {
+        if is_shared {
             self.begin_use(index, &pooled);
         }
         Some((pooled, true))
@@ -339,9 +340,13 @@ impl<C: Poolable> KeyState<C> {
         {
             return self.put_use(index, pooled, cx);
         }
-        let checked = match cx.mode {
-            Mode::Destroyed => Err(CloseReason::Shutdown),
-            Mode::Open | Mode::Draining => self.check_reusable(&mut pooled, cx.now, cx.config),
+        let checked = match (cx.mode, self.find(&pooled)) {
+            (Mode::Destroyed, _) => Err(CloseReason::Shutdown),
+            // Its transport is gone, or it was detached, and it has no place here any more.
+            (_, None) => Err(CloseReason::Peer),
+            (_, Some((index, open))) => open
+                .check_reusable(&mut pooled, cx.now, cx.config)
+                .map(|()| index),
         };
         let index = match checked {
             Ok(index) => index,
@@ -400,52 +405,22 @@ impl<C: Poolable> KeyState<C> {
         now: Moment,
         config: &PoolConfig,
     ) -> Result<(Option<Moment>, bool), Box<PooledConn<C>>> {
-        if C::SHARED
-            && self.queue.is_empty()
-            && let Some(index) = self.index_of_use(&pooled)
-        {
-            return self.keep_use(index, pooled, now);
-        }
-        if !self.queue.is_empty() || self.idle.len() >= self.plain_idle_limit {
+        if !self.queue.is_empty() {
             return Err(pooled);
         }
-        match self.check_reusable(&mut pooled, now, config) {
-            Ok(index) => Ok((self.push_idle(index, pooled), true)),
+        let Some((index, open)) = self.find(&pooled) else {
+            return Err(pooled);
+        };
+        if C::SHARED && matches!(open.stage, Stage::Shared(_)) {
+            return self.keep_use(index, pooled, now);
+        }
+        if self.idle.len() >= self.plain_idle_limit {
+            return Err(pooled);
+        }
+        match open.check_reusable(&mut pooled, now, config) {
+            Ok(()) => Ok((self.push_idle(index, pooled), true)),
             Err(_) => Err(pooled),
         }
-    }
-
-    /// Checks whether the connection may be used again, and returns its place. It counts as idle from now on.
-    #[inline]
-    fn check_reusable(
-        &self,
-        pooled: &mut PooledConn<C>,
-        now: Moment,
-        config: &PoolConfig,
-    ) -> Result<usize, CloseReason> {
-        let was_idle = pooled.idle_since.is_some();
-        let since = *pooled.idle_since.get_or_insert(now);
-        // Otherwise its transport is gone, or it was detached, and it has no place here any more.
-        let (index, open) = self.find(pooled).ok_or(CloseReason::Peer)?;
-        let conn = pooled.connection_ref();
-        if !conn.is_open() {
-            return Err(CloseReason::Peer);
-        }
-        if !config.keep_alive || open.counting == Counting::OneShot {
-            return Err(CloseReason::Final);
-        }
-        if let Some(reason) = conn.lifespan().close_reason(now) {
-            return Err(reason);
-        }
-        let deadline = conn.lifespan().deadline(since);
-        if let Some(Deadline { at, reason }) = deadline
-            && was_idle
-            && at.is_reached_at(now)
-        {
-            return Err(reason);
-        }
-        pooled.deadline = deadline.map(|it| it.at);
-        Ok(index)
     }
 
     #[inline(always)]
@@ -650,6 +625,37 @@ impl<C: Poolable> KeyState<C> {
 }
 
 impl<C: Poolable> Open<C> {
+    /// Checks whether its connection may be used again, which counts as idle from now on.
+    #[inline]
+    fn check_reusable(
+        &self,
+        pooled: &mut PooledConn<C>,
+        now: Moment,
+        config: &PoolConfig,
+    ) -> Result<(), CloseReason> {
+        let was_idle = pooled.idle_since.is_some();
+        let since = *pooled.idle_since.get_or_insert(now);
+        let conn = pooled.connection_ref();
+        if !conn.is_open() {
+            return Err(CloseReason::Peer);
+        }
+        if !config.keep_alive || self.counting == Counting::OneShot {
+            return Err(CloseReason::Final);
+        }
+        if let Some(reason) = conn.lifespan().close_reason(now) {
+            return Err(reason);
+        }
+        let deadline = conn.lifespan().deadline(since);
+        if let Some(Deadline { at, reason }) = deadline
+            && was_idle
+            && at.is_reached_at(now)
+        {
+            return Err(reason);
+        }
+        pooled.deadline = deadline.map(|it| it.at);
+        Ok(())
+    }
+
     /// The runtime of an idle connection.
     fn runtime(&self) -> Option<Id> {
         self.idle.as_ref().and_then(|pooled| pooled.runtime())

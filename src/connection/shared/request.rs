@@ -10,8 +10,6 @@ use http::Version;
 
 use crate::connection::close_reason::CloseReason;
 use crate::connection::expectation::Expectation;
-#[cfg(feature = "http2")]
-use crate::connection::shared::HTTP2;
 use crate::connection::shared::{BODY_FAILED, ConnShared, HTTP10, OMITS, RESTS};
 use crate::error::request_body::RequestBodyError;
 use crate::sync::atomic::Ordering;
@@ -72,16 +70,19 @@ impl ConnShared {
         self.peer.load(Ordering::Relaxed) & HTTP10 != 0
     }
 
+    #[cfg(not(feature = "http2"))]
+    pub(crate) const fn is_http2(&self) -> bool {
+        false
+    }
+
     /// The version of HTTP on the connection: HTTP/1.0 once its server has answered in that.
     pub(crate) fn version(&self) -> Version {
-        let peer = self.whole().peer.load(Ordering::Relaxed);
-        #[cfg(feature = "http2")]
-        if peer & HTTP2 != 0 {
+        if self.is_http2() {
             return Version::HTTP_2;
         }
-        match peer & HTTP10 {
-            0 => Version::HTTP_11,
-            _ => Version::HTTP_10,
+        match self.whole().is_http10() {
+            false => Version::HTTP_11,
+            true => Version::HTTP_10,
         }
     }
 
