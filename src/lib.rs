@@ -192,6 +192,7 @@
 //! | `proxy` | [`connect::ProxyLayer`]: requests through HTTP and SOCKS proxies |
 //! | `tracing` | a span for each checkout, and an event for each change of a connection |
 //! | `metrics` | counters, gauges and histograms through the `metrics` facade |
+//! | `hickory` | `connect::HickoryResolver`, whose answers have the TTLs of DNS |
 //! | `reqwest` | the module `reqwest`: reqwest's requests and responses over the agent |
 //! | `reqwest-middleware` | `reqwest`, and the last middleware of reqwest-middleware's client, with a strategy for reqwest-retry |
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -8,6 +8,8 @@ mod connecting;
 pub(crate) mod deadline;
 mod default;
 mod dial;
+#[cfg(feature = "hickory")]
+mod hickory;
 mod local_ports;
 mod options;
 mod probe;
@@ -39,6 +41,9 @@ pub use crate::target::resolved_addrs::ResolvedAddrs;
 pub use crate::target::tls_config::TlsConfig;
 pub use connecting::Connecting;
 pub use default::{DefaultConnector, DefaultTransport};
+#[cfg(feature = "hickory")]
+#[cfg_attr(docsrs, doc(cfg(feature = "hickory")))]
+pub use hickory::HickoryResolver;
 pub use probe::Probe;
 #[cfg(feature = "proxy")]
 pub use proxy::{ProxyConnector, ProxyLayer};
