@@ -3,10 +3,10 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use hickory_resolver::TokioResolver;
 use hyper_util::client::legacy::connect::dns::Name;
+use tokio::time::Instant;
 use tower_service::Service;
 
 use crate::connect::ResolvedAddrs;
@@ -66,10 +66,8 @@ impl Service<Name> for HickoryResolver {
         Box::pin(async move {
             let found = resolver.lookup_ip(name.as_str()).await?;
             let addresses = found.iter().map(|address| SocketAddr::new(address, 0));
-            // hickory's clock is std's.
-            let ttl = found
-                .valid_until()
-                .saturating_duration_since(Instant::now());
+            let until = Instant::from_std(found.valid_until());
+            let ttl = until.saturating_duration_since(Instant::now());
             Ok(ResolvedAddrs::new(addresses).with_ttl(ttl))
         })
     }
