@@ -1,6 +1,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::agent::EjectedAddress;
+
 /// One open connection of an agent; see [`AgentHandle::connections`](crate::AgentHandle::connections).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -37,6 +39,10 @@ pub struct AddressStatus {
     pub requests: usize,
     /// Exchanges on the present connections, including those under way.
     pub served: u64,
+    /// The address gets no new connections at present: the last connect has failed, or it is ejected
+    /// ([`KeepAliveLayer::eject`](crate::KeepAliveLayer::eject)) and gets no requests either.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub ejected: Option<EjectedAddress>,
 }
 
 impl AddressStatus {
@@ -45,6 +51,7 @@ impl AddressStatus {
         self.active += other.active;
         self.requests += other.requests;
         self.served += other.served;
+        self.ejected = self.ejected.or(other.ejected);
     }
 }
 

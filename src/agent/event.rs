@@ -1,6 +1,7 @@
 //! Events of an agent.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +11,7 @@ use http::Version;
 
 #[cfg(feature = "tracing")]
 use crate::agent::trace;
-use crate::agent::{AgentHandle, AgentState};
+use crate::agent::{AgentHandle, AgentState, EjectionReason};
 use crate::connection::close_reason::CloseReason;
 use crate::connection::shared::ConnShared;
 use crate::target::key::Key;
@@ -106,6 +107,25 @@ pub enum EventKind {
     LookupFailed {
         /// The age of the last answer, which is used instead; `None` if there is none, or if it is too old.
         answer_age: Option<Duration>,
+    },
+    /// An address of the key's name gets no new connections and no new requests for a while, because too much failed there
+    /// ([`KeepAliveLayer::eject`](crate::KeepAliveLayer::eject)). It concerns no single connection.
+    #[non_exhaustive]
+    AddressEjected {
+        /// The address.
+        address: SocketAddr,
+        /// For how long. Then one connection tries it again.
+        time: Duration,
+        /// How many times in a row it was ejected.
+        times: u32,
+        /// Why.
+        reason: EjectionReason,
+    },
+    /// An address that was ejected serves again.
+    #[non_exhaustive]
+    AddressReadmitted {
+        /// The address.
+        address: SocketAddr,
     },
     /// The connection left the agent and stays open: it was upgraded, or its caller detached it. No event follows.
     Detached,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::uri::Authority;
 
+use crate::agent::{Ejection, Spread};
 use crate::connection::lifespan::Lifespan;
 use crate::target::key::Key;
 
@@ -46,6 +47,21 @@ pub struct HostSettings {
     /// The maximum number of waiting callers for each key of the host.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub(crate) max_pending: Option<usize>,
+    /// The number of spare connections for each key of the host.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub(crate) min_idle: Option<usize>,
+    /// How connections are spread over the addresses of the host.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub(crate) spread: Option<Spread>,
+    /// Whether it is learned after how long the servers close idle connections.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub(crate) learn_idle_limit: Option<bool>,
+    /// When addresses of the host are ejected.
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "eject", skip_serializing_if = "Option::is_none")
+    )]
+    pub(crate) ejection: Option<Ejection>,
     /// The maximum number of exchanges on one connection.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub(crate) max_uses: Option<u64>,
@@ -123,7 +139,10 @@ macro_rules! settings {
 
             /// These settings, replaced by those that `later` makes.
             fn overridden_by(self, later: &Self) -> Self {
-                Self { $($name: later.$name.or(self.$name)),* }
+                Self {
+                    ejection: later.ejection.clone().or(self.ejection),
+                    $($name: later.$name.or(self.$name)),*
+                }
             }
         }
     };
@@ -140,6 +159,12 @@ settings! {
     max_idle, get_max_idle: usize;
     /// Like [`max_pending_per_host`](crate::KeepAliveLayer::max_pending_per_host).
     max_pending, get_max_pending: usize;
+    /// Like [`min_idle_per_host`](crate::KeepAliveLayer::min_idle_per_host).
+    min_idle, get_min_idle: usize;
+    /// Like [`spread`](crate::KeepAliveLayer::spread).
+    spread, get_spread: Spread;
+    /// Like [`learn_idle_limit`](crate::KeepAliveLayer::learn_idle_limit).
+    learn_idle_limit, get_learn_idle_limit: bool;
     /// Like [`max_uses`](crate::KeepAliveLayer::max_uses).
     ///
     /// # Panics
@@ -175,6 +200,18 @@ settings! {
 }
 
 impl HostSettings {
+    /// Like [`eject`](crate::KeepAliveLayer::eject).
+    pub fn eject(mut self, ejection: Ejection) -> Self {
+        self.ejection = Some(ejection);
+        self
+    }
+
+    /// What [`eject`](Self::eject) has set; `None` if it was not called.
+    #[must_use]
+    pub fn get_eject(&self) -> Option<&Ejection> {
+        self.ejection.as_ref()
+    }
+
     /// Whether they limit an exchange before its connection is known.
     fn limit_exchanges(&self) -> bool {
         self.request_timeout.is_some() || self.response_timeout.is_some()
@@ -192,6 +229,10 @@ impl HostSettings {
             max_connections: _,
             max_idle: _,
             max_pending: _,
+            min_idle: _,
+            spread: _,
+            learn_idle_limit: _,
+            ejection: _,
             connect_timeout: _,
             checkout_timeout: _,
             // Applied by the exchange.
@@ -253,6 +294,13 @@ impl HostOverrides {
         self.0
             .iter()
             .any(|(_, settings)| settings.limit_exchanges())
+    }
+
+    /// Whether the addresses of any of them are ejected.
+    pub(crate) fn eject(&self) -> bool {
+        self.0
+            .iter()
+            .any(|(_, settings)| settings.ejection.is_some())
     }
 
     /// The shortest checkout timeout among them.
@@ -373,7 +421,15 @@ mod tests {
             .connect_timeout(time(8))
             .checkout_timeout(time(9))
             .request_timeout(time(10))
-            .response_timeout(time(11));
+            .response_timeout(time(11))
+            .min_idle(12)
+            .spread(Spread::InTurn)
+            .learn_idle_limit(false)
+            .eject(Ejection::new().consecutive(13));
+        assert_eq!(set.get_min_idle(), Some(12));
+        assert_eq!(set.get_spread(), Some(Spread::InTurn));
+        assert_eq!(set.get_learn_idle_limit(), Some(false));
+        assert_eq!(set.get_eject(), Some(&Ejection::new().consecutive(13)));
         let counts = [
             set.get_max_connections(),
             set.get_max_idle(),

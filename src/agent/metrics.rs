@@ -27,6 +27,9 @@ const STALE: &str = "tower_keep_alive.connections.stale";
 #[cfg(feature = "http2")]
 const STREAMS: &str = "tower_keep_alive.streams.in_use";
 const CAPACITY: &str = "tower_keep_alive.streams.capacity";
+const EJECTED: &str = "tower_keep_alive.addresses.ejected";
+const READMITTED: &str = "tower_keep_alive.addresses.readmitted";
+const LEARNED: &str = "tower_keep_alive.idle_limits.learned";
 
 /// How many hosts have labels of their own: a recorder keeps every label, and hosts may come from untrusted URLs.
 const MAX_HOSTS: usize = 1000;
@@ -108,6 +111,15 @@ impl KeyMetrics {
                 };
                 histogram!(DURATION, labels.clone()).record(age);
                 self.closed(Label::new("reason", reason.to_string()));
+            }
+            EventKind::AddressEjected { .. } => {
+                counter!(EJECTED, self.labels.clone()).increment(1);
+            }
+            EventKind::AddressReadmitted { .. } => {
+                counter!(READMITTED, self.labels.clone()).increment(1);
+            }
+            EventKind::IdleLimitLearned { .. } => {
+                counter!(LEARNED, self.labels.clone()).increment(1);
             }
             EventKind::Detached => self.closed(Label::from_static_parts("reason", "detached")),
             _ => {}
@@ -248,6 +260,21 @@ fn describe() {
         STALE,
         Unit::Count,
         "Connections that were found closed just before they were used again."
+    );
+    describe_counter!(
+        EJECTED,
+        Unit::Count,
+        "How often an address was ejected because too much failed there."
+    );
+    describe_counter!(
+        READMITTED,
+        Unit::Count,
+        "How often an ejected address was found to serve again."
+    );
+    describe_counter!(
+        LEARNED,
+        Unit::Count,
+        "How often a limit for idle connections was learned from the server."
     );
     describe_counter!(
         CLOSED,

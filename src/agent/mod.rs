@@ -1,6 +1,7 @@
 //! An agent as a whole: its counters, its status, and its handle.
 
 mod connection_status;
+mod ejection;
 mod event;
 mod handle;
 mod host_settings;
@@ -12,12 +13,15 @@ mod metrics;
 mod open_counts;
 mod prewarm;
 mod protocol_status;
+mod spread;
 mod state;
 mod status;
 #[cfg(feature = "tracing")]
 mod trace;
 
 pub use connection_status::{AddressStatus, ConnectionState, ConnectionStatus};
+pub(crate) use ejection::Verdict;
+pub use ejection::{EjectedAddress, Ejection, EjectionReason, Outcome};
 pub use event::{Event, EventKind};
 pub use handle::{AgentHandle, Drained};
 pub(crate) use host_settings::HostOverrides;
@@ -31,6 +35,7 @@ pub(crate) use open_counts::{OpenCounts, Spoken};
 pub use prewarm::PrewarmError;
 pub(crate) use prewarm::Prewarmed;
 pub use protocol_status::ProtocolStatus;
+pub use spread::Spread;
 pub(crate) use state::{
     AgentState, KeyCounts, MakingSpare, Mode, PoolControl, Prewarm, Prewarming, Spare,
 };

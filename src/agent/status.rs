@@ -133,7 +133,7 @@ pub struct Status {
     pub lookups: BTreeMap<Key, LookupStatus>,
     /// The open connections by remote address: how many lead to each of the servers behind a name. For connections
     /// through a proxy, it is the address of the proxy. Connects under way do not count, nor do transports whose
-    /// address is unknown.
+    /// address is unknown. Addresses that are left out at present are here with or without connections.
     #[cfg_attr(
         feature = "serde",
         serde(
@@ -276,6 +276,13 @@ impl fmt::Display for Status {
         let failing = self.lookups.iter().filter(|(_, it)| it.failing.is_some());
         for (key, lookups) in failing {
             write!(f, "; {key} {lookups}")?;
+        }
+        for (key, addresses) in &self.addresses {
+            for (address, counts) in addresses {
+                if let Some(ejected) = counts.ejected {
+                    write!(f, "; {key} {address} {ejected}")?;
+                }
+            }
         }
         Ok(())
     }

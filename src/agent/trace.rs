@@ -58,6 +58,13 @@ pub(super) fn event(agent: Option<&str>, event: &Event<'_>) {
             trace_event!("capacity changed", capacity, before)
         }
         EventKind::Draining { reason, streams } => trace_event!("draining", ?reason, streams),
+        EventKind::AddressEjected {
+            address,
+            time,
+            times,
+            reason,
+        } => trace_event!("address ejected", %address, ?time, times, %reason),
+        EventKind::AddressReadmitted { address } => trace_event!("address readmitted", %address),
         EventKind::Stale => trace_event!("stale"),
         EventKind::Evicted { reason } => trace_event!("evicted", ?reason),
         EventKind::Detached => trace_event!("detached"),

@@ -257,13 +257,16 @@ impl<C: Poolable> Job<C> {
             waiter_id,
             future,
             permit,
-            choice: _choice,
+            choice,
             begun,
         } = work.expect("polled above");
         drop(future);
         Poll::Ready(Some(match made {
             Ok(conn) => Ok(permit.fill_for(waiter_id, conn, begun)),
             Err(error) => {
+                if let Some(choice) = &choice {
+                    choice.failed();
+                }
                 permit.fail(match error {
                     CheckoutError::Connect(_) => CloseReason::Connect,
                     CheckoutError::Denied(_) => CloseReason::ConnectTimeout,

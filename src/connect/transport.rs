@@ -190,6 +190,7 @@ fn addresses(stream: &TcpStream) -> Addresses {
     Addresses {
         local: stream.local_addr().ok(),
         remote: stream.peer_addr().ok(),
+        ..Addresses::default()
     }
 }
 

@@ -82,7 +82,8 @@ close_reasons! {
     ResponseTimeout: Late => "its response came too late",
     /// An HTTP/2 GOAWAY of the server's: the connection takes no further requests.
     GoAway: Other => "ended by the server's GOAWAY",
-    /// It was idle, and its address is no longer one of its name's, or has more than its share.
+    /// Its address is no longer one of its name's, has more than its share, or was ejected; or an ejected address is tried again
+    /// in its place.
     Moved: Evicted => "its address was left",
 }
 

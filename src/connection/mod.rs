@@ -5,6 +5,7 @@ pub(crate) mod close_reason;
 pub(crate) mod expectation;
 pub(crate) mod info;
 pub(crate) mod lifespan;
+pub(crate) mod outcome_observer;
 pub(crate) mod poolable;
 pub(crate) mod shared;
 pub(crate) mod taken;

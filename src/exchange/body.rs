@@ -18,6 +18,7 @@ use crate::connection::poolable::{ErasedLease, Released};
 use crate::error::{BoxError, Error, Kind};
 use crate::exchange::in_bytes::InBytes;
 use crate::exchange::layer::Drain;
+use crate::exchange::outcomes;
 use crate::exchange::timed::Timed;
 use crate::handshake::IncomingBody;
 
@@ -250,11 +251,13 @@ impl Body {
 
     fn failed(&mut self, source: BoxError) -> Error {
         if let Some(mut held) = self.held.take() {
-            held.lifespan_mut().end(CloseReason::Error);
-            held.release();
-            return Error::new(Kind::Body)
+            let error = Error::new(Kind::Body)
                 .caused_by(source)
                 .on(self.info.clone());
+            outcomes::observe_error(self.info.shared(), &error);
+            held.lifespan_mut().end(CloseReason::Error);
+            held.release();
+            return error;
         }
         // The error may come through a layer.
         match source.downcast::<Error>() {

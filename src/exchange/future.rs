@@ -14,7 +14,8 @@ use crate::connection::poolable::{ErasedLease, Leased, Poolable, Released};
 use crate::error::{BoxError, Error, SendError};
 use crate::exchange::extras::{self, Extras};
 use crate::exchange::hint::{self, ResponseHint};
-use crate::exchange::layer::Settings;
+use crate::exchange::layer::{Drain, Settings};
+use crate::exchange::outcomes;
 use crate::exchange::timed;
 use crate::exchange::{Body, fields};
 use crate::target::invalid::TargetError;
@@ -96,6 +97,7 @@ struct AbandonOnDrop<C: Poolable>(Option<C>);
 impl<C: Poolable> Drop for AbandonOnDrop<C> {
     fn drop(&mut self) {
         if let Some(conn) = &mut self.0 {
+            outcomes::observe_abandoned(conn.lifespan());
             conn.lifespan_mut().end(CloseReason::Abandoned);
         }
     }
@@ -250,6 +252,15 @@ where
             if let Poll::Ready(Ok(response)) = &mut answer {
                 // Inspected in place and moved once, because it is large.
                 let conn = conn.0.take().expect("not polled after it is ready");
+                let drain = match this.parts.settings.rare_options() {
+                    None => Drain::NONE,
+                    Some(options) => {
+                        if options.observe_outcomes {
+                            outcomes::observe_response(conn.lifespan(), response);
+                        }
+                        options.drain_unread
+                    }
+                };
                 let extras = this.extras.as_deref();
                 let (held, info) = answered(conn, response, &this.parts.settings, extras);
                 // The use goes on with the body; without a body it is over.
@@ -257,7 +268,6 @@ where
                     true => (None, held.release_soon(cx)),
                     false => (Some(held), None),
                 };
-                let drain = this.parts.settings.options().drain_unread;
                 if let Poll::Ready(Ok(response)) = answer {
                     let response = match info.recorder() {
                         None => response.map(|it| Body::holding(it, held, info, drain)),
@@ -492,6 +502,7 @@ fn unanswered<C: Poolable>(
         Some(limits) => limits.recorded(info),
         None => info,
     });
+    outcomes::observe_error(lifespan.shared(), &failed);
     lifespan.end(if is_request_body {
         CloseReason::Abandoned
     } else if failed.is_reset() {

@@ -58,6 +58,7 @@ pub(super) struct Options {
     request_timeout: Millis,
     response_timeout: Millis,
     pub(super) timings: bool,
+    pub(super) observe_outcomes: bool,
 }
 
 impl Options {
@@ -68,6 +69,7 @@ impl Options {
         request_timeout: Millis::NONE,
         response_timeout: Millis::NONE,
         timings: false,
+        observe_outcomes: false,
     };
 
     pub(super) fn timeouts(&self) -> Timeouts {
@@ -91,6 +93,12 @@ impl Settings {
             Some(rare) => &rare.options,
             None => &Options::DEFAULT,
         }
+    }
+
+    /// The options, if any setting differs from its default.
+    #[inline]
+    pub(super) fn rare_options(&self) -> Option<&Options> {
+        self.rare.as_ref().map(|rare| &rare.options)
     }
 
     /// Adds the defaults that the request does not set itself.
@@ -208,6 +216,15 @@ impl ExchangeLayer {
     #[must_use]
     pub const fn protocol(mut self, protocol: Protocol) -> Self {
         self.protocol = protocol;
+        self
+    }
+
+    /// Whether the responses count for the [`Ejection`](crate::Ejection) of their addresses
+    /// ([`PoolConfig::eject`](crate::PoolConfig::eject) below). Failures count in any case. Default: false;
+    /// [`KeepAliveLayer::eject`](crate::KeepAliveLayer::eject) sets both.
+    #[must_use]
+    pub const fn observe_outcomes(mut self, observe: bool) -> Self {
+        self.options.observe_outcomes = observe;
         self
     }
 

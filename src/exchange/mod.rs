@@ -10,6 +10,7 @@ mod future;
 mod hint;
 mod in_bytes;
 mod layer;
+mod outcomes;
 mod request;
 mod service;
 #[cfg(test)]

@@ -537,7 +537,8 @@ where
         config.ttl_jitter = settings.ttl_jitter;
         let protocol = settings.protocol.unwrap_or_default();
         let exchange = settings.exchange.clone().hosts(&config.hosts);
-        let exchange = exchange.protocol(protocol);
+        let ejects = config.ejection.is_some() || config.hosts.eject();
+        let exchange = exchange.protocol(protocol).observe_outcomes(ejects);
         let checkout = CheckoutLayer::with_agent(config, settings.agent.clone());
         let idle = IdleEvictionLayer::new(settings.idle_timeout);
         let ttl = TtlLayer::new(settings.ttl).jitter(settings.ttl_jitter);
@@ -608,6 +609,7 @@ mod tests {
             ("min_idle_per_host", new().min_idle_per_host(7)),
             ("follow_dns", new().follow_dns(FollowDns::default())),
             ("spread", new().spread(Spread::InTurn)),
+            ("eject", new().eject(crate::agent::Ejection::new())),
             ("server_hint_margin", new().server_hint_margin(SECOND * 7)),
             ("info_in_extensions", new().info_in_extensions(false)),
             (

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::agent::{HostOverrides, HostSettings};
+pub use crate::agent::Spread;
+use crate::agent::{Ejection, HostOverrides, HostSettings};
 use crate::clock::Clock;
 use crate::pool::follow_dns::FollowDns;
 use crate::target::key::Key;
@@ -39,6 +40,7 @@ pub struct PoolConfig {
     pub(crate) spread: Spread,
     pub(crate) learn_idle_limit: bool,
     pub(crate) follow_dns: Option<FollowDns>,
+    pub(crate) ejection: Option<Ejection>,
     pub(crate) clock: Clock,
     /// Settings of single hosts.
     pub(crate) hosts: HostOverrides,
@@ -57,27 +59,6 @@ pub enum Scheduling {
     Lifo,
     /// The one that has been idle longest: all connections stay in use.
     Fifo,
-}
-
-/// Which addresses of a name connections are made to, and which idle connection is used if a name has several
-/// addresses.
-///
-/// With [`InTurn`](Self::InTurn) and [`FewestOpenFirst`](Self::FewestOpenFirst), an address that refuses a connect is
-/// skipped for a while: for up to 1 s after the first failure, twice as long after each further one, up to 60 s, and at
-/// random between half of that time and all of it. Then one connect tries the address again, and the others are used
-/// meanwhile.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Spread {
-    /// The first address that answers, in the resolver's order. With most resolvers one address gets the whole load.
-    #[default]
-    AsResolved,
-    /// Each address in turn. Idle connections are used in turn too: one to the address that has not been used for
-    /// longest.
-    InTurn,
-    /// The address with the fewest connections for the key. Of the idle connections, one to the address with the fewest
-    /// requests in flight is used; if several have equally few, to the one that has not been used for longest.
-    FewestOpenFirst,
 }
 
 impl PoolConfig {
@@ -99,6 +80,7 @@ impl PoolConfig {
             spread: Spread::default(),
             learn_idle_limit: true,
             follow_dns: None,
+            ejection: None,
             clock: Clock::default(),
             hosts: HostOverrides::default(),
             own: HostSettings::default(),
@@ -237,6 +219,21 @@ impl PoolConfig {
         self
     }
 
+    /// Takes out for a while addresses whose connections or responses fail; see [`Ejection`]. It takes a connector that has a
+    /// choice, as for [`spread`](Self::spread). What an [`Exchange`](crate::Exchange) gets for a response counts if it
+    /// [observes outcomes](crate::ExchangeLayer::observe_outcomes). Default: off.
+    ///
+    /// ```
+    /// use tower_keep_alive::{Ejection, PoolConfig};
+    ///
+    /// let config = PoolConfig::new().eject(Ejection::new());
+    /// # let _ = config;
+    /// ```
+    pub fn eject(mut self, ejection: Ejection) -> Self {
+        self.ejection = Some(ejection);
+        self
+    }
+
     /// Whether the pool learns after how long a server closes idle connections, and closes them before that. It learns
     /// from three idle connections of one key that the server has closed after similar times; the limit is the shortest
     /// of these times, less a tenth of it (at most half a second). It can only shorten the limit that is set. It is
@@ -302,8 +299,12 @@ impl PoolConfig {
             max_connections,
             max_idle,
             max_pending,
+            min_idle,
             connect_timeout,
             checkout_timeout,
+            spread,
+            learn_idle_limit,
+            ref ejection,
             // Applied to each connection (`HostSettings::put_on_connection`).
             max_uses: _,
             idle_timeout: _,
@@ -320,6 +321,10 @@ impl PoolConfig {
             max_pending_per_host: or(max_pending, self.max_pending_per_host),
             checkout_timeout: checkout_timeout.unwrap_or(self.checkout_timeout),
             connect_timeout: connect_timeout.unwrap_or(self.connect_timeout),
+            min_idle_per_host: or(min_idle, self.min_idle_per_host),
+            spread: spread.unwrap_or(self.spread),
+            learn_idle_limit: learn_idle_limit.unwrap_or(self.learn_idle_limit),
+            ejection: ejection.clone().or_else(|| self.ejection.clone()),
             own,
             ..self.clone()
         })
@@ -329,6 +334,12 @@ impl PoolConfig {
     pub(super) fn shortest_checkout_timeout(&self) -> Duration {
         let own = self.hosts.shortest_checkout_timeout();
         own.map_or(self.checkout_timeout, |own| own.min(self.checkout_timeout))
+    }
+
+    /// Whether an idle connection of a key is taken without a further look: there are no total limits, no spread, and no spare
+    /// connections.
+    pub(super) fn is_plain(&self) -> bool {
+        !self.are_total() && self.spread == Spread::AsResolved && self.min_idle_per_host == 0
     }
 
     /// Whether there is a limit over all keys.

@@ -5,6 +5,7 @@ mod effects;
 mod share;
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
 use std::task::Waker;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use crate::connection::lifespan::Lifespan;
 use crate::connection::poolable::Poolable;
 use crate::connection::shared::ConnShared;
 use crate::error::Denied;
-use crate::pool::addresses::{AddressBook, Follow, LookupTask};
+use crate::pool::addresses::{AddressBook, Admission, Ejector, Follow, LookupTask};
 use crate::pool::config::{PoolConfig, Spread};
 use crate::pool::deferred::{Deferred, Stop};
 use crate::pool::gauges::{Gauges, Kept};
@@ -43,6 +44,8 @@ pub(crate) struct KeyPool<C> {
     state: Mutex<KeyState<C>>,
     /// Chooses among the addresses of the name, if the load is spread.
     addresses: Option<Arc<AddressBook>>,
+    /// An idle connection is taken and returned without a further look. Not modelled: a look too many does no harm.
+    is_plain: AtomicBool,
     /// Where connections are kept ready ahead.
     spares: Option<Arc<Spares>>,
     gauges: Gauges,
@@ -69,14 +72,17 @@ impl<C: Poolable> KeyPool<C> {
         let spread = config.spread;
         let follow = config.follow_dns.clone();
         let follow = follow.map(|it| Follow::new(it, key.clone(), pool.as_followed()));
-        let has_book = spread != Spread::AsResolved || follow.is_some();
-        let book = || Arc::new(AddressBook::new(spread, follow));
+        let ejector = config.ejection.clone();
+        let ejector = ejector.map(|it| Ejector::new(it, key.clone(), pool.as_ejecting()));
+        let has_book = spread != Spread::AsResolved || follow.is_some() || ejector.is_some();
+        let book = || Arc::new(AddressBook::new(spread, follow, ejector));
         let remembered = pool.memory.take(&key, pool.config.clock.now().mono);
         let (addresses, spares) = (remembered.addresses, remembered.spares);
         let mut state = KeyState::new(&config);
         state.set_learned(remembered.learned);
         state.expect(remembered.uses);
-        Arc::new(Self {
+        let key_pool = Arc::new(Self {
+            is_plain: AtomicBool::new(config.is_plain()),
             gauges: Gauges::new(&key, &pool.agent),
             spares: spares.or_else(|| {
                 let wanted = config.min_idle_per_host > 0 && config.keep_alive;
@@ -87,7 +93,9 @@ impl<C: Poolable> KeyPool<C> {
             key,
             pool,
             state: Mutex::new(state),
-        })
+        });
+        key_pool.settle_plain();
+        key_pool
     }
 
     /// Stores what the next key pool of this key has to know, before anybody can make that. Returns the task that ends now.
@@ -127,7 +135,7 @@ impl<C: Poolable> KeyPool<C> {
         now: Moment,
     ) -> Result<Box<PooledConn<C>>, Arc<Self>> {
         let pool = &*self.pool;
-        if request.reuse != Reuse::Any || !pool.is_plain() {
+        if request.reuse != Reuse::Any || !self.is_plain() {
             return Err(self);
         }
         if C::SHARED && pool.mode() != Mode::Open {
@@ -145,6 +153,11 @@ impl<C: Poolable> KeyPool<C> {
         }
         pooled.set_key_pool(self);
         Ok(pooled)
+    }
+
+    #[inline]
+    fn is_plain(&self) -> bool {
+        self.is_plain.load(Ordering::Relaxed)
     }
 
     /// Decides what a caller gets. `rejected` is a connection that the caller was given before and cannot use: it is
@@ -314,6 +327,7 @@ impl<C: Poolable> KeyPool<C> {
             mode: self.pool.mode(),
             now: self.pool.config.clock.now(),
             total: None,
+            trials: None,
             deferred,
         };
         self.lock().check_overdue(check, &mut cx);
@@ -379,7 +393,7 @@ impl<C: Poolable> KeyPool<C> {
         now: Moment,
     ) -> Result<(Option<Moment>, bool), Box<PooledConn<C>>> {
         let pool = &*self.pool;
-        if !pool.is_plain() || pool.mode() != Mode::Open {
+        if !self.is_plain() || pool.mode() != Mode::Open {
             return Err(pooled);
         }
         state.keep(pooled, now, &self.config)
@@ -392,14 +406,18 @@ impl<C: Poolable> KeyPool<C> {
         self.pool.config.clock.now()
     }
 
-    pub(super) fn connected(self: &Arc<Self>, index: usize, begun: Instant, lifespan: &Lifespan) {
+    /// Returns what the connection may be used for.
+    pub(super) fn connected(
+        self: &Arc<Self>,
+        index: usize,
+        begun: Instant,
+        lifespan: &Lifespan,
+    ) -> Admission {
         let now = self.pool.config.clock.now();
         lifespan.begin(now);
         let shared = lifespan.shared();
         shared.set_key(self.key.clone());
-        if let Some((addresses, address)) = self.addresses.as_ref().zip(shared.remote_addr()) {
-            addresses.opened(address);
-        }
+        let admission = self.admit(shared);
         let destroyed = self.with_at(now, |state, cx| {
             state.connected(index, shared);
             cx.mode == Mode::Destroyed
@@ -410,6 +428,7 @@ impl<C: Poolable> KeyPool<C> {
         if destroyed {
             shared.kill(CloseReason::Shutdown);
         }
+        admission
     }
 
     /// The connect runs in a task of its own. The pool cancels it at `due`, whether or not the task is polled.
@@ -471,9 +490,8 @@ impl<C: Poolable> KeyPool<C> {
             }
             (shared, state.release(index, ended, cx))
         });
-        let address = shared.as_ref().and_then(|it| it.remote_addr());
-        if let Some((addresses, address)) = self.addresses.as_ref().zip(address) {
-            addresses.closed(address);
+        if let Some(shared) = &shared {
+            self.dismiss(shared);
         }
         if let Some(limit) = learned {
             self.emit(None, || EventKind::IdleLimitLearned { limit });
@@ -613,6 +631,7 @@ impl<C: Poolable> KeyPool<C> {
                 mode: pool.mode(),
                 now,
                 total: total.as_deref_mut().map(|total| KeyTotal::new(self, total)),
+                trials: self.addresses.as_deref(),
                 deferred: &mut deferred,
             };
             let before = state.counts();

@@ -33,6 +33,7 @@ use crate::connection::close_reason::CloseReason;
 use crate::connection::lifespan::Deadline;
 use crate::connection::poolable::Poolable;
 use crate::connection::shared::ConnShared;
+use crate::pool::addresses::AddressBook;
 use crate::pool::capacity::Capacity;
 use crate::pool::config::{PoolConfig, Scheduling, Spread};
 use crate::pool::deferred::{Deferred, Stop};
@@ -157,6 +158,8 @@ pub(super) struct StepCx<'a, C> {
     pub(super) mode: Mode,
     pub(super) now: Moment,
     pub(super) total: Option<KeyTotal<'a, C>>,
+    /// If addresses of the key are ejected: where a caller claims to try one again.
+    pub(super) trials: Option<&'a AddressBook>,
     /// What follows from the step.
     pub(super) deferred: &'a mut Deferred<C>,
 }
@@ -281,7 +284,10 @@ impl<C: Poolable> KeyState<C> {
         }
         let fresh = request.reuse == Reuse::Fresh;
         let mut urgent = request.is_retry || fresh;
-        if request.reuse == Reuse::Any {
+        let tries = request.reuse == Reuse::Any && cx.claims_trial();
+        if tries {
+            urgent |= self.make_way(request.runtime, cx);
+        } else if request.reuse == Reuse::Any {
             if C::SHARED
                 && self.places.is_none()
                 && let Some(pooled) = self.take_roomy(request.runtime, cx)
@@ -302,7 +308,7 @@ impl<C: Poolable> KeyState<C> {
             return self.make(ticket, request, true, cx);
         }
         let may = self.counted < cx.config.max_connections_per_host;
-        let is_short = fresh || self.is_short(1);
+        let is_short = fresh || tries || self.is_short(1);
         let blocked = self.queue.blocked();
         let first = urgent || blocked == 0;
         if may && first && is_short && cx.reserve(urgent) {
@@ -357,8 +363,12 @@ impl<C: Poolable> KeyState<C> {
             .queue
             .next_for_connection(runtime, self.incoming_permits)
         {
-            if !next.can_use {
-                return self.close_for_blocked(pooled, CloseReason::Room, cx);
+            let reason = match next.can_use {
+                false => Some(CloseReason::Room),
+                true => self.claims_trial(cx),
+            };
+            if let Some(reason) = reason {
+                return self.close_for_blocked(pooled, reason, cx);
             }
             if let Some(total) = &mut cx.total
                 && total.has_older(next.ticket, self.turn)

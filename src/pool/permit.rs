@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use crate::connection::close_reason::CloseReason;
 use crate::connection::poolable::Poolable;
 use crate::connection::shared::CloseHook;
+use crate::pool::addresses::Admission;
 use crate::pool::key_pool::KeyPool;
 use crate::pool::list::SlabIndex;
 use crate::pool::pooled_conn::PooledConn;
@@ -65,7 +66,10 @@ impl<C: Poolable> ConnPermit<C> {
         config
             .own
             .put_on_connection(conn.lifespan_mut(), config.ttl_jitter);
-        key_pool.connected(self.index(), begun, conn.lifespan());
+        let admission = key_pool.connected(self.index(), begun, conn.lifespan());
+        if admission == Admission::Once {
+            conn.lifespan_mut().limit_uses(1);
+        }
         let mut permit = self;
         conn.on_close(CloseHook::new(move |reason| {
             permit.reason = Some(reason);

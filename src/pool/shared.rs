@@ -15,8 +15,8 @@ use crate::agent::{
 use crate::clock::Moment;
 use crate::connection::poolable::Poolable;
 use crate::error::Denied;
-use crate::pool::addresses::FollowedPool;
-use crate::pool::config::{PoolConfig, Spread};
+use crate::pool::addresses::{Change, EjectingPool, FollowedPool};
+use crate::pool::config::PoolConfig;
 use crate::pool::key_pool::{Decision, KeyPool};
 use crate::pool::key_state::Check;
 use crate::pool::memory::Memory;
@@ -45,8 +45,6 @@ pub(crate) struct Shared<C> {
     pub(super) maker: OnceLock<Weak<dyn Prewarm>>,
     arrivals: AtomicU64,
     total: Option<Mutex<TotalLimits<C>>>,
-    /// There are no total limits and no spread, so a key's own idle list alone decides which connection is taken.
-    is_plain: bool,
     sweeper: Sweeper,
     pub(super) overdue: Overdue,
     /// The keys that have to be checked for overdue work.
@@ -62,9 +60,6 @@ impl<C: Poolable> Shared<C> {
             total: config
                 .are_total()
                 .then(|| Mutex::new(TotalLimits::new(&config))),
-            is_plain: !config.are_total()
-                && config.spread == Spread::AsResolved
-                && config.min_idle_per_host == 0,
             overdue: Overdue::new(config.hand_over_timeout),
             watched: Mutex::new(Vec::new()),
             began: Instant::now(),
@@ -241,13 +236,12 @@ impl<C: Poolable> Shared<C> {
         (earliest, looked_at)
     }
 
-    pub(super) fn as_followed(&self) -> Weak<dyn FollowedPool> {
+    pub(super) fn as_ejecting(&self) -> Weak<dyn EjectingPool> {
         self.me.clone()
     }
 
-    #[inline]
-    pub(super) fn is_plain(&self) -> bool {
-        self.is_plain
+    pub(super) fn as_followed(&self) -> Weak<dyn FollowedPool> {
+        self.me.clone()
     }
 
     #[inline]
@@ -307,6 +301,14 @@ impl<C: Poolable> FollowedPool for Shared<C> {
     fn lookup_failed(&self, key: &Key, answer_age: Option<Duration>) {
         let failed = || EventKind::LookupFailed { answer_age };
         self.agent.emit(key, None, failed);
+    }
+}
+
+impl<C: Poolable> EjectingPool for Shared<C> {
+    fn address_changed(&self, key: &Key, address: SocketAddr, change: Change) {
+        if let Some(key_pool) = self.table.find(&key.as_ref()) {
+            key_pool.address_changed(address, change);
+        }
     }
 }
 

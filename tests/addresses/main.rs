@@ -6,6 +6,7 @@ mod support;
 mod balance;
 mod connecting;
 mod dns;
+mod ejection;
 mod learned_idle;
 mod names;
 mod spares;

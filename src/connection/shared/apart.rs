@@ -1,8 +1,10 @@
 //! State of a connection in a box of its own.
 
+use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use crate::connection::outcome_observer::OutcomeObserver;
 use crate::connection::shared::ConnShared;
 #[cfg(feature = "http2")]
 use crate::connection::shared::Streams;
@@ -12,10 +14,22 @@ use crate::connection::tls_info::TlsInfo;
 #[cfg(feature = "http2")]
 use crate::sync::atomic::AtomicU32;
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Addresses {
     pub(crate) local: Option<SocketAddr>,
     pub(crate) remote: Option<SocketAddr>,
+    /// Who is told how the exchanges with the remote address end.
+    pub(crate) observer: ObserverSlot,
+}
+
+/// Empty unless addresses are ejected.
+#[derive(Default)]
+pub(crate) struct ObserverSlot(OnceLock<Arc<dyn OutcomeObserver>>);
+
+impl fmt::Debug for ObserverSlot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ObserverSlot")
+    }
 }
 
 /// State that few uses of it need.
@@ -49,4 +63,20 @@ pub(crate) struct TransportInfo {
     /// `None` if the connection has no streams.
     #[cfg(feature = "http2")]
     pub(crate) streams: Option<Arc<Streams>>,
+}
+
+impl ConnShared {
+    /// Sets who is told how the exchanges of this connection end; without a remote address nobody is.
+    pub(crate) fn set_outcome_observer(&self, observer: Arc<dyn OutcomeObserver>) {
+        let addresses = self.transport().and_then(|it| it.addresses.as_ref());
+        if let Some(addresses) = addresses {
+            // A second pool above the first may keep the same connection: the first observer is kept.
+            let _ = addresses.observer.0.set(observer);
+        }
+    }
+
+    pub(crate) fn outcome_observer(&self) -> Option<&dyn OutcomeObserver> {
+        let addresses = self.transport()?.addresses.as_ref()?;
+        Some(&**addresses.observer.0.get()?)
+    }
 }

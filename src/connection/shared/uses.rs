@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::apart::UseOf;
-use super::{Apart, CloseHook, ConnShared, OF_USE};
+use super::{Apart, CloseHook, ConnShared, OF_USE, POISONED};
 #[cfg(feature = "http2")]
 use crate::sync::atomic::AtomicU32;
 use crate::sync::atomic::Ordering;
@@ -50,6 +50,11 @@ impl ConnShared {
     #[inline]
     pub(super) fn whole(&self) -> &Self {
         self.connection().map_or(self, |it| it)
+    }
+
+    /// Excludes the connection from further use. One that nobody uses yet goes on: the caller that it was made for may be about to.
+    pub(crate) fn exclude(&self) {
+        self.whole().state.fetch_or(POISONED, Ordering::AcqRel);
     }
 
     /// Drops the hooks without running them: the use was counted as over already.

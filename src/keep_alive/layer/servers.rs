@@ -1,5 +1,6 @@
 //! Settings about the servers behind a name.
 
+use crate::agent::Ejection;
 use crate::keep_alive::KeepAliveLayer;
 use crate::pool::{FollowDns, Spread};
 
@@ -68,6 +69,24 @@ impl<B> KeepAliveLayer<B> {
     /// ```
     pub fn follow_dns(mut self, follow: FollowDns) -> Self {
         self.settings.config = self.settings.config.follow_dns(follow);
+        self
+    }
+
+    /// Takes out for a while addresses whose connections or responses fail, so that requests go to the others; see
+    /// [`Ejection`] and [the guide](crate::guides::many_addresses#eject-addresses-that-fail). Default: off.
+    ///
+    /// ```
+    /// use tower_keep_alive::{Ejection, KeepAlive, Spread};
+    ///
+    /// let agent = KeepAlive::builder()
+    ///     .spread(Spread::FewestOpenFirst)
+    ///     .eject(Ejection::new().server_errors())
+    ///     .build();
+    /// # let _ = agent;
+    /// ```
+    #[doc(alias = "outlier_detection")]
+    pub fn eject(mut self, ejection: Ejection) -> Self {
+        self.settings.config = self.settings.config.eject(ejection);
         self
     }
 }

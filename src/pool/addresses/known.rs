@@ -1,45 +1,43 @@
 //! What is known about the addresses of one name. Plain data, without a lock or a clock.
 
-use std::hash::BuildHasher;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashSet};
 use tokio::time::Instant;
 
+use crate::pool::addresses::standing::{Out, Trial};
+use crate::pool::addresses::tally::Tally;
 use crate::pool::config::Spread;
 
-/// How long an address is skipped after its first failure; twice as long after each further one.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-
 pub(super) struct Known {
-    addresses: HashMap<SocketAddr, Address, RandomState>,
+    pub(super) addresses: HashMap<SocketAddr, Address, RandomState>,
     /// How often any address was chosen.
-    given: u64,
+    pub(super) given: u64,
+    /// When a connection to an ejected address is to be made, if no caller makes one by itself.
+    pub(super) next_trial: Option<Instant>,
 }
 
 #[derive(Default)]
-struct Address {
+pub(super) struct Address {
     /// Connections to it, including those that are being made.
-    open: usize,
+    pub(super) open: usize,
     /// When it was chosen last, as a count of choices; 0 for never.
     given: u64,
     /// How many connects have failed since the last that succeeded.
-    failures: u32,
-    out: Option<Out>,
+    pub(super) failures: u32,
+    pub(super) out: Option<Out>,
+    pub(super) tally: Tally,
+    /// How often it was ejected in a row.
+    pub(super) ejections: u32,
+    /// When it was readmitted last.
+    pub(super) readmitted: Option<Instant>,
+    /// The last answer has it.
+    pub(super) is_listed: bool,
     /// How many answers in a row lacked the address.
     lacking: u32,
     /// It was in the first answer, or the others have given up what they had beyond their share since it is there.
     has_share: bool,
-}
-
-/// The address is skipped for now.
-struct Out {
-    until: Instant,
-    /// A connect is trying the address again.
-    is_tried: bool,
 }
 
 /// The order in which to try addresses.
@@ -61,6 +59,7 @@ impl Known {
         Self {
             addresses: HashMap::default(),
             given: 0,
+            next_trial: None,
         }
     }
 
@@ -93,9 +92,9 @@ impl Known {
             found.into_iter().partition(|it| out(it).is_some());
         good.sort_by_key(place);
         left_out.sort_by_key(|it| out(it).map(|out| out.until));
-        let due = left_out
-            .iter()
-            .position(|address| out(address).is_some_and(|it| it.until <= now && !it.is_tried));
+        let due = left_out.iter().position(|address| {
+            out(address).is_some_and(|it| it.until <= now && it.trial == Trial::Nobody)
+        });
         if let Some(due) = due {
             good.insert(0, left_out.remove(due));
         }
@@ -106,9 +105,13 @@ impl Known {
     fn list(&mut self, found: &HashSet<SocketAddr, RandomState>) {
         self.addresses
             .retain(|address, it| it.open > 0 || it.out.is_some() || found.contains(address));
-        for &address in found {
-            self.addresses.entry(address).or_default();
+        for known in self.addresses.values_mut() {
+            known.is_listed = false;
         }
+        for &address in found {
+            self.addresses.entry(address).or_default().is_listed = true;
+        }
+        self.readmit_beyond_half();
     }
 
     /// A connect has chosen it, so it counts as open.
@@ -119,32 +122,10 @@ impl Known {
         known.open += 1;
     }
 
-    pub(super) fn opened(&mut self, address: SocketAddr) {
-        self.addresses.entry(address).or_default().open += 1;
-    }
-
-    pub(super) fn closed(&mut self, address: SocketAddr) {
+    /// A choice of this address is over, with or without a connection.
+    pub(super) fn not_chosen(&mut self, address: SocketAddr) {
         if let Some(known) = self.addresses.get_mut(&address) {
             known.open -= 1;
-        }
-    }
-
-    /// Whether it was skipped, and no other connect is trying it again.
-    pub(super) fn begins_trial(&mut self, address: SocketAddr) -> bool {
-        let out = self
-            .addresses
-            .get_mut(&address)
-            .and_then(|it| it.out.as_mut());
-        out.is_some_and(|out| !std::mem::replace(&mut out.is_tried, true))
-    }
-
-    pub(super) fn ends_trial(&mut self, address: SocketAddr) {
-        let out = self
-            .addresses
-            .get_mut(&address)
-            .and_then(|it| it.out.as_mut());
-        if let Some(out) = out {
-            out.is_tried = false;
         }
     }
 
@@ -203,40 +184,14 @@ impl Known {
         let open = self.addresses.iter().filter(|(_, it)| it.open > 0);
         open.map(|(address, it)| (*address, it.open)).collect()
     }
-
-    pub(super) fn answers(&mut self, address: SocketAddr) {
-        if let Some(known) = self.addresses.get_mut(&address) {
-            known.failures = 0;
-            known.out = None;
-        }
-    }
-
-    pub(super) fn fails(&mut self, address: SocketAddr, now: Instant) {
-        let known = self.addresses.entry(address).or_default();
-        // Of the connects that began before it was skipped, only the one that tries it again has new information.
-        if known.out.as_ref().is_some_and(|out| now < out.until) {
-            return;
-        }
-        let longest = FIRST_PAUSE.saturating_mul(1 << known.failures.min(16));
-        let longest = longest.min(LONGEST_PAUSE);
-        known.failures = known.failures.saturating_add(1);
-        // Half of the pause, and a random part of the other half.
-        let seed = (address, known.failures, self.given);
-        let part = self.addresses.hasher().hash_one(seed) as u32;
-        let pause = longest / 2 + (longest / 2).mul_f64(f64::from(part) / f64::from(u32::MAX));
-        let Some(known) = self.addresses.get_mut(&address) else {
-            return;
-        };
-        known.out = now.checked_add(pause).map(|until| Out {
-            until,
-            is_tried: false,
-        });
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::pool::addresses::standing::LONGEST_PAUSE;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -248,7 +203,7 @@ mod tests {
         let found = found.iter().copied().map(address).collect();
         let first = known.order(spread, found, now).first().unwrap();
         known.give(first);
-        known.closed(first);
+        known.not_chosen(first);
         first
     }
 
@@ -263,13 +218,13 @@ mod tests {
         ] {
             let mut known = Known::new();
             for open in [1, 1, 2] {
-                known.opened(address(open));
+                known.opened(address(open), 0, now);
             }
             for expected in expected {
                 let first = first(&mut known, spread, &[1, 2, 3], now);
                 assert_eq!(first, address(expected), "{spread:?}");
                 if spread == Spread::FewestOpenFirst {
-                    known.opened(first);
+                    known.opened(first, 0, now);
                 }
             }
         }
@@ -290,7 +245,7 @@ mod tests {
         let in_turn = |known: &mut Known, now| first(known, Spread::InTurn, &[1, 2], now);
         let mut last = Duration::ZERO;
         for failure in 0..10 {
-            known.fails(address(1), now);
+            known.connect_failed(address(1), None, now);
             let until = known.addresses[&address(1)].out.as_ref().unwrap().until;
             let pause = until.duration_since(now);
             let longest = (SECOND * (1 << failure)).min(LONGEST_PAUSE);
@@ -306,9 +261,9 @@ mod tests {
             assert_eq!(in_turn(&mut known, now), address(2), "by one connect");
             assert!(!known.begins_trial(address(1)));
         }
-        known.answers(address(1));
+        known.connect_succeeded(address(1));
         assert_eq!(in_turn(&mut known, now), address(1));
-        known.fails(address(1), now);
+        known.connect_failed(address(1), None, now);
         let until = known.addresses[&address(1)].out.as_ref().unwrap().until;
         assert!(until <= now + SECOND, "from the start");
     }
@@ -318,7 +273,7 @@ mod tests {
         let mut known = Known::new();
         let now = Instant::now();
         for last in [1, 2] {
-            known.fails(address(last), now);
+            known.connect_failed(address(last), None, now);
         }
         let order = known.order(Spread::InTurn, [1, 2].map(address).to_vec(), now);
         assert_eq!((order.good.len(), order.left_out.len()), (0, 2));
@@ -329,7 +284,7 @@ mod tests {
         let mut known = Known::new();
         first(&mut known, Spread::InTurn, &[1, 2], Instant::now());
         for last in [1, 1, 1, 1, 2, 2] {
-            known.opened(address(last));
+            known.opened(address(last), 0, Instant::now());
         }
         let mut resolved = |found: &[u8], shares| {
             let found: Vec<_> = found.iter().copied().map(address).collect();
@@ -353,7 +308,7 @@ mod tests {
         let now = Instant::now();
         first(&mut known, Spread::FewestOpenFirst, &[1, 2], now);
         for last in [1, 1, 1, 2, 2, 2] {
-            known.opened(address(last));
+            known.opened(address(last), 0, Instant::now());
         }
         let resolved = |known: &mut Known, found: &[u8]| {
             let found: Vec<_> = found.iter().copied().map(address).collect();
@@ -364,9 +319,9 @@ mod tests {
         assert_eq!(resolved(&mut known, &[1, 2]), []);
         let new = first(&mut known, Spread::FewestOpenFirst, &[1, 2, 3], now);
         assert_eq!(new, address(3));
-        known.opened(new);
+        known.opened(new, 0, now);
         // Seven in all, and three for each of three.
-        known.opened(address(1));
+        known.opened(address(1), 0, now);
         assert_eq!(resolved(&mut known, &[1, 2, 3]), [(address(1), 1)]);
         assert_eq!(resolved(&mut known, &[1, 2, 3]), []);
     }
@@ -377,9 +332,9 @@ mod tests {
         let now = Instant::now();
         first(&mut known, Spread::FewestOpenFirst, &[1, 2], now);
         for last in [1, 1, 2, 2] {
-            known.opened(address(last));
+            known.opened(address(last), 0, Instant::now());
         }
-        known.fails(address(3), now);
+        known.connect_failed(address(3), None, now);
         let found = [1, 2, 3].map(address);
         assert_eq!(known.resolved(&found, 2, true), []);
     }

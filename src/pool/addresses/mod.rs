@@ -6,6 +6,9 @@
 mod follow;
 mod known;
 mod lookups;
+mod observer;
+mod standing;
+mod tally;
 
 use std::fmt;
 use std::future::Future;
@@ -24,6 +27,8 @@ use crate::target::resolved_addrs::ResolvedAddrs;
 pub(super) use follow::{Follow, FollowedPool, LookupTask};
 use known::Known;
 pub(crate) use known::Order;
+pub(super) use observer::{EjectingPool, Ejector};
+pub(super) use standing::{Admission, Change};
 
 /// How long a cancelled attempt must have been without an answer to count as failed.
 const ALONE: Duration = Duration::from_millis(200);
@@ -35,25 +40,28 @@ pub(crate) struct AddressBook {
     spread: Spread,
     known: Mutex<Known>,
     follow: Option<Follow>,
+    /// If addresses are ejected.
+    ejector: Option<Ejector>,
 }
 
 impl AddressBook {
-    pub(super) fn new(spread: Spread, follow: Option<Follow>) -> Self {
+    pub(super) fn new(spread: Spread, follow: Option<Follow>, ejector: Option<Ejector>) -> Self {
         Self {
             spread,
             known: Mutex::new(Known::new()),
             follow,
+            ejector,
         }
     }
 
-    /// A connection to it was made.
-    pub(super) fn opened(&self, address: SocketAddr) {
-        self.known().opened(address);
+    /// This connection to it was made.
+    pub(super) fn opened(&self, address: SocketAddr, connection: u64) -> Admission {
+        self.known().opened(address, connection, Instant::now())
     }
 
     /// The connection is gone.
-    pub(super) fn closed(&self, address: SocketAddr) {
-        self.known().closed(address);
+    pub(super) fn closed(&self, address: SocketAddr, connection: u64) {
+        self.known().closed(address, connection, Instant::now());
     }
 
     /// How the lookups have ended, if the name is followed.
@@ -71,9 +79,19 @@ impl AddressBook {
         self.known().open_now()
     }
 
-    /// Whether addresses that fail are left out.
+    /// Whether addresses to which connects fail are left out.
     fn leaves_out(&self) -> bool {
-        self.spread != Spread::AsResolved
+        self.spread != Spread::AsResolved || self.ejector.is_some()
+    }
+
+    fn connect_failed(&self, address: SocketAddr) {
+        if self.leaves_out() {
+            let ejection = self.ejector.as_ref().map(|it| &it.config);
+            let change = self
+                .known()
+                .connect_failed(address, ejection, Instant::now());
+            self.report(address, change);
+        }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -97,8 +115,21 @@ pub(crate) struct Choice {
 #[derive(Clone, Copy, Debug)]
 struct Reserved {
     address: SocketAddr,
-    /// The address was skipped, and this is the one connect that tries it again.
+    /// The address was left out, and this is the one connect that tries it again.
     is_trial: bool,
+    /// It has accepted the connection, which is not ready yet.
+    has_accepted: bool,
+}
+
+impl Reserved {
+    fn new(address: SocketAddr, known: &mut Known) -> Self {
+        known.give(address);
+        Self {
+            address,
+            is_trial: known.begins_trial(address),
+            has_accepted: false,
+        }
+    }
 }
 
 impl Choice {
@@ -114,11 +145,7 @@ impl Choice {
         self.reserve(None);
         let mut known = self.book.known();
         let order = known.order(self.book.spread, found, Instant::now());
-        let reserved = order.first().map(|address| {
-            known.give(address);
-            let is_trial = known.begins_trial(address);
-            Reserved { address, is_trial }
-        });
+        let reserved = order.first().map(|it| Reserved::new(it, &mut known));
         drop(known);
         *self.reserved() = reserved;
         order
@@ -159,17 +186,32 @@ impl Choice {
     /// Counts this address as open, and the previous one no longer.
     fn reserve(&self, address: Option<SocketAddr>) {
         let mut known = self.book.known();
-        let next = address.map(|address| {
-            known.give(address);
-            let is_trial = known.begins_trial(address);
-            Reserved { address, is_trial }
-        });
+        let next = address.map(|it| Reserved::new(it, &mut known));
         let before = std::mem::replace(&mut *self.reserved(), next);
         if let Some(before) = before {
-            known.closed(before.address);
+            known.not_chosen(before.address);
             if before.is_trial {
                 known.ends_trial(before.address);
             }
+        }
+    }
+
+    /// The first attempt has succeeded, which is not always the latest.
+    fn accepted_by(&self, address: SocketAddr) {
+        let is_reserved = self.reserved().is_some_and(|it| it.address == address);
+        if !is_reserved {
+            self.reserve(Some(address));
+        }
+        if let Some(reserved) = &mut *self.reserved() {
+            reserved.has_accepted = true;
+        }
+    }
+
+    /// The connect has failed. If an address had accepted the connection, the failure is its own.
+    pub(crate) fn failed(&self) {
+        let reserved = *self.reserved();
+        if let Some(reserved) = reserved.filter(|it| it.has_accepted) {
+            self.book.connect_failed(reserved.address);
         }
     }
 
@@ -197,19 +239,20 @@ pub(crate) struct Attempt {
 impl Attempt {
     pub(crate) fn ends(mut self, has_succeeded: bool) {
         self.is_over = true;
-        let mut known = self.choice.book.known();
-        match has_succeeded {
-            true => known.answers(self.address),
-            false if self.choice.book.leaves_out() => known.fails(self.address, Instant::now()),
-            false => {}
+        let book = &self.choice.book;
+        if !has_succeeded {
+            book.connect_failed(self.address);
+            return;
         }
+        book.known().connect_succeeded(self.address);
+        self.choice.accepted_by(self.address);
     }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        if !self.is_over && self.begun.elapsed() >= ALONE && self.choice.book.leaves_out() {
-            self.choice.book.known().fails(self.address, Instant::now());
+        if !self.is_over && self.begun.elapsed() >= ALONE {
+            self.choice.book.connect_failed(self.address);
         }
     }
 }
@@ -237,7 +280,7 @@ mod tests {
 
     #[test]
     fn connects_at_the_same_time_go_to_addresses_of_their_own() {
-        let book = Arc::new(AddressBook::new(Spread::FewestOpenFirst, None));
+        let book = Arc::new(AddressBook::new(Spread::FewestOpenFirst, None, None));
         let found = [1, 2, 3].map(address);
         let choices = firsts(&book, &found, 6);
         for one in found {
@@ -247,14 +290,14 @@ mod tests {
         // Those that are given up count no more.
         let gone = reserved(&choices[0]);
         drop(choices.into_iter().skip(1).collect::<Vec<_>>());
-        book.opened(gone);
+        book.opened(gone, 1);
         let again = firsts(&book, &found, 1);
         assert_ne!(reserved(&again[0]), gone);
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_attempt_that_is_given_up_without_an_answer_has_failed() {
-        let book = Arc::new(AddressBook::new(Spread::FewestOpenFirst, None));
+        let book = Arc::new(AddressBook::new(Spread::FewestOpenFirst, None, None));
         let found = [1, 2].map(address);
         for (waits, is_left_out) in [(ALONE / 2, false), (ALONE, true)] {
             let choice = Arc::new(Choice::new(book.clone()));
@@ -271,7 +314,7 @@ mod tests {
     /// The one that was dialled first failed: it is the next that counts as open.
     #[test]
     fn the_address_that_is_tried_counts_as_open() {
-        let book = Arc::new(AddressBook::new(Spread::FewestOpenFirst, None));
+        let book = Arc::new(AddressBook::new(Spread::FewestOpenFirst, None, None));
         let found = [1, 2, 3].map(address);
         let choice = Arc::new(Choice::new(book.clone()));
         let order = choice.order(found.to_vec());

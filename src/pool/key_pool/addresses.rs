@@ -1,15 +1,17 @@
-//! A key's connections by address.
+//! A key's connections by address, and the addresses that are left or ejected.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::KeyPool;
-use crate::agent::{AddressStatus, LookupStatus};
+use crate::agent::{AddressStatus, EventKind, LookupStatus};
 use crate::connection::poolable::Poolable;
+use crate::connection::shared::ConnShared;
 #[cfg(test)]
 use crate::pool::addresses::AddressBook;
-use crate::pool::addresses::Choice;
+use crate::pool::addresses::{Admission, Change, Choice};
 
 impl<C: Poolable> KeyPool<C> {
     /// The choice of an address for one connect.
@@ -18,16 +20,83 @@ impl<C: Poolable> KeyPool<C> {
         Some(Arc::new(Choice::new(addresses)))
     }
 
+    /// Counts a new connection at its address, and returns what it may be used for.
+    pub(super) fn admit(&self, shared: &ConnShared) -> Admission {
+        let Some((addresses, address)) = self.addresses.as_ref().zip(shared.remote_addr()) else {
+            return Admission::Any;
+        };
+        if let Some(observer) = addresses.observer(address) {
+            shared.set_outcome_observer(observer);
+        }
+        addresses.opened(address, shared.id())
+    }
+
+    /// The connection is gone.
+    pub(super) fn dismiss(&self, shared: &ConnShared) {
+        if let Some((addresses, address)) = self.addresses.as_ref().zip(shared.remote_addr()) {
+            addresses.closed(address, shared.id());
+        }
+    }
+
+    /// Whether this connection tries an ejected address again.
+    pub(super) fn is_on_trial(&self, shared: &ConnShared) -> bool {
+        let addresses = self.addresses.as_ref().zip(shared.remote_addr());
+        addresses.is_some_and(|(addresses, address)| addresses.is_on_trial(address, shared.id()))
+    }
+
+    /// While an address is ejected, each caller looks whether it is to be tried again.
+    pub(super) fn settle_plain(&self) {
+        // Before the look, so that an ejection that comes meanwhile is not lost.
+        self.is_plain
+            .store(self.config.is_plain(), Ordering::SeqCst);
+        let addresses = self.addresses.as_ref();
+        if addresses.is_some_and(|addresses| addresses.is_any_ejected()) {
+            self.is_plain.store(false, Ordering::SeqCst);
+        }
+    }
+
+    /// An address was ejected or readmitted.
+    pub(in crate::pool) fn address_changed(self: &Arc<Self>, address: SocketAddr, change: Change) {
+        self.settle_plain();
+        match change {
+            Change::Ejected {
+                time,
+                times,
+                reason,
+            } => {
+                self.leave_address(address, usize::MAX);
+                self.emit(None, || EventKind::AddressEjected {
+                    address,
+                    time,
+                    times,
+                    reason,
+                });
+            }
+            Change::Readmitted => {
+                let ended = self.lock().end_trials(address);
+                for (index, shared) in ended {
+                    self.changed(index, &shared);
+                }
+                self.emit(None, || EventKind::AddressReadmitted { address });
+            }
+        }
+    }
+
     /// So many connections to this address, or all that there are, take no further requests.
     pub(in crate::pool) fn leave_address(self: &Arc<Self>, address: SocketAddr, count: usize) {
         let in_use = self.with(|state, cx| state.leave_address(address, count, cx));
         for shared in in_use {
-            shared.poison();
+            shared.exclude();
         }
     }
 
     pub(in crate::pool) fn by_address(&self) -> BTreeMap<SocketAddr, AddressStatus> {
-        self.lock().by_address()
+        let mut all = self.lock().by_address();
+        let left_out = self.addresses.as_ref().map(|it| it.left_out());
+        for (address, ejected) in left_out.into_iter().flatten() {
+            all.entry(address).or_default().ejected = Some(ejected);
+        }
+        all
     }
 
     /// How the lookups of its name have ended, if it is followed.

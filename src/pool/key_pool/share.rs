@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::KeyPool;
 use crate::connection::poolable::Poolable;
 use crate::connection::shared::{ChangeHook, CloseHook, ConnShared};
+use crate::pool::key_state::{KeyState, StepCx};
 use crate::pool::list::SlabIndex;
 use crate::pool::pooled_conn::PooledConn;
 use crate::pool::wait_queue::WaiterId;
@@ -51,7 +52,15 @@ impl<C: Poolable> KeyPool<C> {
         // Nobody has used it yet.
         first.idle_since = Some(self.pool.config.clock.now());
         let new_hook = Box::new(new_hook);
-        match self.with(|state, cx| state.share(place, whole, &first, new_hook, waiter_id, cx)) {
+        let is_trial = self.is_on_trial(&shared);
+        let shares = |state: &mut KeyState<C>, cx: &mut StepCx<'_, C>| {
+            let shares = state.share(place, whole, &first, new_hook, waiter_id, cx);
+            if is_trial {
+                state.begin_trial(place);
+            }
+            shares
+        };
+        match self.with(shares) {
             Ok(is_awaited) => {
                 // Otherwise its first use is returned in a moment, and serves the queue then.
                 if is_awaited {
@@ -71,7 +80,7 @@ impl<C: Poolable> KeyPool<C> {
         self.with(|state, cx| state.go_side_by_side(cx));
     }
 
-    fn changed(self: &Arc<Self>, place: usize, shared: &Arc<ConnShared>) {
+    pub(super) fn changed(self: &Arc<Self>, place: usize, shared: &Arc<ConnShared>) {
         self.with(|state, cx| state.changed(place, shared, cx));
     }
 }

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tokio::runtime::Id;
+
 use super::{KeyState, Open, Stage, StepCx};
 use crate::agent::AddressStatus;
 use crate::connection::close_reason::CloseReason;
 use crate::connection::poolable::Poolable;
 use crate::connection::shared::ConnShared;
+use crate::pool::pooled_conn::Rejected;
 
 impl<C: Poolable> KeyState<C> {
     /// Counts the open connections whose address is known.
@@ -25,6 +28,7 @@ impl<C: Poolable> KeyState<C> {
                     active: usize::from(!is_idle),
                     requests: open.uses_now(),
                     served: shared.activity().uses(),
+                    ejected: None,
                 });
             }
         }
@@ -63,6 +67,70 @@ impl<C: Poolable> KeyState<C> {
         }
         self.grant_permits(cx);
         in_use
+    }
+}
+
+impl<C: Poolable> KeyState<C> {
+    /// This caller is to connect to an ejected address. At a limit, a connection that it could use is closed for that: true if
+    /// there was one.
+    pub(super) fn make_way(&mut self, runtime: Option<Id>, cx: &mut StepCx<'_, C>) -> bool {
+        let is_full = self.counted >= cx.config.max_connections_per_host
+            || cx.total.as_ref().is_some_and(|total| total.is_full());
+        if !is_full {
+            return false;
+        }
+        let roomy = match C::SHARED && self.places.is_none() {
+            true => self.take_roomy(runtime, cx),
+            false => None,
+        };
+        let taken = roomy.map(|pooled| (pooled, None));
+        let Some((pooled, why)) = taken.or_else(|| self.take_one(runtime, cx)) else {
+            return false;
+        };
+        let reason = why.unwrap_or(CloseReason::Moved);
+        self.discard(Rejected::new(pooled, reason), cx);
+        true
+    }
+
+    /// The reason to close a connection that could serve a blocked caller: that caller is to connect to an ejected address.
+    pub(super) fn claims_trial(&self, cx: &StepCx<'_, C>) -> Option<CloseReason> {
+        let claims = self.queue.blocked() > 0 && cx.claims_trial();
+        claims.then_some(CloseReason::Moved)
+    }
+
+    /// This shared connection tries an ejected address again.
+    pub(in crate::pool) fn begin_trial(&mut self, index: usize) {
+        if let Some(sharing) = self.open.get_mut(index).and_then(Open::sharing) {
+            sharing.is_trial = true;
+            self.update_roomy(index);
+        }
+    }
+
+    /// The address serves again: shared connections that have tried it take as many uses as any other. Returned for their room
+    /// to be given out.
+    pub(in crate::pool) fn end_trials(
+        &mut self,
+        address: SocketAddr,
+    ) -> Vec<(usize, Arc<ConnShared>)> {
+        let mut ended = Vec::new();
+        for (index, open) in &mut self.open {
+            if let Stage::Shared(sharing) = &mut open.stage
+                && sharing.is_trial
+                && sharing.shared().remote_addr() == Some(address)
+            {
+                sharing.is_trial = false;
+                ended.push((index, sharing.shared().clone()));
+            }
+        }
+        ended
+    }
+}
+
+impl<C> StepCx<'_, C> {
+    /// Whether this caller is to connect although there are connections, so that an ejected address is tried again.
+    pub(super) fn claims_trial(&self) -> bool {
+        self.trials
+            .is_some_and(|addresses| addresses.claims_trial(self.now.mono))
     }
 }
 

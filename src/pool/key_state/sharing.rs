@@ -38,6 +38,8 @@ pub(in crate::pool) struct Sharing<C> {
     pub(super) uses: usize,
     /// How many uses were ever given out, without those that were returned unused.
     begun: u64,
+    /// It tries an ejected address again, with one use at a time.
+    pub(super) is_trial: bool,
     /// Whether its capacity is known.
     pub(super) is_capacity_known: bool,
     /// The capacity that it has last reported.
@@ -69,6 +71,7 @@ impl<C: Poolable> Sharing<C> {
             gone: None,
             uses: 1,
             begun: 0,
+            is_trial: false,
             is_capacity_known: false,
             reported: None,
             is_listed: false,
@@ -102,7 +105,11 @@ impl<C: Poolable> Sharing<C> {
 
     #[inline]
     fn capacity(&self) -> usize {
-        self.whole.connection_ref().capacity().unwrap_or(1)
+        let capacity = self.whole.connection_ref().capacity().unwrap_or(1);
+        match self.is_trial {
+            true => capacity.min(1),
+            false => capacity,
+        }
     }
 
     /// Whether a caller in this runtime may have a use of it.
@@ -456,6 +463,12 @@ impl<C: Poolable> KeyState<C> {
                 self.making_room += 1;
                 return self.close_whole(index, CloseReason::Room, cx);
             }
+            if let Some(reason) = self.claims_trial(cx) {
+                return self.drain(index, reason, cx);
+            }
+            let Some(sharing) = self.open[index].sharing() else {
+                return;
+            };
             let Some(pooled) = sharing.split(cx.now) else {
                 return self.drain(index, CloseReason::Peer, cx);
             };

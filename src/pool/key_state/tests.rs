@@ -30,6 +30,7 @@ fn what_follows_from_a_step_is_returned_as_data() {
         mode: Mode::Open,
         now: Moment::now(),
         total: None,
+        trials: None,
         deferred: &mut deferred,
     };
     let KeyDecision::Make { index, waiter } = state.take(REQUEST, 0, &mut cx) else {
@@ -69,6 +70,7 @@ fn what_follows_from_a_step_is_returned_as_data() {
             mode: Mode::Open,
             now: Moment::now(),
             total: None,
+            trials: None,
             deferred: &mut Deferred::new(),
         },
     );

@@ -116,6 +116,7 @@ impl<const S: bool> World<S> {
             addresses: Some(Box::new(Addresses {
                 local: None,
                 remote: Some(address),
+                ..Addresses::default()
             })),
             times: ConnectTimes::NONE,
             #[cfg(feature = "tls")]

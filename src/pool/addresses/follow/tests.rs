@@ -40,8 +40,8 @@ impl Name {
         let pool = Arc::new(Pool::default());
         let key = KeyRef::new("http", "host.test", None).into();
         let follow = Follow::new(config, key, Arc::downgrade(&pool) as Weak<dyn FollowedPool>);
-        let book = Arc::new(AddressBook::new(Spread::InTurn, Some(follow)));
-        book.opened(address());
+        let book = Arc::new(AddressBook::new(Spread::InTurn, Some(follow), None));
+        book.opened(address(), 1);
         Self {
             pool,
             book,

@@ -1,0 +1,24 @@
+//! How connections are spread over the addresses of a name.
+
+/// Which addresses of a name connections are made to, and which idle connection is used if a name has several
+/// addresses.
+///
+/// With [`InTurn`](Self::InTurn) and [`FewestOpenFirst`](Self::FewestOpenFirst), an address that refuses a connect is
+/// skipped for a while: for up to 1 s after the first failure, twice as long after each further one, up to 60 s, and at
+/// random between half of that time and all of it. Then one connect tries the address again, and the others are used
+/// meanwhile.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "camelCase"))]
+#[non_exhaustive]
+pub enum Spread {
+    /// The first address that answers, in the resolver's order. With most resolvers one address gets the whole load.
+    #[default]
+    AsResolved,
+    /// Each address in turn. Idle connections are used in turn too: one to the address that has not been used for
+    /// longest.
+    InTurn,
+    /// The address with the fewest connections for the key. Of the idle connections, one to the address with the fewest
+    /// requests in flight is used; if several have equally few, to the one that has not been used for longest.
+    FewestOpenFirst,
+}

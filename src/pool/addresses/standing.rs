@@ -1,0 +1,493 @@
+//! Which addresses are left out for a while: after a failed connect, or ejected because what they answer fails.
+
+use std::hash::BuildHasher;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::agent::{EjectedAddress, Ejection, EjectionReason};
+use crate::pool::addresses::known::{Address, Known};
+use crate::pool::addresses::tally::Tally;
+
+/// How long an address is skipped after its first failed connect; twice as long after each further one.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// After a trial without a result, the next one begins so much later at the earliest.
+const TRIAL_PAUSE: Duration = Duration::from_secs(1);
+
+/// The address is left out for now: after a failed connect it gets no new connections, and if it is ejected no requests either.
+pub(super) struct Out {
+    pub(super) until: Instant,
+    pub(super) trial: Trial,
+    reason: EjectionReason,
+}
+
+/// Who tries again an address that is left out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trial {
+    Nobody,
+    /// A connect under way.
+    Connect,
+    /// This connection, whose exchange decides.
+    Connection(u64),
+}
+
+impl Out {
+    pub(super) fn is_ejected(&self) -> bool {
+        self.reason != EjectionReason::Connect
+    }
+}
+
+/// What has become of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::pool) enum Change {
+    Ejected {
+        time: Duration,
+        times: u32,
+        reason: EjectionReason,
+    },
+    Readmitted,
+}
+
+/// What a new connection may be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::pool) enum Admission {
+    Any,
+    /// One request at a time, until one has a result: the address is ejected, and this tries it again.
+    Trial,
+    /// The request that it was made for: the address was ejected meanwhile.
+    Once,
+}
+
+impl Known {
+    /// This connection to it was made.
+    pub(super) fn opened(
+        &mut self,
+        address: SocketAddr,
+        connection: u64,
+        now: Instant,
+    ) -> Admission {
+        let known = self.addresses.entry(address).or_default();
+        known.open += 1;
+        let Some(out) = known.out.as_mut().filter(|out| out.is_ejected()) else {
+            return Admission::Any;
+        };
+        let is_trial = match out.trial {
+            Trial::Nobody => out.until <= now,
+            Trial::Connect => true,
+            Trial::Connection(_) => false,
+        };
+        if !is_trial {
+            return Admission::Once;
+        }
+        out.trial = Trial::Connection(connection);
+        self.schedule_trials();
+        Admission::Trial
+    }
+
+    /// A connection to it is gone.
+    pub(super) fn closed(&mut self, address: SocketAddr, connection: u64, now: Instant) {
+        let Some(known) = self.addresses.get_mut(&address) else {
+            return;
+        };
+        known.open -= 1;
+        if let Some(out) = &mut known.out
+            && out.trial == Trial::Connection(connection)
+        {
+            // Without a result: otherwise it was readmitted, or ejected again.
+            out.trial = Trial::Nobody;
+            let later = now.checked_add(TRIAL_PAUSE);
+            out.until = later.map_or(out.until, |later| out.until.max(later));
+            self.schedule_trials();
+        }
+    }
+
+    /// Whether it was left out, and nobody else is trying it again.
+    pub(super) fn begins_trial(&mut self, address: SocketAddr) -> bool {
+        let known = self.addresses.get_mut(&address);
+        let out = known.and_then(|it| it.out.as_mut());
+        let Some(out) = out.filter(|out| out.trial == Trial::Nobody) else {
+            return false;
+        };
+        out.trial = Trial::Connect;
+        self.schedule_trials();
+        true
+    }
+
+    /// The connect that tried it is over. If it has made a connection, that one goes on.
+    pub(super) fn ends_trial(&mut self, address: SocketAddr) {
+        let known = self.addresses.get_mut(&address);
+        let out = known.and_then(|it| it.out.as_mut());
+        if let Some(out) = out.filter(|out| out.trial == Trial::Connect) {
+            out.trial = Trial::Nobody;
+            self.schedule_trials();
+        }
+    }
+
+    /// Whether this connection is the one that tries an ejected address again.
+    pub(super) fn is_on_trial(&self, address: SocketAddr, connection: u64) -> bool {
+        let known = self.addresses.get(&address);
+        let out = known.and_then(|it| it.out.as_ref());
+        out.is_some_and(|out| out.is_ejected() && out.trial == Trial::Connection(connection))
+    }
+
+    /// Whether a caller is to make a connection now, so that an ejected address is tried again. True for one caller.
+    pub(super) fn claims_trial(&mut self, now: Instant) -> bool {
+        let is_due = self.next_trial.is_some_and(|at| at <= now);
+        if is_due {
+            // Its connect sets the time anew once it has chosen the address.
+            self.next_trial = now.checked_add(TRIAL_PAUSE);
+        }
+        is_due
+    }
+
+    fn schedule_trials(&mut self) {
+        let out = self.addresses.values().filter_map(|it| it.out.as_ref());
+        let waiting = out.filter(|out| out.is_ejected() && out.trial == Trial::Nobody);
+        self.next_trial = waiting.map(|out| out.until).min();
+    }
+
+    pub(super) fn is_any_ejected(&self) -> bool {
+        let mut out = self.addresses.values().filter_map(|it| it.out.as_ref());
+        out.any(Out::is_ejected)
+    }
+
+    /// The addresses that are left out, and why.
+    pub(super) fn left_out(
+        &self,
+        now: Instant,
+    ) -> impl Iterator<Item = (SocketAddr, EjectedAddress)> {
+        self.addresses.iter().filter_map(move |(address, known)| {
+            let out = known.out.as_ref()?;
+            let times = match out.is_ejected() {
+                true => known.ejections,
+                false => known.failures,
+            };
+            let remaining = out.until.saturating_duration_since(now);
+            let reason = out.reason;
+            Some((
+                *address,
+                EjectedAddress {
+                    remaining,
+                    times,
+                    reason,
+                },
+            ))
+        })
+    }
+
+    /// A connect to it has succeeded.
+    pub(super) fn connect_succeeded(&mut self, address: SocketAddr) {
+        if let Some(known) = self.addresses.get_mut(&address) {
+            known.failures = 0;
+            known.out.take_if(|out| !out.is_ejected());
+        }
+    }
+
+    /// A connect to it has failed.
+    pub(super) fn connect_failed(
+        &mut self,
+        address: SocketAddr,
+        ejection: Option<&Ejection>,
+        now: Instant,
+    ) -> Option<Change> {
+        let known = self.addresses.entry(address).or_default();
+        // Of the connects that began before it was left out, only the one that tries it again has new information.
+        if known.out.as_ref().is_some_and(|out| now < out.until) {
+            return None;
+        }
+        if let (Some(ejection), Some(out)) = (ejection, &known.out)
+            && out.is_ejected()
+        {
+            let reason = out.reason;
+            return self.eject(address, reason, ejection, now);
+        }
+        let longest = FIRST_PAUSE.saturating_mul(1 << known.failures.min(16));
+        known.failures = known.failures.saturating_add(1);
+        let reason = ejection.and_then(|ejection| known.tally.fails(None, ejection));
+        self.leave_out(
+            address,
+            longest.min(LONGEST_PAUSE),
+            EjectionReason::Connect,
+            now,
+        );
+        self.eject(address, reason?, ejection?, now)
+    }
+
+    /// An exchange on this connection to it has succeeded. `now` is asked for only where the address was ejected.
+    pub(super) fn succeeded(
+        &mut self,
+        address: SocketAddr,
+        connection: u64,
+        ejection: &Ejection,
+        now: impl FnOnce() -> Instant,
+    ) -> Option<Change> {
+        let known = self.addresses.get_mut(&address)?;
+        let Some(out) = known.out.as_ref().filter(|out| out.is_ejected()) else {
+            known.tally.succeeds(ejection);
+            return None;
+        };
+        if out.trial != Trial::Connection(connection) {
+            // It began before the address was ejected.
+            return None;
+        }
+        Some(self.readmit(address, now()))
+    }
+
+    fn readmit(&mut self, address: SocketAddr, now: Instant) -> Change {
+        if let Some(known) = self.addresses.get_mut(&address) {
+            known.out = None;
+            known.tally = Tally::default();
+            known.readmitted = Some(now);
+        }
+        self.schedule_trials();
+        Change::Readmitted
+    }
+
+    /// The name has fewer addresses than before: no more than half of them stay ejected, those that were to be tried last.
+    pub(super) fn readmit_beyond_half(&mut self) {
+        let listed = self.addresses.values().filter(|it| it.is_listed).count();
+        let mut ejected: Vec<_> = self
+            .addresses
+            .values_mut()
+            .filter(|it| it.is_listed && it.out.as_ref().is_some_and(Out::is_ejected))
+            .collect();
+        if ejected.len() * 2 <= listed {
+            return;
+        }
+        ejected.sort_by_key(|it| it.out.as_ref().map(|out| out.until));
+        let beyond = ejected.len() - listed / 2;
+        for known in ejected.into_iter().take(beyond) {
+            // A connection that tries it again goes on until it has a result.
+            known.out.take_if(|out| out.trial == Trial::Nobody);
+        }
+        self.schedule_trials();
+    }
+
+    /// An exchange on this connection to it has failed; `connection_over`: with all others on the connection.
+    pub(super) fn failed(
+        &mut self,
+        address: SocketAddr,
+        connection: u64,
+        connection_over: bool,
+        ejection: &Ejection,
+        now: Instant,
+    ) -> Option<Change> {
+        let known = self.addresses.get_mut(&address)?;
+        if let Some(out) = known.out.as_ref().filter(|out| out.is_ejected()) {
+            let is_trial = out.trial == Trial::Connection(connection);
+            let reason = out.reason;
+            return match is_trial {
+                true => self.eject(address, reason, ejection, now),
+                false => None,
+            };
+        }
+        let connection = connection_over.then_some(connection);
+        let reason = known.tally.fails(connection, ejection)?;
+        self.eject(address, reason, ejection, now)
+    }
+
+    /// Ejects the address, or ejects it again, unless too many are ejected.
+    fn eject(
+        &mut self,
+        address: SocketAddr,
+        reason: EjectionReason,
+        ejection: &Ejection,
+        now: Instant,
+    ) -> Option<Change> {
+        let is_ejected = |it: &Address| it.out.as_ref().is_some_and(Out::is_ejected);
+        let listed = self.addresses.values().filter(|it| it.is_listed).count();
+        let others = self.addresses.iter().filter(|(it, _)| **it != address);
+        let ejected = others.filter(|(_, it)| it.is_listed && is_ejected(it));
+        let is_beyond_half = (ejected.count() + 1) * 2 > listed;
+        let known = self.addresses.get_mut(&address)?;
+        if is_beyond_half {
+            return is_ejected(known).then(|| self.readmit(address, now));
+        }
+        let served = known.readmitted.map(|at| now.saturating_duration_since(at));
+        if !is_ejected(known) && served.is_some_and(|served| served >= ejection.max_time) {
+            known.ejections = 0;
+        }
+        known.ejections = known.ejections.saturating_add(1);
+        known.tally = Tally::default();
+        let times = known.ejections;
+        let time = self.leave_out(address, ejection.time(times), reason, now);
+        self.schedule_trials();
+        Some(Change::Ejected {
+            time,
+            times,
+            reason,
+        })
+    }
+
+    /// Leaves the address out, for half of `longest` and a random part of the other half. Returns for how long.
+    fn leave_out(
+        &mut self,
+        address: SocketAddr,
+        longest: Duration,
+        reason: EjectionReason,
+        now: Instant,
+    ) -> Duration {
+        let seed = (address, longest, self.given);
+        let part = self.addresses.hasher().hash_one(seed) as u32;
+        let time = longest / 2 + (longest / 2).mul_f64(f64::from(part) / f64::from(u32::MAX));
+        let known = self.addresses.entry(address).or_default();
+        known.out = now.checked_add(time).map(|until| Out {
+            until,
+            trial: Trial::Nobody,
+            reason,
+        });
+        time
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::config::Spread;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn address(last: u8) -> SocketAddr {
+        ([192, 0, 2, last], 80).into()
+    }
+
+    /// Ten addresses, and what becomes of the first.
+    fn ten() -> Known {
+        let mut known = Known::new();
+        let found = (1..=10).map(address).collect();
+        known.order(Spread::InTurn, found, Instant::now());
+        known
+    }
+
+    fn fail(known: &mut Known, last: u8, ejection: &Ejection, now: Instant) -> Option<Change> {
+        known.failed(address(last), 100 + u64::from(last), false, ejection, now)
+    }
+
+    #[test]
+    fn an_address_is_ejected_for_longer_each_time_and_readmitted_by_one_connection() {
+        let mut known = ten();
+        let ejection = Ejection::new().consecutive(2);
+        let mut now = Instant::now();
+        assert_eq!(fail(&mut known, 1, &ejection, now), None);
+        let mut change = fail(&mut known, 1, &ejection, now);
+        for times in 1..=12 {
+            let Some(Change::Ejected {
+                time,
+                times: counted,
+                ..
+            }) = change
+            else {
+                panic!("it is ejected");
+            };
+            let longest = (30 * SECOND * times).min(300 * SECOND);
+            assert_eq!(counted, times);
+            assert!(time >= longest / 2 && time <= longest, "{time:?}");
+            // Nothing that began before says anything.
+            let before = (101, 100);
+            assert_eq!(fail(&mut known, 1, &ejection, now), None);
+            assert_eq!(
+                known.succeeded(address(1), before.0, &ejection, || now),
+                None
+            );
+            assert_eq!(known.opened(address(1), before.1, now), Admission::Once);
+            known.closed(address(1), before.1, now);
+            assert!(!known.claims_trial(now));
+            now += time;
+            assert!(known.claims_trial(now) && !known.claims_trial(now), "one");
+            let found: Vec<_> = (1..=10).map(address).collect();
+            let order = known.order(Spread::InTurn, found.clone(), now);
+            assert_eq!(order.first(), Some(address(1)));
+            assert!(known.begins_trial(address(1)));
+            let next = known.order(Spread::InTurn, found, now);
+            assert_ne!(next.first(), Some(address(1)));
+            assert_eq!(known.opened(address(1), 7, now), Admission::Trial);
+            known.ends_trial(address(1));
+            assert_eq!(known.opened(address(1), 8, now), Admission::Once);
+            assert!(known.is_on_trial(address(1), 7) && !known.is_on_trial(address(1), 8));
+            assert!(!known.claims_trial(now + 100 * SECOND), "it is tried");
+            if times < 12 {
+                change = known.failed(address(1), 7, true, &ejection, now);
+            }
+            known.closed(address(1), 8, now);
+        }
+        let change = known.succeeded(address(1), 7, &ejection, || now);
+        assert_eq!(change, Some(Change::Readmitted));
+        assert_eq!(known.opened(address(1), 9, now), Admission::Any);
+        // The number of ejections starts over after a while.
+        for (served, times) in [(299, 13), (0, 1)] {
+            now += served * SECOND;
+            if served == 0 {
+                known.addresses.get_mut(&address(1)).unwrap().out = None;
+                now += 300 * SECOND;
+            }
+            fail(&mut known, 1, &ejection, now);
+            let change = fail(&mut known, 1, &ejection, now);
+            assert!(
+                matches!(change, Some(Change::Ejected { times: it, .. }) if it == times),
+                "{change:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_trial_that_ends_without_a_result_is_followed_by_another() {
+        let mut known = ten();
+        let ejection = Ejection::new().consecutive(1);
+        let mut now = Instant::now();
+        let Some(Change::Ejected { time, .. }) = fail(&mut known, 1, &ejection, now) else {
+            panic!("it is ejected");
+        };
+        now += time;
+        assert!(known.claims_trial(now) && known.begins_trial(address(1)));
+        known.ends_trial(address(1));
+        assert!(known.claims_trial(now), "the connect was given up");
+        assert!(known.begins_trial(address(1)));
+        assert_eq!(known.opened(address(1), 7, now), Admission::Trial);
+        known.closed(address(1), 7, now);
+        assert!(!known.claims_trial(now), "not at once");
+        assert!(known.claims_trial(now + TRIAL_PAUSE));
+    }
+
+    #[test]
+    fn no_more_than_half_of_the_addresses_are_ejected() {
+        let ejection = Ejection::new().consecutive(1);
+        let now = Instant::now();
+        for (count, most) in [(1, 0), (2, 1), (3, 1), (10, 5)] {
+            let mut known = Known::new();
+            known.order(Spread::InTurn, (1..=count).map(address).collect(), now);
+            let ejected = (1..=count).filter(|&it| fail(&mut known, it, &ejection, now).is_some());
+            assert_eq!(ejected.count(), most, "of {count}");
+            assert_eq!(known.left_out(now).count(), most);
+        }
+    }
+
+    #[test]
+    fn failed_connects_count_as_failures_beside_their_own_pauses() {
+        let mut known = ten();
+        let ejection = Ejection::new().consecutive(3);
+        let mut now = Instant::now();
+        for failure in 1..=3 {
+            let change = known.connect_failed(address(1), Some(&ejection), now);
+            assert_eq!(change.is_some(), failure == 3, "{change:?}");
+            now += LONGEST_PAUSE;
+        }
+        let (_, ejected) = known.left_out(now).next().expect("it is left out");
+        assert_eq!(ejected.reason, EjectionReason::Consecutive { failures: 3 });
+    }
+
+    #[test]
+    fn where_the_name_has_fewer_addresses_half_of_them_stay() {
+        let mut known = ten();
+        let ejection = Ejection::new().consecutive(1);
+        let now = Instant::now();
+        for last in 1..=4 {
+            fail(&mut known, last, &ejection, now);
+        }
+        let found: Vec<_> = [1, 2, 3, 4].map(address).to_vec();
+        known.order(Spread::InTurn, found, now);
+        assert_eq!(known.left_out(now).count(), 2);
+    }
+}
