@@ -52,9 +52,7 @@ pub struct Lifespan {
     /// lifespan.
     has_transport: bool,
     ended: bool,
-    /// The exchange was given up before its end; the connection itself decides whether it can still be reused.
-    unfinished: bool,
-    /// No exchange was begun in this use, which counts as unfinished too.
+    /// No exchange was begun in this use, which counts as unfinished.
     unused: bool,
 }
 
@@ -106,7 +104,6 @@ impl Lifespan {
             shared,
             has_transport: true,
             ended: false,
-            unfinished: false,
             unused: false,
         }
     }
@@ -145,7 +142,6 @@ impl Lifespan {
             shared: _,
             has_transport: _,
             ended: _,
-            unfinished: _,
             unused: _,
         } = other;
         self.max_age = self.max_age.min(*max_age);
@@ -339,8 +335,7 @@ impl Lifespan {
     pub(crate) fn check_out(&mut self, idle: Option<(Instant, Instant)>) {
         let before = if idle.is_some() { self.uses() } else { 0 };
         self.shared.activity().begin_use(before + 1);
-        if self.unfinished {
-            self.unfinished = false;
+        if self.is_unfinished() {
             self.unused = false;
             self.shared.set_unfinished(false);
         }
@@ -358,7 +353,6 @@ impl Lifespan {
     /// Its caller has no exchange for it after all.
     #[cold]
     pub(crate) fn leave_unused(&mut self) {
-        self.unfinished = true;
         self.unused = true;
     }
 
@@ -366,14 +360,14 @@ impl Lifespan {
         self.unused
     }
 
-    pub(crate) fn leave_unfinished(&mut self) {
-        self.unfinished = true;
+    pub(crate) fn leave_unfinished(&self) {
         self.shared.set_unfinished(true);
     }
 
+    /// Whether the use has ended before its exchange; the connection itself decides whether it can still be reused.
     #[inline]
     pub(crate) fn is_unfinished(&self) -> bool {
-        self.unfinished
+        self.unused || self.shared.is_unfinished()
     }
 
     /// The time left until this age, if no timer of the same or a lower age was started before.

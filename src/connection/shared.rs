@@ -294,7 +294,7 @@ impl ConnShared {
     pub(crate) fn clean_end(&self) -> CloseReason {
         if self.has_peer_closed() {
             CloseReason::Peer
-        } else if self.unfinished.load(Ordering::Relaxed) {
+        } else if self.is_unfinished() {
             CloseReason::Abandoned
         } else {
             CloseReason::Final
@@ -304,10 +304,6 @@ impl ConnShared {
     /// Whether the connection is known to end: a reason was recorded, the server has closed, or its pool has lost it.
     pub(crate) fn is_ending(&self) -> bool {
         self.reason().is_some() || self.has_peer_closed() || !self.has_no_flags()
-    }
-
-    pub(crate) fn set_unfinished(&self, unfinished: bool) {
-        self.unfinished.store(unfinished, Ordering::Relaxed);
     }
 
     /// Sets whether hyper has still to read a part of the request's body. Called where the body begins and where it

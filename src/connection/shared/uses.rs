@@ -57,6 +57,16 @@ impl ConnShared {
         self.whole().state.fetch_or(POISONED, Ordering::AcqRel);
     }
 
+    /// Whether the exchange was given up before its end.
+    #[inline]
+    pub(crate) fn is_unfinished(&self) -> bool {
+        self.unfinished.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_unfinished(&self, unfinished: bool) {
+        self.unfinished.store(unfinished, Ordering::Relaxed);
+    }
+
     /// Drops the hooks without running them: the use was counted as over already.
     pub(crate) fn forget_hooks(&self) {
         let hooks = self.close_state().take_hooks();
