@@ -452,7 +452,12 @@ impl<C: Poolable> KeyState<C> {
                 if is_full {
                     return self.drain(index, CloseReason::Room, cx);
                 }
-                break;
+                // It gets a permit, and the callers behind it the room.
+                self.grant_permits(cx);
+                if self.queue.is_blocked(next.waiter) {
+                    break;
+                }
+                continue;
             }
             if is_idle
                 && let Some(total) = &mut cx.total

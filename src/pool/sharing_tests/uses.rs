@@ -168,3 +168,37 @@ fn who_waits_for_one_that_carries_nothing_may_make_another_when_it_is_closed() {
     second.give_back();
     at_rest(pool);
 }
+
+/// A caller that wants a connection of its own stands behind one that waits for capacity, while a permit is free.
+#[test]
+fn room_goes_past_a_caller_that_gets_a_permit() {
+    let pool = Pool::new(PoolConfig::new().max_connections_per_host(3));
+    let (first, wire) = made(&pool, 5);
+    let others: Vec<_> = (1..5).map(|_| take(&pool)).collect();
+    let (permit, making) = makes(&pool);
+    let Decision::Make(fresh_permit, fresh) = ask_for(&pool, A, Reuse::Fresh) else {
+        panic!("there is a permit");
+    };
+    let request = CheckoutRequest {
+        reuse: Reuse::Any,
+        runtime: None,
+        is_retry: true,
+    };
+    let key = Uri::from_static(A);
+    let Decision::Wait(retry) = pool.checkout(&key.key(), request, None, Moment::now()) else {
+        panic!("a connect is on its way");
+    };
+    let Decision::Wait(second_fresh) = ask_for(&pool, A, Reuse::Fresh) else {
+        panic!("there is no permit");
+    };
+    let last = waits(&pool);
+    drop((fresh_permit, fresh));
+    wire.change(8);
+    let handed: Vec<_> = [&retry, &making, &last].map(handed).into_iter().collect();
+    assert!(handed.iter().all(Option::is_some), "room for three");
+    let permit_of_fresh = may_make(&second_fresh);
+    assert!(permit_of_fresh.is_some());
+    drop((permit_of_fresh, permit, second_fresh, making, retry, last));
+    drop((handed, others, first, wire));
+    at_rest(pool);
+}
