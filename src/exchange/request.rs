@@ -340,8 +340,8 @@ mod tests {
     fn what_cannot_be_sent_is_named() {
         let plain = settings(ExchangeLayer::new());
         for (method, uri, why) in [
-            ("GET", "/relative", "absolute"),
-            ("GET", "h:80", "absolute"),
+            ("GET", "/relative", "no scheme"),
+            ("GET", "h:80", "no scheme"),
             ("GET", "ftp://h/", "\"ftp\""),
             ("GET", "http://h:99999/", "\"99999\""),
             ("CONNECT", "h", "port"),
