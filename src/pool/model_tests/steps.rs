@@ -121,9 +121,10 @@ pub(super) enum Step {
         host: usize,
         has: u8,
     },
-    /// The name of a host was looked up again.
+    /// The name of a host was looked up again, so many times with nothing in between.
     Answer {
         host: usize,
+        times: usize,
     },
     /// A host is requested for the first and last time.
     Visit,
@@ -272,8 +273,8 @@ impl<const S: bool> ReferenceStateMachine for Script<S> {
             12 => who().prop_map(Step::Poison),
             40 => (who(), 0..5_usize).prop_map(|(who, to)| Step::Capacity(who, to)),
             10 => who().prop_map(Step::GoAway),
-            15 => (host.clone(), 0..8_u8).prop_map(|(host, has)| Step::Dns { host, has }),
-            40 => host.clone().prop_map(|host| Step::Answer { host }),
+            30 => (host.clone(), 0..8_u8).prop_map(|(host, has)| Step::Dns { host, has }),
+            80 => (host.clone(), 1..4_usize).prop_map(|(host, times)| Step::Answer { host, times }),
             10 => Just(Step::Visit),
             30 => (1..15_u64).prop_map(Step::Advance),
             12 => Just(Step::Sweep),

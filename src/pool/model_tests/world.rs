@@ -174,7 +174,11 @@ impl<const S: bool> World<S> {
                 }
             }
             Step::Dns { host, has } => self.change_dns(host, has),
-            Step::Answer { host } => self.answer(host),
+            Step::Answer { host, times } => {
+                for _ in 0..times {
+                    self.answer(host);
+                }
+            }
             Step::Visit => {
                 self.note(|| "somebody asks for another host".into());
                 self.visit();
