@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::client::Connection;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::{Instant, Sleep};
 
 use crate::connection::close_reason::CloseReason;
@@ -34,6 +35,10 @@ where
     /// Set to the earliest moment at which something is due.
     sleep: Option<Pin<Box<Sleep>>>,
     is_polled: bool,
+    /// It runs on a runtime of several threads.
+    gathers: bool,
+    /// Other tasks were polled first, and this one is next.
+    has_yielded: bool,
 }
 
 /// How long a transport may take to shut down while it keeps its permit.
@@ -60,7 +65,22 @@ where
             goodbye_until: None,
             sleep: None,
             is_polled: false,
+            gathers: Handle::try_current().is_ok_and(|runtime| {
+                // A runtime of one thread polls a task that was woken after those that were ready before.
+                runtime.runtime_flavor() == RuntimeFlavor::MultiThread
+            }),
+            has_yielded: false,
         }
+    }
+
+    /// Whether other tasks are polled first. A runtime of several threads polls the driver directly after the first
+    /// caller that sends a request. If others are about to send, one write serves all of them: with 500 callers on 4
+    /// connections and two threads, a request takes four fifths of the processor time. A single stream does not wait.
+    #[inline]
+    fn yields(&mut self) -> bool {
+        let is_first = !self.has_yielded && self.shared.has_several_streams();
+        self.has_yielded = is_first;
+        is_first
     }
 
     /// Whether there is nothing to do except to poll `h2`.
@@ -84,6 +104,11 @@ where
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
+        if this.gathers && this.yields() {
+            // Woken by itself, a task is polled after all others.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let polled = Pin::new(&mut this.connection).poll(cx);
         if polled.is_pending() && this.is_quiet() {
             return Poll::Pending;

@@ -191,6 +191,11 @@ impl Http2Shared {
         self.streams.has_any()
     }
 
+    #[inline]
+    pub(super) fn has_several_streams(&self) -> bool {
+        self.streams.in_use() > 1
+    }
+
     /// The server has refused a stream within its own limit: the connection has no room until one of the others ends.
     #[cold]
     pub(super) fn is_refused(&self) {

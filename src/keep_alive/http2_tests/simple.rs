@@ -1,13 +1,18 @@
 //! One request after the other, and many beside one another.
 
+use std::io;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
 
 use futures_util::future::join_all;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Barrier;
+use tower::Layer;
 
 use super::*;
+use crate::keep_alive::KeepAliveLayer;
+use crate::target::protocol::Protocol;
 
 #[tokio::test]
 async fn a_get_is_answered_and_its_connection_used_again() {
@@ -24,6 +29,88 @@ async fn a_get_is_answered_and_its_connection_used_again() {
     }
     assert_eq!(client.agent.status().created, 1);
     client.at_rest().await;
+}
+
+/// Counts its writes.
+struct Writes {
+    io: DuplexStream,
+    count: Arc<AtomicUsize>,
+}
+
+impl AsyncRead for Writes {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Writes {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.count.fetch_add(1, Ordering::SeqCst);
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// On the scheduler of several threads, but with one thread, so that the order is always the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn callers_that_send_at_the_same_time_share_a_write() {
+    const CALLERS: usize = 40;
+    let writes = Arc::new(AtomicUsize::new(0));
+    let count = writes.clone();
+    let connector = tower::service_fn(move |_: Destination| {
+        let (here, there) = tokio::io::duplex(1 << 16);
+        let io = Writes {
+            io: here,
+            count: count.clone(),
+        };
+        tokio::spawn(async move {
+            let mut builder = Builder::new();
+            builder.max_concurrent_streams(100);
+            let mut connection = builder.handshake::<_, Bytes>(there).await.unwrap();
+            while let Some(Ok((request, respond))) = connection.accept().await {
+                path(request, respond).await;
+            }
+        });
+        ready(Ok::<_, BoxError>(io))
+    });
+    let layer = KeepAliveLayer::<Empty<Bytes>>::new().protocol(Protocol::Http2);
+    let client = layer.max_connections_per_host(1).layer(connector);
+    let send = {
+        let client = client.clone();
+        move || {
+            let client = client.clone();
+            tokio::spawn(async move {
+                let request = Request::get("http://h/").body(Empty::<Bytes>::new());
+                let response = client.request(request.unwrap()).await.unwrap();
+                response.into_body().text(100).await.unwrap()
+            })
+        }
+    };
+    send().await.unwrap();
+    let all = tokio::spawn(async move {
+        let before = writes.load(Ordering::SeqCst);
+        let callers: Vec<_> = (0..CALLERS).map(|_| send()).collect();
+        join_all(callers).await;
+        writes.load(Ordering::SeqCst) - before
+    });
+    let writes = all.await.unwrap();
+    assert!(writes <= CALLERS / 4, "{writes}");
+    assert_eq!(client.handle().status().created, 1);
 }
 
 #[tokio::test]
