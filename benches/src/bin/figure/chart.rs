@@ -68,13 +68,13 @@ const PANELS: &[Panel] = &[
     ),
     panel(
         "Requests per second, HTTP/2",
-        "500 callers on one connection, one thread",
+        "500 callers, 1 connection, 1 thread",
         Best::Most,
         ["throughput", "HTTP/2, 500 callers", "requests/s"],
     ),
     panel(
         "Requests per second, HTTP/2",
-        "500 callers on four connections, two threads",
+        "500 callers, 4 connections, 2 threads",
         Best::Most,
         ["throughput", "HTTP/2, 4 connections", "requests/s"],
     ),
@@ -98,7 +98,7 @@ const PANELS: &[Panel] = &[
     ),
     panel(
         "Time of a GET over HTTP/2, ms",
-        "a limit of 10 streams; the server takes 2 ms",
+        "10 streams at most, a server of 2 ms",
         Best::Least,
         ["lost", "limit of 10", "p50 ms, GET"],
     ),
@@ -152,13 +152,13 @@ const PANELS: &[Panel] = &[
     ),
     panel(
         "Requests per second through a proxy",
-        "no keep-alive; agentkeepalive still reuses some",
+        "no keep-alive (agentkeepalive has some)",
         Best::Most,
         ["headline", "one a request", "requests/s"],
     ),
     panel(
         "CPU seconds of the proxy, 10,000 requests",
-        "no keep-alive; agentkeepalive still reuses some",
+        "no keep-alive (agentkeepalive has some)",
         Best::Least,
         ["headline", "one a request", "CPU s/10,000"],
     ),

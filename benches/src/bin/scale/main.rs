@@ -215,7 +215,7 @@ fn million(runtime: &Runtime, most: usize, time: Duration, page: &mut String) {
         }
     }
     page.push_str(
-        "\nThe number of instructions does not grow with either (`pool` counts them). What grows are misses of the processor's \
+        "\nThe number of instructions does not grow with either (`pool` counts them). What grows are misses of the processor's\n\
          caches: with a million of something, each is in main memory when its turn comes.\n",
     );
 }
