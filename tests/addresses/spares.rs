@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use crate::support::agent::{agent_paused, at_rest, get, read};
-use crate::support::{Server, script, settle};
+use crate::names::Names;
+use crate::support::agent::{agent_over, agent_paused, at_rest, fetch, get, read};
+use crate::support::{Server, eventually, script, settle};
 use bytes::Bytes;
 use http_body_util::Full;
 use tokio::time::sleep;
@@ -144,4 +145,24 @@ async fn a_drain_ends_them() {
     assert_eq!(open(&handle), (0, 0));
     at_rest(&handle).await;
     drop(client);
+}
+
+#[tokio::test]
+async fn a_host_may_have_spare_connections_and_others_none() {
+    let server = Server::start_tcp(script::ok).await;
+    let layer = Layers::new().for_host("own.test", |host| host.min_idle(3));
+    let names = Names::of(std::slice::from_ref(&server));
+    let (client, handle) = agent_over(layer, names.connector());
+    for url in ["http://own.test/", "http://other.test/"] {
+        fetch(&client, url).await.unwrap();
+    }
+    let idle_of = |host: &str| -> usize {
+        let idle = handle.status().idle;
+        let of_host = idle.iter().filter(|(key, _)| key.host() == host);
+        of_host.map(|(_, count)| count).sum()
+    };
+    eventually("the host has its own", || idle_of("own.test") >= 3).await;
+    assert_eq!(idle_of("other.test"), 1);
+    drop(client);
+    at_rest(&handle).await;
 }
