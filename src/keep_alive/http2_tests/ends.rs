@@ -303,9 +303,60 @@ async fn a_server_that_wants_http1_for_ever_is_asked_a_few_times_and_refuses_not
         }
     });
     client.text("/").await.unwrap();
-    let error = client.get("/http1").await.unwrap_err();
+    let mut open = Box::pin(client.get("/open"));
+    let early = tokio::time::timeout(Duration::from_millis(10), &mut open).await;
+    assert!(early.is_err());
+    let refused = tokio::time::timeout(Duration::from_secs(10), client.get("/http1"));
+    let error = refused.await.expect("it ends").unwrap_err();
     assert_eq!(error.http2_reason(), Some(13), "{error:?}");
     assert_eq!(ASKED.load(Ordering::SeqCst), 8);
-    // The key of HTTP/1 has a connection of its own.
+    // The connection has room for others, as it is.
+    let other = tokio::time::timeout(Duration::from_secs(10), client.text("/"));
+    assert_eq!(other.await.expect("there is room").unwrap(), "/");
+    drop(open);
+    client.at_rest().await;
+}
+
+/// Sends a response, of which five bytes are promised, and resets the stream with NO_ERROR.
+async fn cut(request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+    let path = request.uri().path();
+    let response = Response::builder();
+    let response = match path {
+        "/untold" => response,
+        _ => response.header(http::header::CONTENT_LENGTH, 5),
+    };
+    let sent = if path == "/all" { "12345" } else { "123" };
+    let mut body = respond
+        .send_response(response.body(()).unwrap(), false)
+        .unwrap();
+    body.send_data(sent.into(), false).unwrap();
+    // The frames go out one after the other.
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    body.send_reset(Reason::NO_ERROR);
+}
+
+#[tokio::test]
+async fn a_reset_without_an_error_ends_a_response_only_if_all_of_it_is_there() {
+    let client = client(|io| async {
+        serve(accept(io, 100).await, |request, respond| async move {
+            match request.uri().path() {
+                "/" => path(request, respond).await,
+                _ => cut(request, respond).await,
+            }
+        })
+        .await;
+    });
+    client.text("/").await.unwrap();
+    for (path, is_all) in [("/part", false), ("/untold", false), ("/all", true)] {
+        let (_sender, upload) = http_body_util::channel::Channel::<Bytes, BoxError>::new(1);
+        let response = client.send(post(path, upload.boxed())).await.unwrap();
+        let body = response.into_body().text(100).await;
+        match is_all {
+            true => assert_eq!(body.unwrap(), "12345"),
+            false => assert_eq!(body.unwrap_err().http2_reason(), Some(0), "{path}"),
+        }
+    }
+    assert_eq!(client.text("/").await.unwrap(), "/");
+    assert_eq!(client.agent.status().created, 1);
     client.at_rest().await;
 }

@@ -107,6 +107,37 @@ async fn an_upload_that_finds_no_room_is_silent() {
     client.at_rest().await;
 }
 
+/// The caller of the first request owes more of its body; that of the next one owes nothing.
+#[tokio::test(start_paused = true)]
+async fn silence_counts_after_an_upload_that_the_server_did_not_want() {
+    let client = active().client(|io| async {
+        serve(accept(io, 100).await, |request, mut respond| async move {
+            if request.method() == http::Method::POST {
+                respond.send_response(Response::new(()), true).unwrap();
+                // The response goes out first.
+                sleep(SECOND).await;
+                respond.send_reset(h2::Reason::NO_ERROR);
+            } else {
+                let _ = std::future::poll_fn(|cx| respond.poll_reset(cx)).await;
+            }
+        })
+        .await;
+    });
+    let (sender, upload) = http_body_util::channel::Channel::<Bytes, BoxError>::new(1);
+    let response = client.send(post("/", upload.boxed())).await.unwrap();
+    response.into_body().text(100).await.unwrap();
+    let silent = timeout(100 * SECOND, client.get("/")).await;
+    let error = silent.expect("it is silent").unwrap_err();
+    assert_eq!(
+        error.timeout_kind(),
+        Some(TimeoutKind::Inactivity),
+        "{error:?}"
+    );
+    assert_eq!(client.agent.status().created, 1);
+    drop(sender);
+    client.at_rest().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_exchange_has_its_time_whether_or_not_it_is_polled() {
     static RESETS: AtomicUsize = AtomicUsize::new(0);
