@@ -35,6 +35,7 @@ pub(crate) use apart::{Addresses, TransportInfo};
 pub use hooks::{ChangeHook, CloseHook, TransportGuard};
 #[cfg(feature = "http2")]
 pub(crate) use streams::Streams;
+pub(crate) use uses::EndedUse;
 
 /// One for each connection. A successful exchange reads the id and the key, and counts in `activity`; an upload records
 /// its beginning and end.
@@ -556,23 +557,25 @@ impl ConnShared {
     }
 
     fn transport_gone(&self) {
-        let (hooks, _rest) = {
-            let mut close_state = self.close_state();
-            self.state.fetch_or(GONE, Ordering::AcqRel);
-            let hooks = close_state.take_hooks();
-            let mut rest = mem::replace(&mut *close_state, CloseState::NONE);
-            close_state.extras = rest
-                .extras
-                .as_mut()
-                .and_then(|extras| extras.leave_for_request());
-            (hooks, rest)
-        };
-        for hook in hooks {
+        let mut rest = self.set_gone();
+        for hook in rest.take_hooks() {
             hook.run(self.reason().unwrap_or(CloseReason::Dropped));
         }
     }
 
-    fn is_gone(&self) -> bool {
+    /// Returns what is left, whose hooks have to be run.
+    fn set_gone(&self) -> CloseState {
+        let mut close_state = self.close_state();
+        self.state.fetch_or(GONE, Ordering::AcqRel);
+        let mut rest = mem::replace(&mut *close_state, CloseState::NONE);
+        close_state.extras = rest
+            .extras
+            .as_mut()
+            .and_then(|extras| extras.leave_for_request());
+        rest
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
         self.state.load(Ordering::Acquire) & GONE != 0
     }
 

@@ -197,17 +197,18 @@ impl StreamShared {
         self.reset(false);
     }
 
-    /// Resets the stream, if anything is in progress. `doubts`: if the response is, the server may be gone.
+    /// Resets the stream, if anything is in progress; whether it was. `doubts`: if the response is, the server may be
+    /// gone.
     #[cold]
-    fn reset(&self, doubts: bool) {
+    fn reset(&self, doubts: bool) -> bool {
         if !self.is_busy() {
-            return;
+            return false;
         }
         let (before, parts) = {
             let mut kept = self.parts();
             let before = self.state.fetch_and(!BUSY, Ordering::AcqRel);
             if before & BUSY == 0 {
-                return;
+                return false;
             }
             (before, std::mem::take(&mut *kept))
         };
@@ -232,6 +233,7 @@ impl StreamShared {
         if let Some(waker) = waker {
             waker.wake();
         }
+        true
     }
 
     /// The exchange has reached a time limit: it ends, and the use with it.
@@ -240,7 +242,10 @@ impl StreamShared {
         if self.is_busy() {
             self.conn.set_close_reason(reason);
             self.state.fetch_or(FAILED, Ordering::AcqRel);
-            self.reset(true);
+            if self.reset(true) {
+                // Its caller may not be polled for long, and keeps no place by that.
+                drop(self.conn.end_use(reason));
+            }
         }
     }
 

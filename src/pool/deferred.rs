@@ -8,7 +8,7 @@ use crate::agent::EventKind;
 use crate::clock::Moment;
 use crate::connection::close_reason::CloseReason;
 use crate::connection::poolable::Poolable;
-use crate::connection::shared::ConnShared;
+use crate::connection::shared::{ConnShared, EndedUse};
 use crate::pool::pooled_conn::PooledConn;
 
 /// A connect under way, as the pool sees it.
@@ -35,6 +35,8 @@ pub(super) enum DeferredAction<C> {
     Stop(Weak<dyn Stop>, CloseReason),
     /// Closes a connection from outside, because its driver has not done so in time.
     Force(Arc<ConnShared>),
+    /// A use of a shared connection that was ended from outside: it counts as over when this is dropped.
+    EndUse(#[expect(dead_code, reason = "it is here to be dropped")] EndedUse),
     Alert,
     AlertOfDelivery,
     Wake(Waker),
@@ -82,6 +84,10 @@ impl<C: Poolable> Deferred<C> {
 
     pub(super) fn force(&mut self, shared: Arc<ConnShared>) {
         self.actions.push(DeferredAction::Force(shared));
+    }
+
+    pub(super) fn end_use(&mut self, ended: Option<EndedUse>) {
+        self.actions.extend(ended.map(DeferredAction::EndUse));
     }
 
     /// A delivery was made, and is taken back if it is not collected.

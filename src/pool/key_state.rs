@@ -498,7 +498,11 @@ impl<C: Poolable> KeyState<C> {
         let index = pooled.index()?;
         let shared = pooled.connection_ref().lifespan().shared();
         let shared = match C::SHARED {
-            true => shared.connection().unwrap_or(shared),
+            true => match shared.connection() {
+                // It counts as over already.
+                Some(_) if shared.is_gone() => return None,
+                connection => connection.unwrap_or(shared),
+            },
             false => shared,
         };
         let open = self.open.get(index)?;

@@ -195,7 +195,9 @@ impl ConnShared {
         if !self.is_timed() {
             return None;
         }
-        let has_head = self.expectation.has_head();
+        // Over HTTP/2 nobody looks for the end of the head.
+        let has_head =
+            self.expectation.has_head() || self.activity.exchange_without_head().is_none();
         let mut close_state = self.close_state();
         let timeouts = close_state.extras.as_mut()?.timeouts.as_mut()?;
         if !self.activity.is_use(timeouts.number) {

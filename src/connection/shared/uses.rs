@@ -6,10 +6,14 @@
 use std::sync::Arc;
 
 use super::apart::UseOf;
-use super::{Apart, CloseHook, ConnShared, OF_USE, POISONED};
+use super::{Apart, CloseHook, CloseState, ConnShared, OF_USE, POISONED};
+use crate::connection::close_reason::CloseReason;
 #[cfg(feature = "http2")]
 use crate::sync::atomic::AtomicU32;
 use crate::sync::atomic::Ordering;
+
+/// Dropping it runs the hooks of a use that has ended.
+pub(crate) struct EndedUse(#[expect(dead_code, reason = "it is here to be dropped")] CloseState);
 
 impl ConnShared {
     /// A new one for another use of the same connection.
@@ -65,6 +69,14 @@ impl ConnShared {
 
     pub(crate) fn set_unfinished(&self, unfinished: bool) {
         self.unfinished.store(unfinished, Ordering::Relaxed);
+    }
+
+    /// A time limit has ended this use, if it is one: it has no place in its pool any more, though its caller, which may
+    /// not be polled, has it still. The result is to be dropped without a lock; the use counts as over then.
+    pub(crate) fn end_use(&self, reason: CloseReason) -> Option<EndedUse> {
+        self.connection()?;
+        self.set_close_reason(reason);
+        Some(EndedUse(self.set_gone()))
     }
 
     /// Drops the hooks without running them: the use was counted as over already.

@@ -115,7 +115,7 @@ async fn silence_counts_after_an_upload_that_the_server_did_not_want() {
             if request.method() == http::Method::POST {
                 respond.send_response(Response::new(()), true).unwrap();
                 // The response goes out first.
-                sleep(SECOND).await;
+                sleep(SECOND / 10).await;
                 respond.send_reset(h2::Reason::NO_ERROR);
             } else {
                 let _ = std::future::poll_fn(|cx| respond.poll_reset(cx)).await;
@@ -182,6 +182,43 @@ async fn an_exchange_has_its_time_whether_or_not_it_is_polled() {
         };
         assert_eq!(error.timeout_kind(), Some(kind), "{error:?}");
         assert_eq!(error.timeout(), Some(after * SECOND));
+        client.text("/").await.unwrap();
+    }
+    assert_eq!(client.agent.status().created, 1);
+    client.at_rest().await;
+}
+
+/// Another caller has its place, and nobody has a place twice.
+#[tokio::test(start_paused = true)]
+async fn an_exchange_that_nobody_polls_keeps_its_place_for_its_time_and_no_longer() {
+    let mut setup = active();
+    setup.pool = PoolConfig::new().max_connections_per_host(1);
+    let client = setup.client(|io| async {
+        let mut kept = Vec::new();
+        let mut connection = accept(io, 1).await;
+        while let Some(Ok((request, respond))) = connection.accept().await {
+            match request.uri().path() {
+                "/" => path(request, respond).await,
+                _ => kept.push((request, respond)),
+            }
+        }
+    });
+    client.text("/").await.unwrap();
+    for limit in [Some(3), None] {
+        let mut request = get("/silent");
+        if let Some(limit) = limit {
+            request
+                .extensions_mut()
+                .insert(RequestTimeout(limit * SECOND));
+        }
+        let mut exchange = Box::pin(client.send(request));
+        assert!(timeout(SECOND, &mut exchange).await.is_err());
+        for _ in 0..3 {
+            let other = timeout(60 * SECOND, client.text("/")).await;
+            assert_eq!(other.expect("it has its place").unwrap(), "/");
+        }
+        let error = exchange.await.unwrap_err();
+        assert!(error.is_timeout(), "{error:?}");
         client.text("/").await.unwrap();
     }
     assert_eq!(client.agent.status().created, 1);

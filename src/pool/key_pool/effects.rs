@@ -49,6 +49,7 @@ impl<C: Poolable> KeyPool<C> {
                 DeferredAction::AlertOfDelivery => {}
                 DeferredAction::Wake(waker) => waker.wake(),
                 DeferredAction::DropUse(_)
+                | DeferredAction::EndUse(_)
                 | DeferredAction::Forget(_)
                 | DeferredAction::Drop(_) => {}
             }

@@ -3,6 +3,7 @@
 //! The driver of a connection enforces the timeouts of its exchanges. If the runtime of the driver is not driven, the checks for
 //! blocked callers end the exchange.
 
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -59,14 +60,63 @@ impl<C: Poolable> Open<C> {
         now: Instant,
         gap: u32,
     ) -> Option<CloseReason> {
-        // The uses of a shared connection have limits of their own, and the connection is not ended for one of them.
-        let is_shared = matches!(self.stage, Stage::Shared(_));
-        let grace = match self.idle.is_none() && !is_shared {
+        let grace = match self.idle.is_none() {
             true => grace(shared, now),
             false => None,
         };
         let is_due = is_due(&mut self.watch, &mut self.watched, grace, gap);
         is_due.then(|| reason(shared, now))
+    }
+
+    /// The same for the uses of a shared connection, which is not ended for one of them. Returns whether it is shared.
+    pub(super) fn check_uses(
+        &mut self,
+        now: Instant,
+        gap: u32,
+        mut end: impl FnMut(Arc<ConnShared>, CloseReason),
+    ) -> bool {
+        let Stage::Shared(sharing) = &mut self.stage else {
+            return false;
+        };
+        for it in &mut sharing.made {
+            let Some(shared) = it.shared() else {
+                continue;
+            };
+            let grace = match shared.activity().is_in_use() {
+                true => grace(&shared, now),
+                false => None,
+            };
+            if is_due(&mut it.watch, &mut it.watched, grace, gap) {
+                let reason = reason(&shared, now);
+                end(shared, reason);
+            }
+        }
+        true
+    }
+}
+
+/// A use of a shared connection, and what checks have seen of it.
+pub(super) struct MadeUse {
+    shared: Weak<ConnShared>,
+    watch: Watch,
+    watched: u32,
+}
+
+impl MadeUse {
+    pub(super) fn new(shared: &Arc<ConnShared>) -> Self {
+        Self {
+            shared: Arc::downgrade(shared),
+            watch: Watch::Fine,
+            watched: 0,
+        }
+    }
+
+    pub(super) fn is_kept(&self) -> bool {
+        self.shared.strong_count() > 0
+    }
+
+    pub(super) fn shared(&self) -> Option<Arc<ConnShared>> {
+        self.shared.upgrade()
     }
 }
 

@@ -6,10 +6,11 @@
 mod capacity;
 
 use std::mem;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use tokio::runtime::Id;
 
+use super::late::MadeUse;
 use super::{KeyState, Open, Stage, StepCx};
 use crate::agent::Mode;
 use crate::clock::Moment;
@@ -31,7 +32,7 @@ pub(in crate::pool) struct Sharing<C> {
     /// Uses that are over, kept for the next ones, so that a warm use does not allocate.
     pub(super) spare: Vec<Box<PooledConn<C>>>,
     /// The uses that were made, whether they are given out, over or dropped.
-    made: Vec<Weak<ConnShared>>,
+    pub(super) made: Vec<MadeUse>,
     /// A use that was gone as soon as it was made: the connection makes no further ones.
     pub(super) gone: Option<Box<PooledConn<C>>>,
     /// How many uses are given out.
@@ -91,15 +92,15 @@ impl<C: Poolable> Sharing<C> {
     /// Registers a new use.
     pub(super) fn add(&mut self, pooled: &PooledConn<C>) {
         if self.made.len() == self.made.capacity() {
-            self.made.retain(|it| it.strong_count() > 0);
+            self.made.retain(MadeUse::is_kept);
         }
         let shared = pooled.connection_ref().lifespan().shared();
-        self.made.push(Arc::downgrade(shared));
+        self.made.push(MadeUse::new(shared));
     }
 
     /// The number of exchanges whose response has begun.
     pub(super) fn answering(&self) -> usize {
-        let made = self.made.iter().filter_map(Weak::upgrade);
+        let made = self.made.iter().filter_map(MadeUse::shared);
         made.filter(|it| it.activity().is_answering()).count()
     }
 

@@ -2,7 +2,7 @@
 //! connections that do not close.
 
 use std::ptr;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -12,6 +12,7 @@ use super::{Connecting, Counting, KeyState, Stage, StepCx, stuck};
 use crate::agent::Mode;
 use crate::connection::close_reason::CloseReason;
 use crate::connection::poolable::Poolable;
+use crate::connection::shared::ConnShared;
 use crate::pool::deferred::Stop;
 use crate::pool::pooled_conn::{PooledConn, Rejected};
 use crate::pool::wait_queue::{CheckoutRequest, MissedTurn, QueueState, WaiterId, ticket};
@@ -164,6 +165,12 @@ impl<C: Poolable> KeyState<C> {
             };
             let shared = shared.clone();
             let Some(time) = shared.time_to_close(check.close_grace) else {
+                let end = |of_use: Arc<ConnShared>, reason| {
+                    cx.deferred.end_use(of_use.end_use(reason));
+                };
+                if open.check_uses(check.now, between, end) {
+                    continue;
+                }
                 if let Some(reason) = open.check_use(&shared, check.now, between) {
                     shared.condemn(reason);
                     cx.deferred.force(shared);
