@@ -6,11 +6,12 @@ use bytes::Bytes;
 use http_body_util::Full;
 use tokio::time::timeout;
 use tower_keep_alive::{
-    CloseReason, InactivityTimeout, KeepAliveLayer, RequestTimeout, ResponseTimeout, TimeoutKind,
+    CloseReason, InactivityTimeout, KeepAliveLayer, Protocol, RequestTimeout, ResponseTimeout,
+    Route, TimeoutKind,
 };
 
 use crate::support::agent::{agent, at_rest, fetch, get, send};
-use crate::support::{Server, eventually};
+use crate::support::{Server, eventually, http2};
 use crate::undriven::undriven;
 
 type Layers = KeepAliveLayer<Full<Bytes>>;
@@ -83,4 +84,49 @@ async fn a_response_that_goes_on_is_not_ended_for_who_waits() {
     second.expect("it hangs").unwrap();
     assert_eq!(handle.status().created, 1);
     at_rest(&handle).await;
+}
+
+/// The driver of the connection is not driven either, so nobody else ends the exchange.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_nobody_drives_keeps_its_connection_for_its_time_and_no_longer() {
+    let ok = Server::ok().await;
+    for kind in [
+        TimeoutKind::Inactivity,
+        TimeoutKind::Request,
+        TimeoutKind::Response,
+    ] {
+        // It answers nothing.
+        let silent = http2::Server::start(|mut conn| async move {
+            conn.open([]).await;
+            conn.silence().await;
+        })
+        .await;
+        let (client, handle) = agent(Layers::new().max_connections(1));
+        let route = Route::new().with_protocol(Protocol::Http2);
+        let mut request = get(silent.url("/"));
+        let said = request.extensions_mut();
+        said.insert(route);
+        match kind {
+            TimeoutKind::Inactivity => drop(said.insert(InactivityTimeout(LIMIT))),
+            TimeoutKind::Request => drop(said.insert(RequestTimeout(LIMIT))),
+            _ => drop(said.insert(ResponseTimeout(LIMIT))),
+        }
+        let ([task], runtime) = undriven({
+            let (client, silent) = (client.clone(), &silent);
+            async move {
+                let task = tokio::spawn(async move { send(&client, request).await });
+                eventually("it is sent", || silent.log.requests().len() == 1).await;
+                [task]
+            }
+        });
+        let next = timeout(LONG, fetch(&client, ok.url("/"))).await;
+        next.expect("it hangs").unwrap();
+        eventually("the server hears of it", || silent.open() == 0).await;
+        // Its caller comes at last, and is told.
+        let answer = tokio::task::spawn_blocking(move || runtime.drive(task));
+        let error = answer.await.unwrap().unwrap().unwrap_err();
+        assert_eq!(error.timeout_kind(), Some(kind), "{error:?}");
+        assert_eq!(handle.status().closed, 1);
+        at_rest(&handle).await;
+    }
 }
