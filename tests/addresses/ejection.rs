@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -104,6 +104,15 @@ fn layer(protocol: Protocol, ejection: Ejection) -> KeepAliveLayer<Full<Bytes>> 
         .eject(ejection)
 }
 
+/// Each of these tests takes less than a second.
+fn in_time(begun: &Instant) -> bool {
+    assert!(
+        begun.elapsed() < Duration::from_secs(30),
+        "it goes on for ever"
+    );
+    true
+}
+
 fn names(hosts: &[Host]) -> Names {
     Names::new(hosts.iter().map(Host::addr).collect())
 }
@@ -176,6 +185,7 @@ async fn of_ten_addresses_three_that_fail_are_ejected_and_nothing_fails_any_more
 /// After its time one request at a time tries it again, until one succeeds.
 #[tokio::test]
 async fn an_ejected_address_is_tried_by_one_request_and_readmitted_by_a_success() {
+    let begun = Instant::now();
     for protocol in PROTOCOLS {
         let hosts = hosts(protocol, &[503, 200]).await;
         let ejection = Ejection::new()
@@ -186,7 +196,7 @@ async fn an_ejected_address_is_tried_by_one_request_and_readmitted_by_a_success(
         let names = names(&hosts);
         let (client, handle) = agent_over(layer(protocol, ejection), names.connector());
         let changes = changes(&handle);
-        while ejected(&handle, hosts[0].addr()).is_none() {
+        while in_time(&begun) && ejected(&handle, hosts[0].addr()).is_none() {
             fetch(&client, URL).await.unwrap();
         }
         let before = hosts[0].asked();
@@ -200,7 +210,7 @@ async fn an_ejected_address_is_tried_by_one_request_and_readmitted_by_a_success(
             failed.count()
         };
         let mut tried = 0;
-        while tried < 3 {
+        while in_time(&begun) && tried < 3 {
             let failed = is_tried().await;
             assert!(failed <= 1, "{protocol:?}: one request at a time");
             tried += failed;
@@ -209,7 +219,7 @@ async fn an_ejected_address_is_tried_by_one_request_and_readmitted_by_a_success(
         let now = ejected(&handle, hosts[0].addr()).unwrap();
         assert_eq!(now.times, 4, "{now}");
         hosts[0].set(200);
-        while ejected(&handle, hosts[0].addr()).is_some() {
+        while in_time(&begun) && ejected(&handle, hosts[0].addr()).is_some() {
             assert_eq!(is_tried().await, 0);
         }
         let before = hosts[0].asked();
@@ -235,6 +245,7 @@ async fn an_ejected_address_is_tried_by_one_request_and_readmitted_by_a_success(
 /// Where every connection is in use and callers wait, one of them makes the connection that tries it again.
 #[tokio::test]
 async fn an_ejected_address_is_tried_again_at_a_limit_too() {
+    let begun = Instant::now();
     for protocol in PROTOCOLS {
         let hosts = hosts(protocol, &[503, 200]).await;
         let ejection = Ejection::new()
@@ -245,11 +256,11 @@ async fn an_ejected_address_is_tried_again_at_a_limit_too() {
         let layer = layer(protocol, ejection).max_connections_per_host(2);
         let names = names(&hosts);
         let (client, handle) = agent_over(layer, names.connector());
-        while ejected(&handle, hosts[0].addr()).is_none() {
+        while in_time(&begun) && ejected(&handle, hosts[0].addr()).is_none() {
             join_all((0..4).map(|_| fetch(&client, URL))).await;
         }
         hosts[0].set(200);
-        while ejected(&handle, hosts[0].addr()).is_some() {
+        while in_time(&begun) && ejected(&handle, hosts[0].addr()).is_some() {
             let requests = (0..20).map(|_| fetch(&client, URL));
             for answer in join_all(requests).await {
                 assert_eq!(answer.unwrap().status, 200);
@@ -263,13 +274,14 @@ async fn an_ejected_address_is_tried_again_at_a_limit_too() {
 /// What is under way at the address goes on to its end, and its connection is used no more.
 #[tokio::test]
 async fn requests_under_way_at_an_ejected_address_finish() {
+    let begun = Instant::now();
     let hosts = hosts(Protocol::Http1, &[200, 200]).await;
     let ejection = Ejection::new().server_errors().consecutive(1);
     let names = names(&hosts);
     let (client, handle) = agent_over(layer(Protocol::Http1, ejection), names.connector());
     let responses = join_all((0..4).map(|_| client.request(get(URL)))).await;
     hosts[0].set(503);
-    while ejected(&handle, hosts[0].addr()).is_none() {
+    while in_time(&begun) && ejected(&handle, hosts[0].addr()).is_none() {
         fetch(&client, URL).await.unwrap();
     }
     for response in responses {
@@ -366,6 +378,7 @@ async fn a_host_may_have_its_addresses_ejected_and_others_not() {
 /// Its POST was dropped by a timeout above, which says nothing unless the classifier says so.
 #[tokio::test]
 async fn a_classifier_decides_what_counts() {
+    let begun = Instant::now();
     let hosts = hosts(Protocol::Http1, &[SILENT, 200]).await;
     let seen = Arc::new(AtomicUsize::new(0));
     let count = seen.clone();
@@ -375,7 +388,7 @@ async fn a_classifier_decides_what_counts() {
     });
     let names = names(&hosts);
     let (client, handle) = agent_over(layer(Protocol::Http1, ejection), names.connector());
-    while ejected(&handle, hosts[0].addr()).is_none() {
+    while in_time(&begun) && ejected(&handle, hosts[0].addr()).is_none() {
         let request: Req = post(URL, "once");
         let _ = tokio::time::timeout(T, send(&client, request)).await;
         handle.close_idle();
