@@ -242,6 +242,28 @@ async fn an_ejected_address_is_tried_by_one_request_and_readmitted_by_a_success(
     }
 }
 
+#[tokio::test]
+async fn while_an_address_is_tried_no_other_request_goes_there() {
+    for protocol in PROTOCOLS {
+        let begun = Instant::now();
+        let hosts = hosts(protocol, &[503, 200]).await;
+        let ejection = Ejection::new().server_errors().consecutive(2).base_time(T);
+        let names = names(&hosts);
+        let (client, handle) = agent_over(layer(protocol, ejection), names.connector());
+        while in_time(&begun) && ejected(&handle, hosts[0].addr()).is_none() {
+            fetch(&client, URL).await.unwrap();
+        }
+        hosts[0].set(SILENT);
+        let before = hosts[0].asked();
+        while in_time(&begun) && hosts[0].asked() == before {
+            join_all((0..10).map(|_| fetch(&client, URL))).await;
+        }
+        assert_eq!(hosts[0].asked(), before + 1, "{protocol:?}");
+        handle.close_idle();
+        at_rest(&handle).await;
+    }
+}
+
 /// Where every connection is in use and callers wait, one of them makes the connection that tries it again.
 #[tokio::test]
 async fn an_ejected_address_is_tried_again_at_a_limit_too() {
