@@ -126,6 +126,8 @@ async fn silence_counts_after_an_upload_that_the_server_did_not_want() {
     let (sender, upload) = http_body_util::channel::Channel::<Bytes, BoxError>::new(1);
     let response = client.send(post("/", upload.boxed())).await.unwrap();
     response.into_body().text(100).await.unwrap();
+    // The upload has ended, and its use is the next one.
+    sleep(SECOND / 2).await;
     let silent = timeout(100 * SECOND, client.get("/")).await;
     let error = silent.expect("it is silent").unwrap_err();
     assert_eq!(
