@@ -39,6 +39,8 @@ where
     gathers: bool,
     /// Other tasks were polled first, and this one is next.
     has_yielded: bool,
+    /// How many streams had begun when `h2` was polled last.
+    begun: u32,
 }
 
 /// How long a transport may take to shut down while it keeps its permit.
@@ -70,17 +72,23 @@ where
                 runtime.runtime_flavor() == RuntimeFlavor::MultiThread
             }),
             has_yielded: false,
+            begun: 0,
         }
     }
 
     /// Whether other tasks are polled first. A runtime of several threads polls the driver directly after the first
     /// caller that sends a request. If others are about to send, one write serves all of them: with 500 callers on 4
-    /// connections and two threads, a request takes four fifths of the processor time. A single stream does not wait.
+    /// connections and two threads, a request takes four fifths of the processor time. A single stream does not wait,
+    /// nor does what the server has sent, unless a stream has begun as well.
     #[inline]
     fn yields(&mut self) -> bool {
-        let is_first = !self.has_yielded && self.shared.has_several_streams();
-        self.has_yielded = is_first;
-        is_first
+        let begun = self.shared.begun();
+        let is_new = begun != self.begun && self.shared.has_several_streams();
+        self.has_yielded = is_new && !self.has_yielded;
+        if !self.has_yielded {
+            self.begun = begun;
+        }
+        self.has_yielded
     }
 
     /// Whether there is nothing to do except to poll `h2`.
@@ -225,5 +233,100 @@ where
 {
     fn drop(&mut self) {
         self.shared.close(CloseReason::Dropped);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::task::noop_waker_ref;
+    use tokio::io::{AsyncWriteExt, DuplexStream, ReadBuf};
+
+    use super::*;
+    use crate::connection::shared::{ConnShared, TransportGuard};
+    use crate::http2::Http2;
+
+    /// Counts how often it is read.
+    struct Reads {
+        io: DuplexStream,
+        count: Arc<AtomicUsize>,
+    }
+
+    impl AsyncRead for Reads {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            self.count.fetch_add(1, Ordering::Relaxed);
+            Pin::new(&mut self.io).poll_read(cx, buf)
+        }
+    }
+
+    impl AsyncWrite for Reads {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.io).poll_write(cx, buf)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.io).poll_flush(cx)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.io).poll_shutdown(cx)
+        }
+    }
+
+    /// A PING with its acknowledgement, which needs no answer.
+    const PONG: [u8; 17] = [0, 0, 8, 6, 1, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn only_a_new_request_waits_for_others_and_what_is_read_does_not() {
+        let (here, mut there) = tokio::io::duplex(1 << 16);
+        let reads = Arc::new(AtomicUsize::new(0));
+        let io = Reads {
+            io: here,
+            count: reads.clone(),
+        };
+        let conn = Arc::new(ConnShared::new());
+        let shared = Arc::new(Http2Shared::new(conn.clone(), 100, 0));
+        let wire = Wire::new(io, TransportGuard::new(conn), shared.clone());
+        let http2 = Http2::new();
+        let (_sender, connection) = http2.builder().handshake::<_, Bytes>(wire).await.unwrap();
+        let mut driver = Driver::new(connection, shared.clone(), http2.pings());
+        // Whether the transport is read when the driver is polled once.
+        let mut reads_at_once = || {
+            let before = reads.load(Ordering::Relaxed);
+            let mut cx = Context::from_waker(noop_waker_ref());
+            assert!(Pin::new(&mut driver).poll(&mut cx).is_pending());
+            reads.load(Ordering::Relaxed) > before
+        };
+        let begin = || {
+            assert!(shared.has_id());
+            shared.stream_begins(None);
+        };
+        // The server's SETTINGS.
+        there.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+        begin();
+        assert!(reads_at_once(), "a single stream does not wait");
+        begin();
+        assert!(!reads_at_once(), "the new request waits for others");
+        assert!(reads_at_once(), "once");
+        for _ in 0..10 {
+            there.write_all(&PONG).await.unwrap();
+            assert!(reads_at_once(), "nothing has begun");
+        }
+        begin();
+        begin();
+        assert!(!reads_at_once(), "two that begin together wait together");
+        begin();
+        assert!(reads_at_once(), "not again for one that has come meanwhile");
+        assert!(reads_at_once());
     }
 }
