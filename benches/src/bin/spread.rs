@@ -120,7 +120,7 @@ impl Servers {
     }
 
     fn resolver(&self) -> Resolver {
-        Resolver(self.addresses().into())
+        Resolver(self.addresses())
     }
 
     /// The share of each address in the requests of this client, in percent.
@@ -183,7 +183,7 @@ async fn serve(mut stream: TcpStream, asked: &AtomicUsize) -> io::Result<()> {
 
 /// Finds all addresses, for any name.
 #[derive(Clone)]
-struct Resolver(Arc<[SocketAddr]>);
+struct Resolver(Vec<SocketAddr>);
 
 impl Service<Name> for Resolver {
     type Response = vec::IntoIter<SocketAddr>;
@@ -195,6 +195,6 @@ impl Service<Name> for Resolver {
     }
 
     fn call(&mut self, _: Name) -> Self::Future {
-        ready(Ok(self.0.to_vec().into_iter()))
+        ready(Ok(self.0.clone().into_iter()))
     }
 }
