@@ -183,6 +183,11 @@ impl<B> HandshakeLayer<B> {
     /// MiB, and if `max` is more than 65,534, only this applies. The size of each is limited by
     /// [`max_header_size`](Builder::max_header_size) and [`max_buf_size`](Builder::max_buf_size). Default: 100.
     ///
+    /// Over HTTP/2, the stream of the request is reset and its connection goes on. If `max` is 100 or more, those that
+    /// have arrived by the second poll of the request are not counted. The size of each is limited by
+    /// `Http2::max_header_list_size`, and a connection is closed if 1,000 more heads arrive than its streams can have,
+    /// without a new request in between.
+    ///
     /// ```
     /// use tower_keep_alive::HandshakeLayer;
     ///

@@ -113,7 +113,9 @@ where
             #[cfg(feature = "http2")]
             if spoken == Spoken::Http2 {
                 lifespan.shared().set_http2();
-                let connection = settings.http2.handshake(transport, probe, lifespan);
+                let max = settings.http1.max_interim_responses;
+                let http2 = settings.http2.max_interim_responses(max);
+                let connection = http2.handshake(transport, probe, lifespan);
                 return Ok(HttpConnection::http2(connection.await?));
             }
             let connection = settings.http1.handshake(transport, probe, lifespan);

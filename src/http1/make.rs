@@ -19,6 +19,7 @@ use crate::http1::transport::Transport;
 #[derive(Clone)]
 pub(crate) struct Http1 {
     pub(crate) builder: Builder,
+    /// Over HTTP/2 as well.
     pub(crate) max_interim_responses: usize,
     /// `None`: the setting of `builder`.
     pub(crate) max_response_fields: Option<usize>,

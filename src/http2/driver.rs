@@ -295,7 +295,7 @@ mod tests {
             count: reads.clone(),
         };
         let conn = Arc::new(ConnShared::new());
-        let shared = Arc::new(Http2Shared::new(conn.clone(), 100, 0));
+        let shared = Arc::new(Http2Shared::new(conn.clone(), 100, 100, 0));
         let wire = Wire::new(io, TransportGuard::new(conn), shared.clone());
         let http2 = Http2::new();
         let (_sender, connection) = http2.builder().handshake::<_, Bytes>(wire).await.unwrap();

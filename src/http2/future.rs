@@ -72,7 +72,7 @@ impl<B> Http2Future<B> {
         Self(State::Sent(Sent {
             response,
             body,
-            interim: Interim::new(expects),
+            interim: Interim::new(shared.connection().max_interim(), expects),
             is_over: false,
             shared,
         }))

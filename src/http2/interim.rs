@@ -10,17 +10,23 @@ use h2::client::ResponseFuture;
 use http::StatusCode;
 use tokio::time::Sleep;
 
-/// How many interim responses to one request are accepted, as over HTTP/1 by default.
-const MAX: u8 = 100;
+/// How many interim responses to one request are accepted by default.
+pub(super) const DEFAULT_MAX: u16 = 100;
+
+/// How often a request is polled at first without asking for interim responses, if at least `DEFAULT_MAX` are accepted.
+const UNASKED: u8 = 2;
 
 /// Counts the interim responses to one request, and holds its body back while that waits for a 100.
 ///
-/// `h2` skips interim responses unless it is asked for them, and asking costs something. So a request whose body does
-/// not wait asks only after it was woken as often as it may have interim responses.
+/// `h2` skips interim responses unless it is asked for them, and asking costs something. Most responses are here at the
+/// second poll. So a request that accepts many, and whose body does not wait, asks from the third poll on, and what has
+/// come before is not counted.
 #[derive(Debug)]
 pub(super) struct Interim {
-    polls: u8,
-    responses: u8,
+    /// How often it is still polled without asking.
+    unasked: u8,
+    responses: u16,
+    max: u16,
     gate: Option<Box<Gate>>,
 }
 
@@ -33,11 +39,13 @@ struct Gate {
 }
 
 impl Interim {
-    /// `expects`: how long the body waits for a 100, if it does.
-    pub(super) fn new(expects: Option<Duration>) -> Self {
+    /// Accepts `max` interim responses. `expects`: how long the body waits for a 100, if it does.
+    #[inline]
+    pub(super) fn new(max: u16, expects: Option<Duration>) -> Self {
         Self {
-            polls: 0,
+            unasked: if max < DEFAULT_MAX { 0 } else { UNASKED },
             responses: 0,
+            max,
             gate: expects.map(|timeout| {
                 let sleep = None;
                 Box::new(Gate { timeout, sleep })
@@ -63,8 +71,8 @@ impl Interim {
         response: &mut ResponseFuture,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.gate.is_none() && self.polls < MAX {
-            self.polls += 1;
+        if self.gate.is_none() && self.unasked > 0 {
+            self.unasked -= 1;
             return Poll::Ready(Ok(()));
         }
         self.poll_each(response, cx)
@@ -79,9 +87,10 @@ impl Interim {
         loop {
             match response.poll_informational(cx) {
                 Poll::Ready(Some(Ok(interim))) => {
-                    if self.responses == MAX {
+                    let max = self.max;
+                    if self.responses == max {
                         let what =
-                            format!("the server sent more than {MAX} interim (1xx) responses");
+                            format!("the server sent more than {max} interim (1xx) responses");
                         return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, what)));
                     }
                     self.responses += 1;

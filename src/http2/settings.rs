@@ -4,6 +4,7 @@ use std::time::Duration;
 use h2::client::Builder;
 
 use crate::connection::shared::ConnShared;
+use crate::http2::interim;
 use crate::http2::ping::PingSettings;
 use crate::http2::shared::Http2Shared;
 
@@ -22,6 +23,7 @@ pub struct Http2 {
     max_header_list_size: u32,
     max_streams: usize,
     pings: PingSettings,
+    max_interim: u16,
     /// How many streams count as begun on a new connection, to test connections that run out of stream ids.
     #[cfg(test)]
     pub(crate) begun: u32,
@@ -49,6 +51,7 @@ impl Http2 {
                 timeout: None,
                 interval: None,
             },
+            max_interim: interim::DEFAULT_MAX,
             #[cfg(test)]
             begun: 0,
         }
@@ -113,6 +116,12 @@ impl Http2 {
         self
     }
 
+    /// Limits the interim responses to one request, as it does over HTTP/1.
+    pub(crate) fn max_interim_responses(mut self, max: usize) -> Self {
+        self.max_interim = u16::try_from(max).unwrap_or(u16::MAX);
+        self
+    }
+
     pub(super) fn pings(&self) -> PingSettings {
         self.pings
     }
@@ -123,7 +132,7 @@ impl Http2 {
         let begun = self.begun;
         #[cfg(not(test))]
         let begun = 0;
-        Http2Shared::new(conn, self.max_streams, begun)
+        Http2Shared::new(conn, self.max_streams, self.max_interim, begun)
     }
 
     fn windows(&self) -> (u32, u32) {

@@ -23,6 +23,7 @@ pub(super) struct Http2Shared {
     /// How many streams the server allows. Not meaningful before the server has announced it.
     peer_limit: AtomicUsize,
     own_limit: usize,
+    max_interim: u16,
     /// How many streams there may be after the server has refused one.
     ceiling: AtomicUsize,
     /// The number of owners: the pool, and each use.
@@ -83,7 +84,12 @@ const NO_LIMIT: u32 = u32::MAX;
 
 impl Http2Shared {
     /// `begun`: how many streams count as begun at first.
-    pub(super) fn new(conn: Arc<ConnShared>, own_limit: usize, begun: u32) -> Self {
+    pub(super) fn new(
+        conn: Arc<ConnShared>,
+        own_limit: usize,
+        max_interim: u16,
+        begun: u32,
+    ) -> Self {
         let transport = conn.transport();
         let streams = transport.and_then(|it| it.streams.clone());
         Self {
@@ -92,6 +98,7 @@ impl Http2Shared {
             flags: AtomicU16::new(0),
             peer_limit: AtomicUsize::new(usize::MAX),
             own_limit,
+            max_interim,
             ceiling: AtomicUsize::new(usize::MAX),
             holders: AtomicUsize::new(0),
             begun: AtomicU32::new(begun),
@@ -116,6 +123,12 @@ impl Http2Shared {
     /// The maximum number of streams by the own setting.
     pub(super) fn own_limit(&self) -> usize {
         self.own_limit
+    }
+
+    /// The maximum number of interim responses to one request.
+    #[inline]
+    pub(super) fn max_interim(&self) -> u16 {
+        self.max_interim
     }
 
     #[inline]
@@ -440,7 +453,7 @@ mod tests {
     use super::*;
 
     fn shared(peer_limit: usize, streams: usize) -> Http2Shared {
-        let shared = Http2Shared::new(Arc::new(ConnShared::new()), 100, 0);
+        let shared = Http2Shared::new(Arc::new(ConnShared::new()), 100, 100, 0);
         shared.set_peer_limit(peer_limit);
         for _ in 0..streams {
             shared.stream_begins(None);

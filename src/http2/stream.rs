@@ -314,7 +314,7 @@ mod tests {
 
     fn stream() -> Arc<StreamShared> {
         let conn = Arc::new(ConnShared::new());
-        let connection = Http2Shared::new(conn.clone(), 100, 0);
+        let connection = Http2Shared::new(conn.clone(), 100, 100, 0);
         StreamShared::new(Arc::new(connection), conn)
     }
 

@@ -3,12 +3,12 @@
 use std::error::Error as _;
 
 use crate::support::agent::{agent_over, at_rest, fetch};
-use crate::support::{Conn, Server};
+use crate::support::{Conn, Server, http2};
 use http::Request;
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::client::conn::http1::Builder;
 use tower::{Layer, Service, ServiceExt};
-use tower_keep_alive::{Error, HandshakeLayer, KeepAliveLayer};
+use tower_keep_alive::{Error, HandshakeLayer, KeepAliveLayer, Protocol};
 
 /// What hyper accepts before a response, once and again.
 const FORMS: [&str; 8] = [
@@ -73,6 +73,37 @@ async fn interim_responses_are_counted_in_every_form_that_is_accepted() {
             assert!(!error.is_reset() && !error.is_timeout(), "{error:?}");
         }
         assert_eq!(handle.status().errors, FORMS.len() as u64);
+        at_rest(&handle).await;
+    }
+}
+
+#[tokio::test]
+async fn the_limit_is_the_same_over_http2() {
+    let server = http2::Server::start(|mut conn| async move {
+        conn.open([]).await;
+        while let Some(request) = conn.request().await {
+            for _ in 0..request.path()[1..].parse().unwrap() {
+                let hint = [(":status", "103"), ("link", "</a.css>")];
+                conn.headers(request.stream, &hint, false).await;
+            }
+            conn.respond(request.stream, 200, b"ok").await;
+        }
+    })
+    .await;
+    for max in [0, 8, 99] {
+        let layer = KeepAliveLayer::<Full<bytes::Bytes>>::new().protocol(Protocol::Http2);
+        let layer = layer.max_interim_responses(max);
+        let (client, handle) = agent_over(layer, crate::support::Sockets);
+        let url = |count: usize| server.url(&format!("/{count}"));
+        for count in [max, max] {
+            assert_eq!(fetch(&client, url(count)).await.unwrap().body, "ok");
+        }
+        let error = fetch(&client, url(max + 1)).await.unwrap_err();
+        let expected = format!("the server sent more than {max} interim (1xx) responses");
+        assert_eq!(root(&error), expected);
+        assert!(!error.is_reset() && !error.is_timeout(), "{error:?}");
+        assert_eq!(fetch(&client, url(0)).await.unwrap().body, "ok");
+        assert_eq!(handle.status().created, 1, "the connection goes on");
         at_rest(&handle).await;
     }
 }
