@@ -310,6 +310,12 @@ impl<C: Poolable> EjectingPool for Shared<C> {
             key_pool.address_changed(address, change);
         }
     }
+
+    fn addresses_listed(&self, key: &Key) {
+        if let Some(key_pool) = self.table.find(&key.as_ref()) {
+            key_pool.settle_plain();
+        }
+    }
 }
 
 impl<C: Poolable> PoolControl for Shared<C> {

@@ -381,6 +381,31 @@ async fn half_of_the_addresses_stay_whatever_they_answer() {
     }
 }
 
+/// The name has fewer addresses than before, so one of those that were ejected has to serve.
+#[tokio::test]
+async fn an_address_that_a_smaller_answer_readmits_is_reported_and_serves() {
+    let begun = Instant::now();
+    let hosts = hosts(Protocol::Http1, &[503, 503, 200, 200]).await;
+    let names = names(&hosts);
+    let layer = layer(Protocol::Http1, Ejection::new().server_errors());
+    let (client, handle) = agent_over(layer, names.connector());
+    let changes = changes(&handle);
+    let bad = [hosts[0].addr(), hosts[1].addr()];
+    while in_time(&begun) && bad.iter().any(|it| ejected(&handle, *it).is_none()) {
+        join_all((0..8).map(|_| fetch(&client, URL))).await;
+    }
+    names.set(Ok(bad.to_vec()));
+    handle.close_idle();
+    fetch(&client, URL).await.unwrap();
+    let out = bad.iter().filter(|it| ejected(&handle, **it).is_some());
+    assert_eq!(out.count(), 1);
+    let readmitted = changes.lock().unwrap().clone().into_iter();
+    let readmitted = readmitted.filter(|it| matches!(it, EventKind::AddressReadmitted { .. }));
+    assert_eq!(readmitted.count(), 1);
+    handle.close_idle();
+    at_rest(&handle).await;
+}
+
 #[tokio::test]
 async fn a_host_may_have_its_addresses_ejected_and_others_not() {
     let hosts = hosts(Protocol::Http1, &[503, 200]).await;

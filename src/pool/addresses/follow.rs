@@ -176,9 +176,13 @@ impl AddressBook {
             return;
         };
         let shares = self.spread != Spread::AsResolved;
-        let leave = self.known().resolved(found, follow.config.answers, shares);
+        let answers = follow.config.answers;
+        let resolved = self
+            .known()
+            .resolved(found, answers, shares, Instant::now());
+        self.listed(&resolved.readmitted);
         if let Some(pool) = follow.pool.upgrade() {
-            for (address, count) in leave {
+            for (address, count) in resolved.leave {
                 pool.leave_address(&follow.key, address, count);
             }
         }

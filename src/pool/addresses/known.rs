@@ -46,6 +46,17 @@ pub(crate) struct Order {
     pub(crate) good: Vec<SocketAddr>,
     /// Tried only after all others have failed.
     pub(crate) left_out: Vec<SocketAddr>,
+    /// No longer ejected, because the name has fewer addresses than before.
+    pub(super) readmitted: Vec<SocketAddr>,
+}
+
+/// What follows from an answer for a name that is followed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Resolved {
+    /// How many connections to which addresses are to be taken out of use.
+    pub(super) leave: Vec<(SocketAddr, usize)>,
+    /// No longer ejected, because the name has fewer addresses than before.
+    pub(super) readmitted: Vec<SocketAddr>,
 }
 
 impl Order {
@@ -73,7 +84,7 @@ impl Known {
         let mut once = HashSet::<_, RandomState>::default();
         found.retain(|address| once.insert(*address));
         let is_first = self.addresses.is_empty();
-        self.list(&once);
+        let readmitted = self.list(&once, now);
         if is_first {
             self.addresses
                 .values_mut()
@@ -98,20 +109,28 @@ impl Known {
         if let Some(due) = due {
             good.insert(0, left_out.remove(due));
         }
-        Order { good, left_out }
+        Order {
+            good,
+            left_out,
+            readmitted,
+        }
     }
 
-    /// The name has these addresses. One that it no longer has is remembered only while that has an effect.
-    fn list(&mut self, found: &HashSet<SocketAddr, RandomState>) {
-        self.addresses
-            .retain(|address, it| it.open > 0 || it.out.is_some() || found.contains(address));
+    /// The name has these addresses. One that it no longer has is remembered while there are connections to it or it is left
+    /// out: a server may answer with some of its addresses at a time. It is not tried again meanwhile. Returns those that
+    /// serve again, because no more than half of the addresses are ejected.
+    fn list(&mut self, found: &HashSet<SocketAddr, RandomState>, now: Instant) -> Vec<SocketAddr> {
+        self.addresses.retain(|address, it| {
+            let is_out = it.out.as_ref().is_some_and(|out| out.until > now);
+            it.open > 0 || is_out || found.contains(address)
+        });
         for known in self.addresses.values_mut() {
             known.is_listed = false;
         }
         for &address in found {
             self.addresses.entry(address).or_default().is_listed = true;
         }
-        self.readmit_beyond_half();
+        self.readmit_beyond_half(now)
     }
 
     /// A connect has chosen it, so it counts as open.
@@ -129,7 +148,7 @@ impl Known {
         }
     }
 
-    /// The name was resolved again, to `found`. Returns how many connections to which addresses are to be taken out of use: all
+    /// The name was resolved again, to `found`. The connections to be taken out of use are all
     /// to an address that `limit` answers in a row lacked; and, if `shares` and an address is new, as many to each other
     /// address as it has beyond an equal share, so that the next connects go to the new one.
     pub(super) fn resolved(
@@ -137,9 +156,10 @@ impl Known {
         found: &[SocketAddr],
         limit: u32,
         shares: bool,
-    ) -> Vec<(SocketAddr, usize)> {
+        now: Instant,
+    ) -> Resolved {
         let found: HashSet<_, RandomState> = found.iter().copied().collect();
-        self.list(&found);
+        let readmitted = self.list(&found, now);
         let mut leave = Vec::new();
         let mut is_any_new = false;
         for (&address, known) in &mut self.addresses {
@@ -160,7 +180,7 @@ impl Known {
         if shares && is_any_new {
             leave.extend(self.surplus(&found));
         }
-        leave
+        Resolved { leave, readmitted }
     }
 
     /// How many connections each of these addresses has beyond an equal share. Those that are skipped have none.
@@ -288,7 +308,7 @@ mod tests {
         }
         let mut resolved = |found: &[u8], shares| {
             let found: Vec<_> = found.iter().copied().map(address).collect();
-            known.resolved(&found, 2, shares)
+            known.resolved(&found, 2, shares, Instant::now()).leave
         };
         assert_eq!(resolved(&[1, 2], true), []);
         assert_eq!(resolved(&[1], true), [], "once");
@@ -312,7 +332,7 @@ mod tests {
         }
         let resolved = |known: &mut Known, found: &[u8]| {
             let found: Vec<_> = found.iter().copied().map(address).collect();
-            let mut leave = known.resolved(&found, 2, true);
+            let mut leave = known.resolved(&found, 2, true, now).leave;
             leave.sort_unstable();
             leave
         };
@@ -336,7 +356,7 @@ mod tests {
         }
         known.connect_failed(address(3), None, now);
         let found = [1, 2, 3].map(address);
-        assert_eq!(known.resolved(&found, 2, true), []);
+        assert_eq!(known.resolved(&found, 2, true, now).leave, []);
     }
 
     #[test]
@@ -345,6 +365,18 @@ mod tests {
         let now = Instant::now();
         for last in 0..=255 {
             first(&mut known, Spread::InTurn, &[last], now);
+        }
+        assert_eq!(known.addresses.len(), 1);
+    }
+
+    #[test]
+    fn nothing_is_kept_of_addresses_that_fail_and_come_no_more() {
+        let mut known = Known::new();
+        let mut now = Instant::now();
+        for last in 0..=255 {
+            first(&mut known, Spread::InTurn, &[last], now);
+            known.connect_failed(address(last), None, now);
+            now += LONGEST_PAUSE;
         }
         assert_eq!(known.addresses.len(), 1);
     }

@@ -148,6 +148,7 @@ impl Choice {
         let reserved = order.first().map(|it| Reserved::new(it, &mut known));
         drop(known);
         *self.reserved() = reserved;
+        self.book.listed(&order.readmitted);
         order
     }
 

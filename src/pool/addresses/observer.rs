@@ -18,6 +18,8 @@ use crate::target::key::Key;
 pub(in crate::pool) trait EjectingPool: Send + Sync {
     /// The address was ejected, or readmitted.
     fn address_changed(&self, key: &Key, address: SocketAddr, change: Change);
+    /// The name was resolved: whether any of its addresses is ejected may have changed.
+    fn addresses_listed(&self, key: &Key);
 }
 
 /// How the addresses of one key are ejected.
@@ -61,6 +63,19 @@ impl AddressBook {
     /// The addresses that are left out at present.
     pub(in crate::pool) fn left_out(&self) -> Vec<(SocketAddr, EjectedAddress)> {
         self.known().left_out(Instant::now()).collect()
+    }
+
+    /// The name was resolved, and no longer has so many addresses that these stay ejected.
+    pub(super) fn listed(&self, readmitted: &[SocketAddr]) {
+        let Some(ejector) = &self.ejector else {
+            return;
+        };
+        if let Some(pool) = ejector.pool.upgrade() {
+            pool.addresses_listed(&ejector.key);
+        }
+        for address in readmitted {
+            self.report(*address, Some(Change::Readmitted));
+        }
     }
 
     /// Called without a lock.

@@ -51,6 +51,14 @@ pub(in crate::pool) enum Change {
     Readmitted,
 }
 
+impl Address {
+    fn readmit(&mut self, now: Instant) {
+        self.out = None;
+        self.tally = Tally::default();
+        self.readmitted = Some(now);
+    }
+}
+
 /// What a new connection may be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::pool) enum Admission {
@@ -143,15 +151,20 @@ impl Known {
         is_due
     }
 
+    /// What is known of the ejection of addresses that the name has: only these are tried again.
+    fn ejected(&self) -> impl Iterator<Item = &Out> {
+        let listed = self.addresses.values().filter(|it| it.is_listed);
+        let out = listed.filter_map(|it| it.out.as_ref());
+        out.filter(|out| out.is_ejected())
+    }
+
     fn schedule_trials(&mut self) {
-        let out = self.addresses.values().filter_map(|it| it.out.as_ref());
-        let waiting = out.filter(|out| out.is_ejected() && out.trial == Trial::Nobody);
+        let waiting = self.ejected().filter(|out| out.trial == Trial::Nobody);
         self.next_trial = waiting.map(|out| out.until).min();
     }
 
     pub(super) fn is_any_ejected(&self) -> bool {
-        let mut out = self.addresses.values().filter_map(|it| it.out.as_ref());
-        out.any(Out::is_ejected)
+        self.ejected().next().is_some()
     }
 
     /// The addresses that are left out, and why.
@@ -238,32 +251,34 @@ impl Known {
 
     fn readmit(&mut self, address: SocketAddr, now: Instant) -> Change {
         if let Some(known) = self.addresses.get_mut(&address) {
-            known.out = None;
-            known.tally = Tally::default();
-            known.readmitted = Some(now);
+            known.readmit(now);
         }
         self.schedule_trials();
         Change::Readmitted
     }
 
-    /// The name has fewer addresses than before: no more than half of them stay ejected, those that were to be tried last.
-    pub(super) fn readmit_beyond_half(&mut self) {
+    /// The name may have other addresses than before: no more than half of them stay ejected, those that were to be tried last.
+    /// Returns the others.
+    pub(super) fn readmit_beyond_half(&mut self, now: Instant) -> Vec<SocketAddr> {
         let listed = self.addresses.values().filter(|it| it.is_listed).count();
-        let mut ejected: Vec<_> = self
-            .addresses
-            .values_mut()
-            .filter(|it| it.is_listed && it.out.as_ref().is_some_and(Out::is_ejected))
-            .collect();
-        if ejected.len() * 2 <= listed {
-            return;
-        }
-        ejected.sort_by_key(|it| it.out.as_ref().map(|out| out.until));
-        let beyond = ejected.len() - listed / 2;
-        for known in ejected.into_iter().take(beyond) {
-            // A connection that tries it again goes on until it has a result.
-            known.out.take_if(|out| out.trial == Trial::Nobody);
+        let ejected = self.addresses.iter_mut().filter_map(|(address, known)| {
+            let out = known.out.as_ref().filter(|out| out.is_ejected())?;
+            known.is_listed.then_some((out.until, out.trial, *address))
+        });
+        let mut ejected: Vec<_> = ejected.collect();
+        let beyond = ejected.len().saturating_sub(listed / 2);
+        ejected.sort_unstable_by_key(|(until, _, address)| (*until, *address));
+        let first = ejected.into_iter().take(beyond);
+        // A connection that tries an address again goes on until it has a result.
+        let untried = first.filter(|(_, trial, _)| *trial == Trial::Nobody);
+        let readmitted: Vec<_> = untried.map(|(_, _, address)| address).collect();
+        for address in &readmitted {
+            if let Some(known) = self.addresses.get_mut(address) {
+                known.readmit(now);
+            }
         }
         self.schedule_trials();
+        readmitted
     }
 
     /// An exchange on this connection to it has failed; `connection_over`: with all others on the connection.
@@ -487,7 +502,42 @@ mod tests {
             fail(&mut known, last, &ejection, now);
         }
         let found: Vec<_> = [1, 2, 3, 4].map(address).to_vec();
-        known.order(Spread::InTurn, found, now);
+        let order = known.order(Spread::InTurn, found, now);
+        assert_eq!(order.readmitted.len(), 2);
         assert_eq!(known.left_out(now).count(), 2);
+        let still: Vec<_> = known.left_out(now).map(|(address, _)| address).collect();
+        let resolved = known.resolved(&still, 2, false, now);
+        assert_eq!(resolved.readmitted.len(), 1);
+        assert_eq!(known.left_out(now).count(), 1);
+        assert!(known.is_any_ejected());
+        for address in order.readmitted.iter().chain(&resolved.readmitted) {
+            assert!(
+                known
+                    .addresses
+                    .get(address)
+                    .is_none_or(|it| it.readmitted == Some(now))
+            );
+        }
+    }
+
+    #[test]
+    fn an_ejected_address_that_the_name_lacks_is_not_tried_and_stays_ejected_for_its_time() {
+        let mut known = ten();
+        let ejection = Ejection::new().consecutive(1);
+        let now = Instant::now();
+        let Some(Change::Ejected { time, .. }) = fail(&mut known, 1, &ejection, now) else {
+            panic!("it is ejected");
+        };
+        let others: Vec<_> = (2..=10).map(address).collect();
+        known.order(Spread::InTurn, others.clone(), now);
+        assert!(!known.is_any_ejected());
+        assert!(!known.claims_trial(now + time));
+        // A server may leave out some addresses at a time.
+        let order = known.order(Spread::InTurn, (1..=10).map(address).collect(), now);
+        assert_eq!(order.left_out, [address(1)]);
+        assert!(known.is_any_ejected() && known.claims_trial(now + time));
+        known.order(Spread::InTurn, others, now + time);
+        assert_eq!(known.left_out(now).count(), 0);
+        assert_eq!(known.addresses.len(), 9);
     }
 }

@@ -45,7 +45,7 @@ impl<C: Poolable> KeyPool<C> {
     }
 
     /// While an address is ejected, each caller looks whether it is to be tried again.
-    pub(super) fn settle_plain(&self) {
+    pub(in crate::pool) fn settle_plain(&self) {
         // Before the look, so that an ejection that comes meanwhile is not lost.
         self.is_plain
             .store(self.config.is_plain(), Ordering::SeqCst);
