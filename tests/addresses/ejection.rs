@@ -430,6 +430,26 @@ async fn a_host_may_have_its_addresses_ejected_and_others_not() {
     at_rest(&handle).await;
 }
 
+#[tokio::test]
+async fn a_classifier_that_panics_says_nothing_of_the_outcome() {
+    let hosts = hosts(Protocol::Http1, &[SILENT, 200]).await;
+    let names = names(&hosts);
+    let ejection = Ejection::new()
+        .consecutive(1)
+        .failed_if(|_| panic!("the classifier's own fault"));
+    let (client, handle) = agent_over(layer(Protocol::Http1, ejection), names.connector());
+    let mut answers = 0;
+    for _ in 0..4 {
+        // The one that is dropped is judged too.
+        let answer = tokio::time::timeout(T, fetch(&client, URL)).await;
+        answers += usize::from(answer.is_ok_and(|it| it.unwrap().status == 200));
+        handle.close_idle();
+    }
+    assert_eq!(answers, 2);
+    assert!(ejected(&handle, hosts[0].addr()).is_none());
+    at_rest(&handle).await;
+}
+
 /// Its POST was dropped by a timeout above, which says nothing unless the classifier says so.
 #[tokio::test]
 async fn a_classifier_decides_what_counts() {

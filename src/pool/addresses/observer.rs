@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -100,8 +101,10 @@ impl Observer {
             return;
         };
         let (address, config) = (self.address, &ejector.config);
-        // The classifier is foreign code, so it runs without the lock.
-        let change = match config.judge(outcome) {
+        // The classifier is foreign code, so it runs without the lock. If it panics, the outcome says nothing: the exchange has
+        // to be accounted for all the same, and may end in a drop.
+        let verdict = catch_unwind(AssertUnwindSafe(|| config.judge(outcome)));
+        let change = match verdict.unwrap_or(Verdict::Nothing) {
             Verdict::Nothing => return,
             Verdict::Success => {
                 let now = Instant::now;
