@@ -74,7 +74,7 @@ close_reasons! {
     Detached: ByCaller => "detached",
     /// Its owner dropped it without a reason.
     Dropped: ByCaller => "dropped by its holder",
-    /// A caller marked it as unusable (`ConnectionInfo::poison`), or its address was left while it was in use.
+    /// A caller marked it as unusable (`ConnectionInfo::poison`).
     Poisoned: EvictedByCaller => "poisoned by a caller",
     /// Its exchange did not end within its `request_timeout`.
     RequestTimeout: Late => "its request took too long",

@@ -257,8 +257,8 @@ impl Lifespan {
         if self.ended {
             return Some(self.shared.reason().unwrap_or(CloseReason::Dropped));
         }
-        if self.shared.is_poisoned() {
-            return Some(CloseReason::Poisoned);
+        if let Some(reason) = self.shared.excluded() {
+            return Some(reason);
         }
         if uses >= self.max_uses || self.hint_uses == 0 {
             return Some(CloseReason::Uses);

@@ -54,7 +54,7 @@ pub(crate) struct ConnShared {
     driver_flags: AtomicU16,
     activity: Activity,
     expectation: Expectation,
-    /// `KILLED`, `DETACHED`, `UPGRADED`, `POISONED`, `OMITS`, `OF_USE` and `GONE`: with one load the transport knows
+    /// `KILLED`, `DETACHED`, `UPGRADED`, `POISONED`, `OMITS`, `OF_USE`, `MOVED` and `GONE`: with one load the transport knows
     /// that none of them applies.
     state: AtomicU8,
     key: OnceLock<Key>,
@@ -98,6 +98,8 @@ const GONE: u8 = 16;
 const OMITS: u8 = 32;
 /// Belongs to one use of a connection that several share.
 const OF_USE: u8 = 64;
+/// Its address was left while it was in use.
+const MOVED: u8 = 128;
 
 /// A transport that can be closed from outside while its driver owns it.
 pub(crate) trait Close: Send + Sync {
@@ -381,7 +383,7 @@ impl ConnShared {
         self.whole().state.load(Ordering::Acquire) & DETACHED != 0
     }
 
-    /// None of the flags is set: the connection is neither killed, detached, poisoned, upgraded nor gone, and no byte
+    /// None of the flags is set: the connection is neither killed, detached, poisoned, moved, upgraded nor gone, and no byte
     /// is left out.
     #[inline]
     pub(crate) fn has_no_flags(&self) -> bool {
@@ -394,16 +396,6 @@ impl ConnShared {
 
     pub(crate) fn is_killed(&self) -> bool {
         self.state.load(Ordering::Acquire) & KILLED != 0
-    }
-
-    /// Whether it may not be used again.
-    #[inline]
-    pub(crate) fn is_poisoned(&self) -> bool {
-        match self.state.load(Ordering::Acquire) & (POISONED | OF_USE) {
-            0 => false,
-            OF_USE => self.whole().is_poisoned(),
-            _ => true,
-        }
     }
 
     /// Excludes the connection from further use: after its present use it ends; without one it ends now.

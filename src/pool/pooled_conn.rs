@@ -154,8 +154,8 @@ impl<C: Poolable> PooledConn<C> {
     #[inline]
     pub(crate) fn close_reason(&self, now: Moment) -> Option<CloseReason> {
         let conn = self.connection_ref();
-        if conn.lifespan().shared().is_poisoned() {
-            return Some(CloseReason::Poisoned);
+        if let Some(reason) = conn.lifespan().shared().excluded() {
+            return Some(reason);
         }
         if !conn.is_open() {
             return Some(CloseReason::Stale);

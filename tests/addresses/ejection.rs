@@ -9,8 +9,8 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use http_body_util::Full;
 use tower_keep_alive::{
-    AgentHandle, EjectedAddress, Ejection, EjectionReason, EventKind, KeepAliveLayer, Protocol,
-    Spread,
+    AgentHandle, CloseReason, EjectedAddress, Ejection, EjectionReason, EventKind, KeepAliveLayer,
+    Protocol, Spread,
 };
 
 use crate::names::Names;
@@ -318,6 +318,9 @@ async fn requests_under_way_at_an_ejected_address_finish() {
         assert_eq!(read(response.unwrap()).await.unwrap().body, "ok");
     }
     eventually("its connections are closed", || hosts[0].server.open() == 0).await;
+    let closes = handle.status().closes;
+    let reasons: Vec<_> = closes.keys().copied().collect();
+    assert_eq!(reasons, [CloseReason::Moved], "idle or in use");
     handle.close_idle();
     at_rest(&handle).await;
 }

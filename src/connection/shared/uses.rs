@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::apart::UseOf;
-use super::{Apart, CloseHook, CloseState, ConnShared, OF_USE, POISONED};
+use super::{Apart, CloseHook, CloseState, ConnShared, MOVED, OF_USE, POISONED};
 use crate::connection::close_reason::CloseReason;
 #[cfg(feature = "http2")]
 use crate::sync::atomic::AtomicU32;
@@ -56,9 +56,21 @@ impl ConnShared {
         self.connection().map_or(self, |it| it)
     }
 
-    /// Excludes the connection from further use. One that nobody uses yet goes on: the caller that it was made for may be about to.
-    pub(crate) fn exclude(&self) {
-        self.whole().state.fetch_or(POISONED, Ordering::AcqRel);
+    /// Its address is left, so it has no further uses. One that nobody uses yet goes on: the caller that it was made for may be
+    /// about to.
+    pub(crate) fn leave_address(&self) {
+        self.whole().state.fetch_or(MOVED, Ordering::AcqRel);
+    }
+
+    /// Why it may not be used again, if a caller poisoned it or its address was left.
+    #[inline]
+    pub(crate) fn excluded(&self) -> Option<CloseReason> {
+        match self.state.load(Ordering::Acquire) & (POISONED | MOVED | OF_USE) {
+            0 => None,
+            OF_USE => self.whole().excluded(),
+            flags if flags & POISONED != 0 => Some(CloseReason::Poisoned),
+            _ => Some(CloseReason::Moved),
+        }
     }
 
     /// Whether the exchange was given up before its end.

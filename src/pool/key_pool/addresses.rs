@@ -86,7 +86,7 @@ impl<C: Poolable> KeyPool<C> {
     pub(in crate::pool) fn leave_address(self: &Arc<Self>, address: SocketAddr, count: usize) {
         let in_use = self.with(|state, cx| state.leave_address(address, count, cx));
         for shared in in_use {
-            shared.exclude();
+            shared.leave_address();
         }
     }
 

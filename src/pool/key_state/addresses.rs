@@ -38,7 +38,7 @@ impl<C: Poolable> KeyState<C> {
 
 impl<C: Poolable> KeyState<C> {
     /// Takes `count` connections to this address out of use, idle ones first. Returns those in use that are not shared: the
-    /// caller poisons them without the lock.
+    /// caller excludes them from further use.
     pub(in crate::pool) fn leave_address(
         &mut self,
         address: SocketAddr,

@@ -74,7 +74,7 @@ impl Line {
         let facts = self.facts.lock().unwrap();
         self.open.load(SeqCst)
             && self.counts()
-            && !self.shared.is_poisoned()
+            && self.shared.excluded().is_none()
             && !self.uploading.load(SeqCst)
             && !self.found_dead.load(SeqCst)
             && facts.uses < self.limits.max_uses
@@ -85,7 +85,7 @@ impl Line {
     /// Whether a use that was given out may begin.
     pub(super) fn may_go_on(&self, now: u64) -> bool {
         self.open.load(SeqCst)
-            && !self.shared.is_poisoned()
+            && self.shared.excluded().is_none()
             && now - self.facts.lock().unwrap().born < self.limits.max_age
     }
 

@@ -142,7 +142,7 @@ impl<const S: bool> World<S> {
             .map(|it| it.lock().shared_now())
             .unwrap_or_default();
         let drains = shared.get(&line.shared.id()).is_some_and(|it| it.1);
-        line.shared.is_poisoned() || line.closing.load(SeqCst) || drains
+        line.shared.excluded().is_some() || line.closing.load(SeqCst) || drains
     }
 
     /// The pool counts as many connections to each address as there are.
