@@ -417,10 +417,10 @@ impl<C: Poolable> KeyPool<C> {
         lifespan.begin(now);
         let shared = lifespan.shared();
         shared.set_key(self.key.clone());
-        let admission = self.admit(shared);
-        let destroyed = self.with_at(now, |state, cx| {
+        let (admission, destroyed) = self.with_at(now, |state, cx| {
             state.connected(index, shared);
-            cx.mode == Mode::Destroyed
+            // In the same step: an ejection comes before this, or finds the connection afterwards.
+            (self.admit(shared), cx.mode == Mode::Destroyed)
         });
         let took = now.mono.saturating_duration_since(begun);
         self.gauges.count_streams(shared);

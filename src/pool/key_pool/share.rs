@@ -52,10 +52,10 @@ impl<C: Poolable> KeyPool<C> {
         // Nobody has used it yet.
         first.idle_since = Some(self.pool.config.clock.now());
         let new_hook = Box::new(new_hook);
-        let is_trial = self.is_on_trial(&shared);
         let shares = |state: &mut KeyState<C>, cx: &mut StepCx<'_, C>| {
             let shares = state.share(place, whole, &first, new_hook, waiter_id, cx);
-            if is_trial {
+            // In the same step: the trial's end comes before this, or finds the connection afterwards.
+            if self.is_on_trial(&shared) {
                 state.begin_trial(place);
             }
             shares
