@@ -14,6 +14,7 @@
 //! has no bound, and loom models orderings weaker than `SeqCst`. Run it with `RUSTFLAGS="--cfg tower_keep_alive_loom"`;
 //! `.ci/run` does.
 
+mod ejection;
 mod ends;
 mod line;
 mod total;
