@@ -284,10 +284,12 @@ impl<C: Poolable> KeyState<C> {
         }
         let fresh = request.reuse == Reuse::Fresh;
         let mut urgent = request.is_retry || fresh;
-        let tries = request.reuse == Reuse::Any && cx.claims_trial();
-        if tries {
-            urgent |= self.make_way(request.runtime, cx);
-        } else if request.reuse == Reuse::Any {
+        let (tries, made_way) = match request.reuse {
+            Reuse::Any => self.tries(request.runtime, cx),
+            _ => (false, false),
+        };
+        urgent |= made_way;
+        if request.reuse == Reuse::Any && !tries {
             if C::SHARED
                 && self.places.is_none()
                 && let Some(pooled) = self.take_roomy(request.runtime, cx)
@@ -365,7 +367,7 @@ impl<C: Poolable> KeyState<C> {
         {
             let reason = match next.can_use {
                 false => Some(CloseReason::Room),
-                true => self.claims_trial(cx),
+                true => self.trial_closes(cx),
             };
             if let Some(reason) = reason {
                 return self.close_for_blocked(pooled, reason, cx);

@@ -301,6 +301,37 @@ async fn an_ejected_address_is_tried_again_at_a_limit_too() {
     }
 }
 
+/// Otherwise all requests would wait for the one that tries the address, whose server may not answer.
+#[tokio::test]
+async fn the_last_connection_that_serves_is_not_closed_to_try_an_ejected_address() {
+    for protocol in PROTOCOLS {
+        let begun = Instant::now();
+        let hosts = hosts(protocol, &[503, 200]).await;
+        let ejection = Ejection::new().server_errors().consecutive(1).base_time(T);
+        let layer = layer(protocol, ejection).max_connections_per_host(1);
+        let names = names(&hosts);
+        let (client, handle) = agent_over(layer, names.connector());
+        while in_time(&begun) && ejected(&handle, hosts[0].addr()).is_none() {
+            handle.close_idle();
+            fetch(&client, URL).await.unwrap();
+        }
+        hosts[0].set(SILENT);
+        assert_eq!(fetch(&client, URL).await.unwrap().status, 200);
+        let made = handle.status().created;
+        let mut is_due = false;
+        while in_time(&begun) && !is_due {
+            let remaining = ejected(&handle, hosts[0].addr()).unwrap().remaining;
+            is_due = remaining == Duration::ZERO;
+            for answer in join_all((0..10).map(|_| fetch(&client, URL))).await {
+                assert_eq!(answer.unwrap().status, 200);
+            }
+        }
+        assert_eq!(handle.status().created, made, "{protocol:?}");
+        handle.close_idle();
+        at_rest(&handle).await;
+    }
+}
+
 /// What is under way at the address goes on to its end, and its connection is used no more.
 #[tokio::test]
 async fn requests_under_way_at_an_ejected_address_finish() {

@@ -57,6 +57,10 @@ impl AddressBook {
         self.ejector.is_some() && self.known().claims_trial(now)
     }
 
+    pub(in crate::pool) fn is_ejected(&self, address: SocketAddr) -> bool {
+        self.ejector.is_some() && self.known().is_ejected(address)
+    }
+
     pub(in crate::pool) fn is_any_ejected(&self) -> bool {
         self.ejector.is_some() && self.known().is_any_ejected()
     }

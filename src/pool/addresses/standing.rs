@@ -163,6 +163,144 @@ impl Known {
         self.next_trial = waiting.map(|out| out.until).min();
     }
 
+    pub(super) fn is_ejected(&self) -> bool {
+        self.reason != EjectionReason::Connect
+    }
+}
+
+/// What has become of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::pool) enum Change {
+    Ejected {
+        time: Duration,
+        times: u32,
+        reason: EjectionReason,
+    },
+    Readmitted,
+}
+
+impl Address {
+    pub(super) fn is_out(&self, now: Instant) -> bool {
+        self.out.as_ref().is_some_and(|out| now < out.until)
+    }
+
+    fn readmit(&mut self, now: Instant) {
+        self.out = None;
+        self.tally = Tally::default();
+        self.readmitted = Some(now);
+    }
+}
+
+/// What a new connection may be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::pool) enum Admission {
+    Any,
+    /// One request at a time, until one has a result: the address is ejected, and this tries it again.
+    Trial,
+    /// The request that it was made for: the address was ejected meanwhile.
+    Once,
+}
+
+impl Known {
+    /// This connection to it was made.
+    pub(super) fn opened(
+        &mut self,
+        address: SocketAddr,
+        connection: u64,
+        now: Instant,
+    ) -> Admission {
+        let known = self.addresses.entry(address).or_default();
+        known.open += 1;
+        let Some(out) = known.out.as_mut().filter(|out| out.is_ejected()) else {
+            return Admission::Any;
+        };
+        let is_trial = match out.trial {
+            Trial::Nobody => out.until <= now,
+            Trial::Connect => true,
+            Trial::Connection(_) => false,
+        };
+        if !is_trial {
+            return Admission::Once;
+        }
+        out.trial = Trial::Connection(connection);
+        self.schedule_trials();
+        Admission::Trial
+    }
+
+    /// A connection to it is gone.
+    pub(super) fn closed(&mut self, address: SocketAddr, connection: u64, now: Instant) {
+        let Some(known) = self.addresses.get_mut(&address) else {
+            return;
+        };
+        known.open -= 1;
+        if let Some(out) = &mut known.out
+            && out.trial == Trial::Connection(connection)
+        {
+            // Without a result: otherwise it was readmitted, or ejected again.
+            out.trial = Trial::Nobody;
+            let later = now.checked_add(TRIAL_PAUSE);
+            out.until = later.map_or(out.until, |later| out.until.max(later));
+            self.schedule_trials();
+        }
+    }
+
+    /// Whether it was left out, and nobody else is trying it again.
+    pub(super) fn begins_trial(&mut self, address: SocketAddr) -> bool {
+        let known = self.addresses.get_mut(&address);
+        let out = known.and_then(|it| it.out.as_mut());
+        let Some(out) = out.filter(|out| out.trial == Trial::Nobody) else {
+            return false;
+        };
+        out.trial = Trial::Connect;
+        self.schedule_trials();
+        true
+    }
+
+    /// The connect that tried it is over. If it has made a connection, that one goes on.
+    pub(super) fn ends_trial(&mut self, address: SocketAddr) {
+        let known = self.addresses.get_mut(&address);
+        let out = known.and_then(|it| it.out.as_mut());
+        if let Some(out) = out.filter(|out| out.trial == Trial::Connect) {
+            out.trial = Trial::Nobody;
+            self.schedule_trials();
+        }
+    }
+
+    /// Whether this connection is the one that tries an ejected address again.
+    pub(super) fn is_on_trial(&self, address: SocketAddr, connection: u64) -> bool {
+        let known = self.addresses.get(&address);
+        let out = known.and_then(|it| it.out.as_ref());
+        out.is_some_and(|out| out.is_ejected() && out.trial == Trial::Connection(connection))
+    }
+
+    /// Whether a caller is to make a connection now, so that an ejected address is tried again. True for one caller.
+    pub(super) fn claims_trial(&mut self, now: Instant) -> bool {
+        let is_due = self.next_trial.is_some_and(|at| at <= now);
+        if is_due {
+            // Its connect sets the time anew once it has chosen the address.
+            self.next_trial = now.checked_add(TRIAL_PAUSE);
+        }
+        is_due
+    }
+
+    /// What is known of the ejection of addresses that the name has: only these are tried again.
+    fn ejected(&self) -> impl Iterator<Item = &Out> {
+        let listed = self.addresses.values().filter(|it| it.is_listed);
+        let out = listed.filter_map(|it| it.out.as_ref());
+        out.filter(|out| out.is_ejected())
+    }
+
+    fn schedule_trials(&mut self) {
+        let waiting = self.ejected().filter(|out| out.trial == Trial::Nobody);
+        self.next_trial = waiting.map(|out| out.until).min();
+    }
+
+    pub(super) fn is_ejected(&self, address: SocketAddr) -> bool {
+        let known = self.addresses.get(&address);
+        let out = known.and_then(|it| it.out.as_ref());
+        out.is_some_and(Out::is_ejected)
+    }
+
     pub(super) fn is_any_ejected(&self) -> bool {
         self.ejected().next().is_some()
     }

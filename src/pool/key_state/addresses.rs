@@ -71,14 +71,21 @@ impl<C: Poolable> KeyState<C> {
 }
 
 impl<C: Poolable> KeyState<C> {
-    /// This caller is to connect to an ejected address. At a limit, a connection that it could use is closed for that: true if
-    /// there was one.
-    pub(super) fn make_way(&mut self, runtime: Option<Id>, cx: &mut StepCx<'_, C>) -> bool {
-        let is_full = self.counted >= cx.config.max_connections_per_host
-            || cx.total.as_ref().is_some_and(|total| total.is_full());
-        if !is_full {
-            return false;
+    /// Whether this caller is to connect although there may be connections that it could use, so that an ejected address is
+    /// tried again; and whether one of these was closed for that. At a limit, one has to be.
+    pub(super) fn tries(&mut self, runtime: Option<Id>, cx: &mut StepCx<'_, C>) -> (bool, bool) {
+        if !cx.claims_trial() {
+            return (false, false);
         }
+        if !self.is_full(cx) {
+            return (true, false);
+        }
+        let made_way = self.serves_without_one(cx) && self.make_way(runtime, cx);
+        (made_way, made_way)
+    }
+
+    /// Closes a connection that this caller could use, if there is one.
+    fn make_way(&mut self, runtime: Option<Id>, cx: &mut StepCx<'_, C>) -> bool {
         let roomy = match C::SHARED && self.places.is_none() {
             true => self.take_roomy(runtime, cx),
             false => None,
@@ -92,10 +99,29 @@ impl<C: Poolable> KeyState<C> {
         true
     }
 
-    /// The reason to close a connection that could serve a blocked caller: that caller is to connect to an ejected address.
-    pub(super) fn claims_trial(&self, cx: &StepCx<'_, C>) -> Option<CloseReason> {
-        let claims = self.queue.blocked() > 0 && cx.claims_trial();
-        claims.then_some(CloseReason::Moved)
+    fn is_full(&self, cx: &StepCx<'_, C>) -> bool {
+        self.counted >= cx.config.max_connections_per_host
+            || cx.total.as_ref().is_some_and(|total| total.is_full())
+    }
+
+    /// The reason to close a connection that could serve a blocked caller, at a limit: that caller is to connect to an ejected
+    /// address.
+    pub(super) fn trial_closes(&self, cx: &StepCx<'_, C>) -> Option<CloseReason> {
+        let claims = self.queue.blocked() > 0 && self.is_full(cx) && cx.claims_trial();
+        (claims && self.serves_without_one(cx)).then_some(CloseReason::Moved)
+    }
+
+    /// Whether a connection may be closed so that an ejected address is tried again. The last one to an address that serves may
+    /// not: the trial waits until there are others, or none.
+    fn serves_without_one(&self, cx: &StepCx<'_, C>) -> bool {
+        let serves = |(_, open): &(usize, &Open<C>)| {
+            let drains = matches!(&open.stage, Stage::Shared(it) if it.drains.is_some());
+            let shared = open
+                .shared()
+                .filter(|it| it.excluded().is_none() && !drains);
+            shared.is_some_and(|it| !cx.leads_to_ejected(it))
+        };
+        self.open.iter().filter(serves).nth(1).is_some()
     }
 
     /// This shared connection tries an ejected address again.
@@ -131,6 +157,12 @@ impl<C> StepCx<'_, C> {
     pub(super) fn claims_trial(&self) -> bool {
         self.trials
             .is_some_and(|addresses| addresses.claims_trial(self.now.mono))
+    }
+
+    fn leads_to_ejected(&self, shared: &ConnShared) -> bool {
+        self.trials
+            .zip(shared.remote_addr())
+            .is_some_and(|(addresses, address)| addresses.is_ejected(address))
     }
 }
 

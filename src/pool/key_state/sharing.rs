@@ -469,7 +469,7 @@ impl<C: Poolable> KeyState<C> {
                 self.making_room += 1;
                 return self.close_whole(index, CloseReason::Room, cx);
             }
-            if let Some(reason) = self.claims_trial(cx) {
+            if let Some(reason) = self.trial_closes(cx) {
                 return self.drain(index, reason, cx);
             }
             let Some(sharing) = self.open[index].sharing() else {
