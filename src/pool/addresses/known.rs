@@ -120,10 +120,8 @@ impl Known {
     /// out: a server may answer with some of its addresses at a time. It is not tried again meanwhile. Returns those that
     /// serve again, because no more than half of the addresses are ejected.
     fn list(&mut self, found: &HashSet<SocketAddr, RandomState>, now: Instant) -> Vec<SocketAddr> {
-        self.addresses.retain(|address, it| {
-            let is_out = it.out.as_ref().is_some_and(|out| out.until > now);
-            it.open > 0 || is_out || found.contains(address)
-        });
+        self.addresses
+            .retain(|address, it| it.open > 0 || it.is_out(now) || found.contains(address));
         for known in self.addresses.values_mut() {
             known.is_listed = false;
         }

@@ -12,13 +12,14 @@ mod tally;
 
 use std::fmt;
 use std::future::Future;
+use std::mem;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::agent::LookupStatus;
+use crate::agent::{Ejection, LookupStatus};
 use crate::error::connect::ConnectError;
 use crate::pool::config::Spread;
 use crate::sync::{Mutex, MutexGuard};
@@ -35,7 +36,7 @@ const ALONE: Duration = Duration::from_millis(200);
 
 /// What is known about the addresses of one key.
 ///
-/// Its lock is taken alone or under a key's lock, and no other lock is taken under it.
+/// Its lock is taken alone or under a key's lock. Under it only the locks of a [`Choice`] are taken.
 pub(crate) struct AddressBook {
     spread: Spread,
     known: Mutex<Known>,
@@ -85,11 +86,17 @@ impl AddressBook {
     }
 
     fn connect_failed(&self, address: SocketAddr) {
+        self.connect_ended(address, Known::connect_failed);
+    }
+
+    fn connect_ended(
+        &self,
+        address: SocketAddr,
+        how: fn(&mut Known, SocketAddr, Option<&Ejection>, Instant) -> Option<Change>,
+    ) {
         if self.leaves_out() {
             let ejection = self.ejector.as_ref().map(|it| &it.config);
-            let change = self
-                .known()
-                .connect_failed(address, ejection, Instant::now());
+            let change = how(&mut self.known(), address, ejection, Instant::now());
             self.report(address, change);
         }
     }
@@ -110,6 +117,8 @@ impl fmt::Debug for AddressBook {
 pub(crate) struct Choice {
     book: Arc<AddressBook>,
     reserved: Mutex<Option<Reserved>>,
+    /// Attempts that were given up after a while without an answer.
+    unanswered: Mutex<Vec<SocketAddr>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -137,6 +146,7 @@ impl Choice {
         Self {
             book,
             reserved: Mutex::new(None),
+            unanswered: Mutex::default(),
         }
     }
 
@@ -188,7 +198,7 @@ impl Choice {
     fn reserve(&self, address: Option<SocketAddr>) {
         let mut known = self.book.known();
         let next = address.map(|it| Reserved::new(it, &mut known));
-        let before = std::mem::replace(&mut *self.reserved(), next);
+        let before = mem::replace(&mut *self.reserved(), next);
         if let Some(before) = before {
             known.not_chosen(before.address);
             if before.is_trial {
@@ -208,12 +218,23 @@ impl Choice {
         }
     }
 
-    /// The connect has failed. If an address had accepted the connection, the failure is its own.
+    /// The connect has failed. If an address had accepted the connection, the failure is its own; otherwise it is that of the
+    /// addresses that have not answered until now.
     pub(crate) fn failed(&self) {
         let reserved = *self.reserved();
         if let Some(reserved) = reserved.filter(|it| it.has_accepted) {
-            self.book.connect_failed(reserved.address);
+            return self.book.connect_failed(reserved.address);
         }
+        let unanswered = mem::take(&mut *self.unanswered());
+        for address in unanswered {
+            self.book.connect_ended(address, Known::connect_counts);
+        }
+    }
+
+    fn unanswered(&self) -> MutexGuard<'_, Vec<SocketAddr>> {
+        self.unanswered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn reserved(&self) -> MutexGuard<'_, Option<Reserved>> {
@@ -227,8 +248,9 @@ impl Drop for Choice {
     }
 }
 
-/// An attempt under way. If it is dropped after a while without an answer, it has failed: another address was faster,
-/// or the time was up.
+/// An attempt under way. If it is dropped after a while without an answer, the address gets no new connections for a while:
+/// another address was faster, the time was up, or the caller is gone. For its ejection it counts only if the whole connect
+/// fails.
 #[derive(Debug)]
 pub(crate) struct Attempt {
     choice: Arc<Choice>,
@@ -253,7 +275,9 @@ impl Attempt {
 impl Drop for Attempt {
     fn drop(&mut self) {
         if !self.is_over && self.begun.elapsed() >= ALONE {
-            self.choice.book.connect_failed(self.address);
+            let book = &self.choice.book;
+            book.connect_ended(self.address, Known::connect_unanswered);
+            self.choice.unanswered().push(self.address);
         }
     }
 }
@@ -261,6 +285,8 @@ impl Drop for Attempt {
 #[cfg(all(test, not(tower_keep_alive_loom)))]
 mod tests {
     use super::*;
+    use crate::target::Target;
+    use crate::target::key::Key;
 
     fn address(last: u8) -> SocketAddr {
         ([192, 0, 2, last], 80).into()
@@ -309,6 +335,37 @@ mod tests {
             drop(attempt);
             let left_out = choice.order(found.to_vec()).left_out;
             assert_eq!(left_out.contains(&first), is_left_out, "after {waits:?}");
+        }
+    }
+
+    struct NoPool;
+
+    impl observer::EjectingPool for NoPool {
+        fn address_changed(&self, _: &Key, _: SocketAddr, _: Change) {}
+        fn addresses_listed(&self, _: &Key) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_without_an_answer_counts_for_ejection_only_if_its_connect_fails() {
+        let ejection = Ejection::new().consecutive(1);
+        let key = Key::from(http::Uri::from_static("http://host.test/").key());
+        let pool = std::sync::Weak::<NoPool>::new();
+        let ejector = Ejector::new(ejection, key, pool);
+        let book = AddressBook::new(Spread::FewestOpenFirst, None, Some(ejector));
+        let book = Arc::new(book);
+        let found = [1, 2, 3, 4].map(address);
+        for fails in [false, true] {
+            let choice = Arc::new(Choice::new(book.clone()));
+            choice.order(found.to_vec());
+            let first = reserved(&choice);
+            let attempt = choice.attempt(first);
+            tokio::time::advance(ALONE).await;
+            drop(attempt);
+            if fails {
+                choice.failed();
+            }
+            assert!(choice.order(found.to_vec()).left_out.contains(&first));
+            assert_eq!(book.is_ejected(first), fails);
         }
     }
 

@@ -52,134 +52,6 @@ pub(in crate::pool) enum Change {
 }
 
 impl Address {
-    fn readmit(&mut self, now: Instant) {
-        self.out = None;
-        self.tally = Tally::default();
-        self.readmitted = Some(now);
-    }
-}
-
-/// What a new connection may be used for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::pool) enum Admission {
-    Any,
-    /// One request at a time, until one has a result: the address is ejected, and this tries it again.
-    Trial,
-    /// The request that it was made for: the address was ejected meanwhile.
-    Once,
-}
-
-impl Known {
-    /// This connection to it was made.
-    pub(super) fn opened(
-        &mut self,
-        address: SocketAddr,
-        connection: u64,
-        now: Instant,
-    ) -> Admission {
-        let known = self.addresses.entry(address).or_default();
-        known.open += 1;
-        let Some(out) = known.out.as_mut().filter(|out| out.is_ejected()) else {
-            return Admission::Any;
-        };
-        let is_trial = match out.trial {
-            Trial::Nobody => out.until <= now,
-            Trial::Connect => true,
-            Trial::Connection(_) => false,
-        };
-        if !is_trial {
-            return Admission::Once;
-        }
-        out.trial = Trial::Connection(connection);
-        self.schedule_trials();
-        Admission::Trial
-    }
-
-    /// A connection to it is gone.
-    pub(super) fn closed(&mut self, address: SocketAddr, connection: u64, now: Instant) {
-        let Some(known) = self.addresses.get_mut(&address) else {
-            return;
-        };
-        known.open -= 1;
-        if let Some(out) = &mut known.out
-            && out.trial == Trial::Connection(connection)
-        {
-            // Without a result: otherwise it was readmitted, or ejected again.
-            out.trial = Trial::Nobody;
-            let later = now.checked_add(TRIAL_PAUSE);
-            out.until = later.map_or(out.until, |later| out.until.max(later));
-            self.schedule_trials();
-        }
-    }
-
-    /// Whether it was left out, and nobody else is trying it again.
-    pub(super) fn begins_trial(&mut self, address: SocketAddr) -> bool {
-        let known = self.addresses.get_mut(&address);
-        let out = known.and_then(|it| it.out.as_mut());
-        let Some(out) = out.filter(|out| out.trial == Trial::Nobody) else {
-            return false;
-        };
-        out.trial = Trial::Connect;
-        self.schedule_trials();
-        true
-    }
-
-    /// The connect that tried it is over. If it has made a connection, that one goes on.
-    pub(super) fn ends_trial(&mut self, address: SocketAddr) {
-        let known = self.addresses.get_mut(&address);
-        let out = known.and_then(|it| it.out.as_mut());
-        if let Some(out) = out.filter(|out| out.trial == Trial::Connect) {
-            out.trial = Trial::Nobody;
-            self.schedule_trials();
-        }
-    }
-
-    /// Whether this connection is the one that tries an ejected address again.
-    pub(super) fn is_on_trial(&self, address: SocketAddr, connection: u64) -> bool {
-        let known = self.addresses.get(&address);
-        let out = known.and_then(|it| it.out.as_ref());
-        out.is_some_and(|out| out.is_ejected() && out.trial == Trial::Connection(connection))
-    }
-
-    /// Whether a caller is to make a connection now, so that an ejected address is tried again. True for one caller.
-    pub(super) fn claims_trial(&mut self, now: Instant) -> bool {
-        let is_due = self.next_trial.is_some_and(|at| at <= now);
-        if is_due {
-            // Its connect sets the time anew once it has chosen the address.
-            self.next_trial = now.checked_add(TRIAL_PAUSE);
-        }
-        is_due
-    }
-
-    /// What is known of the ejection of addresses that the name has: only these are tried again.
-    fn ejected(&self) -> impl Iterator<Item = &Out> {
-        let listed = self.addresses.values().filter(|it| it.is_listed);
-        let out = listed.filter_map(|it| it.out.as_ref());
-        out.filter(|out| out.is_ejected())
-    }
-
-    fn schedule_trials(&mut self) {
-        let waiting = self.ejected().filter(|out| out.trial == Trial::Nobody);
-        self.next_trial = waiting.map(|out| out.until).min();
-    }
-
-    pub(super) fn is_ejected(&self) -> bool {
-        self.reason != EjectionReason::Connect
-    }
-}
-
-/// What has become of an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::pool) enum Change {
-    Ejected {
-        time: Duration,
-        times: u32,
-        reason: EjectionReason,
-    },
-    Readmitted,
-}
-
-impl Address {
     pub(super) fn is_out(&self, now: Instant) -> bool {
         self.out.as_ref().is_some_and(|out| now < out.until)
     }
@@ -345,8 +217,40 @@ impl Known {
         now: Instant,
     ) -> Option<Change> {
         let known = self.addresses.entry(address).or_default();
+        if known.is_out(now) {
+            return None;
+        }
+        let change = self.connect_unanswered(address, ejection, now);
+        change.or_else(|| self.connect_counts(address, ejection, now))
+    }
+
+    /// A failed connect counts for the ejection of the address.
+    pub(super) fn connect_counts(
+        &mut self,
+        address: SocketAddr,
+        ejection: Option<&Ejection>,
+        now: Instant,
+    ) -> Option<Change> {
+        let ejection = ejection?;
+        let known = self.addresses.get_mut(&address)?;
+        if known.out.as_ref().is_some_and(Out::is_ejected) {
+            return None;
+        }
+        let reason = known.tally.fails(None, ejection)?;
+        self.eject(address, reason, ejection, now)
+    }
+
+    /// A connect to it was given up after a while, or has failed. If it is ejected, and this has tried it again, it is ejected
+    /// again.
+    pub(super) fn connect_unanswered(
+        &mut self,
+        address: SocketAddr,
+        ejection: Option<&Ejection>,
+        now: Instant,
+    ) -> Option<Change> {
+        let known = self.addresses.entry(address).or_default();
         // Of the connects that began before it was left out, only the one that tries it again has new information.
-        if known.out.as_ref().is_some_and(|out| now < out.until) {
+        if known.is_out(now) {
             return None;
         }
         if let (Some(ejection), Some(out)) = (ejection, &known.out)
@@ -357,14 +261,13 @@ impl Known {
         }
         let longest = FIRST_PAUSE.saturating_mul(1 << known.failures.min(16));
         known.failures = known.failures.saturating_add(1);
-        let reason = ejection.and_then(|ejection| known.tally.fails(None, ejection));
         self.leave_out(
             address,
             longest.min(LONGEST_PAUSE),
             EjectionReason::Connect,
             now,
         );
-        self.eject(address, reason?, ejection?, now)
+        None
     }
 
     /// An exchange on this connection to it has succeeded. `now` is asked for only where the address was ejected.
