@@ -158,7 +158,7 @@ pub(super) struct StepCx<'a, C> {
     pub(super) mode: Mode,
     pub(super) now: Moment,
     pub(super) total: Option<KeyTotal<'a, C>>,
-    /// If addresses of the key are ejected: where a caller claims to try one again.
+    /// If the key chooses among addresses: where a caller claims to try an ejected one again.
     pub(super) trials: Option<&'a AddressBook>,
     /// What follows from the step.
     pub(super) deferred: &'a mut Deferred<C>,

@@ -83,7 +83,8 @@ impl AddressBook {
         }
     }
 
-    /// Called without a lock.
+    /// Called with neither the book's lock nor a key's. A connect that is being polled has the lock of its own work, which
+    /// others only try to take.
     pub(super) fn report(&self, address: SocketAddr, change: Option<Change>) {
         if let (Some(change), Some(ejector)) = (change, &self.ejector)
             && let Some(pool) = ejector.pool.upgrade()
