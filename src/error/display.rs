@@ -45,6 +45,11 @@ impl fmt::Display for Error {
             Kind::Timeout(TimeoutKind::Response, after) => {
                 write!(f, "no response within {after:?} after the request was sent")?;
             }
+            Kind::Timeout(TimeoutKind::Ping, after) => write!(
+                f,
+                "the server did not answer an HTTP/2 PING within {after:?}: it is gone, or needs a longer \
+                 Http2::ping_timeout"
+            )?,
             Kind::QueueFull(limit) => {
                 write!(
                     f,

@@ -21,6 +21,7 @@ use http::{HeaderMap, StatusCode};
 
 use crate::connection::close_reason::CloseReason;
 use crate::connection::info::ConnectionInfo;
+use crate::connection::shared::ConnShared;
 use crate::error::connect::ConnectError;
 use crate::target::invalid::{InvalidTarget, TargetError};
 #[cfg(feature = "proxy")]
@@ -122,11 +123,7 @@ impl Error {
     pub(crate) fn on(mut self, connection: ConnectionInfo) -> Self {
         match connection.shared().reason() {
             Some(CloseReason::Shutdown) => self.0.kind = Kind::ShutDown,
-            Some(CloseReason::Silence) => {
-                let limit = connection.shared().activity().limit();
-                let limit = limit.unwrap_or(Duration::MAX);
-                self.0.kind = Kind::Timeout(TimeoutKind::Inactivity, limit);
-            }
+            Some(CloseReason::Silence) => self.0.kind = silence(connection.shared()),
             Some(CloseReason::RequestTimeout | CloseReason::ResponseTimeout) => {
                 // Not if the limit belonged to the exchange before, which had just ended.
                 if let Some((kind, limit)) = connection.shared().timed_out(connection.uses()) {
@@ -610,6 +607,16 @@ impl Error {
 }
 
 /// hyper has a public predicate for this error in requests only, so that of a response is recognised by its text.
+/// A connection or one of its uses has ended by the silence of the server.
+fn silence(shared: &ConnShared) -> Kind {
+    #[cfg(feature = "http2")]
+    if let Some(limit) = shared.unanswered_ping() {
+        return Kind::Timeout(TimeoutKind::Ping, limit);
+    }
+    let limit = shared.activity().limit().unwrap_or(Duration::MAX);
+    Kind::Timeout(TimeoutKind::Inactivity, limit)
+}
+
 fn is_large_head(error: &hyper::Error) -> bool {
     error.is_parse() && error.to_string() == "message head is too large"
 }

@@ -17,4 +17,8 @@ pub enum TimeoutKind {
     Request,
     /// The wait for the head of the response, after the request was sent.
     Response,
+    /// The wait for the answer to an HTTP/2 PING (feature `http2`: `Http2::ping_timeout`). The server or the network is
+    /// gone, and all requests on the connection fail. Send them again if they are idempotent; raise the limit for a
+    /// server that lives and answers late.
+    Ping,
 }

@@ -62,6 +62,7 @@ pub(super) struct Pings {
 struct Wait {
     /// How often anything had been read when the wait began.
     reads: u64,
+    timeout: Duration,
     until: Option<Instant>,
     /// A PING was sent, so that the server has something to answer.
     is_asked: bool,
@@ -148,9 +149,11 @@ impl Pings {
         }
         let quarter = || shared.conn().activity().limit().map(|limit| limit / 4);
         let timeout = self.settings.timeout.or_else(quarter);
+        let timeout = timeout.unwrap_or(DEFAULT_TIMEOUT);
         self.wait = Some(Wait {
             reads: shared.reads(),
-            until: now.checked_add(timeout.unwrap_or(DEFAULT_TIMEOUT)),
+            timeout,
+            until: now.checked_add(timeout),
             is_asked: self.is_out,
             is_doubt: false,
             patience: None,
@@ -199,6 +202,7 @@ impl Pings {
         if let Some(wait) = &mut self.wait {
             if wait.until.take_if(is_reached).is_some() {
                 if wait.is_asked {
+                    shared.set_unanswered(wait.timeout);
                     return true;
                 }
                 shared.close(CloseReason::Silence);

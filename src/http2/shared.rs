@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock, PoisonError, Weak};
 use std::task::Waker;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -198,6 +199,12 @@ impl Http2Shared {
         if self.ceiling.load(Ordering::Relaxed) != usize::MAX {
             self.has_room_again();
         }
+    }
+
+    /// The server has not answered a PING within this time. Called before the connection is closed.
+    #[cold]
+    pub(super) fn set_unanswered(&self, within: Duration) {
+        self.streams.set_unanswered(within);
     }
 
     pub(super) fn has_streams(&self) -> bool {

@@ -8,8 +8,10 @@ use crate::support::eventually;
 use crate::support::frames::{Behaviour, kind};
 use crate::support::http2::{Conn, Server};
 use futures_util::future::join_all;
-use tokio::time::{sleep, timeout};
-use tower_keep_alive::{AgentHandle, CloseReason, Http2, KeepAliveLayer, Protocol, RequestTimeout};
+use tokio::time::{Instant, sleep, timeout};
+use tower_keep_alive::{
+    AgentHandle, CloseReason, Http2, KeepAliveLayer, Protocol, RequestTimeout, TimeoutKind,
+};
 
 const CALLERS: usize = 50;
 
@@ -134,6 +136,44 @@ async fn what_was_sent_before_the_last_answer_counts_as_well() {
             server.log.seen(|seen| assert_eq!(seen.connections, 2));
             at_rest(&handle).await;
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ping_without_an_answer_is_a_limit_of_its_own() {
+    // The ping timeout, what it is without a setting, and the active timeout.
+    for (set, is, active) in [
+        (Some(3 * SECOND), 3 * SECOND, 60 * SECOND),
+        (None, 15 * SECOND, 60 * SECOND),
+        (None, 5 * SECOND, Duration::MAX),
+    ] {
+        let server = Server::in_memory(|mut conn| async move {
+            conn.open([]).await;
+            conn.silence().await;
+        });
+        let layer = KeepAliveLayer::new().protocol(Protocol::Http2);
+        let http2 = set.map_or(Http2::new(), |it| Http2::new().ping_timeout(it));
+        let layer = layer.active_timeout(active).http2(http2);
+        let (client, handle) = agent_paused(layer, server.connector());
+        let begun = Instant::now();
+        let mut waits = Box::pin(fetch(&client, server.url("/waits")));
+        assert!(timeout(SECOND, &mut waits).await.is_err());
+        // Its caller has no patience, and so the server is asked by a PING.
+        assert!(
+            timeout(SECOND, fetch(&client, server.url("/given-up")))
+                .await
+                .is_err()
+        );
+        let error = waits.await.unwrap_err();
+        assert_eq!(begun.elapsed().as_secs(), (2 * SECOND + is).as_secs());
+        assert_eq!(error.timeout_kind(), Some(TimeoutKind::Ping), "{error:?}");
+        assert_eq!(error.timeout(), Some(is));
+        let expected = format!(
+            "the server did not answer an HTTP/2 PING within {is:?}: it is gone, or needs a longer Http2::ping_timeout"
+        );
+        assert_eq!(error.to_string(), expected);
+        handle.destroy();
+        at_rest(&handle).await;
     }
 }
 

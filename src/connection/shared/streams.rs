@@ -1,8 +1,8 @@
 //! What a connection reports of its streams. A connection of HTTP/1 has none.
 
 use std::fmt;
-#[cfg(feature = "metrics")]
 use std::sync::OnceLock;
+use std::time::Duration;
 
 #[cfg(feature = "metrics")]
 use metrics::Gauge;
@@ -17,6 +17,8 @@ pub(crate) struct Streams {
     in_use: AtomicUsize,
     /// The id of the latest one, if the connection is not shared; 0 without one.
     latest: AtomicU32,
+    /// Within this time the server has not answered a PING, which has ended the connection.
+    unanswered: OnceLock<Duration>,
     /// Shows how many are in progress, with those of the pool's other connections.
     #[cfg(feature = "metrics")]
     gauge: OnceLock<Gauge>,
@@ -46,6 +48,11 @@ impl Streams {
         if let Some(gauge) = self.gauge.get() {
             gauge.decrement(1.0);
         }
+    }
+
+    /// The server has not answered a PING within this time.
+    pub(crate) fn set_unanswered(&self, within: Duration) {
+        let _ = self.unanswered.set(within);
     }
 
     pub(crate) fn has_any(&self) -> bool {
@@ -93,6 +100,15 @@ impl ConnShared {
         }
         self.latest_stream()
             .map_or(0, |stream| stream.load(Ordering::Relaxed))
+    }
+
+    /// Within which time the server has not answered a PING, if the connection has ended by that and this use had not
+    /// ended before.
+    pub(crate) fn unanswered_ping(&self) -> Option<Duration> {
+        if self.connection().is_some() && self.reason.load(Ordering::Relaxed) != 0 {
+            return None;
+        }
+        self.streams()?.unanswered.get().copied()
     }
 
     /// The connection's streams, if it has any.
