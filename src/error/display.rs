@@ -91,6 +91,12 @@ fn write_failed_exchange(error: &Error, f: &mut fmt::Formatter<'_>) -> fmt::Resu
             "the server does not speak HTTP/2: send the request with Version::HTTP_11, and without Protocol::Http2",
         );
     }
+    #[cfg(feature = "http2")]
+    if error.has_large_fields() {
+        return f.write_str(
+            "the head of the response has more bytes than it may: see Http2::max_header_list_size",
+        );
+    }
     if error.0.unsent {
         return f.write_str("the request could not be sent");
     }

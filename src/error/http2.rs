@@ -28,6 +28,8 @@ pub(crate) enum Http2End {
     Closed,
     /// This client found a violation of the protocol, or cancelled the stream.
     Own,
+    /// The fields of the response are larger than this client allows.
+    TooLarge,
 }
 
 /// The error codes of RFC 9113 §7, by number.
@@ -59,7 +61,7 @@ impl Http2Fault {
         match self.end {
             Http2End::Reset => self.code == REFUSED_STREAM,
             Http2End::GoAway => true,
-            Http2End::Closed | Http2End::Own => false,
+            Http2End::Closed | Http2End::Own | Http2End::TooLarge => false,
         }
     }
 }
@@ -71,6 +73,9 @@ impl fmt::Display for Http2Fault {
             Http2End::GoAway => "the server takes no more requests on the connection: ",
             Http2End::Closed => "the server ended the connection: ",
             Http2End::Own => "the stream or its connection was ended here: ",
+            Http2End::TooLarge => {
+                "more header fields or trailers than Http2::max_header_list_size allows: "
+            }
         })?;
         match CODES.get(self.code as usize) {
             Some(name) => f.write_str(name)?,
@@ -126,6 +131,14 @@ impl Error {
     pub(super) fn is_not_http2(&self) -> bool {
         matches!(self.0.kind, Kind::Exchange)
             && self.source().and_then(chain::find::<NotHttp2>).is_some()
+    }
+
+    /// The fields of a response over HTTP/2 are larger than allowed.
+    pub(super) fn has_large_fields(&self) -> bool {
+        matches!(self.0.kind, Kind::Exchange | Kind::Body)
+            && self
+                .http2_fault()
+                .is_some_and(|fault| fault.end == Http2End::TooLarge)
     }
 
     fn http2_fault(&self) -> Option<&Http2Fault> {
@@ -195,11 +208,13 @@ mod tests {
             (Http2End::GoAway, 11, true, "ENHANCE_YOUR_CALM"),
             (Http2End::Closed, 2, false, "INTERNAL_ERROR"),
             (Http2End::Own, 7, false, "REFUSED_STREAM"),
+            (Http2End::TooLarge, 1, false, "max_header_list_size"),
             (Http2End::Reset, 99, false, "error code 99"),
         ] {
             let error = error(end, code);
             assert_eq!(error.is_refused(), refused, "{error:?}");
             assert_eq!(error.is_reset(), end == Http2End::Closed, "{error:?}");
+            assert_eq!(error.is_too_large(), end == Http2End::TooLarge);
             assert_eq!(error.http2_reason(), Some(code));
             assert_eq!(error.goaway_debug_data(), Some(&b"why"[..]));
             let source = error.source().unwrap().to_string();

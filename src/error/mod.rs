@@ -538,13 +538,19 @@ impl Error {
 
     /// The body of the response is longer than the limit that was passed to [`Body::bytes`](crate::Body::bytes), `text`
     /// or `json`; or the head has more fields ([`max_response_fields`](crate::KeepAliveLayer::max_response_fields)) or
-    /// bytes ([`max_buf_size`](hyper::client::conn::http1::Builder::max_buf_size)) than allowed.
+    /// bytes ([`max_buf_size`](hyper::client::conn::http1::Builder::max_buf_size)) than allowed. Over HTTP/2, the head or
+    /// the trailers have more bytes than allowed (feature `http2`: `Http2::max_header_list_size`, which says when this can
+    /// be told).
     #[must_use]
     pub fn is_too_large(&self) -> bool {
         matches!(self.0.kind, Kind::TooLarge(_)) || self.has_large_head()
     }
 
     fn has_large_head(&self) -> bool {
+        #[cfg(feature = "http2")]
+        if self.has_large_fields() {
+            return true;
+        }
         matches!(self.0.kind, Kind::Exchange)
             && self.source().and_then(find).is_some_and(is_large_head)
     }

@@ -72,7 +72,12 @@ impl Http2Body {
         self.position = Position::End;
         self.stream = None;
         self.shared.give_up();
-        Some(fault::of(error, self.shared.connection()))
+        let is_large = self.shared.has_large_trailers();
+        Some(fault::of_exchange(
+            error,
+            self.shared.connection(),
+            is_large,
+        ))
     }
 
     /// The last frame was read.
@@ -115,6 +120,11 @@ impl Body for Http2Body {
             }
         }
         Poll::Ready(match ready!(stream.poll_trailers(cx)) {
+            Ok(Some(_)) if this.shared.has_large_trailers() => {
+                // `h2` leaves out the fields beyond the limit, and does not say so.
+                this.ended();
+                Some(Err(fault::too_large(h2::Reason::PROTOCOL_ERROR)))
+            }
             Ok(trailers) => {
                 this.ended();
                 trailers.map(|it| Ok(Frame::trailers(it)))

@@ -296,7 +296,8 @@ mod tests {
         };
         let conn = Arc::new(ConnShared::new());
         let shared = Arc::new(Http2Shared::new(conn.clone(), 100, 100, 0));
-        let wire = Wire::new(io, TransportGuard::new(conn), shared.clone());
+        let guard = TransportGuard::new(conn);
+        let wire = Wire::new(io, guard, shared.clone(), u32::MAX);
         let http2 = Http2::new();
         let (_sender, connection) = http2.builder().handshake::<_, Bytes>(wire).await.unwrap();
         let mut driver = Driver::new(connection, shared.clone(), http2.pings());

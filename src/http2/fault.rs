@@ -5,7 +5,29 @@ use std::io::{self, ErrorKind};
 use crate::error::{BoxError, Http2End, Http2Fault, NotHttp2};
 use crate::http2::shared::Http2Shared;
 
-/// The error of a stream. If the server asks for fewer requests, the connection pauses.
+/// The error of an exchange. `h2` has one error for fields that are larger than allowed and for malformed ones. If they
+/// were long as they were sent (`is_large`), they count as too large.
+#[cold]
+pub(super) fn of_exchange(error: h2::Error, shared: &Http2Shared, is_large: bool) -> BoxError {
+    match error.reason() {
+        Some(reason) if is_large && error.is_library() => too_large(reason),
+        _ => of(error, shared),
+    }
+}
+
+/// The fields of a response are larger than allowed.
+#[cold]
+pub(super) fn too_large(reason: h2::Reason) -> BoxError {
+    Http2Fault {
+        end: Http2End::TooLarge,
+        code: reason.into(),
+        debug_data: Vec::new(),
+        source: None,
+    }
+    .into()
+}
+
+/// The error of a connection or a stream. If the server asks for fewer requests, the connection pauses.
 #[cold]
 pub(super) fn of(error: h2::Error, shared: &Http2Shared) -> BoxError {
     if error.is_io() {

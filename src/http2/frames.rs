@@ -15,6 +15,10 @@ pub(super) struct Frames {
     left: usize,
     /// The stream of the frame.
     stream: u32,
+    /// The length of the latest block of fields up to here: its HEADERS frame and the CONTINUATION frames behind it.
+    block: usize,
+    /// Its stream ends with it: it is a head without a body, or trailers.
+    is_last: bool,
     go_away: Option<Vec<u8>>,
 }
 
@@ -28,6 +32,7 @@ const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const ACK: u8 = 1;
+const END_STREAM: u8 = 1;
 
 /// The bits of a stream id.
 const STREAM: u32 = (1 << 31) - 1;
@@ -46,6 +51,8 @@ pub(super) enum FrameEvent {
         stream: u32,
         is_head: bool,
     },
+    /// The head of a CONTINUATION frame.
+    Continuation(u32),
     /// Another frame of this stream (0: of the connection) that needs no answer.
     Stream(u32),
     /// A frame of this stream (0: of the connection) that belongs to no response, and has to be answered or ignored.
@@ -66,6 +73,17 @@ impl Frames {
     #[inline]
     pub(super) fn continued(&self) -> Option<u32> {
         (self.left > 0 && self.stream != 0).then_some(self.stream)
+    }
+
+    /// The length of the latest block of fields in bytes, as they are compressed.
+    #[inline]
+    pub(super) fn block(&self) -> usize {
+        self.block
+    }
+
+    /// Whether the stream ends with that block: it is a head without a body, or trailers.
+    pub(super) fn is_last(&self) -> bool {
+        self.is_last
     }
 
     /// Reads up to the next event, and leaves the rest in `bytes`.
@@ -120,17 +138,29 @@ impl Frames {
         let stream = u32::from_be_bytes(stream) & STREAM;
         self.stream = stream;
         Some(match kind {
-            DATA | HEADERS => FrameEvent::Response {
+            DATA => FrameEvent::Response {
                 stream,
-                is_head: kind == HEADERS,
+                is_head: false,
             },
+            HEADERS => {
+                self.block = self.left;
+                self.is_last = flags & END_STREAM != 0;
+                FrameEvent::Response {
+                    stream,
+                    is_head: true,
+                }
+            }
+            CONTINUATION => {
+                self.block += self.left;
+                FrameEvent::Continuation(stream)
+            }
             SETTINGS if flags & ACK == 0 => FrameEvent::Settings,
             GOAWAY => {
                 // Without a payload it is broken, which `h2` reports.
                 self.go_away = (self.left > 0).then(Vec::new);
                 return None;
             }
-            RST_STREAM | WINDOW_UPDATE | CONTINUATION => FrameEvent::Stream(stream),
+            RST_STREAM | WINDOW_UPDATE => FrameEvent::Stream(stream),
             _ => FrameEvent::Other(stream),
         })
     }

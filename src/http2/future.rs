@@ -161,7 +161,8 @@ impl<B> Sent<B> {
         if error.reason() == Some(h2::Reason::REFUSED_STREAM) && error.is_reset() {
             connection.is_refused();
         }
-        let error = fault::of(error, connection);
+        let is_large = self.shared.has_large_fields();
+        let error = fault::of_exchange(error, connection, is_large);
         if !is_refused && !nothing_written {
             return SendError::new(error);
         }

@@ -37,7 +37,7 @@ impl Http2 {
             .take_transport_guard()
             .expect("a new lifespan has its guard");
         let shared = Arc::new(self.shared(lifespan.shared().clone()));
-        let wire = Wire::new(transport, guard, shared.clone());
+        let wire = Wire::new(transport, guard, shared.clone(), self.max_fields());
         let handshake = self.builder().handshake(wire).await;
         let (sender, connection) = handshake.map_err(|error| fault::of(error, &shared))?;
         let task = tokio::spawn(Driver::new(connection, shared.clone(), self.pings()));

@@ -76,8 +76,14 @@ impl Http2 {
     }
 
     /// Limits the size of a response's header fields in bytes, decoded, each with an overhead of 32 bytes (RFC 9113
-    /// §6.5.2). A response with more fails with `PROTOCOL_ERROR`
-    /// ([`http2_reason`](crate::Error::http2_reason) is 1), and its connection goes on. Default: 64 KiB, as in Node.
+    /// §6.5.2). A response with more fails with `PROTOCOL_ERROR` ([`http2_reason`](crate::Error::http2_reason) is 1), and
+    /// its connection goes on; if it has more than four times as much, the connection ends. Default: 64 KiB, as in Node.
+    ///
+    /// The error [`is_too_large`](crate::Error::is_too_large) if the fields take more than half of the limit as they are
+    /// sent, compressed. A malformed head of that size has the same error, and a head that the server has compressed
+    /// further the error of a malformed one: the library below (`h2`) does not report which of them it was. Trailers
+    /// that take more than half of the limit as they are sent always fail, because `h2` leaves out what exceeds the
+    /// limit without an error.
     #[must_use]
     pub const fn max_header_list_size(mut self, bytes: u32) -> Self {
         self.max_header_list_size = bytes;
@@ -120,6 +126,10 @@ impl Http2 {
     pub(crate) fn max_interim_responses(mut self, max: usize) -> Self {
         self.max_interim = u16::try_from(max).unwrap_or(u16::MAX);
         self
+    }
+
+    pub(super) fn max_fields(&self) -> u32 {
+        self.max_header_list_size
     }
 
     pub(super) fn pings(&self) -> PingSettings {

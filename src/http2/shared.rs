@@ -328,6 +328,16 @@ impl Http2Shared {
         self.go_away.get()
     }
 
+    /// The fields of a response on this stream may be larger than allowed. `is_last`: the stream ends with them.
+    #[cold]
+    pub(super) fn has_large_fields(&self, stream: u32, is_last: bool) {
+        let made = self.uses().made.clone();
+        let mut uses = made.iter().filter_map(Weak::upgrade);
+        if let Some(of_use) = uses.find(|it| it.is_busy() && it.conn().stream() == stream) {
+            of_use.set_large_fields(is_last);
+        }
+    }
+
     /// Something was read, of a response or not.
     #[inline]
     pub(super) fn read(&self, of_response: bool) {

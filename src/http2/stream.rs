@@ -21,7 +21,7 @@ pub(super) struct StreamShared {
     connection: Arc<Http2Shared>,
     /// The use's own.
     conn: Arc<ConnShared>,
-    /// `REQUEST` and `RESPONSE`, while they are in progress; `CUT` and `FAILED`.
+    /// `REQUEST` and `RESPONSE`, while they are in progress; `CUT`, `FAILED`, `LARGE` and `LARGE_LAST`.
     state: AtomicU8,
     /// How often the connection had written when the request was given to `h2`.
     writes: AtomicU64,
@@ -51,6 +51,10 @@ const BUSY: u8 = REQUEST | RESPONSE;
 const CUT: u8 = 4;
 /// A time limit has ended the exchange, and the use with it.
 const FAILED: u8 = 8;
+/// The fields of the response may be larger than allowed.
+const LARGE: u8 = 16;
+/// The same for those with which the stream ends.
+const LARGE_LAST: u8 = 32;
 
 impl StreamShared {
     pub(super) fn new(connection: Arc<Http2Shared>, conn: Arc<ConnShared>) -> Arc<Self> {
@@ -159,6 +163,22 @@ impl StreamShared {
     /// Whether the server has responded before it had the whole request.
     pub(super) fn is_cut(&self) -> bool {
         self.has(REQUEST | CUT)
+    }
+
+    #[cold]
+    pub(super) fn set_large_fields(&self, is_last: bool) {
+        let large = if is_last { LARGE | LARGE_LAST } else { LARGE };
+        self.state.fetch_or(large, Ordering::AcqRel);
+    }
+
+    /// Whether the fields of the response may be larger than allowed: whether they are, only `h2` knows.
+    pub(super) fn has_large_fields(&self) -> bool {
+        self.has(LARGE)
+    }
+
+    /// The same for the trailers, once the head was read.
+    pub(super) fn has_large_trailers(&self) -> bool {
+        self.has(LARGE_LAST)
     }
 
     /// The response was read to its end.

@@ -24,6 +24,8 @@ pub(super) struct Wire<IO> {
     preface: Preface,
     frames: Frames,
     flood: Flood,
+    /// A longer block of fields is a reason to suspect that they are larger than allowed.
+    suspect_block: usize,
     shared: Arc<Http2Shared>,
     unwritable: Option<Box<Unwritable>>,
     // Declared after `io`: the permit passes on when the I/O is dropped.
@@ -47,12 +49,20 @@ const READ_GRACE: Duration = Duration::from_millis(50);
 const ONE_RECORD: usize = 1 << 14;
 
 impl<IO> Wire<IO> {
-    pub(super) fn new(io: IO, guard: TransportGuard, shared: Arc<Http2Shared>) -> Self {
+    /// `max_fields`: how large the fields of a response may be, as `h2` counts them.
+    pub(super) fn new(
+        io: IO,
+        guard: TransportGuard,
+        shared: Arc<Http2Shared>,
+        max_fields: u32,
+    ) -> Self {
         Self {
             io,
             preface: Preface::default(),
             frames: Frames::default(),
             flood: Flood::new(shared.own_limit()),
+            // Huffman's code saves at most three eighths, and each field counts 32 bytes that are not sent.
+            suspect_block: max_fields as usize / 2,
             shared,
             unwritable: None,
             guard,
@@ -76,7 +86,17 @@ impl<IO> Wire<IO> {
                 FrameEvent::Response { stream, is_head } => {
                     of_response = true;
                     shared.watched().moved(stream);
+                    if is_head && self.frames.block() > self.suspect_block {
+                        shared.has_large_fields(stream, self.frames.is_last());
+                    }
                     self.flood.response(is_head, shared.begun())
+                }
+                FrameEvent::Continuation(stream) => {
+                    shared.watched().moved(stream);
+                    if self.frames.block() > self.suspect_block {
+                        shared.has_large_fields(stream, self.frames.is_last());
+                    }
+                    Ok(())
                 }
                 FrameEvent::Stream(stream) => {
                     shared.watched().moved(stream);

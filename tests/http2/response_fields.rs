@@ -14,10 +14,19 @@ const LARGEST_FRAME: usize = 1 << 14;
 
 /// A response with so many fields of 100 bytes each, which HTTP/2 counts as 132; with its status there are 42 more.
 fn response(stream: u32, fields: usize) -> Vec<u8> {
-    let value = "v".repeat(95);
-    let fields = (0..fields).map(|number| (format!("x-{number:03}"), value.clone()));
     let status = (":status".to_owned(), "200".to_owned());
-    let block = encode(std::iter::once(status).chain(fields));
+    last_fields(stream, std::iter::once(status).chain(many(fields)))
+}
+
+/// So many fields of 100 bytes each.
+fn many(fields: usize) -> impl Iterator<Item = (String, String)> {
+    let value = "v".repeat(95);
+    (0..fields).map(move |number| (format!("x-{number:03}"), value.clone()))
+}
+
+/// A block of fields that ends the stream, in as many frames as it needs.
+fn last_fields(stream: u32, fields: impl Iterator<Item = (String, String)>) -> Vec<u8> {
+    let block = encode(fields);
     let pieces = block.chunks(LARGEST_FRAME);
     let last = pieces.len() - 1;
     let frames = pieces.enumerate().map(|(at, piece)| {
@@ -55,10 +64,47 @@ async fn a_head_may_be_as_large_as_is_set_and_by_default_64_kib() {
             Some(code::PROTOCOL_ERROR),
             "{error:?}"
         );
+        assert!(error.is_too_large(), "{error:?}");
+        let expected =
+            "the head of the response has more bytes than it may: see Http2::max_header_list_size";
+        assert!(error.to_string().starts_with(expected), "{error}");
         // The connection goes on.
         let next = fetch(&client, url(1)).await.unwrap();
         assert_eq!(next.info.id(), answer.info.id());
         assert_eq!(handle.status().created, 1);
         at_rest(&handle).await;
     }
+}
+
+#[tokio::test]
+async fn trailers_whose_end_may_be_missing_are_an_error() {
+    let server = Server::start(|mut conn| async move {
+        conn.open([]).await;
+        while let Some(request) = conn.request().await {
+            let fields = request.path()[1..].parse().unwrap();
+            conn.headers(request.stream, &[(":status", "200")], false)
+                .await;
+            conn.data(request.stream, b"body", false).await;
+            conn.send(&last_fields(request.stream, many(fields))).await;
+        }
+    })
+    .await;
+    let layer = KeepAliveLayer::<Full<Bytes>>::new().protocol(Protocol::Http2);
+    let layer = layer.http2(Http2::new().max_header_list_size(1024));
+    let (client, handle) = agent(layer);
+    let url = |fields| server.url(&format!("/{fields}"));
+    let answer = fetch(&client, url(4)).await.unwrap();
+    assert_eq!(answer.body, "body");
+    // More than half of the limit as they are sent; more than the limit.
+    for fields in [5, 8] {
+        let error = fetch(&client, url(fields)).await.unwrap_err();
+        assert!(error.is_too_large(), "{fields}: {error:?}");
+        assert_eq!(error.http2_reason(), Some(code::PROTOCOL_ERROR));
+    }
+    let next = fetch(&client, url(1)).await.unwrap();
+    assert_eq!(next.info.id(), answer.info.id(), "the connection goes on");
+    // More than four times the limit.
+    let error = fetch(&client, url(40)).await.unwrap_err();
+    assert!(error.is_too_large(), "{error:?}");
+    at_rest(&handle).await;
 }
