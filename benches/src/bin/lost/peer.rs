@@ -13,6 +13,7 @@ use http_body_util::BodyExt;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio_rustls::rustls::crypto::ring;
 use tower::Layer;
 use tower_keep_alive::connect::TcpConnector;
 use tower_keep_alive::{BoxError, KeepAlive, KeepAliveLayer, Protocol};
@@ -119,6 +120,8 @@ impl Peer for Reqwest {
     const NAME: &'static str = "reqwest";
 
     fn new() -> Self {
+        // It has none of its own, and wants one even in the clear.
+        let _ = ring::default_provider().install_default();
         let client = reqwest::Client::builder()
             .no_proxy()
             .http2_prior_knowledge()
