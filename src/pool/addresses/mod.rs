@@ -31,7 +31,7 @@ pub(crate) use known::Order;
 pub(super) use observer::{EjectingPool, Ejector};
 pub(super) use standing::{Admission, Change};
 
-/// How long a cancelled attempt must have been without an answer to count as failed.
+/// How long an attempt that is given up must have been without an answer for its address to be left out.
 const ALONE: Duration = Duration::from_millis(200);
 
 /// What is known about the addresses of one key.
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_attempt_that_is_given_up_without_an_answer_has_failed() {
+    async fn an_attempt_that_is_given_up_without_an_answer_leaves_its_address_out() {
         let book = Arc::new(AddressBook::new(Spread::FewestOpenFirst, None, None));
         let found = [1, 2].map(address);
         for (waits, is_left_out) in [(ALONE / 2, false), (ALONE, true)] {
