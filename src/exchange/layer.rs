@@ -271,7 +271,8 @@ impl ExchangeLayer {
     /// the wait in the queue, the connect, the request and the response, and whatever the agent sends again by itself
     /// (reqwest's and undici's total timeout). An exchange that takes longer fails with
     /// [`TimeoutKind::Request`](crate::TimeoutKind), and its connection is closed, also if nobody reads the response
-    /// body. [`RequestTimeout`](crate::RequestTimeout) sets another value for one request. Default: no limit.
+    /// body. Over HTTP/2 the stream is reset; the connection is kept, and asked by a PING before it gets new requests.
+    /// [`RequestTimeout`](crate::RequestTimeout) sets another value for one request. Default: no limit.
     ///
     /// After an upgrade, the streams have no limit. Once the request is sent, the connection's driver enforces the
     /// limit, as the driver of [`HandshakeLayer`](crate::HandshakeLayer) does.
@@ -300,6 +301,11 @@ impl ExchangeLayer {
     /// How long the head of the response may take after the request was sent, including its body (Go:
     /// `ResponseHeaderTimeout`). An exchange that waits longer fails with [`TimeoutKind::Response`](crate::TimeoutKind), and
     /// its connection is closed. Interim responses (1xx) do not extend the time.
+    ///
+    /// Over HTTP/2 the stream is reset; the connection is kept, and asked by a PING before it gets new requests. The time
+    /// begins when the server's window has had room for all of the body. A server that opens no window is a silent one:
+    /// the [active timeout](crate::ActiveTimeoutLayer) ends the exchange.
+    ///
     /// [`ResponseTimeout`](crate::ResponseTimeout) sets another value for one request. Default: no limit.
     ///
     /// The connection's driver enforces the limit, as the driver of [`HandshakeLayer`](crate::HandshakeLayer) does.

@@ -12,7 +12,8 @@ use crate::expiry::limited::Limit;
 /// not run while the caller does not read the response, or while the request body has nothing to send yet. A server
 /// that does not read an upload, or does not answer after its end, counts as silent. When the time is up, the
 /// connection is closed and the exchange fails with an error for which [`is_timeout`](crate::Error::is_timeout) is
-/// true. [`InactivityTimeout`](crate::InactivityTimeout) sets another value for one request.
+/// true. Over HTTP/2 the time is measured for each stream, and the silent stream is reset; the connection is kept, and
+/// asked by a PING before it gets new requests. [`InactivityTimeout`](crate::InactivityTimeout) sets another value for one request.
 ///
 /// The connection's driver enforces the limit, as the driver of [`HandshakeLayer`](crate::HandshakeLayer) does.
 ///

@@ -23,6 +23,8 @@ pub(super) struct Upload<B> {
     /// The frames of both, for the next connection if the server refuses the request. `None` if they are too large.
     kept: Option<Taken>,
     kept_bytes: usize,
+    /// What was read from the body and does not fit the server's window yet, and whether it is the end of the body.
+    rest: Option<(Bytes, bool)>,
     shared: Arc<StreamShared>,
     /// The length that the head announces.
     announced: Option<u64>,
@@ -33,6 +35,9 @@ pub(super) struct Upload<B> {
 /// How much of a body is kept until the response arrives: the initial window of a stream (RFC 9113 §6.9.2), which is
 /// the most that the server can have received of a stream that it refuses at once.
 const MOST_KEPT: usize = 65_535;
+
+/// How much room is asked for at once: `h2` queues 400 KiB of a stream, and no more.
+const MOST_RESERVED: usize = 400 * 1024;
 
 impl<B> Upload<B> {
     pub(super) fn new(
@@ -46,6 +51,7 @@ impl<B> Upload<B> {
             taken,
             kept: Some(Taken::default()),
             kept_bytes: 0,
+            rest: None,
             shared,
             announced,
             given: 0,
@@ -107,7 +113,8 @@ where
         })
     }
 
-    /// Resolves to whether the body was sent completely.
+    /// Resolves to whether the body was sent completely. `h2` is given no more than the server's window has room for:
+    /// what `h2` would queue has not been sent, and the time for the response must not begin before.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, RequestBodyError>> {
         let conn = self.shared.conn().clone();
         let activity = conn.activity();
@@ -116,6 +123,12 @@ where
             activity.written(has_room.is_pending());
             if !ready!(has_room) {
                 return Poll::Ready(Ok(false));
+            }
+            if let Some((data, is_last)) = self.rest.take() {
+                if let Some(all) = self.send_data(data, is_last) {
+                    return Poll::Ready(Ok(all));
+                }
+                continue;
             }
             let polled = self.poll_frame(cx);
             activity.set_upload_waits(polled.is_pending());
@@ -132,30 +145,52 @@ where
             if let Some(frame) = &frame {
                 self.keep(frame);
             }
-            let sent = self
-                .shared
-                .with_stream(|stream| match frame.map(Frame::into_data) {
-                    None => stream.send_data(Bytes::new(), true),
-                    Some(Ok(data)) if data.is_empty() && !is_last => Ok(()),
-                    Some(Ok(data)) => stream.send_data(data, is_last),
-                    Some(Err(frame)) => match frame.into_trailers() {
-                        Ok(trailers) => stream.send_trailers(trailers),
-                        // A frame of an unknown kind.
-                        Err(_) => Ok(()),
-                    },
-                });
-            let is_sent = sent.is_some_and(|sent| sent.is_ok());
-            // A failed write is no error of its own: the stream has ended, and the response reports why.
-            if is_last || !is_sent {
-                return Poll::Ready(Ok(is_sent));
+            let sent = match frame.map(Frame::into_data) {
+                None => self.send_data(Bytes::new(), true),
+                Some(Ok(data)) if data.is_empty() && !is_last => None,
+                Some(Ok(data)) => self.send_data(data, is_last),
+                // A frame of an unknown kind is skipped.
+                Some(Err(frame)) => frame.into_trailers().ok().map(|trailers| {
+                    let sent = self.shared.with_stream(|it| it.send_trailers(trailers));
+                    sent.is_some_and(|sent| sent.is_ok())
+                }),
+            };
+            if let Some(all) = sent {
+                return Poll::Ready(Ok(all));
             }
         }
     }
 
-    /// Ready when there is room for at least one byte, or when no more is needed. `h2` buffers what exceeds the room.
+    /// Sends what the window has room for, and keeps the rest of it. Returns whether the body was sent completely, unless
+    /// more of it follows.
+    fn send_data(&mut self, mut data: Bytes, is_last: bool) -> Option<bool> {
+        let rest = &mut self.rest;
+        let sent = self.shared.with_stream(|stream| {
+            if data.len() > 1 {
+                stream.reserve_capacity(data.len().min(MOST_RESERVED));
+                let room = stream.capacity();
+                if room < data.len() {
+                    *rest = Some((data.split_off(room), is_last));
+                    if room == 0 {
+                        // SETTINGS have made the window smaller since it had room.
+                        return Ok(());
+                    }
+                }
+            }
+            stream.send_data(data, is_last && rest.is_none())
+        });
+        // A failed write is no error of its own: the stream has ended, and the response reports why.
+        let is_sent = sent.is_some_and(|sent| sent.is_ok());
+        let is_over = !is_sent || is_last && self.rest.is_none();
+        is_over.then_some(is_sent)
+    }
+
+    /// Ready when there is room for at least one byte, or when no more is needed.
     fn poll_room(&self, cx: &mut Context<'_>) -> Poll<bool> {
+        let rest = self.rest.as_ref();
+        let wanted = rest.map_or(1, |(data, _)| data.len().min(MOST_RESERVED));
         let room = self.shared.with_stream(|stream| {
-            stream.reserve_capacity(1);
+            stream.reserve_capacity(wanted);
             while stream.capacity() == 0 {
                 // A reset wakes the task that waits for room.
                 match ready!(stream.poll_capacity(cx)) {

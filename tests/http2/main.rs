@@ -10,3 +10,4 @@ mod response_fields;
 mod scripted_server;
 mod server_frames;
 mod silence;
+mod uploads;
