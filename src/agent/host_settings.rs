@@ -182,7 +182,11 @@ settings! {
     /// If the value is zero.
     active_timeout, get_active_timeout: Duration, not Duration::ZERO;
     /// Like [`connect_timeout`](crate::KeepAliveLayer::connect_timeout).
-    connect_timeout, get_connect_timeout: Duration;
+    ///
+    /// # Panics
+    ///
+    /// If the value is zero.
+    connect_timeout, get_connect_timeout: Duration, not Duration::ZERO;
     /// Like [`checkout_timeout`](crate::KeepAliveLayer::checkout_timeout).
     checkout_timeout, get_checkout_timeout: Duration;
     /// Like [`request_timeout`](crate::KeepAliveLayer::request_timeout).

@@ -218,10 +218,18 @@ impl<B> HandshakeLayer<B> {
     /// let layer = HandshakeLayer::<http_body_util::Empty<bytes::Bytes>>::new().max_response_fields(256);
     /// # let _ = layer;
     /// ```
+    ///
+    /// # Panics
+    ///
+    /// If `max` is 0: every exchange would fail.
     #[doc(alias = "max_headers")]
     #[doc(alias = "maxHeadersCount")]
     #[must_use]
     pub fn max_response_fields(mut self, max: usize) -> Self {
+        assert!(
+            max > 0,
+            "max_response_fields must not be 0: the largest number is 32768"
+        );
         self.settings.http1.max_response_fields = Some(max);
         self
     }

@@ -60,8 +60,16 @@ impl Http2 {
     /// How many bytes of one response the server may send before the caller has read them. A larger window lets one
     /// response use a fast network path of long delay; if the caller does not read, as many bytes are buffered in
     /// memory. The window is fixed. At most 2³¹ − 1. Default: 2 MiB.
+    ///
+    /// # Panics
+    ///
+    /// If `bytes` is 0: no body could be received.
     #[must_use]
     pub const fn stream_window(mut self, bytes: u32) -> Self {
+        assert!(
+            bytes > 0,
+            "stream_window must not be 0: the largest window is 2147483647"
+        );
         self.stream_window = bytes;
         self
     }
@@ -84,18 +92,33 @@ impl Http2 {
     /// further the error of a malformed one: the library below (`h2`) does not report which of them it was. Trailers
     /// that take more than half of the limit as they are sent always fail, because `h2` leaves out what exceeds the
     /// limit without an error.
+    ///
+    /// # Panics
+    ///
+    /// If `bytes` is 0: every exchange would fail.
     #[must_use]
     pub const fn max_header_list_size(mut self, bytes: u32) -> Self {
+        assert!(
+            bytes > 0,
+            "max_header_list_size must not be 0: use u32::MAX for no limit"
+        );
         self.max_header_list_size = bytes;
         self
     }
 
     /// Limits how many requests may be in progress on one connection, if the server allows more. A smaller number leads
-    /// to more connections, within their own limits, and so to more threads that serve them. At least 1. Default:
-    /// 1,000.
+    /// to more connections, within their own limits, and so to more threads that serve them. Default: 1,000.
+    ///
+    /// # Panics
+    ///
+    /// If `max` is 0: nothing could be sent.
     #[must_use]
     pub const fn max_streams_per_connection(mut self, max: usize) -> Self {
-        self.max_streams = if max == 0 { 1 } else { max };
+        assert!(
+            max > 0,
+            "max_streams_per_connection must not be 0: use usize::MAX for the server's limit alone"
+        );
+        self.max_streams = max;
         self
     }
 

@@ -176,10 +176,18 @@ where
         U::Error: fmt::Display,
     {
         let uri = uri.try_into().map_err(|error| {
-            let why = format!(
-                "the URI cannot be parsed ({error}): it has to be like http://host:3000/path, all in ASCII; a host name in other \
-                 letters has to be in Punycode (xn--…), other characters percent-encoded"
-            );
+            let error = error.to_string();
+            let why = if error == text_without_scheme() {
+                format!(
+                    "the URI has no scheme, or no host: write http:// or https:// before the host, as in http://host:3000/path \
+                     ({error})"
+                )
+            } else {
+                format!(
+                    "the URI cannot be parsed ({error}): it has to be like http://host:3000/path, all in ASCII; a host name in \
+                     other letters has to be in Punycode (xn--…), other characters percent-encoded"
+                )
+            };
             Error::new(Kind::Target(TargetError::Uri(why)))
         })?;
         let mut request = Request::new(body);
@@ -187,4 +195,11 @@ where
         *request.uri_mut() = uri;
         Ok(self.request(request))
     }
+}
+
+/// What the parser says of a URI such as `example.com/path`. Its errors are told apart by their texts alone.
+fn text_without_scheme() -> String {
+    Uri::try_from("host/path")
+        .map_err(|error| error.to_string())
+        .expect_err("a host and a path are no URI")
 }

@@ -168,7 +168,12 @@ impl<B> KeepAliveLayer<B> {
     }
 
     /// How long a connect may take, including DNS and TLS. Default: the active timeout.
+    ///
+    /// # Panics
+    ///
+    /// If `max` is zero.
     pub fn connect_timeout(mut self, max: Duration) -> Self {
+        let _ = PoolConfig::new().connect_timeout(max);
         self.settings.connect_timeout = Some(max);
         self
     }
@@ -399,6 +404,7 @@ impl<B> KeepAliveLayer<B> {
     ///     .build();
     /// # let _ = agent;
     /// ```
+    #[doc(alias = "timeout")]
     pub fn request_timeout(mut self, max: Duration) -> Self {
         self.settings.exchange = self.settings.exchange.request_timeout(max);
         self
@@ -492,6 +498,10 @@ impl<B> KeepAliveLayer<B> {
 
     /// The maximum number of header fields of a response; see [`HandshakeLayer::max_response_fields`] for the cost of
     /// more than 100. Default: 100.
+    ///
+    /// # Panics
+    ///
+    /// If `max` is 0.
     pub fn max_response_fields(mut self, max: usize) -> Self {
         self.settings.handshake = self.settings.handshake.max_response_fields(max);
         self

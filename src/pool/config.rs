@@ -156,14 +156,15 @@ impl PoolConfig {
     }
 
     /// Limits how many callers may wait in the queue for one key; the next one fails with an error for which
-    /// [`is_queue_full`](crate::Error::is_queue_full) is true. Default: no limit.
+    /// [`is_queue_full`](crate::Error::is_queue_full) is true. With 0 nobody waits. Default: no limit.
     pub fn max_pending_per_host(mut self, max: usize) -> Self {
         self.max_pending_per_host = max;
         self
     }
 
     /// Limits how long a caller waits in the queue in all; the time does not restart if the caller was handed a
-    /// connection that it could not use. Making a connection is limited separately. Default: no limit.
+    /// connection that it could not use. Making a connection is limited separately. With zero nobody waits. Default: no
+    /// limit.
     pub fn checkout_timeout(mut self, max: Duration) -> Self {
         self.checkout_timeout = max;
         self
@@ -172,7 +173,15 @@ impl PoolConfig {
     /// Limits how long a connect may take, including DNS, TCP and TLS, from the moment when the caller is allowed to
     /// connect. Three quarters of this time, at most 6 s, is also how long a caller waits for the place of a connection
     /// that cannot be closed ([`TimeoutKind::Close`](crate::TimeoutKind::Close)). Default: 8 s.
+    ///
+    /// # Panics
+    ///
+    /// If `max` is zero: every connect would fail.
     pub fn connect_timeout(mut self, max: Duration) -> Self {
+        assert!(
+            !max.is_zero(),
+            "connect_timeout must not be zero: use Duration::MAX for no limit"
+        );
         self.connect_timeout = max;
         self
     }

@@ -19,7 +19,7 @@ pub enum Protocol {
     #[cfg(feature = "http2")]
     Http2,
     /// With TLS, HTTP/2 or HTTP/1.1 as the server chooses by ALPN (`h2`, `http/1.1`); HTTP/1.1 if it chooses neither.
-    /// Without TLS, HTTP/1.1.
+    /// Without TLS, HTTP/1.1, and HTTP/2 by prior knowledge for a request of [`Version::HTTP_2`](http::Version::HTTP_2).
     #[cfg(feature = "http2")]
     Auto,
 }

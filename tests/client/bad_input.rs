@@ -13,8 +13,8 @@ use http::{Request, StatusCode};
 use http_body_util::Full;
 use tokio::time::{Instant, sleep};
 use tower_keep_alive::{
-    Error, ExchangeLayer, IdleEvictionLayer, KeepAliveLayer, MaxUsesLayer, PoolConfig, TimeoutKind,
-    TtlLayer,
+    Error, ExchangeLayer, Http2, IdleEvictionLayer, KeepAliveLayer, MaxUsesLayer, PoolConfig,
+    TimeoutKind, TtlLayer,
 };
 
 /// A request as it is given, however wrong.
@@ -158,6 +158,27 @@ fn settings_that_make_no_sense_panic_with_their_names() {
     });
     told("max_connections_per_host", &|| {
         let _ = PoolConfig::new().max_connections_per_host(0);
+    });
+    told("connect_timeout must not be zero", &|| {
+        let _ = Layer::new().connect_timeout(Duration::ZERO);
+    });
+    told("connect_timeout must not be zero", &|| {
+        let _ = PoolConfig::new().connect_timeout(Duration::ZERO);
+    });
+    told("connect_timeout must not be zero", &|| {
+        let _ = Layer::new().for_host("h", |host| host.connect_timeout(Duration::ZERO));
+    });
+    told("max_response_fields must not be 0", &|| {
+        let _ = Layer::new().max_response_fields(0);
+    });
+    told("max_streams_per_connection must not be 0", &|| {
+        let _ = Http2::new().max_streams_per_connection(0);
+    });
+    told("max_header_list_size must not be 0", &|| {
+        let _ = Http2::new().max_header_list_size(0);
+    });
+    told("stream_window must not be 0", &|| {
+        let _ = Http2::new().stream_window(0);
     });
     told("max_connections", &|| {
         let _ = Layer::new().max_connections(0);

@@ -278,6 +278,11 @@ async fn what_is_no_uri_is_named_and_nothing_is_sent() {
         // A name of other letters is not taken for another name.
         ("http://bücher.test/", "Punycode"),
         ("/relative", "http://"),
+        (
+            "localhost:3000/x",
+            "has no scheme, or no host: write http://",
+        ),
+        ("example.com/x", "has no scheme, or no host: write http://"),
         ("ftp://h/", "ftp"),
     ] {
         let error = agent.get(uri).await.unwrap_err();
