@@ -20,7 +20,9 @@ enum Expected {
     /// The last connect has failed, or its connector reported that it may be for one use. Connects do not wait for each
     /// other then: every waiter would have to wait for each of them.
     SideBySide,
-    /// This many uses. One if connections are not shared: every caller may make its own.
+    /// One use, because connections are not shared: every caller may make its own.
+    Exclusive,
+    /// This many uses of a shared connection, which may be one.
     Known(usize),
 }
 
@@ -56,7 +58,12 @@ impl Capacity {
         }
     }
 
-    /// A connection carries this many uses.
+    /// A connection is not shared.
+    pub(super) fn is_exclusive(&mut self) {
+        self.expected = Expected::Exclusive;
+    }
+
+    /// A shared connection carries this many uses.
     pub(super) fn learn(&mut self, uses: usize) {
         self.expected = Expected::Known(uses);
     }
@@ -64,6 +71,7 @@ impl Capacity {
     /// How many uses a connection carries, once that was learned.
     pub(super) fn expected(&self) -> Option<usize> {
         match self.expected {
+            Expected::Exclusive => Some(1),
             Expected::Known(uses) => Some(uses),
             Expected::Unknown | Expected::SideBySide => None,
         }
@@ -89,7 +97,7 @@ impl Capacity {
         let on_the_way = self.connecting + self.unknown;
         match self.expected {
             Expected::Unknown => on_the_way == 0,
-            Expected::SideBySide | Expected::Known(1) => true,
+            Expected::SideBySide | Expected::Exclusive => true,
             Expected::Known(uses) => on_the_way.saturating_mul(uses) < takers,
         }
     }
@@ -124,13 +132,23 @@ mod tests {
     }
 
     #[test]
-    fn each_caller_makes_its_own_where_a_connection_is_for_one() {
+    fn each_caller_makes_its_own_where_connections_are_not_shared() {
         let mut capacity = Capacity::new();
         assert_eq!(begun(&mut capacity, 100, 100), 1);
         capacity.connect_ends();
-        capacity.learn(1);
+        capacity.is_exclusive();
         assert!(!capacity.is_known_shared());
-        assert_eq!(begun(&mut capacity, 99, 99), 99);
+        assert_eq!(begun(&mut capacity, 99, 100), 100);
+    }
+
+    #[test]
+    fn a_connect_that_was_left_counts_where_a_shared_connection_carries_one() {
+        let mut capacity = Capacity::new();
+        capacity.learn(1);
+        assert_eq!(begun(&mut capacity, 3, 100), 3);
+        // One caller is served otherwise, and another one comes.
+        assert!(!capacity.is_short_of(3));
+        assert!(capacity.is_short_of(4));
     }
 
     #[test]

@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::agent::{Answer, Client, agent, at_rest, fetch, post, send};
+use crate::support::CountingConnector;
+use crate::support::agent::{Answer, Client, agent, agent_paused, at_rest, fetch, post, send};
 use crate::support::eventually;
 use crate::support::frames::{Behaviour, setting};
 use crate::support::http2::{Conn, Server};
@@ -313,5 +314,32 @@ async fn refused_requests_are_sent_again_whatever_their_method() {
     assert_eq!(server.log.executed_twice("POST"), 0);
     let refused = server.log.seen(|seen| seen.requests.len()) - 1_000;
     assert!(refused > 50, "{refused}");
+    at_rest(&handle).await;
+}
+
+/// A caller that is served by another's stream leaves its connect to the pool, and the next caller waits for that.
+#[tokio::test(start_paused = true)]
+async fn callers_of_a_server_that_allows_one_stream_make_no_more_connections_than_they_need() {
+    const CALLERS: usize = 4;
+    let server = Server::in_memory(|conn| async move {
+        let behaviour = Behaviour {
+            delay: Duration::from_millis(2),
+            limit: Some(1),
+            ..Behaviour::default()
+        };
+        behaviour.serve(conn).await;
+    });
+    let layer = KeepAliveLayer::new().protocol(Protocol::Http2);
+    let connector = CountingConnector::new(server.connector());
+    let (client, handle) = agent_paused(layer, connector.delay(Duration::from_millis(100)));
+    fetch(&client, server.url("/first")).await.unwrap();
+    join_all((0..CALLERS).map(|_| async {
+        for _ in 0..200 {
+            assert_eq!(fetch(&client, server.url("/")).await.unwrap().body, "/");
+        }
+    }))
+    .await;
+    let created = handle.status().created;
+    assert_eq!(created, CALLERS as u64);
     at_rest(&handle).await;
 }

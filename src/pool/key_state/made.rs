@@ -22,8 +22,11 @@ const SECOND: Duration = Duration::from_secs(1);
 impl<C: Poolable> KeyState<C> {
     /// Restores how many uses a connection carries, as it was learned before.
     pub(in crate::pool) fn expect(&mut self, uses: Option<usize>) {
-        if let Some(uses) = uses {
-            self.capacity.learn(uses);
+        match uses {
+            None => {}
+            // It may not be shared.
+            Some(1) => self.capacity.is_exclusive(),
+            Some(uses) => self.capacity.learn(uses),
         }
     }
 
@@ -205,7 +208,7 @@ impl<C: Poolable> KeyState<C> {
         {
             open.stage = Stage::Connected(shared.clone());
             self.capacity.becomes_known();
-            self.capacity.learn(1);
+            self.capacity.is_exclusive();
             self.grant_permits(cx);
         }
     }
