@@ -45,6 +45,10 @@ use at_address::Origin;
 /// after the `idle_timeout`. Limits for each host hold for each address, since each has a [`Key`](crate::Key) of its own;
 /// `max_connections` and `max_idle` hold for all.
 ///
+/// For the same reason [`eject`](crate::KeepAliveLayer::eject) ejects nothing here: the last address of a key is never ejected. tower's
+/// `PeakEwma` does not replace it. It measures the time until a response or an error, so a server that fails at once looks
+/// fast and gets most of the requests. The lookups are not in [`Status::lookups`](crate::Status::lookups).
+///
 /// ```
 /// use std::time::Duration;
 ///
