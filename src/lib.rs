@@ -248,6 +248,7 @@ pub use clock::{Clock, Moment};
 pub use connection::close_reason::CloseReason;
 pub use connection::info::ConnectionInfo;
 pub use connection::lifespan::{Deadline, Lifespan};
+pub use connection::outcome_observer::Verdict;
 pub use connection::poolable::{Liveness, Poolable};
 pub use connection::shared::{ChangeHook, CloseHook, TransportGuard};
 pub use connection::timings::Timings;

@@ -6,15 +6,27 @@ use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 
+use crate::connection::outcome_observer::Verdict;
 use crate::error::Error;
 
 /// When an address of a name is taken out for a while because its connections or its responses fail (Envoy: outlier detection;
 /// linkerd: failure accrual); see [`KeepAliveLayer::eject`](crate::KeepAliveLayer::eject).
 ///
-/// By default an address is ejected after five failures in a row. A failure is a connect that fails, and an exchange without a
-/// complete response: reset, closed, malformed, or over the agent's `request_timeout`, `response_timeout` or `active_timeout`.
-/// What the caller causes is none, nor is a request that met a connection which the server was just closing. A response is a
-/// success whatever its status, unless [`server_errors`](Self::server_errors) or [`failed_if`](Self::failed_if) says otherwise.
+/// By default an address is ejected after five failures in a row. What counts:
+///
+/// | outcome | counts as |
+/// |---|---|
+/// | a connect that fails | a failure |
+/// | a complete response, whatever its status; with [`server_errors`](Self::server_errors), all but 5xx | a success |
+/// | a response whose body the caller drops before its end | the same |
+/// | no response, or one whose body breaks off: reset, closed, malformed, or over the agent's `response_timeout` or `active_timeout` | a failure |
+/// | over the agent's `request_timeout`, if the connection had the request for half of that time, and the server was awaited at its end | a failure; otherwise nothing |
+/// | over a limit that the request itself sets, such as [`RequestTimeout`](crate::RequestTimeout) | nothing |
+/// | the request's own body fails, or the caller drops the request | nothing |
+/// | a request that met a connection which the server was just closing, or that the server refuses over HTTP/2, or wants over HTTP/1.1 | nothing |
+///
+/// Each exchange counts once, and those that end together with their HTTP/2 connection count as one failure.
+/// [`classify`](Self::classify) changes what an outcome counts as.
 ///
 /// An ejected address gets no new connections and no new requests; the requests under way finish. It is ejected for
 /// [`base_time`](Self::base_time) (30 s) times the number of its ejections, [`max_time`](Self::max_time) (300 s) at the most,
@@ -30,7 +42,7 @@ use crate::error::Error;
 /// let agent = KeepAlive::builder()
 ///     .spread(Spread::FewestOpenFirst)
 ///     .response_timeout(Duration::from_secs(5))
-///     .eject(Ejection::new().server_errors())
+///     .eject(Ejection::new().server_errors(true))
 ///     .build();
 /// # let _ = agent;
 /// ```
@@ -45,7 +57,7 @@ pub struct Ejection {
     pub(crate) max_time: Duration,
 }
 
-type Classifier = dyn Fn(&Outcome<'_>) -> bool + Send + Sync;
+type Classifier = dyn Fn(&Outcome<'_>, Verdict) -> Verdict + Send + Sync;
 
 /// So many failures of so many exchanges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +66,7 @@ pub(crate) struct FailureShare {
     pub(crate) of: u32,
 }
 
-/// How an exchange with an address has ended, for [`Ejection::failed_if`].
+/// How an exchange with an address has ended, for [`Ejection::classify`].
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Outcome<'a> {
@@ -67,21 +79,17 @@ pub enum Outcome<'a> {
         headers: &'a HeaderMap,
     },
     /// There was no response, or its body failed.
-    Error(&'a Error),
+    #[non_exhaustive]
+    Error {
+        /// What the caller gets, unless the request is sent again.
+        error: &'a Error,
+    },
     /// The caller dropped its request before the head of a response.
     #[non_exhaustive]
     Abandoned {
         /// How long it had its connection by then.
         after: Duration,
     },
-}
-
-/// What an outcome says of its address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    Success,
-    Failure,
-    Nothing,
 }
 
 impl Ejection {
@@ -108,7 +116,9 @@ impl Ejection {
         self
     }
 
-    /// Also ejects an address if this part of `of` exchanges in a row has failed, as soon as it has. Default: off.
+    /// Also ejects an address if this part of `of` exchanges has failed, as soon as it has (Envoy: `failure_percentage`).
+    /// The exchanges of an address are counted in blocks of `of`, one block after the other: failures of two blocks are not
+    /// added up. Default: off.
     ///
     /// # Panics
     ///
@@ -118,46 +128,50 @@ impl Ejection {
     /// use tower_keep_alive::Ejection;
     ///
     /// // Half of a hundred.
-    /// let ejection = Ejection::new().server_errors().share(0.5, 100);
+    /// let ejection = Ejection::new().server_errors(true).failure_share(0.5, 100);
     /// # let _ = ejection;
     /// ```
-    pub fn share(mut self, part: f64, of: u32) -> Self {
+    pub fn failure_share(mut self, part: f64, of: u32) -> Self {
         assert!(
             part > 0.0 && part <= 1.0 && of > 0,
-            "share({part}, {of}): the part has to be more than 0 and at most 1, of at least 1 exchange"
+            "failure_share({part}, {of}): the part has to be more than 0 and at most 1, of at least 1 exchange"
         );
         let failures = (part * f64::from(of)).ceil().max(1.0) as u32;
         self.share = Some(FailureShare { failures, of });
         self
     }
 
-    /// A response with a status of 500 to 599 is a failure. Default: it is not.
-    pub fn server_errors(mut self) -> Self {
-        self.server_errors = true;
+    /// Whether a response with a status of 500 to 599 is a failure. Default: false.
+    pub fn server_errors(mut self, count: bool) -> Self {
+        self.server_errors = count;
         self
     }
 
-    /// Replaces what counts as a failure: true if it is one. A response that is none is a success; another outcome that is none
-    /// says nothing. A failed connect always counts.
+    /// Decides what each exchange counts as: the closure gets its outcome, and what the outcome counts as without the closure
+    /// ([`server_errors`](Self::server_errors) included), and returns what it is to count as. A failed connect always counts.
     ///
-    /// It runs within each request's future, so it should be quick.
+    /// A response is judged by its head. A failure counts at once; anything else counts when its body has ended, and if the
+    /// body fails, that [error](Outcome::Error) is judged in its place.
+    ///
+    /// The closure runs within each request's future, so it should be quick.
     ///
     /// ```
     /// use std::time::Duration;
-    /// use tower_keep_alive::{Ejection, Outcome};
+    /// use tower_keep_alive::{Ejection, Outcome, Verdict};
     ///
-    /// let ejection = Ejection::new().failed_if(|outcome| match outcome {
-    ///     Outcome::Response { status, .. } => status.as_u16() == 503,
-    ///     Outcome::Error(error) => !error.is_request_body(),
+    /// let ejection = Ejection::new().classify(|outcome, by_default| match outcome {
+    ///     Outcome::Response { status, .. } if status.as_u16() == 503 => Verdict::Failure,
+    ///     // Too many requests: the server lives.
+    ///     Outcome::Response { status, .. } if status.as_u16() == 429 => Verdict::Ignore,
     ///     // A timeout above the agent drops its requests.
-    ///     Outcome::Abandoned { after, .. } => *after >= Duration::from_secs(5),
-    ///     _ => false,
+    ///     Outcome::Abandoned { after, .. } if *after >= Duration::from_secs(5) => Verdict::Failure,
+    ///     _ => by_default,
     /// });
     /// # let _ = ejection;
     /// ```
-    pub fn failed_if(
+    pub fn classify(
         mut self,
-        classifier: impl Fn(&Outcome<'_>) -> bool + Send + Sync + 'static,
+        classifier: impl Fn(&Outcome<'_>, Verdict) -> Verdict + Send + Sync + 'static,
     ) -> Self {
         self.classifier = Some(Arc::new(classifier));
         self
@@ -192,31 +206,30 @@ impl Ejection {
         self.base_time.saturating_mul(times).min(self.max_time)
     }
 
-    pub(crate) fn judge(&self, outcome: &Outcome<'_>) -> Verdict {
-        let fails = match &self.classifier {
-            Some(classifier) => classifier(outcome),
-            None => fails_by_default(outcome),
-        };
-        match outcome {
-            _ if fails || self.server_errors && is_server_error(outcome) => Verdict::Failure,
+    /// `is_limit_of_caller`: the exchange has reached a time limit that says nothing of the server.
+    pub(crate) fn judge(&self, outcome: &Outcome<'_>, is_limit_of_caller: bool) -> Verdict {
+        let by_default = match outcome {
+            Outcome::Response { status, .. } if self.server_errors && status.is_server_error() => {
+                Verdict::Failure
+            }
             Outcome::Response { .. } => Verdict::Success,
-            Outcome::Error(_) | Outcome::Abandoned { .. } => Verdict::Nothing,
+            Outcome::Error { error } if !is_limit_of_caller && blames_server(error) => {
+                Verdict::Failure
+            }
+            Outcome::Error { .. } | Outcome::Abandoned { .. } => Verdict::Ignore,
+        };
+        match &self.classifier {
+            Some(classifier) => classifier(outcome, by_default),
+            None => by_default,
         }
     }
 }
 
-fn is_server_error(outcome: &Outcome<'_>) -> bool {
-    matches!(outcome, Outcome::Response { status, .. } if status.is_server_error())
-}
-
-fn fails_by_default(outcome: &Outcome<'_>) -> bool {
-    let Outcome::Error(error) = outcome else {
-        return false;
-    };
+fn blames_server(error: &Error) -> bool {
     let is_the_callers = error.is_request_body() || error.is_target() || error.is_shut_down();
     // A server may close a connection, or refuse a stream, at any time.
     let is_the_connections = error.is_unsent() && (error.is_reused() || is_refused(error));
-    !is_the_callers && !is_the_connections
+    !is_the_callers && !is_the_connections && !wants_http1(error)
 }
 
 #[cfg(feature = "http2")]
@@ -226,6 +239,17 @@ fn is_refused(error: &Error) -> bool {
 
 #[cfg(not(feature = "http2"))]
 fn is_refused(_: &Error) -> bool {
+    false
+}
+
+/// HTTP_1_1_REQUIRED is an answer (RFC 9113 §7).
+#[cfg(feature = "http2")]
+fn wants_http1(error: &Error) -> bool {
+    error.wants_http1()
+}
+
+#[cfg(not(feature = "http2"))]
+fn wants_http1(_: &Error) -> bool {
     false
 }
 
@@ -296,7 +320,7 @@ pub enum EjectionReason {
         /// How many.
         failures: u32,
     },
-    /// A share of failures ([`Ejection::share`]).
+    /// A share of failures ([`Ejection::failure_share`]).
     #[non_exhaustive]
     Share {
         /// How many have failed.
@@ -355,23 +379,32 @@ impl fmt::Display for EjectedAddress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(feature = "http2")]
+    use crate::error::{Http2End, Http2Fault};
+    use crate::error::{Kind, TimeoutKind};
 
     fn judged(ejection: &Ejection, status: u16) -> Verdict {
         let status = StatusCode::from_u16(status).expect("a status");
         let headers = &HeaderMap::new();
-        ejection.judge(&Outcome::Response { status, headers })
+        ejection.judge(&Outcome::Response { status, headers }, false)
     }
 
     #[test]
     fn a_response_is_a_success_unless_its_status_was_said_to_be_a_failure() {
+        use Verdict::{Failure, Ignore, Success};
         let default = Ejection::new();
-        let errors = Ejection::new().server_errors();
-        let own = Ejection::new()
-            .failed_if(|it| matches!(it, Outcome::Response { status, .. } if *status == 429));
+        let errors = Ejection::new().server_errors(true);
+        let not_503 = |outcome: &Outcome<'_>, by_default| match outcome {
+            Outcome::Response { status, .. } if *status == 503 => Success,
+            Outcome::Response { status, .. } if *status == 429 => Ignore,
+            _ => by_default,
+        };
+        let own = Ejection::new().server_errors(true).classify(not_503);
         for (status, expected) in [
-            (200, [Verdict::Success; 3]),
-            (429, [Verdict::Success, Verdict::Success, Verdict::Failure]),
-            (503, [Verdict::Success, Verdict::Failure, Verdict::Success]),
+            (200, [Success, Success, Success]),
+            (429, [Success, Success, Ignore]),
+            (500, [Success, Failure, Failure]),
+            (503, [Success, Failure, Success]),
         ] {
             let judged = [&default, &errors, &own].map(|it| judged(it, status));
             assert_eq!(judged, expected, "{status}");
@@ -383,16 +416,43 @@ mod tests {
         let late = Outcome::Abandoned {
             after: Duration::from_secs(9),
         };
-        assert_eq!(Ejection::new().judge(&late), Verdict::Nothing);
-        let own = Ejection::new().failed_if(
-            |it| matches!(it, Outcome::Abandoned { after } if *after > Duration::from_secs(5)),
-        );
-        assert_eq!(own.judge(&late), Verdict::Failure);
+        assert_eq!(Ejection::new().judge(&late, false), Verdict::Ignore);
+        let own = Ejection::new().classify(|outcome, by_default| match outcome {
+            Outcome::Abandoned { after } if *after > Duration::from_secs(5) => Verdict::Failure,
+            _ => by_default,
+        });
+        assert_eq!(own.judge(&late, false), Verdict::Failure);
+    }
+
+    #[test]
+    fn a_limit_of_the_caller_says_nothing() {
+        let timeout = Kind::Timeout(TimeoutKind::Request, Duration::from_secs(1));
+        let error = &Error::new(timeout);
+        for (is_limit_of_caller, verdict) in [(false, Verdict::Failure), (true, Verdict::Ignore)] {
+            let outcome = Outcome::Error { error };
+            assert_eq!(Ejection::new().judge(&outcome, is_limit_of_caller), verdict);
+        }
+    }
+
+    #[cfg(feature = "http2")]
+    #[test]
+    fn a_server_that_wants_http_1_1_has_answered() {
+        for (code, verdict) in [(13, Verdict::Ignore), (2, Verdict::Failure)] {
+            let fault = Http2Fault {
+                end: Http2End::Reset,
+                code,
+                debug_data: Vec::new(),
+                source: None,
+            };
+            let error = &Error::from_send(fault.into(), false);
+            let judged = Ejection::new().judge(&Outcome::Error { error }, false);
+            assert_eq!(judged, verdict, "{error}");
+        }
     }
 
     #[test]
     fn an_ejection_prints_in_words() {
-        let ejection = Ejection::new().server_errors().share(0.25, 50);
+        let ejection = Ejection::new().server_errors(true).failure_share(0.25, 50);
         assert_eq!(
             ejection.to_string(),
             "after 5 failures in a row or 13 of 50, 5xx included, for 30 s to 300 s"

@@ -300,13 +300,6 @@ impl HostOverrides {
             .any(|(_, settings)| settings.limit_exchanges())
     }
 
-    /// Whether the addresses of any of them are ejected.
-    pub(crate) fn eject(&self) -> bool {
-        self.0
-            .iter()
-            .any(|(_, settings)| settings.ejection.is_some())
-    }
-
     /// The shortest checkout timeout among them.
     pub(crate) fn shortest_checkout_timeout(&self) -> Option<Duration> {
         let set = self.0.iter();

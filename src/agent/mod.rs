@@ -20,7 +20,6 @@ mod status;
 mod trace;
 
 pub use connection_status::{AddressStatus, ConnectionState, ConnectionStatus};
-pub(crate) use ejection::Verdict;
 pub use ejection::{EjectedAddress, Ejection, EjectionReason, Outcome};
 pub use event::{Event, EventKind};
 pub use handle::{AgentHandle, Drained};

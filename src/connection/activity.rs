@@ -85,6 +85,11 @@ impl Activity {
         self.limit.fetch_min(max, Ordering::Relaxed);
     }
 
+    /// Whether the present use has a limit of its own.
+    pub(crate) fn is_this_use_limited(&self) -> bool {
+        self.limit_now.load(Ordering::Relaxed) != NOT_SET
+    }
+
     /// The next use is the one after `uses` others.
     pub(crate) fn follow(&self, uses: u64) {
         self.uses.store(uses | OVER, Ordering::Relaxed);
@@ -242,6 +247,14 @@ impl Activity {
     #[cfg(feature = "http2")]
     pub(crate) fn is_server_awaited(&self) -> bool {
         self.exchange_without_head().is_some() || self.caller_waits.load(Ordering::Relaxed)
+    }
+
+    /// Whether the exchange waits for its caller: to go on with the body of the request, or to read that of the response.
+    pub(crate) fn is_caller_awaited(&self) -> bool {
+        match self.exchange_without_head() {
+            Some(_) => self.upload_waits.load(Ordering::Relaxed),
+            None => !self.caller_waits.load(Ordering::Relaxed),
+        }
     }
 
     /// Sets whether the caller waits for more of the response. Silence before that does not count.

@@ -35,6 +35,7 @@ pub(crate) use apart::{Addresses, TransportInfo};
 pub use hooks::{ChangeHook, CloseHook, TransportGuard};
 #[cfg(feature = "http2")]
 pub(crate) use streams::Streams;
+pub(crate) use timeouts::Blame;
 pub(crate) use uses::EndedUse;
 
 /// One for each connection. A successful exchange reads the id and the key, and counts in `activity`; an upload records
@@ -43,7 +44,7 @@ pub(crate) struct ConnShared {
     id: u64,
     /// One more than the index in `CloseReason::ALL` of the first recorded reason; 0 while there is none.
     reason: AtomicU8,
-    /// `PEER_CLOSED`, `HTTP10` and `HTTP2`: what is known about the server.
+    /// `PEER_CLOSED`, `HTTP10`, `HTTP2` and `OBSERVED`: what is known about the server.
     peer: AtomicU8,
     /// Its exchange was given up before its end.
     unfinished: AtomicBool,
@@ -87,6 +88,8 @@ const HTTP10: u8 = 2;
 /// The connection uses HTTP/2.
 #[cfg(feature = "http2")]
 const HTTP2: u8 = 4;
+/// Somebody is told how its exchanges end.
+const OBSERVED: u8 = 8;
 
 const KILLED: u8 = 1;
 const DETACHED: u8 = 2;

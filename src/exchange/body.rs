@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 
 use crate::connection::close_reason::CloseReason;
 use crate::connection::info::ConnectionInfo;
+use crate::connection::outcome_observer::Verdict;
 use crate::connection::poolable::{ErasedLease, Released};
 use crate::error::{BoxError, Error, Kind};
 use crate::exchange::in_bytes::InBytes;
@@ -37,7 +38,22 @@ pub struct Body {
     /// `None` after the end.
     held: Option<Box<dyn ErasedLease>>,
     info: ConnectionInfo,
-    drain: Drain,
+    end: BodyEnd,
+}
+
+/// What happens at the end of a body, or when it is dropped before.
+#[derive(Clone, Copy)]
+pub(super) struct BodyEnd {
+    pub(super) drain: Drain,
+    /// What the head of the response says of its address, if that counts with the end of the body.
+    pub(super) verdict: Option<Verdict>,
+}
+
+impl BodyEnd {
+    const NONE: Self = Self {
+        drain: Drain::NONE,
+        verdict: None,
+    };
 }
 
 enum Inner {
@@ -137,7 +153,7 @@ impl Body {
             inner: Inner::boxed(body),
             held: None,
             info,
-            drain: Drain::NONE,
+            end: BodyEnd::NONE,
         }
     }
 
@@ -146,7 +162,7 @@ impl Body {
         body: R,
         held: Option<Box<dyn ErasedLease>>,
         info: ConnectionInfo,
-        drain: Drain,
+        end: BodyEnd,
     ) -> Self
     where
         R: HttpBody + Send + Sync + 'static,
@@ -166,7 +182,7 @@ impl Body {
             inner,
             held,
             info,
-            drain,
+            end,
         }
     }
 
@@ -176,14 +192,14 @@ impl Body {
         body: R,
         held: Option<Box<dyn ErasedLease>>,
         info: ConnectionInfo,
-        drain: Drain,
+        end: BodyEnd,
     ) -> Self
     where
         R: HttpBody + Send + Sync + 'static,
         R::Error: Into<BoxError>,
     {
         let body = Timed::new(body, info.clone());
-        Self::holding(body, held, info, drain)
+        Self::holding(body, held, info, end)
     }
 
     /// The connection on which the response was received. If there was none ([`Body::new`]), the info has no key, and
@@ -196,7 +212,17 @@ impl Body {
     /// Ends the use; returns what to wait for, if the connection is not free yet.
     #[inline]
     fn ended(&mut self, cx: &mut Context<'_>) -> Option<Released> {
-        self.held.take()?.release_soon(cx)
+        let held = self.held.take()?;
+        self.report();
+        held.release_soon(cx)
+    }
+
+    /// The result of the exchange is what the head of its response has said.
+    #[inline]
+    fn report(&mut self) {
+        if let Some(verdict) = self.end.verdict.take() {
+            outcomes::report(self.info.shared(), verdict);
+        }
     }
 
     /// Updates the connection's state after each frame, and at the end of the body.
@@ -254,7 +280,9 @@ impl Body {
             let error = Error::new(Kind::Body)
                 .caused_by(source)
                 .on(self.info.clone());
-            outcomes::observe_error(self.info.shared(), &error);
+            if self.end.verdict.take().is_some() {
+                outcomes::observe_error(self.info.shared(), &error);
+            }
             held.lifespan_mut().end(CloseReason::Error);
             held.release();
             return error;
@@ -381,9 +409,10 @@ impl Body {
     /// The body is dropped before its end.
     #[cold]
     fn give_up(&mut self, mut held: Box<dyn ErasedLease>) {
+        self.report();
         held.lifespan_mut().leave_unfinished();
         let rest = mem::replace(&mut self.inner, Inner::Other(BoxBody::default()));
-        let drain = self.drain;
+        let drain = self.end.drain;
         if drain.is_wanted()
             && rest.ends_its_connection()
             && rest.size_hint().lower() <= drain.bytes

@@ -1,12 +1,13 @@
 //! Defaults for requests that do not set them themselves.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Request;
 
 use crate::agent::HostOverrides;
 use crate::target::Target;
-use crate::target::extensions::{Partition, RequestTimeout, ResponseTimeout};
+use crate::target::extensions::Partition;
 use crate::target::key::Key;
 use crate::target::route::Route;
 
@@ -19,6 +20,13 @@ struct RequestDefaults {
     route: Option<Route>,
     /// Hosts with limits of their own for exchanges.
     hosts: Option<HostOverrides>,
+}
+
+/// The limits of the request's host, in the extensions of the request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct HostTimeouts {
+    pub(super) request: Option<Duration>,
+    pub(super) response: Option<Duration>,
 }
 
 impl Defaults {
@@ -56,13 +64,13 @@ impl RequestDefaults {
         }
         if let Some(hosts) = &self.hosts {
             let found = hosts.find(&key_of(request));
-            let extensions = request.extensions_mut();
             let found = found.unwrap_or_default();
-            if let Some(max) = found.get_request_timeout() {
-                extensions.get_or_insert_with(|| RequestTimeout(max));
-            }
-            if let Some(max) = found.get_response_timeout() {
-                extensions.get_or_insert_with(|| ResponseTimeout(max));
+            let timeouts = HostTimeouts {
+                request: found.get_request_timeout(),
+                response: found.get_response_timeout(),
+            };
+            if timeouts != HostTimeouts::default() {
+                request.extensions_mut().insert(timeouts);
             }
         }
     }

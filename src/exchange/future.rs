@@ -12,6 +12,7 @@ use crate::connection::close_reason::CloseReason;
 use crate::connection::info::ConnectionInfo;
 use crate::connection::poolable::{ErasedLease, Leased, Poolable, Released};
 use crate::error::{BoxError, Error, SendError};
+use crate::exchange::body::BodyEnd;
 use crate::exchange::extras::{self, Extras};
 use crate::exchange::hint::{self, ResponseHint};
 use crate::exchange::layer::{Drain, Settings};
@@ -252,14 +253,10 @@ where
             if let Poll::Ready(Ok(response)) = &mut answer {
                 // Inspected in place and moved once, because it is large.
                 let conn = conn.0.take().expect("not polled after it is ready");
-                let drain = match this.parts.settings.rare_options() {
-                    None => Drain::NONE,
-                    Some(options) => {
-                        if options.observe_outcomes {
-                            outcomes::observe_response(conn.lifespan(), response);
-                        }
-                        options.drain_unread
-                    }
+                let rare = this.parts.settings.rare_options();
+                let end = BodyEnd {
+                    drain: rare.map_or(Drain::NONE, |options| options.drain_unread),
+                    verdict: outcomes::observe_head(conn.lifespan().shared(), response),
                 };
                 let extras = this.extras.as_deref();
                 let (held, info) = answered(conn, response, &this.parts.settings, extras);
@@ -270,8 +267,8 @@ where
                 };
                 if let Poll::Ready(Ok(response)) = answer {
                     let response = match info.recorder() {
-                        None => response.map(|it| Body::holding(it, held, info, drain)),
-                        Some(_) => response.map(|it| Body::timed(it, held, info, drain)),
+                        None => response.map(|it| Body::holding(it, held, info, end)),
+                        Some(_) => response.map(|it| Body::timed(it, held, info, end)),
                     };
                     return match busy {
                         None => Poll::Ready(Ok(response)),

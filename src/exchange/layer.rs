@@ -6,6 +6,7 @@ use tower_layer::Layer;
 
 use crate::agent::HostOverrides;
 use crate::clock::Millis;
+use crate::connection::shared::Blame;
 use crate::exchange::Exchange;
 use crate::exchange::defaults::Defaults;
 use crate::target::protocol::Protocol;
@@ -58,7 +59,6 @@ pub(super) struct Options {
     request_timeout: Millis,
     response_timeout: Millis,
     pub(super) timings: bool,
-    pub(super) observe_outcomes: bool,
 }
 
 impl Options {
@@ -69,13 +69,16 @@ impl Options {
         request_timeout: Millis::NONE,
         response_timeout: Millis::NONE,
         timings: false,
-        observe_outcomes: false,
     };
 
     pub(super) fn timeouts(&self) -> Timeouts {
         Timeouts {
             request: self.request_timeout.time(),
             response: self.response_timeout.time(),
+            blame: Blame {
+                request: true,
+                response: true,
+            },
         }
     }
 }
@@ -115,6 +118,8 @@ impl Settings {
 pub(super) struct Timeouts {
     pub(super) request: Duration,
     pub(super) response: Duration,
+    /// Those that the agent sets, and not the request itself.
+    pub(super) blame: Blame,
 }
 
 impl Timeouts {
@@ -216,15 +221,6 @@ impl ExchangeLayer {
     #[must_use]
     pub const fn protocol(mut self, protocol: Protocol) -> Self {
         self.protocol = protocol;
-        self
-    }
-
-    /// Whether the responses count for the [`Ejection`](crate::Ejection) of their addresses
-    /// ([`PoolConfig::eject`](crate::PoolConfig::eject) below). Failures count in any case. Default: false;
-    /// [`KeepAliveLayer::eject`](crate::KeepAliveLayer::eject) sets both.
-    #[must_use]
-    pub const fn observe_outcomes(mut self, observe: bool) -> Self {
-        self.options.observe_outcomes = observe;
         self
     }
 

@@ -8,6 +8,7 @@ use http::{Extensions, HeaderMap, Method, Request, Uri, Version};
 use http_body::Body;
 
 use crate::connection::timings::Recorder;
+use crate::exchange::defaults::HostTimeouts;
 use crate::exchange::layer::{Settings, Timeouts};
 use crate::exchange::time_limits::TimeLimits;
 use crate::exchange::{credentials, fields, to_proxy, version};
@@ -184,11 +185,17 @@ fn read_extensions(
     destination: &mut Destination,
     timeouts: &mut Timeouts,
 ) {
+    if let Some(of_host) = extensions.remove::<HostTimeouts>() {
+        timeouts.request = of_host.request.unwrap_or(timeouts.request);
+        timeouts.response = of_host.response.unwrap_or(timeouts.response);
+    }
     if let Some(RequestTimeout(max)) = extensions.remove() {
         timeouts.request = max;
+        timeouts.blame.request = false;
     }
     if let Some(ResponseTimeout(max)) = extensions.remove() {
         timeouts.response = max;
+        timeouts.blame.response = false;
     }
     if let Some(partition) = extensions.remove::<Partition>() {
         destination.set_partition(partition);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
 use crate::connection::info::ConnectionInfo;
-use crate::connection::shared::ConnShared;
+use crate::connection::shared::{Blame, ConnShared};
 use crate::connection::timings::Recorder;
 use crate::error::{Error, Kind, TimeoutKind};
 use crate::exchange::layer::Timeouts;
@@ -84,6 +84,19 @@ impl TimeLimits {
         Error::new(Kind::Timeout(TimeoutKind::Request, self.timeouts.request)).unsent()
     }
 
+    /// A limit of the whole exchange says something of a server that has had most of that time.
+    fn blame(&self, connection: &ConnShared) -> Blame {
+        if !connection.is_observed() {
+            return Blame::default();
+        }
+        let mut blame = self.timeouts.blame;
+        if let Some(until) = self.until.filter(|_| blame.request) {
+            let left = until.saturating_duration_since(Instant::now());
+            blame.request = left >= self.timeouts.request / 2;
+        }
+        blame
+    }
+
     /// The request is about to be sent on this connection, whose driver enforces the limits from here on.
     #[cold]
     pub(super) fn hand_to(&mut self, connection: &ConnShared) {
@@ -97,6 +110,6 @@ impl TimeLimits {
         let request = self.until.map(|until| (until, self.timeouts.request));
         let response = self.timeouts.response;
         let response = (response != Duration::MAX).then_some(response);
-        connection.limit_exchange(request, response);
+        connection.limit_exchange(request, response, self.blame(connection));
     }
 }

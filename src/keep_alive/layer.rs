@@ -547,8 +547,7 @@ where
         config.ttl_jitter = settings.ttl_jitter;
         let protocol = settings.protocol.unwrap_or_default();
         let exchange = settings.exchange.clone().hosts(&config.hosts);
-        let ejects = config.ejection.is_some() || config.hosts.eject();
-        let exchange = exchange.protocol(protocol).observe_outcomes(ejects);
+        let exchange = exchange.protocol(protocol);
         let checkout = CheckoutLayer::with_agent(config, settings.agent.clone());
         let idle = IdleEvictionLayer::new(settings.idle_timeout);
         let ttl = TtlLayer::new(settings.ttl).jitter(settings.ttl_jitter);

@@ -229,8 +229,7 @@ impl PoolConfig {
     }
 
     /// Takes out for a while addresses whose connections or responses fail; see [`Ejection`]. It takes a connector that has a
-    /// choice, as for [`spread`](Self::spread). What an [`Exchange`](crate::Exchange) gets for a response counts if it
-    /// [observes outcomes](crate::ExchangeLayer::observe_outcomes). Default: off.
+    /// choice, as for [`spread`](Self::spread). Default: off.
     ///
     /// ```
     /// use tower_keep_alive::{Ejection, PoolConfig};

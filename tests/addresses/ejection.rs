@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use http_body_util::Full;
 use tower_keep_alive::{
     AgentHandle, CloseReason, EjectedAddress, Ejection, EjectionReason, EventKind, KeepAliveLayer,
-    Protocol, Spread,
+    Outcome, Protocol, Spread, Verdict,
 };
 
 use crate::names::Names;
@@ -18,20 +18,24 @@ use crate::support::agent::{Req, agent_over, at_rest, fetch, get, post, read, se
 use crate::support::frames::{Conn as Http2Conn, Log};
 use crate::support::{Conn, RefusingPort, Server, eventually};
 
-const URL: &str = "http://host.test/";
-const T: Duration = Duration::from_millis(100);
+pub(crate) const URL: &str = "http://host.test/";
+pub(crate) const T: Duration = Duration::from_millis(100);
 /// A server with this status never answers.
-const SILENT: u16 = 0;
+pub(crate) const SILENT: u16 = 0;
+/// A server with this status answers 200, and cuts the body.
+pub(crate) const CUTS: u16 = 1;
+
+const INTERNAL_ERROR: u32 = 2;
 
 /// A server whose status can be changed, and which counts its requests.
-struct Host {
+pub(crate) struct Host {
     server: Server,
     status: Arc<AtomicU16>,
     asked: Arc<AtomicUsize>,
 }
 
 impl Host {
-    async fn new(protocol: Protocol, status: u16) -> Self {
+    pub(crate) async fn new(protocol: Protocol, status: u16) -> Self {
         let status = Arc::new(AtomicU16::new(status));
         let asked = Arc::new(AtomicUsize::new(0));
         let (of_conn, counted) = (status.clone(), asked.clone());
@@ -52,15 +56,15 @@ impl Host {
         }
     }
 
-    fn set(&self, status: u16) {
+    pub(crate) fn set(&self, status: u16) {
         self.status.store(status, Ordering::SeqCst);
     }
 
-    fn asked(&self) -> usize {
+    pub(crate) fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
     }
 
-    fn addr(&self) -> SocketAddr {
+    pub(crate) fn addr(&self) -> SocketAddr {
         self.server.addr()
     }
 }
@@ -70,6 +74,11 @@ async fn http1(mut conn: Conn, status: &AtomicU16, asked: &AtomicUsize) {
         asked.fetch_add(1, Ordering::SeqCst);
         match status.load(Ordering::SeqCst) {
             SILENT => return conn.stall().await,
+            CUTS => {
+                let head = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf";
+                conn.send(head).await;
+                return conn.fin().await;
+            }
             status => {
                 let line = format!("HTTP/1.1 {status} Said");
                 conn.respond_with(&line, "ok").await;
@@ -87,16 +96,21 @@ async fn http2(conn: Conn, status: &AtomicU16, asked: &AtomicUsize) {
         asked.fetch_add(1, Ordering::SeqCst);
         match status.load(Ordering::SeqCst) {
             SILENT => {}
+            CUTS => {
+                let head = [(":status", "200")];
+                conn.headers(request.stream, &head, false).await;
+                conn.reset(request.stream, INTERNAL_ERROR).await;
+            }
             status => conn.respond(request.stream, status, b"ok").await,
         }
     }
 }
 
-async fn hosts(protocol: Protocol, statuses: &[u16]) -> Vec<Host> {
+pub(crate) async fn hosts(protocol: Protocol, statuses: &[u16]) -> Vec<Host> {
     join_all(statuses.iter().map(|&it| Host::new(protocol, it))).await
 }
 
-fn layer(protocol: Protocol, ejection: Ejection) -> KeepAliveLayer<Full<Bytes>> {
+pub(crate) fn layer(protocol: Protocol, ejection: Ejection) -> KeepAliveLayer<Full<Bytes>> {
     KeepAliveLayer::new()
         .protocol(protocol)
         .spread(Spread::FewestOpenFirst)
@@ -111,7 +125,7 @@ fn lasting(ejection: Ejection) -> Ejection {
 }
 
 /// Each of these tests takes a second or two.
-fn in_time(begun: &Instant) -> bool {
+pub(crate) fn in_time(begun: &Instant) -> bool {
     assert!(
         begun.elapsed() < Duration::from_secs(30),
         "it goes on for ever"
@@ -119,17 +133,17 @@ fn in_time(begun: &Instant) -> bool {
     true
 }
 
-fn names(hosts: &[Host]) -> Names {
+pub(crate) fn names(hosts: &[Host]) -> Names {
     Names::new(hosts.iter().map(Host::addr).collect())
 }
 
-fn ejected(handle: &AgentHandle, address: SocketAddr) -> Option<EjectedAddress> {
+pub(crate) fn ejected(handle: &AgentHandle, address: SocketAddr) -> Option<EjectedAddress> {
     let addresses = handle.status().addresses;
     addresses.values().find_map(|it| it.get(&address)?.ejected)
 }
 
 /// The events about addresses.
-fn changes(handle: &AgentHandle) -> Arc<Mutex<Vec<EventKind>>> {
+pub(crate) fn changes(handle: &AgentHandle) -> Arc<Mutex<Vec<EventKind>>> {
     let changes = Arc::new(Mutex::new(Vec::new()));
     let list = changes.clone();
     handle.on_event(move |_, event| {
@@ -140,7 +154,7 @@ fn changes(handle: &AgentHandle) -> Arc<Mutex<Vec<EventKind>>> {
     changes
 }
 
-const PROTOCOLS: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
+pub(crate) const PROTOCOLS: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
 
 /// One of ten refuses, one never answers, and one answers 503: once they are ejected, no POST fails.
 #[tokio::test]
@@ -151,7 +165,7 @@ async fn of_ten_addresses_three_that_fail_are_ejected_and_nothing_fails_any_more
         let mut addresses: Vec<_> = hosts.iter().map(Host::addr).collect();
         addresses.push(nobody.addr());
         let names = Names::new(addresses);
-        let layer = layer(protocol, lasting(Ejection::new().server_errors()));
+        let layer = layer(protocol, lasting(Ejection::new().server_errors(true)));
         let (client, handle) = agent_over(layer, names.connector());
         let bad = [hosts[0].addr(), hosts[1].addr()];
         for _ in 0..20 {
@@ -195,7 +209,7 @@ async fn an_ejected_address_is_tried_by_one_request_and_readmitted_by_a_success(
     for protocol in PROTOCOLS {
         let hosts = hosts(protocol, &[503, 200]).await;
         let ejection = Ejection::new()
-            .server_errors()
+            .server_errors(true)
             .consecutive(2)
             .base_time(T)
             .max_time(2 * T);
@@ -255,7 +269,10 @@ async fn while_an_address_is_tried_no_other_request_goes_there() {
     for protocol in PROTOCOLS {
         let begun = Instant::now();
         let hosts = hosts(protocol, &[503, 200]).await;
-        let ejection = Ejection::new().server_errors().consecutive(2).base_time(T);
+        let ejection = Ejection::new()
+            .server_errors(true)
+            .consecutive(2)
+            .base_time(T);
         // The one request that tries it lasts as long as the test.
         let layer = layer(protocol, ejection).response_timeout(Duration::from_secs(60));
         let names = names(&hosts);
@@ -289,7 +306,7 @@ async fn an_ejected_address_is_tried_again_at_a_limit_too() {
     for protocol in PROTOCOLS {
         let hosts = hosts(protocol, &[503, 200]).await;
         let ejection = Ejection::new()
-            .server_errors()
+            .server_errors(true)
             .consecutive(1)
             .base_time(T)
             .max_time(T);
@@ -319,7 +336,7 @@ async fn the_last_connection_that_serves_is_not_closed_to_try_an_ejected_address
         let hosts = hosts(protocol, &[503, 200]).await;
         // Long enough for a connection to be made to the other one.
         let ejection = Ejection::new()
-            .server_errors()
+            .server_errors(true)
             .consecutive(1)
             .base_time(10 * T);
         let layer = layer(protocol, ejection).max_connections_per_host(1);
@@ -351,7 +368,7 @@ async fn the_last_connection_that_serves_is_not_closed_to_try_an_ejected_address
 async fn requests_under_way_at_an_ejected_address_finish() {
     let begun = Instant::now();
     let hosts = hosts(Protocol::Http1, &[200, 200]).await;
-    let ejection = lasting(Ejection::new().server_errors().consecutive(1));
+    let ejection = lasting(Ejection::new().server_errors(true).consecutive(1));
     let names = names(&hosts);
     let (client, handle) = agent_over(layer(Protocol::Http1, ejection), names.connector());
     let responses = join_all((0..4).map(|_| client.request(get(URL)))).await;
@@ -415,7 +432,10 @@ async fn half_of_the_addresses_stay_whatever_they_answer() {
     for (count, most) in [(1, 0), (4, 2)] {
         let hosts = hosts(Protocol::Http1, &[503; 4][..count]).await;
         let names = names(&hosts);
-        let layer = layer(Protocol::Http1, lasting(Ejection::new().server_errors()));
+        let layer = layer(
+            Protocol::Http1,
+            lasting(Ejection::new().server_errors(true)),
+        );
         let (client, handle) = agent_over(layer, names.connector());
         for _ in 0..60 {
             assert_eq!(fetch(&client, URL).await.unwrap().status, 503);
@@ -435,7 +455,10 @@ async fn an_address_that_a_smaller_answer_readmits_is_reported_and_serves() {
     let begun = Instant::now();
     let hosts = hosts(Protocol::Http1, &[503, 503, 200, 200]).await;
     let names = names(&hosts);
-    let layer = layer(Protocol::Http1, lasting(Ejection::new().server_errors()));
+    let layer = layer(
+        Protocol::Http1,
+        lasting(Ejection::new().server_errors(true)),
+    );
     let (client, handle) = agent_over(layer, names.connector());
     let changes = changes(&handle);
     let bad = [hosts[0].addr(), hosts[1].addr()];
@@ -459,7 +482,7 @@ async fn a_host_may_have_its_addresses_ejected_and_others_not() {
     let hosts = hosts(Protocol::Http1, &[503, 200]).await;
     let layer = KeepAliveLayer::new().for_host("host.test", |host| {
         host.spread(Spread::InTurn)
-            .eject(lasting(Ejection::new().server_errors().consecutive(2)))
+            .eject(lasting(Ejection::new().server_errors(true).consecutive(2)))
     });
     let names = names(&hosts);
     let (client, handle) = agent_over(layer, names.connector());
@@ -484,7 +507,7 @@ async fn a_classifier_that_panics_says_nothing_of_the_outcome() {
     let names = names(&hosts);
     let ejection = Ejection::new()
         .consecutive(1)
-        .failed_if(|_| panic!("the classifier's own fault"));
+        .classify(|_, _| panic!("the classifier's own fault"));
     let (client, handle) = agent_over(layer(Protocol::Http1, ejection), names.connector());
     let begun = Instant::now();
     let mut answers = 0;
@@ -505,12 +528,16 @@ async fn a_classifier_decides_what_counts() {
     let hosts = hosts(Protocol::Http1, &[SILENT, 200]).await;
     let failures = Arc::new(AtomicUsize::new(0));
     let count = failures.clone();
-    let ejection = lasting(Ejection::new().consecutive(2)).failed_if(move |outcome| {
-        let fails =
-            matches!(outcome, tower_keep_alive::Outcome::Abandoned { after, .. } if *after >= T);
-        count.fetch_add(usize::from(fails), Ordering::SeqCst);
-        fails
-    });
+    let ejection =
+        lasting(Ejection::new().consecutive(2)).classify(
+            move |outcome, by_default| match outcome {
+                Outcome::Abandoned { after, .. } if *after >= T => {
+                    count.fetch_add(1, Ordering::SeqCst);
+                    Verdict::Failure
+                }
+                _ => by_default,
+            },
+        );
     let names = names(&hosts);
     let (client, handle) = agent_over(layer(Protocol::Http1, ejection), names.connector());
     while in_time(&begun) && ejected(&handle, hosts[0].addr()).is_none() {

@@ -12,3 +12,4 @@ mod names;
 mod spares;
 mod spread;
 mod visible;
+mod what_counts;

@@ -5,14 +5,15 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use crate::connection::outcome_observer::OutcomeObserver;
-use crate::connection::shared::ConnShared;
 #[cfg(feature = "http2")]
 use crate::connection::shared::Streams;
+use crate::connection::shared::{ConnShared, OBSERVED};
 use crate::connection::timings::ConnectTimes;
 #[cfg(feature = "tls")]
 use crate::connection::tls_info::TlsInfo;
 #[cfg(feature = "http2")]
 use crate::sync::atomic::AtomicU32;
+use crate::sync::atomic::Ordering;
 
 #[derive(Debug, Default)]
 pub(crate) struct Addresses {
@@ -72,7 +73,18 @@ impl ConnShared {
         if let Some(addresses) = addresses {
             // A second pool above the first may keep the same connection: the first observer is kept.
             let _ = addresses.observer.0.set(observer);
+            self.set_observed();
         }
+    }
+
+    pub(super) fn set_observed(&self) {
+        self.peer.fetch_or(OBSERVED, Ordering::Release);
+    }
+
+    /// Whether somebody is told how its exchanges end. A use knows this itself.
+    #[inline]
+    pub(crate) fn is_observed(&self) -> bool {
+        self.peer.load(Ordering::Acquire) & OBSERVED != 0
     }
 
     pub(crate) fn outcome_observer(&self) -> Option<&dyn OutcomeObserver> {

@@ -27,6 +27,16 @@ pub(crate) struct ExchangeTimeouts {
     sleep: Option<Pin<Box<Sleep>>>,
     /// The limit that ended the exchange.
     over: Option<(TimeoutKind, Duration)>,
+    blame: Blame,
+    /// That limit says something of the server.
+    blames_server: bool,
+}
+
+/// Which limits of an exchange say something of its server when they are reached, unless the caller was awaited then.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Blame {
+    pub(crate) request: bool,
+    pub(crate) response: bool,
 }
 
 impl ExchangeTimeouts {
@@ -54,7 +64,7 @@ impl ExchangeTimeouts {
                 sleep.as_mut().reset(due);
             }
             ready!(sleep.as_mut().poll(cx));
-            if let Some(reason) = self.end(due) {
+            if let Some(reason) = self.end(due, activity) {
                 return Poll::Ready(reason);
             }
         }
@@ -68,16 +78,24 @@ impl ExchangeTimeouts {
     }
 
     /// Notes which limit was reached at that moment.
-    fn end(&mut self, due: Instant) -> Option<CloseReason> {
-        let (kind, limit, reason) = match (self.request, self.response) {
-            (Some((at, limit)), _) if at == due => {
-                (TimeoutKind::Request, limit, CloseReason::RequestTimeout)
-            }
-            (_, Some(limit)) => (TimeoutKind::Response, limit, CloseReason::ResponseTimeout),
-            _ => return None,
-        };
-        self.over = Some((kind, limit));
-        Some(reason)
+    fn end(&mut self, due: Instant, activity: &Activity) -> Option<CloseReason> {
+        match (self.request, self.response) {
+            (Some((at, limit)), _) if at == due => Some(self.end_request(limit, activity)),
+            (_, Some(limit)) => Some(self.end_response(limit)),
+            _ => None,
+        }
+    }
+
+    fn end_request(&mut self, limit: Duration, activity: &Activity) -> CloseReason {
+        self.over = Some((TimeoutKind::Request, limit));
+        self.blames_server = self.blame.request && !activity.is_caller_awaited();
+        CloseReason::RequestTimeout
+    }
+
+    fn end_response(&mut self, limit: Duration) -> CloseReason {
+        self.over = Some((TimeoutKind::Response, limit));
+        self.blames_server = self.blame.response;
+        CloseReason::ResponseTimeout
     }
 }
 
@@ -89,6 +107,7 @@ impl ConnShared {
         &self,
         request: Option<(Instant, Duration)>,
         response: Option<Duration>,
+        blame: Blame,
     ) {
         if response.is_some() {
             self.expectation.want_head();
@@ -103,6 +122,8 @@ impl ConnShared {
             response_at: None,
             sleep: before.and_then(|it| it.sleep),
             over: None,
+            blame,
+            blames_server: false,
         }));
         self.driver_flags.fetch_or(TIMED, Ordering::AcqRel);
     }
@@ -165,15 +186,13 @@ impl ConnShared {
             if let Some((at, limit)) = timeouts.request
                 && at <= now
             {
-                timeouts.over = Some((TimeoutKind::Request, limit));
-                return Some(CloseReason::RequestTimeout);
+                return Some(timeouts.end_request(limit, &self.activity));
             }
             let limit = timeouts.response?;
             if has_head || timeouts.response_at? > now {
                 return None;
             }
-            timeouts.over = Some((TimeoutKind::Response, limit));
-            Some(CloseReason::ResponseTimeout)
+            Some(timeouts.end_response(limit))
         })
     }
 
@@ -205,7 +224,7 @@ impl ConnShared {
         }
         let due = timeouts.due(has_head).filter(|&due| due <= now)?;
         let before = timeouts.over;
-        let reason = timeouts.end(due);
+        let reason = timeouts.end(due, &self.activity);
         if !note {
             timeouts.over = before;
         }
@@ -218,5 +237,14 @@ impl ConnShared {
         let close_state = self.close_state();
         let timeouts = close_state.extras.as_ref()?.timeouts.as_ref()?;
         timeouts.over.filter(|_| timeouts.number == number)
+    }
+
+    /// Whether the limit that ended the latest use says something of the server.
+    #[cold]
+    pub(crate) fn limit_blames_server(&self) -> bool {
+        let close_state = self.close_state();
+        let extras = close_state.extras.as_ref();
+        let timeouts = extras.and_then(|extras| extras.timeouts.as_ref());
+        timeouts.is_some_and(|it| it.number == self.activity.uses() && it.blames_server)
     }
 }

@@ -29,6 +29,9 @@ impl ConnShared {
         if connection.is_http2() {
             shared.set_http2();
         }
+        if connection.is_observed() {
+            shared.set_observed();
+        }
         let use_of = UseOf {
             connection: connection.clone(),
             #[cfg(feature = "http2")]

@@ -80,7 +80,7 @@ impl<B> KeepAliveLayer<B> {
     ///
     /// let agent = KeepAlive::builder()
     ///     .spread(Spread::FewestOpenFirst)
-    ///     .eject(Ejection::new().server_errors())
+    ///     .eject(Ejection::new().server_errors(true))
     ///     .build();
     /// # let _ = agent;
     /// ```

@@ -6,7 +6,7 @@ use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashSet};
 use tokio::time::Instant;
 
-use crate::pool::addresses::standing::{Out, Trial};
+use crate::pool::addresses::standing::Out;
 use crate::pool::addresses::tally::Tally;
 use crate::pool::config::Spread;
 
@@ -103,9 +103,9 @@ impl Known {
             found.into_iter().partition(|it| out(it).is_some());
         good.sort_by_key(place);
         left_out.sort_by_key(|it| out(it).map(|out| out.until));
-        let due = left_out.iter().position(|address| {
-            out(address).is_some_and(|it| it.until <= now && it.trial == Trial::Nobody)
-        });
+        let due = left_out
+            .iter()
+            .position(|address| out(address).is_some_and(|it| it.until <= now && it.is_untried()));
         if let Some(due) = due {
             good.insert(0, left_out.remove(due));
         }

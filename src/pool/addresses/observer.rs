@@ -1,8 +1,8 @@
 //! How the exchanges with each address end, and what follows from it.
 
-use std::error::Error as StdError;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
 use super::{AddressBook, Change};
-use crate::agent::{EjectedAddress, Ejection, Outcome, Verdict};
-use crate::connection::outcome_observer::OutcomeObserver;
+use crate::agent::{EjectedAddress, Ejection, Outcome};
+use crate::connection::outcome_observer::{FailedExchange, OutcomeObserver, Verdict};
 use crate::error::Error;
 use crate::target::key::Key;
 
@@ -37,14 +37,18 @@ impl Ejector {
 }
 
 impl AddressBook {
-    /// Observes the exchanges of connections to this address, if addresses are ejected.
+    /// Observes the exchanges of one connection to this address, if addresses are ejected.
     pub(in crate::pool) fn observer(
         self: &Arc<Self>,
         address: SocketAddr,
     ) -> Option<Arc<dyn OutcomeObserver>> {
         self.ejector.as_ref()?;
         let book = self.clone();
-        Some(Arc::new(Observer { book, address }))
+        Some(Arc::new(Observer {
+            book,
+            address,
+            is_over: AtomicBool::new(false),
+        }))
     }
 
     /// Whether this connection is the one that tries an ejected address again.
@@ -94,23 +98,32 @@ impl AddressBook {
     }
 }
 
-/// Observes the exchanges of connections to one address.
+/// Observes the exchanges of one connection.
 struct Observer {
     book: Arc<AddressBook>,
     address: SocketAddr,
+    /// The connection has ended with an exchange that failed: the others that it took with it count no more.
+    is_over: AtomicBool,
 }
 
 impl Observer {
-    fn judge(&self, connection: u64, connection_over: bool, outcome: &Outcome<'_>) {
+    /// The classifier is foreign code, so it runs without a lock. If it panics, the outcome says nothing: the exchange has to be
+    /// accounted for all the same, and may end in a drop.
+    fn judge(&self, outcome: &Outcome<'_>, is_limit_of_caller: bool) -> Verdict {
+        let Some(ejector) = &self.book.ejector else {
+            return Verdict::Ignore;
+        };
+        let judge = || ejector.config.judge(outcome, is_limit_of_caller);
+        catch_unwind(AssertUnwindSafe(judge)).unwrap_or(Verdict::Ignore)
+    }
+
+    fn count(&self, connection: u64, verdict: Verdict) {
         let Some(ejector) = &self.book.ejector else {
             return;
         };
         let (address, config) = (self.address, &ejector.config);
-        // The classifier is foreign code, so it runs without the lock. If it panics, the outcome says nothing: the exchange has
-        // to be accounted for all the same, and may end in a drop.
-        let verdict = catch_unwind(AssertUnwindSafe(|| config.judge(outcome)));
-        let change = match verdict.unwrap_or(Verdict::Nothing) {
-            Verdict::Nothing => return,
+        let change = match verdict {
+            Verdict::Ignore => return,
             Verdict::Success => {
                 let now = Instant::now;
                 self.book
@@ -119,9 +132,7 @@ impl Observer {
             }
             Verdict::Failure => {
                 let now = Instant::now();
-                self.book
-                    .known()
-                    .failed(address, connection, connection_over, config, now)
+                self.book.known().failed(address, connection, config, now)
             }
         };
         self.book.report(address, change);
@@ -129,17 +140,73 @@ impl Observer {
 }
 
 impl OutcomeObserver for Observer {
-    fn on_response(&self, connection: u64, status: StatusCode, headers: &HeaderMap) {
-        self.judge(connection, false, &Outcome::Response { status, headers });
+    fn judge_head(&self, status: StatusCode, headers: &HeaderMap) -> Verdict {
+        self.judge(&Outcome::Response { status, headers }, false)
     }
 
-    fn on_error(&self, connection: u64, connection_over: bool, error: &(dyn StdError + 'static)) {
-        if let Some(error) = error.downcast_ref::<Error>() {
-            self.judge(connection, connection_over, &Outcome::Error(error));
+    fn on_response(&self, connection: u64, verdict: Verdict) {
+        self.count(connection, verdict);
+    }
+
+    fn on_error(&self, connection: u64, end: &FailedExchange<'_>) {
+        let Some(error) = end.error.downcast_ref::<Error>() else {
+            return;
+        };
+        let verdict = self.judge(&Outcome::Error { error }, end.is_limit_of_caller);
+        let is_counted = verdict == Verdict::Failure
+            && end.is_connection_over
+            && self.is_over.swap(true, Ordering::Relaxed);
+        if !is_counted {
+            self.count(connection, verdict);
         }
     }
 
     fn on_abandoned(&self, connection: u64, after: Duration) {
-        self.judge(connection, false, &Outcome::Abandoned { after });
+        self.count(connection, self.judge(&Outcome::Abandoned { after }, false));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+    use crate::pool::config::Spread;
+    use crate::target::Target;
+
+    struct NoPool;
+
+    impl EjectingPool for NoPool {
+        fn addresses_listed(&self, _: &Key) {}
+
+        fn address_changed(&self, _: &Key, _: SocketAddr, _: Change) {}
+    }
+
+    #[test]
+    fn the_exchanges_of_each_connection_that_ends_count_as_one_failure() {
+        let pool: Weak<NoPool> = Weak::new();
+        let key = Key::from(http::Uri::from_static("http://host.test").key());
+        let ejector = Ejector::new(Ejection::new().consecutive(3), key, pool);
+        let book = Arc::new(AddressBook::new(Spread::InTurn, None, Some(ejector)));
+        let addresses = [1, 2].map(|last| SocketAddr::from(([192, 0, 2, last], 80)));
+        book.known()
+            .order(Spread::InTurn, addresses.to_vec(), Instant::now());
+        let connections = [1, 2, 3].map(|id| (id, book.observer(addresses[0]).expect("ejects")));
+        let fail = |of: usize| {
+            let (id, observer) = &connections[of];
+            let end = FailedExchange {
+                error: &Error::new(Kind::Exchange),
+                is_connection_over: true,
+                is_limit_of_caller: false,
+            };
+            observer.on_error(*id, &end);
+        };
+        // Two are cut at once, and their callers see it in turn.
+        for _ in 0..10 {
+            fail(0);
+            fail(1);
+        }
+        assert_eq!(book.left_out().len(), 0);
+        fail(2);
+        assert_eq!(book.left_out().len(), 1);
     }
 }

@@ -32,11 +32,24 @@ pub(super) enum Trial {
     Connect,
     /// This connection, whose exchange decides.
     Connection(u64),
+    /// Nobody any more; but this connection did, and its exchange may still have a result: the caller reads the end of a body
+    /// after its connection is gone.
+    Gone(u64),
 }
 
 impl Out {
     pub(super) fn is_ejected(&self) -> bool {
         self.reason != EjectionReason::Connect
+    }
+
+    /// Whether nobody is trying it.
+    pub(super) fn is_untried(&self) -> bool {
+        matches!(self.trial, Trial::Nobody | Trial::Gone(_))
+    }
+
+    /// Whether the exchange of this connection decides.
+    fn is_decided_by(&self, connection: u64) -> bool {
+        matches!(self.trial, Trial::Connection(it) | Trial::Gone(it) if it == connection)
     }
 }
 
@@ -87,7 +100,7 @@ impl Known {
             return Admission::Any;
         };
         let is_trial = match out.trial {
-            Trial::Nobody => out.until <= now,
+            Trial::Nobody | Trial::Gone(_) => out.until <= now,
             Trial::Connect => true,
             Trial::Connection(_) => false,
         };
@@ -108,8 +121,8 @@ impl Known {
         if let Some(out) = &mut known.out
             && out.trial == Trial::Connection(connection)
         {
-            // Without a result: otherwise it was readmitted, or ejected again.
-            out.trial = Trial::Nobody;
+            // Without a result yet: otherwise it was readmitted, or ejected again.
+            out.trial = Trial::Gone(connection);
             let later = now.checked_add(TRIAL_PAUSE);
             out.until = later.map_or(out.until, |later| out.until.max(later));
             self.schedule_trials();
@@ -120,7 +133,7 @@ impl Known {
     pub(super) fn begins_trial(&mut self, address: SocketAddr) -> bool {
         let known = self.addresses.get_mut(&address);
         let out = known.and_then(|it| it.out.as_mut());
-        let Some(out) = out.filter(|out| out.trial == Trial::Nobody) else {
+        let Some(out) = out.filter(|out| out.is_untried()) else {
             return false;
         };
         out.trial = Trial::Connect;
@@ -163,7 +176,7 @@ impl Known {
     }
 
     fn schedule_trials(&mut self) {
-        let waiting = self.ejected().filter(|out| out.trial == Trial::Nobody);
+        let waiting = self.ejected().filter(|out| out.is_untried());
         self.next_trial = waiting.map(|out| out.until).min();
     }
 
@@ -236,7 +249,7 @@ impl Known {
         if known.out.as_ref().is_some_and(Out::is_ejected) {
             return None;
         }
-        let reason = known.tally.fails(None, ejection)?;
+        let reason = known.tally.fails(ejection)?;
         self.eject(address, reason, ejection, now)
     }
 
@@ -283,7 +296,7 @@ impl Known {
             known.tally.succeeds(ejection);
             return None;
         };
-        if out.trial != Trial::Connection(connection) {
+        if !out.is_decided_by(connection) {
             // It began before the address was ejected.
             return None;
         }
@@ -304,14 +317,16 @@ impl Known {
         let listed = self.addresses.values().filter(|it| it.is_listed).count();
         let ejected = self.addresses.iter_mut().filter_map(|(address, known)| {
             let out = known.out.as_ref().filter(|out| out.is_ejected())?;
-            known.is_listed.then_some((out.until, out.trial, *address))
+            known
+                .is_listed
+                .then_some((out.until, out.is_untried(), *address))
         });
         let mut ejected: Vec<_> = ejected.collect();
         let beyond = ejected.len().saturating_sub(listed / 2);
         ejected.sort_unstable_by_key(|(until, _, address)| (*until, *address));
         let first = ejected.into_iter().take(beyond);
         // A connection that tries an address again goes on until it has a result.
-        let untried = first.filter(|(_, trial, _)| *trial == Trial::Nobody);
+        let untried = first.filter(|(_, is_untried, _)| *is_untried);
         let readmitted: Vec<_> = untried.map(|(_, _, address)| address).collect();
         for address in &readmitted {
             if let Some(known) = self.addresses.get_mut(address) {
@@ -322,26 +337,24 @@ impl Known {
         readmitted
     }
 
-    /// An exchange on this connection to it has failed; `connection_over`: with all others on the connection.
+    /// An exchange on this connection to it has failed.
     pub(super) fn failed(
         &mut self,
         address: SocketAddr,
         connection: u64,
-        connection_over: bool,
         ejection: &Ejection,
         now: Instant,
     ) -> Option<Change> {
         let known = self.addresses.get_mut(&address)?;
         if let Some(out) = known.out.as_ref().filter(|out| out.is_ejected()) {
-            let is_trial = out.trial == Trial::Connection(connection);
+            let is_trial = out.is_decided_by(connection);
             let reason = out.reason;
             return match is_trial {
                 true => self.eject(address, reason, ejection, now),
                 false => None,
             };
         }
-        let connection = connection_over.then_some(connection);
-        let reason = known.tally.fails(connection, ejection)?;
+        let reason = known.tally.fails(ejection)?;
         self.eject(address, reason, ejection, now)
     }
 
@@ -419,7 +432,7 @@ mod tests {
     }
 
     fn fail(known: &mut Known, last: u8, ejection: &Ejection, now: Instant) -> Option<Change> {
-        known.failed(address(last), 100 + u64::from(last), false, ejection, now)
+        known.failed(address(last), 100 + u64::from(last), ejection, now)
     }
 
     #[test]
@@ -465,7 +478,7 @@ mod tests {
             assert!(known.is_on_trial(address(1), 7) && !known.is_on_trial(address(1), 8));
             assert!(!known.claims_trial(now + 100 * SECOND), "it is tried");
             if times < 12 {
-                change = known.failed(address(1), 7, true, &ejection, now);
+                change = known.failed(address(1), 7, &ejection, now);
             }
             known.closed(address(1), 8, now);
         }
@@ -505,6 +518,31 @@ mod tests {
         known.closed(address(1), 7, now);
         assert!(!known.claims_trial(now), "not at once");
         assert!(known.claims_trial(now + TRIAL_PAUSE));
+    }
+
+    #[test]
+    fn a_trial_has_its_result_also_after_its_connection_is_gone() {
+        for succeeds in [true, false] {
+            let mut known = ten();
+            let ejection = Ejection::new().consecutive(1);
+            let mut now = Instant::now();
+            let Some(Change::Ejected { time, .. }) = fail(&mut known, 1, &ejection, now) else {
+                panic!("it is ejected");
+            };
+            now += time;
+            assert!(known.claims_trial(now) && known.begins_trial(address(1)));
+            assert_eq!(known.opened(address(1), 7, now), Admission::Trial);
+            known.closed(address(1), 7, now);
+            let change = match succeeds {
+                true => known.succeeded(address(1), 7, &ejection, || now),
+                false => known.failed(address(1), 7, &ejection, now),
+            };
+            match change {
+                Some(Change::Readmitted) => assert!(succeeds),
+                Some(Change::Ejected { times, .. }) => assert!(!succeeds && times == 2),
+                None => panic!("it has a result"),
+            }
+        }
     }
 
     #[test]

@@ -9,8 +9,6 @@ pub(super) struct Tally {
     /// Of the exchanges that count for the share.
     failed: u32,
     total: u32,
-    /// The connection that has failed last with all its exchanges: they count as one failure.
-    failed_connection: Option<u64>,
 }
 
 impl Tally {
@@ -19,17 +17,8 @@ impl Tally {
         self.counts(ejection, 0);
     }
 
-    /// `connection`: the one that has ended with this exchange and with all others on it. Returns the reason to eject the
-    /// address, if there is one.
-    pub(super) fn fails(
-        &mut self,
-        connection: Option<u64>,
-        ejection: &Ejection,
-    ) -> Option<EjectionReason> {
-        if connection.is_some() && connection == self.failed_connection {
-            return None;
-        }
-        self.failed_connection = connection.or(self.failed_connection);
+    /// Returns the reason to eject the address, if there is one.
+    pub(super) fn fails(&mut self, ejection: &Ejection) -> Option<EjectionReason> {
         self.in_a_row = self.in_a_row.saturating_add(1);
         let failures = self.in_a_row;
         if let Some(reason) = self.counts(ejection, 1) {
@@ -62,22 +51,22 @@ mod tests {
         let mut tally = Tally::default();
         for fails in [true, true, false, true, true] {
             match fails {
-                true => assert_eq!(tally.fails(None, &ejection), None),
+                true => assert_eq!(tally.fails(&ejection), None),
                 false => tally.succeeds(&ejection),
             }
         }
         let reason = EjectionReason::Consecutive { failures: 3 };
-        assert_eq!(tally.fails(None, &ejection), Some(reason));
+        assert_eq!(tally.fails(&ejection), Some(reason));
     }
 
     #[test]
     fn a_share_of_failures_ejects_as_soon_as_it_is_reached() {
-        let ejection = Ejection::new().share(0.5, 8);
+        let ejection = Ejection::new().failure_share(0.5, 8);
         let mut tally = Tally::default();
         // Three of the first eight, and three of the next.
         for _ in 0..2 {
             for _ in 0..3 {
-                assert_eq!(tally.fails(None, &ejection), None);
+                assert_eq!(tally.fails(&ejection), None);
                 tally.succeeds(&ejection);
             }
             tally.succeeds(&ejection);
@@ -85,20 +74,10 @@ mod tests {
         }
         for _ in 0..3 {
             tally.succeeds(&ejection);
-            assert_eq!(tally.fails(None, &ejection), None);
+            assert_eq!(tally.fails(&ejection), None);
         }
         tally.succeeds(&ejection);
         let reason = EjectionReason::Share { failures: 4, of: 8 };
-        assert_eq!(tally.fails(None, &ejection), Some(reason));
-    }
-
-    #[test]
-    fn the_exchanges_of_one_connection_that_ends_count_as_one_failure() {
-        let ejection = Ejection::new().consecutive(2);
-        let mut tally = Tally::default();
-        for _ in 0..100 {
-            assert_eq!(tally.fails(Some(7), &ejection), None);
-        }
-        assert!(tally.fails(Some(8), &ejection).is_some());
+        assert_eq!(tally.fails(&ejection), Some(reason));
     }
 }

@@ -36,13 +36,14 @@ fn connection_to(scene: &Scene, address: SocketAddr) -> Conn {
 
 fn answers(shared: &Arc<ConnShared>, status: StatusCode) {
     let observer = shared.outcome_observer().expect("addresses are ejected");
-    observer.on_response(shared.id(), status, &HeaderMap::new());
+    let verdict = observer.judge_head(status, &HeaderMap::new());
+    observer.on_response(shared.id(), verdict);
 }
 
 #[test]
 fn an_ejection_against_a_connection_that_is_made() {
     explore("an ejection while a permit is filled", 4, || {
-        let ejection = Ejection::new().server_errors().consecutive(1);
+        let ejection = Ejection::new().server_errors(true).consecutive(1);
         let config = PoolConfig::new()
             .max_connections_per_host(2)
             .eject(ejection);

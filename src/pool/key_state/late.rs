@@ -137,6 +137,7 @@ fn is_due(watch: &mut Watch, watched: &mut u32, grace: Option<Duration>, gap: u3
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connection::shared::Blame;
     use crate::error::timeout_kind::TimeoutKind;
 
     #[test]
@@ -192,7 +193,7 @@ mod tests {
         let now = Instant::now();
         shared.activity().begin_use(1);
         let limit = Duration::from_secs(3);
-        shared.limit_exchange(Some((now + limit, limit)), None);
+        shared.limit_exchange(Some((now + limit, limit)), None, Blame::default());
         assert_eq!(grace(&shared, now), None);
         assert_eq!(grace(&shared, now + limit), Some(MARGIN));
         assert_eq!(shared.timed_out(1), None, "it still has time");
