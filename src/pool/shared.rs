@@ -17,6 +17,7 @@ use crate::connection::poolable::Poolable;
 use crate::error::Denied;
 use crate::pool::addresses::{Change, EjectingPool, FollowedPool};
 use crate::pool::config::PoolConfig;
+use crate::pool::gauges::Gauges;
 use crate::pool::key_pool::{Decision, KeyPool};
 use crate::pool::key_state::Check;
 use crate::pool::memory::Memory;
@@ -306,8 +307,13 @@ impl<C: Poolable> FollowedPool for Shared<C> {
 
 impl<C: Poolable> EjectingPool for Shared<C> {
     fn address_changed(&self, key: &Key, address: SocketAddr, change: Change) {
-        if let Some(key_pool) = self.table.find(&key.as_ref()) {
-            key_pool.address_changed(address, change);
+        match self.table.find(&key.as_ref()) {
+            Some(key_pool) => key_pool.address_changed(address, change),
+            // The key's last connection is gone already. Its addresses are remembered, and no connection is left to end.
+            None => {
+                Gauges::new(key, &self.agent).event(None, || change.event(address));
+                self.agent.emit(key, None, || change.event(address));
+            }
         }
     }
 

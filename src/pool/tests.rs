@@ -10,9 +10,11 @@ use std::time::Duration;
 use http::Uri;
 
 use super::*;
+use crate::agent::EventKind;
 use crate::clock::Clock;
 use crate::connection::close_reason::CloseReason;
 use crate::connection::lifespan::Lifespan;
+use crate::pool::addresses::EjectingPool;
 use crate::target::key::Key;
 use crate::target::{Reuse, Target};
 
@@ -665,4 +667,21 @@ fn hosts_gone_quiet_leave_the_table() {
     pool.handle().close_idle();
     assert!(pool.shared().table.is_empty());
     at_rest(pool);
+}
+
+#[test]
+fn a_key_without_connections_tells_of_its_ejected_addresses_too() {
+    let pool = Pool::<Conn>::new(PoolConfig::new());
+    let told = Arc::new(AtomicU64::new(0));
+    let count = told.clone();
+    pool.handle().on_event(move |_, event| {
+        if matches!(event.kind, EventKind::AddressReadmitted { .. }) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let key = Key::from(Uri::from_static(A).key());
+    let address = ([192, 0, 2, 1], 80).into();
+    pool.shared()
+        .address_changed(&key, address, addresses::Change::Readmitted);
+    assert_eq!(told.load(Ordering::Relaxed), 1);
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::agent::{EjectedAddress, Ejection, EjectionReason};
+use crate::agent::{EjectedAddress, Ejection, EjectionReason, EventKind};
 use crate::pool::addresses::known::{Address, Known};
 use crate::pool::addresses::tally::Tally;
 
@@ -62,6 +62,24 @@ pub(in crate::pool) enum Change {
         reason: EjectionReason,
     },
     Readmitted,
+}
+
+impl Change {
+    pub(in crate::pool) fn event(self, address: SocketAddr) -> EventKind {
+        match self {
+            Self::Ejected {
+                time,
+                times,
+                reason,
+            } => EventKind::AddressEjected {
+                address,
+                time,
+                times,
+                reason,
+            },
+            Self::Readmitted => EventKind::AddressReadmitted { address },
+        }
+    }
 }
 
 impl Address {

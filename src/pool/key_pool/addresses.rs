@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::KeyPool;
-use crate::agent::{AddressStatus, EventKind, LookupStatus};
+use crate::agent::{AddressStatus, LookupStatus};
 use crate::connection::poolable::Poolable;
 use crate::connection::shared::ConnShared;
 #[cfg(test)]
@@ -59,27 +59,15 @@ impl<C: Poolable> KeyPool<C> {
     pub(in crate::pool) fn address_changed(self: &Arc<Self>, address: SocketAddr, change: Change) {
         self.settle_plain();
         match change {
-            Change::Ejected {
-                time,
-                times,
-                reason,
-            } => {
-                self.leave_address(address, usize::MAX);
-                self.emit(None, || EventKind::AddressEjected {
-                    address,
-                    time,
-                    times,
-                    reason,
-                });
-            }
+            Change::Ejected { .. } => self.leave_address(address, usize::MAX),
             Change::Readmitted => {
                 let ended = self.lock().end_trials(address);
                 for (index, shared) in ended {
                     self.changed(index, &shared);
                 }
-                self.emit(None, || EventKind::AddressReadmitted { address });
             }
         }
+        self.emit(None, || change.event(address));
     }
 
     /// So many connections to this address, or all that there are, take no further requests.
