@@ -143,7 +143,7 @@ impl Route {
     /// Speaks this version of HTTP, instead of the layer's
     /// ([`KeepAliveLayer::protocol`](crate::KeepAliveLayer::protocol)). A request of HTTP/1.1 does not exclude HTTP/2,
     /// because every [`http::Request`] is of HTTP/1.1 by default; this does. A request of HTTP/2 asks for HTTP/2, and fails
-    /// where the route says `Http1`: see [the version of a request](crate::ExchangeLayer::protocol#the-version-of-a-request).
+    /// where the route says `Http1`: see [the version of a request](crate::ExchangeLayer::protocol).
     ///
     /// ```
     /// use tower_keep_alive::{Protocol, Route};
