@@ -7,7 +7,6 @@ mod balance;
 mod connecting;
 mod dns;
 mod ejection;
-mod learned_idle;
 mod names;
 mod spares;
 mod spread;

@@ -8,6 +8,4 @@ mod calls;
 mod counts;
 mod errors;
 mod for_host;
-mod isolation;
-mod printed;
 mod single_connections;

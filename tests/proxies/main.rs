@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod isolation;
 mod requests;
 mod socks_names;
 mod tunnels;

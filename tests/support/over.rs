@@ -24,9 +24,7 @@ pub enum Over {
 pub fn over() -> Over {
     static OVER: OnceLock<Over> = OnceLock::new();
     // A process of its own, which connects over TCP alone; and tests that say themselves where proxies are, and TLS.
-    if let "addresses" | "connecting" | "isolation" | "printed" | "proxies" | "proxy"
-    | "socks_names" | "tls" | "tunnels" = env!("CARGO_CRATE_NAME")
-    {
+    if let "addresses" | "printed" | "proxies" | "proxy" | "tls" = env!("CARGO_CRATE_NAME") {
         return Over::Tcp;
     }
     *OVER.get_or_init(|| match std::env::var("TEST_OVER").as_deref() {

@@ -7,6 +7,7 @@ mod cannot_close;
 mod clock;
 mod fake;
 mod late;
+mod learned_idle;
 mod one_connection;
 mod runtimes;
 mod storm;

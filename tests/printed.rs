@@ -1,17 +1,19 @@
 //! What the values of the crate say of themselves where they are printed.
 
+mod support;
+
 use std::error::Error as _;
 use std::fmt::Debug;
 use std::time::Duration;
 
-use crate::support::agent::{Connector, agent_over, at_rest, fetch, get};
-use crate::support::tls::CA;
-use crate::support::{Server, eventually};
 use bytes::Bytes;
 use http::{Request, Uri};
 use http_body_util::Full;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::GaiResolver;
+use support::agent::{Connector, agent_over, at_rest, fetch, get};
+use support::tls::CA;
+use support::{Server, eventually};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_keep_alive::connect::{
     DefaultConnector, Proxy, ProxyLayer, Tcp, TcpConnector, TlsConfig, UnixConnector, UriConnector,
@@ -244,10 +246,8 @@ async fn a_connection_that_is_closed_before_the_answer_is_told_in_words() {
     let (client, handle) = agent_over(KeepAliveLayer::new(), server.connector());
     fetch(&client, server.url("/")).await.unwrap();
     for of in [" (reused connection)", ""] {
-        let post = crate::support::agent::post(server.url("/"), "x");
-        let error = crate::support::agent::send(&client, post)
-            .await
-            .unwrap_err();
+        let post = support::agent::post(server.url("/"), "x");
+        let error = support::agent::send(&client, post).await.unwrap_err();
         let said = format!("the connection was closed or lost before a response{of}");
         assert_eq!(error.to_string(), said);
     }
