@@ -64,6 +64,8 @@ impl Peer for Reqwest {
     const NAME: &'static str = "reqwest";
 
     fn new() -> Self {
+        // reqwest is built with no provider of its own. An error means that there is one already.
+        let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().no_proxy().build();
         Self(client.expect("it needs nothing of the system"))
     }
