@@ -1,6 +1,7 @@
 //! One request, and whether what came of it is right.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -123,9 +124,15 @@ impl Caller {
             if let Some(excess) = self.limits.excess(info, began.elapsed()) {
                 return Err((Wrong::Misused, excess));
             }
+            // An address may have come back since.
+            let still_gone = self.names.as_ref().map_or(Vec::new(), Names::gone);
             let address = info.remote_addr().map(|it| it.ip());
-            if is_name && gone.iter().any(|it| Some(it.ip()) == address) {
-                return Err((Wrong::Misused, format!("{address:?} is gone")));
+            let is_gone = |gone: &[SocketAddr]| gone.iter().any(|it| Some(it.ip()) == address);
+            if is_name && is_gone(&gone) && is_gone(&still_gone) {
+                return Err((
+                    Wrong::Misused,
+                    format!("{address:?} is gone, {info:?}, with {:?}", self.limits),
+                ));
             }
             if detaches {
                 info.detach();

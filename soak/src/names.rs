@@ -91,8 +91,10 @@ impl Names {
 
     /// The addresses to which no request may go from now on.
     pub(crate) fn gone(&self) -> Vec<SocketAddr> {
-        let absent = (1..).zip(lock(&self.0).absent);
-        let gone = absent.filter(|(_, absent)| *absent > GRACE);
+        let state = lock(&self.0);
+        let each = (1..).zip(state.has.iter().zip(state.absent));
+        // One that has just come back was absent until then.
+        let gone = each.filter(|(_, (has, absent))| !**has && *absent > GRACE);
         gone.map(|(nth, _)| address(nth)).collect()
     }
 }
