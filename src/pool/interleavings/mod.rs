@@ -11,8 +11,8 @@
 //! counts of `Arc` (std's), tokio's `Notify` (each call is one step), the sweeper and other timers.
 //!
 //! The checker is loom and not shuttle: loom tries all orders within the bound, whereas shuttle draws them at random or
-//! has no bound, and loom models orderings weaker than `SeqCst`. Run it with `RUSTFLAGS="--cfg tower_keep_alive_loom"`;
-//! `.ci/run` does.
+//! has no bound, and loom models orderings weaker than `SeqCst`. They are compiled where
+//! `--cfg tower_keep_alive_loom` is given: `RUSTC_WORKSPACE_WRAPPER=$PWD/.ci/rustc-interleavings cargo test --lib interleavings::`.
 
 mod ejection;
 mod ends;
