@@ -238,9 +238,9 @@ pub use http;
 pub use http_body_util;
 
 pub use agent::{
-    AddressStatus, AgentHandle, ConnectionState, ConnectionStatus, Drained, EjectedAddress,
-    Ejection, EjectionReason, Event, EventKind, HostSettings, LearnedIdleLimit, LookupStatus,
-    Outcome, PrewarmError, ProtocolStatus, Status,
+    AddressStatus, AgentHandle, ConnectionState, ConnectionStatus, Drained, Ejection,
+    EjectionReason, Event, EventKind, HostSettings, LearnedIdleLimit, LeftOut, LeftOutReason,
+    LookupStatus, Outcome, PrewarmError, ProtocolStatus, Status,
 };
 pub use checkin::{Checkin, CheckinFuture, CheckinLayer, Lease};
 pub use checkout::{Checkout, CheckoutFuture, CheckoutLayer};

@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::agent::EjectedAddress;
+use crate::agent::LeftOut;
 
 /// One open connection of an agent; see [`AgentHandle::connections`](crate::AgentHandle::connections).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,8 +41,11 @@ pub struct AddressStatus {
     pub served: u64,
     /// The address gets no new connections at present: the last connect has failed, or it is ejected
     /// ([`KeepAliveLayer::eject`](crate::KeepAliveLayer::eject)) and gets no requests either.
-    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
-    pub ejected: Option<EjectedAddress>,
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "leftOut", skip_serializing_if = "Option::is_none")
+    )]
+    pub left_out: Option<LeftOut>,
 }
 
 impl AddressStatus {
@@ -51,7 +54,7 @@ impl AddressStatus {
         self.active += other.active;
         self.requests += other.requests;
         self.served += other.served;
-        self.ejected = self.ejected.or(other.ejected);
+        self.left_out = self.left_out.or(other.left_out);
     }
 }
 

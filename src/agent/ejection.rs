@@ -312,8 +312,6 @@ impl serde::Serialize for Ejection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EjectionReason {
-    /// The last connect to it has failed.
-    Connect,
     /// So many failures in a row ([`Ejection::consecutive`]).
     #[non_exhaustive]
     Consecutive {
@@ -322,7 +320,7 @@ pub enum EjectionReason {
     },
     /// A share of failures ([`Ejection::failure_share`]).
     #[non_exhaustive]
-    Share {
+    FailureShare {
         /// How many have failed.
         failures: u32,
         /// Of how many.
@@ -333,9 +331,8 @@ pub enum EjectionReason {
 impl fmt::Display for EjectionReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Connect => f.write_str("connect failed"),
             Self::Consecutive { failures } => write!(f, "{failures} failures in a row"),
-            Self::Share { failures, of } => write!(f, "{failures} of {of} failed"),
+            Self::FailureShare { failures, of } => write!(f, "{failures} of {of} failed"),
         }
     }
 }
@@ -344,35 +341,6 @@ impl fmt::Display for EjectionReason {
 impl serde::Serialize for EjectionReason {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
-    }
-}
-
-/// An address that is left out at present; see [`AddressStatus::ejected`](crate::AddressStatus::ejected).
-///
-/// It prints as `ejected for 12.5 s, time 2: 5 failures in a row`. In JSON, the time is in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[non_exhaustive]
-pub struct EjectedAddress {
-    /// How long from now; zero if a connection is trying the address, or the next one will.
-    #[cfg_attr(feature = "serde", serde(rename = "for", serialize_with = "as_millis"))]
-    pub remaining: Duration,
-    /// How many times in a row.
-    pub times: u32,
-    /// Why.
-    pub reason: EjectionReason,
-}
-
-#[cfg(feature = "serde")]
-fn as_millis<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_u64(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
-}
-
-impl fmt::Display for EjectedAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (remaining, times) = (self.remaining.as_secs_f64(), self.times);
-        let reason = self.reason;
-        write!(f, "ejected for {remaining:.1} s, time {times}: {reason}")
     }
 }
 

@@ -6,6 +6,7 @@ mod event;
 mod handle;
 mod host_settings;
 mod learned;
+mod left_out;
 mod lookup_status;
 #[cfg(feature = "metrics")]
 mod metrics;
@@ -20,12 +21,13 @@ mod status;
 mod trace;
 
 pub use connection_status::{AddressStatus, ConnectionState, ConnectionStatus};
-pub use ejection::{EjectedAddress, Ejection, EjectionReason, Outcome};
+pub use ejection::{Ejection, EjectionReason, Outcome};
 pub use event::{Event, EventKind};
 pub use handle::{AgentHandle, Drained};
 pub(crate) use host_settings::HostOverrides;
 pub use host_settings::HostSettings;
 pub use learned::LearnedIdleLimit;
+pub use left_out::{LeftOut, LeftOutReason};
 pub use lookup_status::LookupStatus;
 #[cfg(feature = "metrics")]
 pub(crate) use metrics::KeyMetrics;

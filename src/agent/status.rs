@@ -279,8 +279,8 @@ impl fmt::Display for Status {
         }
         for (key, addresses) in &self.addresses {
             for (address, counts) in addresses {
-                if let Some(ejected) = counts.ejected {
-                    write!(f, "; {key} {address} {ejected}")?;
+                if let Some(left_out) = counts.left_out {
+                    write!(f, "; {key} {address} {left_out}")?;
                 }
             }
         }

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use http_body_util::Full;
 use tower_keep_alive::{
-    AgentHandle, CloseReason, EjectedAddress, Ejection, EjectionReason, EventKind, KeepAliveLayer,
-    Outcome, Protocol, Spread, Verdict,
+    AgentHandle, CloseReason, Ejection, EjectionReason, EventKind, KeepAliveLayer, LeftOut,
+    LeftOutReason, Outcome, Protocol, Spread, Verdict,
 };
 
 use crate::names::Names;
@@ -137,9 +137,10 @@ pub(crate) fn names(hosts: &[Host]) -> Names {
     Names::new(hosts.iter().map(Host::addr).collect())
 }
 
-pub(crate) fn ejected(handle: &AgentHandle, address: SocketAddr) -> Option<EjectedAddress> {
+pub(crate) fn ejected(handle: &AgentHandle, address: SocketAddr) -> Option<LeftOut> {
     let addresses = handle.status().addresses;
-    addresses.values().find_map(|it| it.get(&address)?.ejected)
+    let left_out = addresses.values().find_map(|it| it.get(&address)?.left_out);
+    left_out.filter(LeftOut::is_ejected)
 }
 
 /// The events about addresses.
@@ -182,7 +183,10 @@ async fn of_ten_addresses_three_that_fail_are_ejected_and_nothing_fails_any_more
             let ejected = ejected(&handle, address).expect("it fails all the time");
             assert_eq!(ejected.times, 1);
             assert!(ejected.remaining > Duration::ZERO);
-            let is_in_a_row = matches!(ejected.reason, EjectionReason::Consecutive { .. });
+            let is_in_a_row = matches!(
+                ejected.reason,
+                LeftOutReason::Ejected(EjectionReason::Consecutive { .. })
+            );
             assert!(is_in_a_row, "{ejected}");
         }
         let before = [hosts[0].asked(), hosts[1].asked()];
@@ -418,9 +422,10 @@ async fn by_default_a_status_is_no_failure_and_a_connection_that_is_cut_is() {
     assert!(status.to_string().contains(&told), "{status}");
     let json = serde_json::to_value(&status).unwrap();
     let of_key = &json["addresses"]["host.test:80:"];
-    let of_address = &of_key[cuts.addr().to_string()]["ejected"];
+    let of_address = &of_key[cuts.addr().to_string()]["leftOut"];
     assert_eq!(of_address["times"], 1);
     assert_eq!(of_address["reason"], "5 failures in a row");
+    assert_eq!(of_address["isEjected"], true);
     assert!(of_address["for"].as_u64().unwrap() > 1_000);
     handle.close_idle();
     at_rest(&handle).await;

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http_body_util::Full;
-use tower_keep_alive::{AgentHandle, KeepAliveLayer, Spread};
+use tower_keep_alive::{AgentHandle, KeepAliveLayer, LeftOutReason, Spread};
 
 use crate::names::Names;
 use crate::support::agent::{agent_over, at_rest, fetch, get, read};
@@ -163,6 +163,18 @@ async fn an_address_that_serves_again_is_found_by_one_connect() {
         assert_eq!(servers[0].accepted(), expected);
     }
     let address = nobody.addr();
+    // Without ejection, an address is left out for its connects alone.
+    let status = handle.status();
+    let of_key = status.addresses.values().next().unwrap();
+    let left_out = of_key[&address].left_out.expect("the connect has failed");
+    assert!(!left_out.is_ejected());
+    assert_eq!(left_out.reason, LeftOutReason::Connect);
+    let told = format!("{address} left out for ");
+    assert!(status.to_string().contains(&told), "{status}");
+    let json = serde_json::to_value(&status).unwrap();
+    let json = &json["addresses"]["host.test:80:"][address.to_string()]["leftOut"];
+    let expected = (&"connect failed".into(), &false.into());
+    assert_eq!((&json["reason"], &json["isEjected"]), expected);
     drop(nobody);
     let back = Server::listen_at(address).await;
     // It is left out for a second at the most.

@@ -48,7 +48,7 @@ async fn an_address_whose_bodies_break_off_is_ejected_and_each_exchange_counts_o
             };
             let failures = match reason {
                 EjectionReason::Consecutive { failures, .. } => failures,
-                EjectionReason::Share {
+                EjectionReason::FailureShare {
                     failures, of: 3, ..
                 } => failures,
                 other => panic!("{other}"),

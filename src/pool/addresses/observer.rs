@@ -10,7 +10,7 @@ use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
 use super::{AddressBook, Change};
-use crate::agent::{EjectedAddress, Ejection, Outcome};
+use crate::agent::{Ejection, LeftOut, Outcome};
 use crate::connection::outcome_observer::{FailedExchange, OutcomeObserver, Verdict};
 use crate::error::Error;
 use crate::target::key::Key;
@@ -70,7 +70,7 @@ impl AddressBook {
     }
 
     /// The addresses that are left out at present.
-    pub(in crate::pool) fn left_out(&self) -> Vec<(SocketAddr, EjectedAddress)> {
+    pub(in crate::pool) fn left_out(&self) -> Vec<(SocketAddr, LeftOut)> {
         self.known().left_out(Instant::now()).collect()
     }
 

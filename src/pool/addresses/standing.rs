@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::agent::{EjectedAddress, Ejection, EjectionReason, EventKind};
+use crate::agent::{Ejection, EjectionReason, EventKind, LeftOut, LeftOutReason};
 use crate::pool::addresses::known::{Address, Known};
 use crate::pool::addresses::tally::Tally;
 
@@ -21,7 +21,7 @@ const TRIAL_PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Out {
     pub(super) until: Instant,
     pub(super) trial: Trial,
-    reason: EjectionReason,
+    reason: LeftOutReason,
 }
 
 /// Who tries again an address that is left out.
@@ -39,7 +39,15 @@ pub(super) enum Trial {
 
 impl Out {
     pub(super) fn is_ejected(&self) -> bool {
-        self.reason != EjectionReason::Connect
+        self.ejection().is_some()
+    }
+
+    /// Why it is ejected, if it is.
+    fn ejection(&self) -> Option<EjectionReason> {
+        match self.reason {
+            LeftOutReason::Ejected(reason) => Some(reason),
+            LeftOutReason::Connect => None,
+        }
     }
 
     /// Whether nobody is trying it.
@@ -209,10 +217,7 @@ impl Known {
     }
 
     /// The addresses that are left out, and why.
-    pub(super) fn left_out(
-        &self,
-        now: Instant,
-    ) -> impl Iterator<Item = (SocketAddr, EjectedAddress)> {
+    pub(super) fn left_out(&self, now: Instant) -> impl Iterator<Item = (SocketAddr, LeftOut)> {
         self.addresses.iter().filter_map(move |(address, known)| {
             let out = known.out.as_ref()?;
             let times = match out.is_ejected() {
@@ -223,7 +228,7 @@ impl Known {
             let reason = out.reason;
             Some((
                 *address,
-                EjectedAddress {
+                LeftOut {
                     remaining,
                     times,
                     reason,
@@ -284,10 +289,8 @@ impl Known {
         if known.is_out(now) {
             return None;
         }
-        if let (Some(ejection), Some(out)) = (ejection, &known.out)
-            && out.is_ejected()
-        {
-            let reason = out.reason;
+        let reason = known.out.as_ref().and_then(Out::ejection);
+        if let (Some(ejection), Some(reason)) = (ejection, reason) {
             return self.eject(address, reason, ejection, now);
         }
         let longest = FIRST_PAUSE.saturating_mul(1 << known.failures.min(16));
@@ -295,7 +298,7 @@ impl Known {
         self.leave_out(
             address,
             longest.min(LONGEST_PAUSE),
-            EjectionReason::Connect,
+            LeftOutReason::Connect,
             now,
         );
         None
@@ -364,9 +367,8 @@ impl Known {
         now: Instant,
     ) -> Option<Change> {
         let known = self.addresses.get_mut(&address)?;
-        if let Some(out) = known.out.as_ref().filter(|out| out.is_ejected()) {
+        if let Some((out, reason)) = known.out.as_ref().and_then(|it| Some((it, it.ejection()?))) {
             let is_trial = out.is_decided_by(connection);
-            let reason = out.reason;
             return match is_trial {
                 true => self.eject(address, reason, ejection, now),
                 false => None,
@@ -400,7 +402,8 @@ impl Known {
         known.ejections = known.ejections.saturating_add(1);
         known.tally = Tally::default();
         let times = known.ejections;
-        let time = self.leave_out(address, ejection.time(times), reason, now);
+        let longest = ejection.time(times);
+        let time = self.leave_out(address, longest, LeftOutReason::Ejected(reason), now);
         self.schedule_trials();
         Some(Change::Ejected {
             time,
@@ -414,7 +417,7 @@ impl Known {
         &mut self,
         address: SocketAddr,
         longest: Duration,
-        reason: EjectionReason,
+        reason: LeftOutReason,
         now: Instant,
     ) -> Duration {
         let seed = (address, longest, self.given);
@@ -587,7 +590,8 @@ mod tests {
             now += LONGEST_PAUSE;
         }
         let (_, ejected) = known.left_out(now).next().expect("it is left out");
-        assert_eq!(ejected.reason, EjectionReason::Consecutive { failures: 3 });
+        let reason = EjectionReason::Consecutive { failures: 3 };
+        assert_eq!(ejected.reason, LeftOutReason::Ejected(reason));
     }
 
     #[test]

@@ -37,7 +37,7 @@ impl Tally {
             (self.failed, self.total) = (0, 0);
         }
         let is_reached = failed > 0 && failures >= share.failures;
-        is_reached.then_some(EjectionReason::Share { failures, of })
+        is_reached.then_some(EjectionReason::FailureShare { failures, of })
     }
 }
 
@@ -77,7 +77,7 @@ mod tests {
             assert_eq!(tally.fails(&ejection), None);
         }
         tally.succeeds(&ejection);
-        let reason = EjectionReason::Share { failures: 4, of: 8 };
+        let reason = EjectionReason::FailureShare { failures: 4, of: 8 };
         assert_eq!(tally.fails(&ejection), Some(reason));
     }
 }

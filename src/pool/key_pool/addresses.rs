@@ -81,8 +81,8 @@ impl<C: Poolable> KeyPool<C> {
     pub(in crate::pool) fn by_address(&self) -> BTreeMap<SocketAddr, AddressStatus> {
         let mut all = self.lock().by_address();
         let left_out = self.addresses.as_ref().map(|it| it.left_out());
-        for (address, ejected) in left_out.into_iter().flatten() {
-            all.entry(address).or_default().ejected = Some(ejected);
+        for (address, left_out) in left_out.into_iter().flatten() {
+            all.entry(address).or_default().left_out = Some(left_out);
         }
         all
     }

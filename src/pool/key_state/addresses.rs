@@ -28,7 +28,7 @@ impl<C: Poolable> KeyState<C> {
                     active: usize::from(!is_idle),
                     requests: open.uses_now(),
                     served: shared.activity().uses(),
-                    ejected: None,
+                    left_out: None,
                 });
             }
         }
