@@ -105,8 +105,8 @@ fn write_failed_exchange(error: &Error, f: &mut fmt::Formatter<'_>) -> fmt::Resu
     }
     match error.source().and_then(find::<hyper::Error>) {
         Some(of_hyper) if is_large_head(of_hyper) => f.write_str(
-            "the head of the response has more fields or bytes than it may: see max_response_fields, and max_buf_size of \
-             hyper's builder",
+            "the head of the response has more fields or bytes than it may: raise KeepAliveLayer::max_response_fields, or \
+             max_buf_size of hyper's builder in KeepAliveLayer::http1",
         ),
         Some(of_hyper) if of_hyper.is_parse() => {
             f.write_str("what the server sent is not a valid HTTP/1 response")

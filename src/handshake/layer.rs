@@ -174,7 +174,7 @@ impl<B> HandshakeLayer<B> {
     /// The settings for HTTP/1, by hyper's builder. Default: hyper's defaults.
     #[must_use]
     pub fn http1(mut self, http1: Builder) -> Self {
-        self.settings.http1.builder = http1;
+        self.settings.http1.set_builder(http1);
         self
     }
 
@@ -202,15 +202,16 @@ impl<B> HandshakeLayer<B> {
 
     /// Limits how many header fields a response may have, repeated fields included; if there are more, the request
     /// fails with an error for which [`is_too_large`](crate::Error::is_too_large) is true. Default: 100, or the setting
-    /// of [`http1`](Self::http1).
+    /// of [`http1`](Self::http1). The one-call client has another default, 256: see
+    /// [`KeepAliveLayer::max_response_fields`](crate::KeepAliveLayer::max_response_fields).
     ///
-    /// hyper keeps room for 100 fields on the stack. For any other number it allocates 64 bytes for each field whenever
-    /// it reads the head of a response, which costs about 1,000 instructions and 10 more for each field: 3,200 for 256,
-    /// where the whole of a warm request costs 20,000. So raise it only for servers that send that many fields. Node
-    /// keeps the first 2,000 fields, Go limits only the bytes (10 MiB), and curl stops at 5,000 fields. The size of a
-    /// whole head is limited by [`max_buf_size`](Builder::max_buf_size), 408 KiB by default, whatever the number of its
-    /// fields. The largest possible number is 32,768, for which a [`HeaderMap`](http::HeaderMap) has room. HTTP/2 limits
-    /// the bytes of a head instead (`Http2::max_header_list_size`).
+    /// Without this setting hyper keeps room for 100 fields on the stack. With it, hyper allocates 64 bytes for each
+    /// allowed field whenever it reads the head of a response. For each response that costs about 700 instructions and
+    /// 10 more for each allowed field: 1,700 for 100, and 3,200 for 256, where the whole of a warm request costs
+    /// 20,000. Node keeps the first 2,000 fields, Go limits only the bytes (10 MiB), and curl stops at 5,000 fields. The
+    /// size of a whole head is limited by [`max_buf_size`](Builder::max_buf_size), 408 KiB by default, whatever the
+    /// number of its fields. The largest possible number is 32,768, for which a [`HeaderMap`](http::HeaderMap) has room.
+    /// HTTP/2 limits the bytes of a head instead (`Http2::max_header_list_size`).
     ///
     /// ```
     /// use tower_keep_alive::HandshakeLayer;
@@ -230,8 +231,13 @@ impl<B> HandshakeLayer<B> {
             max > 0,
             "max_response_fields must not be 0: the largest number is 32768"
         );
-        self.settings.http1.max_response_fields = Some(max);
+        self.settings.http1.set_max_response_fields(max);
         self
+    }
+
+    /// Sets the limit unless [`http1`](Self::http1) or [`max_response_fields`](Self::max_response_fields) was set.
+    pub(crate) fn default_max_response_fields(&mut self, max: usize) {
+        self.settings.http1.default_max_response_fields(max);
     }
 
     /// Makes a probe for a transport that is not one of [`connect`](crate::connect)'s, to check it before each reuse.

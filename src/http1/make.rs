@@ -18,11 +18,12 @@ use crate::http1::transport::Transport;
 /// The settings of all connections of one layer.
 #[derive(Clone)]
 pub(crate) struct Http1 {
-    pub(crate) builder: Builder,
+    /// `None`: hyper's defaults.
+    builder: Option<Builder>,
     /// Over HTTP/2 as well.
     pub(crate) max_interim_responses: usize,
     /// `None`: the setting of `builder`.
-    pub(crate) max_response_fields: Option<usize>,
+    max_response_fields: Option<usize>,
 }
 
 /// The most fields that an [`http::HeaderMap`] can have.
@@ -31,15 +32,31 @@ const MOST_FIELDS: usize = 1 << 15;
 impl Http1 {
     pub(crate) fn new() -> Self {
         Self {
-            builder: Builder::new(),
+            builder: None,
             max_interim_responses: interim::DEFAULT_MAX,
             max_response_fields: None,
         }
     }
 
+    /// Sets hyper's own settings.
+    pub(crate) fn set_builder(&mut self, builder: Builder) {
+        self.builder = Some(builder);
+    }
+
+    pub(crate) fn set_max_response_fields(&mut self, max: usize) {
+        self.max_response_fields = Some(max);
+    }
+
+    /// Sets the limit unless the user has set it, or may have set it by a builder, which does not tell.
+    pub(crate) fn default_max_response_fields(&mut self, max: usize) {
+        if self.builder.is_none() {
+            self.max_response_fields.get_or_insert(max);
+        }
+    }
+
     /// hyper's builder, with the settings beside it.
     fn builder(&self) -> Builder {
-        let mut http1 = self.builder.clone();
+        let mut http1 = self.builder.clone().unwrap_or_else(Builder::new);
         if let Some(max) = self.max_response_fields {
             // hyper allocates room for all of them, and a header map cannot hold more.
             http1.max_headers(max.min(MOST_FIELDS));

@@ -67,14 +67,23 @@ const BEST: Protocol = Protocol::Auto;
 #[cfg(not(feature = "http2"))]
 const BEST: Protocol = Protocol::Http1;
 
+/// How many fields a response to the one-call client may have: hyper's 100 are too few for some servers, and whoever starts
+/// with one call should not have to know the setting.
+const RESPONSE_FIELDS: usize = 256;
+
 impl KeepAliveLayer<RequestBody> {
-    /// Makes the client with these settings, over a [`DefaultConnector`]. With the feature `http2` it speaks HTTP/2
-    /// with `https` servers that choose it, unless [`protocol`](Self::protocol) is set. For another connector or
-    /// another body type, use the layer as a tower layer: [`Layer::layer`](tower_layer::Layer::layer), or tower's
-    /// `ServiceBuilder`.
+    /// Makes the client with these settings, over a [`DefaultConnector`].
+    ///
+    /// Two defaults differ from those of the same layer over a connector of your own. With the feature `http2` the
+    /// client speaks HTTP/2 with `https` servers that choose it, unless [`protocol`](Self::protocol) is set. A response
+    /// may have 256 header fields instead of 100, unless [`max_response_fields`](Self::max_response_fields) or
+    /// [`http1`](Self::http1) is set.
+    ///
+    /// For another connector or another body type, use the layer as a tower layer:
+    /// [`Layer::layer`](tower_layer::Layer::layer), or tower's `ServiceBuilder`.
     #[must_use]
     pub fn build(&self) -> KeepAlive {
-        tower_layer::Layer::layer(&self.protocol_or(BEST), DefaultConnector::new())
+        self.client(DefaultConnector::new())
     }
 
     /// Like [`build`](Self::build), with these TLS settings: a certificate authority of your own, or a client
@@ -98,7 +107,12 @@ impl KeepAliveLayer<RequestBody> {
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn build_with_tls(&self, tls: crate::connect::TlsLayer) -> KeepAlive {
-        tower_layer::Layer::layer(&self.protocol_or(BEST), DefaultConnector::with_tls(tls))
+        self.client(DefaultConnector::with_tls(tls))
+    }
+
+    fn client(&self, connector: DefaultConnector) -> KeepAlive {
+        let layer = self.with_defaults(BEST, RESPONSE_FIELDS);
+        tower_layer::Layer::layer(&layer, connector)
     }
 }
 

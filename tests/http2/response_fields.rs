@@ -3,11 +3,12 @@
 use bytes::Bytes;
 use http::StatusCode;
 use http_body_util::Full;
-use tower_keep_alive::{Http2, KeepAliveLayer, Protocol};
+use tower_keep_alive::{Http2, KeepAlive, KeepAliveLayer, Protocol};
 
-use crate::support::agent::{agent, at_rest, fetch};
+use crate::support::agent::{agent, at_rest, belongs_here, fetch, read};
 use crate::support::frames::{code, encode, flag, frame, kind};
 use crate::support::http2::Server;
+use crate::support::only_over_tcp;
 
 /// The largest frame that a client takes unless it says otherwise (RFC 9113 §4.2).
 const LARGEST_FRAME: usize = 1 << 14;
@@ -40,17 +41,21 @@ fn last_fields(stream: u32, fields: impl Iterator<Item = (String, String)>) -> V
     frames.flatten().collect()
 }
 
-#[tokio::test]
-async fn a_head_may_be_as_large_as_is_set_and_by_default_64_kib() {
-    // Answers each request with as many fields as its path says.
-    let server = Server::start(|mut conn| async move {
+/// Answers each request with as many fields as its path says.
+async fn server() -> Server {
+    Server::start(|mut conn| async move {
         conn.open([]).await;
         while let Some(request) = conn.request().await {
             let fields = request.path()[1..].parse().unwrap();
             conn.send(&response(request.stream, fields)).await;
         }
     })
-    .await;
+    .await
+}
+
+#[tokio::test]
+async fn a_head_may_be_as_large_as_is_set_and_by_default_64_kib() {
+    let server = server().await;
     let new = || KeepAliveLayer::<Full<Bytes>>::new().protocol(Protocol::Http2);
     let set = |bytes| new().http2(Http2::new().max_header_list_size(bytes));
     for (layer, most) in [(new(), 496), (set(128 * 1024), 992), (set(1024), 7)] {
@@ -74,6 +79,21 @@ async fn a_head_may_be_as_large_as_is_set_and_by_default_64_kib() {
         assert_eq!(handle.status().created, 1);
         at_rest(&handle).await;
     }
+}
+
+#[tokio::test]
+async fn the_number_of_fields_is_no_limit_also_for_the_client_in_one_call() {
+    if only_over_tcp("the default connector is TCP's") {
+        return;
+    }
+    let server = server().await;
+    let agent = KeepAlive::builder().protocol(Protocol::Http2).build();
+    belongs_here(&agent.handle());
+    let url = |fields| server.url(&format!("/{fields}"));
+    let answer = read(agent.get(url(496)).await.unwrap()).await.unwrap();
+    assert_eq!(answer.status, StatusCode::OK);
+    assert!(agent.get(url(497)).await.unwrap_err().is_too_large());
+    at_rest(&agent.handle()).await;
 }
 
 #[tokio::test]

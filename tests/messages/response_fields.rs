@@ -1,8 +1,12 @@
 //! How many fields a response may have.
 
-use crate::support::Server;
-use crate::support::agent::{agent, at_rest, fetch};
-use tower_keep_alive::KeepAliveLayer;
+use crate::support::agent::{agent, at_rest, belongs_here, fetch, read};
+use crate::support::{Server, only_over_tcp};
+use tower_keep_alive::{KeepAlive, KeepAliveLayer};
+
+/// What every error of a head with too many fields says.
+const TOO_MANY: &str = "the head of the response has more fields or bytes than it may: raise \
+                        KeepAliveLayer::max_response_fields, or max_buf_size of hyper's builder in KeepAliveLayer::http1";
 
 /// Answers each request with as many fields as its path says, `Content-Length` among them.
 async fn server() -> Server {
@@ -41,9 +45,45 @@ async fn a_response_has_as_many_fields_as_are_allowed_and_not_one_more() {
             error.is_too_large() && !error.is_reset() && !error.is_unsent(),
             "{error:?}"
         );
-        assert!(error.to_string().contains("max_response_fields"), "{error}");
+        assert!(error.to_string().starts_with(TOO_MANY), "{error}");
         assert_eq!((handle.status().created, handle.status().closed), (1, 1));
         at_rest(&handle).await;
+    }
+}
+
+#[tokio::test]
+async fn a_response_to_the_client_in_one_call_has_up_to_256_fields_unless_something_else_is_set() {
+    if only_over_tcp("the default connector is TCP's") {
+        return;
+    }
+    let server = server().await;
+    let mut http1 = hyper::client::conn::http1::Builder::new();
+    http1.max_headers(120);
+    for (agent, most) in [
+        (KeepAlive::new(), 256),
+        (KeepAlive::builder().build(), 256),
+        (
+            KeepAlive::builder().build_with_tls(tower_keep_alive::connect::TlsLayer::new()),
+            256,
+        ),
+        (KeepAlive::builder().max_response_fields(300).build(), 300),
+        (KeepAlive::builder().http1(http1).build(), 120),
+    ] {
+        belongs_here(&agent.handle());
+        for fields in [100, most.min(150), most] {
+            let answer = read(agent.get(server.url(&format!("/{fields}"))).await.unwrap());
+            assert_eq!(answer.await.unwrap().body, "ok");
+        }
+        let error = agent.get(server.url(&format!("/{}", most + 1))).await;
+        let error = error.unwrap_err();
+        assert!(
+            error.is_too_large() && !error.is_reset() && !error.is_unsent(),
+            "{error:?}"
+        );
+        assert!(error.to_string().starts_with(TOO_MANY), "{error}");
+        let status = agent.handle().status();
+        assert_eq!((status.created, status.closed), (1, 1));
+        at_rest(&agent.handle()).await;
     }
 }
 
