@@ -119,6 +119,34 @@ fn what_a_look_sees_first_is_not_taken_back_by_it() {
     at_rest(pool);
 }
 
+/// The caller has collected a permit, which a check had seen; the connection that it then makes has all of its own time.
+#[test]
+fn a_delivery_is_not_taken_back_for_the_age_of_an_earlier_one() {
+    let pool = Pool::new(
+        PoolConfig::new()
+            .max_connections_per_host(2)
+            .hand_over_timeout(Duration::ZERO),
+    );
+    let open = [(); 2].map(|()| made(&pool, HOST));
+    let [other, waiter] = [(); 2].map(|()| waits(ask(&pool, HOST, Reuse::Any)));
+    for pooled in open {
+        pooled.close(CloseReason::Peer);
+    }
+    pool.shared().check_overdue(true);
+    let permit = tests::may_make(&waiter);
+    let key_pool = permit.key_pool().clone();
+    key_pool.deliver(waiter.waiter_id(), connect(permit));
+    let later = Instant::now();
+    while Instant::now() <= later {}
+    pool.shared().check_overdue(true);
+    let Some(WaitOutcome::Made(pooled)) = turn(&waiter) else {
+        panic!("the connection is still the waiter's");
+    };
+    pooled.give_back();
+    drop((other, waiter, key_pool));
+    at_rest(pool);
+}
+
 /// The caller collects a connection, and rejects it after its own has been made and taken back. It is in the queue then,
 /// and has missed a turn.
 #[test]

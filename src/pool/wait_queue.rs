@@ -58,9 +58,9 @@ pub(super) struct WaitQueue<C> {
     waiters: Slab<WaitNode<C>>,
     connecting: TicketQueue,
     blocked: TicketQueue,
-    /// Waiters with deliveries, the earliest first, and when each delivery was first seen uncollected. Waiters that
-    /// have collected, or are gone, are removed lazily.
-    deliveries: VecDeque<(WaiterId, Option<Instant>)>,
+    /// Deliveries that may be taken back, the earliest first. Those that were collected, or whose waiter is gone, are removed
+    /// lazily.
+    deliveries: VecDeque<Listed>,
     /// Waiters that do not collect a connection of their own which nobody else needs.
     kept: Vec<WaiterId>,
     /// How many of the waiters that miss turns have no permit.
@@ -132,8 +132,18 @@ pub(super) struct Delivery<C> {
     pub(super) stuck_for: Option<Duration>,
     /// Where it stood when it was given the connection.
     stood: QueueState,
-    /// It is listed in `deliveries`.
-    unclaimed: bool,
+    /// Its number, while it is listed in `deliveries` and not collected.
+    listed: Option<u64>,
+}
+
+/// A delivery that may be taken back.
+#[derive(Clone, Copy)]
+struct Listed {
+    waiter: WaiterId,
+    /// A waiter may collect one delivery and have another while the first is still in the list.
+    number: u64,
+    /// When it was first seen uncollected.
+    seen: Option<Instant>,
 }
 
 /// Which waiter is next when a connection is returned.
@@ -564,7 +574,7 @@ impl<C> Delivery<C> {
         lost: false,
         stuck_for: None,
         stood: QueueState::Detached,
-        unclaimed: false,
+        listed: None,
     };
 
     fn is_empty(&self) -> bool {

@@ -5,7 +5,7 @@ use std::mem;
 use slab::Slab;
 use tokio::time::Instant;
 
-use super::{Delivery, MissedTurn, QueueState, WaitNode, WaitQueue, WaiterId};
+use super::{Delivery, Listed, MissedTurn, QueueState, WaitNode, WaitQueue};
 use crate::connection::poolable::Poolable;
 use crate::pool::deferred::Deferred;
 
@@ -15,7 +15,7 @@ impl<C: Poolable> WaitQueue<C> {
         self.delivery_count += 1;
         let node = &mut self.waiters[waiter];
         deferred.wake(node.waker.take());
-        if mem::replace(&mut node.delivery.unclaimed, true) {
+        if node.delivery.listed.is_some() {
             return;
         }
         self.forget_collected();
@@ -23,16 +23,25 @@ impl<C: Poolable> WaitQueue<C> {
         // list.
         if self.deliveries.len() > 2 * self.waiters.len() + 8 {
             let waiters = &self.waiters;
-            self.deliveries
-                .retain(|(waiter_id, _)| has_unclaimed(waiters, *waiter_id));
+            self.deliveries.retain(|it| is_uncollected(waiters, it));
         }
-        self.deliveries.push_back((self.waiter_id(waiter), None));
+        self.list(waiter);
         deferred.alert_of_delivery();
     }
 
+    fn list(&mut self, waiter: usize) {
+        let number = self.delivery_count;
+        self.waiters[waiter].delivery.listed = Some(number);
+        self.deliveries.push_back(Listed {
+            waiter: self.waiter_id(waiter),
+            number,
+            seen: None,
+        });
+    }
+
     fn forget_collected(&mut self) {
-        while let Some((waiter_id, _)) = self.deliveries.front()
-            && !has_unclaimed(&self.waiters, *waiter_id)
+        while let Some(front) = self.deliveries.front()
+            && !is_uncollected(&self.waiters, front)
         {
             self.deliveries.pop_front();
         }
@@ -52,8 +61,8 @@ impl<C: Poolable> WaitQueue<C> {
     /// Notes when uncollected deliveries were first seen.
     pub(in crate::pool) fn note_uncollected(&mut self, now: Instant) {
         let unseen = self.deliveries.iter_mut().rev();
-        for (_, seen) in unseen.take_while(|(_, seen)| seen.is_none()) {
-            *seen = Some(now);
+        for listed in unseen.take_while(|it| it.seen.is_none()) {
+            listed.seen = Some(now);
         }
     }
 
@@ -69,12 +78,12 @@ impl<C: Poolable> WaitQueue<C> {
     ) -> Option<Delivery<C>> {
         while keeps_own && !self.has_takers() && self.keep_own(seen_by) {}
         self.forget_collected();
-        let &(waiter_id, seen) = self.deliveries.front()?;
-        if seen.is_none_or(|seen| seen > seen_by) {
+        let front = *self.deliveries.front()?;
+        if front.seen.is_none_or(|seen| seen > seen_by) {
             return None;
         }
         self.deliveries.pop_front();
-        let waiter = waiter_id.index;
+        let waiter = front.waiter.index;
         self.leave(waiter);
         let node = &mut self.waiters[waiter];
         let delivery = mem::replace(&mut node.delivery, Delivery::EMPTY);
@@ -94,15 +103,16 @@ impl<C: Poolable> WaitQueue<C> {
     /// Whether the next waiter in order keeps its delivery.
     fn keep_own(&mut self, seen_by: Instant) -> bool {
         self.forget_collected();
-        let Some(&(waiter_id, Some(seen))) = self.deliveries.front() else {
+        let Some(front) = self.deliveries.front().copied() else {
             return false;
         };
-        let node = &mut self.waiters[waiter_id.index];
-        let keeps = seen <= seen_by && node.fresh && node.delivery.made;
+        let node = &mut self.waiters[front.waiter.index];
+        let is_due = front.seen.is_some_and(|seen| seen <= seen_by);
+        let keeps = is_due && node.fresh && node.delivery.made;
         if keeps {
-            node.delivery.unclaimed = false;
+            node.delivery.listed = None;
             self.deliveries.pop_front();
-            self.kept.push(waiter_id);
+            self.kept.push(front.waiter);
         }
         keeps
     }
@@ -115,17 +125,15 @@ impl<C: Poolable> WaitQueue<C> {
                 && node.delivery.made
                 && node.delivery.connection.is_some()
             {
-                node.delivery.unclaimed = true;
-                self.deliveries.push_back((waiter_id, None));
+                self.list(waiter_id.index);
             }
         }
     }
 }
 
-/// Whether it still has an uncollected delivery.
-fn has_unclaimed<C>(waiters: &Slab<WaitNode<C>>, waiter_id: WaiterId) -> bool {
-    let node = waiters
-        .get(waiter_id.index)
-        .filter(|it| it.id == waiter_id.id);
-    node.is_some_and(|it| it.delivery.unclaimed && !it.delivery.refused)
+/// Whether the waiter has not collected this delivery yet.
+fn is_uncollected<C>(waiters: &Slab<WaitNode<C>>, listed: &Listed) -> bool {
+    let node = waiters.get(listed.waiter.index);
+    node.filter(|it| it.id == listed.waiter.id)
+        .is_some_and(|it| it.delivery.listed == Some(listed.number) && !it.delivery.refused)
 }
