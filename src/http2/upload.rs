@@ -20,9 +20,10 @@ pub(super) struct Upload<B> {
     body: B,
     /// Frames that another connection has read from the body. They are sent first.
     taken: Taken,
-    /// The frames of both, for the next connection if the server refuses the request. `None` if they are too large.
+    /// The frames of both, for the next connection if the server refuses the request. `None` if too much of them was
+    /// sent.
     kept: Option<Taken>,
-    kept_bytes: usize,
+    sent: usize,
     /// What was read from the body and does not fit the server's window yet, and whether it is the end of the body.
     rest: Option<(Bytes, bool)>,
     shared: Arc<StreamShared>,
@@ -32,8 +33,8 @@ pub(super) struct Upload<B> {
     is_over: bool,
 }
 
-/// How much of a body is kept until the response arrives: the initial window of a stream (RFC 9113 §6.9.2), which is
-/// the most that the server can have received of a stream that it refuses at once.
+/// How much of a body may be sent before its frames are not kept any more: the initial window of a stream (RFC 9113
+/// §6.9.2), which is the most that the server can have received of a stream that it refuses at once.
 const MOST_KEPT: usize = 65_535;
 
 /// How much room is asked for at once: `h2` queues 400 KiB of a stream, and no more.
@@ -50,7 +51,7 @@ impl<B> Upload<B> {
             body,
             taken,
             kept: Some(Taken::default()),
-            kept_bytes: 0,
+            sent: 0,
             rest: None,
             shared,
             announced,
@@ -79,11 +80,6 @@ impl<B> Upload<B> {
             return;
         };
         if let Some(data) = frame.data_ref() {
-            self.kept_bytes += data.len();
-            if self.kept_bytes > MOST_KEPT {
-                self.kept = None;
-                return;
-            }
             kept.push(Part::Data(data.clone()));
         } else if let Some(trailers) = frame.trailers_ref() {
             kept.push(Part::Trailers(trailers.clone()));
@@ -119,10 +115,12 @@ where
         let conn = self.shared.conn().clone();
         let activity = conn.activity();
         loop {
-            let has_room = self.poll_room(cx);
-            activity.written(has_room.is_pending());
-            if !ready!(has_room) {
-                return Poll::Ready(Ok(false));
+            if let Some((data, _)) = &self.rest {
+                let has_room = self.poll_room(data.len(), cx);
+                activity.written(has_room.is_pending());
+                if !ready!(has_room) {
+                    return Poll::Ready(Ok(false));
+                }
             }
             if let Some((data, is_last)) = self.rest.take() {
                 if let Some(all) = self.send_data(data, is_last) {
@@ -130,6 +128,7 @@ where
                 }
                 continue;
             }
+            // Its end and its trailers need no room (RFC 9113 §6.9).
             let polled = self.poll_frame(cx);
             activity.set_upload_waits(polled.is_pending());
             if polled.is_pending() {
@@ -165,32 +164,37 @@ where
     /// more of it follows.
     fn send_data(&mut self, mut data: Bytes, is_last: bool) -> Option<bool> {
         let rest = &mut self.rest;
+        let mut length = 0;
         let sent = self.shared.with_stream(|stream| {
-            if data.len() > 1 {
+            if !data.is_empty() {
                 stream.reserve_capacity(data.len().min(MOST_RESERVED));
                 let room = stream.capacity();
                 if room < data.len() {
                     *rest = Some((data.split_off(room), is_last));
                     if room == 0 {
-                        // SETTINGS have made the window smaller since it had room.
                         return Ok(());
                     }
                 }
             }
+            length = data.len();
             stream.send_data(data, is_last && rest.is_none())
         });
         // A failed write is no error of its own: the stream has ended, and the response reports why.
         let is_sent = sent.is_some_and(|sent| sent.is_ok());
+        if is_sent {
+            self.sent = self.sent.saturating_add(length);
+            if self.sent > MOST_KEPT {
+                self.kept = None;
+            }
+        }
         let is_over = !is_sent || is_last && self.rest.is_none();
         is_over.then_some(is_sent)
     }
 
-    /// Ready when there is room for at least one byte, or when no more is needed.
-    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<bool> {
-        let rest = self.rest.as_ref();
-        let wanted = rest.map_or(1, |(data, _)| data.len().min(MOST_RESERVED));
+    /// Ready when there is room for at least one of the bytes, or when no more is needed.
+    fn poll_room(&self, wanted: usize, cx: &mut Context<'_>) -> Poll<bool> {
         let room = self.shared.with_stream(|stream| {
-            stream.reserve_capacity(wanted);
+            stream.reserve_capacity(wanted.min(MOST_RESERVED));
             while stream.capacity() == 0 {
                 // A reset wakes the task that waits for room.
                 match ready!(stream.poll_capacity(cx)) {

@@ -1,11 +1,18 @@
 //! A request's body and the windows of the server.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
-use crate::support::agent::{agent_paused, at_rest, fetch, post, send};
-use crate::support::frames::{flag, kind};
+use crate::support::agent::{agent_paused, at_rest, fetch, paused_clock, post, read, send};
+use crate::support::frames::{code, flag, kind};
 use crate::support::http2::{Conn, Server};
+use bytes::Bytes;
+use futures_util::stream::iter;
+use http::{HeaderMap, HeaderValue, Request};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use tokio::time::{Instant, sleep};
+use tower::{Layer, ServiceExt};
 use tower_keep_alive::{KeepAliveLayer, Protocol, TimeoutKind};
 
 const T: Duration = Duration::from_millis(100);
@@ -17,7 +24,7 @@ fn body() -> Vec<u8> {
     (0..300_000_u32).map(|it| (it % 251) as u8).collect()
 }
 
-fn layer() -> KeepAliveLayer<http_body_util::Full<bytes::Bytes>> {
+fn layer<B>() -> KeepAliveLayer<B> {
     let layer = KeepAliveLayer::new().protocol(Protocol::Http2);
     layer.response_timeout(T).active_timeout(20 * T)
 }
@@ -123,5 +130,78 @@ async fn a_body_that_gets_no_window_is_ended_by_the_active_timeout() {
         assert_eq!((seen.connections, seen.resets.len()), (1, 1));
         assert_eq!(seen.requests[0].body.len(), WINDOW as usize);
     });
+    at_rest(&handle).await;
+}
+
+/// A window full, in pieces, and these trailers.
+fn streamed(trailers: Option<HeaderMap>) -> BoxBody<Bytes, Infallible> {
+    let pieces = [20_000, 45_534, 1].map(|it| Frame::data(Bytes::from(vec![b'p'; it])));
+    let frames = pieces.into_iter().chain(trailers.map(Frame::trailers));
+    BodyExt::boxed(StreamBody::new(iter(frames.map(Ok).collect::<Vec<_>>())))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_fills_the_window_needs_no_more_of_it_for_its_end() {
+    let whole = Full::new(Bytes::from(vec![b'w'; WINDOW as usize]));
+    let sum = HeaderMap::from_iter([("x-sum".parse().unwrap(), HeaderValue::from_static("1"))]);
+    // What each of them ends with.
+    let kinds = [
+        (BodyExt::boxed(whole), kind::DATA, false),
+        (streamed(None), kind::DATA, true),
+        (streamed(Some(sum)), kind::HEADERS, false),
+    ];
+    for (body, ends_with, is_empty) in kinds {
+        let server = Server::in_memory(move |mut conn| async move {
+            conn.open([]).await;
+            let mut left = WINDOW as usize;
+            loop {
+                let frame = conn.frame().await.expect("a frame");
+                if frame.kind == kind::DATA {
+                    left -= frame.payload.len();
+                }
+                if matches!(frame.kind, kind::DATA | kind::HEADERS) && frame.has(flag::END_STREAM) {
+                    assert_eq!(
+                        (left, frame.kind, frame.payload.is_empty()),
+                        (0, ends_with, is_empty)
+                    );
+                    conn.respond(frame.stream, 200, b"whole").await;
+                    break;
+                }
+            }
+            conn.closed().await;
+        });
+        let layer = layer().clock(paused_clock());
+        let handle = layer.handle();
+        let client = layer.layer(server.connector());
+        let request = Request::post(server.url("/")).body(body).unwrap();
+        let answer = read(client.oneshot(request).await.unwrap()).await.unwrap();
+        assert_eq!(answer.body, "whole");
+        let has_trailers = !server.log.requests()[0].trailers.is_empty();
+        assert_eq!(has_trailers, ends_with == kind::HEADERS);
+        at_rest(&handle).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_body_is_sent_again_if_it_was_refused_within_its_first_window() {
+    let server = Server::in_memory(|mut conn| async move {
+        conn.open([]).await;
+        let refused = take(&mut conn, WINDOW).await;
+        conn.reset(refused, code::REFUSED_STREAM).await;
+        conn.window_update(0, WINDOW).await;
+        let again = conn.request().await.unwrap();
+        conn.respond(again.stream, 200, b"whole").await;
+        conn.closed().await;
+    });
+    let (client, handle) = agent_paused(layer(), server.connector());
+    let answer = send(&client, post(server.url("/"), body())).await.unwrap();
+    assert_eq!(answer.body, "whole");
+    let sent: Vec<_> = server
+        .log
+        .requests()
+        .iter()
+        .map(|it| it.body.len())
+        .collect();
+    assert_eq!(sent, [WINDOW as usize, body().len()]);
     at_rest(&handle).await;
 }
