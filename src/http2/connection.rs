@@ -4,7 +4,6 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use h2::client::SendRequest;
 use http::{Request, Response};
 use http_body::Body;
@@ -19,6 +18,7 @@ use crate::connection::taken::Taken;
 use crate::error::{BoxError, SendError};
 use crate::http2::future::{self, Content};
 use crate::http2::head::{self, Origin};
+use crate::http2::piece::Piece;
 use crate::http2::shared::Http2Shared;
 use crate::http2::stream::StreamShared;
 use crate::http2::upload::Upload;
@@ -39,7 +39,7 @@ pub(crate) struct Http2Connection<B> {
 
 /// Boxed for the life of the use, which is moved often: from the pool to its lease and back.
 struct Parts {
-    sender: SendRequest<Bytes>,
+    sender: SendRequest<Piece>,
     stream: Arc<StreamShared>,
     origin: Arc<Origin>,
     probe: Option<Probe>,
@@ -48,7 +48,7 @@ struct Parts {
 
 impl<B> Http2Connection<B> {
     pub(super) fn new(
-        sender: SendRequest<Bytes>,
+        sender: SendRequest<Piece>,
         shared: Arc<Http2Shared>,
         origin: Arc<Origin>,
         probe: Option<Probe>,

@@ -19,6 +19,12 @@ pub(super) struct Deadlines {
 #[derive(Debug)]
 struct Deadline {
     at: Instant,
+    exchange: Exchange,
+}
+
+/// An exchange, whether or not it is over.
+#[derive(Debug)]
+pub(super) struct Exchange {
     stream: Weak<StreamShared>,
     /// The number of the use.
     number: u64,
@@ -31,14 +37,13 @@ impl Deadlines {
     /// Returns whether it is the earliest.
     pub(super) fn add(&mut self, at: Instant, stream: &Arc<StreamShared>) -> bool {
         if self.list.len() >= self.room {
-            self.list.retain(|it| it.exchange().is_some());
+            self.list.retain(|it| it.exchange.in_progress().is_some());
             // Twice the present length, so that each entry is checked twice on average.
             self.room = (2 * self.list.len()).max(LEAST_ROOM);
         }
         self.list.push(Deadline {
             at,
-            stream: Arc::downgrade(stream),
-            number: stream.conn().activity().uses(),
+            exchange: Exchange::of(stream),
         });
         let is_next = self.next.is_none_or(|next| at < next);
         if is_next {
@@ -55,7 +60,7 @@ impl Deadlines {
     pub(super) fn due(&mut self, now: Instant) -> Vec<Arc<StreamShared>> {
         let mut due = Vec::new();
         self.list.retain(|it| {
-            let exchange = it.exchange();
+            let exchange = it.exchange.in_progress();
             if it.at <= now {
                 due.extend(exchange);
                 return false;
@@ -67,9 +72,17 @@ impl Deadlines {
     }
 }
 
-impl Deadline {
-    /// The exchange of this entry, if it is still in progress.
-    fn exchange(&self) -> Option<Arc<StreamShared>> {
+impl Exchange {
+    /// The present exchange of this use.
+    pub(super) fn of(stream: &Arc<StreamShared>) -> Self {
+        Self {
+            stream: Arc::downgrade(stream),
+            number: stream.conn().activity().uses(),
+        }
+    }
+
+    /// The use, if this exchange is still in progress.
+    pub(super) fn in_progress(&self) -> Option<Arc<StreamShared>> {
         let stream = self.stream.upgrade()?;
         let is_it = stream.is_busy() && stream.conn().activity().is_use(self.number);
         is_it.then_some(stream)

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
 use h2::client::Connection;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::{Instant, Sleep};
 
 use crate::connection::close_reason::CloseReason;
+use crate::http2::piece::Piece;
 use crate::http2::ping::{PingSettings, Pings};
 use crate::http2::shared::Http2Shared;
 use crate::http2::silence::Silence;
@@ -25,7 +25,7 @@ pub(super) struct Driver<IO>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    connection: Connection<Wire<IO>, Bytes>,
+    connection: Connection<Wire<IO>, Piece>,
     shared: Arc<Http2Shared>,
     pings: Pings,
     silence: Silence,
@@ -54,7 +54,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     pub(super) fn new(
-        connection: Connection<Wire<IO>, Bytes>,
+        connection: Connection<Wire<IO>, Piece>,
         shared: Arc<Http2Shared>,
         pings: PingSettings,
     ) -> Self {
@@ -173,6 +173,7 @@ where
             self.goodbye_until = Instant::now().checked_add(GOODBYE);
         }
         let _ = shared.take_deadline();
+        shared.check_sending();
         loop {
             let moments = [
                 self.pings.next(),
@@ -299,7 +300,7 @@ mod tests {
         let guard = TransportGuard::new(conn);
         let wire = Wire::new(io, guard, shared.clone(), u32::MAX);
         let http2 = Http2::new();
-        let (_sender, connection) = http2.builder().handshake::<_, Bytes>(wire).await.unwrap();
+        let (_sender, connection) = http2.builder().handshake::<_, Piece>(wire).await.unwrap();
         let mut driver = Driver::new(connection, shared.clone(), http2.pings());
         // Whether the transport is read when the driver is polled once.
         let mut reads_at_once = || {

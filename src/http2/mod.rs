@@ -11,6 +11,7 @@ mod future;
 mod head;
 mod interim;
 mod make;
+mod piece;
 mod ping;
 mod preface;
 mod settings;

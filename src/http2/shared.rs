@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::connection::close_reason::CloseReason;
 use crate::connection::shared::{ChangeHook, ConnShared, Streams};
-use crate::http2::deadlines::Deadlines;
+use crate::http2::deadlines::{Deadlines, Exchange};
 use crate::http2::frames::GoAway;
 use crate::http2::silence::Watched;
 use crate::http2::stream::StreamShared;
@@ -56,6 +56,8 @@ pub(super) struct Uses {
     /// All uses that were made.
     pub(super) made: Vec<Weak<StreamShared>>,
     pub(super) deadlines: Deadlines,
+    /// Exchanges with time limits, of whose requests `h2` has taken everything.
+    sending: Vec<Exchange>,
 }
 
 /// The server has announced how many streams it allows.
@@ -76,6 +78,8 @@ const DEADLINE: u16 = 64;
 const LIMIT: u16 = 128;
 /// In doubt, the server has not shown itself for so long that nobody waits for it any more.
 const OVERDUE: u16 = 256;
+/// Requests with time limits are being written.
+const SENDING: u16 = 512;
 
 /// How many streams a client can begin on one connection (RFC 9113 §5.1.1).
 const MAX_STREAMS: u32 = 1 << 30;
@@ -412,6 +416,42 @@ impl Http2Shared {
         }
     }
 
+    /// `h2` has taken all of this request, which is being written.
+    #[cold]
+    pub(super) fn add_sending(&self, stream: &Arc<StreamShared>) {
+        self.uses().sending.push(Exchange::of(stream));
+        self.raise(SENDING);
+    }
+
+    /// Sets the deadlines of the responses whose requests are written. What `h2` has written is gone when the transport
+    /// has room.
+    #[cold]
+    fn note_written(&self) {
+        let mut uses = self.uses();
+        let Uses {
+            deadlines, sending, ..
+        } = &mut *uses;
+        sending.retain(|it| match it.in_progress() {
+            Some(stream) if stream.progress().is_over() => {
+                if let Some(at) = stream.conn().response_deadline() {
+                    deadlines.add(at, &stream);
+                }
+                false
+            }
+            stream => stream.is_some(),
+        });
+        if sending.is_empty() {
+            self.flags.fetch_and(!SENDING, Ordering::AcqRel);
+        }
+    }
+
+    /// Called by the driver after `h2` has written.
+    pub(super) fn check_sending(&self) {
+        if self.has(SENDING) && !self.write_waits.load(Ordering::Relaxed) {
+            self.note_written();
+        }
+    }
+
     pub(super) fn uses(&self) -> MutexGuard<'_, Uses> {
         // Nothing that can panic runs under this lock, so it is never poisoned.
         self.uses.lock().unwrap_or_else(PoisonError::into_inner)
@@ -420,7 +460,7 @@ impl Http2Shared {
     /// Whether the driver has anything to do.
     #[inline]
     pub(super) fn has_work(&self) -> bool {
-        self.has(NEWS | SETTINGS | DOUBT | PAUSED | DEADLINE | LIMIT)
+        self.has(NEWS | SETTINGS | DOUBT | PAUSED | DEADLINE | LIMIT | SENDING)
     }
 
     /// The limit of silence, if it has become shorter since the last call.

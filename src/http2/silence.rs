@@ -103,9 +103,9 @@ impl Silence {
         for (id, stream) in busy {
             let place = moved.binary_search_by_key(&id, |it| it.0);
             // A stream that has begun since counts as active.
-            let is_moved = place.is_ok_and(|place| moved[place].1);
+            let is_read = place.is_ok_and(|place| moved[place].1);
             let activity = stream.conn().activity();
-            if is_moved {
+            if stream.progress().take_moved() || is_read {
                 activity.moved();
             }
             let Some(since) = stream.silent_since(activity.is_silent(), begun) else {

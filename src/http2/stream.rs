@@ -3,7 +3,6 @@
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
 use h2::{Reason, SendStream};
 use http::request;
 use tokio::task::AbortHandle;
@@ -11,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::connection::close_reason::CloseReason;
 use crate::connection::shared::ConnShared;
+use crate::http2::piece::{Piece, Progress};
 use crate::http2::shared::Http2Shared;
 use crate::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard};
@@ -25,13 +25,15 @@ pub(super) struct StreamShared {
     state: AtomicU8,
     /// How often the connection had written when the request was given to `h2`.
     writes: AtomicU64,
+    /// How far the request's body is written.
+    progress: Arc<Progress>,
     parts: Mutex<Parts>,
 }
 
 #[derive(Debug, Default)]
 struct Parts {
     /// Resets the stream, while anything is in progress.
-    stream: Option<SendStream<Bytes>>,
+    stream: Option<SendStream<Piece>>,
     /// The caller's head, until the response arrives: for the next connection if this one refuses the request.
     head: Option<request::Parts>,
     /// Sends the rest of the request's body, if the response came first.
@@ -63,6 +65,7 @@ impl StreamShared {
             conn,
             state: AtomicU8::new(0),
             writes: AtomicU64::new(0),
+            progress: Arc::default(),
             parts: Mutex::new(Parts::default()),
         });
         this.connection.add(&this);
@@ -77,6 +80,11 @@ impl StreamShared {
     #[inline]
     pub(super) fn conn(&self) -> &Arc<ConnShared> {
         &self.conn
+    }
+
+    #[inline]
+    pub(super) fn progress(&self) -> &Arc<Progress> {
+        &self.progress
     }
 
     /// The request is about to be given to `h2`, with or without a body.
@@ -98,7 +106,7 @@ impl StreamShared {
 
     /// The request was given to `h2`; this was its head.
     #[inline]
-    pub(super) fn begun(self: &Arc<Self>, stream: SendStream<Bytes>, head: request::Parts) {
+    pub(super) fn begun(self: &Arc<Self>, stream: SendStream<Piece>, head: request::Parts) {
         self.conn.set_stream(stream.stream_id().as_u32());
         {
             let mut parts = self.parts();
@@ -137,7 +145,7 @@ impl StreamShared {
     }
 
     /// Calls `f` with the stream, unless the stream is over.
-    pub(super) fn with_stream<R>(&self, f: impl FnOnce(&mut SendStream<Bytes>) -> R) -> Option<R> {
+    pub(super) fn with_stream<R>(&self, f: impl FnOnce(&mut SendStream<Piece>) -> R) -> Option<R> {
         self.parts().stream.as_mut().map(f)
     }
 
@@ -146,17 +154,14 @@ impl StreamShared {
         self.state.load(Ordering::Acquire) & parts != 0
     }
 
-    /// The request's body was sent completely, or no more of it is needed.
+    /// `h2` has taken all of the request's body, or no more of it is needed.
     pub(super) fn end_request(self: &Arc<Self>, is_all: bool) {
         if !is_all {
             self.state.fetch_or(CUT, Ordering::AcqRel);
         }
         self.end(REQUEST);
-        if is_all
-            && self.conn.is_timed()
-            && let Some(at) = self.conn.response_deadline()
-        {
-            self.connection.add_deadline(at, self);
+        if is_all && self.conn.is_timed() {
+            self.connection.add_sending(self);
         }
     }
 

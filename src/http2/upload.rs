@@ -12,6 +12,7 @@ use http_body::{Body, Frame};
 use crate::connection::taken::{Part, Taken};
 use crate::error::BoxError;
 use crate::error::request_body::{BodyFault, RequestBodyError};
+use crate::http2::piece::Piece;
 use crate::http2::stream::StreamShared;
 
 /// Sends a body as fast as the server accepts it. Ready when the body was sent completely, or when no more of it is
@@ -109,8 +110,8 @@ where
         })
     }
 
-    /// Resolves to whether the body was sent completely. `h2` is given no more than the server's window has room for:
-    /// what `h2` would queue has not been sent, and the time for the response must not begin before.
+    /// Resolves to whether `h2` has taken all of the body. `h2` is given no more than the server's window has room for, so
+    /// that a server that opens no window is a silent one.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, RequestBodyError>> {
         let conn = self.shared.conn().clone();
         let activity = conn.activity();
@@ -163,7 +164,7 @@ where
     /// Sends what the window has room for, and keeps the rest of it. Returns whether the body was sent completely, unless
     /// more of it follows.
     fn send_data(&mut self, mut data: Bytes, is_last: bool) -> Option<bool> {
-        let rest = &mut self.rest;
+        let (rest, progress) = (&mut self.rest, self.shared.progress());
         let mut length = 0;
         let sent = self.shared.with_stream(|stream| {
             if !data.is_empty() {
@@ -177,7 +178,7 @@ where
                 }
             }
             length = data.len();
-            stream.send_data(data, is_last && rest.is_none())
+            stream.send_data(Piece::new(data, progress), is_last && rest.is_none())
         });
         // A failed write is no error of its own: the stream has ended, and the response reports why.
         let is_sent = sent.is_some_and(|sent| sent.is_ok());

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use crate::support::agent::{agent_paused, at_rest, fetch, paused_clock, post, read, send};
-use crate::support::frames::{code, flag, kind};
+use crate::support::frames::{code, flag, kind, setting};
 use crate::support::http2::{Conn, Server};
 use bytes::Bytes;
 use futures_util::stream::iter;
@@ -203,5 +203,59 @@ async fn a_large_body_is_sent_again_if_it_was_refused_within_its_first_window() 
         .map(|it| it.body.len())
         .collect();
     assert_eq!(sent, [WINDOW as usize, body().len()]);
+    at_rest(&handle).await;
+}
+
+/// Lets all of the body come at once, reads it at leisure, and says which stream it was. All of it takes longer than `T`, and
+/// what the transport and the server hold takes less.
+async fn read_at_leisure(conn: &mut Conn) -> u32 {
+    conn.open([(setting::INITIAL_WINDOW_SIZE, 1 << 20)]).await;
+    conn.window_update(0, 1 << 20).await;
+    loop {
+        let frame = conn.frame().await.expect("a frame");
+        if frame.kind == kind::DATA {
+            sleep(T / 10).await;
+            if frame.has(flag::END_STREAM) {
+                assert!(is_whole(conn));
+                return frame.stream;
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_for_the_response_does_not_begin_while_the_body_waits_for_the_transport() {
+    let server = Server::in_memory(|mut conn| async move {
+        let stream = read_at_leisure(&mut conn).await;
+        conn.respond(stream, 200, b"whole").await;
+        conn.closed().await;
+    });
+    let (client, handle) = agent_paused(layer(), server.connector());
+    let start = Instant::now();
+    let answer = send(&client, post(server.url("/"), body())).await.unwrap();
+    assert_eq!(answer.body, "whole");
+    assert!(start.elapsed() > T * 3 / 2, "the server reads slowly");
+    // The next one has its time, too.
+    let start = Instant::now();
+    let late = send(&client, post(server.url("/late"), "x")).await;
+    let error = late.expect_err("nothing is answered");
+    assert_eq!(error.timeout_kind(), Some(TimeoutKind::Response));
+    assert!((T..T * 11 / 10).contains(&start.elapsed()));
+    at_rest(&handle).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_written_slowly_is_not_silent() {
+    let server = Server::in_memory(|mut conn| async move {
+        let stream = read_at_leisure(&mut conn).await;
+        conn.respond(stream, 200, b"whole").await;
+        conn.closed().await;
+    });
+    let layer = KeepAliveLayer::new().protocol(Protocol::Http2);
+    let (client, handle) = agent_paused(layer.active_timeout(T), server.connector());
+    let start = Instant::now();
+    let answer = send(&client, post(server.url("/"), body())).await.unwrap();
+    assert_eq!(answer.body, "whole");
+    assert!(start.elapsed() > T * 3 / 2, "the server reads slowly");
     at_rest(&handle).await;
 }
