@@ -239,8 +239,8 @@ pub use http_body_util;
 
 pub use agent::{
     AddressStatus, AgentHandle, ConnectionState, ConnectionStatus, Drained, Ejection,
-    EjectionReason, Event, EventKind, HostSettings, LearnedIdleLimit, LeftOut, LeftOutReason,
-    LookupStatus, Outcome, PrewarmError, ProtocolStatus, Status,
+    EjectionReason, Event, EventKind, FollowDns, HostSettings, LearnedIdleLimit, LeftOut,
+    LeftOutReason, LookupStatus, Outcome, PrewarmError, ProtocolStatus, Status,
 };
 pub use checkin::{Checkin, CheckinFuture, CheckinLayer, Lease};
 pub use checkout::{Checkout, CheckoutFuture, CheckoutLayer};
@@ -265,7 +265,7 @@ pub use handshake::{
 #[cfg_attr(docsrs, doc(cfg(feature = "http2")))]
 pub use http2::Http2;
 pub use keep_alive::{KeepAlive, KeepAliveFuture, KeepAliveLayer, RequestBody, RequestFuture};
-pub use pool::{CheckedOut, FollowDns, Pool, PoolConfig, Scheduling, Spread};
+pub use pool::{CheckedOut, Pool, PoolConfig, Scheduling, Spread};
 pub use target::extensions::{
     InactivityTimeout, OneShot, Partition, RecordTimings, RequestTimeout, ResponseTimeout,
 };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::uri::Authority;
 
-use crate::agent::{Ejection, Spread};
+use crate::agent::{Ejection, FollowDns, Spread};
 use crate::connection::lifespan::Lifespan;
 use crate::target::key::Key;
 
@@ -56,12 +56,15 @@ pub struct HostSettings {
     /// Whether it is learned after how long the servers close idle connections.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub(crate) learn_idle_limit: Option<bool>,
-    /// When addresses of the host are ejected.
+    /// When addresses of the host are ejected; `Some(None)` for never.
     #[cfg_attr(
         feature = "serde",
         serde(rename = "eject", skip_serializing_if = "Option::is_none")
     )]
-    pub(crate) ejection: Option<Ejection>,
+    pub(crate) ejection: Option<Option<Ejection>>,
+    /// How the addresses of the host are followed; `Some(None)` for not at all.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub(crate) follow_dns: Option<Option<FollowDns>>,
     /// The maximum number of exchanges on one connection.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub(crate) max_uses: Option<u64>,
@@ -141,6 +144,7 @@ macro_rules! settings {
             fn overridden_by(self, later: &Self) -> Self {
                 Self {
                     ejection: later.ejection.clone().or(self.ejection),
+                    follow_dns: later.follow_dns.clone().or(self.follow_dns),
                     $($name: later.$name.or(self.$name)),*
                 }
             }
@@ -204,16 +208,54 @@ settings! {
 }
 
 impl HostSettings {
-    /// Like [`eject`](crate::KeepAliveLayer::eject).
-    pub fn eject(mut self, ejection: Ejection) -> Self {
-        self.ejection = Some(ejection);
+    /// Like [`eject`](crate::KeepAliveLayer::eject). With `None` no address of the host is ejected, whatever the agent's setting.
+    ///
+    /// ```
+    /// use tower_keep_alive::{Ejection, KeepAlive};
+    ///
+    /// let agent = KeepAlive::builder()
+    ///     .eject(Ejection::new().server_errors(true))
+    ///     // It answers 500 to what it does not like.
+    ///     .for_host("picky.example.com", |host| host.eject(Ejection::new()))
+    ///     .for_host("single.example.com", |host| host.eject(None))
+    ///     .build();
+    /// # let _ = agent;
+    /// ```
+    pub fn eject(mut self, ejection: impl Into<Option<Ejection>>) -> Self {
+        self.ejection = Some(ejection.into());
         self
     }
 
-    /// What [`eject`](Self::eject) has set; `None` if it was not called.
+    /// What [`eject`](Self::eject) has set: `Some(None)` if the host has no ejection; `None` if it was not called.
     #[must_use]
-    pub fn get_eject(&self) -> Option<&Ejection> {
-        self.ejection.as_ref()
+    pub fn get_eject(&self) -> Option<Option<&Ejection>> {
+        self.ejection.as_ref().map(Option::as_ref)
+    }
+
+    /// Like [`follow_dns`](crate::KeepAliveLayer::follow_dns). With `None` the host's name is looked up only for connects, whatever
+    /// the agent's setting: for a name whose answers have only some of its addresses.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_keep_alive::{FollowDns, KeepAlive};
+    ///
+    /// let every = FollowDns::default().every(Duration::from_secs(5));
+    /// let agent = KeepAlive::builder()
+    ///     .follow_dns(FollowDns::default())
+    ///     .for_host("pods.internal", |host| host.follow_dns(every))
+    ///     .for_host("some-of-many.internal", |host| host.follow_dns(None))
+    ///     .build();
+    /// # let _ = agent;
+    /// ```
+    pub fn follow_dns(mut self, follow: impl Into<Option<FollowDns>>) -> Self {
+        self.follow_dns = Some(follow.into());
+        self
+    }
+
+    /// What [`follow_dns`](Self::follow_dns) has set: `Some(None)` if the host is not followed; `None` if it was not called.
+    #[must_use]
+    pub fn get_follow_dns(&self) -> Option<Option<&FollowDns>> {
+        self.follow_dns.as_ref().map(Option::as_ref)
     }
 
     /// Whether they limit an exchange before its connection is known.
@@ -237,6 +279,7 @@ impl HostSettings {
             spread: _,
             learn_idle_limit: _,
             ejection: _,
+            follow_dns: _,
             connect_timeout: _,
             checkout_timeout: _,
             // Applied by the exchange.
@@ -422,11 +465,23 @@ mod tests {
             .min_idle(12)
             .spread(Spread::InTurn)
             .learn_idle_limit(false)
-            .eject(Ejection::new().consecutive(13));
+            .eject(Ejection::new().consecutive(13))
+            .follow_dns(FollowDns::default().answers(14));
         assert_eq!(set.get_min_idle(), Some(12));
         assert_eq!(set.get_spread(), Some(Spread::InTurn));
         assert_eq!(set.get_learn_idle_limit(), Some(false));
-        assert_eq!(set.get_eject(), Some(&Ejection::new().consecutive(13)));
+        let ejection = Ejection::new().consecutive(13);
+        assert_eq!(set.get_eject(), Some(Some(&ejection)));
+        let follow = FollowDns::default().answers(14);
+        assert_eq!(set.get_follow_dns(), Some(Some(&follow)));
+        let off = set.overridden_by(&HostSettings::default().eject(None).follow_dns(None));
+        assert_eq!(
+            (off.get_eject(), off.get_follow_dns()),
+            (Some(None), Some(None))
+        );
+        let same = off.clone().overridden_by(&HostSettings::default());
+        assert_eq!(same, off);
+        let set = off.eject(ejection).follow_dns(follow);
         let counts = [
             set.get_max_connections(),
             set.get_max_idle(),
@@ -444,6 +499,8 @@ mod tests {
             set.get_response_timeout(),
         ];
         assert_eq!(times, [5, 6, 7, 8, 9, 10, 11].map(|n| Some(time(n))));
-        assert_eq!(HostSettings::default().get_max_connections(), None);
+        let unset = HostSettings::default();
+        assert_eq!(unset.get_max_connections(), None);
+        assert_eq!((unset.get_eject(), unset.get_follow_dns()), (None, None));
     }
 }

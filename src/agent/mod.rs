@@ -3,6 +3,7 @@
 mod connection_status;
 mod ejection;
 mod event;
+mod follow_dns;
 mod handle;
 mod host_settings;
 mod learned;
@@ -23,6 +24,7 @@ mod trace;
 pub use connection_status::{AddressStatus, ConnectionState, ConnectionStatus};
 pub use ejection::{Ejection, EjectionReason, Outcome};
 pub use event::{Event, EventKind};
+pub use follow_dns::FollowDns;
 pub use handle::{AgentHandle, Drained};
 pub(crate) use host_settings::HostOverrides;
 pub use host_settings::HostSettings;

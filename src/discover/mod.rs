@@ -22,11 +22,11 @@ use tokio::time::{Sleep, sleep};
 use tower::discover::Change;
 use tower_service::Service;
 
+use crate::agent::FollowDns;
 use crate::connect::ResolvedAddrs;
 use crate::connect::resolve::resolve;
 use crate::error::connect::ConnectError;
 use crate::error::{BoxError, Error};
-use crate::pool::FollowDns;
 use crate::target::Destination;
 use crate::target::lookup::Lookup;
 use crate::target::route::Route;
@@ -157,7 +157,7 @@ impl<S> DnsDiscover<S> {
                 self.changes.push_back(AddressChange::Insert(address));
             }
         }
-        let answers = self.follow.answers_lacking();
+        let answers = self.follow.answers;
         let gone = self.lacking.extract_if(|_, lacking| *lacking >= answers);
         let gone = gone.map(|(address, _)| AddressChange::Remove(address));
         self.changes.extend(gone);

@@ -588,7 +588,7 @@ impl<B> fmt::Debug for KeepAliveLayer<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::{FollowDns, Spread};
+    use crate::agent::{FollowDns, Spread};
 
     type Plain = KeepAliveLayer<()>;
 

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 pub use crate::agent::Spread;
-use crate::agent::{Ejection, HostOverrides, HostSettings};
+use crate::agent::{Ejection, FollowDns, HostOverrides, HostSettings};
 use crate::clock::Clock;
-use crate::pool::follow_dns::FollowDns;
 use crate::target::key::Key;
 
 /// The settings of a pool: how many connections it may have, how many callers may wait, and for how long.
@@ -313,6 +312,7 @@ impl PoolConfig {
             spread,
             learn_idle_limit,
             ref ejection,
+            ref follow_dns,
             // Applied to each connection (`HostSettings::put_on_connection`).
             max_uses: _,
             idle_timeout: _,
@@ -332,7 +332,8 @@ impl PoolConfig {
             min_idle_per_host: or(min_idle, self.min_idle_per_host),
             spread: spread.unwrap_or(self.spread),
             learn_idle_limit: learn_idle_limit.unwrap_or(self.learn_idle_limit),
-            ejection: ejection.clone().or_else(|| self.ejection.clone()),
+            ejection: ejection.as_ref().unwrap_or(&self.ejection).clone(),
+            follow_dns: follow_dns.as_ref().unwrap_or(&self.follow_dns).clone(),
             own,
             ..self.clone()
         })

@@ -8,7 +8,6 @@ mod config;
 mod deferred;
 #[cfg(test)]
 mod drain_tests;
-mod follow_dns;
 mod gauges;
 #[cfg(all(test, tower_keep_alive_loom))]
 mod interleavings;
@@ -57,7 +56,6 @@ pub(crate) use addresses::Choice;
 pub use checked_out::CheckedOut;
 pub use config::{PoolConfig, Scheduling, Spread};
 pub(crate) use deferred::Stop;
-pub use follow_dns::FollowDns;
 pub(crate) use key_pool::{Decision, KeyPool};
 pub(crate) use permit::ConnPermit;
 pub(crate) use pooled_conn::{PooledConn, Rejected};

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use http_body_util::Full;
 use tower_keep_alive::{
-    AgentHandle, CloseReason, Ejection, EjectionReason, EventKind, KeepAliveLayer, LeftOut,
-    LeftOutReason, Outcome, Protocol, Spread, Verdict,
+    AgentHandle, CloseReason, Ejection, EjectionReason, EventKind, FollowDns, KeepAliveLayer,
+    LeftOut, LeftOutReason, Outcome, Protocol, Spread, Verdict,
 };
 
 use crate::names::Names;
@@ -504,6 +504,38 @@ async fn a_host_may_have_its_addresses_ejected_and_others_not() {
     }
     handle.close_idle();
     at_rest(&handle).await;
+}
+
+/// The agent ejects and follows, and one host does neither.
+#[tokio::test]
+async fn a_host_may_be_without_ejection_and_not_be_followed() {
+    let hosts = hosts(Protocol::Http1, &[503, 200]).await;
+    let every = FollowDns::default().every(T / 10);
+    let ejection = lasting(Ejection::new().server_errors(true).consecutive(2));
+    let layer = KeepAliveLayer::new()
+        .spread(Spread::InTurn)
+        .eject(ejection)
+        .follow_dns(every)
+        .for_host("other.test", |host| host.eject(None).follow_dns(None));
+    let names = names(&hosts);
+    let (client, handle) = agent_over(layer, names.connector());
+    for (url, is_on) in [("http://other.test/", false), (URL, true)] {
+        for _ in 0..6 {
+            fetch(&client, url).await.unwrap();
+            handle.close_idle();
+        }
+        assert_eq!(ejected(&handle, hosts[0].addr()).is_some(), is_on, "{url}");
+        // Looked up again while it has a connection.
+        fetch(&client, url).await.unwrap();
+        let is_followed = handle.status().lookups.into_keys().next().is_some();
+        assert_eq!(is_followed, is_on, "{url}");
+        if is_on {
+            let before = names.asked();
+            eventually("it is looked up again", || names.asked() > before).await;
+        }
+        handle.close_idle();
+        at_rest(&handle).await;
+    }
 }
 
 #[tokio::test]

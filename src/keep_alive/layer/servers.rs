@@ -1,8 +1,8 @@
 //! Settings about the servers behind a name.
 
-use crate::agent::Ejection;
+use crate::agent::{Ejection, FollowDns};
 use crate::keep_alive::KeepAliveLayer;
-use crate::pool::{FollowDns, Spread};
+use crate::pool::Spread;
 
 impl<B> KeepAliveLayer<B> {
     /// Which addresses of a name connections are made to: the first that answers, each in turn, or the one with the

@@ -14,10 +14,9 @@ use tokio::time::{Instant, sleep};
 
 use super::AddressBook;
 use super::lookups::Lookups;
-use crate::agent::LookupStatus;
+use crate::agent::{FollowDns, LookupStatus};
 use crate::error::connect::ConnectError;
 use crate::pool::config::Spread;
-use crate::pool::follow_dns::FollowDns;
 use crate::sync::{Mutex, MutexGuard};
 use crate::target::key::Key;
 use crate::target::lookup::Lookup;

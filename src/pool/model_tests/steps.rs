@@ -9,7 +9,8 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest_state_machine::ReferenceStateMachine;
 
-use crate::pool::{FollowDns, PoolConfig, Scheduling, Spread};
+use crate::agent::FollowDns;
+use crate::pool::{PoolConfig, Scheduling, Spread};
 use crate::target::Reuse;
 
 /// The capacity of a connection that has not reported it.

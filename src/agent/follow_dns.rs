@@ -36,12 +36,22 @@ const SHORTEST_TTL: Duration = Duration::from_secs(1);
 /// # let _ = agent;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "camelCase"))]
 #[must_use]
 pub struct FollowDns {
+    #[cfg_attr(feature = "serde", serde(serialize_with = "as_millis"))]
     every: Duration,
-    pub(super) answers: u32,
-    pub(super) lookup_timeout: Duration,
-    pub(super) max_stale: Duration,
+    pub(crate) answers: u32,
+    #[cfg_attr(feature = "serde", serde(serialize_with = "as_millis"))]
+    pub(crate) lookup_timeout: Duration,
+    #[cfg_attr(feature = "serde", serde(serialize_with = "as_millis"))]
+    pub(crate) max_stale: Duration,
+}
+
+#[cfg(feature = "serde")]
+fn as_millis<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
 impl FollowDns {
@@ -100,10 +110,6 @@ impl FollowDns {
     pub fn max_stale(mut self, max: Duration) -> Self {
         self.max_stale = max;
         self
-    }
-
-    pub(crate) fn answers_lacking(&self) -> u32 {
-        self.answers
     }
 
     /// A lookup within the limit of one.
