@@ -25,6 +25,12 @@ const SHORTEST_TTL: Duration = Duration::from_secs(1);
 ///   it is older than [`max_stale`](Self::max_stale). [`Status::lookups`](crate::Status::lookups) and
 ///   [`EventKind::LookupFailed`](crate::EventKind::LookupFailed) say so.
 ///
+/// A task in the runtime of the first connect looks the name up, until the key has no connections. If the task ends before, because
+/// that runtime is shut down or the resolver panics, the connections stay as they are, and
+/// [`LookupStatus::failing`](crate::LookupStatus::failing) says so. The next connect of the key looks the name up and begins
+/// another task. A key that makes no connect any more, such as one whose HTTP/2 connection serves all callers, is followed no
+/// further: a [`ttl`](crate::KeepAliveLayer::ttl) makes it connect from time to time.
+///
 /// ```
 /// use std::time::Duration;
 /// use tower_keep_alive::{FollowDns, KeepAlive, Spread};

@@ -159,7 +159,12 @@ impl AddressBook {
         let mut task = follow.task();
         if task.as_ref().is_none_or(|task| task.0.is_finished()) {
             let (book, limit) = (Arc::downgrade(self), follow.config.lookup_timeout);
+            let end = EndOfTask(book.clone());
             let again = look_up_again(book, lookup.clone(), limit, wait, resolve);
+            let again = async move {
+                let _end = end;
+                again.await;
+            };
             *task = Some(LookupTask(runtime.spawn(again).abort_handle()));
         }
     }
@@ -184,6 +189,22 @@ impl AddressBook {
             for (address, count) in resolved.leave {
                 pool.leave_address(&follow.key, address, count);
             }
+        }
+    }
+}
+
+/// Dropped with the task. If that has ended with its runtime, or by a panic of the resolver, the status of the key says so; where
+/// the key has no connections, there is no status. Takes no lock but that of the lookups: a runtime that is shut down drops a
+/// task as it is spawned.
+struct EndOfTask(Weak<AddressBook>);
+
+impl Drop for EndOfTask {
+    fn drop(&mut self) {
+        let book = self.0.upgrade();
+        if let Some(follow) = book.as_ref().and_then(|it| it.follow.as_ref()) {
+            let why =
+                "the task that looks the name up has ended, and the next connect begins another";
+            follow.lookups().failed(why.to_owned());
         }
     }
 }

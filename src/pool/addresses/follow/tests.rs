@@ -162,9 +162,14 @@ async fn the_lookups_end_with_the_agent_and_begin_again_where_their_task_has_die
     };
     name.look_up(None).await.unwrap();
     let first = task(&name);
+    let failing = |name: &Name| name.book.lookup_status().unwrap().failing;
+    assert_eq!(failing(&name), None);
     first.abort();
     tokio::task::yield_now().await;
+    let told = failing(&name).expect("nobody looks it up");
+    assert!(told.contains("has ended"), "{told}");
     name.look_up(None).await.unwrap();
+    assert_eq!(failing(&name), None);
     let second = task(&name);
     assert!(first.is_finished() && !second.is_finished());
     drop(name.book.take_task());
