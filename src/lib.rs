@@ -155,7 +155,7 @@
 //! | `tower_keep_alive.connections.closed` | counter, connections | `reason`: the text of [`CloseReason`], or `detached` | connections closed |
 //! | `tower_keep_alive.streams.in_use` | gauge, streams | the protocol | HTTP/2 streams in use now |
 //! | `tower_keep_alive.streams.capacity` | gauge, streams | the protocol | HTTP/2 streams that the connections can carry at the same time, as far as their servers have said; those that drain do not count |
-//! | `tower_keep_alive.addresses.ejected` | counter, ejections | | addresses taken out because too much failed there; see [`Ejection`] |
+//! | `tower_keep_alive.addresses.ejected` | counter, ejections | `reason`: `consecutive`, `failure_share` | addresses taken out because too much failed there; see [`Ejection`] |
 //! | `tower_keep_alive.addresses.readmitted` | counter, addresses | | ejected addresses that were found to serve again |
 //! | `tower_keep_alive.idle_limits.learned` | counter, limits | | limits for idle connections that were learned from a server |
 //!

@@ -13,7 +13,7 @@ use metrics::{
 };
 
 use crate::agent::open_counts::States;
-use crate::agent::{AgentState, EventKind, OpenCounts, Spoken};
+use crate::agent::{AgentState, EjectionReason, EventKind, OpenCounts, Spoken};
 use crate::connection::shared::ConnShared;
 use crate::target::key::Key;
 
@@ -112,8 +112,14 @@ impl KeyMetrics {
                 histogram!(DURATION, labels.clone()).record(age);
                 self.closed(Label::new("reason", reason.to_string()));
             }
-            EventKind::AddressEjected { .. } => {
-                counter!(EJECTED, self.labels.clone()).increment(1);
+            EventKind::AddressEjected { reason, .. } => {
+                let reason = match reason {
+                    EjectionReason::Consecutive { .. } => "consecutive",
+                    EjectionReason::FailureShare { .. } => "failure_share",
+                };
+                let mut labels = self.labels.clone();
+                labels.push(Label::from_static_parts("reason", reason));
+                counter!(EJECTED, labels).increment(1);
             }
             EventKind::AddressReadmitted { .. } => {
                 counter!(READMITTED, self.labels.clone()).increment(1);
