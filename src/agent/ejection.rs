@@ -33,6 +33,9 @@ use crate::error::Error;
 /// and at random between half of that time and all of it. Then one connection carries one request there: a success readmits
 /// the address, a failure ejects it again for longer. The number starts over when the address has served for `max_time`.
 ///
+/// At a limit of connections one is closed to make room for the trial, but never the last one to an address that serves: with
+/// `max_connections_per_host(1)` the address is tried again when that connection has ended.
+///
 /// No more than half of a name's addresses are ejected at a time, so a name with one address has none ejected.
 ///
 /// ```
