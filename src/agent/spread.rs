@@ -7,6 +7,12 @@
 /// skipped for a while: for up to 1 s after the first failure, twice as long after each further one, up to 60 s, and at
 /// random between half of that time and all of it. Then one connect tries the address again, and the others are used
 /// meanwhile.
+///
+/// Over HTTP/2, one connection could carry all requests. With these two, while the connections of a key carry more requests
+/// than there are connections, a connection is made to each address that has none: one after the other, in the background,
+/// within all limits, until each address has one. So with k requests at a time, at least k addresses are used, if there are as
+/// many. By default there is one connection until all its streams are in use (RFC 9113 §9.1). These connections take a pool of
+/// [`KeepAliveLayer`](crate::KeepAliveLayer); in others they are made when all streams are in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "camelCase"))]
@@ -19,6 +25,7 @@ pub enum Spread {
     /// longest.
     InTurn,
     /// The address with the fewest connections for the key. Of the idle connections, one to the address with the fewest
-    /// requests in flight is used; if several have equally few, to the one that has not been used for longest.
+    /// requests in flight is used; if several have equally few, to the one that has not been used for longest. Streams of
+    /// HTTP/2 count each.
     FewestOpenFirst,
 }

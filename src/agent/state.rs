@@ -76,8 +76,8 @@ pub(crate) trait PoolControl: Send + Sync {
 /// Makes connections in advance; the type of the pool is erased.
 pub(crate) trait Prewarm: Send + Sync {
     fn prewarm(self: Arc<Self>, target: Destination, count: usize) -> Prewarming;
-    /// Makes as many connections as the spare ones of this target's key lack.
-    fn make_spare(self: Arc<Self>, target: Destination) -> MakingSpare;
+    /// Makes as many connections as the spare ones of this target's key lack, or one that spreads its load.
+    fn make_spare(self: Arc<Self>, target: Destination, keeps_idle: bool) -> MakingSpare;
 }
 
 /// Resolves when the last connect of one service is over.
@@ -93,7 +93,10 @@ pub(crate) enum Spare {
     Enough(Option<Instant>),
     /// Some were made, or could not be.
     Made,
-    ShutDown,
+    /// One was made, to spread the load.
+    Spread,
+    /// None are needed any more.
+    Over,
 }
 
 /// The present numbers of one key pool.
@@ -297,7 +300,7 @@ mod tests {
             unreachable!("it is gone")
         }
 
-        fn make_spare(self: Arc<Self>, _: Destination) -> MakingSpare {
+        fn make_spare(self: Arc<Self>, _: Destination, _: bool) -> MakingSpare {
             unreachable!("it is gone")
         }
     }

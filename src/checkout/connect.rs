@@ -74,10 +74,11 @@ struct Work<C: Poolable> {
 const GRACE: Duration = Duration::from_millis(50);
 
 impl<C: Poolable> Connect<C> {
-    /// Begins a connect; the time counts from here. `limit` includes the wait until `maker` is ready.
+    /// Begins a connect to an address of `choice`; the time counts from here. `limit` includes the wait until `maker` is ready.
     pub(super) fn begin<M, T>(
         mut permit: ConnPermit<C>,
         waiter_id: Option<WaiterId>,
+        choice: Option<Arc<Choice>>,
         mut maker: M,
         target: T,
         limit: Duration,
@@ -94,7 +95,6 @@ impl<C: Poolable> Connect<C> {
             poll_fn(|cx| maker.poll_ready(cx)).await?;
             maker.call(target).await
         };
-        let choice = permit.key_pool().choice();
         let make = choice::by(choice.clone(), make);
         let side_by_side = SideBySide::default();
         let make = side_by_side.scope(make);
@@ -349,7 +349,7 @@ mod tests {
         let limit = Duration::from_secs(8);
         let span = CheckoutSpan::begin(&target, pool.agent());
         let waiter_id = Some(waiter.waiter_id());
-        let mut connect = Connect::begin(permit, waiter_id, maker, target, limit, span);
+        let mut connect = Connect::begin(permit, waiter_id, None, maker, target, limit, span);
         let mut cx = Context::from_waker(std::task::Waker::noop());
         assert!(connect.poll(&mut cx).is_pending());
         let work = connect

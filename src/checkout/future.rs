@@ -258,9 +258,11 @@ where
         let config = waiter.config();
         let limit = target.connect_timeout().unwrap_or(config.connect_timeout);
         spares::begin(permit.key_pool(), self.parts.pool.maker(), &target);
+        let choice = permit.key_pool().choice();
         Connect::begin(
             permit,
             Some(waiter.waiter_id()),
+            choice,
             self.parts.maker.clone(),
             target,
             limit,

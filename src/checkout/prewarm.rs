@@ -12,7 +12,7 @@ use crate::checkout::service::Parts;
 use crate::checkout::span::CheckoutSpan;
 use crate::connection::poolable::Poolable;
 use crate::error::{BoxError, CheckoutError, Error};
-use crate::pool::ConnPermit;
+use crate::pool::{ConnPermit, SparePermits};
 use crate::target::{Destination, Target};
 
 impl<M, C> Prewarm for Parts<M, C>
@@ -37,29 +37,39 @@ where
             let maker = self.maker.clone();
             // Not kept by connects that take long.
             drop(self);
-            make(maker, permits, &target).await
+            make(maker, permits, &target, false).await
         })
     }
 
-    fn make_spare(self: Arc<Self>, target: Destination) -> MakingSpare {
+    fn make_spare(self: Arc<Self>, target: Destination, keeps_idle: bool) -> MakingSpare {
         Box::pin(async move {
-            let (permits, until) = match self.pool.spare(&target.key()) {
+            let (permits, until) = match self.pool.spare(&target.key(), keeps_idle) {
                 Ok(spare) => spare,
-                Err(_) => return Spare::ShutDown,
+                Err(_) => return Spare::Over,
             };
-            if permits.is_empty() {
-                return Spare::Enough(until);
-            }
+            let (permits, is_to_spread) = match permits {
+                SparePermits::Idle(permits) if permits.is_empty() => return Spare::Enough(until),
+                SparePermits::Idle(permits) => (permits, false),
+                SparePermits::ToSpread(permit) => (vec![permit], true),
+            };
             let maker = self.maker.clone();
             drop(self);
-            make(maker, permits, &target).await;
-            Spare::Made
+            let made = make(maker, permits, &target, is_to_spread).await;
+            match is_to_spread && made.failed.is_none() {
+                true => Spare::Spread,
+                false => Spare::Made,
+            }
         })
     }
 }
 
-/// A connection for each of these permits, to be idle.
-async fn make<M, C>(maker: M, permits: Vec<ConnPermit<C>>, target: &Destination) -> Prewarmed
+/// A connection for each of these permits, to be idle; or, to spread the load, to an address without one.
+async fn make<M, C>(
+    maker: M,
+    permits: Vec<ConnPermit<C>>,
+    target: &Destination,
+    is_to_spread: bool,
+) -> Prewarmed
 where
     M: Service<Destination, Response = C> + Clone + Send + Sync + 'static,
     M::Future: Send + 'static,
@@ -71,7 +81,13 @@ where
         .map(|permit| {
             let span = CheckoutSpan::begin(target, permit.key_pool().agent());
             let limit = permit.key_pool().config().connect_timeout;
-            Connect::begin(permit, None, maker.clone(), target.clone(), limit, span)
+            let key_pool = permit.key_pool();
+            let choice = match is_to_spread {
+                true => key_pool.choice_to_spread(),
+                false => key_pool.choice(),
+            };
+            let (maker, target) = (maker.clone(), target.clone());
+            Connect::begin(permit, None, choice, maker, target, limit, span)
         })
         .collect();
     let mut made = 0;

@@ -1,4 +1,4 @@
-//! Spare connections, made ahead of the requests that will use them.
+//! Connections made ahead of the requests that will use them: spare ones, and those that spread the load of shared ones.
 
 use std::any::Any;
 use std::sync::Weak;
@@ -16,7 +16,8 @@ use crate::target::{Destination, Reuse};
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// A connect of this key begins: from now on there is a task that keeps spare connections ready, if that is wanted.
+/// A connect of this key begins: from now on there is a task that keeps spare connections ready, or makes those that spread the
+/// load, if that is wanted.
 pub(super) fn begin<C: Poolable>(
     key_pool: &KeyPool<C>,
     maker: Option<Weak<dyn Prewarm>>,
@@ -39,26 +40,32 @@ pub(super) fn begin<C: Poolable>(
     }
 }
 
-/// Ends when the key is not in use any more, when the agent is shut down, and when its last service is gone.
+/// Ends when the key is not in use any more, when the agent is shut down, and when its last service is gone. Where no connections
+/// are kept idle, a key is in use while it has connections.
 async fn keep(task: SparesTask, maker: Weak<dyn Prewarm>, target: Destination) {
     let spares = task.spares();
     let mut pause = FIRST_PAUSE;
     loop {
         let in_use_until = spares.in_use_until();
-        if Instant::now() >= in_use_until {
+        if in_use_until.is_some_and(|until| until <= Instant::now()) {
             return;
         }
         let Some(service) = maker.upgrade() else {
             return;
         };
-        match service.make_spare(target.clone()).await {
-            Spare::ShutDown => return,
+        let keeps_idle = in_use_until.is_some();
+        match service.make_spare(target.clone(), keeps_idle).await {
+            Spare::Over => return,
             Spare::Enough(until) => {
                 pause = FIRST_PAUSE;
-                let until = until.map_or(in_use_until, |until| until.min(in_use_until));
-                // Either way there is a reason to look again.
-                let _ = timeout_at(until, spares.short()).await;
+                match until.into_iter().chain(in_use_until).min() {
+                    // Either way there is a reason to look again.
+                    Some(until) => drop(timeout_at(until, spares.short()).await),
+                    None => spares.short().await,
+                }
             }
+            // The next address may lack one too.
+            Spare::Spread => pause = FIRST_PAUSE,
             Spare::Made => {
                 sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);

@@ -10,6 +10,8 @@ pub(super) struct Capacity {
     connecting: usize,
     /// Connections whose capacity is not known.
     unknown: usize,
+    /// A connect under way that nobody is to wait for, by its index in `open`: it spreads the load, and its address may not answer.
+    aside: Option<usize>,
     expected: Expected,
 }
 
@@ -31,6 +33,7 @@ impl Capacity {
         Self {
             connecting: 0,
             unknown: 0,
+            aside: None,
             expected: Expected::Unknown,
         }
     }
@@ -39,9 +42,20 @@ impl Capacity {
         self.connecting += 1;
     }
 
-    /// A connect has ended, with or without a connection.
-    pub(super) fn connect_ends(&mut self) {
+    /// The connect that has begun with this index is one that nobody is to wait for.
+    pub(super) fn is_aside(&mut self, index: usize) {
+        self.aside = Some(index);
+    }
+
+    /// Whether there is no such connect.
+    pub(super) fn has_none_aside(&self) -> bool {
+        self.aside.is_none()
+    }
+
+    /// The connect with this index has ended, with or without a connection.
+    pub(super) fn connect_ends(&mut self, index: usize) {
         self.connecting -= 1;
+        self.aside.take_if(|aside| *aside == index);
     }
 
     /// A connect has failed, or callers need not wait for its result.
@@ -94,7 +108,8 @@ impl Capacity {
     /// Whether another connect has to begin for this many waiters: whether what is on its way leaves any of them
     /// unserved.
     pub(super) fn is_short_of(&self, takers: usize) -> bool {
-        let on_the_way = self.connecting + self.unknown;
+        let aside = usize::from(self.aside.is_some());
+        let on_the_way = self.connecting - aside + self.unknown;
         match self.expected {
             Expected::Unknown => on_the_way == 0,
             Expected::SideBySide | Expected::Exclusive => true,
@@ -121,7 +136,7 @@ mod tests {
     fn one_connect_is_under_way_while_nothing_is_known() {
         let mut capacity = Capacity::new();
         assert_eq!(begun(&mut capacity, 100, 100), 1);
-        capacity.connect_ends();
+        capacity.connect_ends(0);
         capacity.shares();
         capacity.becomes_unknown();
         assert_eq!(begun(&mut capacity, 99, 100), 0);
@@ -135,7 +150,7 @@ mod tests {
     fn each_caller_makes_its_own_where_connections_are_not_shared() {
         let mut capacity = Capacity::new();
         assert_eq!(begun(&mut capacity, 100, 100), 1);
-        capacity.connect_ends();
+        capacity.connect_ends(0);
         capacity.is_exclusive();
         assert!(!capacity.is_known_shared());
         assert_eq!(begun(&mut capacity, 99, 100), 100);
@@ -155,13 +170,28 @@ mod tests {
     fn after_a_failure_connects_are_made_side_by_side_until_one_succeeds() {
         let mut capacity = Capacity::new();
         capacity.connect_begins();
-        capacity.connect_ends();
+        capacity.connect_ends(0);
         capacity.go_side_by_side();
         assert_eq!(begun(&mut capacity, 3, 3), 3);
-        capacity.connect_ends();
+        capacity.connect_ends(0);
         capacity.shares();
         capacity.becomes_unknown();
         assert!(!capacity.is_short_of(100));
+    }
+
+    #[test]
+    fn nobody_waits_for_a_connect_that_spreads_the_load() {
+        let mut capacity = Capacity::new();
+        capacity.learn(5);
+        capacity.connect_begins();
+        capacity.is_aside(7);
+        assert!(capacity.is_short_of(1));
+        capacity.connect_begins();
+        assert!(!capacity.is_short_of(5));
+        capacity.connect_ends(7);
+        assert!(capacity.has_none_aside());
+        assert!(!capacity.is_short_of(5));
+        assert!(capacity.is_short_of(6));
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub(super) struct Deferred<C> {
     pub(super) stale: u64,
     /// A deadline that the sweeper does not know yet.
     pub(super) sweep_at: Option<Moment>,
+    /// Connections have several uses: the load may have to be spread by one more.
+    pub(super) is_crowded: bool,
 }
 
 pub(super) enum DeferredAction<C> {
@@ -52,6 +54,7 @@ impl<C: Poolable> Deferred<C> {
             actions: Vec::new(),
             stale: 0,
             sweep_at: None,
+            is_crowded: false,
         }
     }
 

@@ -3,6 +3,7 @@
 mod addresses;
 mod effects;
 mod share;
+mod spare;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +19,6 @@ use crate::connection::close_reason::CloseReason;
 use crate::connection::lifespan::Lifespan;
 use crate::connection::poolable::Poolable;
 use crate::connection::shared::ConnShared;
-use crate::error::Denied;
 use crate::pool::addresses::{AddressBook, Admission, Ejector, Follow, LookupTask};
 use crate::pool::config::{PoolConfig, Spread};
 use crate::pool::deferred::{Deferred, Stop};
@@ -35,6 +35,7 @@ use crate::pool::waiter::Waiter;
 use crate::sync::{Mutex, MutexGuard};
 use crate::target::Reuse;
 use crate::target::key::Key;
+pub(crate) use spare::SparePermits;
 
 pub(crate) struct KeyPool<C> {
     key: Key,
@@ -85,8 +86,10 @@ impl<C: Poolable> KeyPool<C> {
             is_plain: AtomicBool::new(config.is_plain()),
             gauges: Gauges::new(&key, &pool.agent),
             spares: spares.or_else(|| {
-                let wanted = config.min_idle_per_host > 0 && config.keep_alive;
-                wanted.then(|| Arc::new(Spares::new()))
+                let keeps_idle = config.min_idle_per_host > 0;
+                let spreads = C::SHARED && spread != Spread::AsResolved;
+                let wanted = config.keep_alive && (keeps_idle || spreads);
+                wanted.then(|| Arc::new(Spares::new(keeps_idle)))
             }),
             addresses: addresses.or_else(|| has_book.then(book)),
             config,
@@ -202,50 +205,6 @@ impl<C: Poolable> KeyPool<C> {
             Ok(KeyDecision::QueueFull(limit)) => Decision::QueueFull(limit),
             Err(()) => Decision::ShutDown,
         })
-    }
-
-    /// Permits to connect in advance. `Err`: this key pool was retired; look it up again.
-    pub(super) fn prewarm(
-        self: Arc<Self>,
-        count: usize,
-    ) -> Result<Result<Vec<ConnPermit<C>>, Denied>, Arc<Self>> {
-        let permits = self.with(|state, cx| {
-            if state.retired {
-                return None;
-            }
-            let open = cx.mode == Mode::Open;
-            Some(open.then(|| state.prewarm(count, cx)))
-        });
-        let Some(permits) = permits else {
-            return Err(self);
-        };
-        let permits = permits.ok_or(Denied::ShutDown);
-        let permit = |index| ConnPermit::new(self.clone(), index);
-        Ok(permits.map(|indices| indices.into_iter().map(permit).collect()))
-    }
-
-    /// Permits to connect for spare connections, and until when there are enough, if none lack.
-    pub(super) fn spare(
-        self: &Arc<Self>,
-    ) -> Result<Result<(Vec<ConnPermit<C>>, Option<Instant>), Denied>, Arc<Self>> {
-        let spare = self.with(|state, cx| {
-            if state.retired {
-                return None;
-            }
-            let open = cx.mode == Mode::Open && !self.pool.is_orphaned();
-            Some(open.then(|| state.spare(cx)))
-        });
-        let Some(spare) = spare else {
-            return Err(self.clone());
-        };
-        Ok(spare.ok_or(Denied::ShutDown).map(|(indices, until)| {
-            let permit = |index| ConnPermit::new(self.clone(), index);
-            (indices.into_iter().map(permit).collect(), until)
-        }))
-    }
-
-    pub(crate) fn spares(&self) -> Option<Arc<Spares>> {
-        self.spares.clone()
     }
 
     /// Returns a caller to the queue that cannot use what it was given, while its own connect goes on.
@@ -645,7 +604,9 @@ impl<C: Poolable> KeyPool<C> {
             let begin_watch = state.begin_watch();
             let counts = state.counts();
             let lacks = state.idle_len() < self.config.min_idle_per_host
-                && (state.idle_len() < idle || state.open_len() < open);
+                && (state.idle_len() < idle || state.open_len() < open)
+                || retires
+                || deferred.is_crowded;
             drop(total);
             drop(state);
             (

@@ -56,7 +56,7 @@ pub(crate) use addresses::Choice;
 pub use checked_out::CheckedOut;
 pub use config::{PoolConfig, Scheduling, Spread};
 pub(crate) use deferred::Stop;
-pub(crate) use key_pool::{Decision, KeyPool};
+pub(crate) use key_pool::{Decision, KeyPool, SparePermits};
 pub(crate) use permit::ConnPermit;
 pub(crate) use pooled_conn::{PooledConn, Rejected};
 use shared::Shared;
@@ -163,12 +163,14 @@ impl<C: Poolable> Pool<C> {
         self.shared().prewarm(key, count)
     }
 
-    /// Permits to make as many spare connections as the key lacks; and until when there are enough, if none lack.
+    /// Permits to make as many spare connections as the key lacks; and until when there are enough, if none lack. Where none are
+    /// kept idle, a key that has no connections any more is an error.
     pub(crate) fn spare(
         &self,
         key: &KeyRef<'_>,
-    ) -> Result<(Vec<ConnPermit<C>>, Option<Instant>), Denied> {
-        self.shared().spare(key)
+        keeps_idle: bool,
+    ) -> Result<(SparePermits<C>, Option<Instant>), Denied> {
+        self.shared().spare(key, keeps_idle)
     }
 
     /// Sets the service that makes connections in advance.

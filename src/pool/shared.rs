@@ -18,7 +18,7 @@ use crate::error::Denied;
 use crate::pool::addresses::{Change, EjectingPool, FollowedPool};
 use crate::pool::config::PoolConfig;
 use crate::pool::gauges::Gauges;
-use crate::pool::key_pool::{Decision, KeyPool};
+use crate::pool::key_pool::{Decision, KeyPool, SparePermits};
 use crate::pool::key_state::Check;
 use crate::pool::memory::Memory;
 use crate::pool::overdue::Overdue;
@@ -144,9 +144,16 @@ impl<C: Poolable> Shared<C> {
     pub(super) fn spare(
         &self,
         key: &KeyRef<'_>,
-    ) -> Result<(Vec<ConnPermit<C>>, Option<Instant>), Denied> {
+        keeps_idle: bool,
+    ) -> Result<(SparePermits<C>, Option<Instant>), Denied> {
         loop {
-            match self.key_pool(key).spare() {
+            // The load of a key that has no connections is not spread.
+            let known = || self.table.find(key).ok_or(Denied::ShutDown);
+            let key_pool = match keeps_idle {
+                true => self.key_pool(key),
+                false => known()?,
+            };
+            match key_pool.spare() {
                 Ok(permits) => return permits,
                 Err(retired) => self.table.remove(&retired),
             }

@@ -13,10 +13,20 @@ const IN_USE: Duration = Duration::from_secs(300);
 /// How long before its expiry a spare connection is replaced; or a quarter of its time, if that is less.
 const LEAD: Duration = Duration::from_millis(500);
 
+/// For what connections are to be made.
+#[derive(Debug)]
+pub(super) enum SparePlaces {
+    /// To be idle; none if there are enough.
+    Idle(Vec<usize>),
+    /// To an address that has no connection, because all requests go to others.
+    ToSpread(usize),
+}
+
 /// Shared by the key pool and by the task that makes the connections.
 #[derive(Debug)]
 pub(crate) struct Spares {
-    used: Mutex<Instant>,
+    /// When a caller asked last, if connections are kept idle.
+    used: Option<Mutex<Instant>>,
     /// Notified when there may be too few.
     short: Notify,
     /// Whether the task that makes them exists.
@@ -24,9 +34,10 @@ pub(crate) struct Spares {
 }
 
 impl Spares {
-    pub(super) fn new() -> Self {
+    /// `keeps_idle`: there is a number of connections that are kept idle.
+    pub(super) fn new(keeps_idle: bool) -> Self {
         Self {
-            used: Mutex::new(Instant::now()),
+            used: keeps_idle.then(|| Mutex::new(Instant::now())),
             short: Notify::new(),
             has_task: AtomicBool::new(false),
         }
@@ -34,16 +45,19 @@ impl Spares {
 
     /// A caller asks for a connection of this key.
     pub(super) fn is_used(&self) {
-        *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        if let Some(used) = &self.used {
+            *used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        }
     }
 
     pub(super) fn are_short(&self) {
         self.short.notify_one();
     }
 
-    /// Until when the key counts as in use.
-    pub(crate) fn in_use_until(&self) -> Instant {
-        *self.used.lock().unwrap_or_else(PoisonError::into_inner) + IN_USE
+    /// Until when the key counts as in use; for as long as it has connections, if none are kept idle.
+    pub(crate) fn in_use_until(&self) -> Option<Instant> {
+        let used = self.used.as_ref()?;
+        Some(*used.lock().unwrap_or_else(PoisonError::into_inner) + IN_USE)
     }
 
     /// Until there may be too few.
@@ -95,7 +109,7 @@ mod tests {
 
     #[test]
     fn one_task_makes_them() {
-        let spares = Arc::new(Spares::new());
+        let spares = Arc::new(Spares::new(true));
         let task = spares.clone().task();
         assert!(task.is_some() && spares.clone().task().is_none());
         drop(task);

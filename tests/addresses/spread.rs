@@ -2,15 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http_body_util::Full;
-use tower_keep_alive::{AgentHandle, KeepAliveLayer, LeftOutReason, Spread};
+use tower_keep_alive::connect::TcpConnector;
+use tower_keep_alive::{
+    AgentHandle, Error, KeepAlive, KeepAliveLayer, LeftOutReason, Protocol, Spread,
+};
 
 use crate::names::Names;
 use crate::support::agent::{agent_over, at_rest, fetch, get, read};
-use crate::support::{RefusingPort, Server};
+use crate::support::frames::Behaviour;
+use crate::support::{RefusingPort, Server, http2};
 
 #[cfg(target_os = "linux")]
 use crate::support::SwallowingPort;
@@ -178,7 +184,7 @@ async fn an_address_that_serves_again_is_found_by_one_connect() {
     drop(nobody);
     let back = Server::listen_at(address).await;
     // It is left out for a second at the most.
-    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
     held.push(client.request(get(URL)).await.unwrap());
     assert_eq!(back.accepted(), 1);
     for response in held {
@@ -212,5 +218,123 @@ async fn of_a_thousand_addresses_and_of_one_twice_each_has_its_share() {
     for response in responses {
         read(response.unwrap()).await.unwrap();
     }
+    at_rest(&handle).await;
+}
+
+/// Servers of HTTP/2 that allow a hundred streams and more, and take a moment for each answer.
+async fn http2_servers(count: usize) -> Vec<http2::Server> {
+    let servers = (0..count).map(|_| {
+        let behaviour = Arc::new(Behaviour {
+            delay: Duration::from_millis(2),
+            ..Behaviour::default()
+        });
+        http2::Server::start_tcp(move |conn| {
+            let behaviour = behaviour.clone();
+            async move { behaviour.serve(conn).await }
+        })
+    });
+    join_all(servers).await
+}
+
+/// So many callers, each of which sends one request after the other until `is_over`.
+async fn call_until(
+    client: &KeepAlive<TcpConnector<Names>, Full<Bytes>>,
+    callers: usize,
+    is_over: impl Fn() -> bool,
+) -> Result<(), Error> {
+    let all = (0..callers).map(|_| async {
+        while !is_over() {
+            fetch(client, URL).await?;
+        }
+        Ok(())
+    });
+    join_all(all).await.into_iter().collect()
+}
+
+fn asked(servers: &[http2::Server]) -> Vec<usize> {
+    let of = |it: &http2::Server| it.log.seen(|seen| seen.requests.len());
+    servers.iter().map(of).collect()
+}
+
+fn open_http2(servers: &[http2::Server]) -> Vec<usize> {
+    servers.iter().map(|it| it.open()).collect()
+}
+
+/// One connection could carry them all.
+#[tokio::test]
+async fn over_http2_each_of_four_addresses_has_its_share_of_forty_callers() {
+    for spread in [Spread::InTurn, Spread::FewestOpenFirst] {
+        let servers = http2_servers(4).await;
+        let names = Names::new(servers.iter().map(|it| it.addr()).collect());
+        let layer = layer(spread).protocol(Protocol::Http2);
+        let (client, handle) = agent_over(layer, names.connector());
+        let has_begun = Instant::now();
+        let are_spread = || {
+            let addresses = handle.status().addresses.into_values().flatten();
+            addresses.filter(|(_, it)| it.served > 0).count() == 4
+        };
+        let is_over = || are_spread() || has_begun.elapsed() > Duration::from_secs(30);
+        call_until(&client, 40, is_over).await.unwrap();
+        assert_eq!(open_http2(&servers), [1; 4], "{spread:?}");
+        let before = asked(&servers);
+        let since = || -> Vec<_> {
+            let now = asked(&servers).into_iter();
+            now.zip(&before).map(|(now, before)| now - before).collect()
+        };
+        let is_over = || since().iter().sum::<usize>() >= 4_000;
+        call_until(&client, 40, is_over).await.unwrap();
+        let shares = since();
+        let share = shares.iter().sum::<usize>() / 4;
+        let is_even = shares.iter().all(|it| it.abs_diff(share) * 10 <= share);
+        assert!(is_even, "{spread:?}: {shares:?}");
+        assert_eq!(open_http2(&servers), [1; 4], "one each is enough");
+        handle.close_idle();
+        at_rest(&handle).await;
+    }
+}
+
+/// By default an origin has one connection (RFC 9113 §9.1), and with one request at a time no other is needed.
+#[tokio::test]
+async fn over_http2_one_connection_is_enough_unless_a_spread_is_set_and_it_has_several_requests() {
+    for (spread, callers, most, expected) in [
+        (Spread::AsResolved, 40, 9, 1),
+        (Spread::FewestOpenFirst, 1, 9, 1),
+        (Spread::FewestOpenFirst, 40, 2, 2),
+    ] {
+        let servers = http2_servers(4).await;
+        let names = Names::new(servers.iter().map(|it| it.addr()).collect());
+        let layer = layer(spread)
+            .protocol(Protocol::Http2)
+            .max_connections_per_host(most);
+        let (client, handle) = agent_over(layer, names.connector());
+        let is_over = || asked(&servers).iter().sum::<usize>() >= 50 * callers;
+        call_until(&client, callers, is_over).await.unwrap();
+        let open: usize = open_http2(&servers).iter().sum();
+        assert_eq!(open, expected, "{spread:?}, {callers} callers");
+        handle.close_idle();
+        at_rest(&handle).await;
+    }
+}
+
+/// The connect that is to spread the load goes nowhere else, so no other address has a second connection.
+#[tokio::test]
+async fn over_http2_an_address_that_refuses_adds_no_connection_to_the_others() {
+    let servers = http2_servers(2).await;
+    let nobody = RefusingPort::new();
+    let addresses = servers.iter().map(|it| it.addr()).chain([nobody.addr()]);
+    let names = Names::new(addresses.collect());
+    let layer = layer(Spread::FewestOpenFirst).protocol(Protocol::Http2);
+    let (client, handle) = agent_over(layer, names.connector());
+    let has_begun = Instant::now();
+    // It is tried again after a second at the most.
+    let is_over = || {
+        let status = handle.status();
+        let failed_twice = status.create_errors >= 2 && open_http2(&servers) == [1; 2];
+        failed_twice || has_begun.elapsed() > Duration::from_secs(30)
+    };
+    call_until(&client, 10, is_over).await.unwrap();
+    assert_eq!(open_http2(&servers), [1; 2]);
+    assert!(handle.status().create_errors >= 2);
+    handle.close_idle();
     at_rest(&handle).await;
 }

@@ -131,6 +131,25 @@ impl Known {
         self.readmit_beyond_half(now)
     }
 
+    /// Whether an address of the name that can be tried has no connection, and none is being made. An ejected one is tried
+    /// again by a caller.
+    pub(super) fn lacks_connections(&self, now: Instant) -> bool {
+        let may_be_tried = |out: &Out| !out.is_ejected() && out.until <= now && out.is_untried();
+        self.addresses
+            .values()
+            .any(|it| it.is_listed && it.open == 0 && it.out.as_ref().is_none_or(may_be_tried))
+    }
+
+    /// Leaves the addresses that have no connection, if there are any.
+    pub(super) fn keep_unconnected(&self, order: &mut Order) {
+        let is_unconnected =
+            |address: &SocketAddr| self.addresses.get(address).is_none_or(|it| it.open == 0);
+        if order.good.iter().any(is_unconnected) {
+            order.good.retain(is_unconnected);
+            order.left_out.clear();
+        }
+    }
+
     /// A connect has chosen it, so it counts as open.
     pub(super) fn give(&mut self, address: SocketAddr) {
         self.given += 1;

@@ -65,6 +65,11 @@ impl AddressBook {
         self.known().closed(address, connection, Instant::now());
     }
 
+    /// Whether the load is spread, and an address that can be tried has no connection.
+    pub(super) fn lacks_connections(&self, now: Instant) -> bool {
+        self.spread != Spread::AsResolved && self.known().lacks_connections(now)
+    }
+
     /// How the lookups have ended, if the name is followed.
     pub(super) fn lookup_status(&self) -> Option<LookupStatus> {
         Some(self.follow.as_ref()?.status())
@@ -119,6 +124,8 @@ pub(crate) struct Choice {
     reserved: Mutex<Option<Reserved>>,
     /// Attempts that were given up after a while without an answer.
     unanswered: Mutex<Vec<SocketAddr>>,
+    /// Only addresses without a connection are tried.
+    is_to_spread: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -147,14 +154,25 @@ impl Choice {
             book,
             reserved: Mutex::new(None),
             unanswered: Mutex::default(),
+            is_to_spread: false,
         }
+    }
+
+    /// For a connect to an address that has no connection.
+    pub(crate) fn to_spread(book: Arc<AddressBook>) -> Self {
+        let mut choice = Self::new(book);
+        choice.is_to_spread = true;
+        choice
     }
 
     /// The order in which to try the addresses that were resolved.
     pub(crate) fn order(&self, found: Vec<SocketAddr>) -> Order {
         self.reserve(None);
         let mut known = self.book.known();
-        let order = known.order(self.book.spread, found, Instant::now());
+        let mut order = known.order(self.book.spread, found, Instant::now());
+        if self.is_to_spread {
+            known.keep_unconnected(&mut order);
+        }
         let reserved = order.first().map(|it| Reserved::new(it, &mut known));
         drop(known);
         *self.reserved() = reserved;
@@ -366,6 +384,48 @@ mod tests {
             }
             assert!(choice.order(found.to_vec()).left_out.contains(&first));
             assert_eq!(book.is_ejected(first), fails);
+        }
+    }
+
+    /// While there is one: another connect may have come first.
+    #[test]
+    fn a_connect_that_spreads_the_load_goes_to_addresses_without_a_connection_alone() {
+        let book = Arc::new(AddressBook::new(Spread::InTurn, None, None));
+        let found = [1, 2, 3].map(address);
+        assert!(!book.lacks_connections(Instant::now()), "none is known");
+        drop(firsts(&book, &found, 1));
+        for (open, lacking) in [(3, vec![1, 2]), (1, vec![2])] {
+            book.opened(address(open), 1);
+            assert!(book.lacks_connections(Instant::now()));
+            let choice = Choice::to_spread(book.clone());
+            let mut order = choice.order(found.to_vec());
+            order.good.sort_unstable();
+            let lacking: Vec<_> = lacking.into_iter().map(address).collect();
+            assert_eq!((order.good, order.left_out), (lacking, vec![]));
+        }
+        let choice = Choice::to_spread(book.clone());
+        choice.order(found.to_vec());
+        assert!(!book.lacks_connections(Instant::now()), "it is being made");
+        let next = Choice::to_spread(book.clone()).order(found.to_vec());
+        assert_eq!(next.good.len(), 3);
+    }
+
+    /// Those that are left out are tried again in time; those that are ejected by callers.
+    #[test]
+    fn an_address_lacks_a_connection_while_it_may_be_tried() {
+        let ejection = &Ejection::new().consecutive(1);
+        for (ejection, is_tried_again) in [(None, true), (Some(ejection), false)] {
+            let mut known = Known::new();
+            let now = Instant::now();
+            known.order(Spread::FewestOpenFirst, [1, 2].map(address).to_vec(), now);
+            known.opened(address(1), 1, now);
+            assert!(known.lacks_connections(now));
+            known.connect_failed(address(2), ejection, now);
+            assert!(!known.lacks_connections(now));
+            let later = now + Duration::from_secs(3600);
+            assert_eq!(known.lacks_connections(later), is_tried_again);
+            known.resolved(&[address(1)], 1, true, later);
+            assert!(!known.lacks_connections(later), "the name has it no longer");
         }
     }
 

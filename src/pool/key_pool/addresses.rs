@@ -20,6 +20,12 @@ impl<C: Poolable> KeyPool<C> {
         Some(Arc::new(Choice::new(addresses)))
     }
 
+    /// The same for a connect that spreads the load: among the addresses that have no connection.
+    pub(crate) fn choice_to_spread(&self) -> Option<Arc<Choice>> {
+        let addresses = self.addresses.clone()?;
+        Some(Arc::new(Choice::to_spread(addresses)))
+    }
+
     /// Counts a new connection at its address, and returns what it may be used for.
     pub(super) fn admit(&self, shared: &ConnShared) -> Admission {
         let Some((addresses, address)) = self.addresses.as_ref().zip(shared.remote_addr()) else {

@@ -168,7 +168,7 @@ impl<C> StepCx<'_, C> {
 
 impl<C: Poolable> Open<C> {
     /// How many callers use it, or are about to.
-    fn uses_now(&self) -> usize {
+    pub(super) fn uses_now(&self) -> usize {
         match &self.stage {
             Stage::Shared(sharing) => sharing.uses(),
             _ => usize::from(self.idle.is_none()),

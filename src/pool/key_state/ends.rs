@@ -38,7 +38,7 @@ impl<C: Poolable> KeyState<C> {
         self.making_room -= usize::from(open.frees_for_total);
         if C::SHARED && open.counting != Counting::OneShot {
             match &open.stage {
-                Stage::Connecting(_) => self.capacity.connect_ends(),
+                Stage::Connecting(_) => self.capacity.connect_ends(index),
                 Stage::Made(_) => self.capacity.becomes_known(),
                 Stage::Connected(_) | Stage::Shared(_) => {}
             }

@@ -12,7 +12,7 @@ use crate::connection::poolable::Poolable;
 use crate::connection::shared::ConnShared;
 use crate::pool::list::{Links, List};
 use crate::pool::pooled_conn::PooledConn;
-use crate::pool::spares::replaced_at;
+use crate::pool::spares::{SparePlaces, replaced_at};
 use crate::pool::wait_queue::{CheckoutRequest, QueueState, WaiterId};
 use crate::target::Reuse;
 
@@ -46,7 +46,7 @@ impl<C: Poolable> KeyState<C> {
         self.counts.connected(shared);
         let open = &mut self.open[index];
         open.stage = if C::SHARED && open.counting != Counting::OneShot {
-            self.capacity.connect_ends();
+            self.capacity.connect_ends(index);
             self.capacity.becomes_unknown();
             Stage::Made(shared.clone())
         } else {
@@ -82,11 +82,12 @@ impl<C: Poolable> KeyState<C> {
         places
     }
 
-    /// Places for as many connections as the spare ones lack that last; and until when there are enough, if none lack.
+    /// Places for as many connections as the spare ones lack that last; and until when there are enough, if none lack. If
+    /// there are enough, a place for one that spreads the load, where one lacks.
     pub(in crate::pool) fn spare(
         &mut self,
         cx: &mut StepCx<'_, C>,
-    ) -> (Vec<usize>, Option<Instant>) {
+    ) -> (SparePlaces, Option<Instant>) {
         let config = cx.config;
         let mut lasting = 0;
         let mut until: Option<Instant> = None;
@@ -119,7 +120,12 @@ impl<C: Poolable> KeyState<C> {
                 .chain(cx.now.mono.checked_add(SECOND))
                 .min();
         }
-        (places, until)
+        if places.is_empty() && self.is_narrow(cx) && cx.reserve(false) {
+            let index = self.insert_open(false);
+            self.capacity.is_aside(index);
+            return (SparePlaces::ToSpread(index), until);
+        }
+        (SparePlaces::Idle(places), until)
     }
 
     pub(super) fn make(

@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use slab::Slab;
+use tokio::time::Instant;
 
 use crate::pool::config::Spread;
 use crate::pool::list::SlabIndex;
@@ -18,7 +20,12 @@ pub(super) struct Places {
     shared: Vec<usize>,
     /// How often a connection was taken.
     taken: u64,
+    /// From when on it is to be said that connections have several uses.
+    crowded_from: Option<Instant>,
 }
+
+/// How often it is said at the most: whoever is told looks at all connections.
+const CROWD_PAUSE: Duration = Duration::from_millis(100);
 
 struct Place {
     /// `None` for connections whose address is unknown.
@@ -38,7 +45,17 @@ impl Places {
             of: Vec::new(),
             shared: Vec::new(),
             taken: 0,
+            crowded_from: None,
         }
+    }
+
+    /// A connection in use has got a further use: whether that is to be said, which is so once in a while.
+    pub(super) fn is_crowded(&mut self, now: Instant) -> bool {
+        let is_due = self.crowded_from.is_none_or(|from| from <= now);
+        if is_due {
+            self.crowded_from = now.checked_add(CROWD_PAUSE);
+        }
+        is_due
     }
 
     /// A connection was made, and is in use.
@@ -233,6 +250,22 @@ mod tests {
         assert_eq!(places.pick(true, uses([5, 6]), |_| true), Some(0));
         assert_eq!(places.pick(true, uses([5, 6]), |it| it == 1), Some(1));
         assert_eq!(places.pick(true, uses([5, 6]), |_| false), None);
+    }
+
+    #[test]
+    fn that_connections_have_several_uses_is_said_once_in_a_while() {
+        let mut places = places(Spread::InTurn, &[1]);
+        let now = Instant::now();
+        for (after, is_said) in [
+            (0, true),
+            (0, false),
+            (99, false),
+            (100, true),
+            (199, false),
+        ] {
+            let at = now + Duration::from_millis(after);
+            assert_eq!(places.is_crowded(at), is_said, "after {after} ms");
+        }
     }
 
     #[test]

@@ -34,6 +34,8 @@ impl<C: Poolable> KeyState<C> {
                 return Some(self.take_idle_at(index, cx));
             }
             if let Some(pooled) = self.split_or_drain(index, cx) {
+                let places = self.places.as_mut();
+                cx.deferred.is_crowded |= places.is_some_and(|it| it.is_crowded(cx.now.mono));
                 return Some((pooled, None));
             }
             self.grant_permits(cx);
@@ -57,6 +59,22 @@ impl<C: Poolable> KeyState<C> {
             None => self.drain(index, over.unwrap_or(CloseReason::Peer), cx),
         }
         pooled
+    }
+
+    /// Whether the load is to be spread by one more connection: shared connections have more uses than one each, some
+    /// address has none, and no limit is in the way.
+    pub(super) fn is_narrow(&self, cx: &StepCx<'_, C>) -> bool {
+        let uses = self.open.iter().map(|(_, open)| open.uses_now());
+        self.places.is_some()
+            && self.capacity.is_known_shared()
+            && self.capacity.has_none_aside()
+            && self.queue.blocked() == 0
+            && self.counted < cx.config.max_connections_per_host
+            && self.idle.len() < cx.config.max_idle_per_host
+            && uses.sum::<usize>() > self.counted
+            && cx
+                .trials
+                .is_some_and(|addresses| addresses.lacks_connections(cx.now.mono))
     }
 
     /// The connection is idle from now on.
