@@ -2,7 +2,7 @@
 
 use tokio::runtime::Id;
 
-use super::{KeyState, Stage, StepCx};
+use super::{Counting, KeyState, Stage, StepCx};
 use crate::connection::close_reason::CloseReason;
 use crate::connection::poolable::Poolable;
 use crate::pool::config::Scheduling;
@@ -64,7 +64,8 @@ impl<C: Poolable> KeyState<C> {
     /// Whether the load is to be spread by one more connection: shared connections have more uses than one each, some
     /// address has none, and no limit is in the way.
     pub(super) fn is_narrow(&self, cx: &StepCx<'_, C>) -> bool {
-        let uses = self.open.iter().map(|(_, open)| open.uses_now());
+        let counted = (self.open.iter()).filter(|(_, open)| open.counting == Counting::Counted);
+        let uses = counted.map(|(_, open)| open.uses_now());
         self.places.is_some()
             && self.capacity.is_known_shared()
             && self.capacity.has_none_aside()
