@@ -157,6 +157,7 @@
 //! | `tower_keep_alive.streams.capacity` | gauge, streams | the protocol | HTTP/2 streams that the connections can carry at the same time, as far as their servers have said; those that drain do not count |
 //! | `tower_keep_alive.addresses.ejected` | counter, ejections | `reason`: `consecutive`, `failure_share` | addresses taken out because too much failed there; see [`Ejection`] |
 //! | `tower_keep_alive.addresses.readmitted` | counter, addresses | | ejected addresses that were found to serve again |
+//! | `tower_keep_alive.addresses.left_out` | gauge, addresses | | addresses of the keys in use that get no new connections now: the last connect has failed, or they are ejected; see [`LeftOut`] |
 //! | `tower_keep_alive.idle_limits.learned` | counter, limits | | limits for idle connections that were learned from a server |
 //!
 //! The protocol is OpenTelemetry's `network.protocol.name`, which is `http`, and `network.protocol.version`: `1.1`, also for

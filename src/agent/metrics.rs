@@ -4,6 +4,7 @@
 //! for the time in the queue, and this crate's own for the rest.
 
 use std::collections::HashSet;
+use std::mem;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ const STREAMS: &str = "tower_keep_alive.streams.in_use";
 const CAPACITY: &str = "tower_keep_alive.streams.capacity";
 const EJECTED: &str = "tower_keep_alive.addresses.ejected";
 const READMITTED: &str = "tower_keep_alive.addresses.readmitted";
+const LEFT_OUT: &str = "tower_keep_alive.addresses.left_out";
 const LEARNED: &str = "tower_keep_alive.idle_limits.learned";
 
 /// How many hosts have labels of their own: a recorder keeps every label, and hosts may come from untrusted URLs.
@@ -65,6 +67,8 @@ pub(crate) struct KeyMetrics {
     created: Counter,
     reused: Counter,
     stale: Counter,
+    /// How many addresses the gauge counts as left out.
+    left_out: Mutex<usize>,
 }
 
 /// The metrics of the connections of one version.
@@ -87,6 +91,7 @@ impl KeyMetrics {
             created: counter!(CREATED, labels.clone()),
             reused: counter!(REUSED, labels.clone()),
             stale: counter!(STALE, labels.clone()),
+            left_out: Mutex::default(),
             labels,
         }
     }
@@ -129,6 +134,19 @@ impl KeyMetrics {
             }
             EventKind::Detached => self.closed(Label::from_static_parts("reason", "detached")),
             _ => {}
+        }
+    }
+
+    /// As many addresses are left out now as `count` says.
+    pub(crate) fn left_out(&self, count: impl FnOnce() -> usize) {
+        let (before, now) = {
+            // Together, so that of two at the same time the later count stays.
+            let mut reported = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = count();
+            (mem::replace(&mut *reported, now), now)
+        };
+        if before != now {
+            gauge!(LEFT_OUT, self.labels.clone()).increment(now as f64 - before as f64);
         }
     }
 
@@ -186,6 +204,13 @@ impl KeyMetrics {
     #[cfg(feature = "http2")]
     pub(crate) fn streams(&self) -> Gauge {
         gauge!(STREAMS, self.of(Spoken::Http2).labels.clone())
+    }
+}
+
+/// Nobody knows of its addresses any more.
+impl Drop for KeyMetrics {
+    fn drop(&mut self) {
+        self.left_out(|| 0);
     }
 }
 
@@ -276,6 +301,11 @@ fn describe() {
         READMITTED,
         Unit::Count,
         "How often an ejected address was found to serve again."
+    );
+    describe_gauge!(
+        LEFT_OUT,
+        Unit::Count,
+        "Addresses that get no new connections now, because connects to them fail or they are ejected."
     );
     describe_counter!(
         LEARNED,

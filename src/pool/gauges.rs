@@ -68,6 +68,12 @@ impl Gauges {
         self.key.event(connection, kind());
     }
 
+    /// As many addresses are left out now as `count` says.
+    pub(super) fn left_out(&self, count: impl FnOnce() -> usize) {
+        #[cfg(feature = "metrics")]
+        self.key.left_out(count);
+    }
+
     #[inline]
     pub(super) fn reused(&self) {
         #[cfg(feature = "metrics")]

@@ -383,6 +383,7 @@ impl<C: Poolable> KeyPool<C> {
         });
         let took = now.mono.saturating_duration_since(begun);
         self.gauges.count_streams(shared);
+        self.count_left_out();
         self.emit(Some(shared), || EventKind::Connected { took });
         if destroyed {
             shared.kill(CloseReason::Shutdown);
@@ -452,6 +453,7 @@ impl<C: Poolable> KeyPool<C> {
         if let Some(shared) = &shared {
             self.dismiss(shared);
         }
+        self.count_left_out();
         if let Some(limit) = learned {
             self.emit(None, || EventKind::IdleLimitLearned { limit });
         }

@@ -1,15 +1,18 @@
 //! Counters, gauges and histograms of the `metrics` facade.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::future::ready;
 use std::time::Duration;
 
 use metrics::Unit;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
-use tower_keep_alive::{KeepAliveLayer, Protocol};
+use tower_keep_alive::connect::TcpConnector;
+use tower_keep_alive::{Ejection, KeepAliveLayer, Protocol, Spread};
 
-use crate::support::agent::{agent_paused, at_rest, fetch, get, read};
+use crate::support::agent::{agent_over, agent_paused, at_rest, fetch, get, read};
 use crate::support::frames::setting;
-use crate::support::{Server, eventually, http2, script};
+use crate::support::{RefusingPort, Server, eventually, http2, script};
 
 /// What has changed since the last look; of a histogram, its number of values.
 struct Look(Vec<(String, Vec<String>, f64)>);
@@ -50,12 +53,16 @@ impl Look {
 
 /// Runs a test whose metrics go to a recorder of its own.
 fn recorded(test: impl AsyncFnOnce(&Snapshotter)) {
+    recorded_in_time(true, test);
+}
+
+fn recorded_in_time(is_paused: bool, test: impl AsyncFnOnce(&Snapshotter)) {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     metrics::with_local_recorder(&recorder, || {
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .start_paused(true)
+            .start_paused(is_paused)
             .build()
             .unwrap()
             .block_on(test(&snapshotter));
@@ -295,4 +302,65 @@ fn the_table_of_metrics_has_each_with_its_labels() {
         at_rest(&of_one).await;
         at_rest(&of_many).await;
     });
+}
+
+/// One address answers 503, one refuses connections, and two serve.
+#[test]
+fn addresses_that_are_left_out_are_counted_and_ejections_by_their_reason() {
+    const EJECTED: &str = "tower_keep_alive.addresses.ejected";
+    const LEFT_OUT: &str = "tower_keep_alive.addresses.left_out";
+    const HOST: &str = "server.address=host.test";
+    for (ejection, reason) in [
+        (Ejection::new().consecutive(2), "reason=consecutive"),
+        (
+            Ejection::new().failure_share(1.0, 2),
+            "reason=failure_share",
+        ),
+    ] {
+        recorded_in_time(false, async |snapshotter| {
+            let bad = Server::start_tcp(async |mut conn| {
+                while conn.request().await.is_some() {
+                    conn.respond_with("HTTP/1.1 503 Said", "ok").await;
+                }
+            })
+            .await;
+            let good = [Server::ok().await, Server::ok().await];
+            let nobody = RefusingPort::new();
+            let addresses = [bad.addr(), nobody.addr(), good[0].addr(), good[1].addr()];
+            let names =
+                tower::service_fn(move |_| ready(Ok::<_, Infallible>(addresses.into_iter())));
+            let layer = KeepAliveLayer::new()
+                .spread(Spread::InTurn)
+                .eject(ejection.server_errors(true));
+            let (client, handle) = agent_over(layer, TcpConnector::with_resolver(names));
+            let (mut ejected, mut counted) = (0.0, 0.0);
+            // Held, so that each needs a connection.
+            let mut held = Vec::new();
+            for _ in 0..40 {
+                held.push(client.request(get("http://host.test/")).await.unwrap());
+                let addresses = handle.status().addresses.into_values().flatten();
+                let left_out: Vec<_> = addresses.filter_map(|(_, it)| it.left_out).collect();
+                let look = Look::at(snapshotter);
+                ejected += look.of(EJECTED, reason);
+                counted += look.of(LEFT_OUT, HOST);
+                let are_ejected = left_out.iter().filter(|it| it.is_ejected()).count();
+                assert_eq!(ejected, are_ejected as f64, "{reason}");
+                assert_eq!(counted, left_out.len() as f64);
+                if are_ejected > 0 && left_out.len() == 2 {
+                    break;
+                }
+            }
+            assert!(ejected > 0.0 && counted > 1.0);
+            for response in held {
+                read(response).await.unwrap();
+            }
+            at_rest(&handle).await;
+            // The key is in use no more.
+            let is_none = || {
+                counted += Look::at(snapshotter).of(LEFT_OUT, HOST);
+                counted == 0.0
+            };
+            eventually("none is counted", is_none).await;
+        });
+    }
 }

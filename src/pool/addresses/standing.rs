@@ -216,6 +216,12 @@ impl Known {
         self.ejected().next().is_some()
     }
 
+    /// How many addresses of the name are left out.
+    pub(super) fn left_out_len(&self) -> usize {
+        let listed = self.addresses.values().filter(|it| it.is_listed);
+        listed.filter(|it| it.out.is_some()).count()
+    }
+
     /// The addresses that are left out, and why.
     pub(super) fn left_out(&self, now: Instant) -> impl Iterator<Item = (SocketAddr, LeftOut)> {
         self.addresses.iter().filter_map(move |(address, known)| {

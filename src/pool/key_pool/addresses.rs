@@ -59,6 +59,14 @@ impl<C: Poolable> KeyPool<C> {
         if addresses.is_some_and(|addresses| addresses.is_any_ejected()) {
             self.is_plain.store(false, Ordering::SeqCst);
         }
+        self.count_left_out();
+    }
+
+    /// A connect has ended, or an address was ejected or readmitted.
+    pub(super) fn count_left_out(&self) {
+        if let Some(addresses) = &self.addresses {
+            self.gauges.left_out(|| addresses.left_out_len());
+        }
     }
 
     /// An address was ejected or readmitted.
