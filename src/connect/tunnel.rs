@@ -19,7 +19,8 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::connect::proxy_conn::ProxyConn;
-use crate::error::{BoxError, Error, Kind};
+use crate::error::connect::ConnectError;
+use crate::error::{BoxError, Error, Instead, Kind};
 use crate::target::proxy::{Proxy, Refusal};
 
 /// Asks the proxy at the other end of `hop` for a tunnel to `target`, and returns the transport.
@@ -37,7 +38,7 @@ where
     let (mut sender, mut connection) = http1.handshake(TokioIo::new(hop)).await?;
     let answer = sender.send_request(asking(proxy, &target)?);
     let mut ended = None;
-    let response = {
+    let answered = {
         let mut answer = pin!(answer);
         poll_fn(|cx| {
             if ended.is_none()
@@ -54,7 +55,20 @@ where
                 (Poll::Pending, None) => Poll::Pending,
             }
         })
-        .await?
+        .await
+    };
+    let response = match answered {
+        Ok(response) => response,
+        Err(error) => {
+            let begins = connection.into_parts().read_buf;
+            return Err(match Instead::of_http1(&begins) {
+                Some(Instead::Tls) => {
+                    let why = "the proxy seems to speak TLS on this port: its URI has to begin with https://";
+                    ConnectError::Protocol(why.into(), Some(error)).into()
+                }
+                _ => error,
+            });
+        }
     };
     let status = response.status();
     if !status.is_success() {

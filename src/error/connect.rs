@@ -18,7 +18,7 @@ pub(crate) enum ConnectError {
     #[cfg(feature = "proxy")]
     Within(String, Box<Self>),
     /// The server does not speak the requested protocol: what was tried, and the cause if there is one.
-    #[cfg(any(feature = "http2", feature = "tls"))]
+    #[cfg(any(feature = "http2", feature = "tls", feature = "proxy"))]
     Protocol(Cow<'static, str>, Option<BoxError>),
     /// The name was not resolved: what was tried, and the cause if there is one.
     Lookup(Cow<'static, str>, Option<BoxError>),
@@ -56,6 +56,19 @@ impl ConnectError {
             Self::Lookup(..) => true,
             #[cfg(feature = "proxy")]
             Self::Within(_, inner) => inner.is_dns(),
+            _ => false,
+        }
+    }
+}
+
+impl ConnectError {
+    /// Whether the server, or the proxy on the way to it, does not speak the protocol that it was asked in.
+    pub(crate) fn is_protocol(&self) -> bool {
+        match self {
+            #[cfg(any(feature = "http2", feature = "tls", feature = "proxy"))]
+            Self::Protocol(..) => true,
+            #[cfg(feature = "proxy")]
+            Self::Within(_, inner) => inner.is_protocol(),
             _ => false,
         }
     }
@@ -99,7 +112,7 @@ impl fmt::Display for ConnectError {
             Self::Addresses(addresses) => addresses.fmt(f),
             #[cfg(feature = "proxy")]
             Self::Within(tried, inner) => write!(f, "{tried}: {inner}"),
-            #[cfg(any(feature = "http2", feature = "tls"))]
+            #[cfg(any(feature = "http2", feature = "tls", feature = "proxy"))]
             Self::Protocol(tried, _) => f.write_str(tried),
             Self::Lookup(tried, _) | Self::Other(tried, _) => f.write_str(tried),
         }
@@ -129,7 +142,7 @@ impl StdError for ConnectError {
             Self::Addresses(addresses) => addresses.cause().map(|error| error as _),
             #[cfg(feature = "proxy")]
             Self::Within(_, inner) => inner.source(),
-            #[cfg(any(feature = "http2", feature = "tls"))]
+            #[cfg(any(feature = "http2", feature = "tls", feature = "proxy"))]
             Self::Protocol(_, cause) => cause.as_ref().map(|error| &**error as _),
             Self::Lookup(_, cause) | Self::Other(_, cause) => {
                 cause.as_ref().map(|error| &**error as _)

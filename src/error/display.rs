@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-use crate::error::{Error, Kind, TimeoutKind, checkout, find, is_large_head};
+use crate::error::{Error, Instead, Kind, TimeoutKind, checkout, find, is_large_head};
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -86,9 +86,17 @@ impl StdError for Error {
 /// There was a connection, and no response on it.
 fn write_failed_exchange(error: &Error, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     #[cfg(feature = "http2")]
-    if error.is_not_http2() {
+    if let Some(why) = error.http1_required() {
+        return f.write_str(why);
+    }
+    if let Some(instead) = error.instead() {
+        return f.write_str(error.remedy(instead));
+    }
+    #[cfg(feature = "http2")]
+    if error.may_not_be_http2() {
         return f.write_str(
-            "the server does not speak HTTP/2: send the request with Version::HTTP_11, and without Protocol::Http2",
+            "the connection was closed or lost before the server sent anything: it may not speak HTTP/2 without negotiation; \
+             for HTTP/1, send the request with Version::HTTP_11, and without Protocol::Http2",
         );
     }
     #[cfg(feature = "http2")]
@@ -108,7 +116,7 @@ fn write_failed_exchange(error: &Error, f: &mut fmt::Formatter<'_>) -> fmt::Resu
             "the head of the response has more fields or bytes than it may: raise KeepAliveLayer::max_response_fields, or \
              max_buf_size of hyper's builder in KeepAliveLayer::http1",
         ),
-        Some(of_hyper) if of_hyper.is_parse() => {
+        Some(of_hyper) if of_hyper.is_parse() || find::<Instead>(of_hyper).is_some() => {
             f.write_str("what the server sent is not a valid HTTP/1 response")
         }
         _ => f.write_str("no response"),

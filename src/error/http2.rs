@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 
-use crate::error::{Error, Kind, chain};
+use crate::error::{BoxError, Error, Kind, chain};
 
 /// A stream that was reset, or a connection that its server or this client has ended.
 #[derive(Debug)]
@@ -13,8 +13,8 @@ pub(crate) struct Http2Fault {
     pub(crate) code: u32,
     /// The debug data of the connection's GOAWAY frame, if there was one.
     pub(crate) debug_data: Vec<u8>,
-    /// How the transport ended.
-    pub(crate) source: Option<io::Error>,
+    /// How the transport ended; or, after HTTP_1_1_REQUIRED, why there was no response over HTTP/1.1.
+    pub(crate) source: Option<BoxError>,
 }
 
 /// Who ended what.
@@ -91,48 +91,29 @@ impl fmt::Display for Http2Fault {
 impl StdError for Http2Fault {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match &self.source {
-            Some(source) => Some(source),
+            Some(source) => Some(&**source),
             None => None,
         }
     }
 }
 
-/// What a server began with in place of HTTP/2, where HTTP/2 was spoken without asking (RFC 9113 §3.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NotHttp2 {
-    Http1,
-    Other,
-}
+/// The connection ended before the server had sent a byte.
+#[derive(Debug)]
+pub(crate) struct SaidNothing(pub(crate) io::Error);
 
-impl NotHttp2 {
-    /// Finds it in an I/O error that `h2` has returned, which keeps the kind and the text of the transport's error and
-    /// nothing else.
-    pub(crate) fn recognise(error: &io::Error) -> Option<Self> {
-        let text = error.to_string();
-        [Self::Http1, Self::Other]
-            .into_iter()
-            .find(|it| text == it.to_string())
-    }
-}
-
-impl fmt::Display for NotHttp2 {
+impl fmt::Display for SaidNothing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Http1 => "the server speaks HTTP/1 and not HTTP/2",
-            Self::Other => "the server does not begin as HTTP/2 does, by SETTINGS",
-        })
+        f.write_str("the connection ended before the server sent anything")
     }
 }
 
-impl StdError for NotHttp2 {}
+impl StdError for SaidNothing {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&self.0)
+    }
+}
 
 impl Error {
-    /// The server turned out not to speak HTTP/2 once it was spoken to.
-    pub(super) fn is_not_http2(&self) -> bool {
-        matches!(self.0.kind, Kind::Exchange)
-            && self.source().and_then(chain::find::<NotHttp2>).is_some()
-    }
-
     /// The fields of a response over HTTP/2 are larger than allowed.
     pub(super) fn has_large_fields(&self) -> bool {
         matches!(self.0.kind, Kind::Exchange | Kind::Body)
@@ -149,6 +130,38 @@ impl Error {
     pub(crate) fn wants_http1(&self) -> bool {
         self.http2_fault()
             .is_some_and(|fault| fault.end != Http2End::Own && fault.code == HTTP_1_1_REQUIRED)
+    }
+
+    /// The error of a request for which the server had required HTTP/1.1, as `required` says, and that got no response over
+    /// HTTP/1.1 either. It has the reason of HTTP/2, and the failure over HTTP/1.1 as its source.
+    pub(crate) fn after_http1_required(mut self, required: Self) -> Self {
+        if !matches!(self.0.kind, Kind::Exchange) || self.wants_http1() {
+            return self;
+        }
+        let fault = required
+            .0
+            .source
+            .map(|source| source.downcast::<Http2Fault>());
+        if let Some(Ok(mut fault)) = fault {
+            fault.source = self.0.source.take();
+            self.0.source = Some(fault);
+        }
+        self
+    }
+
+    /// Why there is no response to a request for which the server requires HTTP/1.1.
+    pub(super) fn http1_required(&self) -> Option<&'static str> {
+        if !matches!(self.0.kind, Kind::Exchange) || !self.wants_http1() {
+            return None;
+        }
+        Some(match self.http2_fault()?.source {
+            Some(_) => {
+                "the server requires HTTP/1.1 for this request (HTTP_1_1_REQUIRED), and gave no response over HTTP/1.1"
+            }
+            None => {
+                "the server requires HTTP/1.1 for this request (HTTP_1_1_REQUIRED): send it with Protocol::Http1"
+            }
+        })
     }
 
     /// The code with which the server has ended the connection, if it did before it took the request.
@@ -186,14 +199,14 @@ impl Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::BoxError;
 
     fn error(end: Http2End, code: u32) -> Error {
         let fault = Http2Fault {
             end,
             code,
             debug_data: b"why".to_vec(),
-            source: (end == Http2End::Closed).then(|| io::ErrorKind::BrokenPipe.into()),
+            source: (end == Http2End::Closed)
+                .then(|| io::Error::from(io::ErrorKind::BrokenPipe).into()),
         };
         Error::from_send(BoxError::from(fault), false)
     }

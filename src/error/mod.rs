@@ -6,6 +6,7 @@ pub(crate) mod connect;
 mod display;
 #[cfg(feature = "http2")]
 mod http2;
+mod instead;
 pub(crate) mod request_body;
 mod send;
 pub(crate) mod timeout_kind;
@@ -31,7 +32,8 @@ use chain::Found;
 pub(crate) use chain::{find, is_gone, is_reset};
 pub use checkout::{CheckoutError, Denied};
 #[cfg(feature = "http2")]
-pub(crate) use http2::{Http2End, Http2Fault, NotHttp2};
+pub(crate) use http2::{Http2End, Http2Fault, SaidNothing};
+pub(crate) use instead::Instead;
 use request_body::{BodyFault, RequestBodyError};
 pub(crate) use send::PartlyWritten;
 pub use send::SendError;
@@ -53,7 +55,7 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 /// | [`is_connect`](Self::is_connect) | no connection could be made | try again later, or another server |
 /// | [`is_dns`](Self::is_dns), with `is_connect` | the name could not be resolved | check the name, or try again later |
 /// | [`is_certificate`](Self::is_certificate), with `is_connect` | the server's certificate was not accepted | do not try again; the text says what to do |
-/// | [`is_protocol`](Self::is_protocol), often with `is_connect` or `is_target` | the server does not speak the version of HTTP that was asked for | ask for another one |
+/// | [`is_protocol`](Self::is_protocol), often with `is_connect` or `is_target` | the server speaks another version of HTTP, or TLS where it was asked in plain HTTP, or no TLS | look at the text, which says what to change |
 /// | [`is_timeout`](Self::is_timeout) | something took too long; [`timeout_kind`](Self::timeout_kind) says what | depends on the kind |
 /// | [`is_queue_full`](Self::is_queue_full) | the queue for a connection is full | shed load |
 /// | [`is_shut_down`](Self::is_shut_down) | the agent was drained or destroyed | stop |
@@ -306,21 +308,24 @@ impl Error {
         self.connect_error().is_some_and(ConnectError::is_dns)
     }
 
-    /// The server does not speak the version of HTTP that the settings require
-    /// ([`KeepAliveLayer::protocol`](crate::KeepAliveLayer::protocol),
-    /// [`Route::with_protocol`](crate::Route::with_protocol), or the version of the request), or none of the versions
-    /// that it was offered. The text says which version it speaks, if that is known, and which setting to check.
+    /// The server speaks another protocol than the settings, the request or its URI require:
+    ///
+    /// - not the version of HTTP of the settings ([`KeepAliveLayer::protocol`](crate::KeepAliveLayer::protocol),
+    ///   [`Route::with_protocol`](crate::Route::with_protocol)) or of the request, or none of the versions that it was
+    ///   offered; or it requires HTTP/1.1 for this request (feature `http2`: HTTP_1_1_REQUIRED);
+    /// - TLS, where the URI begins with `http`; or no TLS, where it begins with `https`.
+    ///
+    /// The text says what the server speaks, if that is known, and what to change.
     #[must_use]
     pub fn is_protocol(&self) -> bool {
-        #[cfg(any(feature = "http2", feature = "tls"))]
-        if let Some(ConnectError::Protocol(..)) = self.connect_error() {
+        if self.connect_error().is_some_and(ConnectError::is_protocol) {
             return true;
         }
         #[cfg(feature = "http2")]
-        if self.is_not_http2() {
+        if self.http1_required().is_some() {
             return true;
         }
-        matches!(self.0.kind, Kind::Target(TargetError::Version(_)))
+        self.instead().is_some() || matches!(self.0.kind, Kind::Target(TargetError::Version(_)))
     }
 
     /// The server's certificate was not accepted: its issuer is not trusted, it has expired, or it is for another name.
@@ -348,7 +353,7 @@ impl Error {
 
     /// Another attempt of the same request would fail in the same way until something is changed: the request cannot be
     /// sent as it is ([`is_target`](Self::is_target)), the server's certificate was not accepted
-    /// ([`is_certificate`](Self::is_certificate)), the server does not speak the required version of HTTP
+    /// ([`is_certificate`](Self::is_certificate)), the server does not speak the required protocol
     /// ([`is_protocol`](Self::is_protocol)), the agent is shut down ([`is_shut_down`](Self::is_shut_down)), or a proxy
     /// refused the tunnel with a status other than 5xx, 408 and 429. [`Unsent`](crate::retry::Unsent) does not retry
     /// such a request.

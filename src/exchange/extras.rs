@@ -16,6 +16,7 @@ use crate::target::invalid::TargetError;
 
 /// State that few exchanges have. Boxed: an exchange without it pays for one check.
 #[derive(Debug)]
+#[cfg_attr(feature = "http2", derive(Default))]
 pub(super) struct Extras {
     /// It opens a tunnel.
     pub(super) connects: bool,
@@ -27,6 +28,9 @@ pub(super) struct Extras {
     pub(super) expects_continue: bool,
     /// Its time limits, or the record of its times.
     pub(super) limits: Option<Box<TimeLimits>>,
+    /// That the server requires HTTP/1.1 for it, once that is known.
+    #[cfg(feature = "http2")]
+    http1_required: Option<Error>,
 }
 
 /// Prepares the request for its origin, and returns what it needs.
@@ -51,8 +55,28 @@ pub(super) fn begin<B: Body>(
         of_proxy,
         expects_continue: false,
         limits,
+        #[cfg(feature = "http2")]
+        http1_required: None,
     };
     Ok(extras.of(request))
+}
+
+/// The server requires HTTP/1.1 for the request, which goes out again over that.
+#[cold]
+#[cfg(feature = "http2")]
+pub(super) fn http1_is_required(extras: &mut Option<Box<Extras>>, error: Error) {
+    extras.get_or_insert_default().http1_required = Some(error);
+}
+
+/// The error for the caller, who also has to know if the request went out over HTTP/1.1 because the server required that.
+#[cold]
+#[cfg(feature = "http2")]
+pub(super) fn explained(extras: &mut Option<Box<Extras>>, error: Error) -> Error {
+    let required = extras.as_mut().and_then(|it| it.http1_required.take());
+    match required {
+        Some(required) => error.after_http1_required(required),
+        None => error,
+    }
 }
 
 impl Extras {

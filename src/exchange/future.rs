@@ -291,12 +291,15 @@ where
                 if let Some(info) = error.connection() {
                     timed::end(info);
                 }
+                #[cfg(feature = "http2")]
+                let error = extras::explained(this.extras, error);
                 return Poll::Ready(Err(error));
             };
             #[cfg(feature = "http2")]
             if error.wants_http1() {
                 // Happens once, because no server asks for this over HTTP/1.
                 destination.set_protocol(Protocol::Http1);
+                extras::http1_is_required(this.extras, error);
             }
             destination.return_to_queue();
             this.parts.request = Some(request);

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::error::Instead;
+
 /// The most interim responses (1xx) to one request, unless a layer sets another number. RFC 9110 §15.2 allows any
 /// number; the JDK's client accepts 8, which a proxy that forwards early hints may exceed.
 pub(super) const DEFAULT_MAX: usize = 100;
@@ -85,7 +87,7 @@ impl Interim {
     ///
     /// # Errors
     ///
-    /// If the server has sent too much before its response.
+    /// If the server has sent too much before its response, or speaks another protocol.
     #[inline]
     pub(super) fn read(&mut self, exchange: u8, bytes: &[u8]) -> io::Result<()> {
         self.begin(exchange);
@@ -151,6 +153,10 @@ impl Interim {
     /// Returns how many of the bytes precede the response, or are needed to recognise it.
     #[cold]
     fn count(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let is_first = self.position == Position::START && self.bytes == 0;
+        if is_first && let Some(instead) = Instead::of_http1(bytes) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, instead));
+        }
         for (at, &byte) in bytes.iter().enumerate() {
             if let (Position::Code(1), b'0' | b'1') = (self.position, byte) {
                 self.continues = true;

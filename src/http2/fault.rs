@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind};
 
-use crate::error::{BoxError, Http2End, Http2Fault, NotHttp2};
+use crate::error::{BoxError, Http2End, Http2Fault, Instead, SaidNothing};
 use crate::http2::shared::Http2Shared;
 
 /// The error of an exchange. `h2` has one error for fields that are larger than allowed and for malformed ones. If they
@@ -32,15 +32,18 @@ pub(super) fn too_large(reason: h2::Reason) -> BoxError {
 pub(super) fn of(error: h2::Error, shared: &Http2Shared) -> BoxError {
     if error.is_io() {
         let error = error.into_io().unwrap_or_else(|| ErrorKind::Other.into());
-        if let Some(spoken) = NotHttp2::recognise(&error) {
-            return io::Error::new(error.kind(), spoken).into();
+        if let Some(instead) = Instead::recognise(&error) {
+            return io::Error::new(error.kind(), instead).into();
+        }
+        if shared.reads() == 0 {
+            return io::Error::new(error.kind(), SaidNothing(error)).into();
         }
         return match shared.go_away() {
             Some(go_away) => Http2Fault {
                 end: Http2End::Closed,
                 code: go_away.code,
                 debug_data: go_away.debug_data.clone(),
-                source: Some(error),
+                source: Some(error.into()),
             }
             .into(),
             None => error.into(),

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::error::NotHttp2;
+use crate::error::Instead;
 
 /// The progress of reading a server's first frame, which has to be SETTINGS (RFC 9113 §3.4). `h2` accepts any other
 /// frame as the first as well, and takes an HTTP/1 response for a frame that is too large.
@@ -14,9 +14,6 @@ pub(super) struct Preface {
 
 /// The length of a frame, its type and its flags.
 const LOOKED_AT: usize = 5;
-
-const SETTINGS: u8 = 4;
-const ACK: u8 = 1;
 
 impl Preface {
     /// Reads the first bytes, or more of them. Fails if they are not HTTP/2.
@@ -36,12 +33,10 @@ impl Preface {
         if self.has < LOOKED_AT {
             return Ok(());
         }
-        let wrong = match self.bytes {
-            [_, _, _, SETTINGS, flags] if flags & ACK == 0 => return Ok(()),
-            [b'H', b'T', b'T', b'P', b'/'] => NotHttp2::Http1,
-            _ => NotHttp2::Other,
-        };
-        Err(io::Error::new(io::ErrorKind::InvalidData, wrong))
+        match Instead::of_http2(self.bytes) {
+            None => Ok(()),
+            Some(instead) => Err(io::Error::new(io::ErrorKind::InvalidData, instead)),
+        }
     }
 }
 
@@ -60,6 +55,8 @@ mod tests {
             assert_eq!(begins(&[0, 0, 6, 4, 0, 0, 0, 0, 0, 0], size), Ok(()));
             let http1 = begins(b"HTTP/1.1 400 Bad Request\r\n", size);
             assert!(http1.unwrap_err().contains("HTTP/1"));
+            let tls = begins(&[21, 3, 3, 0, 2, 2, 10], size);
+            assert!(tls.unwrap_err().contains("TLS"));
             for other in [&b"SSH-2.0-x"[..], &[0, 0, 8, 6, 0], &[0, 0, 0, 4, 1]] {
                 assert!(begins(other, size).unwrap_err().contains("SETTINGS"));
             }

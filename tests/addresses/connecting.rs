@@ -292,7 +292,7 @@ async fn a_handshake_that_fails_is_told_in_words_with_the_server() {
     let error = fetch(&client, url).await.unwrap_err();
     assert!(error.is_connect() && error.is_unsent(), "{error:?}");
     let told = texts(&error);
-    let words = "cannot agree on TLS with 127.0.0.1: what the server speaks is not TLS; for plain HTTP, ask with http://";
+    let words = "cannot agree on TLS with 127.0.0.1: the server does not speak TLS on this port; for plain HTTP, ask with http://";
     assert_eq!(told[0], words);
     assert!(says_nothing_twice(&told), "{told:?}");
     at_rest(&handle).await;

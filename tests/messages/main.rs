@@ -7,6 +7,7 @@ mod expect;
 mod fields;
 mod hints_without_a_body;
 mod interim;
+mod other_protocols;
 mod response_fields;
 mod unsent;
 mod unwritten;

@@ -85,11 +85,30 @@ async fn a_server_that_speaks_plain_http_is_a_connect_error_that_says_so() {
     let (client, handle) = agent(CA.trusted());
     let error = fetch(&client, https(&server, "/")).await.unwrap_err();
     assert!(error.is_connect() && error.is_unsent(), "{error:?}");
-    assert!(!error.is_certificate(), "{error:?}");
-    assert!(text(&error).contains("is not TLS"), "{}", text(&error));
+    assert!(error.is_protocol() && error.is_permanent(), "{error:?}");
+    assert!(!error.is_certificate() && !error.is_reset(), "{error:?}");
+    let words = "does not speak TLS on this port; for plain HTTP, ask with http://";
+    assert!(text(&error).contains(words), "{}", text(&error));
     assert!(in_chain::<rustls::Error>(&error).is_some());
     assert_eq!((handle.status().create_errors, idle(&handle)), (1, 0));
     assert_eq!(server.accepted(), 1);
+    at_rest(&handle).await;
+}
+
+/// Such bytes within TLS are no alert.
+#[tokio::test]
+async fn a_server_of_tls_that_answers_with_nonsense_is_not_told_to_speak_tls() {
+    let server = Server::start_tls(localhost().server(), |mut conn| async move {
+        conn.request().await;
+        conn.send([21, 3, 3, 0, 2, 2, 10]).await;
+        conn.closed().await;
+    })
+    .await;
+    let (client, handle) = agent(CA.trusted());
+    let error = fetch(&client, server.url("/")).await.unwrap_err();
+    assert!(!error.is_protocol(), "{error:?}");
+    let words = "what the server sent is not a valid HTTP/1 response";
+    assert_eq!(error.to_string(), words);
     at_rest(&handle).await;
 }
 

@@ -189,3 +189,24 @@ async fn a_proxy_that_is_not_who_it_has_to_be_is_refused() {
     assert_eq!((server.accepted(), server.requests()), (2, 0));
     at_rest(&handle).await;
 }
+
+#[tokio::test]
+async fn a_proxy_by_https_that_speaks_plain_http_is_named_with_what_to_do() {
+    let server = Server::start(|mut conn: Conn| async move {
+        conn.read().await;
+        conn.send("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
+            .await;
+        conn.closed().await;
+    })
+    .await;
+    let uri = server.url_of("proxy.test", "").replace("http:", "https:");
+    let (client, handle) = agent();
+    for url in ["http://origin.test/", "https://origin.test/"] {
+        let error = send(&client, through(&uri.parse().unwrap(), url)).await;
+        let error = error.unwrap_err();
+        assert!(error.is_connect() && error.is_protocol(), "{error:?}");
+        assert!(text(&error).contains("does not speak TLS on this port"));
+    }
+    assert_eq!((handle.status().open(), idle(&handle)), (0, 0));
+    at_rest(&handle).await;
+}

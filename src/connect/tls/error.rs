@@ -61,17 +61,24 @@ pub(super) fn handshake(host: &str, offered: Protocol, error: io::Error) -> Conn
     }
 }
 
-/// Whether client and server have no ALPN protocol in common.
+/// Whether the server does not speak TLS, or no protocol above it that it was offered (ALPN).
 fn is_of_protocol(error: &io::Error) -> bool {
-    use rustls::Error::{AlertReceived, NoApplicationProtocol, PeerMisbehaved};
-    matches!(
-        error.get_ref().and_then(|held| held.downcast_ref()),
+    use rustls::Error::{AlertReceived, InvalidMessage, NoApplicationProtocol, PeerMisbehaved};
+    match error.get_ref().and_then(|held| held.downcast_ref()) {
+        Some(InvalidMessage(message)) => is_no_tls(message),
         Some(
             NoApplicationProtocol
-                | AlertReceived(AlertDescription::NoApplicationProtocol)
-                | PeerMisbehaved(Misbehaved::SelectedUnofferedApplicationProtocol)
-        )
-    )
+            | AlertReceived(AlertDescription::NoApplicationProtocol)
+            | PeerMisbehaved(Misbehaved::SelectedUnofferedApplicationProtocol),
+        ) => true,
+        _ => false,
+    }
+}
+
+/// Whether the server did not even send a record of TLS. Each record begins with its type, version and length.
+fn is_no_tls(message: &InvalidMessage) -> bool {
+    use InvalidMessage::{InvalidContentType, UnknownProtocolVersion};
+    matches!(message, InvalidContentType | UnknownProtocolVersion)
 }
 
 /// What is wrong, and what to do about it.
@@ -81,8 +88,8 @@ fn describe(host: &str, offered: Protocol, error: &rustls::Error) -> Cow<'static
         PeerIncompatible,
     };
     match error {
-        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
-            "what the server speaks is not TLS; for plain HTTP, ask with http://".into()
+        rustls::Error::InvalidMessage(message) if is_no_tls(message) => {
+            "the server does not speak TLS on this port; for plain HTTP, ask with http://".into()
         }
         InvalidCertificate(error) => certificate::describe(host, error),
         NoCertificatesPresented => "the server has no certificate".into(),
@@ -208,7 +215,12 @@ mod tests {
             ),
             (
                 of_rustls(InvalidMessage::InvalidContentType.into()),
-                "what the server speaks is not TLS; for plain HTTP, ask with http://",
+                "the server does not speak TLS on this port; for plain HTTP, ask with http://",
+                true,
+            ),
+            (
+                of_rustls(InvalidMessage::MessageTooLarge.into()),
+                "the handshake failed",
                 true,
             ),
             (

@@ -1,5 +1,9 @@
 //! Requests that a server of HTTP/2 does not take, or does not want like this.
 
+use std::error::Error as _;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -117,6 +121,85 @@ async fn a_server_that_wants_http_1_gets_it() {
     }
     assert_eq!(seen.requests().len(), 2);
     at_rest(&handle).await;
+}
+
+/// Wants HTTP/1.1 on its first connection, and does on the others as `second` does.
+async fn wanting_http1<F>(second: fn(Conn) -> F) -> Server
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let log = Log::default();
+    let connections = Arc::new(AtomicUsize::new(0));
+    Server::start(move |conn: Conn| {
+        let log = log.clone();
+        let is_first = connections.fetch_add(1, Ordering::SeqCst) == 0;
+        async move {
+            if !is_first {
+                return second(conn).await;
+            }
+            let mut conn = frames::Conn::new(conn, &log);
+            conn.open([]).await;
+            while let Some(request) = conn.request().await {
+                conn.reset(request.stream, code::HTTP_1_1_REQUIRED).await;
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_server_that_wants_http_1_gets_it_where_http_2_was_set_as_well() {
+    let server = wanting_http1(script::echo).await;
+    let (client, handle) = agent(layer());
+    let answer = send(&client, post(server.url("/a"), "x")).await.unwrap();
+    assert_eq!(
+        (&*answer.body, answer.info.version()),
+        ("/a", Version::HTTP_11)
+    );
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn a_server_that_wants_http_1_and_does_not_speak_it_is_an_error_with_both_reasons() {
+    // The settings of HTTP/2; nothing; nonsense.
+    let settings = wanting_http1(|mut conn| async move {
+        conn.read().await;
+        conn.send([0, 0, 0, 4, 0, 0, 0, 0, 0]).await;
+        conn.closed().await;
+    });
+    let nothing = wanting_http1(|mut conn| async move {
+        conn.read().await;
+        conn.fin().await;
+    });
+    let nonsense = wanting_http1(|mut conn| async move {
+        conn.read().await;
+        conn.send("SSH-2.0-OpenSSH_9.6\r\n").await;
+        conn.closed().await;
+    });
+    let servers = [settings.await, nothing.await, nonsense.await];
+    for (server, is_reset) in servers.into_iter().zip([false, true, false]) {
+        let (client, handle) = agent(layer().max_connections_per_host(1));
+        let error = send(&client, post(server.url("/"), "x")).await.unwrap_err();
+        assert_eq!(
+            error.http2_reason(),
+            Some(code::HTTP_1_1_REQUIRED),
+            "{error:?}"
+        );
+        let words = "the server requires HTTP/1.1 for this request (HTTP_1_1_REQUIRED), and gave no response over HTTP/1.1";
+        assert_eq!(error.to_string(), words);
+        let source = error.source().unwrap();
+        assert_eq!(
+            source.to_string(),
+            "the server reset the stream: HTTP_1_1_REQUIRED"
+        );
+        assert!(source.source().is_some(), "the failure over HTTP/1.1");
+        assert!(error.is_protocol() && !error.is_connect(), "{error:?}");
+        assert_eq!(error.is_reset(), is_reset, "{error:?}");
+        assert!(!error.is_refused() && !error.is_unsent(), "{error:?}");
+        assert_eq!(error.connection().unwrap().version(), Version::HTTP_11);
+        assert_eq!(server.accepted(), 2);
+        at_rest(&handle).await;
+    }
 }
 
 #[tokio::test]

@@ -30,12 +30,64 @@ async fn a_server_that_answers_in_http_1_is_an_error_that_says_so() {
     at_rest(&handle).await;
 }
 
+/// It may be one of HTTP/1, or one that is not well: so the error says both, and another attempt may help.
 #[tokio::test]
-async fn a_server_that_closes_at_once_is_no_answer() {
-    let server = RawServer::start(|conn: Conn| async move { conn.fin().await }).await;
+async fn a_server_that_ends_the_connection_without_a_byte_may_not_speak_http_2() {
+    for reads in [false, true] {
+        for abruptly in [false, true] {
+            let server = RawServer::start(move |mut conn: Conn| async move {
+                if reads {
+                    conn.read().await;
+                }
+                match abruptly {
+                    true => conn.rst(),
+                    false => conn.fin().await,
+                }
+            })
+            .await;
+            let (client, handle) = http2(KeepAliveLayer::new());
+            for tries in 1..=2 {
+                let error = fetch(&client, server.url("/")).await.unwrap_err();
+                let said = error.to_string();
+                let words = "before the server sent anything: it may not speak HTTP/2 without negotiation; for HTTP/1, \
+                             send the request with Version::HTTP_11, and without Protocol::Http2";
+                assert!(said.contains(words), "{error:?}");
+                assert!(error.is_reset() && !error.is_timeout(), "{error:?}");
+                assert!(!error.is_protocol() && !error.is_permanent());
+                assert_eq!(server.accepted(), tries, "it is not asked twice");
+            }
+            at_rest(&handle).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_closes_after_its_settings_speaks_http_2() {
+    let server = Server::start(|mut conn| async move {
+        conn.open([]).await;
+        conn.request().await;
+    })
+    .await;
     let (client, handle) = http2(KeepAliveLayer::new());
     let error = fetch(&client, server.url("/")).await.unwrap_err();
-    assert!(!error.is_timeout(), "{error:?}");
+    assert!(error.is_reset(), "{error:?}");
+    assert!(!words(&error).contains("negotiation"), "{error:?}");
+    at_rest(&handle).await;
+}
+
+#[tokio::test]
+async fn a_server_that_answers_with_an_alert_of_tls_is_an_error_that_says_so() {
+    let server = RawServer::start(|mut conn: Conn| async move {
+        conn.read().await;
+        conn.send([21, 3, 1, 0, 2, 2, 10]).await;
+        conn.closed().await;
+    })
+    .await;
+    let (client, handle) = http2(KeepAliveLayer::new());
+    let error = fetch(&client, server.url("/")).await.unwrap_err();
+    let said = "the server seems to speak TLS on this port: the URI has to begin with https://";
+    assert_eq!(error.to_string(), said);
+    assert!(error.is_protocol() && error.is_permanent(), "{error:?}");
     at_rest(&handle).await;
 }
 

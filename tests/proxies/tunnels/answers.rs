@@ -67,6 +67,37 @@ async fn a_refused_tunnel_gives_the_proxys_status_and_fields() {
     }
 }
 
+#[tokio::test]
+async fn a_proxy_that_speaks_tls_where_its_uri_says_http_is_named_with_what_to_do() {
+    let server = Server::start(|mut conn: Conn| async move {
+        conn.request().await;
+        conn.send([21, 3, 1, 0, 2, 2, 10]).await;
+        conn.closed().await;
+    })
+    .await;
+    let proxy = proxy("", &server);
+    let (client, handle) = agent();
+    let error = send(&client, through(&proxy, "https://origin.test/")).await;
+    let error = error.unwrap_err();
+    assert!(error.is_connect() && error.is_unsent(), "{error:?}");
+    assert!(error.is_protocol() && error.is_permanent(), "{error:?}");
+    let said = format!(
+        "cannot connect through {proxy}: the proxy seems to speak TLS on this port: its URI has to begin with https://"
+    );
+    assert_eq!(error.to_string(), said);
+    assert_eq!(handle.status().open(), 0);
+    at_rest(&handle).await;
+
+    let (client, handle) = agent_without_tls();
+    let error = send(&client, through(&proxy, "http://origin.test/")).await;
+    let error = error.unwrap_err();
+    assert!(error.is_protocol() && !error.is_connect(), "{error:?}");
+    let said = "the server or the proxy seems to speak TLS on this port: its URI has to begin with https://";
+    assert_eq!(error.to_string(), said);
+    assert_eq!(handle.status().open(), 0);
+    at_rest(&handle).await;
+}
+
 /// A refusal to a request that the proxy reads itself is an answer.
 #[tokio::test]
 async fn what_a_proxy_says_to_a_request_that_it_reads_is_a_response() {
