@@ -37,13 +37,15 @@ pub(super) fn read<R: Body>(response: &Response<R>, margin: Millis) -> ResponseH
         }
     }
     let is_10 = response.version() == Version::HTTP_10;
+    // Over HTTP/2 a response with a `Transfer-Encoding` is refused before.
+    let is_http1 = response.version() != Version::HTTP_2;
     // A body of known length has a `Content-Length`, because hyper gives precedence to `Transfer-Encoding`.
     let has_length = response.body().size_hint().exact().is_some_and(|it| it > 0);
     ResponseHint {
         server_hint,
         is_last: close
             || is_10 && !keep_alive
-            || !has_length && is_framed_twice(response.headers()),
+            || !has_length && is_http1 && is_framed_twice(response.headers()),
     }
 }
 

@@ -27,8 +27,10 @@ pub(super) fn settle<B: Body>(
         other => return Err(TargetError::Version(other)),
     }
     let wants_http2 = version == Version::HTTP_2;
+    let fields = request.headers();
+    // Most requests have no fields yet, and need no look-up.
     let is_upgrade =
-        *request.method() == Method::CONNECT || request.headers().contains_key(UPGRADE);
+        *request.method() == Method::CONNECT || !fields.is_empty() && fields.contains_key(UPGRADE);
     if is_upgrade && wants_http2 {
         let why = "CONNECT and upgrades are not sent over HTTP/2: set the request's version to Version::HTTP_11";
         return Err(TargetError::Method(why));

@@ -164,7 +164,8 @@ where
         }
     }
 
-    #[inline]
+    // Not inlined: so the request is passed by its address, and moved once less.
+    #[inline(never)]
     fn call(&mut self, mut request: Request<B>) -> Http2Future<B> {
         let parts = &mut *self.parts;
         let taken = match request.extensions().is_empty() {
@@ -195,7 +196,9 @@ where
         }
         let announced = head::length(sent.headers());
         // Of an exchange that was not waited for: a use is one stream.
-        stream.give_up();
+        if stream.is_busy() {
+            stream.give_up();
+        }
         stream.begin(!is_end);
         match parts.sender.send_request(sent, is_end) {
             Ok((response, upload)) => {
