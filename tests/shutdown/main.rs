@@ -7,6 +7,7 @@ mod support;
 
 mod ends;
 mod runtimes;
+mod streams;
 
 use std::future::Future;
 use std::sync::{Mutex, PoisonError};
