@@ -350,9 +350,11 @@ impl serde::Serialize for EjectionReason {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::request_body::BodyFault;
     #[cfg(feature = "http2")]
     use crate::error::{Http2End, Http2Fault};
     use crate::error::{Kind, TimeoutKind};
+    use crate::target::invalid::TargetError;
 
     fn judged(ejection: &Ejection, status: u16) -> Verdict {
         let status = StatusCode::from_u16(status).expect("a status");
@@ -405,6 +407,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_error_of_the_callers_side_says_nothing() {
+        for (kind, verdict) in [
+            (Kind::RequestBody(BodyFault::Failed), Verdict::Ignore),
+            (Kind::Target(TargetError::NoHost), Verdict::Ignore),
+            (Kind::ShutDown, Verdict::Ignore),
+            (Kind::Exchange, Verdict::Failure),
+        ] {
+            let error = &Error::new(kind);
+            let judged = Ejection::new().judge(&Outcome::Error { error }, false);
+            assert_eq!(judged, verdict, "{error}");
+        }
+    }
+
     #[cfg(feature = "http2")]
     #[test]
     fn a_server_that_wants_http_1_1_has_answered() {
@@ -418,6 +434,23 @@ mod tests {
             let error = &Error::from_send(fault.into(), false);
             let judged = Ejection::new().judge(&Outcome::Error { error }, false);
             assert_eq!(judged, verdict, "{error}");
+        }
+    }
+
+    #[test]
+    fn ejections_with_any_different_setting_are_different() {
+        let one = Ejection::new();
+        assert_eq!(one, Ejection::new());
+        for other in [
+            one.clone().consecutive(7),
+            one.clone().failure_share(0.25, 50),
+            one.clone().server_errors(true),
+            one.clone().base_time(Duration::from_secs(1)),
+            one.clone().max_time(Duration::from_secs(1000)),
+            one.clone().classify(|_, by_default| by_default),
+        ] {
+            assert_ne!(one, other);
+            assert_eq!(other, other.clone());
         }
     }
 

@@ -181,3 +181,19 @@ impl Transport for DefaultTransport {
         Transport::tls_info(&self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The pool does so before each reuse.
+    #[tokio::test]
+    async fn its_transports_can_be_looked_at() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let destination = Destination::try_from(url.parse::<http::Uri>().unwrap()).unwrap();
+        let transport = DefaultConnector::new().call(destination).await.unwrap();
+        let probe = transport.probe().expect("a socket below");
+        assert_eq!(probe.look(), crate::Liveness::Open);
+    }
+}

@@ -355,6 +355,28 @@ mod tests {
     }
 
     #[test]
+    fn an_exchange_has_its_head_once_it_is_answered_however_often_that_is_told() {
+        let activity = Activity::new();
+        activity.begin_use(1);
+        assert!(activity.exchange_without_head().is_some());
+        for _ in 0..2 {
+            activity.answered();
+            assert_eq!(activity.exchange_without_head(), None);
+        }
+    }
+
+    #[test]
+    fn an_exchange_waits_for_its_caller_if_its_response_is_not_read() {
+        let activity = Activity::new();
+        activity.begin_use(1);
+        assert!(!activity.is_caller_awaited());
+        activity.answered();
+        assert!(!activity.is_caller_awaited(), "the caller reads");
+        activity.set_caller_waits(false);
+        assert!(activity.is_caller_awaited());
+    }
+
+    #[test]
     fn only_waiting_for_the_other_end_is_silence() {
         let activity = Activity::new();
         activity.begin_use(1);

@@ -65,3 +65,17 @@ impl StdError for RequestBodyError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_the_body_failed_is_the_source() {
+        let error = RequestBodyError::failed("the file is gone");
+        let source = error.source().expect("the body's own error");
+        assert_eq!(source.to_string(), "the file is gone");
+        let too_long = RequestBodyError::from(BodyFault::Longer { announced: 2 });
+        assert!(too_long.source().is_none());
+    }
+}

@@ -395,4 +395,19 @@ mod tests {
             assert!(error.to_string().contains(name), "{values:?}: {error}");
         }
     }
+
+    #[test]
+    fn a_request_may_have_as_many_fields_as_there_is_room_for() {
+        let mut request = Request::new(Empty::<Bytes>::new());
+        for number in 0..MOST_FIELDS {
+            let name = http::HeaderName::try_from(format!("x-{number}")).unwrap();
+            let value = http::HeaderValue::from_static("1");
+            request.headers_mut().insert(name, value);
+        }
+        assert_eq!(check_fields(&request), Ok(()));
+        let one_more = http::HeaderValue::from_static("1");
+        request.headers_mut().insert("x-one-more", one_more);
+        let too_many = TargetError::TooManyFields(MOST_FIELDS);
+        assert_eq!(check_fields(&request), Err(too_many));
+    }
 }

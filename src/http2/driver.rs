@@ -172,7 +172,7 @@ where
         if is_orphaned && self.goodbye_until.is_none() {
             self.goodbye_until = Instant::now().checked_add(GOODBYE);
         }
-        let _ = shared.take_deadline();
+        shared.read_deadlines();
         shared.check_sending();
         loop {
             let moments = [

@@ -244,4 +244,15 @@ mod tests {
             assert_eq!(said, expected, "by {size}");
         }
     }
+
+    #[test]
+    fn only_an_incomplete_frame_is_continued() {
+        let whole = frame(DATA, 0, &[7; 30]);
+        let (mut begin, mut rest) = whole.split_at(20);
+        let mut frames = Frames::default();
+        while frames.next(&mut begin).is_some() {}
+        assert_eq!(frames.continued(), Some(7));
+        while frames.next(&mut rest).is_some() {}
+        assert_eq!(frames.continued(), None);
+    }
 }

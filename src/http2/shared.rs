@@ -475,9 +475,11 @@ impl Http2Shared {
         self.limit.store(NO_LIMIT, Ordering::SeqCst);
     }
 
-    /// Whether there are new deadlines.
-    pub(super) fn take_deadline(&self) -> bool {
-        self.has(DEADLINE) && self.flags.fetch_and(!DEADLINE, Ordering::AcqRel) & DEADLINE != 0
+    /// The driver is about to read the deadlines, also the new ones.
+    pub(super) fn read_deadlines(&self) {
+        if self.has(DEADLINE) {
+            self.flags.fetch_and(!DEADLINE, Ordering::AcqRel);
+        }
     }
 
     /// Whether SETTINGS were read since the last call. `h2` applies them when it has room for the acknowledgement.
@@ -536,5 +538,17 @@ mod tests {
         let empty = shared(10, 0);
         empty.is_refused();
         assert_eq!(empty.capacity(), Some(1), "it may be asked again");
+    }
+
+    #[test]
+    fn a_new_deadline_is_work_for_the_driver_until_it_reads_it() {
+        let conn = Arc::new(ConnShared::new());
+        let shared = Arc::new(Http2Shared::new(conn.clone(), 100, 100, 0));
+        let stream = StreamShared::new(shared.clone(), conn);
+        assert!(!shared.has_work());
+        shared.add_deadline(Instant::now(), &stream);
+        assert!(shared.has_work());
+        shared.read_deadlines();
+        assert!(!shared.has_work());
     }
 }

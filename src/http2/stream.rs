@@ -391,4 +391,16 @@ mod tests {
         assert!(stream.parts().task.is_none());
         assert!(upload.await.unwrap_err().is_cancelled());
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_exchange_that_is_given_up_ends_its_upload() {
+        let stream = stream();
+        stream.begin(true);
+        let upload = tokio::spawn(std::future::pending::<()>());
+        stream.goes_on(upload.abort_handle());
+        stream.give_up();
+        assert!(!stream.is_busy());
+        let ended = tokio::time::timeout(Duration::from_secs(1), upload).await;
+        assert!(ended.expect("it is ended").unwrap_err().is_cancelled());
+    }
 }

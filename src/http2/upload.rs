@@ -270,3 +270,38 @@ where
         Self::poll(&mut self, cx).map(drop)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Empty;
+
+    use super::*;
+    use crate::connection::shared::ConnShared;
+    use crate::http2::shared::Http2Shared;
+
+    #[test]
+    fn a_body_is_as_long_as_it_was_announced_or_fails() {
+        let data = |length: usize| Frame::data(Bytes::from(vec![b'x'; length]));
+        let length = |announced: Option<u64>, frames: &[usize]| {
+            let conn = Arc::new(ConnShared::new());
+            let connection = Arc::new(Http2Shared::new(conn.clone(), 100, 100, 0));
+            let shared = StreamShared::new(connection, conn);
+            let mut upload =
+                Upload::new(Empty::<Bytes>::new(), Taken::default(), shared, announced);
+            for &length in frames {
+                upload.check_length(Some(&data(length)), false)?;
+            }
+            upload.check_length(None, true)
+        };
+        for (announced, frames, is_right) in [
+            (None, &[1, 2][..], true),
+            (Some(3), &[1, 2], true),
+            (Some(3), &[1, 3], false),
+            (Some(3), &[4], false),
+            (Some(3), &[1, 1], false),
+            (Some(0), &[], true),
+        ] {
+            assert_eq!(length(announced, frames).is_ok(), is_right, "{frames:?}");
+        }
+    }
+}

@@ -269,3 +269,26 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Wire<IO> {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+    use crate::connection::shared::ConnShared;
+
+    /// A request of which nothing was sent goes elsewhere.
+    #[tokio::test]
+    async fn a_write_of_one_record_that_fails_has_sent_nothing() {
+        for (length, may_have_sent) in [(1, false), (ONE_RECORD, false), (ONE_RECORD + 1, true)] {
+            let (io, _) = tokio::io::duplex(1);
+            let conn = Arc::new(ConnShared::new());
+            let guard = TransportGuard::new(conn.clone());
+            let shared = Arc::new(Http2Shared::new(conn, 100, 100, 0));
+            let mut wire = Wire::new(io, guard, shared.clone(), 1 << 14);
+            let before = shared.writes();
+            assert_eq!(wire.write(&vec![0; length]).await.unwrap(), length);
+            assert_eq!(shared.writes() != before, may_have_sent, "{length}");
+        }
+    }
+}

@@ -203,4 +203,14 @@ mod tests {
         assert!(!capacity.is_short_of(5));
         assert!(capacity.is_short_of(6));
     }
+
+    #[test]
+    fn what_a_connection_carries_is_expected_once_it_was_learned() {
+        let mut capacity = Capacity::new();
+        assert_eq!(capacity.expected(), None);
+        capacity.learn(100);
+        assert_eq!(capacity.expected(), Some(100));
+        capacity.is_exclusive();
+        assert_eq!(capacity.expected(), Some(1));
+    }
 }

@@ -289,6 +289,16 @@ mod tests {
         assert!(total.is_at_rest());
     }
 
+    #[test]
+    fn no_room_is_lacking_while_enough_is_being_made() {
+        let mut total = TotalLimits::<Conn>::new(&PoolConfig::new().max_connections(1));
+        assert!(!total.lacks_room(), "nobody waits");
+        total.unclaimed = 1;
+        assert!(total.lacks_room());
+        total.will_make_room();
+        assert!(!total.lacks_room());
+    }
+
     /// By this a caller tells a long queue from one that stands still.
     #[test]
     fn each_permit_that_is_granted_counts_as_progress() {

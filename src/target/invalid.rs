@@ -82,3 +82,29 @@ impl fmt::Display for TargetError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::Version;
+
+    use super::*;
+
+    #[test]
+    fn only_what_helps_with_a_version_is_told() {
+        for (version, needs_feature) in [
+            (Version::HTTP_2, !cfg!(feature = "http2")),
+            (Version::HTTP_3, false),
+        ] {
+            let told = TargetError::Version(version).to_string();
+            assert!(
+                told.contains("set the request's version to Version::HTTP_11"),
+                "{told}"
+            );
+            assert_eq!(
+                told.ends_with("enable the feature http2"),
+                needs_feature,
+                "{told}"
+            );
+        }
+    }
+}

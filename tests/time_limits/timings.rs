@@ -6,6 +6,7 @@ use crate::support::Server;
 use crate::support::agent::{agent, agent_over, at_rest, fetch, get, send};
 use bytes::Bytes;
 use http::Request;
+use http_body::Body as _;
 use http_body_util::{BodyExt, Full};
 use tokio::time::sleep;
 use tower::ServiceExt;
@@ -151,6 +152,21 @@ async fn a_body_that_is_dropped_or_fails_has_ended() {
         let expected = if drops { S } else { 2 * S };
         assert_eq!(info.timings().unwrap().body(), Some(expected));
     }
+    at_rest(&handle).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_has_read_the_announced_length_is_at_the_end() {
+    let server = slow();
+    let (client, handle) = agent_over(KeepAliveLayer::new(), server.connector());
+    let response = client.request(timed(server.url("/"))).await.unwrap();
+    let mut body = response.into_body();
+    while !body.is_end_stream() {
+        body.frame().await.expect("the rest").unwrap();
+    }
+    // The connection returned to the pool with the last frame.
+    assert_eq!(handle.status().idle.values().sum::<usize>(), 1);
+    assert_eq!(body.connection().timings().unwrap().body(), Some(2 * S));
     at_rest(&handle).await;
 }
 

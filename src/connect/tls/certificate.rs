@@ -147,4 +147,41 @@ mod tests {
             "{far}"
         );
     }
+
+    #[test]
+    fn each_fault_of_a_certificate_is_told_with_what_to_do() {
+        use CertificateError::{
+            BadEncoding, BadSignature, Expired, InvalidPurpose, NotValidForName, NotValidYet,
+            Revoked, UnknownIssuer,
+        };
+        for (error, told) in [
+            (
+                UnknownIssuer,
+                "was issued by an authority that is not trusted; if it should be, add the \
+                 authority's certificate with TlsLayer::roots_pem",
+            ),
+            (
+                BadSignature,
+                "is not signed by the key of its issuer; is the root of that name out of date?",
+            ),
+            (NotValidForName, "is not for h.test"),
+            (
+                Expired,
+                "has expired; renew it, or set this machine's clock",
+            ),
+            (
+                NotValidYet,
+                "is not valid yet; is this machine's clock right?",
+            ),
+            (Revoked, "has been revoked; the server needs a new one"),
+            (
+                InvalidPurpose,
+                "is not for servers (extended key usage); the server needs one with serverAuth",
+            ),
+            (BadEncoding, "is not accepted: BadEncoding"),
+        ] {
+            let expected = format!("the server's certificate {told}");
+            assert_eq!(describe("h.test", &error), expected);
+        }
+    }
 }

@@ -209,6 +209,11 @@ mod tests {
                 true,
             ),
             (
+                of_alert(AlertDescription::NoApplicationProtocol),
+                "the server refused: it does not speak HTTP/1.1",
+                true,
+            ),
+            (
                 of_alert(AlertDescription::InternalError),
                 "the server refused: InternalError",
                 true,
@@ -242,6 +247,9 @@ mod tests {
             let source = error.source().expect("what failed");
             assert_eq!(source.is::<rustls::Error>(), is_rustls);
             assert_eq!(source.is::<io::Error>(), !is_rustls);
+            // Another version of HTTP helps against nothing else.
+            let is_of_protocol = why.ends_with("does not speak HTTP/1.1");
+            assert_eq!(matches!(error, ConnectError::Protocol(..)), is_of_protocol);
         }
     }
 }

@@ -159,3 +159,44 @@ impl Configuration {
         Ok(made.of(protocol))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reading them blocks a thread, and a task that does is spawned only for that.
+    #[test]
+    fn only_the_roots_of_the_platform_are_read_from_files() {
+        let roots = Some(Arc::new(RootCertStore::empty()));
+        let given = Anybody(Vec::new());
+        let given = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(given))
+            .with_no_client_auth();
+        let given = Some(Arc::new(given));
+        let default = Settings::default;
+        let with = |roots, given, platform_too| Settings {
+            roots,
+            given,
+            platform_too,
+            ..default()
+        };
+        for (settings, reads) in [
+            (default(), true),
+            (with(roots.clone(), None, false), false),
+            (with(roots, None, true), true),
+            (with(None, given, false), false),
+            (
+                Settings {
+                    anybody: true,
+                    ..default()
+                },
+                false,
+            ),
+        ] {
+            assert_eq!(settings.reads_files(), reads);
+        }
+    }
+}

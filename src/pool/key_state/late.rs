@@ -164,6 +164,15 @@ mod tests {
     }
 
     #[test]
+    fn a_use_is_forgotten_once_it_is_gone() {
+        let shared = Arc::new(ConnShared::new());
+        let made = MadeUse::new(&shared);
+        assert!(made.is_kept());
+        drop(shared);
+        assert!(!made.is_kept());
+    }
+
+    #[test]
     fn silence_is_ended_after_the_driver_would_have_ended_it() {
         let shared = ConnShared::new();
         let now = Instant::now();
