@@ -1,6 +1,7 @@
 //! When an address of a name is taken out for a while.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -222,10 +223,18 @@ impl Ejection {
             Outcome::Error { .. } | Outcome::Abandoned { .. } => Verdict::Ignore,
         };
         match &self.classifier {
-            Some(classifier) => classifier(outcome, by_default),
+            Some(classifier) => classify(&**classifier, outcome, by_default),
             None => by_default,
         }
     }
+}
+
+/// The classifier is foreign code, so it runs without a lock. If it panics, the outcome says nothing: the exchange has to be
+/// accounted for all the same, and may end in a drop.
+#[cold]
+fn classify(classifier: &Classifier, outcome: &Outcome<'_>, by_default: Verdict) -> Verdict {
+    let classify = || classifier(outcome, by_default);
+    catch_unwind(AssertUnwindSafe(classify)).unwrap_or(Verdict::Ignore)
 }
 
 fn blames_server(error: &Error) -> bool {

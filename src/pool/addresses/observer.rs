@@ -1,7 +1,6 @@
 //! How the exchanges with each address end, and what follows from it.
 
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -9,10 +8,11 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
-use super::{AddressBook, Change};
+use super::{AddressBook, Admission, Change};
 use crate::agent::{Ejection, LeftOut, Outcome};
 use crate::connection::outcome_observer::{FailedExchange, OutcomeObserver, Verdict};
 use crate::error::Error;
+use crate::pool::addresses::tally::Successes;
 use crate::target::key::Key;
 
 /// The pool whose addresses are ejected.
@@ -41,12 +41,16 @@ impl AddressBook {
     pub(in crate::pool) fn observer(
         self: &Arc<Self>,
         address: SocketAddr,
+        admission: Admission,
     ) -> Option<Arc<dyn OutcomeObserver>> {
         self.ejector.as_ref()?;
+        let successes = self.known().successes(address)?;
         let book = self.clone();
         Some(Arc::new(Observer {
             book,
             address,
+            successes,
+            may_readmit: AtomicBool::new(admission == Admission::Trial),
             is_over: AtomicBool::new(false),
         }))
     }
@@ -107,39 +111,48 @@ impl AddressBook {
 struct Observer {
     book: Arc<AddressBook>,
     address: SocketAddr,
+    successes: Arc<Successes>,
+    /// The connection tries the address again, and has no result yet.
+    may_readmit: AtomicBool,
     /// The connection has ended with an exchange that failed: the others that it took with it count no more.
     is_over: AtomicBool,
 }
 
 impl Observer {
-    /// The classifier is foreign code, so it runs without a lock. If it panics, the outcome says nothing: the exchange has to be
-    /// accounted for all the same, and may end in a drop.
     fn judge(&self, outcome: &Outcome<'_>, is_limit_of_caller: bool) -> Verdict {
-        let Some(ejector) = &self.book.ejector else {
-            return Verdict::Ignore;
-        };
-        let judge = || ejector.config.judge(outcome, is_limit_of_caller);
-        catch_unwind(AssertUnwindSafe(judge)).unwrap_or(Verdict::Ignore)
+        let ejector = self.book.ejector.as_ref();
+        ejector.map_or(Verdict::Ignore, |it| {
+            it.config.judge(outcome, is_limit_of_caller)
+        })
     }
 
+    #[inline]
     fn count(&self, connection: u64, verdict: Verdict) {
         let Some(ejector) = &self.book.ejector else {
             return;
         };
-        let (address, config) = (self.address, &ejector.config);
-        let change = match verdict {
-            Verdict::Ignore => return,
-            Verdict::Success => {
-                let now = Instant::now;
-                self.book
-                    .known()
-                    .succeeded(address, connection, config, now)
+        match verdict {
+            Verdict::Ignore => {}
+            Verdict::Success if !self.may_readmit.load(Ordering::Relaxed) => {
+                self.successes.add(&ejector.config);
             }
-            Verdict::Failure => {
-                let now = Instant::now();
-                self.book.known().failed(address, connection, config, now)
+            Verdict::Success | Verdict::Failure => {
+                self.decide(connection, verdict == Verdict::Success, &ejector.config);
             }
+        }
+    }
+
+    /// Counts a result that may eject or readmit the address.
+    #[cold]
+    fn decide(&self, connection: u64, succeeds: bool, config: &Ejection) {
+        let (address, now) = (self.address, Instant::now());
+        let mut known = self.book.known();
+        let change = match succeeds {
+            true => known.succeeded(address, connection, config, now),
+            false => known.failed(address, connection, config, now),
         };
+        drop(known);
+        self.may_readmit.store(false, Ordering::Relaxed);
         self.book.report(address, change);
     }
 }
@@ -173,6 +186,9 @@ impl OutcomeObserver for Observer {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::channel;
+    use std::thread;
+
     use super::*;
     use crate::error::Kind;
     use crate::pool::config::Spread;
@@ -186,16 +202,86 @@ mod tests {
         fn address_changed(&self, _: &Key, _: SocketAddr, _: Change) {}
     }
 
-    #[test]
-    fn the_exchanges_of_each_connection_that_ends_count_as_one_failure() {
+    /// A book of two addresses that ejects after so many failures in a row.
+    fn book(consecutive: u32) -> (Arc<AddressBook>, [SocketAddr; 2]) {
         let pool: Weak<NoPool> = Weak::new();
         let key = Key::from(http::Uri::from_static("http://host.test").key());
-        let ejector = Ejector::new(Ejection::new().consecutive(3), key, pool);
+        let ejector = Ejector::new(Ejection::new().consecutive(consecutive), key, pool);
         let book = Arc::new(AddressBook::new(Spread::InTurn, None, Some(ejector)));
         let addresses = [1, 2].map(|last| SocketAddr::from(([192, 0, 2, last], 80)));
         book.known()
             .order(Spread::InTurn, addresses.to_vec(), Instant::now());
-        let connections = [1, 2, 3].map(|id| (id, book.observer(addresses[0]).expect("ejects")));
+        (book, addresses)
+    }
+
+    fn succeed(observer: &dyn OutcomeObserver, connection: u64) {
+        observer.on_response(connection, Verdict::Success);
+    }
+
+    fn fail(observer: &dyn OutcomeObserver, connection: u64) {
+        observer.on_response(connection, Verdict::Failure);
+    }
+
+    /// Whether a success does without the lock of the book.
+    fn takes_no_lock(book: &AddressBook, observer: &dyn OutcomeObserver, connection: u64) -> bool {
+        let known = book.known();
+        let (tell, told) = channel();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                succeed(observer, connection);
+                tell.send(()).expect("it is waited for");
+            });
+            let is_done = told.recv_timeout(Duration::from_secs(5)).is_ok();
+            drop(known);
+            is_done
+        })
+    }
+
+    #[test]
+    fn a_success_takes_no_lock_and_starts_the_failures_in_a_row_over() {
+        let (book, addresses) = book(3);
+        let observer = book.observer(addresses[0], Admission::Any).expect("ejects");
+        for _ in 0..2 {
+            fail(&*observer, 1);
+            fail(&*observer, 1);
+            assert!(takes_no_lock(&book, &*observer, 1));
+        }
+        assert_eq!(book.left_out().len(), 0);
+        for _ in 0..3 {
+            fail(&*observer, 1);
+        }
+        assert_eq!(book.left_out().len(), 1);
+    }
+
+    #[test]
+    fn only_the_connection_that_tries_an_ejected_address_readmits_it() {
+        let (book, [address, _]) = book(2);
+        let before = book.observer(address, Admission::Any).expect("ejects");
+        fail(&*before, 1);
+        fail(&*before, 1);
+        book.known().begins_trial(address);
+        let admission = book.opened(address, 2);
+        assert_eq!(admission, Admission::Trial);
+        let trial = book.observer(address, admission).expect("ejects");
+        let is_ejected = || book.is_ejected(address);
+        succeed(&*before, 1);
+        assert!(is_ejected());
+        assert!(!takes_no_lock(&book, &*trial, 2));
+        assert!(!is_ejected());
+        // It is a connection like any other from now on.
+        assert!(takes_no_lock(&book, &*trial, 2));
+        // What began before the ejection says nothing of the time after it.
+        fail(&*trial, 2);
+        assert!(!is_ejected());
+        fail(&*trial, 2);
+        assert!(is_ejected());
+    }
+
+    #[test]
+    fn the_exchanges_of_each_connection_that_ends_count_as_one_failure() {
+        let (book, addresses) = book(3);
+        let observer = || book.observer(addresses[0], Admission::Any).expect("ejects");
+        let connections = [1, 2, 3].map(|id| (id, observer()));
         let fail = |of: usize| {
             let (id, observer) = &connections[of];
             let end = FailedExchange {

@@ -2,13 +2,14 @@
 
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::agent::{Ejection, EjectionReason, EventKind, LeftOut, LeftOutReason};
 use crate::pool::addresses::known::{Address, Known};
-use crate::pool::addresses::tally::Tally;
+use crate::pool::addresses::tally::Successes;
 
 /// How long an address is skipped after its first failed connect; twice as long after each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -97,7 +98,7 @@ impl Address {
 
     fn readmit(&mut self, now: Instant) {
         self.out = None;
-        self.tally = Tally::default();
+        self.tally.start_over();
         self.readmitted = Some(now);
     }
 }
@@ -310,24 +311,29 @@ impl Known {
         None
     }
 
-    /// An exchange on this connection to it has succeeded. `now` is asked for only where the address was ejected.
+    /// Where the successes of an address are noted, if they are nothing but successes.
+    pub(super) fn successes(&self, address: SocketAddr) -> Option<Arc<Successes>> {
+        Some(self.addresses.get(&address)?.tally.successes().clone())
+    }
+
+    /// An exchange on this connection to it has succeeded.
     pub(super) fn succeeded(
         &mut self,
         address: SocketAddr,
         connection: u64,
         ejection: &Ejection,
-        now: impl FnOnce() -> Instant,
+        now: Instant,
     ) -> Option<Change> {
         let known = self.addresses.get_mut(&address)?;
         let Some(out) = known.out.as_ref().filter(|out| out.is_ejected()) else {
-            known.tally.succeeds(ejection);
+            known.tally.successes().add(ejection);
             return None;
         };
         if !out.is_decided_by(connection) {
             // It began before the address was ejected.
             return None;
         }
-        Some(self.readmit(address, now()))
+        Some(self.readmit(address, now))
     }
 
     fn readmit(&mut self, address: SocketAddr, now: Instant) -> Change {
@@ -406,7 +412,7 @@ impl Known {
             known.ejections = 0;
         }
         known.ejections = known.ejections.saturating_add(1);
-        known.tally = Tally::default();
+        known.tally.start_over();
         let times = known.ejections;
         let longest = ejection.time(times);
         let time = self.leave_out(address, longest, LeftOutReason::Ejected(reason), now);
@@ -484,10 +490,7 @@ mod tests {
             // Nothing that began before says anything.
             let before = (101, 100);
             assert_eq!(fail(&mut known, 1, &ejection, now), None);
-            assert_eq!(
-                known.succeeded(address(1), before.0, &ejection, || now),
-                None
-            );
+            assert_eq!(known.succeeded(address(1), before.0, &ejection, now), None);
             assert_eq!(known.opened(address(1), before.1, now), Admission::Once);
             known.closed(address(1), before.1, now);
             assert!(!known.claims_trial(now));
@@ -509,7 +512,7 @@ mod tests {
             }
             known.closed(address(1), 8, now);
         }
-        let change = known.succeeded(address(1), 7, &ejection, || now);
+        let change = known.succeeded(address(1), 7, &ejection, now);
         assert_eq!(change, Some(Change::Readmitted));
         assert_eq!(known.opened(address(1), 9, now), Admission::Any);
         // The number of ejections starts over after a while.
@@ -561,7 +564,7 @@ mod tests {
             assert_eq!(known.opened(address(1), 7, now), Admission::Trial);
             known.closed(address(1), 7, now);
             let change = match succeeds {
-                true => known.succeeded(address(1), 7, &ejection, || now),
+                true => known.succeeded(address(1), 7, &ejection, now),
                 false => known.failed(address(1), 7, &ejection, now),
             };
             match change {

@@ -31,10 +31,11 @@ impl<C: Poolable> KeyPool<C> {
         let Some((addresses, address)) = self.addresses.as_ref().zip(shared.remote_addr()) else {
             return Admission::Any;
         };
-        if let Some(observer) = addresses.observer(address) {
+        let admission = addresses.opened(address, shared.id());
+        if let Some(observer) = addresses.observer(address, admission) {
             shared.set_outcome_observer(observer);
         }
-        addresses.opened(address, shared.id())
+        admission
     }
 
     /// The connection is gone.
