@@ -441,24 +441,19 @@ impl<C: Poolable> KeyState<C> {
             if !sharing.has_room() {
                 break;
             }
-            let Some(next) = self
-                .queue
-                .next_for_connection(runtime, self.incoming_permits)
-            else {
-                break;
-            };
             let is_full = self.counted >= cx.config.max_connections_per_host
                 || cx.total.as_ref().is_some_and(|total| total.is_full());
+            // A waiter that cannot use the connection gets a permit if one is free, and does not hold up those behind it.
+            let permits = if is_full {
+                self.incoming_permits
+            } else {
+                usize::MAX
+            };
+            let Some(next) = self.queue.next_for_connection(runtime, permits) else {
+                break;
+            };
             if !next.can_use {
-                if is_full {
-                    return self.drain(index, CloseReason::Room, cx);
-                }
-                // It gets a permit, and the callers behind it the room.
-                self.grant_permits(cx);
-                if self.queue.is_blocked(next.waiter) {
-                    break;
-                }
-                continue;
+                return self.drain(index, CloseReason::Room, cx);
             }
             if is_idle
                 && let Some(total) = &mut cx.total

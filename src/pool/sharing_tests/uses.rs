@@ -202,3 +202,37 @@ fn room_goes_past_a_caller_that_gets_a_permit() {
     drop((handed, others, first, wire));
     at_rest(pool);
 }
+
+/// That caller gets the permit that is free, once the caller before it is served.
+#[test]
+fn a_caller_that_wants_its_own_connection_does_not_hold_up_those_behind_it() {
+    let pool = Pool::new(PoolConfig::new().max_connections(2));
+    let (permit, maker) = makes(&pool);
+    let Decision::Make(other, other_maker) = ask_for(&pool, A, Reuse::Fresh) else {
+        panic!("there is room for its own");
+    };
+    let again = CheckoutRequest {
+        reuse: Reuse::Any,
+        runtime: None,
+        is_retry: true,
+    };
+    let uri = Uri::from_static(A);
+    let waits_for = |decision| match decision {
+        Decision::Wait(waiter) => waiter,
+        _ => panic!("need not wait"),
+    };
+    let first = waits_for(pool.checkout(&uri.key(), again, None, Moment::now()));
+    let own = waits_for(ask_for(&pool, A, Reuse::Fresh));
+    let last = waits(&pool);
+    drop((other, other_maker));
+    assert!(turn(&own).is_none(), "the first waits for the connect");
+    drop(maker);
+    let (made, wire) = connect(permit, 3);
+    let uses = [&first, &last].map(|it| handed(it).expect("there is room"));
+    let permit = may_make(&own).expect("a permit is free");
+    drop((first, own, last, wire, permit));
+    uses.into_iter()
+        .chain([made])
+        .for_each(PooledConn::give_back);
+    at_rest(pool);
+}
