@@ -152,8 +152,13 @@ async fn more_of_a_body_than_is_kept_is_an_error_that_says_what_happened() {
             }
             refused = Some(tokio::spawn(async move {
                 let mut body = request.into_body();
-                let data = body.data().await.unwrap().unwrap();
-                body.flow_control().release_capacity(data.len()).unwrap();
+                let mut received = 0;
+                // More than the first window of a stream.
+                while received <= 65_535 {
+                    let data = body.data().await.unwrap().unwrap();
+                    body.flow_control().release_capacity(data.len()).unwrap();
+                    received += data.len();
+                }
                 respond.send_reset(Reason::REFUSED_STREAM);
             }));
         }
