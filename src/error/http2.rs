@@ -60,7 +60,8 @@ impl Http2Fault {
     pub(crate) fn is_refused(&self) -> bool {
         match self.end {
             Http2End::Reset => self.code == REFUSED_STREAM,
-            Http2End::GoAway => true,
+            // After HTTP_1_1_REQUIRED the request was sent over HTTP/1.1.
+            Http2End::GoAway => self.source.is_none(),
             Http2End::Closed | Http2End::Own | Http2End::TooLarge => false,
         }
     }
@@ -147,6 +148,14 @@ impl Error {
             self.0.source = Some(fault);
         }
         self
+    }
+
+    /// The server requires HTTP/1.1 for the request, which was not sent over HTTP/1.1.
+    pub(super) fn is_http1_unasked(&self) -> bool {
+        self.http1_required().is_some()
+            && self
+                .http2_fault()
+                .is_some_and(|fault| fault.source.is_none())
     }
 
     /// Why there is no response to a request for which the server requires HTTP/1.1.

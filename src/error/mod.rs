@@ -312,7 +312,8 @@ impl Error {
     ///
     /// - not the version of HTTP of the settings ([`KeepAliveLayer::protocol`](crate::KeepAliveLayer::protocol),
     ///   [`Route::with_protocol`](crate::Route::with_protocol)) or of the request, or none of the versions that it was
-    ///   offered; or it requires HTTP/1.1 for this request (feature `http2`: HTTP_1_1_REQUIRED);
+    ///   offered; or it requires HTTP/1.1 for this request (feature `http2`: HTTP_1_1_REQUIRED), which was not sent over
+    ///   HTTP/1.1;
     /// - TLS, where the URI begins with `http`; or no TLS, where it begins with `https`.
     ///
     /// The text says what the server speaks, if that is known, and what to change.
@@ -322,7 +323,7 @@ impl Error {
             return true;
         }
         #[cfg(feature = "http2")]
-        if self.http1_required().is_some() {
+        if self.is_http1_unasked() {
             return true;
         }
         self.instead().is_some() || matches!(self.0.kind, Kind::Target(TargetError::Version(_)))

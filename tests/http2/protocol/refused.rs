@@ -176,8 +176,13 @@ async fn a_server_that_wants_http_1_and_does_not_speak_it_is_an_error_with_both_
         conn.send("SSH-2.0-OpenSSH_9.6\r\n").await;
         conn.closed().await;
     });
-    let servers = [settings.await, nothing.await, nonsense.await];
-    for (server, is_reset) in servers.into_iter().zip([false, true, false]) {
+    let servers = [
+        (settings.await, false, true),
+        // It may answer the next time.
+        (nothing.await, true, false),
+        (nonsense.await, false, false),
+    ];
+    for (server, is_reset, is_protocol) in servers {
         let (client, handle) = agent(layer().max_connections_per_host(1));
         let error = send(&client, post(server.url("/"), "x")).await.unwrap_err();
         assert_eq!(
@@ -193,13 +198,45 @@ async fn a_server_that_wants_http_1_and_does_not_speak_it_is_an_error_with_both_
             "the server reset the stream: HTTP_1_1_REQUIRED"
         );
         assert!(source.source().is_some(), "the failure over HTTP/1.1");
-        assert!(error.is_protocol() && !error.is_connect(), "{error:?}");
+        assert_eq!(error.is_protocol(), is_protocol, "{error:?}");
+        assert_eq!(error.is_permanent(), is_protocol, "{error:?}");
         assert_eq!(error.is_reset(), is_reset, "{error:?}");
         assert!(!error.is_refused() && !error.is_unsent(), "{error:?}");
+        assert!(!error.is_connect(), "{error:?}");
         assert_eq!(error.connection().unwrap().version(), Version::HTTP_11);
         assert_eq!(server.accepted(), 2);
         at_rest(&handle).await;
     }
+}
+
+/// The GOAWAY says that the stream was not processed; the request that followed over HTTP/1.1 may have been.
+#[tokio::test]
+async fn a_request_that_was_sent_over_http_1_after_a_goaway_is_not_refused() {
+    let log = Log::default();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let server = Server::start(move |mut conn: Conn| {
+        let log = log.clone();
+        let is_first = connections.fetch_add(1, Ordering::SeqCst) == 0;
+        async move {
+            if !is_first {
+                conn.request().await;
+                return conn.fin().await;
+            }
+            let mut conn = frames::Conn::new(conn, &log);
+            conn.open([]).await;
+            while conn.request().await.is_some() {
+                conn.go_away(0, code::HTTP_1_1_REQUIRED, b"").await;
+            }
+        }
+    })
+    .await;
+    let (client, handle) = agent(layer());
+    let error = send(&client, post(server.url("/"), "x")).await.unwrap_err();
+    assert_eq!(error.http2_reason(), Some(code::HTTP_1_1_REQUIRED));
+    assert!(!error.is_refused() && !error.is_unsent(), "{error:?}");
+    assert!(error.is_reset() && !error.is_permanent(), "{error:?}");
+    assert_eq!(server.accepted(), 2);
+    at_rest(&handle).await;
 }
 
 #[tokio::test]
