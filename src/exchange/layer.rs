@@ -299,9 +299,9 @@ impl ExchangeLayer {
     /// its connection is closed. Interim responses (1xx) do not extend the time.
     ///
     /// Over HTTP/2 the stream is reset; the connection is kept, and asked by a PING before it gets new requests. The time
-    /// begins when all of the body was written to the transport, as over HTTP/1; what the operating system buffers counts
-    /// as sent. A server that opens no window is a silent one: the [active timeout](crate::ActiveTimeoutLayer) ends the
-    /// exchange.
+    /// begins when all of the body was written, but for the last frames, which may wait for the transport; what the operating
+    /// system buffers counts as sent. A server that opens no window is a silent one: the
+    /// [active timeout](crate::ActiveTimeoutLayer) ends the exchange.
     ///
     /// [`ResponseTimeout`](crate::ResponseTimeout) sets another value for one request. Default: no limit.
     ///

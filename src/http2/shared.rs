@@ -423,8 +423,7 @@ impl Http2Shared {
         self.raise(SENDING);
     }
 
-    /// Sets the deadlines of the responses whose requests are written. What `h2` has written is gone when the transport
-    /// has room.
+    /// Sets the deadlines of the responses whose requests `h2` has written.
     #[cold]
     fn note_written(&self) {
         let mut uses = self.uses();
@@ -447,7 +446,7 @@ impl Http2Shared {
 
     /// Called by the driver after `h2` has written.
     pub(super) fn check_sending(&self) {
-        if self.has(SENDING) && !self.write_waits.load(Ordering::Relaxed) {
+        if self.has(SENDING) {
             self.note_written();
         }
     }

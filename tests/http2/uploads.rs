@@ -259,3 +259,35 @@ async fn a_body_that_is_written_slowly_is_not_silent() {
     assert!(start.elapsed() > T * 3 / 2, "the server reads slowly");
     at_rest(&handle).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_large_body_does_not_put_off_the_time_for_the_response_to_another_request() {
+    let server = Server::in_memory(|mut conn| async move {
+        conn.open([(setting::INITIAL_WINDOW_SIZE, 1 << 20)]).await;
+        conn.window_update(0, 1 << 20).await;
+        while let Some(frame) = conn.frame().await {
+            if frame.kind == kind::DATA {
+                sleep(T / 10).await;
+            }
+        }
+    });
+    let (client, handle) = agent_paused(layer(), server.connector());
+    let start = Instant::now();
+    let large = async {
+        let large = send(&client, post(server.url("/"), vec![0; 900_000])).await;
+        (large, start.elapsed())
+    };
+    let small = async {
+        sleep(T).await;
+        let small = send(&client, post(server.url("/small"), "x")).await;
+        (small, start.elapsed())
+    };
+    let ((large, large_took), (small, small_took)) = tokio::join!(large, small);
+    for answer in [large, small] {
+        let error = answer.expect_err("nothing is answered");
+        assert_eq!(error.timeout_kind(), Some(TimeoutKind::Response));
+    }
+    assert!(large_took > 5 * T, "{large_took:?}");
+    assert!(small_took < 4 * T, "{small_took:?}");
+    at_rest(&handle).await;
+}
