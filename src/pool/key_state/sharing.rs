@@ -450,6 +450,13 @@ impl<C: Poolable> KeyState<C> {
                 usize::MAX
             };
             let Some(next) = self.queue.next_for_connection(runtime, permits) else {
+                if !is_full && self.queue.blocked() > 0 {
+                    // If this takes the last permit, the connection is closed for the next waiter.
+                    self.grant_permits(cx);
+                    if self.counted >= cx.config.max_connections_per_host {
+                        continue;
+                    }
+                }
                 break;
             };
             if !next.can_use {

@@ -82,3 +82,35 @@ fn the_same_where_the_limit_is_over_all_keys() {
     }
     at_rest(pool);
 }
+
+/// One caller, of another runtime, has waited for the connect and takes the last permit; the next wants a connection of its own.
+#[test]
+fn an_idle_connection_is_closed_for_a_caller_whom_the_last_permit_has_passed_by() {
+    let elsewhere = runtime::Builder::new_current_thread().build().unwrap();
+    let pool = Pool::new(PoolConfig::new().max_connections_per_host(2));
+    let (permit, maker) = makes(&pool);
+    let Decision::Make(other, other_maker) = ask_for(&pool, A, Reuse::Fresh) else {
+        panic!("there is room for its own");
+    };
+    let ask = CheckoutRequest {
+        reuse: Reuse::Any,
+        runtime: Some(elsewhere.handle().id()),
+        is_retry: true,
+    };
+    let uri = Uri::from_static(A);
+    let Decision::Wait(first) = pool.checkout(&uri.key(), ask, None, Moment::now()) else {
+        panic!("a connect is under way");
+    };
+    let Decision::Wait(own) = ask_for(&pool, A, Reuse::Fresh) else {
+        panic!("there is no room");
+    };
+    drop((other, other_maker, maker));
+    let (made, wire) = connect(permit, UNHEARD);
+    made.give_back();
+    assert_eq!(idle(&pool), 1);
+    wire.change(3);
+    drop(wire);
+    let permits = [&first, &own].map(|it| may_make(it).expect("there is room for it"));
+    drop((permits, first, own));
+    at_rest(pool);
+}
