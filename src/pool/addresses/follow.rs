@@ -5,6 +5,7 @@ mod tests;
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
@@ -42,11 +43,16 @@ pub(in crate::pool) struct Follow {
 }
 
 /// The task that looks a name up again and again, until this is dropped.
-pub(in crate::pool) struct LookupTask(AbortHandle);
+pub(in crate::pool) struct LookupTask {
+    handle: AbortHandle,
+    /// Set before the task is aborted. The runtime drops the aborted task later, when another one may have begun.
+    is_ended: Arc<AtomicBool>,
+}
 
 impl Drop for LookupTask {
     fn drop(&mut self) {
-        self.0.abort();
+        self.is_ended.store(true, Ordering::SeqCst);
+        self.handle.abort();
     }
 }
 
@@ -67,7 +73,7 @@ impl Follow {
 
     fn has_task(&self) -> bool {
         let task = self.task();
-        task.as_ref().is_some_and(|task| !task.0.is_finished())
+        task.as_ref().is_some_and(|task| !task.handle.is_finished())
     }
 
     /// The last answer, if it may be used in place of another one.
@@ -157,15 +163,20 @@ impl AddressBook {
             return;
         };
         let mut task = follow.task();
-        if task.as_ref().is_none_or(|task| task.0.is_finished()) {
+        if task.as_ref().is_none_or(|task| task.handle.is_finished()) {
             let (book, limit) = (Arc::downgrade(self), follow.config.lookup_timeout);
-            let end = EndOfTask(book.clone());
+            let is_ended = Arc::new(AtomicBool::new(false));
+            let end = EndOfTask {
+                book: book.clone(),
+                is_ended: is_ended.clone(),
+            };
             let again = look_up_again(book, lookup.clone(), limit, wait, resolve);
             let again = async move {
                 let _end = end;
                 again.await;
             };
-            *task = Some(LookupTask(runtime.spawn(again).abort_handle()));
+            let handle = runtime.spawn(again).abort_handle();
+            *task = Some(LookupTask { handle, is_ended });
         }
     }
 
@@ -193,14 +204,20 @@ impl AddressBook {
     }
 }
 
-/// Dropped with the task. If that has ended with its runtime, or by a panic of the resolver, the status of the key says so; where
-/// the key has no connections, there is no status. Takes no lock but that of the lookups: a runtime that is shut down drops a
-/// task as it is spawned.
-struct EndOfTask(Weak<AddressBook>);
+/// Dropped with the task. If that has ended with its runtime, or by a panic of the resolver, the status of the key says so; not if
+/// the task was ended because the key has no connections. Takes no lock but that of the lookups: a runtime that is shut down drops
+/// a task as it is spawned.
+struct EndOfTask {
+    book: Weak<AddressBook>,
+    is_ended: Arc<AtomicBool>,
+}
 
 impl Drop for EndOfTask {
     fn drop(&mut self) {
-        let book = self.0.upgrade();
+        if self.is_ended.load(Ordering::SeqCst) {
+            return;
+        }
+        let book = self.book.upgrade();
         if let Some(follow) = book.as_ref().and_then(|it| it.follow.as_ref()) {
             let why =
                 "the task that looks the name up has ended, and the next connect begins another";

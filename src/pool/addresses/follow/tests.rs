@@ -158,7 +158,11 @@ async fn the_lookups_end_with_the_agent_and_begin_again_where_their_task_has_die
     let name = Name::new(config());
     let task = |name: &Name| {
         let follow = name.book.follow.as_ref().unwrap();
-        follow.task().as_ref().map(|task| task.0.clone()).unwrap()
+        follow
+            .task()
+            .as_ref()
+            .map(|task| task.handle.clone())
+            .unwrap()
     };
     name.look_up(None).await.unwrap();
     let first = task(&name);
@@ -180,4 +184,17 @@ async fn the_lookups_end_with_the_agent_and_begin_again_where_their_task_has_die
     drop(name);
     tokio::task::yield_now().await;
     assert!(third.is_finished(), "no agent is left");
+}
+
+/// The runtime drops the task of the key that was retired after the next connect has begun another.
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_ended_on_purpose_is_no_failed_lookup() {
+    let name = Name::new(config());
+    name.look_up(None).await.unwrap();
+    drop(name.book.take_task());
+    name.look_up(None).await.unwrap();
+    tokio::task::yield_now().await;
+    assert_eq!(name.book.lookup_status().unwrap().failing, None);
+    name.look_up(None).await.unwrap();
+    assert_eq!(name.asked(), 3, "each connect asks");
 }
