@@ -78,6 +78,8 @@ pub(crate) trait Prewarm: Send + Sync {
     fn prewarm(self: Arc<Self>, target: Destination, count: usize) -> Prewarming;
     /// Makes as many connections as the spare ones of this target's key lack, or one that spreads its load.
     fn make_spare(self: Arc<Self>, target: Destination, keeps_idle: bool) -> MakingSpare;
+    /// Whether the pool is open and has this target's key.
+    fn has_key(&self, target: &Destination) -> bool;
 }
 
 /// Resolves when the last connect of one service is over.
@@ -301,6 +303,10 @@ mod tests {
         }
 
         fn make_spare(self: Arc<Self>, _: Destination, _: bool) -> MakingSpare {
+            unreachable!("it is gone")
+        }
+
+        fn has_key(&self, _: &Destination) -> bool {
             unreachable!("it is gone")
         }
     }

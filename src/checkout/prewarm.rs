@@ -61,6 +61,10 @@ where
             }
         })
     }
+
+    fn has_key(&self, target: &Destination) -> bool {
+        self.pool.has_key(&target.key())
+    }
 }
 
 /// A connection for each of these permits, to be idle; or, to spread the load, to an address without one.

@@ -60,7 +60,7 @@ pub(crate) use key_pool::{Decision, KeyPool, SparePermits};
 pub(crate) use permit::ConnPermit;
 pub(crate) use pooled_conn::{PooledConn, Rejected};
 use shared::Shared;
-pub(crate) use spares::SparesTask;
+pub(crate) use spares::{Spares, SparesTask};
 pub(crate) use wait_queue::{CheckoutRequest, WaiterId};
 pub(crate) use waiter::{WaitOutcome, Waiter};
 
@@ -171,6 +171,11 @@ impl<C: Poolable> Pool<C> {
         keeps_idle: bool,
     ) -> Result<(SparePermits<C>, Option<Instant>), Denied> {
         self.shared().spare(key, keeps_idle)
+    }
+
+    /// Whether the pool is open and has this key.
+    pub(crate) fn has_key(&self, key: &KeyRef<'_>) -> bool {
+        self.shared().has_key(key)
     }
 
     /// Sets the service that makes connections in advance.

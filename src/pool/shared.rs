@@ -160,6 +160,10 @@ impl<C: Poolable> Shared<C> {
         }
     }
 
+    pub(super) fn has_key(&self, key: &KeyRef<'_>) -> bool {
+        self.mode() == Mode::Open && self.table.find(key).is_some()
+    }
+
     #[inline]
     fn key_pool(&self, key: &KeyRef<'_>) -> Arc<KeyPool<C>> {
         self.table.find_or_insert(key, |key| {

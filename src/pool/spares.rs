@@ -35,7 +35,7 @@ pub(crate) struct Spares {
 
 impl Spares {
     /// `keeps_idle`: there is a number of connections that are kept idle.
-    pub(super) fn new(keeps_idle: bool) -> Self {
+    pub(crate) fn new(keeps_idle: bool) -> Self {
         Self {
             used: keeps_idle.then(|| Mutex::new(Instant::now())),
             short: Notify::new(),
