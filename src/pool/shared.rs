@@ -310,6 +310,12 @@ impl<C: Poolable> FollowedPool for Shared<C> {
         }
     }
 
+    fn addresses_updated(&self, key: &Key) {
+        if let Some(key_pool) = self.table.find(&key.as_ref()) {
+            key_pool.count_left_out();
+        }
+    }
+
     fn lookup_failed(&self, key: &Key, answer_age: Option<Duration>) {
         let failed = || EventKind::LookupFailed { answer_age };
         self.agent.emit(key, None, failed);

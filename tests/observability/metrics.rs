@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::future::ready;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use metrics::Unit;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use tower_keep_alive::connect::TcpConnector;
-use tower_keep_alive::{Ejection, KeepAliveLayer, Protocol, Spread};
+use tower_keep_alive::{Ejection, FollowDns, KeepAliveLayer, Protocol, Spread};
 
 use crate::support::agent::{agent_over, agent_paused, at_rest, fetch, get, read};
 use crate::support::frames::setting;
@@ -363,4 +364,40 @@ fn addresses_that_are_left_out_are_counted_and_ejections_by_their_reason() {
             eventually("none is counted", is_none).await;
         });
     }
+}
+
+/// Nobody is at one of its two addresses. No connection is made or closed meanwhile, and no address is ejected.
+#[test]
+fn an_address_that_the_name_no_longer_has_is_not_counted_as_left_out() {
+    const LEFT_OUT: &str = "tower_keep_alive.addresses.left_out";
+    const HOST: &str = "server.address=host.test";
+    recorded_in_time(false, async |snapshotter| {
+        let (server, nobody) = (Server::ok().await, RefusingPort::new());
+        let found = Arc::new(Mutex::new(vec![nobody.addr(), server.addr()]));
+        let answer = found.clone();
+        let names = tower::service_fn(move |_| {
+            let found = answer.lock().unwrap().clone();
+            ready(Ok::<_, Infallible>(found.into_iter()))
+        });
+        let layer = KeepAliveLayer::new()
+            .spread(Spread::InTurn)
+            .follow_dns(FollowDns::default().every(Duration::from_millis(50)));
+        let (client, handle) = agent_over(layer, TcpConnector::with_resolver(names));
+        // Held, so that each needs a connection, and the second one has both addresses to try.
+        let first = client.request(get("http://host.test/")).await.unwrap();
+        let second = client.request(get("http://host.test/")).await.unwrap();
+        let mut counted = Look::at(snapshotter).of(LEFT_OUT, HOST);
+        assert_eq!(counted, 1.0);
+        *found.lock().unwrap() = vec![server.addr()];
+        let is_none = || {
+            counted += Look::at(snapshotter).of(LEFT_OUT, HOST);
+            counted == 0.0
+        };
+        eventually("none is counted", is_none).await;
+        assert_eq!((handle.status().created, handle.status().closed), (2, 0));
+        for response in [first, second] {
+            read(response).await.unwrap();
+        }
+        at_rest(&handle).await;
+    });
 }

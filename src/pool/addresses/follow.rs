@@ -27,6 +27,8 @@ use crate::target::resolved_addrs::ResolvedAddrs;
 pub(in crate::pool) trait FollowedPool: Send + Sync {
     /// So many connections to this address, or all that there are, take no further requests, and close when they are free.
     fn leave_address(&self, key: &Key, address: SocketAddr, count: usize);
+    /// The name may have other addresses now, and fewer that are left out.
+    fn addresses_updated(&self, key: &Key);
     /// A lookup has failed. If the last answer is used instead, this is its age.
     fn lookup_failed(&self, key: &Key, answer_age: Option<Duration>);
 }
@@ -197,6 +199,7 @@ impl AddressBook {
             .resolved(found, answers, shares, Instant::now());
         self.listed(&resolved.readmitted);
         if let Some(pool) = follow.pool.upgrade() {
+            pool.addresses_updated(&follow.key);
             for (address, count) in resolved.leave {
                 pool.leave_address(&follow.key, address, count);
             }

@@ -63,8 +63,8 @@ impl<C: Poolable> KeyPool<C> {
         self.count_left_out();
     }
 
-    /// A connect has ended, or an address was ejected or readmitted.
-    pub(super) fn count_left_out(&self) {
+    /// A connect has ended, an address was ejected or readmitted, or the name may have other addresses.
+    pub(in crate::pool) fn count_left_out(&self) {
         if let Some(addresses) = &self.addresses {
             self.gauges.left_out(|| addresses.left_out_len());
         }

@@ -15,6 +15,8 @@ struct Pool {
 impl FollowedPool for Pool {
     fn leave_address(&self, _: &Key, _: SocketAddr, _: usize) {}
 
+    fn addresses_updated(&self, _: &Key) {}
+
     fn lookup_failed(&self, _: &Key, answer_age: Option<Duration>) {
         self.failed.lock().unwrap().push(answer_age);
     }
