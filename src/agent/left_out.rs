@@ -7,8 +7,8 @@ use crate::agent::EjectionReason;
 
 /// An address that gets no new connections at present; see [`AddressStatus::left_out`](crate::AddressStatus::left_out).
 ///
-/// It prints as `left out for 0.8 s, time 1: connect failed` or `ejected for 12.5 s, time 2: 5 failures in a row`. In JSON, the
-/// time is in milliseconds, the reason is a text, and `isEjected` tells the two apart.
+/// It prints as `left out for 0.8 s, time 1: connect failed` or `ejected for 12.5 s, time 2: 5 failures in a row`. In JSON,
+/// `remaining` is in milliseconds, `reason` is a text, and `isEjected` tells the two apart.
 ///
 /// ```
 /// use tower_keep_alive::AgentHandle;
@@ -81,7 +81,7 @@ impl serde::Serialize for LeftOut {
 
         let mut fields = serializer.serialize_struct("LeftOut", 4)?;
         let millis = u64::try_from(self.remaining.as_millis()).unwrap_or(u64::MAX);
-        fields.serialize_field("for", &millis)?;
+        fields.serialize_field("remaining", &millis)?;
         fields.serialize_field("times", &self.times)?;
         fields.serialize_field("reason", &self.reason)?;
         fields.serialize_field("isEjected", &self.is_ejected())?;

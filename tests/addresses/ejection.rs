@@ -426,7 +426,7 @@ async fn by_default_a_status_is_no_failure_and_a_connection_that_is_cut_is() {
     assert_eq!(of_address["times"], 1);
     assert_eq!(of_address["reason"], "5 failures in a row");
     assert_eq!(of_address["isEjected"], true);
-    assert!(of_address["for"].as_u64().unwrap() > 1_000);
+    assert!(of_address["remaining"].as_u64().unwrap() > 1_000);
     handle.close_idle();
     at_rest(&handle).await;
 }
