@@ -345,16 +345,32 @@ impl PoolConfig {
         own.map_or(self.checkout_timeout, |own| own.min(self.checkout_timeout))
     }
 
-    /// Whether an idle connection of a key is taken without a further look: there are no total limits, no spread, and no spare
-    /// connections.
-    pub(super) fn is_plain(&self) -> bool {
-        !self.are_total() && self.spread == Spread::AsResolved && self.min_idle_per_host == 0
+    /// How an idle connection of a key is taken and returned, as long as no address is ejected.
+    pub(super) fn shortcut(&self) -> Shortcut {
+        if self.are_total() || self.min_idle_per_host > 0 {
+            return Shortcut::None;
+        }
+        match self.spread {
+            Spread::AsResolved => Shortcut::Plain,
+            Spread::InTurn | Spread::FewestOpenFirst => Shortcut::Spread,
+        }
     }
 
     /// Whether there is a limit over all keys.
     pub(crate) fn are_total(&self) -> bool {
         self.max_connections != usize::MAX || self.max_idle != usize::MAX
     }
+}
+
+/// How an idle connection is taken and returned where no other caller is affected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shortcut {
+    /// There is none: total limits and spare connections take a further look.
+    None,
+    /// The next one in the order of scheduling, whatever its address.
+    Plain,
+    /// One of the address that is next.
+    Spread,
 }
 
 impl Default for PoolConfig {

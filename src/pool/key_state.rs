@@ -410,7 +410,7 @@ impl<C: Poolable> KeyState<C> {
 
     /// The same if nobody is waiting and there is room, so that no other caller is affected. Also returns whether the
     /// connection is now idle.
-    #[inline]
+    #[inline(always)]
     pub(super) fn keep(
         &mut self,
         mut pooled: Box<PooledConn<C>>,
@@ -642,7 +642,7 @@ impl<C: Poolable> KeyState<C> {
 
 impl<C: Poolable> Open<C> {
     /// Checks whether its connection may be used again, which counts as idle from now on.
-    #[inline]
+    #[inline(always)]
     fn check_reusable(
         &self,
         pooled: &mut PooledConn<C>,
@@ -650,7 +650,8 @@ impl<C: Poolable> Open<C> {
         config: &PoolConfig,
     ) -> Result<(), CloseReason> {
         let was_idle = pooled.idle_since.is_some();
-        let since = *pooled.idle_since.get_or_insert(now);
+        let since = pooled.idle_since.unwrap_or(now);
+        pooled.idle_since = Some(since);
         let conn = pooled.connection_ref();
         if !conn.is_open() {
             return Err(CloseReason::Peer);

@@ -101,7 +101,7 @@ impl List {
         nodes[key].links().prev.get()
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn push_back<N: Linked>(&mut self, nodes: &mut Slab<N>, key: usize) {
         let spot = SlabIndex::new(key);
         let prev = mem::replace(&mut self.tail, spot);

@@ -87,7 +87,10 @@ impl<C: Poolable> Shared<C> {
         request: &CheckoutRequest,
         now: Moment,
     ) -> Option<Box<PooledConn<C>>> {
-        self.table.find(key)?.pop_idle(request, now).ok()
+        match self.table.find(key)?.pop_idle(request, now) {
+            Ok(pooled) => Some(pooled),
+            Err(key_pool) => key_pool.pop_spread(request, now),
+        }
     }
 
     #[inline]
@@ -336,7 +339,7 @@ impl<C: Poolable> EjectingPool for Shared<C> {
 
     fn addresses_listed(&self, key: &Key) {
         if let Some(key_pool) = self.table.find(&key.as_ref()) {
-            key_pool.settle_plain();
+            key_pool.settle_shortcut();
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::connection::shared::ConnShared;
 #[cfg(test)]
 use crate::pool::addresses::AddressBook;
 use crate::pool::addresses::{Admission, Change, Choice};
+use crate::pool::config::Shortcut;
 
 impl<C: Poolable> KeyPool<C> {
     /// The choice of an address for one connect.
@@ -52,13 +53,13 @@ impl<C: Poolable> KeyPool<C> {
     }
 
     /// While an address is ejected, each caller looks whether it is to be tried again.
-    pub(in crate::pool) fn settle_plain(&self) {
+    pub(in crate::pool) fn settle_shortcut(&self) {
+        let set = |shortcut| self.shortcut.store(shortcut as u8, Ordering::SeqCst);
         // Before the look, so that an ejection that comes meanwhile is not lost.
-        self.is_plain
-            .store(self.config.is_plain(), Ordering::SeqCst);
+        set(self.config.shortcut());
         let addresses = self.addresses.as_ref();
         if addresses.is_some_and(|addresses| addresses.is_any_ejected()) {
-            self.is_plain.store(false, Ordering::SeqCst);
+            set(Shortcut::None);
         }
         self.count_left_out();
     }
@@ -72,7 +73,7 @@ impl<C: Poolable> KeyPool<C> {
 
     /// An address was ejected or readmitted.
     pub(in crate::pool) fn address_changed(self: &Arc<Self>, address: SocketAddr, change: Change) {
-        self.settle_plain();
+        self.settle_shortcut();
         match change {
             Change::Ejected { .. } => self.leave_address(address, usize::MAX),
             Change::Readmitted => {

@@ -38,6 +38,7 @@ impl<C: Poolable> KeyState<C> {
         for pooled in mem::take(&mut sharing.spare).into_iter().chain(gone) {
             cx.deferred.drop_use(pooled);
         }
+        self.note_uses(index);
         self.update_roomy(index);
         if reason == CloseReason::Room {
             self.frees_for_key(index, cx);

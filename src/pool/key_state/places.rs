@@ -1,6 +1,9 @@
 //! The connections of one key by address, and the choice of the next one to take. Plain data.
 
+mod ranking;
+
 use std::collections::VecDeque;
+use std::mem;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -9,15 +12,16 @@ use tokio::time::Instant;
 
 use crate::pool::config::Spread;
 use crate::pool::list::SlabIndex;
+use ranking::{Rank, Ranking};
 
 /// The connections of one key, in a list for each address. Connections are identified by their index in `open`.
 pub(super) struct Places {
     spread: Spread,
     addresses: Slab<Place>,
     /// The address of each connection, by its index in `open`.
-    of: Vec<SlabIndex>,
-    /// Connections that several uses share.
-    shared: Vec<usize>,
+    of: Vec<Of>,
+    /// Addresses with connections that are idle or shared, the next one first.
+    ranking: Ranking,
     /// How often a connection was taken.
     taken: u64,
     /// From when on it is to be said that connections have several uses.
@@ -27,14 +31,69 @@ pub(super) struct Places {
 /// How often it is said at the most: whoever is told looks at all connections.
 const CROWD_PAUSE: Duration = Duration::from_millis(100);
 
+/// Where a connection leads.
+#[derive(Clone, Copy)]
+struct Of {
+    place: SlabIndex,
+    /// How many uses a shared connection has beyond the first.
+    further: usize,
+}
+
 struct Place {
     /// `None` for connections whose address is unknown.
     address: Option<SocketAddr>,
     open: usize,
     /// In the order in which they became idle.
     idle: VecDeque<usize>,
+    /// Connections that several uses share.
+    shared: Vec<usize>,
+    /// Uses that are given out, those of closing connections included.
+    in_flight: usize,
     /// When one was taken last, as a count of takes; 0 for never.
     taken: u64,
+}
+
+impl Of {
+    const NOWHERE: Self = Self {
+        place: SlabIndex::NONE,
+        further: 0,
+    };
+}
+
+impl Place {
+    /// Whether one of its connections may be taken.
+    #[inline]
+    fn is_listed(&self) -> bool {
+        !self.idle.is_empty() || !self.shared.is_empty()
+    }
+
+    /// The idle connection to take, whatever it is.
+    #[inline]
+    fn next_idle(&self, lifo: bool) -> Option<usize> {
+        let next = match lifo {
+            true => self.idle.back(),
+            false => self.idle.front(),
+        };
+        next.copied()
+    }
+
+    /// The connection to take: the shared one with the fewest uses, of those with uses and room, or else an idle one.
+    fn candidate(
+        &self,
+        lifo: bool,
+        uses: impl Fn(usize) -> usize,
+        fits: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        let in_use = self.shared.iter().copied().map(|it| (uses(it), it));
+        let roomy = in_use.filter(|&(uses, index)| uses > 0 && fits(index));
+        let roomy = roomy.min_by_key(|&(uses, _)| uses);
+        let mut idle = self.idle.iter().copied();
+        let idle = || match lifo {
+            true => idle.rfind(|&it| fits(it)),
+            false => idle.find(|&it| fits(it)),
+        };
+        roomy.map(|(_, index)| index).or_else(idle)
+    }
 }
 
 impl Places {
@@ -43,15 +102,20 @@ impl Places {
             spread,
             addresses: Slab::new(),
             of: Vec::new(),
-            shared: Vec::new(),
+            ranking: Ranking::new(),
             taken: 0,
             crowded_from: None,
         }
     }
 
-    /// A connection in use has got a further use: whether that is to be said, which is so once in a while.
+    /// Whether it is to be said that a connection in use gets a further use, which is so once in a while.
+    pub(super) fn is_crowd_due(&self, now: Instant) -> bool {
+        self.crowded_from.is_none_or(|from| from <= now)
+    }
+
+    /// A connection in use has got a further use. Returns whether that is to be said.
     pub(super) fn is_crowded(&mut self, now: Instant) -> bool {
-        let is_due = self.crowded_from.is_none_or(|from| from <= now);
+        let is_due = self.is_crowd_due(now);
         if is_due {
             self.crowded_from = now.checked_add(CROWD_PAUSE);
         }
@@ -60,110 +124,183 @@ impl Places {
 
     /// A connection was made, and is in use.
     pub(super) fn opened(&mut self, index: usize, address: Option<SocketAddr>) {
-        let mut known = self.addresses.iter_mut();
+        let mut known = self.addresses.iter();
         let known = known.find(|(_, place)| place.address == address);
-        let place = match known {
-            Some((place, known)) => {
-                known.open += 1;
-                place
-            }
-            None => self.addresses.insert(Place {
+        let place = known.map(|(place, _)| place).unwrap_or_else(|| {
+            self.addresses.insert(Place {
                 address,
-                open: 1,
+                open: 0,
                 idle: VecDeque::new(),
+                shared: Vec::new(),
+                in_flight: 0,
                 taken: self.taken,
-            }),
-        };
+            })
+        });
+        self.ranking.make_room(place);
+        let known = &mut self.addresses[place];
+        known.open += 1;
+        known.in_flight += 1;
         if self.of.len() <= index {
-            self.of.resize(index + 1, SlabIndex::NONE);
+            self.of.resize(index + 1, Of::NOWHERE);
         }
-        self.of[index] = SlabIndex::new(place);
+        self.of[index].place = SlabIndex::new(place);
+        self.rank(place);
     }
 
     /// Several uses share it from now on.
     pub(super) fn is_shared(&mut self, index: usize) {
-        self.shared.push(index);
+        if let Some(place) = self.place(index) {
+            self.addresses[place].shared.push(index);
+            self.rank(place);
+        }
     }
 
-    /// Its transport is gone, or there was none.
+    /// So many uses of a shared connection are given out.
+    pub(super) fn uses(&mut self, index: usize, uses: usize) {
+        let Some(place) = self.place(index) else {
+            return;
+        };
+        // One in use is included already.
+        let further = uses.saturating_sub(1);
+        let before = &mut self.of[index].further;
+        if *before != further {
+            let known = &mut self.addresses[place];
+            known.in_flight = known.in_flight - *before + further;
+            *before = further;
+            self.rank(place);
+        }
+    }
+
+    /// Its transport is gone, or there was none. It was not idle any more.
     pub(super) fn closed(&mut self, index: usize) {
         let Some(place) = self.place(index) else {
             return;
         };
-        self.of[index] = SlabIndex::NONE;
-        self.shared.retain(|&it| it != index);
+        let Of { further, .. } = mem::replace(&mut self.of[index], Of::NOWHERE);
         let known = &mut self.addresses[place];
+        known.shared.retain(|&it| it != index);
+        known.in_flight -= 1 + further;
         known.open -= 1;
         if known.open == 0 {
             self.addresses.remove(place);
+            self.ranking.remove(place);
+        } else {
+            self.rank(place);
         }
     }
 
+    #[inline]
     pub(super) fn idle(&mut self, index: usize) {
         if let Some(place) = self.place(index) {
-            self.addresses[place].idle.push_back(index);
+            let known = &mut self.addresses[place];
+            known.idle.push_back(index);
+            known.in_flight -= 1;
+            self.ranking.set(self.rank_of(place));
         }
     }
 
     /// The connection is not idle any more.
     pub(super) fn busy(&mut self, index: usize) {
-        let Some(place) = self.place(index) else {
-            return;
-        };
-        let idle = &mut self.addresses[place].idle;
+        if let Some(place) = self.place(index) {
+            self.leaves_idle(place, index);
+            self.rank(place);
+        }
+    }
+
+    /// An idle connection was chosen, and is in use from now on.
+    #[inline]
+    pub(super) fn taken_idle(&mut self, index: usize) {
+        if let Some(place) = self.place(index) {
+            self.leaves_idle(place, index);
+            self.taken += 1;
+            let known = &mut self.addresses[place];
+            known.taken = self.taken;
+            match known.is_listed() {
+                true => self.ranking.set(self.rank_of(place)),
+                false => self.ranking.remove(place),
+            }
+        }
+    }
+
+    /// A connection was chosen.
+    pub(super) fn taken(&mut self, index: usize) {
+        if let Some(place) = self.place(index) {
+            self.taken += 1;
+            self.addresses[place].taken = self.taken;
+            self.rank(place);
+        }
+    }
+
+    #[inline]
+    fn leaves_idle(&mut self, place: usize, index: usize) {
+        let known = &mut self.addresses[place];
+        let idle = &mut known.idle;
         // In a long list, the connection that is taken is the last one, and the one that expires the first.
         if idle.back() == Some(&index) {
             idle.pop_back();
         } else if let Some(at) = idle.iter().position(|&it| it == index) {
             idle.remove(at);
+        } else {
+            return;
         }
+        known.in_flight += 1;
     }
 
-    /// Chooses the connection to take, of the address that is next among those that have one. `uses` returns how many
-    /// uses of a shared connection are given out, and `fits` whether it may be taken: one with uses and room, or an
-    /// idle one, the last of them first if `lifo`.
-    pub(super) fn pick(
-        &mut self,
+    /// The next connection of the address that is next, if it may be taken. `uses` returns how many uses of a shared
+    /// connection are given out, and `fits` whether it may be taken: one with uses and room, or an idle one, the last of
+    /// them first if `lifo`.
+    #[inline]
+    pub(super) fn first(
+        &self,
         lifo: bool,
         uses: impl Fn(usize) -> usize,
         fits: impl Fn(usize) -> bool,
     ) -> Option<usize> {
-        let mut best: Option<(usize, u64, usize, usize)> = None;
-        for (place, known) in &self.addresses {
-            let mut in_flight = known.open - known.idle.len();
-            let mut roomy: Option<(usize, usize)> = None;
-            let shared = self.shared.iter().copied();
-            for index in shared.filter(|&it| self.of[it].get() == Some(place)) {
-                let uses = uses(index);
-                // A connection in use is included already.
-                in_flight += uses.saturating_sub(1);
-                if uses > 0 && roomy.is_none_or(|(fewest, _)| uses < fewest) && fits(index) {
-                    roomy = Some((uses, index));
-                }
-            }
-            if self.spread == Spread::InTurn {
-                in_flight = 0;
-            }
-            let rank = (in_flight, known.taken);
-            if best.is_some_and(|(in_flight, taken, ..)| rank >= (in_flight, taken)) {
-                continue;
-            }
-            let idle = || match lifo {
-                true => known.idle.iter().rev().copied().find(|&it| fits(it)),
-                false => known.idle.iter().copied().find(|&it| fits(it)),
-            };
-            if let Some(index) = roomy.map(|(_, index)| index).or_else(idle) {
-                best = Some((in_flight, known.taken, place, index));
-            }
+        let known = &self.addresses[self.ranking.first()?];
+        if known.shared.is_empty() {
+            return known.next_idle(lifo).filter(|&it| fits(it));
         }
-        let (.., place, index) = best?;
-        self.taken += 1;
-        self.addresses[place].taken = self.taken;
-        Some(index)
+        known.candidate(lifo, uses, fits)
     }
 
+    /// The connection to take of the address that is next among those that have one that may be taken.
+    pub(super) fn pick(
+        &self,
+        lifo: bool,
+        uses: impl Fn(usize) -> usize,
+        fits: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        self.first(lifo, &uses, &fits).or_else(|| {
+            let candidates = self.addresses.iter().filter_map(|(place, known)| {
+                let index = known.candidate(lifo, &uses, &fits)?;
+                Some((self.rank_of(place), index))
+            });
+            let next = candidates.min_by_key(|&(rank, _)| rank);
+            next.map(|(_, index)| index)
+        })
+    }
+
+    #[inline]
+    fn rank_of(&self, place: usize) -> Rank {
+        let known = &self.addresses[place];
+        let in_flight = match self.spread {
+            Spread::InTurn => 0,
+            _ => known.in_flight,
+        };
+        Rank::new(in_flight, known.taken, place)
+    }
+
+    /// What its rank depends on has changed.
+    fn rank(&mut self, place: usize) {
+        match self.addresses[place].is_listed() {
+            true => self.ranking.set(self.rank_of(place)),
+            false => self.ranking.remove(place),
+        }
+    }
+
+    #[inline]
     fn place(&self, index: usize) -> Option<usize> {
-        self.of.get(index)?.get()
+        self.of.get(index)?.place.get()
     }
 
     /// Which connections are idle, by address.
@@ -178,6 +315,23 @@ impl Places {
     #[cfg(test)]
     pub(super) fn open_now(&self) -> usize {
         self.addresses.iter().map(|(_, place)| place.open).sum()
+    }
+
+    /// Whether each address counts what is in flight to it, if `uses` are given out of each shared connection, and has the
+    /// rank that follows.
+    #[cfg(test)]
+    pub(super) fn ranks_hold(&self, uses: impl Fn(usize) -> usize) -> bool {
+        let counts = self.addresses.iter().all(|(_, known)| {
+            let further = known.shared.iter().map(|&it| uses(it).saturating_sub(1));
+            known.in_flight == known.open - known.idle.len() + further.sum::<usize>()
+        });
+        let listed = self.addresses.iter().filter(|(_, it)| it.is_listed());
+        let mut ranks: Vec<_> = listed.map(|(place, _)| self.rank_of(place)).collect();
+        let lowest = ranks.iter().min().map(|rank| rank.number());
+        let mut ranking = self.ranking.all().to_vec();
+        ranks.sort_unstable();
+        ranking.sort_unstable();
+        counts && ranking == ranks && self.ranking.first() == lowest
     }
 }
 
@@ -201,7 +355,8 @@ mod tests {
 
     fn take(places: &mut Places) -> Option<usize> {
         let index = places.pick(true, |_| 0, |_| true)?;
-        places.busy(index);
+        places.taken_idle(index);
+        assert!(places.ranks_hold(|_| 0));
         Some(index)
     }
 
@@ -245,11 +400,21 @@ mod tests {
             places.is_shared(index);
             places.busy(index);
         }
-        let uses = |of: [usize; 2]| move |index: usize| of[index];
-        assert_eq!(places.pick(true, uses([5, 3]), |_| true), Some(1));
-        assert_eq!(places.pick(true, uses([5, 6]), |_| true), Some(0));
-        assert_eq!(places.pick(true, uses([5, 6]), |it| it == 1), Some(1));
-        assert_eq!(places.pick(true, uses([5, 6]), |_| false), None);
+        let pick = |places: &mut Places, of: [usize; 2], fits: &[usize]| {
+            for index in [0, 1] {
+                places.uses(index, of[index]);
+            }
+            assert!(places.ranks_hold(|it| of[it]));
+            places.pick(true, |it| of[it], |it| fits.contains(&it))
+        };
+        assert_eq!(pick(&mut places, [5, 3], &[0, 1]), Some(1));
+        assert_eq!(pick(&mut places, [5, 6], &[0, 1]), Some(0));
+        assert_eq!(pick(&mut places, [5, 6], &[1]), Some(1));
+        assert_eq!(pick(&mut places, [5, 6], &[]), None);
+        places.taken(0);
+        assert_eq!(pick(&mut places, [6, 6], &[0, 1]), Some(1), "in turn");
+        places.closed(1);
+        assert_eq!(pick(&mut places, [6, 0], &[0, 1]), Some(0));
     }
 
     #[test]
@@ -271,6 +436,8 @@ mod tests {
     #[test]
     fn one_that_does_not_fit_is_passed_and_one_that_is_gone_is_forgotten() {
         let mut places = places(Spread::FewestOpenFirst, &[1, 1, 2]);
+        assert_eq!(places.first(false, |_| 0, |it| it == 2), None);
+        assert_eq!(places.pick(false, |_| 0, |it| it == 2), Some(2));
         assert_eq!(places.pick(false, |_| 0, |it| it != 0), Some(1));
         places.busy(1);
         places.closed(1);
@@ -278,6 +445,6 @@ mod tests {
         places.closed(0);
         assert_eq!(take(&mut places), Some(2));
         places.closed(2);
-        assert_eq!((places.addresses.len(), places.shared.len()), (0, 0));
+        assert_eq!((places.addresses.len(), places.ranking.first()), (0, None));
     }
 }

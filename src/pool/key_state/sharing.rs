@@ -306,7 +306,7 @@ impl<C: Poolable> KeyState<C> {
 
     /// The use is over, and no other caller is affected. Returns a deadline that the sweeper does not know yet, and
     /// whether the connection is now idle.
-    #[inline]
+    #[inline(always)]
     pub(super) fn keep_use(
         &mut self,
         index: usize,
@@ -482,6 +482,7 @@ impl<C: Poolable> KeyState<C> {
             };
             self.queue.give_connection(next.waiter, pooled, cx.deferred);
         }
+        self.note_uses(index);
         self.update_roomy(index);
         if self.open[index].sharing().is_none_or(|it| it.uses > 0) {
             return;
@@ -560,6 +561,7 @@ impl<C: Poolable> KeyState<C> {
         let Stage::Shared(sharing) = mem::replace(&mut open.stage, Stage::Connected(shared)) else {
             return idle;
         };
+        self.note_uses(index);
         self.forget_report(&sharing);
         let Sharing {
             mut whole,

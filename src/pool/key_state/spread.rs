@@ -1,11 +1,13 @@
 //! Takes connections if the load is spread over a name's addresses.
 
+use slab::Slab;
 use tokio::runtime::Id;
 
-use super::{Counting, KeyState, Stage, StepCx};
+use super::{Counting, KeyState, Open, Stage, StepCx};
+use crate::clock::Moment;
 use crate::connection::close_reason::CloseReason;
 use crate::connection::poolable::Poolable;
-use crate::pool::config::Scheduling;
+use crate::pool::config::{PoolConfig, Scheduling};
 use crate::pool::pooled_conn::PooledConn;
 
 impl<C: Poolable> KeyState<C> {
@@ -17,19 +19,10 @@ impl<C: Poolable> KeyState<C> {
     ) -> Option<(Box<PooledConn<C>>, Option<CloseReason>)> {
         let lifo = cx.config.scheduling == Scheduling::Lifo;
         loop {
-            let open = &self.open;
-            let uses = |index: usize| match &open[index].stage {
-                Stage::Shared(sharing) => sharing.uses(),
-                _ => 0,
-            };
-            let fits = |index: usize| {
-                let open = &open[index];
-                match &open.stage {
-                    Stage::Shared(sharing) => sharing.fits(runtime),
-                    _ => open.runtime() == runtime,
-                }
-            };
-            let index = self.places.as_mut()?.pick(lifo, uses, fits)?;
+            let places = self.places.as_ref()?;
+            let (uses, fits) = (uses_of(&self.open), fits(&self.open, runtime));
+            let index = places.pick(lifo, uses, fits)?;
+            self.note_taken(index);
             if self.open[index].idle.is_some() {
                 return Some(self.take_idle_at(index, cx));
             }
@@ -40,6 +33,61 @@ impl<C: Poolable> KeyState<C> {
             }
             self.grant_permits(cx);
         }
+    }
+
+    /// Takes a connection of the address that is next, if it is usable as it is; also returns whether it was idle.
+    #[inline]
+    pub(in crate::pool) fn pop_spread(
+        &mut self,
+        runtime: Option<Id>,
+        now: Moment,
+        scheduling: Scheduling,
+    ) -> Option<(Box<PooledConn<C>>, bool)> {
+        let lifo = scheduling == Scheduling::Lifo;
+        let places = self.places.as_mut()?;
+        let index = places.first(lifo, uses_of(&self.open), fits(&self.open, runtime))?;
+        let open = &mut self.open[index];
+        if open.idle.is_none() {
+            let sharing = open.sharing()?;
+            if places.is_crowd_due(now.mono) || sharing.close_reason(now).is_some() {
+                return None;
+            }
+            let pooled = sharing.split(now)?;
+            self.note_taken(index);
+            self.note_uses(index);
+            self.update_roomy(index);
+            return Some((pooled, false));
+        }
+        let is_usable = |it: &mut Box<PooledConn<C>>| it.close_reason(now).is_none();
+        let pooled = open.idle.take_if(is_usable)?;
+        self.idle.remove(&mut self.open, index);
+        self.counts.taken(&pooled);
+        places.taken_idle(index);
+        if C::SHARED {
+            self.begin_use(index, &pooled);
+        }
+        Some((pooled, true))
+    }
+
+    /// [`keep`](Self::keep), if the load is spread.
+    #[inline]
+    pub(in crate::pool) fn keep_spread(
+        &mut self,
+        pooled: Box<PooledConn<C>>,
+        now: Moment,
+        config: &PoolConfig,
+    ) -> Result<(Option<Moment>, bool), Box<PooledConn<C>>> {
+        let index = pooled.index();
+        let (sweep_at, is_idle) = self.keep(pooled, now, config)?;
+        if let Some(index) = index {
+            if C::SHARED && matches!(self.open[index].stage, Stage::Shared(_)) {
+                self.note_uses(index);
+            }
+            if is_idle {
+                self.note_idle(index);
+            }
+        }
+        Ok((sweep_at, is_idle))
     }
 
     /// A use of a connection that has others. `None`: it makes no further ones, or none this time.
@@ -55,7 +103,10 @@ impl<C: Poolable> KeyState<C> {
             Some(_) => None,
         };
         match &pooled {
-            Some(_) => self.update_roomy(index),
+            Some(_) => {
+                self.note_uses(index);
+                self.update_roomy(index);
+            }
             None => self.drain(index, over.unwrap_or(CloseReason::Peer), cx),
         }
         pooled
@@ -86,6 +137,19 @@ impl<C: Poolable> KeyState<C> {
         }
     }
 
+    /// This many uses of a shared connection are given out from now on.
+    pub(super) fn note_uses(&mut self, index: usize) {
+        if let Some(places) = &mut self.places {
+            places.uses(index, uses_of(&self.open)(index));
+        }
+    }
+
+    fn note_taken(&mut self, index: usize) {
+        if let Some(places) = &mut self.places {
+            places.taken(index);
+        }
+    }
+
     /// Whether the lists by address match the connections.
     #[cfg(test)]
     pub(in crate::pool) fn places_hold(&self) -> bool {
@@ -96,7 +160,29 @@ impl<C: Poolable> KeyState<C> {
         let idle = self.open.iter().filter(|(_, open)| open.idle.is_some());
         let mut listed = places.idle_now();
         listed.sort_unstable();
-        places.open_now() == connected.count()
+        places.ranks_hold(uses_of(&self.open))
+            && places.open_now() == connected.count()
             && listed.into_iter().eq(idle.map(|(index, _)| index))
+    }
+}
+
+/// How many uses of a shared connection are given out.
+#[inline]
+fn uses_of<C: Poolable>(open: &Slab<Open<C>>) -> impl Fn(usize) -> usize {
+    |index| match &open[index].stage {
+        Stage::Shared(sharing) => sharing.uses(),
+        _ => 0,
+    }
+}
+
+/// Whether a caller in this runtime may have a connection that is idle, or a use of one that is shared.
+#[inline]
+fn fits<C: Poolable>(open: &Slab<Open<C>>, runtime: Option<Id>) -> impl Fn(usize) -> bool {
+    move |index| {
+        let open = &open[index];
+        match &open.stage {
+            Stage::Shared(sharing) => sharing.fits(runtime),
+            _ => open.runtime() == runtime,
+        }
     }
 }
