@@ -6,6 +6,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Child as Process, Command, Stdio};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 /// A server or a proxy that listens; killed when dropped.
 #[derive(Debug)]
 pub struct Child {
@@ -68,6 +70,12 @@ impl Child {
     /// The same, over so many answers at a time; more wait.
     pub fn server_of(delay: u64, workers: usize) -> Self {
         Self::be(&["serve", &delay.to_string(), &workers.to_string()])
+    }
+
+    /// This program as a server at so many addresses, from 127.0.0.1 on, and one port.
+    pub fn server_at(addresses: u8) -> Self {
+        let workers = Semaphore::MAX_PERMITS.to_string();
+        Self::be(&["serve", "0", &workers, &addresses.to_string()])
     }
 
     /// This program as a server of HTTP/2.

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::io::{self, Read};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ pub fn in_thread() -> (SocketAddr, UnboundedSender<DuplexStream>) {
     let (tell, told) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let delay = Delay::of(Duration::ZERO, Semaphore::MAX_PERMITS);
-        run(delay, incoming, move |addr| {
+        run(delay, 1, incoming, move |addr| {
             tell.send(addr).expect("it is waited for");
         })
     });
@@ -45,7 +45,8 @@ pub fn in_thread() -> (SocketAddr, UnboundedSender<DuplexStream>) {
 }
 
 /// Where the first argument of the program is `serve`, it is a server, until its standard input is closed. The second
-/// is how many milliseconds it takes over an answer, the third over how many at a time. With `serve-http2` it is one of HTTP/2.
+/// is how many milliseconds it takes over an answer, the third over how many at a time, the fourth at how many addresses it
+/// listens. With `serve-http2` it is one of HTTP/2.
 pub fn be_one_if_told() {
     let mut arguments = std::env::args().skip(1);
     let word = arguments.next();
@@ -67,17 +68,30 @@ pub fn be_one_if_told() {
     };
     let delay = Duration::from_millis(number(0) as u64);
     let delay = Delay::of(delay, number(Semaphore::MAX_PERMITS));
+    let addresses = u8::try_from(number(1)).expect("127.0.0.255 is the last");
     let (_streams, incoming) = unbounded_channel();
-    run(delay, incoming, tell);
+    run(delay, addresses, incoming, tell);
 }
 
 /// Does not return.
-fn run(delay: Delay, mut streams: UnboundedReceiver<DuplexStream>, tell: impl FnOnce(SocketAddr)) {
+fn run(
+    delay: Delay,
+    addresses: u8,
+    mut streams: UnboundedReceiver<DuplexStream>,
+    tell: impl FnOnce(SocketAddr),
+) {
     let runtime = Builder::new_current_thread().enable_all().build();
     let tally = Tally::default();
     LocalSet::new().block_on(&runtime.expect("a runtime"), async move {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        tell(listener.local_addr().expect("it is bound"));
+        let first = listener.local_addr().expect("it is bound");
+        for last in 2..=addresses {
+            let other = (Ipv4Addr::new(127, 0, 0, last), first.port());
+            let other = TcpListener::bind(other).await.expect("a free port");
+            let (delay, tally) = (delay.clone(), tally.clone());
+            tokio::task::spawn_local(accept(other, delay, tally));
+        }
+        tell(first);
         loop {
             tokio::select! {
                 Ok((stream, _)) = listener.accept() => {
@@ -90,6 +104,13 @@ fn run(delay: Delay, mut streams: UnboundedReceiver<DuplexStream>, tell: impl Fn
             }
         }
     });
+}
+
+async fn accept(listener: TcpListener, delay: Delay, tally: Tally) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let _ = stream.set_nodelay(true);
+        tokio::task::spawn_local(serve(stream, delay.clone(), tally.clone()));
+    }
 }
 
 /// Answers `/LENGTH` with so many bytes, whatever was sent with it.

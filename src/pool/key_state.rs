@@ -694,8 +694,7 @@ impl<C: Poolable> Open<C> {
 
 impl<C> StepCx<'_, C> {
     fn reserve(&mut self, urgent: bool) -> bool {
-        self.total
-            .as_mut()
-            .is_none_or(|total| total.reserve(urgent))
+        let total = self.total.as_mut();
+        total.is_none_or(|total| total.reserve(urgent))
     }
 }

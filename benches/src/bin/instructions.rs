@@ -12,10 +12,13 @@
 //! time, and a `Host`; over HTTP/2, to the `h2` crate. `ours / theirs` is by the whole of a request.
 //!
 //! `--check` compares our share with `benches/baseline.json`, and fails when its instructions have grown by more than 5 %,
-//! or its allocations at all. Counts are comparable for one compiler: built by another, `--check` says so and fails for
-//! nothing. `--write` renews the file. The same baseline holds with `--features metrics`, which has no recorder here.
+//! or its allocations at all; and when a setting for many addresses adds more to the warm GET than `most_added` there, or
+//! allocates. Counts are comparable for one compiler: built by another, `--check` says so and fails for nothing. `--write`
+//! renews the shares in the file. The same baseline holds with `--features metrics`, which has no recorder here.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::future::ready;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -24,13 +27,16 @@ use bytes::Bytes;
 use clap::{Parser, Subcommand, ValueEnum};
 use http::Method;
 use http_body_util::{Empty, Full};
+use hyper_util::client::legacy::connect::dns::Name;
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
+use tower::service_fn;
 use tower_keep_alive::connect::TcpConnector;
-use tower_keep_alive::{KeepAliveLayer, Protocol};
+use tower_keep_alive::{Ejection, KeepAliveLayer, Protocol, Spread};
 use tower_keep_alive_benches::ask::Ask;
 use tower_keep_alive_benches::child::{Child, is_there};
 use tower_keep_alive_benches::peers::{
-    Agent, H2Alone, HyperAlone, HyperHttp2, LegacyTcp, Peer, Reqwest, cache,
+    Agent, AgentOf, H2Alone, HyperAlone, HyperHttp2, LegacyTcp, Peer, Reqwest, cache,
 };
 use tower_keep_alive_benches::report::{Report, thousands};
 use tower_keep_alive_benches::server;
@@ -71,6 +77,10 @@ enum Mode {
     Agent,
     AgentNoInfo,
     AgentLimited,
+    AgentEjects,
+    AgentSpreads,
+    AgentSpreadsAndEjects,
+    AgentOverTen,
     Cache,
     Legacy,
     Reqwest,
@@ -87,6 +97,10 @@ const HTTP1: &[Mode] = &[
     Mode::Agent,
     Mode::AgentNoInfo,
     Mode::AgentLimited,
+    Mode::AgentEjects,
+    Mode::AgentSpreads,
+    Mode::AgentSpreadsAndEjects,
+    Mode::AgentOverTen,
     Mode::Cache,
     Mode::Legacy,
     Mode::Reqwest,
@@ -108,12 +122,25 @@ const TOLERANCE: f64 = 1.05;
 /// Those whose share is kept.
 const KEPT: &[Mode] = &[Mode::Agent, Mode::AgentNoInfo, Mode::Http2Agent];
 
+/// Those whose settings for many addresses may add only so much to ours. Over ten addresses that is more: the tasks of ten
+/// connections take turns, and each is woken anew.
+const ADDING: &[Mode] = &[
+    Mode::AgentEjects,
+    Mode::AgentSpreads,
+    Mode::AgentSpreadsAndEjects,
+];
+
+/// The addresses of the name that has several, from 127.0.0.1 on.
+const ADDRESSES: u8 = 10;
+
 /// The share of each mode, and what built it.
 #[derive(Debug, Deserialize, Serialize)]
 struct Baseline {
     rustc: String,
     target: String,
     share: BTreeMap<String, Share>,
+    /// How many instructions each of these settings may add to our warm GET.
+    most_added: BTreeMap<String, f64>,
 }
 
 /// What we add to what is below.
@@ -154,22 +181,27 @@ fn main() -> ExitCode {
     }
     let report = Report::new("instructions", arguments.json);
     let mut shares = BTreeMap::new();
+    let mut added = Vec::new();
     for (case, modes) in [("warm GET", HTTP1), ("warm GET, HTTP/2", HTTP2)] {
-        let is_wanted = |it: &&Mode| !arguments.check || **it == modes[0] || KEPT.contains(it);
+        let is_wanted = |it: &&Mode| {
+            !arguments.check || **it == modes[0] || KEPT.contains(it) || ADDING.contains(it)
+        };
         let modes = modes.iter().filter(is_wanted);
         let counts: Vec<_> = modes.map(|&it| (it, Count::of(it))).collect();
         print(case, &counts);
         tell(case, &counts, &report);
         shares.extend(kept(&counts));
+        added.extend(adding(&counts));
     }
-    let Some(now) = Baseline::of(shares) else {
+    let then = Baseline::read();
+    let Some(now) = Baseline::of(shares, &then.most_added) else {
         println!("FAILED: valgrind did not count");
         return ExitCode::FAILURE;
     };
     if arguments.write {
         now.write();
     }
-    match !arguments.check || now.is_kept() {
+    match !arguments.check || now.is_kept(&then, &added) {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     }
@@ -241,6 +273,21 @@ fn kept(counts: &[(Mode, Count)]) -> impl Iterator<Item = (Mode, Option<Share>)>
     })
 }
 
+/// What the settings for many addresses add to ours.
+fn adding(counts: &[(Mode, Count)]) -> impl Iterator<Item = (Mode, Option<Share>)> {
+    let ours = counts[1].1;
+    let adding = counts.iter().filter(|(mode, _)| ADDING.contains(mode));
+    adding.map(move |(mode, count)| {
+        let added = || {
+            Some(Share {
+                instructions: count.minus(&ours)?.round(),
+                allocations: (count.allocations? - ours.allocations?).round(),
+            })
+        };
+        (*mode, added())
+    })
+}
+
 impl Mode {
     fn name(self) -> &'static str {
         match self {
@@ -248,6 +295,10 @@ impl Mode {
             Self::Agent => "tower-keep-alive",
             Self::AgentNoInfo => "tower-keep-alive, no info",
             Self::AgentLimited => "tower-keep-alive, max_connections",
+            Self::AgentEjects => "tower-keep-alive, eject",
+            Self::AgentSpreads => "tower-keep-alive, spread",
+            Self::AgentSpreadsAndEjects => "tower-keep-alive, both",
+            Self::AgentOverTen => "tower-keep-alive, both, 10 addresses",
             Self::Cache => "hyper-util pool::cache",
             Self::Legacy => "hyper-util legacy",
             Self::Reqwest => "reqwest",
@@ -311,9 +362,10 @@ fn word(said: &Option<String>, mark: &str, place: usize) -> Option<f64> {
 
 /// Runs the client under `tool`: all that both have said.
 fn run(tool: &[&str], mode: Mode, requests: u64) -> Option<String> {
-    let server = match HTTP2.contains(&mode) {
-        true => Child::http2_server(),
-        false => Child::server(0),
+    let server = match mode {
+        Mode::AgentOverTen => Child::server_at(ADDRESSES),
+        _ if HTTP2.contains(&mode) => Child::http2_server(),
+        _ => Child::server(0),
     };
     let this = std::env::current_exe().expect("it runs");
     let mode = mode.to_possible_value()?;
@@ -357,6 +409,20 @@ fn client(mode: Mode, addr: SocketAddr, requests: u64) {
                 let layer = layer.max_connections(50);
                 drive(agent(layer), addr, empty, requests).await;
             }
+            Mode::AgentEjects => {
+                let layer = layer.eject(Ejection::new());
+                drive(agent(layer), addr, empty, requests).await;
+            }
+            Mode::AgentSpreads => {
+                let layer = layer.spread(Spread::FewestOpenFirst);
+                drive(agent(layer), addr, empty, requests).await;
+            }
+            Mode::AgentSpreadsAndEjects => {
+                let layer = layer.spread(Spread::FewestOpenFirst);
+                let layer = layer.eject(Ejection::new());
+                drive(agent(layer), addr, empty, requests).await;
+            }
+            Mode::AgentOverTen => over_ten(addr, requests).await,
             Mode::Cache => {
                 let uri = format!("http://{addr}").parse().expect("a valid URL");
                 drive(cache(TcpConnector::new(), uri), addr, empty, requests).await;
@@ -385,7 +451,28 @@ fn client(mode: Mode, addr: SocketAddr, requests: u64) {
     });
 }
 
-async fn drive<P, B>(mut peer: P, addr: SocketAddr, body: B, requests: u64)
+/// Spreads over the addresses of one name, with a connection to each, and ejects those that fail.
+async fn over_ten(addr: SocketAddr, requests: u64) {
+    let addresses = (1..=ADDRESSES).map(|last| SocketAddr::from(([127, 0, 0, last], addr.port())));
+    let addresses: Vec<_> = addresses.collect();
+    let resolve = move |_: Name| ready(Ok::<_, Infallible>(addresses.clone().into_iter()));
+    let connector = TcpConnector::with_resolver(service_fn(resolve));
+    let layer = KeepAliveLayer::new().spread(Spread::FewestOpenFirst);
+    let agent = AgentOf::new(&layer.eject(Ejection::new()), connector);
+    let name = format!("ten.test:{}", addr.port());
+    let ask = Ask::new(Method::GET, &name, 12, Empty::<Bytes>::new());
+    let mut at_once = JoinSet::new();
+    for _ in 0..ADDRESSES {
+        let (mut agent, request) = (agent.clone(), ask.request());
+        at_once.spawn(async move { agent.send(request).await });
+    }
+    for sent in at_once.join_all().await {
+        assert_eq!(sent.expect("nothing is wrong"), 12);
+    }
+    ask_again(agent, ask, requests).await;
+}
+
+async fn drive<P, B>(peer: P, addr: SocketAddr, body: B, requests: u64)
 where
     P: Peer<B>,
     B: Clone,
@@ -394,6 +481,14 @@ where
     if P::WANTS_HOST {
         ask = ask.with_host();
     }
+    ask_again(peer, ask, requests).await;
+}
+
+async fn ask_again<P, B>(mut peer: P, ask: Ask<B>, requests: u64)
+where
+    P: Peer<B>,
+    B: Clone,
+{
     for _ in 0..requests {
         let length = peer.send(ask.request()).await.expect("nothing is wrong");
         assert_eq!(length, 12);
@@ -405,14 +500,23 @@ impl Baseline {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("baseline.json")
     }
 
+    fn read() -> Self {
+        let text = std::fs::read_to_string(Self::path()).expect("the baseline is committed");
+        serde_json::from_str(&text).expect("it is what `--write` has written")
+    }
+
     /// None if something could not be counted.
-    fn of(shares: BTreeMap<Mode, Option<Share>>) -> Option<Self> {
+    fn of(
+        shares: BTreeMap<Mode, Option<Share>>,
+        most_added: &BTreeMap<String, f64>,
+    ) -> Option<Self> {
         let shares = shares.into_iter();
         let shares = shares.map(|(mode, share)| Some((mode.name().to_owned(), share?)));
         Some(Self {
             rustc: env!("BUILT_WITH").to_owned(),
             target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
             share: shares.collect::<Option<_>>()?,
+            most_added: most_added.clone(),
         })
     }
 
@@ -422,10 +526,8 @@ impl Baseline {
         println!("written: {}", Self::path().display());
     }
 
-    /// Whether our share is what it was, or less.
-    fn is_kept(&self) -> bool {
-        let text = std::fs::read_to_string(Self::path()).expect("the baseline is committed");
-        let then: Self = serde_json::from_str(&text).expect("it is what `--write` has written");
+    /// Whether our share is what it was, or less, and the settings for many addresses add no more than they may.
+    fn is_kept(&self, then: &Self, added: &[(Mode, Option<Share>)]) -> bool {
         let is_same = then.rustc == self.rustc && then.target == self.target;
         if !is_same {
             println!(
@@ -456,6 +558,28 @@ impl Baseline {
                 thousands(before.instructions),
                 now.allocations,
                 before.allocations,
+            );
+        }
+        for (mode, added) in added {
+            let name = mode.name();
+            let Some(added) = added else {
+                println!("{name}: FAILED: valgrind did not count");
+                is_kept = false;
+                continue;
+            };
+            let most = then.most_added[name];
+            let is_more = added.instructions > most || added.allocations > 0.0;
+            let verdict = match is_more {
+                true if !is_same => "more",
+                true => "FAILED: it adds more than it may",
+                false => "ok",
+            };
+            is_kept &= !is_more;
+            println!(
+                "{name}: {verdict}: adds {} instructions (at most {}), and {} allocations (at most 0)",
+                thousands(added.instructions),
+                thousands(most),
+                added.allocations,
             );
         }
         is_kept || !is_same
