@@ -11,8 +11,8 @@
 /// Over HTTP/2, one connection could carry all requests. With these two, while the connections of a key carry more requests
 /// than there are connections, a connection is made to each address that has none: one after the other, in the background,
 /// within all limits, until each address has one. So with k requests at a time, at least k addresses are used, if there are as
-/// many. By default there is one connection until all its streams are in use (RFC 9113 §9.1). These connections take a pool of
-/// [`KeepAliveLayer`](crate::KeepAliveLayer); in others they are made when all streams are in use.
+/// many. By default there is one connection until all its streams are in use (RFC 9113 §9.1). Only pools made by
+/// [`KeepAliveLayer`](crate::KeepAliveLayer) do this. Other pools connect again when all streams are in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "camelCase"))]

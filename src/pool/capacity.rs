@@ -43,7 +43,7 @@ impl Capacity {
     }
 
     /// The connect that has begun with this index is one that nobody is to wait for.
-    pub(super) fn is_aside(&mut self, index: usize) {
+    pub(super) fn set_aside(&mut self, index: usize) {
         self.aside = Some(index);
     }
 
@@ -184,7 +184,7 @@ mod tests {
         let mut capacity = Capacity::new();
         capacity.learn(5);
         capacity.connect_begins();
-        capacity.is_aside(7);
+        capacity.set_aside(7);
         assert!(capacity.is_short_of(1));
         capacity.connect_begins();
         assert!(!capacity.is_short_of(5));

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http_body_util::Full;
+use tokio::sync::watch;
 use tower_keep_alive::connect::TcpConnector;
 use tower_keep_alive::{
     AgentHandle, Error, KeepAlive, KeepAliveLayer, LeftOutReason, Protocol, Spread,
@@ -15,8 +16,8 @@ use tower_keep_alive::{
 
 use crate::names::Names;
 use crate::support::agent::{agent_over, at_rest, fetch, get, read};
-use crate::support::frames::Behaviour;
-use crate::support::{RefusingPort, Server, http2};
+use crate::support::frames::{Behaviour, setting};
+use crate::support::{RefusingPort, Server, eventually, http2};
 
 #[cfg(target_os = "linux")]
 use crate::support::SwallowingPort;
@@ -288,6 +289,59 @@ async fn over_http2_each_of_four_addresses_has_its_share_of_forty_callers() {
         let is_even = shares.iter().all(|it| it.abs_diff(share) * 10 <= share);
         assert!(is_even, "{spread:?}: {shares:?}");
         assert_eq!(open_http2(&servers), [1; 4], "one each is enough");
+        handle.close_idle();
+        at_rest(&handle).await;
+    }
+}
+
+/// A server that allows so many streams a connection, and answers them when `may_answer` says so.
+async fn holding(limit: u32, may_answer: &watch::Receiver<bool>) -> http2::Server {
+    let may_answer = may_answer.clone();
+    http2::Server::start_tcp(move |mut conn| {
+        let mut may_answer = may_answer.clone();
+        async move {
+            conn.open([(setting::MAX_CONCURRENT_STREAMS, limit)]).await;
+            let mut held = Vec::new();
+            loop {
+                tokio::select! {
+                    request = conn.request() => match request {
+                        Some(request) => held.push(request.stream),
+                        None => return,
+                    },
+                    _ = may_answer.wait_for(|it| *it) => break,
+                }
+            }
+            for stream in held {
+                conn.respond(stream, 200, b"").await;
+            }
+            conn.closed().await;
+        }
+    })
+    .await
+}
+
+/// All of them wait for the first connection, and no caller comes after them.
+#[tokio::test]
+async fn over_http2_a_burst_that_waited_for_one_connection_is_enough_to_reach_each_address() {
+    for spread in [Spread::InTurn, Spread::FewestOpenFirst] {
+        let (answer, may_answer) = watch::channel(false);
+        let servers = join_all((0..4).map(|_| holding(100, &may_answer))).await;
+        let names = Names::new(servers.iter().map(|it| it.addr()).collect());
+        let layer = layer(spread).protocol(Protocol::Http2);
+        let (client, handle) = agent_over(layer, names.connector());
+        let burst = join_all((0..40).map(|_| fetch(&client, URL)));
+        let are_reached = async {
+            let are_all = || {
+                let asked = asked(&servers).iter().sum::<usize>();
+                asked == 40 && open_http2(&servers) == [1; 4]
+            };
+            eventually("each address has a connection", are_all).await;
+            answer.send(true).unwrap();
+        };
+        let (responses, ()) = tokio::join!(burst, are_reached);
+        for response in responses {
+            response.unwrap();
+        }
         handle.close_idle();
         at_rest(&handle).await;
     }

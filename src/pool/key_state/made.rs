@@ -122,7 +122,7 @@ impl<C: Poolable> KeyState<C> {
         }
         if places.is_empty() && self.is_narrow(cx) && cx.reserve(false) {
             let index = self.insert_open(false);
-            self.capacity.is_aside(index);
+            self.capacity.set_aside(index);
             return (SparePlaces::ToSpread(index), until);
         }
         (SparePlaces::Idle(places), until)

@@ -114,7 +114,7 @@ impl Places {
     }
 
     /// A connection in use has got a further use. Returns whether that is to be said.
-    pub(super) fn is_crowded(&mut self, now: Instant) -> bool {
+    pub(super) fn note_crowded(&mut self, now: Instant) -> bool {
         let is_due = self.is_crowd_due(now);
         if is_due {
             self.crowded_from = now.checked_add(CROWD_PAUSE);
@@ -429,7 +429,7 @@ mod tests {
             (199, false),
         ] {
             let at = now + Duration::from_millis(after);
-            assert_eq!(places.is_crowded(at), is_said, "after {after} ms");
+            assert_eq!(places.note_crowded(at), is_said, "after {after} ms");
         }
     }
 

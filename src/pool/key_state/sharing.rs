@@ -480,6 +480,9 @@ impl<C: Poolable> KeyState<C> {
             let Some(pooled) = sharing.split(cx.now) else {
                 return self.drain(index, CloseReason::Peer, cx);
             };
+            if !is_idle {
+                self.note_crowded(cx);
+            }
             self.queue.give_connection(next.waiter, pooled, cx.deferred);
         }
         self.note_uses(index);

@@ -27,8 +27,7 @@ impl<C: Poolable> KeyState<C> {
                 return Some(self.take_idle_at(index, cx));
             }
             if let Some(pooled) = self.split_or_drain(index, cx) {
-                let places = self.places.as_mut();
-                cx.deferred.is_crowded |= places.is_some_and(|it| it.is_crowded(cx.now.mono));
+                self.note_crowded(cx);
                 return Some((pooled, None));
             }
             self.grant_permits(cx);
@@ -88,6 +87,12 @@ impl<C: Poolable> KeyState<C> {
             }
         }
         Ok((sweep_at, is_idle))
+    }
+
+    /// A connection in use has got a further use: the task that spreads the load is woken once in a while.
+    pub(super) fn note_crowded(&mut self, cx: &mut StepCx<'_, C>) {
+        let places = self.places.as_mut();
+        cx.deferred.is_crowded |= places.is_some_and(|it| it.note_crowded(cx.now.mono));
     }
 
     /// A use of a connection that has others. `None`: it makes no further ones, or none this time.
