@@ -12,6 +12,8 @@ pub(super) struct Capacity {
     unknown: usize,
     /// A connect under way that nobody is to wait for, by its index in `open`: it spreads the load, and its address may not answer.
     aside: Option<usize>,
+    /// Those of the `unknown` ones that such connects have made.
+    unknown_aside: Vec<usize>,
     expected: Expected,
 }
 
@@ -34,6 +36,7 @@ impl Capacity {
             connecting: 0,
             unknown: 0,
             aside: None,
+            unknown_aside: Vec::new(),
             expected: Expected::Unknown,
         }
     }
@@ -52,10 +55,18 @@ impl Capacity {
         self.aside.is_none()
     }
 
-    /// The connect with this index has ended, with or without a connection.
+    /// The connect with this index has ended without a connection.
     pub(super) fn connect_ends(&mut self, index: usize) {
         self.connecting -= 1;
         self.aside.take_if(|aside| *aside == index);
+    }
+
+    /// The connect with this index has made a connection, whose capacity is not known.
+    pub(super) fn connected(&mut self, index: usize) {
+        self.connecting -= 1;
+        self.unknown += 1;
+        let aside = self.aside.take_if(|aside| *aside == index);
+        self.unknown_aside.extend(aside);
     }
 
     /// A connect has failed, or callers need not wait for its result.
@@ -91,13 +102,15 @@ impl Capacity {
         }
     }
 
-    /// The capacity of a connection is not known.
+    /// The capacity of a connection is not known any more.
     pub(super) fn becomes_unknown(&mut self) {
         self.unknown += 1;
     }
 
-    pub(super) fn becomes_known(&mut self) {
+    /// The capacity of the connection with this index is known, or of no interest any more.
+    pub(super) fn becomes_known(&mut self, index: usize) {
         self.unknown -= 1;
+        self.unknown_aside.retain(|&it| it != index);
     }
 
     /// Whether the connections of this key are known to be shared.
@@ -108,8 +121,8 @@ impl Capacity {
     /// Whether another connect has to begin for this many waiters: whether what is on its way leaves any of them
     /// unserved.
     pub(super) fn is_short_of(&self, takers: usize) -> bool {
-        let aside = usize::from(self.aside.is_some());
-        let on_the_way = self.connecting - aside + self.unknown;
+        let aside = usize::from(self.aside.is_some()) + self.unknown_aside.len();
+        let on_the_way = self.connecting + self.unknown - aside;
         match self.expected {
             Expected::Unknown => on_the_way == 0,
             Expected::SideBySide | Expected::Exclusive => true,
@@ -136,12 +149,11 @@ mod tests {
     fn one_connect_is_under_way_while_nothing_is_known() {
         let mut capacity = Capacity::new();
         assert_eq!(begun(&mut capacity, 100, 100), 1);
-        capacity.connect_ends(0);
+        capacity.connected(0);
         capacity.shares();
-        capacity.becomes_unknown();
         assert_eq!(begun(&mut capacity, 99, 100), 0);
         // Ninety are left when it has taken its ten.
-        capacity.becomes_known();
+        capacity.becomes_known(0);
         capacity.learn(10);
         assert_eq!(begun(&mut capacity, 90, 100), 9);
     }
@@ -173,9 +185,8 @@ mod tests {
         capacity.connect_ends(0);
         capacity.go_side_by_side();
         assert_eq!(begun(&mut capacity, 3, 3), 3);
-        capacity.connect_ends(0);
+        capacity.connected(0);
         capacity.shares();
-        capacity.becomes_unknown();
         assert!(!capacity.is_short_of(100));
     }
 
@@ -192,6 +203,31 @@ mod tests {
         assert!(capacity.has_none_aside());
         assert!(!capacity.is_short_of(5));
         assert!(capacity.is_short_of(6));
+    }
+
+    /// It may never report it.
+    #[test]
+    fn nobody_waits_for_the_capacity_of_a_connection_that_spreads_the_load() {
+        let mut capacity = Capacity::new();
+        capacity.learn(5);
+        for index in [7, 8] {
+            capacity.connect_begins();
+            capacity.set_aside(index);
+            capacity.connected(index);
+            assert!(capacity.has_none_aside(), "the next address has its turn");
+            assert!(capacity.is_short_of(1));
+        }
+        capacity.connect_begins();
+        capacity.connected(9);
+        assert!(!capacity.is_short_of(5));
+        for index in [8, 7, 9] {
+            assert!(!capacity.is_short_of(5));
+            capacity.becomes_known(index);
+        }
+        assert!(capacity.is_short_of(1));
+        // What was aside once counts like any other.
+        capacity.becomes_unknown();
+        assert!(!capacity.is_short_of(5));
     }
 
     #[test]

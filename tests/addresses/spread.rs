@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::slice;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -345,6 +346,44 @@ async fn over_http2_a_burst_that_waited_for_one_connection_is_enough_to_reach_ea
         handle.close_idle();
         at_rest(&handle).await;
     }
+}
+
+/// It accepts the connection, and sends nothing.
+#[tokio::test]
+async fn over_http2_nobody_waits_for_an_address_that_says_nothing() {
+    let (answer, may_answer) = watch::channel(false);
+    let good = holding(2, &may_answer).await;
+    let mute = http2::Server::start_tcp(|mut conn| async move { conn.silence().await }).await;
+    let names = Names::new(vec![good.addr(), mute.addr()]);
+    let layer = layer(Spread::FewestOpenFirst).protocol(Protocol::Http2);
+    let (client, handle) = agent_over(layer, names.connector());
+    let ask = || {
+        let client = client.clone();
+        tokio::spawn(async move { fetch(&client, URL).await })
+    };
+    let first = [ask(), ask()];
+    eventually("the other address has a connection", || {
+        let mut addresses = handle.status().addresses.into_values().flatten();
+        addresses.any(|(address, it)| address == mute.addr() && it.idle + it.active == 1)
+    })
+    .await;
+    // One of them is the one stream that a connection may have before it says more.
+    let next = [ask(), ask()];
+    eventually("another connection is made", || good.accepted() == 2).await;
+    eventually("it has the request", || {
+        asked(slice::from_ref(&good)) == [3]
+    })
+    .await;
+    answer.send(true).unwrap();
+    for task in first {
+        task.await.unwrap().unwrap();
+    }
+    eventually("it is answered", || next.iter().any(|it| it.is_finished())).await;
+    handle.destroy();
+    let next = join_all(next).await;
+    let served = next.into_iter().filter(|it| matches!(it, Ok(Ok(_))));
+    assert_eq!(served.count(), 1);
+    at_rest(&handle).await;
 }
 
 /// By default an origin has one connection (RFC 9113 §9.1), and with one request at a time no other is needed.

@@ -19,7 +19,7 @@ impl<C: Poolable> KeyState<C> {
         }
         sharing.drains.get_or_insert(reason);
         if !mem::replace(&mut sharing.is_capacity_known, true) {
-            self.capacity.becomes_known();
+            self.capacity.becomes_known(index);
         }
         if sharing.uses == 0 {
             let reason = sharing.drains.unwrap_or(reason);

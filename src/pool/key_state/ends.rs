@@ -39,7 +39,7 @@ impl<C: Poolable> KeyState<C> {
         if C::SHARED && open.counting != Counting::OneShot {
             match &open.stage {
                 Stage::Connecting(_) => self.capacity.connect_ends(index),
-                Stage::Made(_) => self.capacity.becomes_known(),
+                Stage::Made(_) => self.capacity.becomes_known(index),
                 Stage::Connected(_) | Stage::Shared(_) => {}
             }
             if failed {

@@ -46,8 +46,7 @@ impl<C: Poolable> KeyState<C> {
         self.counts.connected(shared);
         let open = &mut self.open[index];
         open.stage = if C::SHARED && open.counting != Counting::OneShot {
-            self.capacity.connect_ends(index);
-            self.capacity.becomes_unknown();
+            self.capacity.connected(index);
             Stage::Made(shared.clone())
         } else {
             Stage::Connected(shared.clone())
@@ -213,7 +212,7 @@ impl<C: Poolable> KeyState<C> {
             && Arc::ptr_eq(made, shared)
         {
             open.stage = Stage::Connected(shared.clone());
-            self.capacity.becomes_known();
+            self.capacity.becomes_known(index);
             self.capacity.is_exclusive();
             self.grant_permits(cx);
         }

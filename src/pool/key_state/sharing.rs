@@ -574,7 +574,7 @@ impl<C: Poolable> KeyState<C> {
             ..
         } = *sharing;
         if !is_capacity_known {
-            self.capacity.becomes_known();
+            self.capacity.becomes_known(index);
         }
         if let Some(idle) = &idle {
             whole.idle_since = idle.idle_since;

@@ -23,7 +23,7 @@ impl<C: Poolable> KeyState<C> {
         let is_known = is_left || capacity.is_some_and(|it| it > 0);
         let was_known = mem::replace(&mut sharing.is_capacity_known, is_known);
         match (was_known, is_known) {
-            (false, true) => self.capacity.becomes_known(),
+            (false, true) => self.capacity.becomes_known(index),
             (true, false) => self.capacity.becomes_unknown(),
             _ => {}
         }
