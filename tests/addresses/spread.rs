@@ -17,7 +17,7 @@ use tower_keep_alive::{
 
 use crate::names::Names;
 use crate::support::agent::{agent_over, at_rest, fetch, get, read};
-use crate::support::frames::{Behaviour, setting};
+use crate::support::frames::{Behaviour, code, setting};
 use crate::support::{RefusingPort, Server, eventually, http2};
 
 #[cfg(target_os = "linux")]
@@ -383,6 +383,27 @@ async fn over_http2_nobody_waits_for_an_address_that_says_nothing() {
     let next = join_all(next).await;
     let served = next.into_iter().filter(|it| matches!(it, Ok(Ok(_))));
     assert_eq!(served.count(), 1);
+    at_rest(&handle).await;
+}
+
+/// No connect fails there, and each connection ends at once: the next one comes after 1 s, and then after 2 s.
+#[tokio::test]
+async fn over_http2_an_address_that_closes_each_connection_is_not_connected_to_without_end() {
+    let good = http2_servers(1).await.pop().unwrap();
+    let closing = http2::Server::start_tcp(|mut conn| async move {
+        conn.open([]).await;
+        conn.go_away(0, code::NO_ERROR, b"").await;
+    })
+    .await;
+    let names = Names::new(vec![good.addr(), closing.addr()]);
+    let layer = layer(Spread::FewestOpenFirst).protocol(Protocol::Http2);
+    let (client, handle) = agent_over(layer, names.connector());
+    let has_begun = Instant::now();
+    let is_over = || closing.accepted() > 3 || has_begun.elapsed() > Duration::from_millis(1500);
+    call_until(&client, 10, is_over).await.unwrap();
+    let accepted = closing.accepted();
+    assert!((1..=3).contains(&accepted), "{accepted}");
+    handle.close_idle();
     at_rest(&handle).await;
 }
 

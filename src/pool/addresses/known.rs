@@ -1,6 +1,7 @@
 //! What is known about the addresses of one name. Plain data, without a lock or a clock.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashSet};
@@ -34,10 +35,20 @@ pub(super) struct Address {
     pub(super) readmitted: Option<Instant>,
     /// The last answer has it.
     pub(super) is_listed: bool,
+    /// How long no connection is made there to spread the load, after one that ended at once; and until when.
+    pub(super) spread_pause: Duration,
+    pub(super) spread_from: Option<Instant>,
     /// How many answers in a row lacked the address.
     lacking: u32,
     /// It was in the first answer, or the others have given up what they had beyond their share since it is there.
     has_share: bool,
+}
+
+impl Address {
+    /// Whether it has no connection, and the last one did not end at once.
+    fn lacks_connection(&self, now: Instant) -> bool {
+        self.open == 0 && self.spread_from.is_none_or(|from| from <= now)
+    }
 }
 
 /// The order in which to try addresses.
@@ -135,15 +146,17 @@ impl Known {
     /// again by a caller.
     pub(super) fn lacks_connections(&self, now: Instant) -> bool {
         let may_be_tried = |out: &Out| !out.is_ejected() && out.until <= now && out.is_untried();
-        self.addresses
-            .values()
-            .any(|it| it.is_listed && it.open == 0 && it.out.as_ref().is_none_or(may_be_tried))
+        self.addresses.values().any(|it| {
+            it.is_listed && it.lacks_connection(now) && it.out.as_ref().is_none_or(may_be_tried)
+        })
     }
 
     /// Leaves the addresses that have no connection, if there are any.
-    pub(super) fn keep_unconnected(&self, order: &mut Order) {
-        let is_unconnected =
-            |address: &SocketAddr| self.addresses.get(address).is_none_or(|it| it.open == 0);
+    pub(super) fn keep_unconnected(&self, order: &mut Order, now: Instant) {
+        let is_unconnected = |address: &SocketAddr| {
+            let known = self.addresses.get(address);
+            known.is_none_or(|it| it.lacks_connection(now))
+        };
         if order.good.iter().any(is_unconnected) {
             order.good.retain(is_unconnected);
             order.left_out.clear();
@@ -225,8 +238,6 @@ impl Known {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::pool::addresses::standing::LONGEST_PAUSE;
 

@@ -20,6 +20,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::agent::{Ejection, LookupStatus};
+use crate::connection::shared::ConnShared;
 use crate::error::connect::ConnectError;
 use crate::pool::config::Spread;
 use crate::sync::{Mutex, MutexGuard};
@@ -61,8 +62,14 @@ impl AddressBook {
     }
 
     /// The connection is gone.
-    pub(super) fn closed(&self, address: SocketAddr, connection: u64) {
-        self.known().closed(address, connection, Instant::now());
+    pub(super) fn closed(&self, address: SocketAddr, connection: &ConnShared) {
+        let now = Instant::now();
+        let mut known = self.known();
+        known.closed(address, connection.id(), now);
+        if let Some(born) = connection.born() {
+            let lived = now.saturating_duration_since(born.mono);
+            known.has_lived(address, lived, connection.activity().uses(), now);
+        }
     }
 
     /// Whether the load is spread, and an address that can be tried has no connection.
@@ -171,7 +178,7 @@ impl Choice {
         let mut known = self.book.known();
         let mut order = known.order(self.book.spread, found, Instant::now());
         if self.is_to_spread {
-            known.keep_unconnected(&mut order);
+            known.keep_unconnected(&mut order, Instant::now());
         }
         let reserved = order.first().map(|it| Reserved::new(it, &mut known));
         drop(known);
@@ -426,6 +433,44 @@ mod tests {
             assert_eq!(known.lacks_connections(later), is_tried_again);
             known.resolved(&[address(1)], 1, true, later);
             assert!(!known.lacks_connections(later), "the name has it no longer");
+        }
+    }
+
+    /// Each time for longer: its server accepts connections and closes them.
+    #[test]
+    fn an_address_whose_connections_end_at_once_is_reached_for_less_and_less_often() {
+        let mut known = Known::new();
+        let mut now = Instant::now();
+        let found = [1, 2, 3].map(address);
+        known.order(Spread::FewestOpenFirst, found.to_vec(), now);
+        let ends = |known: &mut Known, lived, requests, now| {
+            known.opened(address(2), 2, now);
+            known.closed(address(2), 2, now);
+            known.has_lived(address(2), lived, requests, now);
+        };
+        known.opened(address(1), 1, now);
+        let millis = Duration::from_millis;
+        for pause in [1, 2, 4, 8, 16, 32, 60, 60].map(Duration::from_secs) {
+            ends(&mut known, millis(1), 1, now);
+            let mut order = known.order(Spread::FewestOpenFirst, found.to_vec(), now);
+            known.keep_unconnected(&mut order, now);
+            assert_eq!(order.good, [address(3)], "others do not wait");
+            known.opened(address(3), 3, now);
+            assert!(!known.lacks_connections(now + pause - millis(1)));
+            assert!(known.lacks_connections(now + pause));
+            known.closed(address(3), 3, now);
+            now += pause;
+        }
+        known.opened(address(3), 3, now);
+        for (lived, requests) in [(millis(1000), 1), (millis(1), 100)] {
+            ends(&mut known, lived, requests, now);
+            assert!(known.lacks_connections(now), "it was of use");
+            ends(&mut known, millis(999), 99, now);
+            assert!(!known.lacks_connections(now));
+            assert!(
+                known.lacks_connections(now + millis(1000)),
+                "from the start"
+            );
         }
     }
 

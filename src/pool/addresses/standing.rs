@@ -15,6 +15,9 @@ use crate::pool::addresses::tally::Successes;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// A connection with so many requests was of use, however soon it ends: some servers limit its requests.
+const MANY: u64 = 100;
+
 /// After a trial without a result, the next one begins so much later at the earliest.
 const TRIAL_PAUSE: Duration = Duration::from_secs(1);
 
@@ -154,6 +157,25 @@ impl Known {
             out.until = later.map_or(out.until, |later| out.until.max(later));
             self.schedule_trials();
         }
+    }
+
+    /// A connection to it lived for so long and had so many requests. After one that ended at once, the next one that is to spread
+    /// the load has to wait, as after a failed connect: where a server accepts connections and closes them, no connect fails.
+    pub(super) fn has_lived(
+        &mut self,
+        address: SocketAddr,
+        lived: Duration,
+        requests: u64,
+        now: Instant,
+    ) {
+        let Some(known) = self.addresses.get_mut(&address) else {
+            return;
+        };
+        known.spread_pause = match lived < FIRST_PAUSE && requests < MANY {
+            true => (known.spread_pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE),
+            false => Duration::ZERO,
+        };
+        known.spread_from = now.checked_add(known.spread_pause);
     }
 
     /// Whether it was left out, and nobody else is trying it again.

@@ -42,7 +42,7 @@ impl<C: Poolable> KeyPool<C> {
     /// The connection is gone.
     pub(super) fn dismiss(&self, shared: &ConnShared) {
         if let Some((addresses, address)) = self.addresses.as_ref().zip(shared.remote_addr()) {
-            addresses.closed(address, shared.id());
+            addresses.closed(address, shared);
         }
     }
 
