@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::mem;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{OnceLock, PoisonError};
 use std::time::Duration;
 
 use metrics::{
@@ -16,6 +16,7 @@ use metrics::{
 use crate::agent::open_counts::States;
 use crate::agent::{AgentState, EjectionReason, EventKind, OpenCounts, Spoken};
 use crate::connection::shared::ConnShared;
+use crate::sync::Mutex;
 use crate::target::key::Key;
 
 const OPEN: &str = "http.client.open_connections";

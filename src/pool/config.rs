@@ -345,32 +345,16 @@ impl PoolConfig {
         own.map_or(self.checkout_timeout, |own| own.min(self.checkout_timeout))
     }
 
-    /// How an idle connection of a key is taken and returned, as long as no address is ejected.
-    pub(super) fn shortcut(&self) -> Shortcut {
-        if self.are_total() || self.min_idle_per_host > 0 {
-            return Shortcut::None;
-        }
-        match self.spread {
-            Spread::AsResolved => Shortcut::Plain,
-            Spread::InTurn | Spread::FewestOpenFirst => Shortcut::Spread,
-        }
+    /// Whether an idle connection of a key is taken and returned without a further look, as long as no address is ejected: there
+    /// are no total limits and no spare connections.
+    pub(super) fn has_shortcut(&self) -> bool {
+        !self.are_total() && self.min_idle_per_host == 0
     }
 
     /// Whether there is a limit over all keys.
     pub(crate) fn are_total(&self) -> bool {
         self.max_connections != usize::MAX || self.max_idle != usize::MAX
     }
-}
-
-/// How an idle connection is taken and returned where no other caller is affected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shortcut {
-    /// There is none: total limits and spare connections take a further look.
-    None,
-    /// The next one in the order of scheduling, whatever its address.
-    Plain,
-    /// One of the address that is next.
-    Spread,
 }
 
 impl Default for PoolConfig {

@@ -4,10 +4,9 @@ mod addresses;
 mod effects;
 mod share;
 mod spare;
-mod spread;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
 use std::task::Waker;
 use std::time::Duration;
@@ -21,7 +20,7 @@ use crate::connection::lifespan::Lifespan;
 use crate::connection::poolable::Poolable;
 use crate::connection::shared::ConnShared;
 use crate::pool::addresses::{AddressBook, Admission, Ejector, Follow, LookupTask};
-use crate::pool::config::{PoolConfig, Shortcut, Spread};
+use crate::pool::config::{PoolConfig, Spread};
 use crate::pool::deferred::{Deferred, Stop};
 use crate::pool::gauges::{Gauges, Kept};
 use crate::pool::key_state::{CheckResult, KeyDecision, KeyState, StepCx};
@@ -46,8 +45,8 @@ pub(crate) struct KeyPool<C> {
     state: Mutex<KeyState<C>>,
     /// Chooses among the addresses of the name, if the load is spread.
     addresses: Option<Arc<AddressBook>>,
-    /// The [`Shortcut`] of callers at present. Not modelled: a look too many does no harm.
-    shortcut: AtomicU8,
+    /// An idle connection is taken and returned without a further look. Not modelled: a look too many does no harm.
+    has_shortcut: AtomicBool,
     /// Where connections are kept ready ahead.
     spares: Option<Arc<Spares>>,
     gauges: Gauges,
@@ -84,7 +83,7 @@ impl<C: Poolable> KeyPool<C> {
         state.set_learned(remembered.learned);
         state.expect(remembered.uses);
         let key_pool = Arc::new(Self {
-            shortcut: AtomicU8::new(config.shortcut() as u8),
+            has_shortcut: AtomicBool::new(config.has_shortcut()),
             gauges: Gauges::new(&key, &pool.agent),
             spares: spares.or_else(|| {
                 let keeps_idle = config.min_idle_per_host > 0;
@@ -139,7 +138,7 @@ impl<C: Poolable> KeyPool<C> {
         now: Moment,
     ) -> Result<Box<PooledConn<C>>, Arc<Self>> {
         let pool = &*self.pool;
-        if request.reuse != Reuse::Any || !self.has(Shortcut::Plain) {
+        if request.reuse != Reuse::Any || !self.has_shortcut() {
             return Err(self);
         }
         if C::SHARED && pool.mode() != Mode::Open {
@@ -160,8 +159,8 @@ impl<C: Poolable> KeyPool<C> {
     }
 
     #[inline]
-    fn has(&self, shortcut: Shortcut) -> bool {
-        self.shortcut.load(Ordering::Relaxed) == shortcut as u8
+    fn has_shortcut(&self) -> bool {
+        self.has_shortcut.load(Ordering::Relaxed)
     }
 
     /// Decides what a caller gets. `rejected` is a connection that the caller was given before and cannot use: it is
@@ -341,7 +340,7 @@ impl<C: Poolable> KeyPool<C> {
                     self.pool.arm_sweeper(at);
                 }
             }
-            Err(pooled) => self.put_otherwise(state, pooled, now),
+            Err(pooled) => self.with_locked(state, now, |state, cx| state.put(pooled, cx)),
         }
     }
 
@@ -352,8 +351,7 @@ impl<C: Poolable> KeyPool<C> {
         pooled: Box<PooledConn<C>>,
         now: Moment,
     ) -> Result<(Option<Moment>, bool), Box<PooledConn<C>>> {
-        let pool = &*self.pool;
-        if !self.has(Shortcut::Plain) || pool.mode() != Mode::Open {
+        if !self.has_shortcut() || self.pool.mode() != Mode::Open {
             return Err(pooled);
         }
         state.keep(pooled, now, &self.config)

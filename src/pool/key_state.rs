@@ -242,16 +242,22 @@ impl<C: Poolable> KeyState<C> {
         now: Moment,
         scheduling: Scheduling,
     ) -> Option<(Box<PooledConn<C>>, bool)> {
-        if C::SHARED && !self.roomy.is_empty() {
+        let is_spread = self.places.is_some();
+        if C::SHARED && !is_spread && !self.roomy.is_empty() {
             // If the first is not usable, another one of this list may be, which is preferred to any idle one.
             let pooled = self.pop_roomy(runtime, now, scheduling)?;
             return Some((pooled, false));
         }
         let index = match scheduling {
+            _ if is_spread => self.first_of_spread(runtime, scheduling),
             Scheduling::Lifo => self.idle.tail(),
             Scheduling::Fifo => self.idle.head(),
         }?;
         let open = self.open.get_mut(index)?;
+        if C::SHARED && is_spread && open.idle.is_none() {
+            let pooled = self.pop_use_of_spread(index, now)?;
+            return Some((pooled, false));
+        }
         let is_shared = C::SHARED && matches!(open.stage, Stage::Shared(_));
         if is_shared && !open.is_roomy() {
             return None;
@@ -261,6 +267,9 @@ impl<C: Poolable> KeyState<C> {
         let pooled = open.idle.take_if(will_do)?;
         self.idle.remove(&mut self.open, index);
         self.counts.taken(&pooled);
+        if is_spread {
+            self.note_taken_idle(index);
+        }
         if is_shared {
             self.begin_use(index, &pooled);
         }
@@ -410,7 +419,7 @@ impl<C: Poolable> KeyState<C> {
 
     /// The same if nobody is waiting and there is room, so that no other caller is affected. Also returns whether the
     /// connection is now idle.
-    #[inline(always)]
+    #[inline]
     pub(super) fn keep(
         &mut self,
         mut pooled: Box<PooledConn<C>>,
@@ -423,16 +432,19 @@ impl<C: Poolable> KeyState<C> {
         let Some((index, open)) = self.find(&pooled) else {
             return Err(pooled);
         };
-        if C::SHARED && matches!(open.stage, Stage::Shared(_)) {
-            return self.keep_use(index, pooled, now);
-        }
-        if self.idle.len() >= self.plain_idle_limit {
+        let kept = if C::SHARED && matches!(open.stage, Stage::Shared(_)) {
+            self.keep_use(index, pooled, now)?
+        } else if self.idle.len() >= self.plain_idle_limit
+            || open.check_reusable(&mut pooled, now, config).is_err()
+        {
             return Err(pooled);
+        } else {
+            (self.push_idle(index, pooled), true)
+        };
+        if self.places.is_some() {
+            self.note_kept(index, kept.1);
         }
-        match open.check_reusable(&mut pooled, now, config) {
-            Ok(()) => Ok((self.push_idle(index, pooled), true)),
-            Err(_) => Err(pooled),
-        }
+        Ok(kept)
     }
 
     #[inline(always)]
@@ -642,7 +654,7 @@ impl<C: Poolable> KeyState<C> {
 
 impl<C: Poolable> Open<C> {
     /// Checks whether its connection may be used again, which counts as idle from now on.
-    #[inline(always)]
+    #[inline]
     fn check_reusable(
         &self,
         pooled: &mut PooledConn<C>,

@@ -87,10 +87,7 @@ impl<C: Poolable> Shared<C> {
         request: &CheckoutRequest,
         now: Moment,
     ) -> Option<Box<PooledConn<C>>> {
-        match self.table.find(key)?.pop_idle(request, now) {
-            Ok(pooled) => Some(pooled),
-            Err(key_pool) => key_pool.pop_spread(request, now),
-        }
+        self.table.find(key)?.pop_idle(request, now).ok()
     }
 
     #[inline]

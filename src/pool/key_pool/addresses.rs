@@ -12,7 +12,6 @@ use crate::connection::shared::ConnShared;
 #[cfg(test)]
 use crate::pool::addresses::AddressBook;
 use crate::pool::addresses::{Admission, Change, Choice};
-use crate::pool::config::Shortcut;
 
 impl<C: Poolable> KeyPool<C> {
     /// The choice of an address for one connect.
@@ -54,12 +53,12 @@ impl<C: Poolable> KeyPool<C> {
 
     /// While an address is ejected, each caller looks whether it is to be tried again.
     pub(in crate::pool) fn settle_shortcut(&self) {
-        let set = |shortcut| self.shortcut.store(shortcut as u8, Ordering::SeqCst);
+        let set = |has_shortcut| self.has_shortcut.store(has_shortcut, Ordering::SeqCst);
         // Before the look, so that an ejection that comes meanwhile is not lost.
-        set(self.config.shortcut());
+        set(self.config.has_shortcut());
         let addresses = self.addresses.as_ref();
         if addresses.is_some_and(|addresses| addresses.is_any_ejected()) {
-            set(Shortcut::None);
+            set(false);
         }
         self.count_left_out();
     }

@@ -7,7 +7,7 @@ use super::{Counting, KeyState, Open, Stage, StepCx};
 use crate::clock::Moment;
 use crate::connection::close_reason::CloseReason;
 use crate::connection::poolable::Poolable;
-use crate::pool::config::{PoolConfig, Scheduling};
+use crate::pool::config::Scheduling;
 use crate::pool::pooled_conn::PooledConn;
 
 impl<C: Poolable> KeyState<C> {
@@ -34,59 +34,54 @@ impl<C: Poolable> KeyState<C> {
         }
     }
 
-    /// Takes a connection of the address that is next, if it is usable as it is; also returns whether it was idle.
-    #[inline]
-    pub(in crate::pool) fn pop_spread(
-        &mut self,
+    /// The connection to take without a further look, if the load is spread: of the address that is next.
+    #[inline(never)]
+    pub(super) fn first_of_spread(
+        &self,
         runtime: Option<Id>,
-        now: Moment,
         scheduling: Scheduling,
-    ) -> Option<(Box<PooledConn<C>>, bool)> {
-        let lifo = scheduling == Scheduling::Lifo;
-        let places = self.places.as_mut()?;
-        let index = places.first(lifo, uses_of(&self.open), fits(&self.open, runtime))?;
-        let open = &mut self.open[index];
-        if open.idle.is_none() {
-            let sharing = open.sharing()?;
-            if places.is_crowd_due(now.mono) || sharing.close_reason(now).is_some() {
-                return None;
-            }
-            let pooled = sharing.split(now)?;
-            self.note_taken(index);
-            self.note_uses(index);
-            self.update_roomy(index);
-            return Some((pooled, false));
-        }
-        let is_usable = |it: &mut Box<PooledConn<C>>| it.close_reason(now).is_none();
-        let pooled = open.idle.take_if(is_usable)?;
-        self.idle.remove(&mut self.open, index);
-        self.counts.taken(&pooled);
-        places.taken_idle(index);
-        if C::SHARED {
-            self.begin_use(index, &pooled);
-        }
-        Some((pooled, true))
+    ) -> Option<usize> {
+        let (uses, fits) = (uses_of(&self.open), fits(&self.open, runtime));
+        let places = self.places.as_ref()?;
+        places.first(scheduling == Scheduling::Lifo, uses, fits)
     }
 
-    /// [`keep`](Self::keep), if the load is spread.
-    #[inline]
-    pub(in crate::pool) fn keep_spread(
+    /// A further use of this connection, unless the load is to be spread more, or the connection makes no further ones.
+    #[inline(never)]
+    pub(super) fn pop_use_of_spread(
         &mut self,
-        pooled: Box<PooledConn<C>>,
+        index: usize,
         now: Moment,
-        config: &PoolConfig,
-    ) -> Result<(Option<Moment>, bool), Box<PooledConn<C>>> {
-        let index = pooled.index();
-        let (sweep_at, is_idle) = self.keep(pooled, now, config)?;
-        if let Some(index) = index {
-            if C::SHARED && matches!(self.open[index].stage, Stage::Shared(_)) {
-                self.note_uses(index);
-            }
-            if is_idle {
-                self.note_idle(index);
-            }
+    ) -> Option<Box<PooledConn<C>>> {
+        let places = self.places.as_mut()?;
+        let sharing = self.open[index].sharing()?;
+        if places.is_crowd_due(now.mono) || sharing.close_reason(now).is_some() {
+            return None;
         }
-        Ok((sweep_at, is_idle))
+        let pooled = sharing.split(now)?;
+        self.note_taken(index);
+        self.note_uses(index);
+        self.update_roomy(index);
+        Some(pooled)
+    }
+
+    /// The idle connection of this place was taken, and the load is spread.
+    #[inline(never)]
+    pub(super) fn note_taken_idle(&mut self, index: usize) {
+        if let Some(places) = &mut self.places {
+            places.taken_idle(index);
+        }
+    }
+
+    /// The connection of this place was [kept](Self::keep), and the load is spread.
+    #[inline(never)]
+    pub(super) fn note_kept(&mut self, index: usize, is_idle: bool) {
+        if C::SHARED && matches!(self.open[index].stage, Stage::Shared(_)) {
+            self.note_uses(index);
+        }
+        if is_idle {
+            self.note_idle(index);
+        }
     }
 
     /// A connection in use has got a further use: the task that spreads the load is woken once in a while.
