@@ -138,7 +138,7 @@ impl List {
         self.len += 1;
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn remove<N: Linked>(&mut self, nodes: &mut Slab<N>, key: usize) {
         let Links { prev, next } = mem::take(nodes[key].links());
         match prev.get() {
