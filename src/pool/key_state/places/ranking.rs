@@ -134,7 +134,7 @@ mod tests {
             drawn = drawn.wrapping_mul(6_364_136_223_846_793_005) + 1;
             let number = (drawn >> 33) as usize % known.len();
             let in_flight = (drawn >> 40) as usize % 5;
-            if (drawn >> 50) % 4 == 0 {
+            if (drawn >> 50).is_multiple_of(4) {
                 known[number] = None;
                 ranking.remove(number);
             } else {
