@@ -210,21 +210,6 @@ impl<C: Poolable> KeyState<C> {
         self.counts
     }
 
-    pub(super) fn open_len(&self) -> usize {
-        self.open.len()
-    }
-
-    /// The number of exchanges whose response has begun.
-    pub(super) fn answering(&self) -> usize {
-        let in_use = self.open.iter().filter(|(_, open)| open.idle.is_none());
-        in_use
-            .map(|(_, open)| match &open.stage {
-                Stage::Shared(sharing) => sharing.answering(),
-                _ => usize::from(open.shared().is_some_and(|it| it.activity().is_answering())),
-            })
-            .sum()
-    }
-
     pub(super) fn queue(&self) -> &WaitQueue<C> {
         &self.queue
     }

@@ -10,6 +10,21 @@ use crate::clock::Moment;
 use crate::connection::poolable::Poolable;
 
 impl<C: Poolable> KeyState<C> {
+    pub(in crate::pool) fn open_len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// The number of exchanges whose response has begun.
+    pub(in crate::pool) fn answering(&self) -> usize {
+        let in_use = self.open.iter().filter(|(_, open)| open.idle.is_none());
+        in_use
+            .map(|(_, open)| match &open.stage {
+                Stage::Shared(sharing) => sharing.answering(),
+                _ => usize::from(open.shared().is_some_and(|it| it.activity().is_answering())),
+            })
+            .sum()
+    }
+
     pub(in crate::pool) fn connections(
         &self,
         now: Moment,
