@@ -325,7 +325,10 @@ fn addresses_that_are_left_out_are_counted_and_ejections_by_their_reason() {
                 }
             })
             .await;
-            let good = [Server::ok().await, Server::ok().await];
+            let good = [
+                Server::start_tcp(script::ok).await,
+                Server::start_tcp(script::ok).await,
+            ];
             let nobody = RefusingPort::new();
             let addresses = [bad.addr(), nobody.addr(), good[0].addr(), good[1].addr()];
             let names =
@@ -372,7 +375,7 @@ fn an_address_that_the_name_no_longer_has_is_not_counted_as_left_out() {
     const LEFT_OUT: &str = "tower_keep_alive.addresses.left_out";
     const HOST: &str = "server.address=host.test";
     recorded_in_time(false, async |snapshotter| {
-        let (server, nobody) = (Server::ok().await, RefusingPort::new());
+        let (server, nobody) = (Server::start_tcp(script::ok).await, RefusingPort::new());
         let found = Arc::new(Mutex::new(vec![nobody.addr(), server.addr()]));
         let answer = found.clone();
         let names = tower::service_fn(move |_| {
