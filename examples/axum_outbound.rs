@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use tower::ServiceBuilder;
 use tower_keep_alive::connect::DefaultConnector;
 use tower_keep_alive::forward::{ConfigError, ForwardLayer};
-use tower_keep_alive::{AgentHandle, KeepAlive, KeepAliveLayer, Status};
+use tower_keep_alive::{AgentHandle, KeepAlive, KeepAliveLayer, status::Status};
 
 /// A client for axum's bodies. It is cheap to clone, and its clones share their connections.
 type Client = KeepAlive<DefaultConnector, Body>;

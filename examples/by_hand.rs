@@ -15,8 +15,11 @@ use http_body_util::{BodyExt, Empty};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_keep_alive::connect::TcpConnector;
 use tower_keep_alive::{
-    CheckinLayer, CheckoutLayer, Destination, ExchangeLayer, HandshakeLayer, IdleEvictionLayer,
-    MaxUsesLayer, PoolConfig, TtlLayer,
+    connect::Destination,
+    layers::{
+        CheckinLayer, CheckoutLayer, ExchangeLayer, HandshakeLayer, IdleEvictionLayer,
+        MaxUsesLayer, PoolConfig, TtlLayer,
+    },
 };
 
 #[tokio::main]

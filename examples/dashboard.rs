@@ -34,7 +34,7 @@ use tower::util::BoxCloneService;
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_keep_alive::connect::TcpConnector;
 use tower_keep_alive::{
-    AgentHandle, CloseReason, ConnectionStatus, Event, EventKind, KeepAliveLayer, Protocol,
+    AgentHandle, CloseReason, Event, EventKind, KeepAliveLayer, Protocol, status::ConnectionStatus,
 };
 
 /// How often the page is told.

@@ -16,7 +16,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper_util::client::proxy::matcher::Matcher;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_keep_alive::connect::{Proxy, ProxyLayer, TcpConnector, TlsLayer};
-use tower_keep_alive::{KeepAlive, KeepAliveLayer, Route};
+use tower_keep_alive::{KeepAlive, KeepAliveLayer, extensions::Route};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {

@@ -9,12 +9,12 @@ use tokio::time::Instant;
 /// A point in time on two clocks.
 ///
 /// The monotonic clock stops while a machine sleeps; the wall clock does not, but may be set back. A
-/// [limit](crate::Lifespan) is reached as soon as *either* clock has reached it, so setting the wall clock back has no
+/// [limit](crate::custom::Lifespan) is reached as soon as *either* clock has reached it, so setting the wall clock back has no
 /// effect.
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_keep_alive::Moment;
+/// use tower_keep_alive::custom::Moment;
 ///
 /// let start = Moment::now();
 /// let later = start.checked_add(Duration::from_secs(4)).unwrap();
@@ -174,7 +174,7 @@ impl fmt::Debug for Nanos {
 /// Where a pool gets the present time from: [`Moment::now`], or a function in tests.
 ///
 /// ```
-/// use tower_keep_alive::{Clock, Moment};
+/// use tower_keep_alive::custom::{Clock, Moment};
 ///
 /// let noon = Moment::now();
 /// let stopped = Clock::new(move || noon);

@@ -39,12 +39,12 @@
 //!
 //! # Overview
 //!
-//! | group | items |
+//! | group | where |
 //! |---|---|
-//! | the client | [`KeepAlive`]; its settings in [`KeepAliveLayer`], and for one host in [`HostSettings`]; bodies ([`RequestBody`], [`Body`]); request extensions ([`Route`], [`Partition`], [`OneShot`], [`RequestTimeout`], [`ResponseTimeout`], [`InactivityTimeout`], [`RecordTimings`]); the connection of a response ([`ConnectionInfo`], [`Timings`], `TlsInfo`); errors ([`Error`], [`TimeoutKind`]); status and control ([`AgentHandle`], [`Status`], [`ConnectionStatus`], [`Event`]); retries ([`retry`]) |
-//! | the layers, for stacks of your own | [`ExchangeLayer`], [`CheckinLayer`], [`CheckoutLayer`], [`IdleEvictionLayer`], [`TtlLayer`], [`MaxUsesLayer`], [`ActiveTimeoutLayer`], [`HandshakeLayer`], each with its service and its future; the [`Pool`] and its [`PoolConfig`] ([`Scheduling`], [`Spread`]); the versions of HTTP ([`Protocol`], `Http2`); a reverse proxy ([`forward`]) |
-//! | connections of your own | [`Poolable`], [`Liveness`], [`Lifespan`], [`Lease`], [`CheckedOut`], [`Target`], [`Key`], [`CloseReason`], [`CloseHook`], [`ChangeHook`], [`TransportGuard`], [`Clock`] |
-//! | transports | [`connect`]: TCP, Unix sockets, TLS, proxies, connectors of other crates, each a service of [`Destination`]s; [`CountConnectsLayer`] |
+//! | the client | here: [`KeepAlive`], its settings in [`KeepAliveLayer`] and for one host in [`HostSettings`], bodies, errors, the [`AgentHandle`]; settings of one request in [`extensions`]; what the handle reports in [`status`]; [`retry`] and [`forward`] above it |
+//! | the layers | [`layers`]: each step of the stack as a layer of its own, for stacks of your own |
+//! | connections of your own | [`custom`]: [`Poolable`](custom::Poolable), and what it is written with |
+//! | transports | [`connect`]: TCP, Unix sockets, TLS, proxies, connectors of other crates, each a service of [`Destination`](connect::Destination)s; [`discover`]: a service for each address of a name |
 //!
 //! # The stack
 //!
@@ -53,16 +53,16 @@
 //!
 //! | from the top | a service of | what it does |
 //! |---|---|---|
-//! | [`ExchangeLayer`] | `Request<B>` → `Response<Body>` | holds a connection until the end of the response body |
-//! | [`CheckinLayer`] | target → [`Lease`] | returns the connection to the pool after its use |
-//! | [`CheckoutLayer`] | target → connection | takes an idle connection, makes a new one, or waits in the queue |
-//! | [`IdleEvictionLayer`], [`TtlLayer`], [`MaxUsesLayer`], [`ActiveTimeoutLayer`] | target → connection | limit how long a connection is kept |
-//! | [`HandshakeLayer`] | target → connection | speaks HTTP on a transport |
+//! | [`ExchangeLayer`](layers::ExchangeLayer) | `Request<B>` → `Response<Body>` | holds a connection until the end of the response body |
+//! | [`CheckinLayer`](layers::CheckinLayer) | target → [`Lease`](layers::Lease) | returns the connection to the pool after its use |
+//! | [`CheckoutLayer`](layers::CheckoutLayer) | target → connection | takes an idle connection, makes a new one, or waits in the queue |
+//! | [`IdleEvictionLayer`](layers::IdleEvictionLayer), [`TtlLayer`](layers::TtlLayer), [`MaxUsesLayer`](layers::MaxUsesLayer), [`ActiveTimeoutLayer`](layers::ActiveTimeoutLayer) | target → connection | limit how long a connection is kept |
+//! | [`HandshakeLayer`](layers::HandshakeLayer) | target → connection | speaks HTTP on a transport |
 //! | [`connect::TlsLayer`] | target → transport | speaks TLS for `https` |
 //! | [`connect::TcpConnector`], or any `MakeConnection` | target → transport | opens a transport |
 //!
 //! Everything between `HandshakeLayer` and `ExchangeLayer` also works for connections of other protocols: implement
-//! [`Poolable`].
+//! [`Poolable`](custom::Poolable).
 //!
 //! A pool belongs to one connector: each service that a layer makes has a pool of its own, and the layer's handle covers all
 //! of them. Two requests share connections if they have the same [`Key`].
@@ -84,12 +84,12 @@
 //!
 //! | setting | what it covers | default | [`TimeoutKind`] | elsewhere |
 //! |---|---|---|---|---|
-//! | [`request_timeout`](KeepAliveLayer::request_timeout), [`RequestTimeout`] | the whole exchange, from the first poll of its future to the end of the response body | none | `Request` | reqwest: `timeout`; Go: `Client.Timeout` |
+//! | [`request_timeout`](KeepAliveLayer::request_timeout), [`RequestTimeout`](extensions::RequestTimeout) | the whole exchange, from the first poll of its future to the end of the response body | none | `Request` | reqwest: `timeout`; Go: `Client.Timeout` |
 //! | [`checkout_timeout`](KeepAliveLayer::checkout_timeout) | the time in the queue for a connection | none | `Checkout` | – |
 //! | [`connect_timeout`](KeepAliveLayer::connect_timeout) | one connect: DNS, TCP, TLS | the active timeout | `Connect` | reqwest: `connect_timeout`; Go: `Dialer.Timeout` and `TLSHandshakeTimeout` |
 //! | [`expect_continue_timeout`](KeepAliveLayer::expect_continue_timeout) | the wait for a 100 before the request's body is sent; no error | 1 s | – | Go: `ExpectContinueTimeout` |
-//! | [`response_timeout`](KeepAliveLayer::response_timeout), [`ResponseTimeout`] | from the end of the request to the end of the head of the response | none | `Response` | Go: `ResponseHeaderTimeout`; undici: `headersTimeout` |
-//! | [`active_timeout`](KeepAliveLayer::active_timeout), [`InactivityTimeout`] | silence while the client waits for the server, including the response body | twice the idle timeout, 8 s at least | `Inactivity` | agentkeepalive: `timeout`; reqwest: `read_timeout`; undici: `bodyTimeout` |
+//! | [`response_timeout`](KeepAliveLayer::response_timeout), [`ResponseTimeout`](extensions::ResponseTimeout) | from the end of the request to the end of the head of the response | none | `Response` | Go: `ResponseHeaderTimeout`; undici: `headersTimeout` |
+//! | [`active_timeout`](KeepAliveLayer::active_timeout), [`InactivityTimeout`](extensions::InactivityTimeout) | silence while the client waits for the server, including the response body | twice the idle timeout, 8 s at least | `Inactivity` | agentkeepalive: `timeout`; reqwest: `read_timeout`; undici: `bodyTimeout` |
 //! | [`idle_timeout`](KeepAliveLayer::idle_timeout) | the time that a connection is idle; no error | 4 s | – | agentkeepalive: `freeSocketTimeout`; Go: `IdleConnTimeout`; reqwest: `pool_idle_timeout` |
 //!
 //! Every limit except the last two runs continuously from its beginning to its end, whatever happens in between. The
@@ -106,7 +106,7 @@
 //! Such a future holds up no other caller:
 //!
 //! - A connection, or the permit to make one, that the future was given and does not take goes to the next caller after 5 ms
-//!   ([`PoolConfig::hand_over_timeout`]). If no caller waits, the connection becomes idle, and ages.
+//!   ([`PoolConfig::hand_over_timeout`](layers::PoolConfig::hand_over_timeout)). If no caller waits, the connection becomes idle, and ages.
 //! - A connect that has begun goes on in a task of its own. The connection is kept for the future first, then for others.
 //! - If a connection has to make room, and its own runtime does not close it within 50 ms, the caller that needs the room
 //!   closes it. The same holds for a connect whose time is up. A transport that is not from [`connect`] has to say how it is
@@ -157,7 +157,7 @@
 //! | `tower_keep_alive.streams.capacity` | gauge, streams | the protocol | HTTP/2 streams that the connections can carry at the same time, as far as their servers have said; those that drain do not count |
 //! | `tower_keep_alive.addresses.ejected` | counter, ejections | `reason`: `consecutive`, `failure_share` | addresses taken out because too much failed there; see [`Ejection`] |
 //! | `tower_keep_alive.addresses.readmitted` | counter, addresses | | ejected addresses that were found to serve again |
-//! | `tower_keep_alive.addresses.left_out` | gauge, addresses | | addresses of the keys in use that get no new connections now: the last connect has failed, or they are ejected; see [`LeftOut`] |
+//! | `tower_keep_alive.addresses.left_out` | gauge, addresses | | addresses of the keys in use that get no new connections now: the last connect has failed, or they are ejected; see [`LeftOut`](status::LeftOut) |
 //! | `tower_keep_alive.idle_limits.learned` | counter, limits | | limits for idle connections that were learned from a server |
 //!
 //! The protocol is OpenTelemetry's `network.protocol.name`, which is `http`, and `network.protocol.version`: `1.1`, also for
@@ -176,7 +176,7 @@
 //! # HTTP/2
 //!
 //! With the feature `http2` the client in one call offers both versions to servers of `https`, and stacked layers speak what
-//! [`KeepAliveLayer::protocol`] or [`HandshakeLayer::protocol`] says. Requests then share a connection. As with HTTP/1, limits
+//! [`KeepAliveLayer::protocol`] or [`HandshakeLayer::protocol`](layers::HandshakeLayer::protocol) says. Requests then share a connection. As with HTTP/1, limits
 //! count connections, callers wait in one queue, and a connection that is too old, or has had all its uses, closes after its last
 //! request. What differs:
 //!
@@ -184,14 +184,14 @@
 //! - An idle connection is one without requests. While a connection has room, no other one is opened.
 //! - While it is not known which version a host of `https` speaks, one connect is under way for all who wait for it.
 //! - A request whose version is [`HTTP_2`](http::Version::HTTP_2) is sent over HTTP/2 or fails. `HTTP_11`, which every request has
-//!   by default, leaves the choice to the connection: see [`ExchangeLayer::protocol`].
+//!   by default, leaves the choice to the connection: see [`ExchangeLayer::protocol`](layers::ExchangeLayer::protocol).
 //!
 //! # Features
 //!
 //! | feature | what it adds |
 //! |---|---|
 //! | `tls`, on by default | `https`, by [`connect::TlsLayer`]; needs a C compiler |
-//! | `serde` | [`Status`], [`Key`] and [`CloseReason`] serialize; a status to agentkeepalive's object |
+//! | `serde` | [`Status`](status::Status), [`Key`] and [`CloseReason`] serialize; a status to agentkeepalive's object |
 //! | `json` | [`Body::json`]: a response body as JSON |
 //! | `http2` | HTTP/2, by [`Protocol`] and `KeepAliveLayer::http2`; the client of [`KeepAlive::new`] uses it for `https` servers that choose it |
 //! | `proxy` | [`connect::ProxyLayer`]: requests through HTTP and SOCKS proxies |
@@ -208,7 +208,6 @@ mod checkout;
 mod clock;
 pub mod connect;
 mod connection;
-mod count_connects;
 pub mod discover;
 mod error;
 mod exchange;
@@ -239,42 +238,82 @@ pub use http;
 pub use http_body_util;
 
 pub use agent::{
-    AddressStatus, AgentHandle, ConnectionState, ConnectionStatus, Drained, Ejection,
-    EjectionReason, Event, EventKind, FollowDns, HostSettings, LearnedIdleLimit, LeftOut,
-    LeftOutReason, LookupStatus, Outcome, PrewarmError, ProtocolStatus, Status,
+    AgentHandle, Drained, Ejection, Event, EventKind, FollowDns, HostSettings, Outcome,
+    PrewarmError, Spread,
 };
-pub use checkin::{Checkin, CheckinFuture, CheckinLayer, Lease};
-pub use checkout::{Checkout, CheckoutFuture, CheckoutLayer};
-pub use clock::{Clock, Moment};
 pub use connection::close_reason::CloseReason;
 pub use connection::info::ConnectionInfo;
-pub use connection::lifespan::{Deadline, Lifespan};
 pub use connection::outcome_observer::Verdict;
-pub use connection::poolable::{Liveness, Poolable};
-pub use connection::shared::{ChangeHook, CloseHook, TransportGuard};
 pub use connection::timings::Timings;
 #[cfg(feature = "tls")]
 pub use connection::tls_info::TlsInfo;
-pub use count_connects::{Connects, CountConnects, CountConnectsFuture, CountConnectsLayer};
-pub use error::{BoxError, CheckoutError, Denied, Error, SendError, TimeoutKind};
-pub use exchange::{Body, Exchange, ExchangeFuture, ExchangeLayer};
-pub use expiry::*;
-pub use handshake::{
-    Handshake, HandshakeFuture, HandshakeLayer, HttpConnection, HttpFuture, IncomingBody,
-};
+pub use error::{BoxError, Error, TimeoutKind};
+pub use exchange::Body;
 #[cfg(feature = "http2")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http2")))]
 pub use http2::Http2;
 pub use keep_alive::{KeepAlive, KeepAliveFuture, KeepAliveLayer, RequestBody, RequestFuture};
-pub use pool::{CheckedOut, Pool, PoolConfig, Scheduling, Spread};
-pub use target::extensions::{
-    InactivityTimeout, OneShot, Partition, RecordTimings, RequestTimeout, ResponseTimeout,
-};
-pub use target::invalid::InvalidTarget;
-pub use target::key::{Key, KeyRef};
+pub use pool::Scheduling;
+pub use target::key::Key;
 pub use target::protocol::Protocol;
-pub use target::route::{Family, Route};
-pub use target::{Destination, Reuse, Target};
+
+/// Connections of your own: what the pool needs to know of a connection in order to keep it.
+///
+/// The pool keeps connections of any protocol that implement [`Poolable`](custom::Poolable), for targets of any type that
+/// implements [`Target`](custom::Target).
+/// The [layers] between the handshake and the exchange work for them as for HTTP.
+pub mod custom {
+    pub use crate::clock::{Clock, Moment};
+    pub use crate::connection::lifespan::{Deadline, Lifespan};
+    pub use crate::connection::poolable::{Liveness, Poolable};
+    pub use crate::connection::shared::{ChangeHook, CloseHook, TransportGuard};
+    pub use crate::error::{CheckoutError, Denied, SendError};
+    pub use crate::target::key::KeyRef;
+    pub use crate::target::{Reuse, Target};
+}
+
+/// What a request can carry in its extensions: settings for this request alone.
+///
+/// ```
+/// use http::Request;
+/// use tower_keep_alive::extensions::{OneShot, RequestTimeout};
+/// use std::time::Duration;
+///
+/// let mut request = Request::get("http://example.com/").body(()).unwrap();
+/// request.extensions_mut().insert(RequestTimeout(Duration::from_secs(5)));
+/// request.extensions_mut().insert(OneShot);
+/// ```
+pub mod extensions {
+    pub use crate::target::extensions::{
+        InactivityTimeout, OneShot, Partition, RecordTimings, RequestTimeout, ResponseTimeout,
+    };
+    pub use crate::target::route::{Family, Route};
+}
+
+/// The layers of the stack, for stacks of your own.
+///
+/// [`KeepAliveLayer`] is these layers with their defaults: see [the stack](crate#the-stack).
+pub mod layers {
+    pub use crate::checkin::{Checkin, CheckinFuture, CheckinLayer, Lease};
+    pub use crate::checkout::{Checkout, CheckoutFuture, CheckoutLayer};
+    pub use crate::exchange::{Exchange, ExchangeFuture, ExchangeLayer};
+    pub use crate::expiry::{
+        ActiveTimeoutLayer, IdleEvictionLayer, Limited, LimitedFuture, MaxUsesLayer, TtlLayer,
+    };
+    pub use crate::handshake::{
+        Handshake, HandshakeFuture, HandshakeLayer, HttpConnection, HttpFuture, IncomingBody,
+    };
+    pub use crate::pool::{CheckedOut, Pool, PoolConfig};
+}
+
+/// What [`AgentHandle::status`](crate::AgentHandle::status) and
+/// [`AgentHandle::connections`](crate::AgentHandle::connections) return.
+pub mod status {
+    pub use crate::agent::{
+        AddressStatus, ConnectionState, ConnectionStatus, EjectionReason, LearnedIdleLimit,
+        LeftOut, LeftOutReason, LookupStatus, ProtocolStatus, Status,
+    };
+}
 
 /// Guides for newcomers, recipes, and what to do when a stack does not compile.
 #[cfg(doc)]

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use futures_util::future::join_all;
 use tower::ServiceExt;
-use tower_keep_alive::{Destination, KeepAliveLayer, Protocol};
+use tower_keep_alive::{KeepAliveLayer, Protocol, connect::Destination};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::set_default;

@@ -11,7 +11,8 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tower::Service;
 use tower_keep_alive::{
-    Checkin, Checkout, KeyRef, Lease, Lifespan, Liveness, Pool, PoolConfig, Poolable, Target,
+    custom::{KeyRef, Lifespan, Liveness, Poolable, Target},
+    layers::{Checkin, Checkout, Lease, Pool, PoolConfig},
 };
 
 /// Connections by host, so many for each at the most.

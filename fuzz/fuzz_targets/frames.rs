@@ -12,7 +12,7 @@ use http_body_util::{BodyExt, Full};
 use libfuzzer_sys::fuzz_target;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tower::service_fn;
-use tower_keep_alive::{Destination, KeepAlive, KeepAliveLayer, Protocol};
+use tower_keep_alive::{KeepAlive, KeepAliveLayer, Protocol, connect::Destination};
 
 /// On paused time: whoever waits for longer than this waits for ever.
 const FOR_EVER: Duration = Duration::from_secs(3600);

@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use libfuzzer_sys::fuzz_target;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tower::{Layer, ServiceExt, service_fn};
-use tower_keep_alive::{Destination, KeepAliveLayer};
+use tower_keep_alive::{KeepAliveLayer, connect::Destination};
 
 /// On paused time: whoever waits for longer than this waits for ever.
 const FOR_EVER: Duration = Duration::from_secs(3600);

@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
 use http::Uri;
 use libfuzzer_sys::fuzz_target;
-use tower_keep_alive::{Destination, Key, KeyRef, Target};
+use tower_keep_alive::{Key, connect::Destination, custom::{KeyRef, Target}};
 
 fn hash(key: KeyRef<'_>) -> u64 {
     BuildHasherDefault::<DefaultHasher>::default().hash_one(key)

@@ -24,7 +24,8 @@ use tower::ServiceBuilder;
 use tower_keep_alive::connect::{Proxy, ProxyLayer, TcpConnector};
 use tower_keep_alive::reqwest::{AgentMiddleware, AgentStrategy};
 use tower_keep_alive::{
-    AgentHandle, ConnectionInfo, Error, KeepAliveLayer, OneShot, Route, TimeoutKind,
+    AgentHandle, ConnectionInfo, Error, KeepAliveLayer, TimeoutKind,
+    extensions::{OneShot, Route},
 };
 
 /// A client whose own `reqwest::Client` must not be used.

@@ -13,7 +13,7 @@ use hyper_util::rt::TokioExecutor;
 use support::agent::{agent_over, at_rest, fetch};
 use support::{CountingConnector, Gate, RefusingPort, Server, Sockets, eventually};
 use tower::{Layer, ServiceExt};
-use tower_keep_alive::{CountConnectsLayer, KeepAliveLayer};
+use tower_keep_alive::{KeepAliveLayer, connect::CountConnectsLayer};
 
 #[tokio::test]
 async fn it_counts_the_connects_of_hyper_utils_client() {

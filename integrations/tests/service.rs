@@ -25,8 +25,8 @@ use tower_keep_alive::connect::TcpConnector;
 use tower_keep_alive::reqwest::{Reqwest, ReqwestLayer};
 use tower_keep_alive::retry::{ReusedReset, Unsent};
 use tower_keep_alive::{
-    AgentHandle, BoxError, ConnectionInfo, Error, KeepAlive, KeepAliveLayer, OneShot, Partition,
-    Protocol, RequestTimeout, Route, TimeoutKind,
+    AgentHandle, BoxError, ConnectionInfo, Error, KeepAlive, KeepAliveLayer, Protocol, TimeoutKind,
+    extensions::{OneShot, Partition, RequestTimeout, Route},
 };
 
 type Client = Reqwest<KeepAlive<TcpConnector, Body>>;

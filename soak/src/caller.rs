@@ -15,7 +15,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
-use tower_keep_alive::{Body, Error, InactivityTimeout, OneShot, TimeoutKind};
+use tower_keep_alive::{
+    Body, Error, TimeoutKind,
+    extensions::{InactivityTimeout, OneShot},
+};
 
 use crate::house::House;
 use crate::ledger::{Wrong, count};

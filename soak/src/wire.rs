@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_keep_alive::connect::rustls::ClientConfig;
 use tower_keep_alive::connect::{MaybeTls, Probe, Tcp, TlsLayer};
-use tower_keep_alive::{BoxError, Destination};
+use tower_keep_alive::{BoxError, connect::Destination};
 
 use crate::ledger::lock;
 

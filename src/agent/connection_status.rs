@@ -26,7 +26,7 @@ pub struct ConnectionStatus {
     pub remote_addr: Option<SocketAddr>,
 }
 
-/// The connections of one key to one address; see [`Status::addresses`](crate::Status::addresses).
+/// The connections of one key to one address; see [`Status::addresses`](crate::status::Status::addresses).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -72,6 +72,6 @@ pub enum ConnectionState {
     Idle,
     /// It gets no further exchanges, and is closed after those under way: its server has sent GOAWAY over HTTP/2, or it is too
     /// old or was used often enough. It counts in no limit, as far as
-    /// [`PoolConfig::max_connections_per_host`](crate::PoolConfig::max_connections_per_host) says.
+    /// [`PoolConfig::max_connections_per_host`](crate::layers::PoolConfig::max_connections_per_host) says.
     Draining,
 }

@@ -22,7 +22,7 @@ use crate::error::Error;
 /// | a response whose body the caller drops before its end | the same |
 /// | no response, or one whose body breaks off: reset, closed, malformed, or over the agent's `response_timeout` or `active_timeout` | a failure |
 /// | over the agent's `request_timeout`, if the connection had the request for half of that time, and the server was awaited at its end | a failure; otherwise nothing |
-/// | over a limit that the request itself sets, such as [`RequestTimeout`](crate::RequestTimeout) | nothing |
+/// | over a limit that the request itself sets, such as [`RequestTimeout`](crate::extensions::RequestTimeout) | nothing |
 /// | the request's own body fails, or the caller drops the request | nothing |
 /// | a request that met a connection which the server was just closing, or that the server refuses over HTTP/2, or wants over HTTP/1.1 | nothing |
 ///

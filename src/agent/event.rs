@@ -102,7 +102,7 @@ pub enum EventKind {
     },
     /// A lookup of the name failed, took too long, or found no address
     /// ([`KeepAliveLayer::follow_dns`](crate::KeepAliveLayer::follow_dns)). The reason is in
-    /// [`Status::lookups`](crate::Status::lookups). It concerns no single connection.
+    /// [`Status::lookups`](crate::status::Status::lookups). It concerns no single connection.
     #[non_exhaustive]
     LookupFailed {
         /// The age of the last answer, which is used instead; `None` if there is none, or if it is too old.

@@ -22,12 +22,12 @@ const SHORTEST_TTL: Duration = Duration::from_secs(1);
 /// - With a [`Spread`](crate::Spread) other than the default, an address that is new gets its share: the others give up the
 ///   connections that they have beyond it, and the next ones go to the new address.
 /// - If a lookup fails, takes too long or finds no address, the last answer is used instead, also for new connections, until
-///   it is older than [`max_stale`](Self::max_stale). [`Status::lookups`](crate::Status::lookups) and
+///   it is older than [`max_stale`](Self::max_stale). [`Status::lookups`](crate::status::Status::lookups) and
 ///   [`EventKind::LookupFailed`](crate::EventKind::LookupFailed) say so.
 ///
 /// A task in the runtime of the first connect looks the name up, until the key has no connections. If the task ends before, because
 /// that runtime is shut down or the resolver panics, the connections stay as they are, and
-/// [`LookupStatus::failing`](crate::LookupStatus::failing) says so. The next connect of the key looks the name up and begins
+/// [`LookupStatus::failing`](crate::status::LookupStatus::failing) says so. The next connect of the key looks the name up and begins
 /// another task. A key that makes no connect any more, such as one whose HTTP/2 connection serves all callers, is followed no
 /// further: a [`ttl`](crate::KeepAliveLayer::ttl) makes it connect from time to time.
 ///

@@ -148,7 +148,7 @@ impl AgentHandle {
     /// finds it [reused](crate::ConnectionInfo::is_reused).
     ///
     /// Each service of a [`KeepAliveLayer`](crate::KeepAliveLayer) opens its own connections, all services at the same time. The
-    /// handle of a [`CheckoutLayer`](crate::CheckoutLayer) opens none.
+    /// handle of a [`CheckoutLayer`](crate::layers::CheckoutLayer) opens none.
     ///
     /// # Errors
     ///
@@ -162,7 +162,7 @@ impl AgentHandle {
     ///
     /// ```
     /// # async fn warmed(agent: tower_keep_alive::AgentHandle) -> Result<(), tower_keep_alive::Error> {
-    /// use tower_keep_alive::Destination;
+    /// use tower_keep_alive::connect::Destination;
     ///
     /// let target = Destination::try_from(http::Uri::from_static("http://localhost:3000/"))?;
     /// agent.prewarm(target, 4).await?;

@@ -13,7 +13,7 @@ use crate::target::key::Key;
 
 /// Settings of one host that replace the agent's; see [`KeepAliveLayer::for_host`](crate::KeepAliveLayer::for_host). A
 /// setting that is not made here is the agent's. Each setting has a method that sets it, and one that returns it, for
-/// settings from [`Status::hosts`](crate::Status::hosts).
+/// settings from [`Status::hosts`](crate::status::Status::hosts).
 ///
 /// ```
 /// use std::time::Duration;

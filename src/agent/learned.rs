@@ -2,7 +2,7 @@ use std::fmt;
 use std::time::Duration;
 
 /// After how long the server of a key closes idle connections, less a margin; see
-/// [`Status::learned`](crate::Status::learned).
+/// [`Status::learned`](crate::status::Status::learned).
 ///
 /// It prints as `idle limit 4.6 s, learned from 12 closes`. In JSON the limit is in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::agent::EjectionReason;
 
-/// An address that gets no new connections at present; see [`AddressStatus::left_out`](crate::AddressStatus::left_out).
+/// An address that gets no new connections at present; see [`AddressStatus::left_out`](crate::status::AddressStatus::left_out).
 ///
 /// It prints as `left out for 0.8 s, time 1: connect failed` or `ejected for 12.5 s, time 2: 5 failures in a row`. In JSON,
 /// `remaining` is in milliseconds, `reason` is a text, and `isEjected` tells the two apart.

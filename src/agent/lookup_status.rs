@@ -1,7 +1,7 @@
 use std::fmt;
 use std::time::Duration;
 
-/// How the lookups of a name that is followed have ended; see [`Status::lookups`](crate::Status::lookups).
+/// How the lookups of a name that is followed have ended; see [`Status::lookups`](crate::status::Status::lookups).
 ///
 /// It prints as `answer of 40 s ago, lookup failing: resolve api.internal: …`, or without the second half. In JSON the age is
 /// in milliseconds.

@@ -1,7 +1,7 @@
 use std::fmt;
 
 /// What the connections of one key speak, and how many exchanges they carry; see
-/// [`Status::protocols`](crate::Status::protocols). Connects under way do not count.
+/// [`Status::protocols`](crate::status::Status::protocols). Connects under way do not count.
 ///
 /// ```
 /// use tower_keep_alive::AgentHandle;
@@ -18,9 +18,9 @@ use std::fmt;
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ProtocolStatus {
-    /// Connections of HTTP/1, and those of a [`Poolable`](crate::Poolable) of your own.
+    /// Connections of HTTP/1, and those of a [`Poolable`](crate::custom::Poolable) of your own.
     pub http1: usize,
-    /// Connections of HTTP/2, those that [drain](crate::ConnectionState::Draining) included.
+    /// Connections of HTTP/2, those that [drain](crate::status::ConnectionState::Draining) included.
     pub http2: usize,
     /// Those of them that drain: they get no further exchanges, and are closed after those under way.
     pub draining: usize,

@@ -6,13 +6,13 @@ use crate::checkin::Checkin;
 ///
 /// # Order
 ///
-/// Above [`CheckoutLayer`](crate::CheckoutLayer), either directly or with layers in between that do not change the type
+/// Above [`CheckoutLayer`](crate::layers::CheckoutLayer), either directly or with layers in between that do not change the type
 /// of the connection. A stack without a Checkout below does not compile.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CheckinLayer(());
 
 impl CheckinLayer {
-    /// Makes the layer. [`CheckoutLayer`](crate::CheckoutLayer) shows a stack with both.
+    /// Makes the layer. [`CheckoutLayer`](crate::layers::CheckoutLayer) shows a stack with both.
     #[must_use]
     pub const fn new() -> Self {
         Self(())

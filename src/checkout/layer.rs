@@ -13,7 +13,7 @@ use crate::pool::{Pool, PoolConfig};
 ///
 /// # Order
 ///
-/// Above everything that makes a connection, and below [`CheckinLayer`](crate::CheckinLayer), which returns connections
+/// Above everything that makes a connection, and below [`CheckinLayer`](crate::layers::CheckinLayer), which returns connections
 /// to the pool. The layers that limit a connection's age, idle time and uses may be above or below it.
 ///
 /// # Clone
@@ -23,7 +23,7 @@ use crate::pool::{Pool, PoolConfig};
 /// ```
 /// use tower::ServiceBuilder;
 /// use tower_keep_alive::connect::TcpConnector;
-/// use tower_keep_alive::{CheckinLayer, CheckoutLayer, Destination, HandshakeLayer, PoolConfig};
+/// use tower_keep_alive::{layers::{CheckinLayer, CheckoutLayer, HandshakeLayer, PoolConfig}, connect::Destination};
 ///
 /// let checkout = CheckoutLayer::new(PoolConfig::new().max_connections_per_host(4));
 /// let agent = checkout.handle();

@@ -72,7 +72,7 @@ impl DefaultConnector {
     /// ```
     /// use tower::Layer;
     /// use tower_keep_alive::connect::{DefaultConnector, TcpConnector};
-    /// use tower_keep_alive::{Family, KeepAlive};
+    /// use tower_keep_alive::{KeepAlive, extensions::Family};
     ///
     /// let tcp = TcpConnector::new().family(Some(Family::V4)).nodelay(false);
     /// let agent: KeepAlive = KeepAlive::builder().layer(DefaultConnector::new().tcp(tcp));
@@ -194,6 +194,6 @@ mod tests {
         let destination = Destination::try_from(url.parse::<http::Uri>().unwrap()).unwrap();
         let transport = DefaultConnector::new().call(destination).await.unwrap();
         let probe = transport.probe().expect("a socket below");
-        assert_eq!(probe.look(), crate::Liveness::Open);
+        assert_eq!(probe.look(), crate::custom::Liveness::Open);
     }
 }

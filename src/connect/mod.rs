@@ -1,10 +1,11 @@
 //! Transports: what connections are made on.
 //!
-//! A connector is any [`MakeConnection`](tower::make::MakeConnection) of [`Destination`](crate::Destination)s. A
+//! A connector is any [`MakeConnection`](tower::make::MakeConnection) of [`Destination`]s. A
 //! connector of URIs, such as those of hyper-util, becomes one in a [`UriConnector`].
 
 pub(crate) mod choice;
 mod connecting;
+mod count_connects;
 pub(crate) mod deadline;
 mod default;
 mod dial;
@@ -34,12 +35,15 @@ mod tunnel;
 mod unix;
 mod uri;
 
+pub use crate::target::Destination;
+pub use crate::target::invalid::InvalidTarget;
 #[cfg(feature = "proxy")]
 pub use crate::target::proxy::Proxy;
 pub use crate::target::resolved_addrs::ResolvedAddrs;
 #[cfg(feature = "tls")]
 pub use crate::target::tls_config::TlsConfig;
 pub use connecting::Connecting;
+pub use count_connects::{Connects, CountConnects, CountConnectsFuture, CountConnectsLayer};
 pub use default::{DefaultConnector, DefaultTransport};
 #[cfg(feature = "hickory")]
 #[cfg_attr(docsrs, doc(cfg(feature = "hickory")))]

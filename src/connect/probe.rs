@@ -58,7 +58,7 @@ impl Probe {
     /// ```
     /// use std::net::{Shutdown, TcpStream};
     /// use std::sync::Arc;
-    /// use tower_keep_alive::Liveness;
+    /// use tower_keep_alive::custom::Liveness;
     /// use tower_keep_alive::connect::Probe;
     ///
     /// fn probe(socket: Arc<TcpStream>) -> Probe {

@@ -36,7 +36,7 @@ use crate::target::proxy::Proxy;
 /// use http_body_util::Empty;
 /// use tower::ServiceBuilder;
 /// use tower_keep_alive::connect::{ProxyConnector, ProxyLayer, TcpConnector, Tls, TlsLayer};
-/// use tower_keep_alive::{Destination, KeepAlive, KeepAliveLayer};
+/// use tower_keep_alive::{KeepAlive, KeepAliveLayer, connect::Destination};
 ///
 /// type Connector = Tls<ProxyConnector<TcpConnector>>;
 ///
@@ -117,7 +117,7 @@ impl<M> Layer<M> for ProxyLayer {
     }
 }
 
-/// Connects through the proxy of a request's [`Route`](crate::Route); without one, connects directly.
+/// Connects through the proxy of a request's [`Route`](crate::extensions::Route); without one, connects directly.
 ///
 /// - An HTTP proxy is sent requests for `http` in absolute form (RFC 9112 §3.2.2), with its `Proxy-Authorization`. For
 ///   `https` it is asked for a tunnel (`CONNECT`), and with [`Proxy::with_tunnel`] for `http` too.

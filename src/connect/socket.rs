@@ -55,7 +55,7 @@ impl<S: Halves> Socket<S> {
         }
     }
 
-    /// A probe of the socket. Use it for [`HandshakeLayer::probe_with`](crate::HandshakeLayer::probe_with) if the
+    /// A probe of the socket. Use it for [`HandshakeLayer::probe_with`](crate::layers::HandshakeLayer::probe_with) if the
     /// socket is inside of a transport of your own.
     #[must_use]
     pub fn probe(&self) -> Probe {

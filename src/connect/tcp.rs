@@ -30,7 +30,7 @@ use crate::target::route::{Family, Route};
 /// TCP: resolves the name, and connects to the first of its addresses that answers (happy eyeballs, RFC 8305).
 ///
 /// TCP_NODELAY is on, and TCP keep-alive probes begin after 1 s (Node: `keepAliveMsecs`; not to be confused with HTTP
-/// keep-alive). Only `http` URIs are supported. The local address and the family of a [`Route`](crate::Route) replace
+/// keep-alive). Only `http` URIs are supported. The local address and the family of a [`Route`](crate::extensions::Route) replace
 /// the connector's own, and its address replaces the addresses of the name.
 ///
 /// If the URI has no port, the port is the resolver's, with TLS too; if the resolver has none, the default of the
@@ -38,7 +38,7 @@ use crate::target::route::{Family, Route};
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_keep_alive::Family;
+/// use tower_keep_alive::extensions::Family;
 /// use tower_keep_alive::connect::TcpConnector;
 ///
 /// let connector = TcpConnector::new()

@@ -19,7 +19,7 @@ use crate::error::{BoxError, Error, Kind};
 use crate::target::Destination;
 use crate::target::invalid::TargetError;
 
-/// Connects to Unix sockets: to the path of a request's [`Route`](crate::Route), or else to the connector's own path.
+/// Connects to Unix sockets: to the path of a request's [`Route`](crate::extensions::Route), or else to the connector's own path.
 ///
 /// Connections are pooled, queued and limited like TCP connections. The host of a URI is not looked up: it only sets
 /// the `Host` field and, with the path, the name of the pool (Node: `localhost:80::/path.sock`). Only `http` URIs are
@@ -30,7 +30,7 @@ use crate::target::invalid::TargetError;
 /// use http_body_util::Empty;
 /// use tower::ServiceBuilder;
 /// use tower_keep_alive::connect::UnixConnector;
-/// use tower_keep_alive::{Destination, KeepAlive, KeepAliveLayer};
+/// use tower_keep_alive::{KeepAlive, KeepAliveLayer, connect::Destination};
 ///
 /// // One socket for every request:
 /// let docker: KeepAlive<UnixConnector, Empty<Bytes>> = ServiceBuilder::new()

@@ -13,11 +13,11 @@ use crate::target::invalid::TargetError;
 /// Makes a connector that takes [`Uri`]s usable below [`KeepAliveLayer`](crate::KeepAliveLayer), which passes a
 /// [`Destination`] to connectors.
 ///
-/// The connector gets the origin's URI, with the path `/`. A URI cannot carry a [`Route`](crate::Route): a request with
+/// The connector gets the origin's URI, with the path `/`. A URI cannot carry a [`Route`](crate::extensions::Route): a request with
 /// a route fails with an error for which [`is_target`](Error::is_target) is true, and the connector is not called. The
 /// exception is a route that has a [`Protocol`](crate::Protocol) and nothing else: the protocol is checked against what
 /// the connector has negotiated, once it is connected
-/// ([`HandshakeLayer::negotiated_with`](crate::HandshakeLayer::negotiated_with)).
+/// ([`HandshakeLayer::negotiated_with`](crate::layers::HandshakeLayer::negotiated_with)).
 ///
 /// Use [`new`](Self::new) for a connector whose transports implement tokio's I/O traits, and [`hyper`](Self::hyper) for
 /// one whose transports implement hyper's, such as those of hyper-util:

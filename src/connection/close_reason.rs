@@ -8,7 +8,7 @@ macro_rules! close_reasons {
     ($($(#[$doc:meta])* $name:ident: $kind:ident => $text:literal,)*) => {
         /// Why a connection has ended or will end.
         ///
-        /// [`Status::closes`](crate::Status::closes) counts closed connections by reason.
+        /// [`Status::closes`](crate::status::Status::closes) counts closed connections by reason.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[cfg_attr(feature = "serde", derive(serde::Serialize))]
         #[cfg_attr(feature = "serde", serde(rename_all = "camelCase"))]

@@ -171,8 +171,8 @@ impl ConnectionInfo {
         self.shared.transport()?.tls.as_ref()
     }
 
-    /// How long the parts of this exchange have taken so far. `None` unless [`RecordTimings`](crate::RecordTimings) or
-    /// [`ExchangeLayer::timings`](crate::ExchangeLayer::timings) asked for it. To get the time of the body, keep a
+    /// How long the parts of this exchange have taken so far. `None` unless [`RecordTimings`](crate::extensions::RecordTimings) or
+    /// [`ExchangeLayer::timings`](crate::layers::ExchangeLayer::timings) asked for it. To get the time of the body, keep a
     /// clone of the info and call this method after the end of the body.
     #[must_use]
     pub fn timings(&self) -> Option<Timings> {

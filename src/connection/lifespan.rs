@@ -24,7 +24,7 @@ use crate::connection::shared::{CloseHook, ConnShared, TransportGuard};
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_keep_alive::{CloseReason, Lifespan, Moment};
+/// use tower_keep_alive::{CloseReason, custom::{Lifespan, Moment}};
 ///
 /// let mut lifespan = Lifespan::new();
 /// lifespan.limit_idle(Duration::from_secs(15));
@@ -112,7 +112,7 @@ impl Lifespan {
     /// transport.
     ///
     /// ```
-    /// use tower_keep_alive::Lifespan;
+    /// use tower_keep_alive::custom::Lifespan;
     ///
     /// let mut connection = Lifespan::new();
     /// connection.limit_uses(100);

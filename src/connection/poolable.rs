@@ -16,7 +16,7 @@ use crate::connection::shared::{ChangeHook, CloseHook};
 ///
 /// ```
 /// use std::task::{Context, Poll};
-/// use tower_keep_alive::{Lifespan, Poolable};
+/// use tower_keep_alive::custom::{Lifespan, Poolable};
 ///
 /// /// A line-based protocol: an answer read is a use that is over.
 /// struct Line {
@@ -64,7 +64,7 @@ use crate::connection::shared::{ChangeHook, CloseHook};
 /// use std::sync::Arc;
 /// use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 /// use std::task::{Context, Poll};
-/// use tower_keep_alive::{Lifespan, Poolable};
+/// use tower_keep_alive::custom::{Lifespan, Poolable};
 ///
 /// /// One stream of a connection, or the connection itself, of which the pool makes streams.
 /// struct Stream {

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use crate::sync::Mutex;
 
 /// How long the parts of one exchange took; from [`ConnectionInfo::timings`](crate::ConnectionInfo::timings), if the
-/// request or the agent asked for it by [`RecordTimings`](crate::RecordTimings) or
-/// [`ExchangeLayer::timings`](crate::ExchangeLayer::timings).
+/// request or the agent asked for it by [`RecordTimings`](crate::extensions::RecordTimings) or
+/// [`ExchangeLayer::timings`](crate::layers::ExchangeLayer::timings).
 ///
 /// A part that did not take place, or has not ended yet, is `None`: an exchange on a reused connection has no DNS
 /// lookup. The parts of a connect are in whole microseconds, and are reported by the connectors of
@@ -23,7 +23,7 @@ use crate::sync::Mutex;
 /// # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
 /// # let url = format!("http://{}/", listener.local_addr()?);
 /// # tokio::spawn(async { axum::serve(listener, app).await });
-/// use tower_keep_alive::{KeepAlive, RecordTimings, http::Request};
+/// use tower_keep_alive::{KeepAlive, http::Request, extensions::RecordTimings};
 ///
 /// let agent = KeepAlive::new();
 /// let request = Request::get(&url).extension(RecordTimings).body(())?;

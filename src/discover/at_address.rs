@@ -42,7 +42,7 @@ impl Origin {
     }
 }
 
-/// Sends the requests for a name to one of its addresses, with [`Route::with_address`](crate::Route::with_address); see
+/// Sends the requests for a name to one of its addresses, with [`Route::with_address`](crate::extensions::Route::with_address); see
 /// [`DnsDiscover`](super::DnsDiscover).
 ///
 /// A request for another scheme, host or port passes unchanged, for example one that a layer above sends after a redirect.

@@ -47,7 +47,7 @@ use at_address::Origin;
 ///
 /// For the same reason [`eject`](crate::KeepAliveLayer::eject) ejects nothing here: the last address of a key is never ejected. tower's
 /// `PeakEwma` does not replace it. It measures the time until a response or an error, so a server that fails at once looks
-/// fast and gets most of the requests. The lookups are not in [`Status::lookups`](crate::Status::lookups).
+/// fast and gets most of the requests. The lookups are not in [`Status::lookups`](crate::status::Status::lookups).
 ///
 /// ```
 /// use std::time::Duration;
@@ -57,7 +57,7 @@ use at_address::Origin;
 /// use tower::balance::p2c::Balance;
 /// use tower::load::{CompleteOnResponse, PeakEwmaDiscover};
 /// use tower_keep_alive::discover::DnsDiscover;
-/// use tower_keep_alive::{Destination, Error, FollowDns, KeepAlive, RequestBody};
+/// use tower_keep_alive::{Error, FollowDns, KeepAlive, RequestBody, connect::Destination};
 ///
 /// async fn balanced(agent: KeepAlive) -> Result<(), Error> {
 ///     let name = Destination::try_from(Uri::from_static("http://api.internal"))?;

@@ -7,7 +7,7 @@ use crate::error::BoxError;
 /// Why `Checkout` provides no connection.
 ///
 /// ```
-/// use tower_keep_alive::{BoxError, CheckoutError, Denied};
+/// use tower_keep_alive::{BoxError, custom::{CheckoutError, Denied}};
 ///
 /// fn is_full(error: &BoxError) -> bool {
 ///     let error = error.downcast_ref::<CheckoutError>();
@@ -41,8 +41,8 @@ pub enum Denied {
     /// its transports closable by [`Probe::with_close`](crate::connect::Probe::with_close).
     CannotClose(Duration),
     /// The connection that was made for this caller was given to another one, because the caller's future was not
-    /// polled for longer than [`PoolConfig::hand_over_timeout`](crate::PoolConfig::hand_over_timeout). Ask again, as
-    /// [`Exchange`](crate::Exchange) does. The duration is how long the caller had waited in the queue before its
+    /// polled for longer than [`PoolConfig::hand_over_timeout`](crate::layers::PoolConfig::hand_over_timeout). Ask again, as
+    /// [`Exchange`](crate::layers::Exchange) does. The duration is how long the caller had waited in the queue before its
     /// connect began.
     NotPolled(Duration),
 }

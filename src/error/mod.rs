@@ -311,7 +311,7 @@ impl Error {
     /// The server speaks another protocol than the settings, the request or its URI require:
     ///
     /// - not the version of HTTP of the settings ([`KeepAliveLayer::protocol`](crate::KeepAliveLayer::protocol),
-    ///   [`Route::with_protocol`](crate::Route::with_protocol)) or of the request, or none of the versions that it was
+    ///   [`Route::with_protocol`](crate::extensions::Route::with_protocol)) or of the request, or none of the versions that it was
     ///   offered; or it requires HTTP/1.1 for this request (feature `http2`: HTTP_1_1_REQUIRED), which was not sent over
     ///   HTTP/1.1;
     /// - TLS, where the URI begins with `http`; or no TLS, where it begins with `https`.
@@ -535,7 +535,7 @@ impl Error {
     }
 
     /// The request cannot be sent as it is: it has no host, a scheme other than `http` and `https`, a version of HTTP that
-    /// the agent does not speak or that its connection cannot carry, contradictory fields, a [`Route`](crate::Route) that
+    /// the agent does not speak or that its connection cannot carry, contradictory fields, a [`Route`](crate::extensions::Route) that
     /// the connector cannot follow, or a body that HTTP/1.0 cannot carry. The text says which. Nothing was sent.
     #[must_use]
     pub fn is_target(&self) -> bool {

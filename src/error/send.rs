@@ -35,11 +35,11 @@ impl<B> SendError<B> {
     }
 
     /// For a request of which nothing was written. Pass the request if it is still complete:
-    /// [`Exchange`](crate::Exchange) then sends it on another connection, provided that this one had been used before.
+    /// [`Exchange`](crate::layers::Exchange) then sends it on another connection, provided that this one had been used before.
     ///
     /// ```
     /// use http::Request;
-    /// use tower_keep_alive::SendError;
+    /// use tower_keep_alive::custom::SendError;
     ///
     /// let request = Request::new("body");
     /// let error = SendError::unsent("the connection has closed", Some(Box::new(request)));
@@ -80,7 +80,7 @@ impl<B> SendError<B> {
         }
     }
 
-    /// The request, to be sent on another [`HttpConnection`](crate::HttpConnection). Unlike
+    /// The request, to be sent on another [`HttpConnection`](crate::layers::HttpConnection). Unlike
     /// [`into_unsent`](Self::into_unsent), it also returns a request whose body has given frames, although nothing was
     /// written. These frames are in the request's extensions, and an `HttpConnection` sends them first; any other
     /// reader of the body misses its beginning.

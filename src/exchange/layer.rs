@@ -16,7 +16,7 @@ use crate::target::route::Route;
 ///
 /// # Order
 ///
-/// Directly above [`CheckinLayer`](crate::CheckinLayer), whose leases it uses. Above anything else, the stack does not
+/// Directly above [`CheckinLayer`](crate::layers::CheckinLayer), whose leases it uses. Above anything else, the stack does not
 /// compile.
 #[derive(Clone, Debug)]
 pub struct ExchangeLayer {
@@ -207,7 +207,7 @@ impl ExchangeLayer {
     }
 
     /// Which versions of HTTP the connections speak; use the same value as for
-    /// [`HandshakeLayer::protocol`](crate::HandshakeLayer::protocol) below. Default: HTTP/1 only.
+    /// [`HandshakeLayer::protocol`](crate::layers::HandshakeLayer::protocol) below. Default: HTTP/1 only.
     ///
     /// # The version of a request
     ///
@@ -232,7 +232,7 @@ impl ExchangeLayer {
     ///
     /// ```
     /// use std::net::Ipv4Addr;
-    /// use tower_keep_alive::{ExchangeLayer, Route};
+    /// use tower_keep_alive::{layers::ExchangeLayer, extensions::Route};
     ///
     /// let route = Route::new().with_local_address(Ipv4Addr::LOCALHOST.into());
     /// let layer = ExchangeLayer::new().route(route);
@@ -251,7 +251,7 @@ impl ExchangeLayer {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use tower_keep_alive::ExchangeLayer;
+    /// use tower_keep_alive::layers::ExchangeLayer;
     ///
     /// let layer = ExchangeLayer::new().expect_continue_timeout(Duration::from_secs(3));
     /// # let _ = layer;
@@ -268,10 +268,10 @@ impl ExchangeLayer {
     /// (reqwest's and undici's total timeout). An exchange that takes longer fails with
     /// [`TimeoutKind::Request`](crate::TimeoutKind), and its connection is closed, also if nobody reads the response
     /// body. Over HTTP/2 the stream is reset; the connection is kept, and asked by a PING before it gets new requests.
-    /// [`RequestTimeout`](crate::RequestTimeout) sets another value for one request. Default: no limit.
+    /// [`RequestTimeout`](crate::extensions::RequestTimeout) sets another value for one request. Default: no limit.
     ///
     /// After an upgrade, the streams have no limit. Once the request is sent, the connection's driver enforces the
-    /// limit, as the driver of [`HandshakeLayer`](crate::HandshakeLayer) does.
+    /// limit, as the driver of [`HandshakeLayer`](crate::layers::HandshakeLayer) does.
     ///
     /// # Panics
     ///
@@ -279,7 +279,7 @@ impl ExchangeLayer {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use tower_keep_alive::ExchangeLayer;
+    /// use tower_keep_alive::layers::ExchangeLayer;
     ///
     /// let layer = ExchangeLayer::new().request_timeout(Duration::from_secs(30));
     /// # let _ = layer;
@@ -301,11 +301,11 @@ impl ExchangeLayer {
     /// Over HTTP/2 the stream is reset; the connection is kept, and asked by a PING before it gets new requests. The time
     /// begins when all of the body was written, but for the last frames, which may wait for the transport; what the operating
     /// system buffers counts as sent. A server that opens no window is a silent one: the
-    /// [active timeout](crate::ActiveTimeoutLayer) ends the exchange.
+    /// [active timeout](crate::layers::ActiveTimeoutLayer) ends the exchange.
     ///
-    /// [`ResponseTimeout`](crate::ResponseTimeout) sets another value for one request. Default: no limit.
+    /// [`ResponseTimeout`](crate::extensions::ResponseTimeout) sets another value for one request. Default: no limit.
     ///
-    /// The connection's driver enforces the limit, as the driver of [`HandshakeLayer`](crate::HandshakeLayer) does.
+    /// The connection's driver enforces the limit, as the driver of [`HandshakeLayer`](crate::layers::HandshakeLayer) does.
     ///
     /// # Panics
     ///
@@ -313,7 +313,7 @@ impl ExchangeLayer {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use tower_keep_alive::ExchangeLayer;
+    /// use tower_keep_alive::layers::ExchangeLayer;
     ///
     /// let layer = ExchangeLayer::new().response_timeout(Duration::from_secs(5));
     /// # let _ = layer;
@@ -332,10 +332,10 @@ impl ExchangeLayer {
     /// Whether to record how long the parts of each exchange take, for
     /// [`ConnectionInfo::timings`](crate::ConnectionInfo::timings). With the feature `tracing` there is also an event
     /// at level debug at the end of each exchange. Each request costs two more allocations and four reads of the clock.
-    /// [`RecordTimings`](crate::RecordTimings) turns it on for one request. Default: false.
+    /// [`RecordTimings`](crate::extensions::RecordTimings) turns it on for one request. Default: false.
     ///
     /// ```
-    /// let layer = tower_keep_alive::ExchangeLayer::new().timings(true);
+    /// let layer = tower_keep_alive::layers::ExchangeLayer::new().timings(true);
     /// # let _ = layer;
     /// ```
     #[must_use]

@@ -13,13 +13,13 @@ use crate::expiry::limited::Limit;
 /// that does not read an upload, or does not answer after its end, counts as silent. When the time is up, the
 /// connection is closed and the exchange fails with an error for which [`is_timeout`](crate::Error::is_timeout) is
 /// true. Over HTTP/2 the time is measured for each stream, and the silent stream is reset; the connection is kept, and
-/// asked by a PING before it gets new requests. [`InactivityTimeout`](crate::InactivityTimeout) sets another value for one request.
+/// asked by a PING before it gets new requests. [`InactivityTimeout`](crate::extensions::InactivityTimeout) sets another value for one request.
 ///
-/// The connection's driver enforces the limit, as the driver of [`HandshakeLayer`](crate::HandshakeLayer) does.
+/// The connection's driver enforces the limit, as the driver of [`HandshakeLayer`](crate::layers::HandshakeLayer) does.
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_keep_alive::ActiveTimeoutLayer;
+/// use tower_keep_alive::layers::ActiveTimeoutLayer;
 ///
 /// let layer = ActiveTimeoutLayer::new(Duration::from_secs(8));
 /// # let _ = layer;

@@ -13,7 +13,7 @@ use crate::expiry::limited::Limit;
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_keep_alive::IdleEvictionLayer;
+/// use tower_keep_alive::layers::IdleEvictionLayer;
 ///
 /// // Below the five seconds after which a Node server closes.
 /// let layer = IdleEvictionLayer::new(Duration::from_secs(4));

@@ -19,8 +19,8 @@ pub(super) trait Limit: fmt::Debug + Send + Sync {
 }
 
 /// Provides the connections of `M`, each with one more limit; the service of
-/// [`IdleEvictionLayer`](crate::IdleEvictionLayer), [`TtlLayer`](crate::TtlLayer),
-/// [`MaxUsesLayer`](crate::MaxUsesLayer) and [`ActiveTimeoutLayer`](crate::ActiveTimeoutLayer). The pool above enforces
+/// [`IdleEvictionLayer`](crate::layers::IdleEvictionLayer), [`TtlLayer`](crate::layers::TtlLayer),
+/// [`MaxUsesLayer`](crate::layers::MaxUsesLayer) and [`ActiveTimeoutLayer`](crate::layers::ActiveTimeoutLayer). The pool above enforces
 /// the limit.
 #[derive(Clone, Debug)]
 pub struct Limited<M> {

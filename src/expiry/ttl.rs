@@ -19,7 +19,7 @@ use crate::expiry::limited::Limit;
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_keep_alive::TtlLayer;
+/// use tower_keep_alive::layers::TtlLayer;
 ///
 /// // Between nine and ten minutes, so that what was opened at once is not closed at once.
 /// let layer = TtlLayer::new(Duration::from_secs(600)).jitter(0.1);

@@ -7,7 +7,7 @@ use crate::expiry::limited::Limit;
 /// Limits the number of exchanges on one connection.
 ///
 /// ```
-/// use tower_keep_alive::MaxUsesLayer;
+/// use tower_keep_alive::layers::MaxUsesLayer;
 ///
 /// // Under the thousand after which nginx closes.
 /// let layer = MaxUsesLayer::new(999);

@@ -70,8 +70,8 @@
 //! - `Host` is set to the upstream's, unless [`preserve_host`](ForwardLayer::preserve_host) is set.
 //! - Several `Cookie` fields of an HTTP/2 request are joined into one (RFC 9113 §8.2.3).
 //! - A body of unknown length is sent in chunks, also with a GET.
-//! - Everything else is passed on unchanged, including `Expect` and the request's extensions: a [`Route`](crate::Route)
-//!   or a [`Partition`](crate::Partition) that an outer layer has set reaches the agent.
+//! - Everything else is passed on unchanged, including `Expect` and the request's extensions: a [`Route`](crate::extensions::Route)
+//!   or a [`Partition`](crate::extensions::Partition) that an outer layer has set reaches the agent.
 //!
 //! # Responses
 //!

@@ -10,7 +10,7 @@ use crate::error::BoxError;
 #[cfg(feature = "http2")]
 use crate::http2::Http2Body;
 
-/// The body of a response as [`HttpConnection`](crate::HttpConnection) reads it. [`Exchange`](crate::Exchange) wraps it
+/// The body of a response as [`HttpConnection`](crate::layers::HttpConnection) reads it. [`Exchange`](crate::layers::Exchange) wraps it
 /// in a [`Body`](crate::Body), which returns the connection at its end.
 ///
 /// To leave the rest of it unread, drop it before its connection.

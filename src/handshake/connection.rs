@@ -17,7 +17,7 @@ use crate::http2::Http2Connection;
 
 /// An HTTP connection, or a use of one: a `Service` for one request at a time.
 ///
-/// It sends a request as it is. [`Exchange`](crate::Exchange) adds what a request to an origin needs: the form of the
+/// It sends a request as it is. [`Exchange`](crate::layers::Exchange) adds what a request to an origin needs: the form of the
 /// target and `Host`.
 ///
 /// Keep it until the response body has ended. Over HTTP/1, dropping it closes the transport: after an orderly shutdown

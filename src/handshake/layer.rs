@@ -25,7 +25,7 @@ use crate::target::protocol::Protocol;
 ///
 /// ```
 /// use tower::ServiceBuilder;
-/// use tower_keep_alive::HandshakeLayer;
+/// use tower_keep_alive::layers::HandshakeLayer;
 /// use tower_keep_alive::connect::TcpConnector;
 ///
 /// let mut http1 = hyper::client::conn::http1::Builder::new();
@@ -92,16 +92,16 @@ impl<B> HandshakeLayer<B> {
         HandshakeLayer::with(self.settings.clone())
     }
 
-    /// Which versions of HTTP are spoken. A [`Route`](crate::Route) sets it for one request
-    /// ([`with_protocol`](crate::Route::with_protocol)). Default: HTTP/1 only.
+    /// Which versions of HTTP are spoken. A [`Route`](crate::extensions::Route) sets it for one request
+    /// ([`with_protocol`](crate::extensions::Route::with_protocol)). Default: HTTP/1 only.
     ///
     /// To offer HTTP/2 by TLS, the connector has to know about it. If the targets of the stack are
-    /// [`Destination`](crate::Destination)s, [`TlsLayer`](crate::connect::TlsLayer) does, and a connector of your own
-    /// can read [`Destination::protocol`](crate::Destination::protocol). For other targets, set the protocol on the
+    /// [`Destination`](crate::connect::Destination)s, [`TlsLayer`](crate::connect::TlsLayer) does, and a connector of your own
+    /// can read [`Destination::protocol`](crate::connect::Destination::protocol). For other targets, set the protocol on the
     /// `TlsLayer` too ([`TlsLayer::protocol`](crate::connect::TlsLayer::protocol)).
     ///
     /// ```
-    /// use tower_keep_alive::{HandshakeLayer, Protocol};
+    /// use tower_keep_alive::{Protocol, layers::HandshakeLayer};
     ///
     /// let layer = HandshakeLayer::<http_body_util::Empty<bytes::Bytes>>::new().protocol(Protocol::Http1);
     /// # let _ = layer;
@@ -142,7 +142,7 @@ impl<B> HandshakeLayer<B> {
     /// use http::Version;
     /// use hyper_util::client::legacy::connect::{Connection, HttpConnector};
     /// use hyper_util::rt::TokioIo;
-    /// use tower_keep_alive::{HandshakeLayer, Protocol};
+    /// use tower_keep_alive::{Protocol, layers::HandshakeLayer};
     ///
     /// // The transports of hyper-util's connectors, and of hyper-rustls', in a `UriConnector::hyper`.
     /// fn layer<IO: Connection + 'static>() -> HandshakeLayer<http_body_util::Empty<bytes::Bytes>> {
@@ -189,7 +189,7 @@ impl<B> HandshakeLayer<B> {
     /// without a new request in between.
     ///
     /// ```
-    /// use tower_keep_alive::HandshakeLayer;
+    /// use tower_keep_alive::layers::HandshakeLayer;
     ///
     /// let layer = HandshakeLayer::<http_body_util::Empty<bytes::Bytes>>::new().max_interim_responses(8);
     /// # let _ = layer;
@@ -214,7 +214,7 @@ impl<B> HandshakeLayer<B> {
     /// HTTP/2 limits the bytes of a head instead (`Http2::max_header_list_size`).
     ///
     /// ```
-    /// use tower_keep_alive::HandshakeLayer;
+    /// use tower_keep_alive::layers::HandshakeLayer;
     ///
     /// let layer = HandshakeLayer::<http_body_util::Empty<bytes::Bytes>>::new().max_response_fields(256);
     /// # let _ = layer;
@@ -247,7 +247,7 @@ impl<B> HandshakeLayer<B> {
     /// ```
     /// use std::sync::Arc;
     /// use tower_keep_alive::connect::Probe;
-    /// use tower_keep_alive::{HandshakeLayer, Liveness};
+    /// use tower_keep_alive::{layers::HandshakeLayer, custom::Liveness};
     ///
     /// struct Pipe {
     ///     healthy: Arc<std::sync::atomic::AtomicBool>,

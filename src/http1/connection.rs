@@ -23,7 +23,7 @@ use crate::http1::asterisk;
 use crate::http1::unwritten;
 use crate::http1::upload::{Framing, Returns, Upload};
 
-/// An HTTP/1 connection, inside of an [`HttpConnection`](crate::HttpConnection).
+/// An HTTP/1 connection, inside of an [`HttpConnection`](crate::layers::HttpConnection).
 pub(crate) struct Http1Connection<B>(Box<Parts<B>>);
 
 /// Boxed for the life of the connection, which is moved often: from the pool to its lease and back.

@@ -27,7 +27,7 @@ use crate::http2::{Http2Body, Http2Future, fault};
 /// An HTTP/2 connection, or one of its uses: a `Service` for one request at a time, which is a stream of the
 /// connection.
 ///
-/// It accepts requests as [`Exchange`](crate::Exchange) prepares them: with a path as the URI, and a `Host` field unless
+/// It accepts requests as [`Exchange`](crate::layers::Exchange) prepares them: with a path as the URI, and a `Host` field unless
 /// the key of the connection says the same.
 ///
 /// A use has to be kept until the response body has ended. Dropping it resets its stream, and nothing else; the

@@ -47,7 +47,7 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 /// Why a request cannot be sent over HTTP/2.
 pub(super) type Fault = &'static str;
 
-/// Converts the head of a request that [`Exchange`](crate::Exchange) has prepared, with a path as its URI and the
+/// Converts the head of a request that [`Exchange`](crate::layers::Exchange) has prepared, with a path as its URI and the
 /// authority in `Host` unless it is that of `key`, the key of the connection, which has the scheme. `length`: the length
 /// of the body, for a field unless there is one. `sent`: a new request, filled in place because it is large.
 pub(super) fn prepare<B>(

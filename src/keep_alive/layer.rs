@@ -111,7 +111,7 @@ impl<B> KeepAliveLayer<B> {
     /// use http_body_util::Empty;
     /// use tower::ServiceBuilder;
     /// use tower_keep_alive::connect::TcpConnector;
-    /// use tower_keep_alive::{Family, KeepAlive, KeepAliveLayer, Route};
+    /// use tower_keep_alive::{KeepAlive, KeepAliveLayer, extensions::{Family, Route}};
     ///
     /// let route = Route::new().with_family(Family::V4);
     /// let client: KeepAlive<TcpConnector, Empty<Bytes>> = ServiceBuilder::new()
@@ -270,7 +270,7 @@ impl<B> KeepAliveLayer<B> {
     /// listed in [`HostSettings`]. They apply to each [`Key`] of the host: with `max_connections(10)` the host has up to 10
     /// connections for each scheme, port, partition and route in use. Names are compared without regard to case, addresses by
     /// their value. If several calls match a host, all of them apply in their order, and for each setting the last one wins.
-    /// [`Status::hosts`](crate::Status::hosts) shows the result.
+    /// [`Status::hosts`](crate::status::Status::hosts) shows the result.
     ///
     /// The settings are looked up once for the pool of each key. `request_timeout` and `response_timeout` are looked up
     /// for each request, if any host has them.
@@ -654,7 +654,7 @@ mod tests {
             ("clock", new().clock(later())),
             (
                 "route",
-                new().route(crate::Route::new().with_unix_path("/s")),
+                new().route(crate::extensions::Route::new().with_unix_path("/s")),
             ),
         ]
     }

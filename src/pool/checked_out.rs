@@ -11,8 +11,8 @@ use crate::connection::poolable::{Liveness, Poolable};
 use crate::connection::shared::CloseHook;
 use crate::pool::PooledConn;
 
-/// A connection that [`Checkout`](crate::Checkout) provides, and that [`Checkin`](crate::Checkin) turns into a
-/// [`Lease`](crate::Lease). It derefs to the connection.
+/// A connection that [`Checkout`](crate::layers::Checkout) provides, and that [`Checkin`](crate::layers::Checkin) turns into a
+/// [`Lease`](crate::layers::Lease). It derefs to the connection.
 ///
 /// Only a lease returns a connection to its pool: dropping a `CheckedOut` closes the connection.
 #[must_use = "the connection is closed if it does not become a lease"]

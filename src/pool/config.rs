@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-pub use crate::agent::Spread;
+use crate::agent::Spread;
 use crate::agent::{Ejection, FollowDns, HostOverrides, HostSettings};
 use crate::clock::Clock;
 use crate::target::key::Key;
@@ -13,7 +13,7 @@ use crate::target::key::Key;
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_keep_alive::{PoolConfig, Scheduling};
+/// use tower_keep_alive::{Scheduling, layers::PoolConfig};
 ///
 /// let config = PoolConfig::new()
 ///     .max_connections_per_host(50)
@@ -209,7 +209,7 @@ impl PoolConfig {
     /// answers.
     ///
     /// ```
-    /// use tower_keep_alive::{PoolConfig, Spread};
+    /// use tower_keep_alive::{Spread, layers::PoolConfig};
     ///
     /// let config = PoolConfig::new().spread(Spread::FewestOpenFirst);
     /// # let _ = config;
@@ -231,7 +231,7 @@ impl PoolConfig {
     /// choice, as for [`spread`](Self::spread). Default: off.
     ///
     /// ```
-    /// use tower_keep_alive::{Ejection, PoolConfig};
+    /// use tower_keep_alive::{Ejection, layers::PoolConfig};
     ///
     /// let config = PoolConfig::new().eject(Ejection::new());
     /// # let _ = config;
@@ -245,7 +245,7 @@ impl PoolConfig {
     /// from three idle connections of one key that the server has closed after similar times; the limit is the shortest
     /// of these times, less a tenth of it (at most half a second). It can only shorten the limit that is set. It is
     /// forgotten after ten minutes without such a close, or when the server announces a timeout in `Keep-Alive`.
-    /// [`Status::learned`](crate::Status::learned) shows it. Default: true.
+    /// [`Status::learned`](crate::status::Status::learned) shows it. Default: true.
     pub fn learn_idle_limit(mut self, learn: bool) -> Self {
         self.learn_idle_limit = learn;
         self
@@ -274,7 +274,7 @@ impl PoolConfig {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use tower_keep_alive::PoolConfig;
+    /// use tower_keep_alive::layers::PoolConfig;
     ///
     /// let config = PoolConfig::new()
     ///     .max_connections_per_host(100)

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::agent::Spread;
 use crate::agent::{AgentState, ConnectionStatus, EventKind, KeyCounts, Mode};
 use crate::clock::Moment;
 use crate::connection::close_reason::CloseReason;
@@ -20,7 +21,7 @@ use crate::connection::lifespan::Lifespan;
 use crate::connection::poolable::Poolable;
 use crate::connection::shared::ConnShared;
 use crate::pool::addresses::{AddressBook, Admission, Ejector, Follow, LookupTask};
-use crate::pool::config::{PoolConfig, Spread};
+use crate::pool::config::PoolConfig;
 use crate::pool::deferred::{Deferred, Stop};
 use crate::pool::gauges::{Gauges, Kept};
 use crate::pool::key_state::{CheckResult, KeyDecision, KeyState, StepCx};

@@ -28,6 +28,7 @@ use tokio::runtime::Id;
 use tokio::time::Instant;
 
 use crate::agent::Mode;
+use crate::agent::Spread;
 use crate::clock::Moment;
 use crate::connection::close_reason::CloseReason;
 use crate::connection::lifespan::Deadline;
@@ -35,7 +36,7 @@ use crate::connection::poolable::Poolable;
 use crate::connection::shared::ConnShared;
 use crate::pool::addresses::AddressBook;
 use crate::pool::capacity::Capacity;
-use crate::pool::config::{PoolConfig, Scheduling, Spread};
+use crate::pool::config::{PoolConfig, Scheduling};
 use crate::pool::deferred::{Deferred, Stop};
 use crate::pool::gauges::Counts;
 use crate::pool::learned::LearnedIdle;

@@ -54,7 +54,7 @@ use crate::target::key::KeyRef;
 
 pub(crate) use addresses::Choice;
 pub use checked_out::CheckedOut;
-pub use config::{PoolConfig, Scheduling, Spread};
+pub use config::{PoolConfig, Scheduling};
 pub(crate) use deferred::Stop;
 pub(crate) use key_pool::{Decision, KeyPool, SparePermits};
 pub(crate) use permit::ConnPermit;
@@ -66,7 +66,7 @@ pub(crate) use waiter::{WaitOutcome, Waiter};
 
 /// The pool that Checkout and Checkin share: the connections of one connector by key, each key behind its own lock.
 ///
-/// [`CheckoutLayer`](crate::CheckoutLayer) makes one for each service, so that connections of two connectors never mix;
+/// [`CheckoutLayer`](crate::layers::CheckoutLayer) makes one for each service, so that connections of two connectors never mix;
 /// `Checkout::pool` returns it. Make a pool of your own for several services that *are* interchangeable.
 ///
 /// # Clone
@@ -75,7 +75,7 @@ pub(crate) use waiter::{WaitOutcome, Waiter};
 /// closed, connections in use are closed after their use, and the pool's task ends.
 ///
 /// ```
-/// use tower_keep_alive::{PoolConfig, Pool, Lifespan, Poolable};
+/// use tower_keep_alive::{layers::{PoolConfig, Pool}, custom::{Lifespan, Poolable}};
 /// # use std::task::{Context, Poll};
 /// # struct Line(Lifespan);
 /// # impl Poolable for Line {

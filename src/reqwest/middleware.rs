@@ -24,8 +24,8 @@ use crate::target::extensions::{OnFreshConnection, is_repeatable};
 ///
 /// # Extensions
 ///
-/// The middleware's extensions are copied to the request, so `with_extension` works with [`OneShot`](crate::OneShot),
-/// [`Partition`](crate::Partition) and [`InactivityTimeout`](crate::InactivityTimeout). Afterwards both they and the
+/// The middleware's extensions are copied to the request, so `with_extension` works with [`OneShot`](crate::extensions::OneShot),
+/// [`Partition`](crate::extensions::Partition) and [`InactivityTimeout`](crate::extensions::InactivityTimeout). Afterwards both they and the
 /// response's extensions contain the [`ConnectionInfo`] of the last attempt, if it had a connection.
 ///
 /// # Errors

@@ -11,7 +11,7 @@
 //! The other features of a `Client` are not available then: redirects, cookies, decompression, proxies, timeouts and
 //! default headers. The guide "from reqwest" shows how to replace each of them.
 //!
-//! A `Client` that keeps its own pool can use [`CountConnectsLayer`](crate::CountConnectsLayer) as its
+//! A `Client` that keeps its own pool can use [`CountConnectsLayer`](crate::connect::CountConnectsLayer) as its
 //! `connector_layer`, to count connects; nothing else is visible from there.
 
 mod layer;

@@ -17,12 +17,12 @@ use crate::target::invalid::TargetError;
 /// Sends reqwest's requests over `S`; the service that [`ReqwestLayer`](crate::reqwest::ReqwestLayer) makes.
 ///
 /// The extensions of a request that was made from an `http::Request` are sent with it, so
-/// [`Partition`](crate::Partition), [`OneShot`](crate::OneShot) and [`InactivityTimeout`](crate::InactivityTimeout)
+/// [`Partition`](crate::extensions::Partition), [`OneShot`](crate::extensions::OneShot) and [`InactivityTimeout`](crate::extensions::InactivityTimeout)
 /// work. The `reqwest::Response` has the extensions of the inner response, such as
 /// [`ConnectionInfo`](crate::ConnectionInfo). Its URL is the request's, unless a layer below has set another one by
 /// reqwest's `ResponseBuilderExt`, for example after a redirect.
 ///
-/// The request's own `timeout` is honoured as a [`RequestTimeout`](crate::RequestTimeout): it limits the whole
+/// The request's own `timeout` is honoured as a [`RequestTimeout`](crate::extensions::RequestTimeout): it limits the whole
 /// exchange, to the end of the response body. The `timeout` of a `reqwest::Client` is not visible here; set
 /// [`request_timeout`](crate::KeepAliveLayer::request_timeout) instead.
 ///

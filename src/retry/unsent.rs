@@ -24,8 +24,8 @@ use crate::target::extensions::OnFreshConnection;
 /// [`backoff`](Self::backoff).
 ///
 /// Requests are not sent again if another attempt would not help ([`Error::is_permanent`]), or if they waited for too
-/// long or found the queue full ([`checkout_timeout`](crate::PoolConfig::checkout_timeout),
-/// [`request_timeout`](crate::ExchangeLayer::request_timeout), [`is_queue_full`](Error::is_queue_full)): retries would
+/// long or found the queue full ([`checkout_timeout`](crate::layers::PoolConfig::checkout_timeout),
+/// [`request_timeout`](crate::layers::ExchangeLayer::request_timeout), [`is_queue_full`](Error::is_queue_full)): retries would
 /// only add to the load of an overloaded agent.
 ///
 /// # Order

@@ -9,7 +9,7 @@ use http::header::HeaderName;
 /// A request extension: the request shares connections only with requests of the same partition.
 ///
 /// ```
-/// use tower_keep_alive::Partition;
+/// use tower_keep_alive::extensions::Partition;
 ///
 /// let request = http::Request::get("http://localhost/")
 ///     .extension(Partition::new("tenant-7"))
@@ -37,10 +37,10 @@ impl Partition {
 ///
 /// ```
 /// let request = http::Request::get("http://localhost/")
-///     .extension(tower_keep_alive::OneShot)
+///     .extension(tower_keep_alive::extensions::OneShot)
 ///     .body(())
 ///     .unwrap();
-/// # assert!(request.extensions().get::<tower_keep_alive::OneShot>().is_some());
+/// # assert!(request.extensions().get::<tower_keep_alive::extensions::OneShot>().is_some());
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct OneShot;
@@ -52,7 +52,7 @@ pub struct OneShot;
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_keep_alive::InactivityTimeout;
+/// use tower_keep_alive::extensions::InactivityTimeout;
 ///
 /// let request = http::Request::get("http://localhost/long-poll")
 ///     .extension(InactivityTimeout(Duration::from_secs(120)))
@@ -64,11 +64,11 @@ pub struct OneShot;
 pub struct InactivityTimeout(pub Duration);
 
 /// A request extension: how long the whole exchange may take, instead of the agent's
-/// [`request_timeout`](crate::ExchangeLayer::request_timeout). `Duration::MAX` means no limit; zero fails at once.
+/// [`request_timeout`](crate::layers::ExchangeLayer::request_timeout). `Duration::MAX` means no limit; zero fails at once.
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_keep_alive::RequestTimeout;
+/// use tower_keep_alive::extensions::RequestTimeout;
 ///
 /// let request = http::Request::get("http://localhost/report")
 ///     .extension(RequestTimeout(Duration::from_secs(300)))
@@ -80,11 +80,11 @@ pub struct InactivityTimeout(pub Duration);
 pub struct RequestTimeout(pub Duration);
 
 /// A request extension: how long the head of the response may take after the request was sent, instead of the agent's
-/// [`response_timeout`](crate::ExchangeLayer::response_timeout). `Duration::MAX` means no limit.
+/// [`response_timeout`](crate::layers::ExchangeLayer::response_timeout). `Duration::MAX` means no limit.
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_keep_alive::ResponseTimeout;
+/// use tower_keep_alive::extensions::ResponseTimeout;
 ///
 /// let request = http::Request::get("http://localhost/search")
 ///     .extension(ResponseTimeout(Duration::from_secs(2)))
@@ -97,14 +97,14 @@ pub struct ResponseTimeout(pub Duration);
 
 /// A request extension: records how long the parts of this exchange take.
 /// [`ConnectionInfo::timings`](crate::ConnectionInfo::timings) of the response or of the error returns them.
-/// [`timings`](crate::ExchangeLayer::timings) records them for every request.
+/// [`timings`](crate::layers::ExchangeLayer::timings) records them for every request.
 ///
 /// ```
 /// let request = http::Request::get("http://localhost/")
-///     .extension(tower_keep_alive::RecordTimings)
+///     .extension(tower_keep_alive::extensions::RecordTimings)
 ///     .body(())
 ///     .unwrap();
-/// # assert!(request.extensions().get::<tower_keep_alive::RecordTimings>().is_some());
+/// # assert!(request.extensions().get::<tower_keep_alive::extensions::RecordTimings>().is_some());
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RecordTimings;

@@ -7,7 +7,7 @@ use std::fmt;
 /// [`Error`](crate::Error) by `?`, and [`is_target`](crate::Error::is_target) is true for that.
 ///
 /// ```
-/// use tower_keep_alive::Destination;
+/// use tower_keep_alive::connect::Destination;
 /// use tower_keep_alive::http::Uri;
 ///
 /// let error = Destination::try_from(Uri::from_static("ftp://example.com/")).unwrap_err();

@@ -24,7 +24,7 @@ pub(crate) static HTTPS: &str = "https";
 ///
 /// ```
 /// use http::Uri;
-/// use tower_keep_alive::{Key, Target};
+/// use tower_keep_alive::{Key, custom::Target};
 ///
 /// let a = Uri::from_static("http://Example.com/here?x=1");
 /// let b = Uri::from_static("http://me:secret@example.com:80/there");

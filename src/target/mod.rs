@@ -35,7 +35,7 @@ use crate::target::route::Route;
 /// The target of a connection. Implement it for a target type of your own to pool connections of any kind.
 ///
 /// ```
-/// use tower_keep_alive::{Key, KeyRef, Target};
+/// use tower_keep_alive::{Key, custom::{KeyRef, Target}};
 ///
 /// struct Shard(u16);
 ///
@@ -70,7 +70,7 @@ pub trait Target {
     }
 
     /// When this caller began to wait, if it has waited before:
-    /// [`PoolConfig::checkout_timeout`](crate::PoolConfig::checkout_timeout) limits the whole wait.
+    /// [`PoolConfig::checkout_timeout`](crate::layers::PoolConfig::checkout_timeout) limits the whole wait.
     #[doc(hidden)]
     #[inline]
     fn waiting_since(&self, _: Internal) -> Option<Instant> {
@@ -118,9 +118,9 @@ pub enum Reuse {
     Fresh,
     /// A new connection, like [`Fresh`](Self::Fresh), unless the connections of the key are known to be shared by several
     /// uses; then any connection. For
-    /// [`ExchangeLayer::fresh_for_non_idempotent`](crate::ExchangeLayer::fresh_for_non_idempotent).
+    /// [`ExchangeLayer::fresh_for_non_idempotent`](crate::layers::ExchangeLayer::fresh_for_non_idempotent).
     FreshUnlessShared,
-    /// A new connection outside of the limits, closed after its use: for [`OneShot`](crate::OneShot).
+    /// A new connection outside of the limits, closed after its use: for [`OneShot`](crate::extensions::OneShot).
     Never,
 }
 
@@ -133,7 +133,7 @@ pub enum Reuse {
 ///
 /// ```
 /// use http::Uri;
-/// use tower_keep_alive::{Destination, Key, Route, Target};
+/// use tower_keep_alive::{Key, connect::Destination, extensions::Route, custom::Target};
 ///
 /// # fn main() -> Result<(), tower_keep_alive::Error> {
 /// let destination = Destination::try_from(Uri::from_static("http://localhost/here"))?
@@ -319,7 +319,7 @@ impl Destination {
     }
 
     /// Which protocols may be spoken on the transport, if a layer above the connector, such as
-    /// [`HandshakeLayer`](crate::HandshakeLayer), has set them. A connector of TLS offers them to the server.
+    /// [`HandshakeLayer`](crate::layers::HandshakeLayer), has set them. A connector of TLS offers them to the server.
     #[must_use]
     pub fn protocol(&self) -> Option<Protocol> {
         self.protocol
@@ -384,7 +384,7 @@ impl Destination {
     ///
     /// ```
     /// use http::Uri;
-    /// use tower_keep_alive::Destination;
+    /// use tower_keep_alive::connect::Destination;
     ///
     /// # fn main() -> Result<(), tower_keep_alive::Error> {
     /// let destination = Destination::try_from(Uri::from_static("https://[::1]/"))?;

@@ -6,8 +6,8 @@ use std::fmt;
 /// feature `http2`.
 ///
 /// [`KeepAliveLayer::protocol`](crate::KeepAliveLayer::protocol) and
-/// [`HandshakeLayer::protocol`](crate::HandshakeLayer::protocol) set it for all connections,
-/// [`Route::with_protocol`](crate::Route::with_protocol) for the requests that carry the route.
+/// [`HandshakeLayer::protocol`](crate::layers::HandshakeLayer::protocol) set it for all connections,
+/// [`Route::with_protocol`](crate::extensions::Route::with_protocol) for the requests that carry the route.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Protocol {

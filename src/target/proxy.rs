@@ -16,7 +16,7 @@ use crate::target::Destination;
 use crate::target::authority::HostPort;
 use crate::target::invalid::{InvalidTarget, TargetError};
 
-/// A proxy to connect through, for [`Route::with_proxy`](crate::Route::with_proxy): its protocol, its address, and the
+/// A proxy to connect through, for [`Route::with_proxy`](crate::extensions::Route::with_proxy): its protocol, its address, and the
 /// login for it.
 ///
 /// It is parsed from a URI with one of these schemes:
@@ -45,7 +45,7 @@ use crate::target::invalid::{InvalidTarget, TargetError};
 ///
 /// ```
 /// use hyper_util::client::proxy::matcher::Matcher;
-/// use tower_keep_alive::Route;
+/// use tower_keep_alive::extensions::Route;
 /// use tower_keep_alive::connect::Proxy;
 ///
 /// let matcher = std::sync::Arc::new(Matcher::from_env());
@@ -191,7 +191,7 @@ impl Proxy {
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// use http::header::{CONNECTION, UPGRADE};
-    /// use tower_keep_alive::Route;
+    /// use tower_keep_alive::extensions::Route;
     /// use tower_keep_alive::connect::Proxy;
     ///
     /// let proxy = "http://proxy.test:3128".parse::<Proxy>()?.with_tunnel();

@@ -17,14 +17,14 @@ use crate::target::tls_config::TlsConfig;
 /// A request extension: how the connection for this request is made. Connections are shared only between requests with
 /// equal routes, and the names of pools show the route.
 ///
-/// The route reaches the connector in the [`Destination`](crate::Destination). A connector of
+/// The route reaches the connector in the [`Destination`](crate::connect::Destination). A connector of
 /// [`connect`](crate::connect) that cannot follow the route refuses the request
 /// ([`Error::is_target`](crate::Error::is_target)), and so does a [`UriConnector`](crate::connect::UriConnector), whose
 /// inner connector would not see the route: a request is never sent elsewhere. A connector of your own has to do the
-/// same, by [`Destination::route`](crate::Destination::route).
+/// same, by [`Destination::route`](crate::connect::Destination::route).
 ///
 /// ```
-/// use tower_keep_alive::Route;
+/// use tower_keep_alive::extensions::Route;
 ///
 /// let request = http::Request::get("http://localhost/containers/json")
 ///     .extension(Route::new().with_unix_path("/run/docker.sock"))
@@ -123,7 +123,7 @@ impl Route {
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// use tower_keep_alive::Route;
+    /// use tower_keep_alive::extensions::Route;
     ///
     /// // This one of the servers behind the name.
     /// let request = http::Request::get("https://api.internal/health")
@@ -143,10 +143,10 @@ impl Route {
     /// Speaks this version of HTTP, instead of the layer's
     /// ([`KeepAliveLayer::protocol`](crate::KeepAliveLayer::protocol)). A request of HTTP/1.1 does not exclude HTTP/2,
     /// because every [`http::Request`] is of HTTP/1.1 by default; this does. A request of HTTP/2 asks for HTTP/2, and fails
-    /// where the route says `Http1`: see [the version of a request](crate::ExchangeLayer::protocol).
+    /// where the route says `Http1`: see [the version of a request](crate::layers::ExchangeLayer::protocol).
     ///
     /// ```
-    /// use tower_keep_alive::{Protocol, Route};
+    /// use tower_keep_alive::{Protocol, extensions::Route};
     ///
     /// let request = http::Request::get("https://localhost/")
     ///     .extension(Route::new().with_protocol(Protocol::Http1))
@@ -180,7 +180,7 @@ impl Route {
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// use tower_keep_alive::Route;
+    /// use tower_keep_alive::extensions::Route;
     ///
     /// let request = http::Request::get("https://10.1.2.3/")
     ///     .extension(Route::new().with_server_name("db.internal".try_into()?))
@@ -227,7 +227,7 @@ impl Route {
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// use tower_keep_alive::Route;
+    /// use tower_keep_alive::extensions::Route;
     ///
     /// let request = http::Request::get("http://origin.test/")
     ///     .extension(Route::new().with_proxy("socks5h://proxy.test:1080".parse()?))

@@ -12,7 +12,7 @@ use tokio_rustls::rustls::ClientConfig;
 use crate::target::protocol::Protocol;
 
 /// A TLS configuration for some requests, instead of the connector's: which certificates to trust, and which to
-/// present. For [`Route::with_tls`](crate::Route::with_tls). It is made from the settings of a
+/// present. For [`Route::with_tls`](crate::extensions::Route::with_tls). It is made from the settings of a
 /// [`TlsLayer`](crate::connect::TlsLayer), by `From`, or from a rustls `ClientConfig`.
 ///
 /// Two configurations are different even if their contents are equal, and never share connections or sessions. Keep one
@@ -21,7 +21,7 @@ use crate::target::protocol::Protocol;
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use std::sync::Arc;
-/// use tower_keep_alive::Route;
+/// use tower_keep_alive::extensions::Route;
 /// use tower_keep_alive::connect::TlsConfig;
 /// use tower_keep_alive::connect::rustls::crypto::ring;
 /// use tower_keep_alive::connect::rustls::{ClientConfig, RootCertStore};

@@ -16,7 +16,7 @@ use tower::discover::Change;
 use tower::load::{CompleteOnResponse, PeakEwmaDiscover};
 use tower::{Service, ServiceExt};
 use tower_keep_alive::discover::DnsDiscover;
-use tower_keep_alive::{Destination, FollowDns, KeepAliveLayer};
+use tower_keep_alive::{FollowDns, KeepAliveLayer, connect::Destination};
 
 use crate::names::Names;
 use crate::support::agent::{Req, agent_paused, at_rest, get, read};

@@ -18,7 +18,7 @@ use http::Uri;
 use hyper_util::client::legacy::connect::dns::Name;
 use tower::{Layer, Service, ServiceExt};
 use tower_keep_alive::connect::{Proxy, ProxyLayer, TcpConnector, UriConnector};
-use tower_keep_alive::{BoxError, Destination, Error, KeepAliveLayer, Route};
+use tower_keep_alive::{BoxError, Error, KeepAliveLayer, connect::Destination, extensions::Route};
 
 #[cfg(target_os = "linux")]
 use crate::support::SwallowingPort;

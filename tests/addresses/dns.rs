@@ -8,7 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use tower_keep_alive::{
-    CloseReason, EventKind, Family, FollowDns, KeepAliveLayer, Protocol, Route, Spread,
+    CloseReason, EventKind, FollowDns, KeepAliveLayer, Protocol, Spread,
+    extensions::{Family, Route},
 };
 
 use crate::names::Names;

@@ -12,7 +12,7 @@ use http_body_util::Full;
 use tokio::sync::watch;
 use tower_keep_alive::connect::TcpConnector;
 use tower_keep_alive::{
-    AgentHandle, Error, KeepAlive, KeepAliveLayer, LeftOutReason, Protocol, Spread,
+    AgentHandle, Error, KeepAlive, KeepAliveLayer, Protocol, Spread, status::LeftOutReason,
 };
 
 use crate::names::Names;

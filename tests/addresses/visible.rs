@@ -5,7 +5,11 @@ use std::net::SocketAddr;
 use futures_util::future::join_all;
 use tower::Layer;
 use tower_keep_alive::connect::{Proxy, ProxyLayer, TcpConnector, UnixConnector};
-use tower_keep_alive::{AddressStatus, AgentHandle, Family, KeepAliveLayer, Key, Route};
+use tower_keep_alive::{
+    AgentHandle, KeepAliveLayer, Key,
+    extensions::{Family, Route},
+    status::AddressStatus,
+};
 
 use crate::names::Names;
 use crate::support::agent::{Req, agent_over, at_rest, fetch, get, read, send};

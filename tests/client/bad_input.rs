@@ -13,8 +13,8 @@ use http::{Request, StatusCode};
 use http_body_util::Full;
 use tokio::time::{Instant, sleep};
 use tower_keep_alive::{
-    Error, ExchangeLayer, Http2, IdleEvictionLayer, KeepAliveLayer, MaxUsesLayer, PoolConfig,
-    TimeoutKind, TtlLayer,
+    Error, Http2, KeepAliveLayer, TimeoutKind,
+    layers::{ExchangeLayer, IdleEvictionLayer, MaxUsesLayer, PoolConfig, TtlLayer},
 };
 
 /// A request as it is given, however wrong.

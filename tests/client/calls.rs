@@ -13,7 +13,9 @@ use tower::ServiceExt;
 use tower::retry::Retry;
 use tower_keep_alive::connect::{DefaultConnector, DefaultTransport};
 use tower_keep_alive::retry::{ReusedReset, Unsent};
-use tower_keep_alive::{Body, BoxError, Destination, Error, KeepAlive, RequestBody, RequestFuture};
+use tower_keep_alive::{
+    Body, BoxError, Error, KeepAlive, RequestBody, RequestFuture, connect::Destination,
+};
 
 /// Over plain TCP, which is what `KeepAlive::new` makes for `http`.
 fn agent() -> KeepAlive {

@@ -28,8 +28,10 @@ use tower::timeout::TimeoutLayer;
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_keep_alive::retry::ReusedReset;
 use tower_keep_alive::{
-    BoxError, CheckoutError, CloseReason, Denied, Destination, Error, KeepAlive, KeepAliveLayer,
-    Partition, TimeoutKind,
+    BoxError, CloseReason, Error, KeepAlive, KeepAliveLayer, TimeoutKind,
+    connect::Destination,
+    custom::{CheckoutError, Denied},
+    extensions::Partition,
 };
 
 /// A request body that breaks off after some bytes, with the same error each time that it is sent.

@@ -11,8 +11,11 @@ use http_body_util::Full;
 use tokio::time::{Instant, sleep};
 use tower::ServiceBuilder;
 use tower_keep_alive::{
-    CheckinLayer, CheckoutLayer, CloseReason, ExchangeLayer, HandshakeLayer, HostSettings,
-    IdleEvictionLayer, KeepAliveLayer, Partition, PoolConfig, RequestTimeout, TimeoutKind,
+    CloseReason, HostSettings, KeepAliveLayer, TimeoutKind,
+    extensions::{Partition, RequestTimeout},
+    layers::{
+        CheckinLayer, CheckoutLayer, ExchangeLayer, HandshakeLayer, IdleEvictionLayer, PoolConfig,
+    },
 };
 
 type Layers = KeepAliveLayer<Full<Bytes>>;

@@ -11,7 +11,9 @@ use futures_util::future::join_all;
 use http::Request;
 use http_body_util::Full;
 use tower::Layer;
-use tower_keep_alive::{CloseReason, ConnectionState, Destination, Error, KeepAliveLayer};
+use tower_keep_alive::{
+    CloseReason, Error, KeepAliveLayer, connect::Destination, status::ConnectionState,
+};
 
 fn target(url: &str) -> Destination {
     let uri: http::Uri = url.parse().unwrap();

@@ -265,7 +265,7 @@ async fn ak_51_a_connection_the_policy_refuses_is_not_used_again() {
 
 #[tokio::test]
 async fn ak_52_a_connectors_error_reaches_the_caller() {
-    let connector = tower::service_fn(|_: tower_keep_alive::Destination| async {
+    let connector = tower::service_fn(|_: tower_keep_alive::connect::Destination| async {
         tokio::time::sleep(Duration::from_millis(1)).await;
         Err::<tokio::io::DuplexStream, _>(std::io::Error::other("mock createConnection error"))
     });

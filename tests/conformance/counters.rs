@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tower_keep_alive::{CloseReason, KeepAliveLayer, Status};
+use tower_keep_alive::{CloseReason, KeepAliveLayer, status::Status};
 
 use crate::support::agent::{
     agent, agent_over, agent_paused, at_rest, fetch, get, post, read, send,

@@ -9,8 +9,11 @@ use tokio::io::AsyncReadExt;
 use tokio::time::{sleep, timeout};
 use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_keep_alive::{
-    CheckinLayer, CheckoutLayer, CloseReason, ExchangeLayer, HandshakeLayer, HttpConnection,
-    KeepAliveLayer, PoolConfig, TtlLayer,
+    CloseReason, KeepAliveLayer,
+    layers::{
+        CheckinLayer, CheckoutLayer, ExchangeLayer, HandshakeLayer, HttpConnection, PoolConfig,
+        TtlLayer,
+    },
 };
 
 use super::leaving::{SWITCHES, one_at_a_time, owner_of, upgrade};

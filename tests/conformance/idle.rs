@@ -3,7 +3,10 @@
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use tower_keep_alive::{Clock, CloseReason, KeepAliveLayer, Moment};
+use tower_keep_alive::{
+    CloseReason, KeepAliveLayer,
+    custom::{Clock, Moment},
+};
 
 use crate::support::agent::{agent, agent_over, agent_paused, at_rest, fetch, get, read};
 use crate::support::{Gate, Server, alive_tasks, eventually, not_over_unix, script, settle};

@@ -7,8 +7,13 @@ use http_body_util::{BodyExt, Full};
 use tokio::time::{Instant, sleep, timeout};
 use tower::{Layer, ServiceExt};
 use tower_keep_alive::{
-    CheckinLayer, CheckoutLayer, CloseReason, Destination, ExchangeLayer, HandshakeLayer,
-    HttpConnection, IdleEvictionLayer, KeepAliveLayer, PoolConfig, Poolable, TtlLayer,
+    CloseReason, KeepAliveLayer,
+    connect::Destination,
+    custom::Poolable,
+    layers::{
+        CheckinLayer, CheckoutLayer, ExchangeLayer, HandshakeLayer, HttpConnection,
+        IdleEvictionLayer, PoolConfig, TtlLayer,
+    },
 };
 
 use crate::support::agent::{agent_paused, at_rest, fetch, get, paused_clock, send};

@@ -10,7 +10,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tower_keep_alive::connect::TcpConnector;
-use tower_keep_alive::{AgentHandle, CloseReason, KeepAliveLayer, Key, KeyRef, Partition, Target};
+use tower_keep_alive::{
+    AgentHandle, CloseReason, KeepAliveLayer, Key,
+    custom::{KeyRef, Target},
+    extensions::Partition,
+};
 use tower_layer::Layer;
 
 fn idle(handle: &AgentHandle) -> usize {

@@ -10,8 +10,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 use tower_keep_alive::connect::TcpConnector;
 use tower_keep_alive::{
-    AgentHandle, CloseReason, ConnectionInfo, KeepAliveLayer, Key, OneShot, Partition, Scheduling,
-    Target,
+    AgentHandle, CloseReason, ConnectionInfo, KeepAliveLayer, Key, Scheduling,
+    custom::Target,
+    extensions::{OneShot, Partition},
 };
 
 const SECOND: Duration = Duration::from_secs(1);

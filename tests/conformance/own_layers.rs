@@ -13,8 +13,13 @@ use tower::make::MakeConnection;
 use tower::util::MapResponseLayer;
 use tower::{Service, ServiceBuilder};
 use tower_keep_alive::{
-    AgentHandle, Body, BoxError, CheckinLayer, CheckoutLayer, CloseReason, Destination, Error,
-    ExchangeLayer, HandshakeLayer, HttpConnection, IdleEvictionLayer, Lease, PoolConfig, Poolable,
+    AgentHandle, Body, BoxError, CloseReason, Error,
+    connect::Destination,
+    custom::Poolable,
+    layers::{
+        CheckinLayer, CheckoutLayer, ExchangeLayer, HandshakeLayer, HttpConnection,
+        IdleEvictionLayer, Lease, PoolConfig,
+    },
 };
 
 /// The stack by hand, with a layer of the user's own that sees each lease before its exchange.

@@ -15,8 +15,10 @@ use tokio::time::Instant;
 use tower::util::MapResponseLayer;
 use tower::{Service, ServiceBuilder};
 use tower_keep_alive::{
-    CheckinLayer, CheckoutLayer, Error, ExchangeLayer, HandshakeLayer, HttpConnection,
-    KeepAliveLayer, PoolConfig, TimeoutKind,
+    Error, KeepAliveLayer, TimeoutKind,
+    layers::{
+        CheckinLayer, CheckoutLayer, ExchangeLayer, HandshakeLayer, HttpConnection, PoolConfig,
+    },
 };
 
 #[tokio::test]
@@ -368,7 +370,7 @@ async fn callers_seen(closes: bool) -> Vec<(&'static str, Option<&'static str>)>
         .layer(checkout)
         .layer(HandshakeLayer::new())
         .service(tower::service_fn(
-            move |target: tower_keep_alive::Destination| {
+            move |target: tower_keep_alive::connect::Destination| {
                 sighted(&on_connect, "connector");
                 Sockets.call(target)
             },

@@ -8,7 +8,11 @@ use std::{iter, vec};
 use http_body_util::Full;
 use hyper_util::client::legacy::connect::dns::Name;
 use tower_keep_alive::connect::{TcpConnector, UriConnector};
-use tower_keep_alive::{AgentHandle, Family, KeepAlive, KeepAliveLayer, Key, KeyRef, Route};
+use tower_keep_alive::{
+    AgentHandle, KeepAlive, KeepAliveLayer, Key,
+    custom::KeyRef,
+    extensions::{Family, Route},
+};
 
 use crate::support::agent::{Req, agent_over, at_rest, fetch, get, send};
 use crate::support::{CountingConnector, Server, Sockets, only_over_tcp, script};
@@ -266,7 +270,9 @@ mod unix {
     use http::Uri;
     use http_body_util::Full;
     use tower_keep_alive::connect::UnixConnector;
-    use tower_keep_alive::{AgentHandle, CloseReason, Error, KeepAlive, KeepAliveLayer, Route};
+    use tower_keep_alive::{
+        AgentHandle, CloseReason, Error, KeepAlive, KeepAliveLayer, extensions::Route,
+    };
 
     use tower_service::Service;
 

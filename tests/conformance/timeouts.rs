@@ -9,7 +9,9 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Channel};
 use tokio::time::{Instant, sleep};
 use tower::{Layer, ServiceExt};
-use tower_keep_alive::{CloseReason, Error, InactivityTimeout, KeepAliveLayer, TimeoutKind};
+use tower_keep_alive::{
+    CloseReason, Error, KeepAliveLayer, TimeoutKind, extensions::InactivityTimeout,
+};
 
 use crate::support::agent::{
     Answer, Req, agent_paused, at_rest, fetch, get, paused_clock, read, send,

@@ -20,7 +20,10 @@ use tokio_rustls::rustls::{
 };
 use tower::{Layer, Service};
 use tower_keep_alive::connect::{TcpConnector, TlsConfig, TlsLayer, UriConnector};
-use tower_keep_alive::{AgentHandle, Body, Error, KeepAliveLayer, Key, OneShot, Route};
+use tower_keep_alive::{
+    AgentHandle, Body, Error, KeepAliveLayer, Key,
+    extensions::{OneShot, Route},
+};
 
 use crate::support::agent::{Answer, Req, agent_over, at_rest, fetch, get, send};
 use crate::support::tls::{Authority, CA, Identity, localhost};

@@ -9,7 +9,10 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use http_body_util::Full;
 use tokio::time::{Instant, sleep};
-use tower_keep_alive::{Clock, CloseReason, KeepAliveLayer, Moment};
+use tower_keep_alive::{
+    CloseReason, KeepAliveLayer,
+    custom::{Clock, Moment},
+};
 
 use super::idle_timeout::idle_life;
 use crate::support::agent::{agent, agent_over, agent_paused, at_rest, fetch, get, read};

@@ -2,7 +2,7 @@
 
 use tower::ServiceExt;
 use tower_keep_alive::forward::{ForwardLayer, Upstream};
-use tower_keep_alive::{KeepAliveLayer, Partition};
+use tower_keep_alive::{KeepAliveLayer, extensions::Partition};
 
 use http::{Request, Version};
 use tower::{Layer, service_fn};

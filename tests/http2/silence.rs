@@ -10,7 +10,8 @@ use crate::support::http2::{Conn, Server};
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, timeout};
 use tower_keep_alive::{
-    AgentHandle, CloseReason, Http2, KeepAliveLayer, Protocol, RequestTimeout, TimeoutKind,
+    AgentHandle, CloseReason, Http2, KeepAliveLayer, Protocol, TimeoutKind,
+    extensions::RequestTimeout,
 };
 
 const CALLERS: usize = 50;

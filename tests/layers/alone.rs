@@ -10,8 +10,13 @@ use http::{Request, Uri};
 use http_body_util::{BodyExt, Full};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_keep_alive::{
-    BoxError, CheckinLayer, CheckoutLayer, CloseReason, Destination, ExchangeLayer, HandshakeLayer,
-    IdleEvictionLayer, KeepAliveLayer, MaxUsesLayer, Moment, PoolConfig, Poolable, TtlLayer,
+    BoxError, CloseReason, KeepAliveLayer,
+    connect::Destination,
+    custom::{Moment, Poolable},
+    layers::{
+        CheckinLayer, CheckoutLayer, ExchangeLayer, HandshakeLayer, IdleEvictionLayer,
+        MaxUsesLayer, PoolConfig, TtlLayer,
+    },
 };
 
 use crate::line::{Shard, answer, maker};

@@ -9,7 +9,7 @@ use http_body_util::Full;
 use hyper::client::conn::http1::Builder;
 use tower::{Layer, Service};
 use tower_keep_alive::connect::Probe;
-use tower_keep_alive::{HandshakeLayer, KeepAliveLayer, Liveness};
+use tower_keep_alive::{KeepAliveLayer, custom::Liveness, layers::HandshakeLayer};
 
 use crate::support::agent::{agent_over, at_rest, fetch, get};
 use crate::support::{Server, Sockets};
@@ -78,7 +78,10 @@ async fn a_clone_of_the_handshake_keeps_its_settings() {
     let uri: Uri = server.url("/").parse().unwrap();
     let conn = tower::ServiceExt::oneshot(service.clone(), uri).await;
     let mut conn = conn.unwrap();
-    assert_eq!(tower_keep_alive::Poolable::probe(&mut conn), Liveness::Open);
+    assert_eq!(
+        tower_keep_alive::custom::Poolable::probe(&mut conn),
+        Liveness::Open
+    );
     assert_eq!(looks.load(Ordering::SeqCst), 1);
     let mut request = get("/");
     request

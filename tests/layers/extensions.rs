@@ -5,8 +5,9 @@ use http::{Request, Version};
 use http_body_util::Full;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_keep_alive::{
-    CheckinLayer, CheckoutLayer, CloseReason, ConnectionInfo, ExchangeLayer, HandshakeLayer,
-    KeepAliveLayer, OneShot, Partition, PoolConfig,
+    CloseReason, ConnectionInfo, KeepAliveLayer,
+    extensions::{OneShot, Partition},
+    layers::{CheckinLayer, CheckoutLayer, ExchangeLayer, HandshakeLayer, PoolConfig},
 };
 
 use crate::support::agent::{Connector, Req, agent, agent_over, at_rest, fetch, get, read, send};

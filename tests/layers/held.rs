@@ -15,8 +15,10 @@ use http_body_util::{BodyExt, Full};
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_keep_alive::{
-    AgentHandle, Body, BoxError, Checkin, CheckinLayer, Checkout, CheckoutLayer, CloseReason,
-    Destination, Exchange, ExchangeLayer, Lifespan, PoolConfig, Poolable, SendError,
+    AgentHandle, Body, BoxError, CloseReason,
+    connect::Destination,
+    custom::{Lifespan, Poolable, SendError},
+    layers::{Checkin, CheckinLayer, Checkout, CheckoutLayer, Exchange, ExchangeLayer, PoolConfig},
 };
 
 use crate::support::eventually;

@@ -5,7 +5,10 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tower::util::MapResponse;
-use tower_keep_alive::{Checkin, Checkout, KeyRef, Lifespan, Liveness, Poolable, Target};
+use tower_keep_alive::{
+    custom::{KeyRef, Lifespan, Liveness, Poolable, Target},
+    layers::{Checkin, Checkout},
+};
 
 use crate::support::{Conn, InMemory, MemoryStream, Server};
 

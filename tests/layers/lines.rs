@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use tower::{ServiceBuilder, ServiceExt};
 use tower_keep_alive::{
-    AgentHandle, CheckinLayer, CheckoutError, CheckoutLayer, CloseReason, Denied,
-    IdleEvictionLayer, MaxUsesLayer, PoolConfig, Scheduling,
+    AgentHandle, CloseReason, Scheduling,
+    custom::{CheckoutError, Denied},
+    layers::{CheckinLayer, CheckoutLayer, IdleEvictionLayer, MaxUsesLayer, PoolConfig},
 };
 
 use crate::line::{Line, Lines, Shard, answer, maker};
@@ -29,7 +30,7 @@ async fn lines_are_reused() {
     for at in 1..=3 {
         let mut line = lines.clone().oneshot(Shard(1)).await.unwrap();
         assert_eq!(line.ask("hello").await.unwrap(), "hello!");
-        use tower_keep_alive::Poolable;
+        use tower_keep_alive::custom::Poolable;
         assert_eq!(line.lifespan().uses(), at);
         assert_eq!(line.lifespan().is_reused(), at > 1);
     }
@@ -179,7 +180,7 @@ async fn lines_are_used_up() {
 /// A pool of one's own, given to two services that make the same.
 #[tokio::test]
 async fn two_services_can_share_a_pool() {
-    use tower_keep_alive::{Checkin, Checkout, Pool};
+    use tower_keep_alive::layers::{Checkin, Checkout, Pool};
     let server = Server::in_memory(answer);
     let pool: Pool<Line> = Pool::new(PoolConfig::new());
     let handle = pool.handle();

@@ -3,7 +3,10 @@
 use std::task::{Context, Poll};
 
 use tower::{ServiceBuilder, ServiceExt};
-use tower_keep_alive::{CheckinLayer, CheckoutLayer, Lifespan, PoolConfig, Poolable};
+use tower_keep_alive::{
+    custom::{Lifespan, Poolable},
+    layers::{CheckinLayer, CheckoutLayer, PoolConfig},
+};
 
 use crate::line::{Line, Shard, answer, maker};
 use crate::support::Server;

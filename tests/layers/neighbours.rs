@@ -24,8 +24,10 @@ use tower::util::{BoxCloneSyncService, MapResponse};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_keep_alive::connect::UriConnector;
 use tower_keep_alive::{
-    BoxError, CheckinLayer, CheckoutError, CheckoutLayer, CloseReason, Destination, ExchangeLayer,
-    HandshakeLayer, KeepAliveLayer, PoolConfig,
+    BoxError, CloseReason, KeepAliveLayer,
+    connect::Destination,
+    custom::CheckoutError,
+    layers::{CheckinLayer, CheckoutLayer, ExchangeLayer, HandshakeLayer, PoolConfig},
 };
 
 use crate::support;

@@ -12,6 +12,9 @@ use http_body_util::{BodyExt, Empty, Full};
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_keep_alive::connect::{Connecting, Probe, Tcp, TcpConnector};
+use tower_keep_alive::custom::*;
+use tower_keep_alive::layers::*;
+use tower_keep_alive::status::*;
 use tower_keep_alive::*;
 
 use crate::line::{Lines, Shard};

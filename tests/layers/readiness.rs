@@ -12,8 +12,11 @@ use tower::{Layer, Service};
 use tower_keep_alive::connect::ProxyLayer;
 use tower_keep_alive::forward::ForwardLayer;
 use tower_keep_alive::{
-    ActiveTimeoutLayer, CheckinLayer, CountConnectsLayer, Destination, ExchangeLayer,
-    HandshakeLayer, HttpConnection, IdleEvictionLayer, Lease, MaxUsesLayer, TtlLayer,
+    connect::{CountConnectsLayer, Destination},
+    layers::{
+        ActiveTimeoutLayer, CheckinLayer, ExchangeLayer, HandshakeLayer, HttpConnection,
+        IdleEvictionLayer, Lease, MaxUsesLayer, TtlLayer,
+    },
 };
 use tower_test::mock;
 

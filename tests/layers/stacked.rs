@@ -6,8 +6,11 @@ use bytes::Bytes;
 use http_body_util::Full;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_keep_alive::{
-    AgentHandle, Body, CheckinLayer, CheckoutLayer, CloseReason, Error, ExchangeLayer,
-    HandshakeLayer, IdleEvictionLayer, MaxUsesLayer, PoolConfig, TtlLayer,
+    AgentHandle, Body, CloseReason, Error,
+    layers::{
+        CheckinLayer, CheckoutLayer, ExchangeLayer, HandshakeLayer, IdleEvictionLayer,
+        MaxUsesLayer, PoolConfig, TtlLayer,
+    },
 };
 
 use crate::line::{Shard, answer, maker};

@@ -9,9 +9,12 @@ use http_body_util::Full;
 use tokio::time::Instant;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_keep_alive::{
-    AgentHandle, Checkin, CheckinLayer, Checkout, CheckoutLayer, CloseReason, Exchange,
-    ExchangeLayer, Handshake, HandshakeLayer, HttpConnection, Limited, Moment, PoolConfig,
-    Poolable, TtlLayer,
+    AgentHandle, CloseReason,
+    custom::{Moment, Poolable},
+    layers::{
+        Checkin, CheckinLayer, Checkout, CheckoutLayer, Exchange, ExchangeLayer, Handshake,
+        HandshakeLayer, HttpConnection, Limited, PoolConfig, TtlLayer,
+    },
 };
 
 use crate::line::{Shard, answer, maker};

@@ -15,8 +15,9 @@ use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::{Empty, Full};
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_keep_alive::{
-    AgentHandle, Body, CheckinLayer, CheckoutLayer, CloseReason, Error, ExchangeLayer,
-    HandshakeLayer, KeepAliveLayer, OneShot, PoolConfig,
+    AgentHandle, Body, CloseReason, Error, KeepAliveLayer,
+    extensions::OneShot,
+    layers::{CheckinLayer, CheckoutLayer, ExchangeLayer, HandshakeLayer, PoolConfig},
 };
 
 fn with(mut request: Req, fields: &[(&'static str, &'static str)]) -> Req {

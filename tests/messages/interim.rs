@@ -8,7 +8,7 @@ use http::Request;
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::client::conn::http1::Builder;
 use tower::{Layer, Service, ServiceExt};
-use tower_keep_alive::{Error, HandshakeLayer, KeepAliveLayer, Protocol};
+use tower_keep_alive::{Error, KeepAliveLayer, Protocol, layers::HandshakeLayer};
 
 /// What hyper accepts before a response, once and again.
 const FORMS: [&str; 8] = [
@@ -161,7 +161,8 @@ async fn each_request_on_a_connection_used_by_hand_is_counted_for() {
         assert_eq!(answer.is_ok(), passes, "{count}");
         if let Ok(response) = answer {
             response.into_body().collect().await.unwrap();
-            std::future::poll_fn(|cx| tower_keep_alive::Poolable::poll_free(&mut conn, cx)).await;
+            std::future::poll_fn(|cx| tower_keep_alive::custom::Poolable::poll_free(&mut conn, cx))
+                .await;
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 use tower::{Layer, Service, ServiceExt, service_fn};
-use tower_keep_alive::CountConnectsLayer;
+use tower_keep_alive::connect::CountConnectsLayer;
 
 const fn secs(count: u64) -> Duration {
     Duration::from_secs(count)

@@ -13,8 +13,10 @@ use tokio_rustls::rustls::{self, CertificateError};
 use tower::{Layer, Service};
 use tower_keep_alive::connect::{TcpConnector, Tls, TlsConfig};
 use tower_keep_alive::{
-    AgentHandle, CheckinLayer, CheckoutLayer, Error, ExchangeLayer, HandshakeLayer, KeepAlive,
-    KeepAliveLayer, Key, KeyRef, Partition, PoolConfig, Route,
+    AgentHandle, Error, KeepAlive, KeepAliveLayer, Key,
+    custom::KeyRef,
+    extensions::{Partition, Route},
+    layers::{CheckinLayer, CheckoutLayer, ExchangeLayer, HandshakeLayer, PoolConfig},
 };
 
 type Layers = KeepAliveLayer<Full<Bytes>>;

@@ -14,7 +14,8 @@ use tower::util::MapRequest;
 use tower::{Layer, ServiceExt};
 use tower_keep_alive::connect::{Proxy, ProxyConnector, ProxyLayer, TcpConnector};
 use tower_keep_alive::{
-    AgentHandle, CloseReason, Destination, KeepAlive, KeepAliveLayer, Key, Route,
+    AgentHandle, CloseReason, KeepAlive, KeepAliveLayer, Key, connect::Destination,
+    extensions::Route,
 };
 
 type Body = Full<bytes::Bytes>;
@@ -163,7 +164,7 @@ async fn a_connection_to_a_proxy_is_shared_by_those_of_one_login_route_and_part_
         let mut request = through(&plain, "http://origin.test/");
         request
             .extensions_mut()
-            .insert(tower_keep_alive::Partition::new("tenant"));
+            .insert(tower_keep_alive::extensions::Partition::new("tenant"));
         request
     };
     let from = || {

@@ -15,7 +15,11 @@ use hyper_util::client::legacy::connect::dns::Name;
 use tokio::net::TcpStream;
 use tower::{Layer, Service};
 use tower_keep_alive::connect::{Proxy, ProxyLayer, TcpConnector};
-use tower_keep_alive::{BoxError, Destination, Error, Family, KeepAliveLayer, Route};
+use tower_keep_alive::{
+    BoxError, Error, KeepAliveLayer,
+    connect::Destination,
+    extensions::{Family, Route},
+};
 
 /// A resolver that knows these addresses for every name, and keeps the names that it is asked for.
 #[derive(Clone, Default)]

@@ -20,7 +20,7 @@ use tower::ServiceBuilder;
 use tower::retry::RetryLayer;
 use tower_keep_alive::connect::TcpConnector;
 use tower_keep_alive::retry::ReusedReset;
-use tower_keep_alive::{KeepAliveLayer, Status};
+use tower_keep_alive::{KeepAliveLayer, status::Status};
 
 use crate::running::Running;
 use crate::servers::{self, Speaks};

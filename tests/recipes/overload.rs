@@ -9,7 +9,8 @@ use tower::limit::ConcurrencyLimitLayer;
 use tower::load_shed::error::Overloaded;
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_keep_alive::{
-    CheckinLayer, CheckoutLayer, Error, ExchangeLayer, HandshakeLayer, KeepAliveLayer, PoolConfig,
+    Error, KeepAliveLayer,
+    layers::{CheckinLayer, CheckoutLayer, ExchangeLayer, HandshakeLayer, PoolConfig},
 };
 
 use crate::support::agent::{Connector, agent, at_rest, fetch, get, read};

@@ -13,8 +13,8 @@ use tower::timeout::error::Elapsed;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_keep_alive::retry::ReusedReset;
 use tower_keep_alive::{
-    CheckinLayer, CheckoutLayer, CloseReason, Error, ExchangeLayer, HandshakeLayer, KeepAliveLayer,
-    PoolConfig,
+    CloseReason, Error, KeepAliveLayer,
+    layers::{CheckinLayer, CheckoutLayer, ExchangeLayer, HandshakeLayer, PoolConfig},
 };
 
 use crate::support::agent::{Connector, agent_paused, at_rest, fetch, get, read};

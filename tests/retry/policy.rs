@@ -15,7 +15,7 @@ use tower::retry::RetryLayer;
 use tower::retry::budget::{Budget, TpsBudget};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_keep_alive::retry::ReusedReset;
-use tower_keep_alive::{Body, BoxError, Error, InactivityTimeout, KeepAliveLayer};
+use tower_keep_alive::{Body, BoxError, Error, KeepAliveLayer, extensions::InactivityTimeout};
 
 /// An error of a layer's own around another one.
 #[derive(Debug)]

@@ -14,8 +14,9 @@ use tokio::runtime::{Handle, Id};
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt};
 use tower_keep_alive::{
-    AgentHandle, Body, BoxError, Clock, ConnectionInfo, Destination, Error, KeepAlive,
-    KeepAliveLayer, Key, Moment, Target, connect,
+    AgentHandle, Body, BoxError, ConnectionInfo, Error, KeepAlive, KeepAliveLayer, Key,
+    connect::{self, Destination},
+    custom::{Clock, Moment, Target},
 };
 
 #[cfg(unix)]

@@ -12,14 +12,7 @@ const FLOORS: &[&[&str]] = &[
     &["keep_alive", "fuzzing"],
     // The layers. Never one by another.
     &[
-        "checkout",
-        "checkin",
-        "expiry",
-        "exchange",
-        "count_connects",
-        "retry",
-        "forward",
-        "discover",
+        "checkout", "checkin", "expiry", "exchange", "retry", "forward", "discover",
     ],
     &["handshake"],
     &["http1", "http2"],

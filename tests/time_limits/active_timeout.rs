@@ -11,8 +11,8 @@ use http_body_util::{BodyExt, Channel, Full};
 use tokio::time::Instant;
 use tower::{Layer, ServiceExt};
 use tower_keep_alive::{
-    AgentHandle, Body, CloseReason, Destination, Error, InactivityTimeout, KeepAliveLayer,
-    TimeoutKind,
+    AgentHandle, Body, CloseReason, Error, KeepAliveLayer, TimeoutKind, connect::Destination,
+    extensions::InactivityTimeout,
 };
 
 const T: Duration = Duration::from_millis(100);

@@ -15,7 +15,8 @@ use tower::ServiceExt;
 use tower::retry::Retry;
 use tower_keep_alive::retry::ReusedReset;
 use tower_keep_alive::{
-    AgentHandle, CloseReason, Error, KeepAliveLayer, RequestTimeout, ResponseTimeout, TimeoutKind,
+    AgentHandle, CloseReason, Error, KeepAliveLayer, TimeoutKind,
+    extensions::{RequestTimeout, ResponseTimeout},
 };
 
 const T: Duration = Duration::from_millis(100);

@@ -11,7 +11,10 @@ use tokio::io::DuplexStream;
 use tokio::task::yield_now;
 use tokio::time::timeout;
 use tower::{Layer, ServiceExt, service_fn};
-use tower_keep_alive::{BoxError, HandshakeLayer, HttpConnection};
+use tower_keep_alive::{
+    BoxError,
+    layers::{HandshakeLayer, HttpConnection},
+};
 use tower_service::Service;
 
 /// How many delays are tried, between too early and too late.

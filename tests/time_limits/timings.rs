@@ -10,7 +10,9 @@ use http_body::Body as _;
 use http_body_util::{BodyExt, Full};
 use tokio::time::sleep;
 use tower::ServiceExt;
-use tower_keep_alive::{ConnectionInfo, Destination, KeepAliveLayer, RecordTimings, TimeoutKind};
+use tower_keep_alive::{
+    ConnectionInfo, KeepAliveLayer, TimeoutKind, connect::Destination, extensions::RecordTimings,
+};
 
 const S: Duration = Duration::from_secs(1);
 

@@ -13,7 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tower::{Layer, ServiceExt};
 use tower_keep_alive::connect::TcpConnector;
-use tower_keep_alive::{CloseReason, Destination, KeepAliveLayer};
+use tower_keep_alive::{CloseReason, KeepAliveLayer, connect::Destination};
 
 use crate::support::agent::{agent_over, at_rest, fetch, post, send};
 use crate::support::tls::{CA, localhost};

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tokio_rustls::rustls::{self, AlertDescription};
 use tower::{Layer, ServiceExt};
 use tower_keep_alive::connect::{TcpConnector, UnixConnector};
-use tower_keep_alive::{Destination, KeepAliveLayer, TimeoutKind};
+use tower_keep_alive::{KeepAliveLayer, TimeoutKind, connect::Destination};
 
 use crate::support::agent::{agent_over, at_rest, fetch};
 use crate::support::tls::{CA, localhost};

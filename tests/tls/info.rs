@@ -1,7 +1,7 @@
 //! What a response tells of the TLS that it came under.
 
 use tokio_rustls::rustls::version::{TLS12, TLS13};
-use tower_keep_alive::OneShot;
+use tower_keep_alive::extensions::OneShot;
 
 use crate::agent;
 use crate::support::Server;

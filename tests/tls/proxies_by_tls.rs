@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, mpsc};
 use tokio_rustls::rustls::{self, CertificateError};
 use tower::Layer;
 use tower_keep_alive::connect::{Proxy, ProxyConnector, ProxyLayer, TcpConnector, Tls};
-use tower_keep_alive::{AgentHandle, KeepAlive, KeepAliveLayer, Route};
+use tower_keep_alive::{AgentHandle, KeepAlive, KeepAliveLayer, extensions::Route};
 
 use crate::support::agent::{Req, agent_over, at_rest, get, send};
 use crate::support::tls::CA;

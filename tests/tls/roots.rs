@@ -6,7 +6,7 @@ use rcgen::{
 use tokio_rustls::rustls::RootCertStore;
 use tower::Layer;
 use tower_keep_alive::connect::{TcpConnector, TlsConfig, TlsLayer};
-use tower_keep_alive::{Error, KeepAliveLayer, Route};
+use tower_keep_alive::{Error, KeepAliveLayer, extensions::Route};
 
 use crate::support::agent::{agent_over, at_rest, fetch, get, send};
 use crate::support::tls::{Authority, CA, Identity, localhost};

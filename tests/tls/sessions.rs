@@ -2,8 +2,8 @@
 
 use tokio_rustls::rustls::HandshakeKind;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
-use tower_keep_alive::OneShot;
 use tower_keep_alive::connect::TlsLayer;
+use tower_keep_alive::extensions::OneShot;
 
 use crate::support::Server;
 use crate::support::agent::{at_rest, get, send};

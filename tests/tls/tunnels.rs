@@ -9,7 +9,8 @@ use tokio_rustls::rustls::{self, CertificateError, HandshakeKind, ServerConfig};
 use tower::Layer;
 use tower_keep_alive::connect::{Proxy, ProxyConnector, ProxyLayer, TcpConnector, Tls};
 use tower_keep_alive::{
-    AgentHandle, CloseReason, KeepAlive, KeepAliveLayer, Key, RecordTimings, Route,
+    AgentHandle, CloseReason, KeepAlive, KeepAliveLayer, Key,
+    extensions::{RecordTimings, Route},
 };
 
 use crate::support::agent::{Req, agent_over, at_rest, get, send};

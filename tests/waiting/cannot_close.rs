@@ -13,7 +13,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tower_keep_alive::connect::Probe;
 use tower_keep_alive::{
-    Body, CheckoutError, Denied, Error, InactivityTimeout, KeepAliveLayer, Liveness, TimeoutKind,
+    Body, Error, KeepAliveLayer, TimeoutKind,
+    custom::{CheckoutError, Denied, Liveness},
+    extensions::InactivityTimeout,
 };
 
 use crate::support::agent::{agent_over, at_rest, fetch, get};

@@ -10,8 +10,10 @@ use http_body_util::BodyExt;
 use tokio::time::{Instant, sleep};
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_keep_alive::{
-    CheckinLayer, CheckoutError, CheckoutLayer, Denied, Destination, EventKind, ExchangeLayer,
-    KeepAliveLayer, PoolConfig, TimeoutKind,
+    EventKind, KeepAliveLayer, TimeoutKind,
+    connect::Destination,
+    custom::{CheckoutError, Denied},
+    layers::{CheckinLayer, CheckoutLayer, ExchangeLayer, PoolConfig},
 };
 
 use crate::fake::Maker;

@@ -11,7 +11,9 @@ use http::{Request, Response};
 use http_body_util::Full;
 use tower::Service;
 use tower_keep_alive::{
-    BoxError, Destination, Lifespan, Liveness, Poolable, SendError, TransportGuard,
+    BoxError,
+    connect::Destination,
+    custom::{Lifespan, Liveness, Poolable, SendError, TransportGuard},
 };
 
 /// Makes [`Fake`] connections, and has their transports.

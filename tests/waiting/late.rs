@@ -6,8 +6,8 @@ use bytes::Bytes;
 use http_body_util::Full;
 use tokio::time::timeout;
 use tower_keep_alive::{
-    CloseReason, InactivityTimeout, KeepAliveLayer, Protocol, RequestTimeout, ResponseTimeout,
-    Route, TimeoutKind,
+    CloseReason, KeepAliveLayer, Protocol, TimeoutKind,
+    extensions::{InactivityTimeout, RequestTimeout, ResponseTimeout, Route},
 };
 
 use crate::support::agent::{agent, at_rest, fetch, get, send};

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt, iter};
 use http_body_util::Full;
 use tokio::time::{sleep, timeout};
-use tower_keep_alive::{CloseReason, Destination, EventKind, KeepAliveLayer};
+use tower_keep_alive::{CloseReason, EventKind, KeepAliveLayer, connect::Destination};
 
 use crate::support::agent::{agent, agent_over, agent_paused, at_rest, fetch, get, post};
 use crate::support::{CountingConnector, Gate, Server, eventually, script};

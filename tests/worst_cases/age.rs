@@ -6,7 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
 use tokio::time::Instant;
-use tower_keep_alive::{Clock, CloseReason, Moment};
+use tower_keep_alive::{
+    CloseReason,
+    custom::{Clock, Moment},
+};
 
 use crate::environment::{Dice, Layers, closes, closes_all, in_paused_time, runs};
 use crate::support::agent::{agent_over, agent_paused, at_rest, fetch, get, read};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use http::Request;
 use tokio::time::Instant;
-use tower_keep_alive::{KeepAlive, OneShot};
+use tower_keep_alive::{KeepAlive, extensions::OneShot};
 
 use crate::environment::{Layers, closes_all, in_paused_time};
 use crate::support::agent::{Req, agent_paused, at_rest, fetch, get, post, read, send};

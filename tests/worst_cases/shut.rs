@@ -15,8 +15,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_keep_alive::{
-    AgentHandle, CheckinLayer, CheckoutLayer, CloseHook, Destination, Error, ExchangeLayer,
-    HandshakeLayer, KeepAlive, PoolConfig, Poolable,
+    AgentHandle, Error, KeepAlive,
+    connect::Destination,
+    custom::{CloseHook, Poolable},
+    layers::{CheckinLayer, CheckoutLayer, ExchangeLayer, HandshakeLayer, PoolConfig},
 };
 
 use crate::environment::{
@@ -310,7 +312,7 @@ fn trust_24_hooks_may_ask_the_agent() {
         let tie = {
             let (handle, other, url) = (handle.clone(), other.clone(), url.clone());
             let (dropped, hooked) = (dropped.clone(), hooked.clone());
-            move |mut conn: tower_keep_alive::HttpConnection<Full<bytes::Bytes>>| {
+            move |mut conn: tower_keep_alive::layers::HttpConnection<Full<bytes::Bytes>>| {
                 let guard = || Reenters {
                     handle: handle.clone(),
                     client: other.clone(),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use http::{Method, Request};
 use http_body_util::BodyExt;
-use tower_keep_alive::OneShot;
+use tower_keep_alive::extensions::OneShot;
 
 use crate::environment::{self, Dice, Layers, alone, closes_all, leaves_nothing, runs};
 use crate::support::agent::{Client, agent, at_rest};

@@ -3,7 +3,7 @@ use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower::{Layer, Service};
 use tower_keep_alive::connect::TcpConnector;
-use tower_keep_alive::{BoxError, Destination, KeepAlive, KeepAliveLayer};
+use tower_keep_alive::{BoxError, KeepAlive, KeepAliveLayer, connect::Destination};
 
 use super::{Peer, length};
 

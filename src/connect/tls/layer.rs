@@ -237,7 +237,7 @@ impl TlsLayer {
     }
 
     /// Which protocols are offered to servers (ALPN) if the layer above does not set them. If the targets of the stack
-    /// are [`Destination`](crate::Destination)s, [`HandshakeLayer`](crate::HandshakeLayer) sets them, and this setting
+    /// are [`Destination`](crate::connect::Destination)s, [`HandshakeLayer`](crate::layers::HandshakeLayer) sets them, and this setting
     /// has no effect; a [`Uri`](http::Uri) cannot carry them. Default: HTTP/1.1 only.
     pub fn protocol(mut self, protocol: Protocol) -> Self {
         self.0.protocol = protocol;
@@ -262,10 +262,10 @@ impl<M> Layer<M> for TlsLayer {
     }
 }
 
-/// The same settings for requests with a certain [`Route`](crate::Route). Make it once, and clone it.
+/// The same settings for requests with a certain [`Route`](crate::extensions::Route). Make it once, and clone it.
 ///
 /// ```
-/// use tower_keep_alive::Route;
+/// use tower_keep_alive::extensions::Route;
 /// use tower_keep_alive::connect::{TlsConfig, TlsLayer};
 ///
 /// # let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();

@@ -48,7 +48,7 @@ impl<IO> MaybeTls<IO> {
     }
 
     /// A probe for a transport of your own, made from the transport's own probe, which `below` returns. Use it for
-    /// [`HandshakeLayer::probe_with`](crate::HandshakeLayer::probe_with).
+    /// [`HandshakeLayer::probe_with`](crate::layers::HandshakeLayer::probe_with).
     ///
     /// Any bytes to read count as unexpected, including TLS messages without data. So a good connection may be closed,
     /// but a stray response is never taken for an answer.

@@ -9,7 +9,7 @@ use crate::connection::close_reason::CloseReason;
 /// Represents a connection's transport: keep it beside the transport, and drop it after the transport.
 ///
 /// If the transport lives in a task of its own, take the guard from the connection's
-/// [`Lifespan`](crate::Lifespan::take_transport_guard) and move it into that task. When it is dropped, however the task
+/// [`Lifespan`](crate::custom::Lifespan::take_transport_guard) and move it into that task. When it is dropped, however the task
 /// ends, the connection leaves its pool and its permit passes on.
 #[derive(Debug)]
 #[must_use = "dropping it says that the transport is gone"]
@@ -63,7 +63,7 @@ impl CloseHook {
     }
 }
 
-/// A hook to run when the [capacity](crate::Poolable::capacity) of a connection that several uses share has changed, or
+/// A hook to run when the [capacity](crate::custom::Poolable::capacity) of a connection that several uses share has changed, or
 /// when it accepts no further uses. The connection's driver runs it, never under a lock of its own.
 ///
 /// # Clone

@@ -1,8 +1,8 @@
 //! Settings about the servers behind a name.
 
+use crate::agent::Spread;
 use crate::agent::{Ejection, FollowDns};
 use crate::keep_alive::KeepAliveLayer;
-use crate::pool::Spread;
 
 impl<B> KeepAliveLayer<B> {
     /// Which addresses of a name connections are made to: the first that answers, each in turn, or the one with the
@@ -21,7 +21,7 @@ impl<B> KeepAliveLayer<B> {
     }
 
     /// Whether the agent learns after how long a server closes idle connections, and closes them before that; see
-    /// [`PoolConfig::learn_idle_limit`](crate::PoolConfig::learn_idle_limit). Default: true.
+    /// [`PoolConfig::learn_idle_limit`](crate::layers::PoolConfig::learn_idle_limit). Default: true.
     ///
     /// ```
     /// use tower_keep_alive::KeepAlive;
@@ -35,7 +35,7 @@ impl<B> KeepAliveLayer<B> {
     }
 
     /// As many spare connections are kept idle for each [`Key`](crate::Key) while it is in use; see
-    /// [`PoolConfig::min_idle_per_host`](crate::PoolConfig::min_idle_per_host). Default: 0.
+    /// [`PoolConfig::min_idle_per_host`](crate::layers::PoolConfig::min_idle_per_host). Default: 0.
     ///
     /// ```
     /// use std::time::Duration;

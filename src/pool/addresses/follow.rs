@@ -15,9 +15,9 @@ use tokio::time::{Instant, sleep};
 
 use super::AddressBook;
 use super::lookups::Lookups;
+use crate::agent::Spread;
 use crate::agent::{FollowDns, LookupStatus};
 use crate::error::connect::ConnectError;
-use crate::pool::config::Spread;
 use crate::sync::{Mutex, MutexGuard};
 use crate::target::key::Key;
 use crate::target::lookup::Lookup;

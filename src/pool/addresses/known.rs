@@ -7,9 +7,9 @@ use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashSet};
 use tokio::time::Instant;
 
+use crate::agent::Spread;
 use crate::pool::addresses::standing::Out;
 use crate::pool::addresses::tally::Tally;
-use crate::pool::config::Spread;
 
 pub(super) struct Known {
     pub(super) addresses: HashMap<SocketAddr, Address, RandomState>,

@@ -19,10 +19,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::agent::Spread;
 use crate::agent::{Ejection, LookupStatus};
 use crate::connection::shared::ConnShared;
 use crate::error::connect::ConnectError;
-use crate::pool::config::Spread;
 use crate::sync::{Mutex, MutexGuard};
 use crate::target::lookup::Lookup;
 use crate::target::resolved_addrs::ResolvedAddrs;

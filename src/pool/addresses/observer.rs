@@ -190,8 +190,8 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::agent::Spread;
     use crate::error::Kind;
-    use crate::pool::config::Spread;
     use crate::target::Target;
 
     struct NoPool;

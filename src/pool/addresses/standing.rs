@@ -470,7 +470,7 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::config::Spread;
+    use crate::agent::Spread;
 
     const SECOND: Duration = Duration::from_secs(1);
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use slab::Slab;
 use tokio::time::Instant;
 
-use crate::pool::config::Spread;
+use crate::agent::Spread;
 use crate::pool::list::SlabIndex;
 use ranking::{Rank, Ranking};
 

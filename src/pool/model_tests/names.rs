@@ -10,7 +10,8 @@ use http::Uri;
 use super::actors::{Conn, Line};
 use super::steps::{ANSWERS, HOSTS};
 use super::world::World;
-use crate::pool::{Choice, KeyPool, Spread};
+use crate::agent::Spread;
+use crate::pool::{Choice, KeyPool};
 use crate::target::Target;
 
 /// What the model knows about one name.

@@ -11,7 +11,8 @@ use http::Uri;
 use super::actors::{Caller, Conn, Line, line};
 use super::steps::HOSTS;
 use super::world::World;
-use crate::pool::{ConnPermit, Decision, PooledConn, Scheduling, Spread};
+use crate::agent::Spread;
+use crate::pool::{ConnPermit, Decision, PooledConn, Scheduling};
 use crate::target::key::Key;
 use crate::target::{Reuse, Target};
 

@@ -10,7 +10,8 @@ use proptest::prelude::*;
 use proptest_state_machine::ReferenceStateMachine;
 
 use crate::agent::FollowDns;
-use crate::pool::{PoolConfig, Scheduling, Spread};
+use crate::agent::Spread;
+use crate::pool::{PoolConfig, Scheduling};
 use crate::target::Reuse;
 
 /// The capacity of a connection that has not reported it.

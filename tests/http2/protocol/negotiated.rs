@@ -8,8 +8,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_keep_alive::connect::{ProxyLayer, TcpConnector, Tls, TlsConfig, TlsLayer};
 use tower_keep_alive::{
-    AgentHandle, CheckinLayer, CheckoutLayer, Destination, ExchangeLayer, HandshakeLayer,
-    KeepAlive, KeepAliveLayer, PoolConfig, Protocol, Route,
+    AgentHandle, KeepAlive, KeepAliveLayer, Protocol,
+    connect::Destination,
+    extensions::Route,
+    layers::{CheckinLayer, CheckoutLayer, ExchangeLayer, HandshakeLayer, PoolConfig},
 };
 
 use super::server::{Speaking, speaking};

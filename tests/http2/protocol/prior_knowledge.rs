@@ -5,7 +5,12 @@ use http::{Request, Uri, Version};
 use http_body_util::Full;
 #[cfg(unix)]
 use tower_keep_alive::connect::UnixConnector;
-use tower_keep_alive::{ConnectionState, KeepAliveLayer, Key, OneShot, Protocol, Route, Target};
+use tower_keep_alive::{
+    KeepAliveLayer, Key, Protocol,
+    custom::Target,
+    extensions::{OneShot, Route},
+    status::ConnectionState,
+};
 
 #[cfg(unix)]
 use crate::support::agent::agent_over;

@@ -8,8 +8,9 @@ use http_body_util::{BodyExt, Full};
 use serde_json::json;
 use tower::ServiceExt;
 use tower_keep_alive::{
-    AgentHandle, Body, CloseReason, EventKind, KeepAliveLayer, OneShot, Protocol, ProtocolStatus,
-    Route,
+    AgentHandle, Body, CloseReason, EventKind, KeepAliveLayer, Protocol,
+    extensions::{OneShot, Route},
+    status::ProtocolStatus,
 };
 
 use crate::support::agent::{agent, at_rest, fetch, get, read};

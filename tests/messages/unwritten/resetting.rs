@@ -11,7 +11,7 @@ use http::Uri;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tower::Service;
-use tower_keep_alive::{BoxError, Destination};
+use tower_keep_alive::{BoxError, connect::Destination};
 
 use crate::support::Server;
 

@@ -9,7 +9,7 @@ use http_body_util::Full;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower_keep_alive::connect::Proxy;
-use tower_keep_alive::{CloseReason, Key, Route};
+use tower_keep_alive::{CloseReason, Key, extensions::Route};
 
 fn authorized(mut request: Req, value: &'static str) -> Req {
     let value = HeaderValue::from_static(value);

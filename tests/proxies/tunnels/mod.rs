@@ -11,7 +11,8 @@ use tower::util::MapRequest;
 use tower::{Layer, ServiceExt};
 use tower_keep_alive::connect::{Proxy, ProxyConnector, ProxyLayer, TcpConnector};
 use tower_keep_alive::{
-    AgentHandle, CloseReason, Destination, Error, KeepAlive, KeepAliveLayer, Route,
+    AgentHandle, CloseReason, Error, KeepAlive, KeepAliveLayer, connect::Destination,
+    extensions::Route,
 };
 
 /// Where TLS would be: what is asked for as `https` goes through a tunnel, and is plain there.

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
-use tower_keep_alive::PoolConfig;
+use tower_keep_alive::layers::PoolConfig;
 use tower_keep_alive_benches::pools::{Agent, Line, Pools, agent, fill, names};
 use tower_keep_alive_benches::report::Spread;
 

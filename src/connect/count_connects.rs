@@ -27,7 +27,7 @@ use tower_service::Service;
 /// # async fn main() -> Result<(), tower_keep_alive::BoxError> {
 /// use http::Uri;
 /// use tower::{ServiceBuilder, ServiceExt};
-/// use tower_keep_alive::CountConnectsLayer;
+/// use tower_keep_alive::connect::CountConnectsLayer;
 /// use tower_keep_alive::connect::TcpConnector;
 ///
 /// let observe = CountConnectsLayer::new();
