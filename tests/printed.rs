@@ -16,8 +16,7 @@ use support::tls::CA;
 use support::{Server, eventually};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_keep_alive::connect::{
-    Connects, CountConnects, CountConnectsFuture, CountConnectsLayer, DefaultConnector,
-    Destination, InvalidTarget, Proxy, ProxyLayer, Tcp, TcpConnector, TlsConfig, UnixConnector,
+    DefaultConnector, Destination, Proxy, ProxyLayer, Tcp, TcpConnector, TlsConfig, UnixConnector,
     UriConnector,
 };
 use tower_keep_alive::custom::*;
@@ -25,7 +24,6 @@ use tower_keep_alive::extensions::*;
 use tower_keep_alive::forward::ForwardLayer;
 use tower_keep_alive::layers::*;
 use tower_keep_alive::retry::ReusedReset;
-use tower_keep_alive::status::*;
 use tower_keep_alive::*;
 
 type B = Full<Bytes>;
