@@ -1,5 +1,6 @@
 //! How long the parts of an exchange took.
 
+use std::num::NonZeroU32;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -117,23 +118,24 @@ pub(crate) struct ConnectTimes {
     pub(crate) total: Micros,
 }
 
-/// A length of time in a quarter of the size of a [`Duration`]: whole microseconds, at most 71 minutes.
+/// A length of time in a quarter of the size of a [`Duration`]: whole microseconds and one, at most 71 minutes. Never zero, which
+/// leaves an enum around it room for its discriminant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Micros(u32);
+pub(crate) struct Micros(NonZeroU32);
 
 impl Micros {
-    pub(crate) const NONE: Self = Self(u32::MAX);
+    pub(crate) const NONE: Self = Self(NonZeroU32::MAX);
 
     /// `None` if there was no such part.
     pub(crate) fn known(self) -> Option<Duration> {
-        (self != Self::NONE).then(|| Duration::from_micros(self.0.into()))
+        (self != Self::NONE).then(|| Duration::from_micros((self.0.get() - 1).into()))
     }
 }
 
 impl From<Duration> for Micros {
     fn from(time: Duration) -> Self {
         let micros = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
-        Self(micros.min(u32::MAX - 1))
+        Self(NonZeroU32::MIN.saturating_add(micros.min(u32::MAX - 2)))
     }
 }
 
@@ -210,5 +212,21 @@ impl Recorder {
             body: between(head, ended),
             total: between(begun, ended.or(head).or(sent)).unwrap_or_default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_of_a_connect_is_kept_to_the_microsecond_and_capped() {
+        for micros in [0, 1, 4_294_967_293] {
+            let time = Duration::from_micros(micros);
+            assert_eq!(Micros::from(time).known(), Some(time));
+        }
+        let longest = Some(Duration::from_micros(4_294_967_293));
+        assert_eq!(Micros::from(Duration::MAX).known(), longest);
+        assert_eq!(Micros::NONE.known(), None);
     }
 }

@@ -51,7 +51,7 @@ pub(super) struct UseOf {
 
 // Every connection has one.
 #[cfg(all(test, target_os = "linux", target_pointer_width = "64"))]
-const _: () = assert!(size_of::<Apart>() <= 56);
+const _: () = assert!(size_of::<Apart>() <= 48);
 
 /// What a transport reported when it was made.
 #[derive(Debug)]
