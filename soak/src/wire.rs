@@ -128,7 +128,7 @@ impl Wire {
         let (probe, looked) = (self.inner.probe(), self.looked.clone());
         Probe::new(move || {
             *lock(&looked.0) = true;
-            probe.look()
+            probe.check()
         })
     }
 }

@@ -15,17 +15,17 @@ use crate::connection::shared::Close;
 /// connection whose runtime is not driven. If the transport cannot be closed, such a caller gets an error whose
 /// [`timeout_kind`](crate::Error::timeout_kind) is [`Close`](crate::TimeoutKind::Close).
 #[derive(Clone)]
-pub struct Probe(Arc<dyn Look>);
+pub struct Probe(Arc<dyn Check>);
 
 /// A transport that a driver owns.
-pub(super) trait Look: Close {
-    fn look(&self) -> Liveness;
+pub(super) trait Check: Close {
+    fn check(&self) -> Liveness;
 
     /// Probes a transport on which bytes may arrive at any time. It reads nothing, and waiting bytes do not make the
     /// transport dead: the result is `Unknown`, and the driver finds out when it reads them.
     #[cfg(feature = "http2")]
     fn peek(&self) -> Liveness {
-        match self.look() {
+        match self.check() {
             Liveness::Dead => Liveness::Unknown,
             other => other,
         }
@@ -38,18 +38,18 @@ pub(super) trait Look: Close {
 }
 
 /// Probes by a function; cannot close.
-struct LookOnly<L>(L);
+struct CheckOnly<L>(L);
 
 /// Replaces how the transport is closed.
 struct WithClose<C> {
-    looks: Probe,
+    below: Probe,
     close: C,
 }
 
 impl Probe {
-    /// A probe that calls `look`, which must not block.
-    pub fn new(look: impl Fn() -> Liveness + Send + Sync + 'static) -> Self {
-        Self(Arc::new(LookOnly(look)))
+    /// A probe that calls `check`, which must not block.
+    pub fn new(check: impl Fn() -> Liveness + Send + Sync + 'static) -> Self {
+        Self(Arc::new(CheckOnly(check)))
     }
 
     /// Adds `close`, which closes the transport in both directions at once, from any thread, as
@@ -63,22 +63,22 @@ impl Probe {
     ///
     /// fn probe(socket: Arc<TcpStream>) -> Probe {
     ///     let shared = socket.clone();
-    ///     let look = move || match shared.peek(&mut [0]) {
+    ///     let check = move || match shared.peek(&mut [0]) {
     ///         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Liveness::Open,
     ///         _ => Liveness::Dead,
     ///     };
-    ///     Probe::new(look).with_close(move || drop(socket.shutdown(Shutdown::Both)))
+    ///     Probe::new(check).with_close(move || drop(socket.shutdown(Shutdown::Both)))
     /// }
     /// # let _ = probe;
     /// ```
     #[must_use]
     pub fn with_close(self, close: impl Fn() + Send + Sync + 'static) -> Self {
-        Self::of(WithClose { looks: self, close })
+        Self::of(WithClose { below: self, close })
     }
 
     /// A probe that can close.
-    pub(super) fn of(look: impl Look + 'static) -> Self {
-        Self(Arc::new(look))
+    pub(super) fn of(check: impl Check + 'static) -> Self {
+        Self(Arc::new(check))
     }
 
     /// Probes a transport on which bytes may arrive at any time.
@@ -95,16 +95,16 @@ impl Probe {
     /// Probes the transport now.
     #[must_use]
     #[inline]
-    pub fn look(&self) -> Liveness {
-        self.0.look()
+    pub fn check(&self) -> Liveness {
+        self.0.check()
     }
 }
 
-impl<L> Look for LookOnly<L>
+impl<L> Check for CheckOnly<L>
 where
     L: Fn() -> Liveness + Send + Sync,
 {
-    fn look(&self) -> Liveness {
+    fn check(&self) -> Liveness {
         self.0()
     }
 
@@ -113,21 +113,21 @@ where
     }
 }
 
-impl<L: Send + Sync> Close for LookOnly<L> {
+impl<L: Send + Sync> Close for CheckOnly<L> {
     fn close(&self) {}
 }
 
-impl<C> Look for WithClose<C>
+impl<C> Check for WithClose<C>
 where
     C: Fn() + Send + Sync,
 {
-    fn look(&self) -> Liveness {
-        self.looks.look()
+    fn check(&self) -> Liveness {
+        self.below.check()
     }
 
     #[cfg(feature = "http2")]
     fn peek(&self) -> Liveness {
-        self.looks.peek()
+        self.below.peek()
     }
 }
 
@@ -152,8 +152,8 @@ mod tests {
 
     #[test]
     fn a_probe_that_only_looks_closes_nothing() {
-        let looks = Probe::new(|| Liveness::Open);
-        assert!(looks.closer().is_none());
-        assert!(looks.with_close(|| {}).closer().is_some());
+        let probe = Probe::new(|| Liveness::Open);
+        assert!(probe.closer().is_none());
+        assert!(probe.with_close(|| {}).closer().is_some());
     }
 }

@@ -10,7 +10,7 @@ use socket2::{SockRef, Socket as Socket2};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::connect::Probe;
-use crate::connect::probe::Look;
+use crate::connect::probe::Check;
 use crate::connection::poolable::Liveness;
 use crate::connection::shared::Close;
 
@@ -59,12 +59,12 @@ impl<S: Halves> Socket<S> {
     /// socket is inside of a transport of your own.
     #[must_use]
     pub fn probe(&self) -> Probe {
-        Probe::of(Looks::<S>(self.writer.clone()))
+        Probe::of(SocketCheck::<S>(self.writer.clone()))
     }
 
     #[cfg(feature = "tls")]
-    pub(super) fn look(&self) -> Liveness {
-        self.with_socket(look)
+    pub(super) fn check(&self) -> Liveness {
+        self.with_socket(check)
     }
 
     #[cfg(all(feature = "http2", feature = "tls"))]
@@ -96,13 +96,13 @@ impl<S: Halves> Socket<S> {
 }
 
 /// The socket, for a probe.
-struct Looks<S: Halves>(Shared<S>);
+struct SocketCheck<S: Halves>(Shared<S>);
 
-impl<S: Halves> Look for Looks<S> {
+impl<S: Halves> Check for SocketCheck<S> {
     #[inline]
-    fn look(&self) -> Liveness {
+    fn check(&self) -> Liveness {
         match &*lock::<S>(&self.0) {
-            Some(writer) => look(&writer.as_ref().socket()),
+            Some(writer) => check(&writer.as_ref().socket()),
             None => Liveness::Dead,
         }
     }
@@ -117,7 +117,7 @@ impl<S: Halves> Look for Looks<S> {
     }
 }
 
-impl<S: Halves> Close for Looks<S> {
+impl<S: Halves> Close for SocketCheck<S> {
     fn close(&self) {
         if let Some(writer) = &*lock::<S>(&self.0) {
             shut(&writer.as_ref().socket());
@@ -132,7 +132,7 @@ pub(super) fn shut(socket: &Socket2) {
 
 /// `recv` with `MSG_PEEK` on a non-blocking socket: an idle connection should have nothing to read.
 #[inline]
-fn look(socket: &Socket2) -> Liveness {
+fn check(socket: &Socket2) -> Liveness {
     match peek(socket) {
         Liveness::Unknown => Liveness::Dead,
         other => other,

@@ -176,21 +176,21 @@ mod tests {
         let (here, there) = UnixStream::pair().unwrap();
         let unix = Unix::new(here);
         let probe = transport::probe(&unix).expect("one of ours");
-        assert_eq!(probe.look(), Liveness::Open);
+        assert_eq!(probe.check(), Liveness::Open);
         assert_eq!(there.try_write(b"stray").unwrap(), 5);
-        assert_eq!(probe.look(), Liveness::Dead);
+        assert_eq!(probe.check(), Liveness::Dead);
 
         let (here, there) = UnixStream::pair().unwrap();
         let unix = Unix::new(here);
         let probe = transport::probe(&unix).expect("one of ours");
-        assert_eq!(probe.look(), Liveness::Open);
+        assert_eq!(probe.check(), Liveness::Open);
         drop(there);
-        assert_eq!(probe.look(), Liveness::Dead);
+        assert_eq!(probe.check(), Liveness::Dead);
 
         let (here, _there) = UnixStream::pair().unwrap();
         let unix = Unix::new(here);
         let probe = transport::probe(&unix).expect("one of ours");
         drop(unix);
-        assert_eq!(probe.look(), Liveness::Dead);
+        assert_eq!(probe.check(), Liveness::Dead);
     }
 }

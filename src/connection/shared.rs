@@ -1,7 +1,7 @@
 //! The state that a connection's lifespan, driver, permit and infos share.
 
-mod apart;
 mod hooks;
+mod kind;
 mod request;
 #[cfg(feature = "http2")]
 mod streams;
@@ -30,9 +30,9 @@ use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 use crate::target::key::Key;
 
-use apart::Apart;
-pub(crate) use apart::{Addresses, TransportInfo};
 pub use hooks::{ChangeHook, CloseHook, TransportGuard};
+use kind::Kind;
+pub(crate) use kind::{Addresses, TransportInfo};
 #[cfg(feature = "http2")]
 pub(crate) use streams::Streams;
 pub(crate) use timeouts::Blame;
@@ -60,8 +60,8 @@ pub(crate) struct ConnShared {
     state: AtomicU8,
     key: OnceLock<Key>,
     born: OnceLock<Moment>,
-    /// Boxed, because most connections have none of it.
-    apart: OnceLock<Box<Apart>>,
+    /// Empty if the transport told nothing. Boxed, because custom connections have none.
+    kind: OnceLock<Box<Kind>>,
     close_state: Mutex<CloseState>,
 }
 
@@ -117,7 +117,7 @@ struct CloseState {
     driver: Option<AbortHandle>,
     /// Closes the transport from outside of its driver, if that is possible.
     closer: Option<Arc<dyn Close>>,
-    /// Boxed, because most connections have none of it.
+    /// Empty if the transport told nothing. Boxed, because custom connections have none.
     extras: Option<Box<CloseExtras>>,
 }
 
@@ -221,7 +221,7 @@ impl ConnShared {
             state: AtomicU8::new(0),
             key: OnceLock::new(),
             born: OnceLock::new(),
-            apart: OnceLock::new(),
+            kind: OnceLock::new(),
             close_state: Mutex::new(CloseState::NONE),
         }
     }
@@ -251,9 +251,9 @@ impl ConnShared {
     }
 
     pub(crate) fn transport(&self) -> Option<&TransportInfo> {
-        match &**self.whole().apart.get()? {
-            Apart::Transport(transport) => Some(transport),
-            Apart::UseOf(_) => None,
+        match &**self.whole().kind.get()? {
+            Kind::Transport(transport) => Some(transport),
+            Kind::UseOf(_) => None,
         }
     }
 
@@ -263,7 +263,7 @@ impl ConnShared {
     }
 
     pub(crate) fn set_transport(&self, transport: TransportInfo) {
-        let _ = self.apart.set(Box::new(Apart::Transport(transport)));
+        let _ = self.kind.set(Box::new(Kind::Transport(transport)));
     }
 
     /// Records why the connection ends. The first reason is kept, but a failure replaces `Final`, because a last

@@ -98,7 +98,10 @@ where
 
     #[inline]
     fn probe(&mut self) -> Liveness {
-        self.0.probe.as_ref().map_or(Liveness::Unknown, Probe::look)
+        self.0
+            .probe
+            .as_ref()
+            .map_or(Liveness::Unknown, Probe::check)
     }
 
     #[inline]

@@ -21,12 +21,12 @@ impl Preface {
     pub(super) fn read(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self.has {
             LOOKED_AT => Ok(()),
-            _ => self.look(bytes),
+            _ => self.check(bytes),
         }
     }
 
     #[cold]
-    fn look(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn check(&mut self, bytes: &[u8]) -> io::Result<()> {
         let here = bytes.len().min(LOOKED_AT - self.has);
         self.bytes[self.has..self.has + here].copy_from_slice(&bytes[..here]);
         self.has += here;

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::{ClientConnection, HandshakeKind, ProtocolVersion};
 
-use crate::connect::probe::Look;
+use crate::connect::probe::Check;
 use crate::connect::socket::Halves;
 use crate::connect::tls::records::Records;
 use crate::connect::{Probe, Socket};
@@ -62,7 +62,7 @@ impl<IO> MaybeTls<IO> {
             Inner::Tls(stream) => stream,
         };
         let below = below(lock(stream).get_ref().0.get_ref());
-        Probe::of(LooksAbove {
+        Probe::of(ProbedTlsCheck {
             stream: Arc::downgrade(stream),
             below,
         })
@@ -87,10 +87,10 @@ impl<IO> MaybeTls<IO> {
         }))
     }
 
-    pub(in crate::connect) fn with_transport<R>(&self, look: impl FnOnce(&IO) -> R) -> R {
+    pub(in crate::connect) fn with_transport<R>(&self, check: impl FnOnce(&IO) -> R) -> R {
         match &self.0 {
-            Inner::Plain(transport) => look(transport),
-            Inner::Tls(stream) => look(lock(stream).get_ref().0.get_ref()),
+            Inner::Plain(transport) => check(transport),
+            Inner::Tls(stream) => check(lock(stream).get_ref().0.get_ref()),
         }
     }
 }
@@ -107,24 +107,24 @@ impl<S: Halves> MaybeTls<Socket<S>> {
             Inner::Tls(stream) => stream,
         };
         let below = lock(stream).get_ref().0.get_ref().probe();
-        Probe::of(Looks {
+        Probe::of(TlsCheck {
             stream: Arc::downgrade(stream),
             below,
         })
     }
 }
 
-/// A stream on a transport that has a probe of its own, for whoever looks at it.
-struct LooksAbove<IO> {
+/// A stream on a transport that has a probe of its own, for a probe.
+struct ProbedTlsCheck<IO> {
     /// Weak: the transport closes with its connection.
     stream: Weak<Mutex<Stream<IO>>>,
     below: Probe,
 }
 
-impl<IO: Send + 'static> Look for LooksAbove<IO> {
-    fn look(&self) -> Liveness {
+impl<IO: Send + 'static> Check for ProbedTlsCheck<IO> {
+    fn check(&self) -> Liveness {
         match self.stream.upgrade() {
-            Some(stream) if !has_unread(&mut lock(&stream)) => self.below.look(),
+            Some(stream) if !has_unread(&mut lock(&stream)) => self.below.check(),
             _ => Liveness::Dead,
         }
     }
@@ -142,7 +142,7 @@ impl<IO: Send + 'static> Look for LooksAbove<IO> {
     }
 }
 
-impl<IO: Send + 'static> Close for LooksAbove<IO> {
+impl<IO: Send + 'static> Close for ProbedTlsCheck<IO> {
     fn close(&self) {
         if let Some(closer) = self.below.closer() {
             closer.close();
@@ -151,16 +151,16 @@ impl<IO: Send + 'static> Close for LooksAbove<IO> {
 }
 
 /// A stream on a socket, for a probe.
-struct Looks<S: Halves> {
+struct TlsCheck<S: Halves> {
     /// Weak: the transport closes with its connection, even while a probe exists.
     stream: Weak<Mutex<Stream<Socket<S>>>>,
     below: Probe,
 }
 
-impl<S: Halves> Look for Looks<S> {
-    fn look(&self) -> Liveness {
+impl<S: Halves> Check for TlsCheck<S> {
+    fn check(&self) -> Liveness {
         match self.stream.upgrade() {
-            Some(stream) => look(&mut lock(&stream)),
+            Some(stream) => check(&mut lock(&stream)),
             None => Liveness::Dead,
         }
     }
@@ -179,7 +179,7 @@ impl<S: Halves> Look for Looks<S> {
     }
 }
 
-impl<S: Halves> Close for Looks<S> {
+impl<S: Halves> Close for TlsCheck<S> {
     /// Closes the socket below the stream, which may be locked; there is no time left for `close_notify`.
     fn close(&self) {
         if let Some(closer) = self.below.closer() {
@@ -195,13 +195,13 @@ fn has_unread<IO>(stream: &mut Stream<IO>) -> bool {
     !records.is_whole() || tls.reader().fill_buf().is_ok_and(is_left)
 }
 
-fn look<S: Halves>(stream: &mut Stream<Socket<S>>) -> Liveness {
+fn check<S: Halves>(stream: &mut Stream<Socket<S>>) -> Liveness {
     if has_unread(stream) {
         return Liveness::Dead;
     }
     let (records, tls) = stream.get_mut();
     // Checked first, because it almost always holds, and `read_tls` would allocate a buffer to find out.
-    if records.get_ref().look() == Liveness::Open {
+    if records.get_ref().check() == Liveness::Open {
         return Liveness::Open;
     }
     loop {

@@ -7,7 +7,7 @@ use std::time::Duration;
 #[cfg(feature = "metrics")]
 use metrics::Gauge;
 
-use super::{Apart, ConnShared, HTTP2};
+use super::{ConnShared, HTTP2, Kind};
 use crate::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 /// The streams of one connection.
@@ -118,9 +118,9 @@ impl ConnShared {
 
     #[inline]
     fn latest_stream(&self) -> Option<&AtomicU32> {
-        match &**self.apart.get()? {
-            Apart::UseOf(one) => Some(&one.stream),
-            Apart::Transport(transport) => Some(&transport.streams.as_ref()?.latest),
+        match &**self.kind.get()? {
+            Kind::UseOf(one) => Some(&one.stream),
+            Kind::Transport(transport) => Some(&transport.streams.as_ref()?.latest),
         }
     }
 }

@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use super::apart::UseOf;
-use super::{Apart, CloseHook, CloseState, ConnShared, MOVED, OF_USE, POISONED};
+use super::kind::UseOf;
+use super::{CloseHook, CloseState, ConnShared, Kind, MOVED, OF_USE, POISONED};
 use crate::connection::close_reason::CloseReason;
 #[cfg(feature = "http2")]
 use crate::sync::atomic::AtomicU32;
@@ -37,7 +37,7 @@ impl ConnShared {
             #[cfg(feature = "http2")]
             stream: AtomicU32::new(0),
         };
-        let _ = shared.apart.set(Box::new(Apart::UseOf(use_of)));
+        let _ = shared.kind.set(Box::new(Kind::UseOf(use_of)));
         Arc::new(shared)
     }
 
@@ -47,9 +47,9 @@ impl ConnShared {
         if self.state.load(Ordering::Relaxed) & OF_USE == 0 {
             return None;
         }
-        match &**self.apart.get()? {
-            Apart::UseOf(one) => Some(&one.connection),
-            Apart::Transport(_) => None,
+        match &**self.kind.get()? {
+            Kind::UseOf(one) => Some(&one.connection),
+            Kind::Transport(_) => None,
         }
     }
 

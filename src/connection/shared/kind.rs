@@ -1,4 +1,4 @@
-//! State of a connection in a box of its own.
+//! Whether a `ConnShared` belongs to a connection or to one use of it, and the state that only this kind has.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -33,9 +33,9 @@ impl fmt::Debug for ObserverSlot {
     }
 }
 
-/// State that few uses of it need.
+/// What a `ConnShared` belongs to.
 #[derive(Debug)]
-pub(super) enum Apart {
+pub(super) enum Kind {
     Transport(TransportInfo),
     UseOf(UseOf),
 }
@@ -51,7 +51,7 @@ pub(super) struct UseOf {
 
 // Every connection has one.
 #[cfg(all(test, target_os = "linux", target_pointer_width = "64"))]
-const _: () = assert!(size_of::<Apart>() <= 48);
+const _: () = assert!(size_of::<Kind>() <= 48);
 
 /// What a transport reported when it was made.
 #[derive(Debug)]
