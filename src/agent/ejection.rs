@@ -358,7 +358,11 @@ impl serde::Serialize for EjectionReason {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
+    use crate::connection::info::ConnectionInfo;
+    use crate::connection::lifespan::Lifespan;
     use crate::error::request_body::BodyFault;
     #[cfg(feature = "http2")]
     use crate::error::{Http2End, Http2Fault};
@@ -427,6 +431,23 @@ mod tests {
             let error = &Error::new(kind);
             let judged = Ejection::new().judge(&Outcome::Error { error }, false);
             assert_eq!(judged, verdict, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_connection_that_the_server_was_just_closing_says_nothing() {
+        for (is_unsent, is_reused, verdict) in [
+            (true, true, Verdict::Ignore),
+            (true, false, Verdict::Failure),
+            (false, true, Verdict::Failure),
+        ] {
+            let mut lifespan = Lifespan::new();
+            let now = Instant::now();
+            lifespan.check_out(is_reused.then_some((now, now)));
+            let error = Error::from_send("broken pipe".into(), is_unsent);
+            let error = &error.on(ConnectionInfo::of(&lifespan));
+            let judged = Ejection::new().judge(&Outcome::Error { error }, false);
+            assert_eq!(judged, verdict, "unsent {is_unsent}, reused {is_reused}");
         }
     }
 

@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::future::ready;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http_body_util::Full;
 use metrics::Unit;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use tower_keep_alive::connect::TcpConnector;
@@ -72,7 +75,10 @@ fn recorded_in_time(is_paused: bool, test: impl AsyncFnOnce(&Snapshotter)) {
 
 #[test]
 fn connections_are_counted_by_state_and_measured_to_their_end() {
-    recorded(counted);
+    // With a limit over all keys, a returned connection becomes idle in another way.
+    for layer in [KeepAliveLayer::new(), KeepAliveLayer::new().max_idle(10)] {
+        recorded(async |snapshotter| counted(layer, snapshotter).await);
+    }
 }
 
 #[test]
@@ -139,13 +145,13 @@ fn hosts_beyond_a_thousand_share_one_label() {
     });
 }
 
-async fn counted(snapshotter: &Snapshotter) {
+async fn counted(layer: KeepAliveLayer<Full<Bytes>>, snapshotter: &Snapshotter) {
     const OPEN: &str = "http.client.open_connections";
     const ACTIVE: &str = "http.connection.state=active";
     const IDLE: &str = "http.connection.state=idle";
     const HOST: &str = "server.address=in-memory.test";
     let server = Server::in_memory(script::ok);
-    let layer = KeepAliveLayer::new().idle_timeout(Duration::from_secs(2));
+    let layer = layer.idle_timeout(Duration::from_secs(2));
     let (client, handle) = agent_paused(layer, server.connector());
     let response = client.request(get(server.url("/"))).await.unwrap();
     let look = Look::at(snapshotter);
@@ -367,6 +373,53 @@ fn addresses_that_are_left_out_are_counted_and_ejections_by_their_reason() {
             eventually("none is counted", is_none).await;
         });
     }
+}
+
+/// One address answers its first request with 503.
+#[test]
+fn an_address_that_serves_again_is_counted_as_readmitted() {
+    const EJECTED: &str = "tower_keep_alive.addresses.ejected";
+    const READMITTED: &str = "tower_keep_alive.addresses.readmitted";
+    const HOST: &str = "server.address=host.test";
+    recorded_in_time(false, async |snapshotter| {
+        let has_failed = Arc::new(AtomicBool::new(false));
+        let bad = Server::start_tcp(move |mut conn| {
+            let has_failed = has_failed.clone();
+            async move {
+                while conn.request().await.is_some() {
+                    match has_failed.swap(true, Ordering::SeqCst) {
+                        false => conn.respond_with("HTTP/1.1 503 Said", "ok").await,
+                        true => conn.respond("ok").await,
+                    }
+                }
+            }
+        })
+        .await;
+        let good = Server::start_tcp(script::ok).await;
+        let addresses = [bad.addr(), good.addr()];
+        let names = tower::service_fn(move |_| ready(Ok::<_, Infallible>(addresses.into_iter())));
+        let ejection = Ejection::new().consecutive(1).server_errors(true);
+        let layer = KeepAliveLayer::new()
+            .spread(Spread::InTurn)
+            .eject(ejection.base_time(Duration::from_millis(50)));
+        let (client, handle) = agent_over(layer, TcpConnector::with_resolver(names));
+        // Held, so that the other address has to be used as well.
+        let held = client.request(get("http://host.test/")).await.unwrap();
+        let (mut ejected, mut readmitted) = (0.0, 0.0);
+        let begun = Instant::now();
+        while readmitted == 0.0 {
+            let is_in_time = begun.elapsed() < Duration::from_secs(30);
+            assert!(is_in_time, "{ejected} ejected, {readmitted} readmitted");
+            fetch(&client, "http://host.test/").await.unwrap();
+            let look = Look::at(snapshotter);
+            ejected += look.of(EJECTED, HOST);
+            readmitted += look.of(READMITTED, HOST);
+        }
+        assert_eq!((ejected, readmitted), (1.0, 1.0));
+        read(held).await.unwrap();
+        handle.close_idle();
+        at_rest(&handle).await;
+    });
 }
 
 /// Nobody is at one of its two addresses. No connection is made or closed meanwhile, and no address is ejected.
