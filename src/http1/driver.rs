@@ -210,6 +210,8 @@ impl Timer {
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
+    use std::future::poll_fn;
+    use std::task::Waker;
 
     use bytes::Bytes;
     use http::Request;
@@ -244,6 +246,52 @@ mod tests {
                 return Poll::Pending;
             }
             Poll::Ready(self.pieces.pop().map(|it| Ok(Frame::data(it))))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_transport_has_one_second_to_shut_down_whatever_was_measured_before() {
+        for limit in [None, Some(80), Some(800_000)] {
+            let activity = Activity::new();
+            if let Some(limit) = limit {
+                activity.tighten(Duration::from_millis(limit));
+            }
+            activity.begin_use(1);
+            let mut timer = Timer::default();
+            let silence = poll_fn(|cx| Poll::Ready(timer.poll_silence(&activity, cx))).await;
+            assert!(silence.is_pending());
+            activity.end_use();
+            let begun = Instant::now();
+            poll_fn(|cx| timer.poll_goodbye(cx)).await;
+            let taken = begun.elapsed();
+            let most = GOODBYE + Duration::from_millis(1);
+            assert!(
+                taken >= GOODBYE && taken <= most,
+                "{taken:?} with {limit:?}"
+            );
+        }
+    }
+
+    /// The runtime was held up for two steps, and nobody knows whether something has moved in the second one.
+    #[tokio::test(start_paused = true)]
+    async fn two_steps_that_are_measured_at_once_are_one_step_of_silence() {
+        let step = Duration::from_secs(1);
+        let activity = Activity::new();
+        activity.tighten(step * u32::from(STEPS));
+        activity.begin_use(1);
+        activity.written(false);
+        activity.read(true);
+        let mut timer = Timer::default();
+        let mut is_over = || {
+            let cx = &mut Context::from_waker(Waker::noop());
+            timer.poll_silence(&activity, cx).is_ready()
+        };
+        assert!(!is_over());
+        tokio::time::advance(2 * step).await;
+        assert!(!is_over());
+        for measured in 2..=STEPS {
+            tokio::time::advance(step).await;
+            assert_eq!(is_over(), measured == STEPS, "{measured}");
         }
     }
 

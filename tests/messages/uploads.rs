@@ -2,8 +2,10 @@
 //! does not want.
 
 use std::convert::Infallible;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use crate::support::agent::{Connector, agent_paused, at_rest, post, probe, read, send};
@@ -329,6 +331,51 @@ async fn a_body_of_unknown_length_does_not_go_where_the_server_has_answered_in_h
     }
     assert!(server.heads().iter().all(|head| head.body == b"is sent"));
     assert_eq!((server.requests(), server.accepted()), (3, 2));
+    at_rest(&handle).await;
+}
+
+/// Fails once the server has answered; nothing else wakes whoever reads it.
+struct FailsOnceAnswered(Arc<AtomicBool>);
+
+impl Body for FailsOnceAnswered {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        match self.0.load(Ordering::SeqCst) {
+            true => Poll::Ready(Some(Err(io::Error::other("the file is gone")))),
+            false => Poll::Pending,
+        }
+    }
+}
+
+/// The head of the response is read in the same turn, before the upload fails: the server may have seen a part of the request.
+#[tokio::test(start_paused = true)]
+async fn a_response_to_an_upload_that_has_failed_by_then_does_not_count() {
+    let is_answered = Arc::new(AtomicBool::new(false));
+    let answered = is_answered.clone();
+    let server = Server::in_memory(move |mut conn| {
+        let answered = answered.clone();
+        async move {
+            conn.head().await;
+            answered.store(true, Ordering::SeqCst);
+            conn.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+                .await;
+            conn.stall().await;
+        }
+    });
+    let layer = KeepAliveLayer::<FailsOnceAnswered>::new();
+    let handle = layer.handle();
+    let client = layer.layer(server.connector());
+    let request = Request::post(server.url("/")).header(CONTENT_LENGTH, 4);
+    let request = request.body(FailsOnceAnswered(is_answered)).unwrap();
+    let error = client.request(request).await.expect_err("half a request");
+    assert!(error.is_request_body() && !error.is_unsent(), "{error:?}");
+    eventually("it is closed", || handle.status().closed == 1).await;
+    assert_eq!(handle.status().closes[&CloseReason::Abandoned], 1);
     at_rest(&handle).await;
 }
 
