@@ -1,5 +1,6 @@
 //! How connections end, and what becomes of their requests.
 
+use std::future::poll_fn;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -8,6 +9,7 @@ use h2::Reason;
 
 use super::*;
 use crate::connection::close_reason::CloseReason;
+use crate::connection::poolable::Poolable;
 
 /// Whatever the server has executed, with its body.
 type Log = Arc<Mutex<Vec<String>>>;
@@ -364,4 +366,37 @@ async fn a_reset_without_an_error_ends_a_response_only_if_all_of_it_is_there() {
     assert_eq!(client.text("/").await.unwrap(), "/");
     assert_eq!(client.agent.status().created, 1);
     client.at_rest().await;
+}
+
+/// Its body is kept.
+#[tokio::test]
+async fn a_use_that_is_dropped_resets_its_stream_and_no_other() {
+    let (here, there) = tokio::io::duplex(1 << 16);
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let answer = |request: Request<RecvStream>, mut respond: SendResponse<Bytes>| {
+            let tell = tell.clone();
+            async move {
+                let path = request.uri().path().to_owned();
+                let mut body = respond.send_response(Response::new(()), false).unwrap();
+                let reason = poll_fn(|cx| body.poll_reset(cx)).await;
+                tell.send((path, reason.ok())).unwrap();
+            }
+        };
+        serve(accept(there, 10).await, answer).await;
+    });
+    let handshake = Http2::new().handshake(here, None, Lifespan::new()).await;
+    let mut conn: Http2Connection<RequestBody> = handshake.unwrap();
+    let mut uses = [(); 2].map(|()| conn.another().unwrap());
+    let mut bodies = Vec::new();
+    for (of_conn, path) in uses.iter_mut().zip(["/kept", "/dropped"]) {
+        let request = Request::get(path).header("host", "h").body(empty());
+        bodies.push(of_conn.call(request.unwrap()).await.unwrap());
+    }
+    let [kept, dropped] = uses;
+    drop(dropped);
+    let (path, reason) = told.recv().await.unwrap();
+    assert_eq!((&*path, reason), ("/dropped", Some(Reason::CANCEL)));
+    drop((kept, bodies));
+    assert_eq!(told.recv().await.unwrap().0, "/kept");
 }

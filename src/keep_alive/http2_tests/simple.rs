@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
 
 use futures_util::future::join_all;
+use http_body::Body as _;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Barrier;
 use tower::Layer;
@@ -28,6 +29,27 @@ async fn a_get_is_answered_and_its_connection_used_again() {
         );
     }
     assert_eq!(client.agent.status().created, 1);
+    client.at_rest().await;
+}
+
+#[tokio::test]
+async fn the_end_of_a_body_is_known_without_another_poll() {
+    let client = client(|io| async {
+        serve(accept(io, 100).await, |request, mut respond| async move {
+            match request.uri().path() {
+                "/empty" => drop(respond.send_response(Response::new(()), true).unwrap()),
+                _ => answer(respond, "all".to_owned()).await,
+            }
+        })
+        .await;
+    });
+    let empty = client.get("/empty").await.unwrap();
+    assert!(empty.body().is_end_stream());
+    let mut body = client.get("/all").await.unwrap().into_body();
+    assert!(!body.is_end_stream());
+    let frame = body.frame().await.unwrap().unwrap();
+    assert_eq!(frame.data_ref().unwrap(), "all");
+    assert!(body.is_end_stream());
     client.at_rest().await;
 }
 
