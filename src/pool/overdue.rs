@@ -106,6 +106,12 @@ impl Overdue {
         self.is_alert.load(Ordering::SeqCst)
     }
 
+    /// How many runtimes have blocked callers, or a task.
+    #[cfg(test)]
+    pub(super) fn runtimes_now(&self) -> usize {
+        self.runtimes().len()
+    }
+
     fn interval(&self) -> Duration {
         if self.is_alert.load(Ordering::SeqCst) {
             self.alert_interval

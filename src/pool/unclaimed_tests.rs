@@ -55,6 +55,26 @@ fn who_leaves_a_connect_that_is_over_leaves_no_other_in_its_place() {
     at_rest(pool);
 }
 
+/// Its caller is gone, and another one waits in its place.
+#[test]
+fn what_is_made_for_a_caller_who_is_gone_is_nobody_elses_own() {
+    let pool = Pool::new(PoolConfig::new().max_connections_per_host(1));
+    let Decision::Make(permit, gone) = ask(&pool, HOST, Reuse::Any) else {
+        panic!("nothing is open");
+    };
+    let (key_pool, was) = (permit.key_pool().clone(), gone.waiter_id());
+    drop(gone);
+    let waiter = waits(ask(&pool, HOST, Reuse::Any));
+    assert_eq!(waiter.waiter_id().index, was.index);
+    key_pool.deliver(was, connect(permit));
+    match turn(&waiter) {
+        Some(WaitOutcome::Connection(pooled)) => pooled.give_back(),
+        _ => panic!("it is returned to the pool, and goes to whoever waits"),
+    }
+    drop((waiter, key_pool));
+    at_rest(pool);
+}
+
 /// Between the check that finds it and the actions that follow without a lock.
 #[test]
 fn what_is_to_be_closed_from_outside_is_not_used_any_more() {

@@ -114,3 +114,32 @@ fn an_idle_connection_is_closed_for_a_caller_whom_the_last_permit_has_passed_by(
     drop((permits, first, own));
     at_rest(pool);
 }
+
+/// The caller is of another runtime. Its permit is on its way, whether the first connection closes or drains.
+#[test]
+fn one_connection_makes_room_for_one_caller() {
+    let elsewhere = runtime::Builder::new_current_thread().build().unwrap();
+    for uses in [1, 2] {
+        let pool = Pool::new(PoolConfig::new().max_connections_per_host(2));
+        let (first, first_wire) = made(&pool, uses);
+        let further = (uses == 2).then(|| take(&pool));
+        let (second, second_wire) = made(&pool, 1);
+        let ask = CheckoutRequest {
+            reuse: Reuse::Any,
+            runtime: Some(elsewhere.handle().id()),
+            is_retry: false,
+        };
+        let uri = Uri::from_static(A);
+        let Decision::Wait(waiter) = pool.checkout(&uri.key(), ask, None, Moment::now()) else {
+            panic!("there is no room");
+        };
+        first.give_back();
+        second.give_back();
+        assert_eq!(idle(&pool), 1, "the second makes no room beside the first");
+        assert!(turn(&waiter).is_none(), "no transport is gone");
+        drop((further, first_wire));
+        drop(may_make(&waiter).expect("the first one's transport is gone"));
+        drop((waiter, second_wire));
+        at_rest(pool);
+    }
+}

@@ -236,3 +236,31 @@ fn a_caller_that_wants_its_own_connection_does_not_hold_up_those_behind_it() {
         .for_each(PooledConn::give_back);
     at_rest(pool);
 }
+
+/// Nobody is told before the end of the use.
+#[test]
+fn what_may_have_no_further_uses_is_not_kept_after_this_one() {
+    for is_last in [true, false] {
+        for is_of_connection in [true, false] {
+            let pool = Pool::new(PoolConfig::new());
+            let (mut first, wire) = made(&pool, 3);
+            let second = (!is_last).then(|| take(&pool));
+            match is_of_connection {
+                true => wire.open.store(false, SeqCst),
+                false => {
+                    let lifespan = first.connection().lifespan_mut();
+                    lifespan.end(CloseReason::Final);
+                }
+            }
+            drop(wire);
+            first.give_back();
+            let expected = usize::from(!is_last);
+            assert_eq!((idle(&pool), open(&pool)), (0, expected));
+            let (other, _) = made(&pool, 3);
+            for pooled in second.into_iter().chain([other]) {
+                pooled.give_back();
+            }
+            at_rest(pool);
+        }
+    }
+}
