@@ -54,6 +54,8 @@ async fn layers_services_and_their_futures_are_printed_with_their_names() {
     let mut client = layer.layer(TcpConnector::new());
     is_named("KeepAlive ", &client);
     is_named("KeepAliveFuture", &client.call(get(server.url("/"))));
+    let get_uri = KeepAlive::builder().build().get(server.url("/"));
+    is_named("RequestFuture", &get_uri);
 
     let handshake = HandshakeLayer::<B>::new();
     is_named("HandshakeLayer", &handshake);

@@ -141,14 +141,14 @@ pub trait Poolable: Send + Sync + 'static {
 
     /// How many uses the connection can carry at a time. `None` while that is not known yet; the connection then
     /// carries one. The number may change at any time, also to zero or to less than the present uses, which go on.
-    /// Called only for a [shared](Self::SHARED) connection, under the pool's lock, so it may only read, and must not
+    /// Default: one. Called only for a [shared](Self::SHARED) connection, under the pool's lock, so it may only read, and must not
     /// panic.
     fn capacity(&self) -> Option<usize> {
         Some(1)
     }
 
     /// Whether the server may be gone. The pool then does not wait for a capacity of zero to rise, as it does otherwise, but
-    /// makes other connections. Called like [`capacity`](Self::capacity).
+    /// makes other connections. Default: `false`. Called like [`capacity`](Self::capacity).
     fn is_doubted(&self) -> bool {
         false
     }

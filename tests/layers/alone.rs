@@ -224,6 +224,13 @@ async fn limits_alone_are_words_on_a_connection() {
     eventually("each goes when it is dropped", || server.open() == 0).await;
 }
 
+#[tokio::test]
+async fn a_connection_that_says_nothing_of_it_carries_one_use() {
+    let server = Server::in_memory(answer);
+    let line = maker(&server).oneshot(Shard(1)).await.unwrap();
+    assert_eq!((line.capacity(), line.is_doubted()), (Some(1), false));
+}
+
 /// A connection without a pool has no birth: a hard limit counts from where it was put on.
 #[tokio::test(start_paused = true)]
 async fn a_hard_ttl_needs_no_pool() {

@@ -1,9 +1,13 @@
 //! What comes in while a connection is idle is never taken for an answer.
 
+use http::Uri;
+use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 use tokio_rustls::rustls::version::TLS13;
+use tower::{Layer, ServiceExt};
 use tower_keep_alive::KeepAliveLayer;
-use tower_keep_alive::connect::{MaybeTls, Tcp};
+use tower_keep_alive::connect::{Destination, MaybeTls, Probe, Tcp, TcpConnector};
+use tower_keep_alive::custom::Liveness;
 
 use crate::support::agent::{at_rest, fetch, post, send};
 use crate::support::tls::{CA, localhost};
@@ -189,5 +193,29 @@ async fn half_of_a_record_is_not_forgotten() {
         assert_eq!((status.created, status.stale), (2, 1), "{status}");
         assert_eq!((server.accepted(), server.requests()), (2, 2));
         at_rest(&handle).await;
+    }
+}
+
+/// A transport of your own reads as much as it likes: what is left is in TLS, and on no socket.
+#[tokio::test]
+async fn a_probe_sees_what_is_decrypted_and_not_read() {
+    let server = Server::start_tls(localhost().server(), async |mut conn| {
+        conn.send("two").await;
+        conn.closed().await;
+    })
+    .await;
+    let target: Uri = server.url("/").parse().unwrap();
+    let target: Destination = target.try_into().unwrap();
+    let tls = CA.trusted().layer(TcpConnector::new());
+    let mut stream = tls.oneshot(target).await.unwrap();
+    let probes = [stream.probe(), stream.probe_with(Tcp::probe)];
+    for (left, expected) in [
+        (2, Liveness::Dead),
+        (1, Liveness::Dead),
+        (0, Liveness::Open),
+    ] {
+        stream.read_exact(&mut [0]).await.unwrap();
+        let looked = probes.each_ref().map(Probe::look);
+        assert_eq!(looked, [expected; 2], "{left} bytes are left");
     }
 }
