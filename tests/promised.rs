@@ -37,8 +37,16 @@ fn every_setting_is_in_the_readme() {
         .filter(|line| line.starts_with("| `"))
         .collect();
     let mut settings = 0;
-    for file in ["src/keep_alive/layer.rs", "src/keep_alive/layer/servers.rs"] {
-        let source = read(file);
+    for file in [
+        "layer",
+        "layer/limits",
+        "layer/expiry",
+        "layer/hosts",
+        "layer/exchanges",
+        "layer/protocols",
+        "layer/servers",
+    ] {
+        let source = read(&format!("src/keep_alive/{file}.rs"));
         for method in source.split("\n    pub fn ").skip(1) {
             let (head, _) = method.split_once('{').unwrap();
             let (name, arguments) = head.split_once('(').unwrap();

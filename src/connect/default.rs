@@ -194,6 +194,6 @@ mod tests {
         let destination = Destination::try_from(url.parse::<http::Uri>().unwrap()).unwrap();
         let transport = DefaultConnector::new().call(destination).await.unwrap();
         let probe = transport.probe().expect("a socket below");
-        assert_eq!(probe.check(), crate::custom::Liveness::Open);
+        assert_eq!(probe.check(), Liveness::Open);
     }
 }

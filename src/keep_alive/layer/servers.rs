@@ -4,6 +4,7 @@ use crate::agent::Spread;
 use crate::agent::{Ejection, FollowDns};
 use crate::keep_alive::KeepAliveLayer;
 
+/// # The servers behind a name
 impl<B> KeepAliveLayer<B> {
     /// Which addresses of a name connections are made to: the first that answers, each in turn, or the one with the
     /// fewest connections; see [`Spread`] and [the guide](crate::guides::many_addresses). Default: the first address
