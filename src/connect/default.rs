@@ -185,6 +185,7 @@ impl Transport for DefaultTransport {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connection::poolable::Liveness;
 
     /// The pool does so before each reuse.
     #[tokio::test]
