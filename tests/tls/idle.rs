@@ -215,7 +215,7 @@ async fn a_probe_sees_what_is_decrypted_and_not_read() {
         (0, Liveness::Open),
     ] {
         stream.read_exact(&mut [0]).await.unwrap();
-        let looked = probes.each_ref().map(Probe::look);
+        let looked = probes.each_ref().map(Probe::check);
         assert_eq!(looked, [expected; 2], "{left} bytes are left");
     }
 }
