@@ -28,6 +28,7 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+const PUSH_PROMISE: u8 = 5;
 const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
@@ -58,6 +59,8 @@ pub(super) enum FrameEvent {
     /// A frame of this stream (0: of the connection) that belongs to no response, and has to be answered or ignored.
     Other(u32),
     Settings,
+    /// The head of a PUSH_PROMISE frame.
+    PushPromise,
     GoAway(GoAway),
 }
 
@@ -155,6 +158,7 @@ impl Frames {
                 FrameEvent::Continuation(stream)
             }
             SETTINGS if flags & ACK == 0 => FrameEvent::Settings,
+            PUSH_PROMISE => FrameEvent::PushPromise,
             GOAWAY => {
                 // Without a payload it is broken, which `h2` reports.
                 self.go_away = (self.left > 0).then(Vec::new);

@@ -3,6 +3,7 @@
 mod floods;
 mod malformed;
 mod no_http2;
+mod push;
 
 use std::error::Error as _;
 
