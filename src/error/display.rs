@@ -3,7 +3,8 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-use crate::error::{Error, Instead, Kind, TimeoutKind, checkout, find, is_large_head};
+use crate::error::predicates::is_large_head;
+use crate::error::{Error, Instead, Kind, TimeoutKind, checkout, find};
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
