@@ -369,7 +369,7 @@ async fn a_reset_without_an_error_ends_a_response_only_if_all_of_it_is_there() {
 }
 
 /// Its body is kept.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_use_that_is_dropped_resets_its_stream_and_no_other() {
     let (here, there) = tokio::io::duplex(1 << 16);
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
@@ -395,7 +395,8 @@ async fn a_use_that_is_dropped_resets_its_stream_and_no_other() {
     }
     let [kept, dropped] = uses;
     drop(dropped);
-    let (path, reason) = told.recv().await.unwrap();
+    let told_in_time = tokio::time::timeout(Duration::from_secs(1), told.recv());
+    let (path, reason) = told_in_time.await.expect("it is reset").unwrap();
     assert_eq!((&*path, reason), ("/dropped", Some(Reason::CANCEL)));
     drop((kept, bodies));
     assert_eq!(told.recv().await.unwrap().0, "/kept");
