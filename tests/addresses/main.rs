@@ -10,5 +10,6 @@ mod ejection;
 mod names;
 mod spares;
 mod spread;
+mod trials;
 mod visible;
 mod what_counts;
