@@ -281,7 +281,7 @@ impl<C: Poolable> KeyPool<C> {
         self: &Arc<Self>,
         check: &crate::pool::key_state::Check,
         deferred: &mut Deferred<C>,
-    ) {
+    ) -> CheckResult {
         let mut cx = StepCx {
             config: &self.pool.config,
             mode: self.pool.mode(),
@@ -290,7 +290,7 @@ impl<C: Poolable> KeyPool<C> {
             trials: None,
             deferred,
         };
-        self.lock().check_overdue(check, &mut cx);
+        self.lock().check_overdue(check, &mut cx)
     }
 
     /// Fails callers that wait for the total limit, because a connection of some key could not be closed for this time.

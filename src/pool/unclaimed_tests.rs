@@ -75,6 +75,65 @@ fn what_is_made_for_a_caller_who_is_gone_is_nobody_elses_own() {
     at_rest(pool);
 }
 
+#[test]
+fn a_connect_is_stopped_by_the_first_check_at_its_end() {
+    let pool = Pool::<Conn>::new(PoolConfig::new());
+    let permit = may_make(&pool);
+    let key_pool = permit.key_pool().clone();
+    let stopped = Arc::<Stopped>::default();
+    let connect = Arc::downgrade(&(stopped.clone() as Arc<dyn Stop>));
+    let due = Instant::now();
+    key_pool.set_connecting(permit.index(), connect, Some(due));
+    let second = Duration::from_secs(1);
+    for (now, is_stopped) in [(due - second, false), (due, true)] {
+        let mut deferred = Deferred::new();
+        let check = Check {
+            now,
+            millis: 1,
+            close_grace: second,
+        };
+        key_pool.check_only(&check, &mut deferred);
+        key_pool.run_deferred(deferred);
+        assert_eq!(stopped.0.load(Ordering::Relaxed), is_stopped);
+    }
+    drop((permit, key_pool));
+    at_rest(pool);
+}
+
+/// It cannot be closed from outside. One outside of the limits keeps nobody waiting.
+#[test]
+fn a_connection_that_does_not_close_in_its_time_counts_as_stuck_if_it_has_a_place() {
+    let millis = Duration::from_millis;
+    for (reuse, stuck_for) in [(Reuse::Any, Some(millis(50))), (Reuse::Never, None)] {
+        let pool = Pool::<Conn>::new(PoolConfig::new());
+        let Decision::Make(permit, waiter) = ask(&pool, HOST, reuse) else {
+            panic!("there is no limit");
+        };
+        let key_pool = permit.key_pool().clone();
+        let pooled = connect(permit);
+        drop(waiter);
+        pooled.connection_ref().lifespan().shared().set_orphaned();
+        let mut deferred = Deferred::new();
+        let mut check = |millis| {
+            let check = Check {
+                now: Instant::now(),
+                millis,
+                close_grace: Duration::from_millis(100),
+            };
+            let result = key_pool.check_only(&check, &mut deferred);
+            (result.is_left, result.stuck_for)
+        };
+        assert_eq!(check(1_000), (true, None), "it has all of its time");
+        assert_eq!(check(1_099), (true, None));
+        assert_eq!(check(1_100), (false, None), "it is told to close");
+        assert_eq!(check(1_150).1, stuck_for, "{reuse:?}");
+        key_pool.run_deferred(deferred);
+        pooled.give_back();
+        drop(key_pool);
+        at_rest(pool);
+    }
+}
+
 /// Between the check that finds it and the actions that follow without a lock.
 #[test]
 fn what_is_to_be_closed_from_outside_is_not_used_any_more() {

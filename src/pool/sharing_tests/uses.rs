@@ -264,3 +264,28 @@ fn what_may_have_no_further_uses_is_not_kept_after_this_one() {
         }
     }
 }
+
+#[test]
+fn no_more_are_kept_idle_than_the_limit_allows() {
+    let pool = Pool::new(PoolConfig::new().max_idle_per_host(1));
+    let (first, _) = made(&pool, 1);
+    let (second, _) = made(&pool, 1);
+    first.give_back();
+    second.give_back();
+    assert_eq!((idle(&pool), open(&pool)), (1, 1));
+    assert_eq!(pool.handle().status().closes[&CloseReason::Surplus], 1);
+    at_rest(pool);
+}
+
+#[test]
+fn no_more_uses_are_kept_for_the_next_ones_than_a_hundred() {
+    let pool = Pool::new(PoolConfig::new());
+    let (first, wire) = made(&pool, 150);
+    let mut uses: Vec<_> = (1..150).map(|_| take(&pool)).collect();
+    uses.push(first);
+    uses.into_iter().for_each(PooledConn::give_back);
+    // Beside the test and the connection itself; one of them is the use with which it is idle.
+    assert_eq!(Arc::strong_count(&wire), 1 + 1 + 100);
+    drop(wire);
+    at_rest(pool);
+}
