@@ -143,8 +143,7 @@ where
             self.is_polled = true;
             self.shared.set_driver(cx.waker());
         }
-        if self.shared.take_settings() {
-            let limit = self.connection.max_concurrent_send_streams();
+        if let Some(limit) = self.shared.take_settings() {
             self.shared.set_peer_limit(limit);
         }
         match polled {

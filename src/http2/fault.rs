@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind};
 
+use crate::connection::close_reason::CloseReason;
 use crate::error::{BoxError, Http2End, Http2Fault, Instead, SaidNothing};
 use crate::http2::shared::Http2Shared;
 
@@ -27,7 +28,8 @@ pub(super) fn too_large(reason: h2::Reason) -> BoxError {
     .into()
 }
 
-/// The error of a connection or a stream. If the server asks for fewer requests, the connection pauses.
+/// The error of a connection or a stream. If the server asks for fewer requests, the connection pauses. If `h2` has ended
+/// the connection, it gets no further uses: its driver may wait for a long time until the reason is written.
 #[cold]
 pub(super) fn of(error: h2::Error, shared: &Http2Shared) -> BoxError {
     if error.is_io() {
@@ -59,6 +61,9 @@ pub(super) fn of(error: h2::Error, shared: &Http2Shared) -> BoxError {
     };
     if reason == h2::Reason::ENHANCE_YOUR_CALM {
         shared.pause();
+    }
+    if error.is_go_away() && !error.is_remote() {
+        shared.close(CloseReason::Error);
     }
     let go_away = shared.go_away();
     Http2Fault {

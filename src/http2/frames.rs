@@ -5,7 +5,7 @@
 //! stream is silent.
 
 /// The reader of a server's frames: it reads the head of each, in whatever pieces it arrives, and the relevant parts of
-/// a GOAWAY.
+/// SETTINGS and of a GOAWAY.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
     head: [u8; HEAD],
@@ -19,7 +19,25 @@ pub(super) struct Frames {
     block: usize,
     /// Its stream ends with it: it is a head without a body, or trailers.
     is_last: bool,
-    go_away: Option<Vec<u8>>,
+    payload: Payload,
+}
+
+/// What is read of the frame behind its head.
+#[derive(Debug, Default)]
+enum Payload {
+    #[default]
+    Skipped,
+    Settings(Entries),
+    GoAway(Vec<u8>),
+}
+
+/// The entries of a SETTINGS frame.
+#[derive(Debug, Default)]
+struct Entries {
+    /// An entry that has arrived in part.
+    part: [u8; ENTRY],
+    has: usize,
+    max_streams: Option<u32>,
 }
 
 const HEAD: usize = 9;
@@ -37,6 +55,12 @@ const END_STREAM: u8 = 1;
 
 /// The bits of a stream id.
 const STREAM: u32 = (1 << 31) - 1;
+
+/// The length of an entry of SETTINGS: a name of two bytes, and a value.
+const ENTRY: usize = 6;
+
+/// SETTINGS_MAX_CONCURRENT_STREAMS.
+const MAX_CONCURRENT_STREAMS: [u8; 2] = [0, 3];
 
 /// The last stream and the code, which precede the debug data of a GOAWAY.
 const GOAWAY_FIXED: usize = 8;
@@ -58,7 +82,8 @@ pub(super) enum FrameEvent {
     Stream(u32),
     /// A frame of this stream (0: of the connection) that belongs to no response, and has to be answered or ignored.
     Other(u32),
-    Settings,
+    /// SETTINGS, and how many streams they allow if they say so.
+    Settings(Option<u32>),
     /// The head of a PUSH_PROMISE frame.
     PushPromise,
     GoAway(GoAway),
@@ -98,10 +123,10 @@ impl Frames {
                 let (payload, rest) = bytes.split_at(here);
                 self.left -= here;
                 *bytes = rest;
-                if self.go_away.is_some()
-                    && let Some(go_away) = self.read_go_away(payload)
+                if !matches!(self.payload, Payload::Skipped)
+                    && let Some(event) = self.read_payload(payload)
                 {
-                    return Some(FrameEvent::GoAway(go_away));
+                    return Some(event);
                 }
             }
             // Almost always all of a head is here.
@@ -157,11 +182,19 @@ impl Frames {
                 self.block += self.left;
                 FrameEvent::Continuation(stream)
             }
-            SETTINGS if flags & ACK == 0 => FrameEvent::Settings,
+            SETTINGS if flags & ACK == 0 => {
+                if self.left == 0 {
+                    return Some(FrameEvent::Settings(None));
+                }
+                self.payload = Payload::Settings(Entries::default());
+                return None;
+            }
             PUSH_PROMISE => FrameEvent::PushPromise,
             GOAWAY => {
                 // Without a payload it is broken, which `h2` reports.
-                self.go_away = (self.left > 0).then(Vec::new);
+                if self.left > 0 {
+                    self.payload = Payload::GoAway(Vec::new());
+                }
                 return None;
             }
             RST_STREAM | WINDOW_UPDATE => FrameEvent::Stream(stream),
@@ -169,21 +202,48 @@ impl Frames {
         })
     }
 
-    /// Reads a part of a GOAWAY; returns the GOAWAY at its end.
+    /// Reads a part of a payload; returns what it reports at its end.
     #[cold]
-    fn read_go_away(&mut self, payload: &[u8]) -> Option<GoAway> {
-        let read = self.go_away.as_mut()?;
-        let room = GOAWAY_FIXED + MAX_DEBUG_DATA - read.len();
-        read.extend_from_slice(&payload[..payload.len().min(room)]);
+    fn read_payload(&mut self, bytes: &[u8]) -> Option<FrameEvent> {
+        match &mut self.payload {
+            Payload::Skipped => {}
+            Payload::Settings(entries) => entries.read(bytes),
+            Payload::GoAway(read) => {
+                let room = GOAWAY_FIXED + MAX_DEBUG_DATA - read.len();
+                read.extend_from_slice(&bytes[..bytes.len().min(room)]);
+            }
+        }
         if self.left > 0 {
             return None;
         }
-        let read = self.go_away.take()?;
-        let (&[_, _, _, _, code @ ..], debug_data) = read.split_first_chunk::<GOAWAY_FIXED>()?;
-        Some(GoAway {
-            code: u32::from_be_bytes(code),
-            debug_data: debug_data.to_vec(),
-        })
+        match std::mem::take(&mut self.payload) {
+            Payload::Skipped => None,
+            Payload::Settings(entries) => Some(FrameEvent::Settings(entries.max_streams)),
+            Payload::GoAway(read) => {
+                let (&[_, _, _, _, code @ ..], debug_data) =
+                    read.split_first_chunk::<GOAWAY_FIXED>()?;
+                Some(FrameEvent::GoAway(GoAway {
+                    code: u32::from_be_bytes(code),
+                    debug_data: debug_data.to_vec(),
+                }))
+            }
+        }
+    }
+}
+
+impl Entries {
+    fn read(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let here = bytes.len().min(ENTRY - self.has);
+            let (part, rest) = bytes.split_at(here);
+            self.part[self.has..self.has + here].copy_from_slice(part);
+            self.has = (self.has + here) % ENTRY;
+            bytes = rest;
+            let [a, b, value @ ..] = self.part;
+            if self.has == 0 && [a, b] == MAX_CONCURRENT_STREAMS {
+                self.max_streams = Some(u32::from_be_bytes(value));
+            }
+        }
     }
 }
 
@@ -206,6 +266,13 @@ mod tests {
         let sent = [
             frame(SETTINGS, 0, &[0, 3, 0, 0, 0, 9]),
             frame(SETTINGS, ACK, &[]),
+            // The last of several counts, and other names and halves do not.
+            frame(
+                SETTINGS,
+                0,
+                b"\x00\x03\0\0\0\x01\x00\x03\0\0\x01\x02\x03\x03\0\0\0\x07\x00\x03\0",
+            ),
+            frame(SETTINGS, 0, &[0, 4, 0, 0, 0, 9]),
             frame(DATA, 0, &[7; 300]),
             frame(SETTINGS, 0, &[]),
             frame(GOAWAY, 0, b"\x00\x00\x00\x03\x00\x00\x00\x02why"),
@@ -223,10 +290,12 @@ mod tests {
         };
         let response = |is_head| FrameEvent::Response { stream: 7, is_head };
         let expected = [
-            FrameEvent::Settings,
+            FrameEvent::Settings(Some(9)),
             FrameEvent::Other(0),
+            FrameEvent::Settings(Some(0x102)),
+            FrameEvent::Settings(None),
             response(false),
-            FrameEvent::Settings,
+            FrameEvent::Settings(None),
             go_away(2, b"why"),
             response(true),
             go_away(11, &[b'x'; MAX_DEBUG_DATA]),

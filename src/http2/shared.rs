@@ -23,6 +23,8 @@ pub(super) struct Http2Shared {
     flags: AtomicU16,
     /// How many streams the server allows. Not meaningful before the server has announced it.
     peer_limit: AtomicUsize,
+    /// The same by the latest SETTINGS, which the driver makes the `peer_limit`.
+    announced: AtomicUsize,
     own_limit: usize,
     max_interim: u16,
     /// How many streams there may be after the server has refused one.
@@ -39,8 +41,6 @@ pub(super) struct Http2Shared {
     is_answering: AtomicBool,
     /// How often something was written.
     writes: AtomicU64,
-    /// The transport has no room for a write.
-    write_waits: AtomicBool,
     /// The shortest limit of silence, in milliseconds, of the present streams.
     limit: AtomicU32,
     go_away: OnceLock<GoAway>,
@@ -66,7 +66,7 @@ const HEARD: u16 = 1;
 const CLOSED: u16 = 2;
 /// The pool does not know yet that something has changed.
 const NEWS: u16 = 4;
-/// A SETTINGS frame was read, and `h2` has not been asked about it yet.
+/// A SETTINGS frame was read, and the driver has not been polled since.
 const SETTINGS: u16 = 8;
 /// A request was given up while it awaited the server, and nothing was read since: the server may be gone.
 const DOUBT: u16 = 16;
@@ -102,6 +102,7 @@ impl Http2Shared {
             conn,
             flags: AtomicU16::new(0),
             peer_limit: AtomicUsize::new(usize::MAX),
+            announced: AtomicUsize::new(usize::MAX),
             own_limit,
             max_interim,
             ceiling: AtomicUsize::new(usize::MAX),
@@ -110,7 +111,6 @@ impl Http2Shared {
             reads: AtomicU64::new(0),
             is_answering: AtomicBool::new(false),
             writes: AtomicU64::new(0),
-            write_waits: AtomicBool::new(false),
             limit: AtomicU32::new(NO_LIMIT),
             go_away: OnceLock::new(),
             hook: OnceLock::new(),
@@ -314,9 +314,13 @@ impl Http2Shared {
         }
     }
 
-    /// SETTINGS have arrived.
+    /// SETTINGS have arrived, and may say how many streams the server allows. `h2` applies them once there is room for the
+    /// acknowledgement, which is never if the transport takes nothing more; so they are not asked of `h2`.
     #[cold]
-    pub(super) fn has_settings(&self) {
+    pub(super) fn has_settings(&self, max_streams: Option<u32>) {
+        if let Some(max) = max_streams {
+            self.announced.store(max as usize, Ordering::Relaxed);
+        }
         self.flags.fetch_or(SETTINGS, Ordering::AcqRel);
     }
 
@@ -382,10 +386,6 @@ impl Http2Shared {
     #[inline]
     pub(super) fn writes(&self) -> u64 {
         self.writes.load(Ordering::Acquire)
-    }
-
-    pub(super) fn set_write_waits(&self, waits: bool) {
-        self.write_waits.store(waits, Ordering::Relaxed);
     }
 
     pub(super) fn set_hook(&self, hook: ChangeHook) {
@@ -481,11 +481,11 @@ impl Http2Shared {
         }
     }
 
-    /// Whether SETTINGS were read since the last call. `h2` applies them when it has room for the acknowledgement.
-    pub(super) fn take_settings(&self) -> bool {
-        !self.write_waits.load(Ordering::Relaxed)
-            && self.has(SETTINGS)
-            && self.flags.fetch_and(!SETTINGS, Ordering::AcqRel) & SETTINGS != 0
+    /// How many streams the server allows, if SETTINGS were read since the last call.
+    pub(super) fn take_settings(&self) -> Option<usize> {
+        let is_new =
+            self.has(SETTINGS) && self.flags.fetch_and(!SETTINGS, Ordering::AcqRel) & SETTINGS != 0;
+        is_new.then(|| self.announced.load(Ordering::Relaxed))
     }
 
     /// The server allows this many streams.

@@ -108,8 +108,8 @@ impl<IO> Wire<IO> {
                     shared.watched().moved(stream);
                     self.flood.other()
                 }
-                FrameEvent::Settings => {
-                    shared.has_settings();
+                FrameEvent::Settings(max_streams) => {
+                    shared.has_settings(max_streams);
                     self.flood.other()
                 }
                 FrameEvent::PushPromise => {
@@ -182,7 +182,6 @@ impl<IO> Wire<IO> {
         length: usize,
         cx: &Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        self.shared.set_write_waits(written.is_pending());
         match written {
             Poll::Ready(Ok(bytes)) => {
                 self.shared.wrote();

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod full_transport;
 mod goaway;
 mod limits;
 mod protocol;
