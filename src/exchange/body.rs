@@ -41,19 +41,40 @@ pub struct Body {
     end: BodyEnd,
 }
 
-/// What happens at the end of a body, or when it is dropped before.
-#[derive(Clone, Copy)]
-pub(super) struct BodyEnd {
-    pub(super) drain: Drain,
+/// What happens at the end of a body, or when it is dropped before. Boxed, because it is nothing by default, and a body is
+/// moved with its response.
+pub(super) struct BodyEnd(Option<Box<UnusualEnd>>);
+
+struct UnusualEnd {
+    drain: Drain,
     /// What the head of the response says of its address, if that counts with the end of the body.
-    pub(super) verdict: Option<Verdict>,
+    verdict: Option<Verdict>,
 }
 
 impl BodyEnd {
-    const NONE: Self = Self {
-        drain: Drain::NONE,
-        verdict: None,
-    };
+    const NONE: Self = Self(None);
+
+    #[inline]
+    pub(super) fn new(drain: Drain, verdict: Option<Verdict>) -> Self {
+        match drain.is_wanted() || verdict.is_some() {
+            false => Self::NONE,
+            true => Self::unusual(drain, verdict),
+        }
+    }
+
+    #[cold]
+    fn unusual(drain: Drain, verdict: Option<Verdict>) -> Self {
+        Self(Some(Box::new(UnusualEnd { drain, verdict })))
+    }
+
+    fn drain(&self) -> Drain {
+        self.0.as_ref().map_or(Drain::NONE, |it| it.drain)
+    }
+
+    #[inline]
+    fn take_verdict(&mut self) -> Option<Verdict> {
+        self.0.as_mut()?.verdict.take()
+    }
 }
 
 enum Inner {
@@ -220,7 +241,7 @@ impl Body {
     /// The result of the exchange is what the head of its response has said.
     #[inline]
     fn report(&mut self) {
-        if let Some(verdict) = self.end.verdict.take() {
+        if let Some(verdict) = self.end.take_verdict() {
             outcomes::report(self.info.shared(), verdict);
         }
     }
@@ -280,7 +301,7 @@ impl Body {
             let error = Error::new(Kind::Body)
                 .caused_by(source)
                 .on(self.info.clone());
-            if self.end.verdict.take().is_some() {
+            if self.end.take_verdict().is_some() {
                 outcomes::observe_error(self.info.shared(), &error);
             }
             held.lifespan_mut().end(CloseReason::Error);
@@ -412,7 +433,7 @@ impl Body {
         self.report();
         held.lifespan_mut().leave_unfinished();
         let rest = mem::replace(&mut self.inner, Inner::Other(BoxBody::default()));
-        let drain = self.end.drain;
+        let drain = self.end.drain();
         if drain.is_wanted()
             && rest.ends_its_connection()
             && rest.size_hint().lower() <= drain.bytes

@@ -15,8 +15,7 @@ use crate::target::Destination;
 use crate::target::invalid::TargetError;
 
 /// State that few exchanges have. Boxed: an exchange without it pays for one check.
-#[derive(Debug)]
-#[cfg_attr(feature = "http2", derive(Default))]
+#[derive(Debug, Default)]
 pub(super) struct Extras {
     /// It opens a tunnel.
     pub(super) connects: bool,
@@ -33,32 +32,42 @@ pub(super) struct Extras {
     http1_required: Option<Error>,
 }
 
-/// Prepares the request for its origin, and returns what it needs.
+/// Prepares the request for its origin, and adds what it needs to `extras`.
 #[inline]
 pub(super) fn begin<B: Body>(
     request: &mut Request<B>,
     settings: &Settings,
     destination: &mut Option<Destination>,
-) -> Result<Option<Box<Extras>>, TargetError> {
+    extras: &mut Option<Box<Extras>>,
+) -> Result<(), TargetError> {
     let connects = request.method() == Method::CONNECT;
-    let limits = split_origin(request, settings, destination)?;
+    split_origin(request, settings, destination, extras)?;
     let of_proxy = destination
         .as_ref()
         .is_some_and(Destination::is_read_by_proxy);
     let is_last = !settings.keep_alive;
-    if request.headers().is_empty() && !(connects || is_last || of_proxy || limits.is_some()) {
-        return Ok(None);
+    if connects || is_last || of_proxy {
+        let extras = extras.get_or_insert_default();
+        extras.connects = connects;
+        extras.is_last = is_last;
+        extras.of_proxy = of_proxy;
     }
-    let extras = Extras {
-        connects,
-        is_last,
-        of_proxy,
-        expects_continue: false,
-        limits,
-        #[cfg(feature = "http2")]
-        http1_required: None,
-    };
-    Ok(extras.of(request))
+    if !request.headers().is_empty() {
+        read_fields(request, extras);
+    }
+    Ok(())
+}
+
+/// Adds what the fields of the request require.
+#[inline(never)]
+fn read_fields<B: Body>(request: &mut Request<B>, extras: &mut Option<Box<Extras>>) {
+    let says_close = hint::says_close(request.headers());
+    let expects_continue = fields::expects_continue(request);
+    if says_close || expects_continue {
+        let extras = extras.get_or_insert_default();
+        extras.is_last |= says_close;
+        extras.expects_continue = expects_continue;
+    }
 }
 
 /// The server requires HTTP/1.1 for the request, which goes out again over that.
@@ -80,19 +89,6 @@ pub(super) fn explained(extras: &mut Option<Box<Extras>>, error: Error) -> Error
 }
 
 impl Extras {
-    /// Adds what the fields of the request require.
-    #[inline(never)]
-    fn of<B: Body>(mut self, request: &mut Request<B>) -> Option<Box<Self>> {
-        self.is_last |= hint::says_close(request.headers());
-        self.expects_continue = fields::expects_continue(request);
-        let any = self.connects
-            || self.is_last
-            || self.of_proxy
-            || self.expects_continue
-            || self.limits.is_some();
-        any.then(|| Box::new(self))
-    }
-
     /// Whether there is time left; checked before a connection is requested, and before it is used.
     #[cold]
     pub(super) fn check(&self) -> Result<(), Error> {

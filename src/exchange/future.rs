@@ -174,13 +174,11 @@ where
         let mut this = self.project();
         if this.destination.is_none() {
             let request = this.parts.request.as_mut().expect("kept until sent");
-            match extras::begin(request, &this.parts.settings, this.destination) {
-                Ok(extras) => *this.extras = extras,
-                Err(fault) => {
-                    // Not sent a second time, because its route may have been taken already.
-                    this.parts.request = None;
-                    return Poll::Ready(Err(Error::target(fault)));
-                }
+            let settings = &this.parts.settings;
+            if let Err(fault) = extras::begin(request, settings, this.destination, this.extras) {
+                // Not sent a second time, because its route may have been taken already.
+                this.parts.request = None;
+                return Poll::Ready(Err(Error::target(fault)));
             }
         }
         let mut conn = loop {
@@ -238,74 +236,90 @@ where
         Poll::Ready(Ok(()))
     }
 
-    /// Awaits the response; sends the request again if it is returned unsent.
+    /// Awaits the response. A request that is returned unsent is sent again at the next poll, which comes at once.
+    // Without a loop, because a compiler prepares for all of a loop before it, at each poll: 45 instructions for each request.
     #[inline(never)]
     fn poll_answer(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Response<Body>, Error>> {
-        loop {
-            let mut this = self.as_mut().project();
-            let StateProjection::Exchange { conn, future } = this.state.as_mut().project() else {
-                unreachable!("it is sent");
-            };
-            let mut answer = future.poll(cx);
-            if let Poll::Ready(Ok(response)) = &mut answer {
-                // Inspected in place and moved once, because it is large.
-                let conn = conn.0.take().expect("not polled after it is ready");
-                let rare = this.parts.settings.rare_options();
-                let end = BodyEnd {
-                    drain: rare.map_or(Drain::NONE, |options| options.drain_unread),
-                    verdict: outcomes::observe_head(conn.lifespan().shared(), response),
-                };
-                let extras = this.extras.as_deref();
-                let (held, info) = answered(conn, response, &this.parts.settings, extras);
-                // The use goes on with the body; without a body it is over.
-                let (held, busy) = match response.body().is_end_stream() {
-                    true => (None, held.release_soon(cx)),
-                    false => (Some(held), None),
-                };
-                if let Poll::Ready(Ok(response)) = answer {
-                    let response = match info.recorder() {
-                        None => response.map(|it| Body::holding(it, held, info, end)),
-                        Some(_) => response.map(|it| Body::timed(it, held, info, end)),
-                    };
-                    return match busy {
-                        None => Poll::Ready(Ok(response)),
-                        Some(released) => self.hold_back(response, released, cx),
-                    };
-                }
-                unreachable!("it is an answer");
-            }
-            let Err(failed) = ready!(answer) else {
-                unreachable!("it is no answer");
-            };
+        let mut this = self.as_mut().project();
+        let StateProjection::Exchange { conn, future } = this.state.as_mut().project() else {
+            unreachable!("it is sent");
+        };
+        let mut answer = future.poll(cx);
+        if let Poll::Ready(Ok(response)) = &mut answer {
+            // Inspected in place and moved once, because it is large.
             let conn = conn.0.take().expect("not polled after it is ready");
-            let (error, nothing_written, request) = failed.into_parts();
-            let resend = |error: &Error| request.is_some() && this.refusals.let_go_on(error);
+            let rare = this.parts.settings.rare_options();
+            let end = BodyEnd::new(
+                rare.map_or(Drain::NONE, |options| options.drain_unread),
+                outcomes::observe_head(conn.lifespan().shared(), response),
+            );
             let extras = this.extras.as_deref();
-            let (error, is_resent) = unanswered(conn, error, nothing_written, extras, resend);
-            let (Some(destination), Some(request), true) =
-                (&mut *this.destination, request, is_resent)
-            else {
-                if let Some(info) = error.connection() {
-                    timed::end(info);
-                }
-                #[cfg(feature = "http2")]
-                let error = extras::explained(this.extras, error);
-                return Poll::Ready(Err(error));
+            let (held, info) = answered(conn, response, &this.parts.settings, extras);
+            // The use goes on with the body; without a body it is over.
+            let (held, busy) = match response.body().is_end_stream() {
+                true => (None, held.release_soon(cx)),
+                false => (Some(held), None),
             };
-            #[cfg(feature = "http2")]
-            if error.wants_http1() {
-                // Happens once, because no server asks for this over HTTP/1.
-                destination.set_protocol(Protocol::Http1);
-                extras::http1_is_required(this.extras, error);
+            let Poll::Ready(Ok(response)) = answer else {
+                unreachable!("it is an answer");
+            };
+            if info.recorder().is_some() {
+                let response = response.map(|it| Body::timed(it, held, info, end));
+                return self.finish(response, busy, cx);
             }
-            destination.return_to_queue();
-            this.parts.request = Some(request);
-            this.state.set(State::Ask);
-            ready!(self.as_mut().poll_send(cx))?;
+            if busy.is_some() {
+                let response = response.map(|it| Body::holding(it, held, info, end));
+                return self.finish(response, busy, cx);
+            }
+            return Poll::Ready(Ok(response.map(|it| Body::holding(it, held, info, end))));
         }
+        match ready!(answer) {
+            Ok(_) => unreachable!("it is no answer"),
+            Err(failed) => match self.failed(failed) {
+                Some(error) => Poll::Ready(Err(error)),
+                None => {
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
+            },
+        }
+    }
+
+    /// There will be no response. `None`: the request was returned unsent, and asks for another connection.
+    #[cold]
+    #[inline(never)]
+    fn failed(self: Pin<&mut Self>, failed: SendError<B>) -> Option<Error> {
+        let mut this = self.project();
+        let StateProjection::Exchange { conn, .. } = this.state.as_mut().project() else {
+            unreachable!("it is sent");
+        };
+        let conn = conn.0.take().expect("not polled after it is ready");
+        let (error, nothing_written, request) = failed.into_parts();
+        let resend = |error: &Error| request.is_some() && this.refusals.let_go_on(error);
+        let extras = this.extras.as_deref();
+        let (error, is_resent) = unanswered(conn, error, nothing_written, extras, resend);
+        let (Some(destination), Some(request), true) = (&mut *this.destination, request, is_resent)
+        else {
+            if let Some(info) = error.connection() {
+                timed::end(info);
+            }
+            #[cfg(feature = "http2")]
+            let error = extras::explained(this.extras, error);
+            return Some(error);
+        };
+        #[cfg(feature = "http2")]
+        if error.wants_http1() {
+            // Happens once, because no server asks for this over HTTP/1.
+            destination.set_protocol(Protocol::Http1);
+            extras::http1_is_required(this.extras, error);
+        }
+        destination.return_to_queue();
+        this.parts.request = Some(request);
+        this.state.set(State::Ask);
+        None
     }
 }
 
@@ -313,14 +327,17 @@ impl<M, F, C, S, B> ExchangeFuture<M, F, C, S, B>
 where
     C: Poolable,
 {
-    /// Holds a response without a body back until its connection is free.
+    /// Returns the response; one without a body is held back until its connection is free.
     #[cold]
-    fn hold_back(
+    fn finish(
         mut self: Pin<&mut Self>,
         response: Response<Body>,
-        released: Released,
+        busy: Option<Released>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Response<Body>, Error>> {
+        let Some(released) = busy else {
+            return Poll::Ready(Ok(response));
+        };
         let answer = Box::new(Answer {
             response: Some(response),
             released,

@@ -9,6 +9,7 @@ use http_body::Body;
 
 use crate::connection::timings::Recorder;
 use crate::exchange::defaults::HostTimeouts;
+use crate::exchange::extras::Extras;
 use crate::exchange::layer::{Settings, Timeouts};
 use crate::exchange::time_limits::TimeLimits;
 use crate::exchange::{credentials, fields, to_proxy, version};
@@ -21,14 +22,15 @@ use crate::target::protocol::Protocol;
 use crate::target::route::Route;
 use crate::target::{Destination, Origin, Reuse, Target};
 
-/// Takes the origin out of the request's URI, and leaves the target that is sent. Returns the time limits of the
-/// exchange, if it has any.
+/// Takes the origin out of the request's URI, and leaves the target that is sent. Adds the time limits of the exchange to
+/// `extras`, if it has any.
 #[inline]
 pub(super) fn split_origin<B: Body>(
     request: &mut Request<B>,
     settings: &Settings,
     destination: &mut Option<Destination>,
-) -> Result<Option<Box<TimeLimits>>, TargetError> {
+    extras: &mut Option<Box<Extras>>,
+) -> Result<(), TargetError> {
     settings.set_defaults(request);
     check_fields(request)?;
     if !request.headers().is_empty() {
@@ -72,10 +74,12 @@ pub(super) fn split_origin<B: Body>(
     {
         version::settle(request, settings.protocol, destination)?;
     }
-    if has_extensions || settings.affects_requests() {
-        return Ok(apply_settings(request, settings, destination));
+    if (has_extensions || settings.affects_requests())
+        && let Some(limits) = apply_settings(request, settings, destination)
+    {
+        extras.get_or_insert_default().limits = Some(limits);
     }
-    Ok(None)
+    Ok(())
 }
 
 /// RFC 9112 §3.2.1: a path, which begins with a slash, and a query. http accepts any UTF-8 for these, and an empty
@@ -277,7 +281,7 @@ mod tests {
             .uri(uri)
             .body(Empty::<Bytes>::new())
             .unwrap();
-        split_origin(&mut request, settings, &mut None)?;
+        split_origin(&mut request, settings, &mut None, &mut None)?;
         Ok(request.uri().to_string())
     }
 
@@ -311,7 +315,7 @@ mod tests {
             let mut request = Request::connect(uri).body(Empty::<Bytes>::new()).unwrap();
             let mut destination = None;
             let settings = settings(ExchangeLayer::new());
-            split_origin(&mut request, &settings, &mut destination).unwrap();
+            split_origin(&mut request, &settings, &mut destination, &mut None).unwrap();
             assert_eq!(request.headers()[HOST], host, "{uri}");
             assert_eq!(Key::from(destination.unwrap().key()).to_string(), key);
         }
@@ -335,6 +339,7 @@ mod tests {
                 &mut request,
                 &settings(ExchangeLayer::new()),
                 &mut destination,
+                &mut None,
             )
             .unwrap();
             assert_eq!(*request.uri(), sent);
@@ -367,8 +372,13 @@ mod tests {
         ] {
             let request = Request::get("http://h/").version(version);
             let mut request = request.body(Empty::<Bytes>::new()).unwrap();
-            let error =
-                split_origin(&mut request, &settings(ExchangeLayer::new()), &mut None).unwrap_err();
+            let error = split_origin(
+                &mut request,
+                &settings(ExchangeLayer::new()),
+                &mut None,
+                &mut None,
+            )
+            .unwrap_err();
             assert!(error.to_string().contains(why), "{error}");
             assert!(error.to_string().contains("Version::HTTP_11"), "{error}");
         }
@@ -389,8 +399,13 @@ mod tests {
                 request = request.header(name, *value);
             }
             let mut request = request.body(Full::new(Bytes::from_static(b"ab"))).unwrap();
-            let error =
-                split_origin(&mut request, &settings(ExchangeLayer::new()), &mut None).unwrap_err();
+            let error = split_origin(
+                &mut request,
+                &settings(ExchangeLayer::new()),
+                &mut None,
+                &mut None,
+            )
+            .unwrap_err();
             assert!(error.to_string().contains(why), "{values:?}: {error}");
             assert!(error.to_string().contains(name), "{values:?}: {error}");
         }

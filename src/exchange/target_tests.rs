@@ -17,7 +17,8 @@ fn aimed(method: &Method, uri: &Uri, absolute: bool) -> Result<(String, Option<S
     let mut request = request.body(Empty::<Bytes>::new()).unwrap();
     let settings = ExchangeLayer::new().absolute_form(absolute).settings();
     let mut destination = None;
-    split_origin(&mut request, &settings, &mut destination).map_err(|fault| fault.to_string())?;
+    split_origin(&mut request, &settings, &mut destination, &mut None)
+        .map_err(|fault| fault.to_string())?;
     assert!(!format!("{destination:?}").contains('@'));
     let authorization = request.headers().get("authorization");
     let authorization = authorization.map(|it| it.to_str().unwrap().to_owned());
