@@ -27,8 +27,7 @@ use slab::Slab;
 use tokio::runtime::Id;
 use tokio::time::Instant;
 
-use crate::agent::Mode;
-use crate::agent::Spread;
+use crate::agent::{Mode, Spread};
 use crate::clock::Moment;
 use crate::connection::close_reason::CloseReason;
 use crate::connection::lifespan::Deadline;
@@ -228,38 +227,41 @@ impl<C: Poolable> KeyState<C> {
         now: Moment,
         scheduling: Scheduling,
     ) -> Option<(Box<PooledConn<C>>, bool)> {
-        let is_spread = self.places.is_some();
-        if C::SHARED && !is_spread && !self.roomy.is_empty() {
+        if self.places.is_some() {
+            return self.pop_spread(runtime, now, scheduling);
+        }
+        if C::SHARED && !self.roomy.is_empty() {
             // If the first is not usable, another one of this list may be, which is preferred to any idle one.
-            let pooled = self.pop_roomy(runtime, now, scheduling)?;
-            return Some((pooled, false));
+            return Some((self.pop_roomy(runtime, now, scheduling)?, false));
         }
         let index = match scheduling {
-            _ if is_spread => self.first_of_spread(runtime, scheduling),
             Scheduling::Lifo => self.idle.tail(),
             Scheduling::Fifo => self.idle.head(),
         }?;
+        Some((self.pop_idle_at(index, runtime, now)?, true))
+    }
+
+    /// The idle connection of this place, if it is usable as it is.
+    #[inline]
+    fn pop_idle_at(
+        &mut self,
+        index: usize,
+        runtime: Option<Id>,
+        now: Moment,
+    ) -> Option<Box<PooledConn<C>>> {
         let open = self.open.get_mut(index)?;
-        if C::SHARED && is_spread && open.idle.is_none() {
-            let pooled = self.pop_use_of_spread(index, now)?;
-            return Some((pooled, false));
-        }
-        let is_shared = C::SHARED && matches!(open.stage, Stage::Shared(_));
-        if is_shared && !open.is_roomy() {
+        if C::SHARED && !open.is_roomy() {
             return None;
         }
-        let will_do =
-            |it: &mut Box<PooledConn<C>>| it.runtime() == runtime && it.close_reason(now).is_none();
-        let pooled = open.idle.take_if(will_do)?;
+        let is_shared = C::SHARED && matches!(open.stage, Stage::Shared(_));
+        let fits = |it: &PooledConn<C>| it.runtime() == runtime && it.close_reason(now).is_none();
+        let pooled = open.idle.take_if(|it| fits(it))?;
         self.idle.remove(&mut self.open, index);
         self.counts.taken(&pooled);
-        if is_spread {
-            self.note_taken_idle(index);
-        }
         if is_shared {
             self.begin_use(index, &pooled);
         }
-        Some((pooled, true))
+        Some(pooled)
     }
 
     /// The pool's one decision: use an idle connection, connect, or wait. `number`: the caller's number in the order of

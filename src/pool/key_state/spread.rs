@@ -34,25 +34,29 @@ impl<C: Poolable> KeyState<C> {
         }
     }
 
-    /// The connection to take without a further look, if the load is spread: of the address that is next.
+    /// Takes a connection of the address that is next, if it is usable as it is; also returns whether it was idle.
     #[inline(never)]
-    pub(super) fn first_of_spread(
-        &self,
+    pub(super) fn pop_spread(
+        &mut self,
         runtime: Option<Id>,
+        now: Moment,
         scheduling: Scheduling,
-    ) -> Option<usize> {
+    ) -> Option<(Box<PooledConn<C>>, bool)> {
         let (uses, fits) = (uses_of(&self.open), fits(&self.open, runtime));
         let places = self.places.as_ref()?;
-        places.first(scheduling == Scheduling::Lifo, uses, fits)
+        let index = places.first(scheduling == Scheduling::Lifo, uses, fits)?;
+        if C::SHARED && self.open[index].idle.is_none() {
+            return Some((self.pop_use_of_spread(index, now)?, false));
+        }
+        let pooled = self.pop_idle_at(index, runtime, now)?;
+        if let Some(places) = &mut self.places {
+            places.taken_idle(index);
+        }
+        Some((pooled, true))
     }
 
     /// A further use of this connection, unless the load is to be spread more, or the connection makes no further ones.
-    #[inline(never)]
-    pub(super) fn pop_use_of_spread(
-        &mut self,
-        index: usize,
-        now: Moment,
-    ) -> Option<Box<PooledConn<C>>> {
+    fn pop_use_of_spread(&mut self, index: usize, now: Moment) -> Option<Box<PooledConn<C>>> {
         let places = self.places.as_mut()?;
         let sharing = self.open[index].sharing()?;
         if places.is_crowd_due(now.mono) || sharing.close_reason(now).is_some() {
@@ -63,14 +67,6 @@ impl<C: Poolable> KeyState<C> {
         self.note_uses(index);
         self.update_roomy(index);
         Some(pooled)
-    }
-
-    /// The idle connection of this place was taken, and the load is spread.
-    #[inline(never)]
-    pub(super) fn note_taken_idle(&mut self, index: usize) {
-        if let Some(places) = &mut self.places {
-            places.taken_idle(index);
-        }
     }
 
     /// The connection of this place was [kept](Self::keep), and the load is spread.
