@@ -238,8 +238,8 @@ pub use http;
 pub use http_body_util;
 
 pub use agent::{
-    AgentHandle, Drained, Ejection, Event, EventKind, FollowDns, HostSettings, Outcome,
-    PrewarmError, Spread,
+    AgentHandle, Drained, Ejection, EjectionReason, Event, EventKind, FollowDns, HostSettings,
+    Outcome, PrewarmError, Spread,
 };
 pub use connection::close_reason::CloseReason;
 pub use connection::info::ConnectionInfo;
@@ -267,7 +267,6 @@ pub mod custom {
     pub use crate::connection::lifespan::{Deadline, Lifespan};
     pub use crate::connection::poolable::{Liveness, Poolable};
     pub use crate::connection::shared::{ChangeHook, CloseHook, TransportGuard};
-    pub use crate::error::{CheckoutError, Denied, SendError};
     pub use crate::target::key::KeyRef;
     pub use crate::target::{Reuse, Target};
 }
@@ -296,6 +295,7 @@ pub mod extensions {
 pub mod layers {
     pub use crate::checkin::{Checkin, CheckinFuture, CheckinLayer, Lease};
     pub use crate::checkout::{Checkout, CheckoutFuture, CheckoutLayer};
+    pub use crate::error::{CheckoutError, Denied, SendError};
     pub use crate::exchange::{Exchange, ExchangeFuture, ExchangeLayer};
     pub use crate::expiry::{
         ActiveTimeoutLayer, IdleEvictionLayer, Limited, LimitedFuture, MaxUsesLayer, TtlLayer,
@@ -310,8 +310,8 @@ pub mod layers {
 /// [`AgentHandle::connections`](crate::AgentHandle::connections) return.
 pub mod status {
     pub use crate::agent::{
-        AddressStatus, ConnectionState, ConnectionStatus, EjectionReason, LearnedIdleLimit,
-        LeftOut, LeftOutReason, LookupStatus, ProtocolStatus, Status,
+        AddressStatus, ConnectionState, ConnectionStatus, LearnedIdleLimit, LeftOut, LeftOutReason,
+        LookupStatus, ProtocolStatus, Status,
     };
 }
 

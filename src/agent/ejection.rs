@@ -10,6 +10,9 @@ use http::{HeaderMap, StatusCode};
 use crate::connection::outcome_observer::Verdict;
 use crate::error::Error;
 
+/// As good as for ever: a century.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// When an address of a name is taken out for a while because its connections or its responses fail (Envoy: outlier detection;
 /// linkerd: failure accrual); see [`KeepAliveLayer::eject`](crate::KeepAliveLayer::eject).
 ///
@@ -65,12 +68,29 @@ type Classifier = dyn Fn(&Outcome<'_>, Verdict) -> Verdict + Send + Sync;
 
 /// So many failures of so many exchanges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub(crate) struct FailureShare {
     pub(crate) failures: u32,
     pub(crate) of: u32,
 }
 
 /// How an exchange with an address has ended, for [`Ejection::classify`].
+///
+/// ```
+/// use http::{HeaderMap, StatusCode};
+/// use tower_keep_alive::{Outcome, Verdict};
+///
+/// fn classify(outcome: &Outcome<'_>, by_default: Verdict) -> Verdict {
+///     match outcome {
+///         Outcome::Response { status, .. } if status.as_u16() == 503 => Verdict::Failure,
+///         _ => by_default,
+///     }
+/// }
+///
+/// let headers = HeaderMap::new();
+/// let unavailable = Outcome::response(StatusCode::SERVICE_UNAVAILABLE, &headers);
+/// assert_eq!(classify(&unavailable, Verdict::Success), Verdict::Failure);
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Outcome<'a> {
@@ -94,6 +114,26 @@ pub enum Outcome<'a> {
         /// How long it had its connection by then.
         after: Duration,
     },
+}
+
+impl<'a> Outcome<'a> {
+    /// The head of a response: for a test of your own classifier.
+    #[must_use]
+    pub const fn response(status: StatusCode, headers: &'a HeaderMap) -> Self {
+        Self::Response { status, headers }
+    }
+
+    /// An error: for a test of your own classifier.
+    #[must_use]
+    pub const fn error(error: &'a Error) -> Self {
+        Self::Error { error }
+    }
+
+    /// A request that its caller dropped: for a test of your own classifier.
+    #[must_use]
+    pub const fn abandoned(after: Duration) -> Self {
+        Self::Abandoned { after }
+    }
 }
 
 impl Ejection {
@@ -140,7 +180,9 @@ impl Ejection {
             part > 0.0 && part <= 1.0 && of > 0,
             "failure_share({part}, {of}): the part has to be more than 0 and at most 1, of at least 1 exchange"
         );
-        let failures = (part * f64::from(of)).ceil().max(1.0) as u32;
+        let exact = part * f64::from(of);
+        // 0.07 of 100 is 7.000000000000001 in floating point, and 7 failures are meant.
+        let failures = (exact - exact * 1e-12).ceil().max(1.0) as u32;
         self.share = Some(FailureShare { failures, of });
         self
     }
@@ -194,7 +236,8 @@ impl Ejection {
     }
 
     /// How long an ejection takes at the most, and after how long without one the number of ejections starts over. Default:
-    /// 300 s (Envoy: `max_ejection_time`).
+    /// 300 s (Envoy: `max_ejection_time`). With `Duration::MAX` here and as [`base_time`](Self::base_time), an address that is
+    /// ejected stays so for as long as the key has connections.
     ///
     /// # Panics
     ///
@@ -205,9 +248,10 @@ impl Ejection {
         self
     }
 
-    /// How long an address is ejected at the most, for this time in a row.
+    /// How long an address is ejected at the most, for this time in a row. No longer than a clock can represent.
     pub(crate) fn time(&self, times: u32) -> Duration {
-        self.base_time.saturating_mul(times).min(self.max_time)
+        let time = self.base_time.saturating_mul(times);
+        time.min(self.max_time).min(LONGEST)
     }
 
     /// `is_limit_of_caller`: the exchange has reached a time limit that says nothing of the server.
@@ -316,7 +360,17 @@ impl fmt::Display for Ejection {
 #[cfg(feature = "serde")]
 impl serde::Serialize for Ejection {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        use serde::ser::SerializeStruct;
+
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let mut fields = serializer.serialize_struct("Ejection", 6)?;
+        fields.serialize_field("consecutive", &self.consecutive)?;
+        fields.serialize_field("failureShare", &self.share)?;
+        fields.serialize_field("serverErrors", &self.server_errors)?;
+        fields.serialize_field("hasClassifier", &self.classifier.is_some())?;
+        fields.serialize_field("baseTime", &millis(self.base_time))?;
+        fields.serialize_field("maxTime", &millis(self.max_time))?;
+        fields.end()
     }
 }
 
@@ -493,5 +547,52 @@ mod tests {
         );
         assert_eq!(ejection.time(2), Duration::from_secs(60));
         assert_eq!(ejection.time(u32::MAX), Duration::from_secs(300));
+    }
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn an_ejection_in_json_has_its_settings_as_fields() {
+        let ejection = Ejection::new().failure_share(0.25, 50).classify(|_, it| it);
+        let json = serde_json::to_value(&ejection).unwrap();
+        let expected = serde_json::json!({
+            "consecutive": 5,
+            "failureShare": { "failures": 13, "of": 50 },
+            "serverErrors": false,
+            "hasClassifier": true,
+            "baseTime": 30_000,
+            "maxTime": 300_000,
+        });
+        assert_eq!(json, expected);
+    }
+
+    #[test]
+    fn a_share_is_not_more_than_it_says() {
+        let pairs = [
+            (0.07, 100, 7),
+            (0.14, 50, 7),
+            (0.28, 100, 28),
+            (0.55, 100, 55),
+        ];
+        let more = [
+            (0.5, 100, 50),
+            (0.25, 50, 13),
+            (1e-9, 10, 1),
+            (1.0, u32::MAX, u32::MAX),
+        ];
+        for (part, of, failures) in pairs.into_iter().chain(more) {
+            let share = Ejection::new().failure_share(part, of).share;
+            assert_eq!(share, Some(FailureShare { failures, of }), "{part} of {of}");
+        }
+    }
+
+    #[test]
+    fn an_ejection_for_ever_ends_within_what_a_clock_can_represent() {
+        let for_ever = Ejection::new()
+            .base_time(Duration::MAX)
+            .max_time(Duration::MAX);
+        let now = crate::clock::Moment::now();
+        for times in [1, 2, u32::MAX] {
+            assert!(now.checked_add(for_ever.time(times)).is_some());
+        }
     }
 }

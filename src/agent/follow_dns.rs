@@ -61,6 +61,11 @@ fn as_millis<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::
 }
 
 impl FollowDns {
+    /// Every 30 s, or when an answer's TTL ends; two answers have to lack an address.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
     /// The time between two lookups of a name whose answer has no TTL, as with the system's resolver; up to a quarter of it
     /// less, at random, so that many clients do not ask at the same time. Default: 30 s.
     ///

@@ -39,7 +39,7 @@ impl<B> SendError<B> {
     ///
     /// ```
     /// use http::Request;
-    /// use tower_keep_alive::custom::SendError;
+    /// use tower_keep_alive::layers::SendError;
     ///
     /// let request = Request::new("body");
     /// let error = SendError::unsent("the connection has closed", Some(Box::new(request)));

@@ -56,6 +56,7 @@ struct Parts {
 
 /// The family of the addresses to connect to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Family {
     /// IPv4.
     V4,

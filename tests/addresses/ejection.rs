@@ -9,9 +9,9 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use http_body_util::Full;
 use tower_keep_alive::{
-    AgentHandle, CloseReason, Ejection, EventKind, FollowDns, KeepAliveLayer, Outcome, Protocol,
-    Spread, Verdict,
-    status::{EjectionReason, LeftOut, LeftOutReason},
+    AgentHandle, CloseReason, Ejection, EjectionReason, EventKind, FollowDns, KeepAliveLayer,
+    Outcome, Protocol, Spread, Verdict,
+    status::{LeftOut, LeftOutReason},
 };
 
 use crate::names::Names;

@@ -6,10 +6,10 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use tower::{Layer, ServiceExt};
 use tower_keep_alive::{
-    Body, Ejection, EventKind, Http2, KeepAliveLayer, Protocol, Spread, TimeoutKind,
+    Body, Ejection, EjectionReason, EventKind, Http2, KeepAliveLayer, Protocol, Spread,
+    TimeoutKind,
     extensions::{InactivityTimeout, RequestTimeout, ResponseTimeout},
     layers::{CheckinLayer, CheckoutLayer, ExchangeLayer, HandshakeLayer, PoolConfig},
-    status::EjectionReason,
 };
 
 use crate::ejection::{

@@ -30,8 +30,8 @@ use tower_keep_alive::retry::ReusedReset;
 use tower_keep_alive::{
     BoxError, CloseReason, Error, KeepAlive, KeepAliveLayer, TimeoutKind,
     connect::Destination,
-    custom::{CheckoutError, Denied},
     extensions::Partition,
+    layers::{CheckoutError, Denied},
 };
 
 /// A request body that breaks off after some bytes, with the same error each time that it is sent.

@@ -165,7 +165,7 @@ async fn node_14_only_addresses_of_the_family_are_connected_to() {
         let name = match routes {
             Some(Family::V4) => "host.test:80::4",
             Some(Family::V6) => "host.test:80::6",
-            None => "host.test:80:",
+            _ => "host.test:80:",
         };
         assert_eq!(names(&handle), [name]);
         assert_eq!(handle.status().created, 1);

@@ -17,8 +17,11 @@ use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_keep_alive::{
     AgentHandle, Body, BoxError, CloseReason,
     connect::Destination,
-    custom::{Lifespan, Poolable, SendError},
-    layers::{Checkin, CheckinLayer, Checkout, CheckoutLayer, Exchange, ExchangeLayer, PoolConfig},
+    custom::{Lifespan, Poolable},
+    layers::{
+        Checkin, CheckinLayer, Checkout, CheckoutLayer, Exchange, ExchangeLayer, PoolConfig,
+        SendError,
+    },
 };
 
 use crate::support::eventually;

@@ -5,8 +5,10 @@ use std::time::Duration;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_keep_alive::{
     AgentHandle, CloseReason, Scheduling,
-    custom::{CheckoutError, Denied},
-    layers::{CheckinLayer, CheckoutLayer, IdleEvictionLayer, MaxUsesLayer, PoolConfig},
+    layers::{
+        CheckinLayer, CheckoutError, CheckoutLayer, Denied, IdleEvictionLayer, MaxUsesLayer,
+        PoolConfig,
+    },
 };
 
 use crate::line::{Line, Lines, Shard, answer, maker};

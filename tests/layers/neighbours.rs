@@ -26,8 +26,9 @@ use tower_keep_alive::connect::UriConnector;
 use tower_keep_alive::{
     BoxError, CloseReason, KeepAliveLayer,
     connect::Destination,
-    custom::CheckoutError,
-    layers::{CheckinLayer, CheckoutLayer, ExchangeLayer, HandshakeLayer, PoolConfig},
+    layers::{
+        CheckinLayer, CheckoutError, CheckoutLayer, ExchangeLayer, HandshakeLayer, PoolConfig,
+    },
 };
 
 use crate::support;

@@ -14,8 +14,9 @@ use tokio::time::{Instant, sleep, timeout};
 use tower_keep_alive::connect::Probe;
 use tower_keep_alive::{
     Body, Error, KeepAliveLayer, TimeoutKind,
-    custom::{CheckoutError, Denied, Liveness},
+    custom::Liveness,
     extensions::InactivityTimeout,
+    layers::{CheckoutError, Denied},
 };
 
 use crate::support::agent::{agent_over, at_rest, fetch, get};

@@ -12,8 +12,7 @@ use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_keep_alive::{
     EventKind, KeepAliveLayer, TimeoutKind,
     connect::Destination,
-    custom::{CheckoutError, Denied},
-    layers::{CheckinLayer, CheckoutLayer, ExchangeLayer, PoolConfig},
+    layers::{CheckinLayer, CheckoutError, CheckoutLayer, Denied, ExchangeLayer, PoolConfig},
 };
 
 use crate::fake::Maker;

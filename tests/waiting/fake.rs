@@ -13,7 +13,8 @@ use tower::Service;
 use tower_keep_alive::{
     BoxError,
     connect::Destination,
-    custom::{Lifespan, Liveness, Poolable, SendError, TransportGuard},
+    custom::{Lifespan, Liveness, Poolable, TransportGuard},
+    layers::SendError,
 };
 
 /// Makes [`Fake`] connections, and has their transports.

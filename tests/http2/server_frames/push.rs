@@ -13,13 +13,13 @@ use crate::support::http2::{Conn, Server};
 
 /// On which stream the push comes.
 #[derive(Clone, Copy, Debug)]
-enum Pushes {
+enum PushOn {
     /// Its response is being read.
-    OnOneInProgress,
+    InProgress,
     /// The client has reset it: its caller has dropped the response. `h2` 0.4.20 panics there in a debug build.
-    OnOneThatWasReset,
+    WasReset,
     /// Its response was read to its end.
-    OnOneThatIsOver,
+    Over,
 }
 
 fn push(stream: u32) -> Vec<u8> {
@@ -34,7 +34,7 @@ fn push(stream: u32) -> Vec<u8> {
 }
 
 /// `/held` and `/pushed`, and the push once `/go` has come as well.
-async fn pushes(conn: &mut Conn, how: Pushes, piece: usize) {
+async fn pushes(conn: &mut Conn, how: PushOn, piece: usize) {
     let mut pushed = 0;
     for _ in 0..2 {
         let request = conn.request().await.expect("two requests");
@@ -44,11 +44,11 @@ async fn pushes(conn: &mut Conn, how: Pushes, piece: usize) {
     }
     conn.headers(pushed, &[(":status", "200")], false).await;
     match how {
-        Pushes::OnOneThatIsOver => conn.data(pushed, b"all of it", true).await,
+        PushOn::Over => conn.data(pushed, b"all of it", true).await,
         _ => conn.data(pushed, b"a part", false).await,
     }
     conn.request().await.expect("a third request");
-    let resets = usize::from(matches!(how, Pushes::OnOneThatWasReset));
+    let resets = usize::from(matches!(how, PushOn::WasReset));
     while conn.log().seen(|seen| seen.resets.len() < resets) {
         conn.next().await.expect("a reset");
     }
@@ -59,7 +59,7 @@ async fn pushes(conn: &mut Conn, how: Pushes, piece: usize) {
     conn.closed().await;
 }
 
-async fn the_client_ends(how: Pushes, piece: usize) {
+async fn the_client_ends(how: PushOn, piece: usize) {
     let server = Server::start(move |mut conn| async move {
         conn.open([]).await;
         match conn.index {
@@ -88,17 +88,17 @@ fn is_told(error: &Error) {
     assert!(!error.is_unsent() && !error.is_refused(), "{error:?}");
 }
 
-async fn read_pushed(client: &Client, server: &Server, how: Pushes) {
+async fn read_pushed(client: &Client, server: &Server, how: PushOn) {
     let request = get(server.url("/pushed"));
     let response = client.clone().oneshot(request).await.expect("a head");
     let mut body = response.into_body();
     match how {
-        Pushes::OnOneThatIsOver => {
+        PushOn::Over => {
             let body = body.collect().await.expect("all of it");
             assert_eq!(body.to_bytes(), "all of it");
         }
-        Pushes::OnOneThatWasReset => drop(body),
-        Pushes::OnOneInProgress => {
+        PushOn::WasReset => drop(body),
+        PushOn::InProgress => {
             let part = body.frame().await.expect("a part").unwrap();
             assert_eq!(part.into_data().unwrap(), "a part");
             let (go, end) = tokio::join!(go(client, server), body.frame());
@@ -117,11 +117,7 @@ async fn go(client: &Client, server: &Server) -> Error {
 
 #[tokio::test]
 async fn a_push_ends_the_connection_on_whatever_stream_it_comes() {
-    for how in [
-        Pushes::OnOneInProgress,
-        Pushes::OnOneThatWasReset,
-        Pushes::OnOneThatIsOver,
-    ] {
+    for how in [PushOn::InProgress, PushOn::WasReset, PushOn::Over] {
         for piece in [1, 8, 1_000] {
             the_client_ends(how, piece).await;
         }
