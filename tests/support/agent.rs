@@ -14,7 +14,7 @@ use tokio::runtime::{Handle, Id};
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt};
 use tower_keep_alive::{
-    AgentHandle, Body, BoxError, ConnectionInfo, Error, KeepAlive, KeepAliveLayer, Key,
+    AgentHandle, Body, BoxError, ConnectionInfo, Error, KeepAlive, KeepAliveLayer, Key, Protocol,
     connect::{self, Destination},
     custom::{Clock, Moment, Target},
 };
@@ -91,6 +91,14 @@ pub fn probe(transport: &Transport) -> connect::Probe {
     }
 }
 
+/// What agents speak that are not made here.
+pub fn protocol() -> Protocol {
+    match over() {
+        Over::Http2 => Protocol::Http2,
+        _ => Protocol::default(),
+    }
+}
+
 /// What a caller saw: a response read to its end.
 #[derive(Debug)]
 pub struct Answer {
@@ -112,6 +120,10 @@ pub fn agent_over<M>(
 where
     KeepAliveLayer<Full<Bytes>>: Layer<M, Service = KeepAlive<M, Full<Bytes>>>,
 {
+    let layer = match over() {
+        Over::Http2 => layer.protocol(protocol()),
+        _ => layer,
+    };
     let handle = layer.handle();
     belongs_here(&handle);
     (layer.layer(connector), handle)

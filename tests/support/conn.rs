@@ -4,13 +4,15 @@ use super::{
     head::{Framing, Head},
     stream::Stream,
     tally::{Open, Tally, lock},
+    translated::translate,
 };
 use std::{
+    future::Future,
     io, mem,
     sync::{Arc, Mutex},
 };
 use tokio::io::AsyncWriteExt;
-use tokio_rustls::rustls::{ServerConfig, ServerConnection};
+use tokio_rustls::rustls::{HandshakeKind, ServerConfig, ServerConnection};
 
 /// One accepted connection. Dropped, it is closed; to be sure of a FIN or a RST say [`fin`](Self::fin) or
 /// [`rst`](Self::rst), since the kernel makes it a RST when unread bytes are left.
@@ -22,6 +24,10 @@ pub struct Conn {
     buffer: Vec<u8>,
     /// The body that follows in the stream.
     unread: Framing,
+    /// Whether the client has given up the latest request, and not the connection.
+    was_reset: bool,
+    /// The name that the client of TLS sent along, and how the handshake went.
+    pub handshake: Option<(Option<String>, HandshakeKind)>,
     /// The latest head's place in the tally.
     latest: Option<usize>,
     tally: Arc<Mutex<Tally>>,
@@ -37,6 +43,8 @@ impl Conn {
             stream,
             buffer: Vec::new(),
             unread: Framing::Length(0),
+            was_reset: false,
+            handshake: None,
             latest: None,
             tally: tally.clone(),
             open: Some(open),
@@ -45,14 +53,23 @@ impl Conn {
 
     /// The next request with its body; `None` if the client closes or resets before its end.
     pub async fn request(&mut self) -> Option<Head> {
-        let mut head = self.head().await?;
-        head.body = self.body().await?;
-        Some(head)
+        loop {
+            let mut head = self.head().await?;
+            if let Some(body) = self.body().await {
+                head.body = body;
+                return Some(head);
+            }
+            if !mem::take(&mut self.was_reset) {
+                return None;
+            }
+        }
     }
 
     /// The next request without its body, which stays unread. What is left of the previous one's is skipped.
     pub async fn head(&mut self) -> Option<Head> {
-        self.body().await?;
+        if self.body().await.is_none() && !mem::take(&mut self.was_reset) {
+            return None;
+        }
         let bytes = self.take_through(b"\r\n\r\n").await?;
         let head = Head::parse(&bytes, self.index);
         self.unread = head.framing();
@@ -123,7 +140,20 @@ impl Conn {
 
     /// The server's side of a TLS handshake; false if it fails. What comes after it is under TLS.
     pub async fn secure(&mut self, config: Arc<ServerConfig>) -> bool {
-        self.stream.secure(&config.into()).await
+        let is_secure = self.stream.secure(&config.into()).await;
+        if let Some(tls) = self.tls() {
+            let name = tls.server_name().map(str::to_owned);
+            self.handshake = tls.handshake_kind().map(|kind| (name, kind));
+        }
+        is_secure
+    }
+
+    /// Speaks HTTP/2 from here on, in which the script sees HTTP/1.1; that lasts as long as the future is polled.
+    pub(super) fn translate(&mut self) -> impl Future<Output = ()> + Send + use<> {
+        let below = mem::replace(&mut self.stream, Stream::Gone);
+        let (translated, transport) = translate(below);
+        self.stream = Stream::Translated(translated);
+        transport
     }
 
     /// What was agreed on with the client; nothing without TLS.
@@ -172,18 +202,22 @@ impl Conn {
 
     /// Resolves when the client has closed or reset. Reads and discards what comes before.
     pub async fn closed(&mut self) {
-        while self.fill().await {
+        while self.fill().await || mem::take(&mut self.was_reset) {
             self.buffer.clear();
         }
     }
 
     /// Waits for more bytes; false if there are none to come.
     async fn fill(&mut self) -> bool {
-        let more = matches!(self.stream.read(&mut self.buffer).await, Ok(1..));
-        if !more {
-            self.open = None;
+        match self.stream.read(&mut self.buffer).await {
+            Ok(1..) => return true,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                self.buffer.clear();
+                self.was_reset = true;
+            }
+            _ => self.open = None,
         }
-        more
+        false
     }
 
     /// Adds what has come to `buffer`, and waits for something.

@@ -8,7 +8,10 @@ use std::sync::Arc;
 use tokio_rustls::rustls::ServerConfig;
 
 use super::frames::{self, Behaviour, Io, Log};
-use super::server;
+use super::listener::Listener;
+use super::over::{Over, over};
+use super::server::{self, Speaks};
+use super::tls;
 
 /// A connection of such a server.
 pub type Conn = frames::Conn<super::Conn>;
@@ -28,7 +31,9 @@ impl Server {
         Fut: Future<Output = ()> + Send + 'static,
     {
         let log = Log::default();
-        let server = server::Server::start(with_log(&log, script)).await;
+        let tls = (over() == Over::Tls).then(tls::server_config);
+        let at = Listener::bind("127.0.0.1:0").await;
+        let server = server::Server::perform(at, tls, Speaks::Bytes, with_log(&log, script));
         Self { server, log }
     }
 
@@ -39,7 +44,8 @@ impl Server {
         Fut: Future<Output = ()> + Send + 'static,
     {
         let log = Log::default();
-        let server = server::Server::start_tcp(with_log(&log, script)).await;
+        let at = Listener::tcp("127.0.0.1:0").await;
+        let server = server::Server::perform(at, None, Speaks::Bytes, with_log(&log, script));
         Self { server, log }
     }
 
@@ -50,7 +56,10 @@ impl Server {
         Fut: Future<Output = ()> + Send + 'static,
     {
         let log = Log::default();
-        let server = server::Server::start_tls(config, with_log(&log, script)).await;
+        let at = Listener::tcp("127.0.0.1:0").await;
+        let tls = Some(config.into());
+        let server = server::Server::perform(at, tls, Speaks::Bytes, with_log(&log, script));
+        let server = server.with_https();
         Self { server, log }
     }
 
@@ -61,7 +70,7 @@ impl Server {
         Fut: Future<Output = ()> + Send + 'static,
     {
         let log = Log::default();
-        let server = server::Server::in_memory(with_log(&log, script));
+        let server = server::Server::in_memory_speaking(Speaks::Bytes, with_log(&log, script));
         Self { server, log }
     }
 

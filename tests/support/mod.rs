@@ -14,6 +14,10 @@
 //! All of it runs over TCP, or with `TEST_OVER` over Unix sockets (`unix`) or under TLS (`tls`): servers and connectors follow, URLs stay as they
 //! are. A test about TCP itself says so by [`only_over_tcp`].
 //!
+//! With `TEST_OVER=h2` the agents made by [`agent`] speak HTTP/2, by prior knowledge or ALPN, and so do the servers, in memory
+//! too; scripts stay as they are, because [`translated`] stands between. A connection has one stream at a time. A test about what
+//! HTTP/2 does not have says so by [`not_over_h2`].
+//!
 //! With `TEST_IO=tiny` the client's end of each connection, in memory too, reads and writes a few bytes at a time: see
 //! [`Tiny`]. A test about what comes in one piece says so by [`not_tiny`].
 //!
@@ -41,6 +45,7 @@ mod over;
 mod process;
 pub mod proxies;
 mod refusing;
+mod response;
 pub mod script;
 mod server;
 mod stream;
@@ -49,6 +54,7 @@ mod swallowing;
 mod tally;
 mod tiny;
 pub mod tls;
+mod translated;
 mod trap;
 mod wait;
 mod wire;
@@ -60,7 +66,7 @@ pub use gate::Gate;
 pub use head::Head;
 pub use leaks::{client_transports, server_tasks};
 pub use memory::MemoryStream;
-pub use over::{Over, not_over_tls, not_over_unix, only_over_tcp, over};
+pub use over::{Over, not_over_h2, not_over_tls, not_over_unix, only_over_tcp, over};
 pub use process::alive_tasks;
 #[cfg(target_os = "linux")]
 pub use process::fd_count;

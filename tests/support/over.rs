@@ -14,6 +14,8 @@ pub enum Over {
     Unix,
     /// `TEST_OVER=tls`: TCP, and TLS on it
     Tls,
+    /// `TEST_OVER=h2`: TCP, and HTTP/2 on it
+    Http2,
 }
 
 /// What this run is over.
@@ -32,26 +34,33 @@ pub fn over() -> Over {
         #[cfg(unix)]
         Ok("unix") => Over::Unix,
         Ok("tls") => Over::Tls,
-        Ok(other) => panic!("TEST_OVER={other}: the tests run over tcp, unix and tls"),
+        Ok("h2") => Over::Http2,
+        Ok(other) => panic!("TEST_OVER={other}: the tests run over tcp, unix, tls and h2"),
     })
 }
 
 /// Whether a test that is about TCP itself has nothing to say in this run; it returns then, and the run says why.
 #[must_use]
 pub fn only_over_tcp(why: &str) -> bool {
-    says_why(over() != Over::Tcp, why)
+    says_why(!matches!(over(), Over::Tcp | Over::Http2), why)
 }
 
 /// The same, of a test that needs what Unix sockets do not have.
 #[must_use]
 pub fn not_over_unix(why: &str) -> bool {
-    says_why(!matches!(over(), Over::Tcp | Over::Tls), why)
+    says_why(!matches!(over(), Over::Tcp | Over::Tls | Over::Http2), why)
 }
 
 /// The same, of a test that TLS leaves nothing of.
 #[must_use]
 pub fn not_over_tls(why: &str) -> bool {
     says_why(over() == Over::Tls, why)
+}
+
+/// The same, of a test about what HTTP/1.1 has and HTTP/2 does not, or has in another way.
+#[must_use]
+pub fn not_over_h2(why: &str) -> bool {
+    says_why(over() == Over::Http2, why)
 }
 
 fn says_why(skips: bool, why: &str) -> bool {

@@ -21,7 +21,7 @@ use std::{
     thread,
 };
 use tokio::task::JoinSet;
-use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::{ServerConfig, ServerConnection};
 
 /// A server on a socket, of what the run is [`over`](super::over), or in memory; dropped, it stops accepting and aborts its scripts.
 ///
@@ -60,7 +60,12 @@ impl Server {
         F: Fn(Conn) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        Self::perform(Listener::unix("127.0.0.1:0"), None, script)
+        Self::perform(
+            Listener::unix("127.0.0.1:0"),
+            None,
+            Speaks::AsTheRun,
+            script,
+        )
     }
 
     /// As [`start`](Self::start), over TCP whatever the run is over.
@@ -69,7 +74,12 @@ impl Server {
         F: Fn(Conn) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        Self::perform(Listener::tcp("127.0.0.1:0").await, None, script)
+        Self::perform(
+            Listener::tcp("127.0.0.1:0").await,
+            None,
+            Speaks::AsTheRun,
+            script,
+        )
     }
 
     /// As [`start`](Self::start), and over TLS whatever the run is over, with an URL that says so. The script begins after
@@ -93,19 +103,33 @@ impl Server {
         Fut: Future<Output = ()> + Send + 'static,
     {
         let listener = Listener::tcp(addr).await;
-        let mut server = Self::perform(listener, Some(config.into()), script);
-        server.scheme = "https";
-        server
+        Self::perform(listener, Some(config.into()), Speaks::AsTheRun, script).with_https()
+    }
+
+    /// An URL of this server says `https`.
+    pub(super) fn with_https(mut self) -> Self {
+        self.scheme = "https";
+        self
     }
 
     /// As [`ok`](Self::ok), over TCP whatever the run is over, at this address.
     pub async fn listen_at(addr: SocketAddr) -> Self {
-        Self::perform(Listener::tcp(&addr.to_string()).await, None, script::ok)
+        Self::perform(
+            Listener::tcp(&addr.to_string()).await,
+            None,
+            Speaks::AsTheRun,
+            script::ok,
+        )
     }
 
     /// As [`ok`](Self::ok), over TCP whatever the run is over, at each address of IPv4.
     pub async fn everywhere() -> Self {
-        Self::perform(Listener::tcp("0.0.0.0:0").await, None, script::ok)
+        Self::perform(
+            Listener::tcp("0.0.0.0:0").await,
+            None,
+            Speaks::AsTheRun,
+            script::ok,
+        )
     }
 
     /// Has no socket: connections come from its [`connector`](Self::connector) only.
@@ -114,8 +138,16 @@ impl Server {
         F: Fn(Conn) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
+        Self::in_memory_speaking(Speaks::AsTheRun, script)
+    }
+
+    pub(super) fn in_memory_speaking<F, Fut>(speaks: Speaks, script: F) -> Self
+    where
+        F: Fn(Conn) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
         Self {
-            stage: Arc::new(Stage::new(script, None)),
+            stage: Arc::new(Stage::new(script, None, speaks)),
             place: None,
             scheme: "http",
         }
@@ -198,19 +230,20 @@ impl Server {
         Fut: Future<Output = ()> + Send + 'static,
     {
         let tls = (over() == Over::Tls).then(tls::server_config);
-        Self::perform(Listener::bind(addr).await, tls, script)
+        Self::perform(Listener::bind(addr).await, tls, Speaks::AsTheRun, script)
     }
 
-    fn perform<F, Fut>(
+    pub(super) fn perform<F, Fut>(
         (listener, place): (Listener, Place),
         tls: Option<Arc<ServerConfig>>,
+        speaks: Speaks,
         script: F,
     ) -> Self
     where
         F: Fn(Conn) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        let stage = Arc::new(Stage::new(script, tls));
+        let stage = Arc::new(Stage::new(script, tls, speaks));
         stage.accept_from(listener, Tag::new(What::Listener(place.addr)));
         Self {
             stage,
@@ -234,6 +267,23 @@ impl Drop for Server {
     }
 }
 
+/// What scripts are about.
+#[derive(Clone, Copy)]
+pub(super) enum Speaks {
+    /// Requests of HTTP/1.1, over whatever the run is over.
+    AsTheRun,
+    /// The bytes of the transport.
+    Bytes,
+}
+
+impl Speaks {
+    /// Whether HTTP/2 comes first.
+    fn http2_on(self, conn: &mut Conn) -> bool {
+        let is_agreed = |tls: &mut ServerConnection| tls.alpn_protocol() == Some(b"h2");
+        matches!(self, Self::AsTheRun) && over() == Over::Http2 && conn.tls().is_none_or(is_agreed)
+    }
+}
+
 type Script = dyn Fn(Conn) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
 
 /// Where the scripts run. Owned by the server alone, so that the tasks end with it.
@@ -241,12 +291,13 @@ pub(super) struct Stage {
     script: Arc<Script>,
     /// Whose handshake comes first.
     tls: Option<Arc<ServerConfig>>,
+    speaks: Speaks,
     tally: Arc<Mutex<Tally>>,
     tasks: Mutex<JoinSet<()>>,
 }
 
 impl Stage {
-    fn new<F, Fut>(script: F, tls: Option<Arc<ServerConfig>>) -> Self
+    fn new<F, Fut>(script: F, tls: Option<Arc<ServerConfig>>, speaks: Speaks) -> Self
     where
         F: Fn(Conn) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
@@ -254,6 +305,7 @@ impl Stage {
         Self {
             script: Arc::new(move |conn| Box::pin(script(conn))),
             tls,
+            speaks,
             tally: Arc::default(),
             tasks: Mutex::default(),
         }
@@ -262,12 +314,17 @@ impl Stage {
     /// Runs the script over `stream`, which counts as accepted from here.
     pub(super) fn perform(&self, stream: Stream) {
         let mut conn = Conn::new(stream, &self.tally);
-        let Some(tls) = self.tls.clone() else {
-            return self.spawn((self.script)(conn));
-        };
-        let script = self.script.clone();
+        let (script, tls, speaks) = (self.script.clone(), self.tls.clone(), self.speaks);
         self.spawn(async move {
-            if conn.secure(tls).await {
+            if let Some(tls) = tls
+                && !conn.secure(tls).await
+            {
+                return;
+            }
+            if speaks.http2_on(&mut conn) {
+                let transport = conn.translate();
+                tokio::join!(script(conn), transport);
+            } else {
                 script(conn).await;
             }
         });

@@ -1,6 +1,6 @@
 //! The server's end of a transport.
 
-use super::memory::MemoryPeer;
+use super::{memory::MemoryPeer, translated::Translated};
 use std::{
     io::{self, Read},
     net::Shutdown,
@@ -42,6 +42,8 @@ pub(super) enum Stream {
     Unix(UnixStream),
     Tls(Box<TlsStream<TcpStream>>),
     Memory(MemoryPeer),
+    /// HTTP/2 below, and HTTP/1.1 here.
+    Translated(Translated),
     /// In the middle of a handshake.
     Gone,
 }
@@ -54,6 +56,7 @@ impl Stream {
             Self::Unix(unix) => unix.read_buf(buffer).await,
             Self::Tls(tls) => tls.read_buf(buffer).await,
             Self::Memory(peer) => peer.io.read_buf(buffer).await,
+            Self::Translated(translated) => translated.read(buffer).await,
             Self::Gone => Ok(0),
         }
     }
@@ -68,6 +71,7 @@ impl Stream {
                 tls.flush().await
             }
             Self::Memory(peer) => peer.io.write_all(bytes).await,
+            Self::Translated(translated) => translated.write(bytes).await,
             Self::Gone => Err(io::ErrorKind::NotConnected.into()),
         }
     }
@@ -81,11 +85,15 @@ impl Stream {
             // With a close_notify.
             Self::Tls(tls) => tls.shutdown().await.ok(),
             Self::Memory(peer) => peer.io.shutdown().await.ok(),
+            Self::Translated(translated) => translated.half_close().await.ok(),
             Self::Gone => None,
         };
     }
 
     pub(super) async fn fin(mut self) {
+        if let Self::Translated(translated) = self {
+            return translated.fin().await;
+        }
         self.half_close().await;
         // A socket closed over unread bytes sends a RST after its FIN.
         match self.without_tls() {
@@ -133,6 +141,7 @@ impl Stream {
             #[cfg(unix)]
             Self::Unix(_) => {}
             Self::Memory(peer) => peer.rst(),
+            Self::Translated(translated) => translated.rst(),
             Self::Tls(_) | Self::Gone => {}
         }
     }
@@ -145,6 +154,7 @@ impl Stream {
             Self::Unix(unix) => gone!(unix),
             Self::Tls(tls) => gone!(tls.get_ref().0),
             Self::Memory(peer) => peer.client.closed().await,
+            Self::Translated(translated) => translated.gone().await,
             Self::Gone => {}
         }
     }
