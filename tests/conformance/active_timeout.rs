@@ -16,7 +16,7 @@ use tower_keep_alive::{CloseReason, KeepAliveLayer, TimeoutKind};
 
 use super::timeouts::{late, ms, silent_for, timed, took, within};
 use crate::support::agent::{agent_paused, at_rest, fetch, get, post, send};
-use crate::support::{CountingConnector, Server, eventually, script};
+use crate::support::{CountingConnector, Server, eventually, not_over_h2, script};
 
 fn timing_out(after: Duration) -> KeepAliveLayer<Full<Bytes>> {
     KeepAliveLayer::new().active_timeout(after)
@@ -24,6 +24,9 @@ fn timing_out(after: Duration) -> KeepAliveLayer<Full<Bytes>> {
 
 #[tokio::test(start_paused = true)]
 async fn ak_11_silence_fails_a_first_use() {
+    if not_over_h2("silence ends a stream, and its connection goes on if it answers a PING") {
+        return;
+    }
     let server = Server::in_memory(late);
     let counting = CountingConnector::new(server.connector());
     let (client, handle) = agent_paused(timing_out(ms(100)), counting.clone());
@@ -43,6 +46,9 @@ async fn ak_11_silence_fails_a_first_use() {
 
 #[tokio::test(start_paused = true)]
 async fn ak_11_silence_fails_a_reuse() {
+    if not_over_h2("silence ends a stream, and its connection goes on if it answers a PING") {
+        return;
+    }
     let server = Server::in_memory(late);
     let (client, handle) = agent_paused(timing_out(ms(100)), server.connector());
     let first = fetch(&client, server.url("/90")).await.unwrap();
@@ -63,6 +69,9 @@ async fn ak_11_silence_fails_a_reuse() {
 
 #[tokio::test(start_paused = true)]
 async fn ak_11_silence_in_a_body_fails_the_body() {
+    if not_over_h2("silence ends a stream, and its connection goes on if it answers a PING") {
+        return;
+    }
     let server = Server::in_memory(|mut conn| async move {
         conn.request().await;
         conn.send("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nsome")
@@ -81,6 +90,9 @@ async fn ak_11_silence_in_a_body_fails_the_body() {
 
 #[tokio::test(start_paused = true)]
 async fn ak_11_silence_of_a_server_that_does_not_read_fails_the_upload() {
+    if not_over_h2("silence ends a stream, and its connection goes on if it answers a PING") {
+        return;
+    }
     let server = Server::in_memory(script::stall);
     let counting = CountingConnector::new(server.connector());
     let (client, handle) = agent_paused(timing_out(ms(100)), counting.clone());
@@ -94,6 +106,9 @@ async fn ak_11_silence_of_a_server_that_does_not_read_fails_the_upload() {
 
 #[tokio::test(start_paused = true)]
 async fn ak_11_an_upload_that_goes_on_behind_its_answer_is_not_waited_for_in_vain() {
+    if not_over_h2("silence ends a stream, and its connection goes on if it answers a PING") {
+        return;
+    }
     // The head comes early, and then the server neither reads on nor sends the body.
     let server = Server::in_memory(|mut conn| async move {
         conn.head().await;
@@ -156,6 +171,9 @@ async fn ak_13_it_is_silence_and_no_deadline() {
 
 #[tokio::test(start_paused = true)]
 async fn ak_14_a_callers_own_timeout_is_no_error_and_frees_the_slot() {
+    if not_over_h2("an abort ends its stream, and not its connection") {
+        return;
+    }
     let server = Server::in_memory(late);
     let counting = CountingConnector::new(server.connector());
     let layer = timing_out(ms(1000)).max_connections_per_host(1);
@@ -188,6 +206,9 @@ async fn ak_14_a_callers_own_timeout_is_no_error_and_frees_the_slot() {
 
 #[tokio::test(start_paused = true)]
 async fn ak_15_a_request_can_have_more_time_or_less() {
+    if not_over_h2("silence ends a stream, and its connection goes on if it answers a PING") {
+        return;
+    }
     let server = Server::in_memory(late);
     let (client, handle) = agent_paused(timing_out(ms(1000)), server.connector());
     for own in [ms(50), ms(1500)] {
@@ -234,6 +255,9 @@ async fn ak_16_there_may_be_no_active_timeout() {
 
 #[tokio::test(start_paused = true)]
 async fn ak_17_each_in_line_has_its_own_time() {
+    if not_over_h2("silence ends a stream, and its connection goes on if it answers a PING") {
+        return;
+    }
     let server = Server::in_memory(late);
     let counting = CountingConnector::new(server.connector());
     let layer = timing_out(ms(100)).max_connections_per_host(1);

@@ -7,7 +7,9 @@ use tower_keep_alive::connect::TcpConnector;
 use tower_keep_alive::{CloseReason, KeepAliveLayer};
 
 use crate::support::agent::{agent, agent_over, at_rest, fetch, get};
-use crate::support::{CountingConnector, Gate, Server, Sockets, eventually, only_over_tcp};
+use crate::support::{
+    CountingConnector, Gate, Server, Sockets, eventually, not_over_h2, only_over_tcp,
+};
 
 /// Answers each request when `gate` lets it.
 async fn gated(gate: &Gate) -> Server {
@@ -84,6 +86,9 @@ async fn ak_44_a_server_that_closes_on_a_reused_connection_leaves_nothing() {
 
 #[tokio::test]
 async fn ak_45_an_abort_in_flight_leaves_nothing() {
+    if not_over_h2("an abort ends its stream, and not its connection") {
+        return;
+    }
     let gate = Gate::new();
     let server = gated(&gate).await;
     let (client, handle) = agent(KeepAliveLayer::new());
@@ -235,6 +240,9 @@ async fn ak_50_destroy_closes_two_in_use() {
 
 #[tokio::test]
 async fn ak_51_a_connection_the_policy_refuses_is_not_used_again() {
+    if not_over_h2("HTTP/2 has no field Keep-Alive") {
+        return;
+    }
     // The policy of Node's core is the server's word: a second and less is not worth keeping.
     let server = Server::start(|mut conn| async move {
         while conn.request().await.is_some() {

@@ -10,8 +10,8 @@ use crate::support::agent::{
     agent, agent_over, agent_paused, at_rest, fetch, get, post, read, send,
 };
 use crate::support::{
-    CountingConnector, Gate, RefusingPort, Server, Sockets, eventually, not_over_unix, not_tiny,
-    script, settle,
+    CountingConnector, Gate, RefusingPort, Server, Sockets, eventually, not_over_h2, not_over_unix,
+    not_tiny, script, settle,
 };
 
 /// agentkeepalive's six counters, in its order: created, create errors, closed, errors, timeouts, requests.
@@ -97,6 +97,9 @@ async fn ak_32_a_connect_that_takes_too_long_counts_and_one_that_is_given_up_doe
 
 #[tokio::test]
 async fn ak_33_whatever_ends_a_connection_it_is_closed_once() {
+    if not_over_h2("HTTP/2 has no field Connection") {
+        return;
+    }
     if not_over_unix("a Unix socket has no RST") || not_tiny("a body that is dropped has come") {
         return;
     }
@@ -151,6 +154,9 @@ async fn ak_33_whatever_ends_a_connection_it_is_closed_once() {
 
 #[tokio::test]
 async fn ak_33_what_leaves_its_pool_is_detached_and_not_closed() {
+    if not_over_h2("an upgrade and CONNECT are sent over HTTP/1.1") {
+        return;
+    }
     let server = Server::start(|mut conn| async move {
         conn.request().await;
         conn.send(
@@ -236,6 +242,9 @@ async fn ak_35_timeouts_are_counted_together_and_told_apart() {
 
 #[tokio::test]
 async fn ak_36_every_exchange_that_comes_to_its_end_counts() {
+    if not_over_h2("HTTP/2 has no field Connection") {
+        return;
+    }
     let server = Server::start(|mut conn| async move {
         while let Some(head) = conn.request().await {
             match &*head.target {
@@ -282,6 +291,9 @@ async fn ak_36_every_exchange_that_comes_to_its_end_counts() {
 
 #[tokio::test(start_paused = true)]
 async fn ak_37_one_event_moves_its_own_counters_and_no_others() {
+    if not_over_h2("HTTP/2 has no field Connection") {
+        return;
+    }
     let server = || {
         Server::in_memory(|mut conn| async move {
             while let Some(head) = conn.request().await {
@@ -321,6 +333,9 @@ async fn ak_37_one_event_moves_its_own_counters_and_no_others() {
 
 #[tokio::test]
 async fn ak_38_the_status_is_agentkeepalives_object() {
+    if not_over_h2("the status names streams as well") {
+        return;
+    }
     let gate = Gate::new();
     let server = {
         let gate = gate.clone();

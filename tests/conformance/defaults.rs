@@ -7,7 +7,9 @@ use tower_keep_alive::{CloseReason, KeepAliveLayer, TimeoutKind};
 
 use super::idle_timeout::{idle_life, saying};
 use crate::support::agent::{agent, agent_over, agent_paused, at_rest, fetch};
-use crate::support::{CountingConnector, Gate, Server, Sockets, eventually, script, settle};
+use crate::support::{
+    CountingConnector, Gate, Server, Sockets, eventually, not_over_h2, script, settle,
+};
 
 #[tokio::test]
 async fn ak_01_connections_are_kept_unless_told_otherwise() {
@@ -135,6 +137,9 @@ async fn ak_09_the_one_used_last_is_used_first() {
 
 #[tokio::test(start_paused = true)]
 async fn ak_09_the_margin_of_a_hint_is_a_second() {
+    if not_over_h2("HTTP/2 has no field Keep-Alive") {
+        return;
+    }
     let life = idle_life(KeepAliveLayer::new(), &saying("Keep-Alive: timeout=3")).await;
     let (life, _) = life.unwrap();
     let off = life.abs_diff(Duration::from_secs(2));
@@ -143,6 +148,9 @@ async fn ak_09_the_margin_of_a_hint_is_a_second() {
 
 #[tokio::test]
 async fn ak_10_without_keep_alive_each_request_has_a_connection_of_its_own() {
+    if not_over_h2("HTTP/2 has no field Connection") {
+        return;
+    }
     let server = Server::ok().await;
     let (client, handle) = agent(KeepAliveLayer::new().keep_alive(false));
     for turn in 1..=3 {

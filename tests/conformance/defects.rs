@@ -7,7 +7,7 @@ use tower_keep_alive::{CloseReason, KeepAliveLayer};
 
 use super::timeouts::{late, ms, silent_for, timed, took};
 use crate::support::agent::{agent_paused, at_rest, fetch, get, read};
-use crate::support::{CountingConnector, Server, eventually, script, settle};
+use crate::support::{CountingConnector, Server, eventually, not_over_h2, script, settle};
 
 /// The idle timeout of 100 ms and a service of 400 ms, as reported upstream.
 async fn a_queued_request_outlasts_the_idle_timeout(head: &'static str, connections: usize) {
@@ -38,11 +38,17 @@ async fn ak_28_the_idle_timeout_does_not_touch_a_connection_that_was_handed_over
 
 #[tokio::test(start_paused = true)]
 async fn ak_28_the_idle_timeout_does_not_touch_a_connection_that_replaces_another() {
+    if not_over_h2("HTTP/2 has no field Connection") {
+        return;
+    }
     a_queued_request_outlasts_the_idle_timeout("HTTP/1.1 200 OK\r\nConnection: close", 3).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn ak_28_a_server_hint_does_not_touch_a_connection_that_was_handed_over() {
+    if not_over_h2("HTTP/2 has no field Keep-Alive") {
+        return;
+    }
     let hint = "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=2";
     let server = Server::in_memory(move |mut conn| async move {
         while conn.request().await.is_some() {
@@ -85,6 +91,9 @@ async fn ak_28_the_idle_timeout_does_not_touch_the_replacement_of_a_failed_one()
 
 #[tokio::test(start_paused = true)]
 async fn ak_29_callers_that_time_out_do_not_raise_the_limit() {
+    if not_over_h2("an abort ends its stream, and not its connection") {
+        return;
+    }
     let server = Server::in_memory(script::stall);
     let counting = CountingConnector::new(server.connector());
     let layer = KeepAliveLayer::new().max_connections_per_host(1);
@@ -155,6 +164,9 @@ async fn ak_29_callers_that_go_do_not_raise_the_limit() {
 
 #[tokio::test(start_paused = true)]
 async fn ak_28_only_the_active_timeout_ends_a_connection_in_use() {
+    if not_over_h2("silence ends a stream, and its connection goes on if it answers a PING") {
+        return;
+    }
     let server = Server::in_memory(late);
     let layer = KeepAliveLayer::new()
         .max_connections_per_host(1)
@@ -177,6 +189,9 @@ async fn ak_28_only_the_active_timeout_ends_a_connection_in_use() {
 
 #[tokio::test(start_paused = true)]
 async fn ak_28_the_idle_timeout_does_not_touch_the_replacement_of_a_silent_one() {
+    if not_over_h2("silence ends a stream, and its connection goes on if it answers a PING") {
+        return;
+    }
     let server = Server::in_memory(late);
     let layer = KeepAliveLayer::new()
         .max_connections_per_host(1)
@@ -197,6 +212,9 @@ async fn ak_28_the_idle_timeout_does_not_touch_the_replacement_of_a_silent_one()
 
 #[tokio::test(start_paused = true)]
 async fn ak_29_active_timeouts_do_not_raise_the_limit() {
+    if not_over_h2("silence ends a stream, and its connection goes on if it answers a PING") {
+        return;
+    }
     // Silent before the head, and in the middle of a body.
     let server = Server::in_memory(|mut conn| async move {
         while conn.request().await.is_some() {

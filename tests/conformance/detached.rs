@@ -19,7 +19,9 @@ use tower_keep_alive::{
 use super::leaving::{SWITCHES, one_at_a_time, owner_of, upgrade};
 use super::timeouts::ms;
 use crate::support::agent::{Client, agent, at_rest, fetch, get, read};
-use crate::support::{CountingConnector, Gate, Server, Sockets, alive_tasks, eventually};
+use crate::support::{
+    CountingConnector, Gate, Server, Sockets, alive_tasks, eventually, not_over_h2,
+};
 
 /// Answers `/long` with half a body, and after the gate with the rest of it.
 async fn long_server(gate: &Gate) -> Server {
@@ -97,6 +99,9 @@ async fn node_90_a_detached_exchange_that_is_given_up_is_closed() {
 
 #[tokio::test]
 async fn node_90_a_detached_exchange_whose_upload_has_no_end_is_closed() {
+    if not_over_h2("an upgrade and CONNECT are sent over HTTP/1.1") {
+        return;
+    }
     let server = Server::start(|mut conn| async move {
         conn.head().await;
         conn.respond("early").await;
@@ -172,6 +177,9 @@ pub(super) async fn waiting_owner(
 
 #[tokio::test(start_paused = true)]
 async fn node_90_no_limit_of_the_agents_ends_what_has_left() {
+    if not_over_h2("an upgrade and CONNECT are sent over HTTP/1.1") {
+        return;
+    }
     let server = Server::in_memory(|mut conn| async move {
         let head = conn.request().await.unwrap();
         if head.header("upgrade").is_some() {

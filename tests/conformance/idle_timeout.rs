@@ -16,8 +16,8 @@ use tower_keep_alive::{
     },
 };
 
-use crate::support::agent::{agent_paused, at_rest, fetch, get, paused_clock, send};
-use crate::support::{CountingConnector, Server, eventually, script, settle};
+use crate::support::agent::{agent_paused, at_rest, fetch, get, paused_clock, protocol, send};
+use crate::support::{CountingConnector, Server, eventually, not_over_h2, script, settle};
 
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -238,6 +238,9 @@ async fn ak_20_the_idle_timeout_is_not_for_use() {
 /// The recipe of users: what the server says about its own idle time. The TTL stands beside it.
 #[tokio::test(start_paused = true)]
 async fn ak_21_a_connections_own_idle_time_does_not_outlive_its_ttl() {
+    if not_over_h2("HTTP/2 has no field Keep-Alive") {
+        return;
+    }
     let long = saying("Keep-Alive: timeout=4");
     let layer = || KeepAliveLayer::new().idle_timeout(Duration::MAX);
     let (life, reason) = idle_life(layer().ttl(ms(200)), &long).await.unwrap();
@@ -262,6 +265,7 @@ async fn ak_21_a_policy_for_one_connection_can_only_shorten() {
         let limited = IdleEvictionLayer::new(ms(4000)).layer(
             TtlLayer::new(ms(ttl)).layer(
                 HandshakeLayer::new()
+                    .protocol(protocol())
                     .layer(server.connector())
                     .map_request(|destination: Destination| destination),
             ),
@@ -270,7 +274,9 @@ async fn ak_21_a_policy_for_one_connection_can_only_shorten() {
             conn.lifespan_mut().limit_idle(ms(own));
             conn
         });
-        let client = ExchangeLayer::new().layer(CheckinLayer::new().layer(checkout.layer(policy)));
+        let client = ExchangeLayer::new()
+            .protocol(protocol())
+            .layer(CheckinLayer::new().layer(checkout.layer(policy)));
         send(&client, get(server.url("/"))).await.unwrap();
         let released = Instant::now();
         eventually("it is closed", || handle.status().open() == 0).await;
@@ -312,6 +318,9 @@ async fn ak_22_a_shorter_idle_time_than_the_servers_avoids_its_resets() {
 
 #[tokio::test(start_paused = true)]
 async fn ak_23_the_servers_word_is_not_overridden() {
+    if not_over_h2("HTTP/2 has no field Keep-Alive") {
+        return;
+    }
     for (hint, idle_timeout, expected) in [
         ("Keep-Alive: timeout=0", 4000, None),
         ("Keep-Alive: timeout=1", 4000, None),
@@ -336,6 +345,9 @@ async fn ak_23_the_servers_word_is_not_overridden() {
 
 #[tokio::test(start_paused = true)]
 async fn ak_24_a_server_that_says_one_second_and_means_it_resets_nobody() {
+    if not_over_h2("HTTP/2 has no field Keep-Alive") {
+        return;
+    }
     let server = closing_after_a_second("Keep-Alive: timeout=1");
     let counting = CountingConnector::new(server.connector());
     let (client, handle) = agent_paused(KeepAliveLayer::new(), counting.clone());

@@ -1,6 +1,6 @@
 //! B. Pool key.
 
-use crate::support::agent::{Connector, agent, agent_over, at_rest, fetch, get, send};
+use crate::support::agent::{Connector, agent, agent_over, at_rest, fetch, get, protocol, send};
 use crate::support::{CountingConnector, RefusingPort, Server, eventually, only_over_tcp};
 use http::Uri;
 use hyper_util::client::legacy::connect::dns::Name;
@@ -95,7 +95,7 @@ async fn node_16_local_address_is_connected_from() {
         return;
     }
     let server = Server::ok().await;
-    let layer = KeepAliveLayer::new();
+    let layer = KeepAliveLayer::new().protocol(protocol());
     let handle = layer.handle();
     let mut ids = Vec::new();
     for last in [5, 6] {

@@ -20,7 +20,8 @@ use crate::support::agent::{
     Connector, Req, agent, agent_over, agent_paused, at_rest, fetch, get, paused_clock, send,
 };
 use crate::support::{
-    Conn, CountingConnector, Gate, Server, Sockets, alive_tasks, eventually, not_over_unix, settle,
+    Conn, CountingConnector, Gate, Server, Sockets, alive_tasks, eventually, not_over_h2,
+    not_over_unix, settle,
 };
 
 pub(super) const SWITCHES: &str =
@@ -149,6 +150,9 @@ fn glued() -> [Vec<u8>; 4] {
 
 #[tokio::test]
 async fn node_87_an_upgrade_leaves_with_every_byte_and_frees_its_slot() {
+    if not_over_h2("an upgrade and CONNECT are sent over HTTP/1.1") {
+        return;
+    }
     for glued in glued() {
         leaves_with_every_byte(|server| upgrade(server.url("/")), &glued).await;
     }
@@ -156,6 +160,9 @@ async fn node_87_an_upgrade_leaves_with_every_byte_and_frees_its_slot() {
 
 #[tokio::test]
 async fn node_88_a_tunnel_leaves_with_every_byte_and_frees_its_slot() {
+    if not_over_h2("an upgrade and CONNECT are sent over HTTP/1.1") {
+        return;
+    }
     for glued in glued() {
         leaves_with_every_byte(connect, &glued).await;
     }
@@ -163,6 +170,9 @@ async fn node_88_a_tunnel_leaves_with_every_byte_and_frees_its_slot() {
 
 #[tokio::test]
 async fn node_87_who_is_in_line_has_its_turn_while_the_upgrade_is_open() {
+    if not_over_h2("an upgrade and CONNECT are sent over HTTP/1.1") {
+        return;
+    }
     let gate = Gate::new();
     let server = {
         let gate = gate.clone();
@@ -205,6 +215,9 @@ async fn node_87_who_is_in_line_has_its_turn_while_the_upgrade_is_open() {
 
 #[tokio::test(start_paused = true)]
 async fn node_87_no_timer_of_the_agent_ends_an_upgrade() {
+    if not_over_h2("an upgrade and CONNECT are sent over HTTP/1.1") {
+        return;
+    }
     let server = Server::in_memory(|conn| switching(conn, Arc::default()));
     let layer = KeepAliveLayer::new()
         .active_timeout(ms(100))
@@ -230,6 +243,9 @@ async fn node_87_no_timer_of_the_agent_ends_an_upgrade() {
 
 #[tokio::test]
 async fn node_87_the_later_close_of_an_upgrade_is_not_the_agents() {
+    if not_over_h2("an upgrade and CONNECT are sent over HTTP/1.1") {
+        return;
+    }
     // In each of the ways that it can end.
     for (fin, drops) in [(true, false), (false, false), (false, true)] {
         if !fin && !drops && not_over_unix("a Unix socket has no RST") {
@@ -268,6 +284,9 @@ async fn node_87_the_later_close_of_an_upgrade_is_not_the_agents() {
 
 #[tokio::test]
 async fn node_88_a_connect_that_is_refused_is_an_ordinary_exchange() {
+    if not_over_h2("an upgrade and CONNECT are sent over HTTP/1.1") {
+        return;
+    }
     let server = Server::start(|mut conn| async move {
         while conn.request().await.is_some() {
             conn.respond_with("HTTP/1.1 407 Proxy Authentication Required", "who?")
@@ -292,6 +311,9 @@ async fn node_88_a_connect_that_is_refused_is_an_ordinary_exchange() {
 
 #[tokio::test]
 async fn node_88_a_tunnels_head_has_no_body_whatever_it_says() {
+    if not_over_h2("an upgrade and CONNECT are sent over HTTP/1.1") {
+        return;
+    }
     // RFC 9110 section 9.3.6: a length is ignored.
     let server = Server::start(|mut conn| async move {
         conn.request().await;
@@ -327,6 +349,9 @@ async fn closes_when_nobody_wants_it(asking: fn(&Server) -> Req, lets_go: fn(Res
 
 #[tokio::test]
 async fn node_89_an_upgrade_that_nobody_takes_is_closed() {
+    if not_over_h2("an upgrade and CONNECT are sent over HTTP/1.1") {
+        return;
+    }
     let tasks = alive_tasks();
     for asking in [|server: &Server| upgrade(server.url("/")), connect] {
         closes_when_nobody_wants_it(asking, drop).await;
@@ -343,6 +368,9 @@ async fn node_89_an_upgrade_that_nobody_takes_is_closed() {
 
 #[tokio::test]
 async fn node_89_a_tunnels_body_is_at_its_end() {
+    if not_over_h2("an upgrade and CONNECT are sent over HTTP/1.1") {
+        return;
+    }
     let server = switching_server(&b"glued"[..]).await;
     let (client, handle, counting) = one_at_a_time();
     for request in [upgrade(server.url("/")), connect(&server)] {
@@ -356,6 +384,9 @@ async fn node_89_a_tunnels_body_is_at_its_end() {
 
 #[tokio::test]
 async fn node_87_drain_does_not_wait_for_an_upgrade_and_destroy_ends_it() {
+    if not_over_h2("an upgrade and CONNECT are sent over HTTP/1.1") {
+        return;
+    }
     let server = switching_server(&b""[..]).await;
     let (client, handle) = agent(KeepAliveLayer::new());
     let reading = waiting_owner(&client, &server).await;
@@ -381,6 +412,9 @@ async fn node_87_drain_does_not_wait_for_an_upgrade_and_destroy_ends_it() {
 
 #[tokio::test]
 async fn node_87_an_upgrade_outlives_its_service() {
+    if not_over_h2("an upgrade and CONNECT are sent over HTTP/1.1") {
+        return;
+    }
     let server = switching_server(&b""[..]).await;
     let (client, handle) = agent(KeepAliveLayer::new());
     let response = client.request(upgrade(server.url("/"))).await.unwrap();
@@ -400,6 +434,9 @@ async fn node_87_an_upgrade_outlives_its_service() {
 /// The connector of the crate itself is under the others here.
 #[tokio::test]
 async fn node_87_the_crates_own_transport_leaves_too() {
+    if not_over_h2("an upgrade and CONNECT are sent over HTTP/1.1") {
+        return;
+    }
     let server = switching_server(&b"glued"[..]).await;
     let layer = KeepAliveLayer::new().max_connections_per_host(1);
     let (client, handle) = agent_over(layer, Connector);
@@ -421,6 +458,9 @@ async fn node_87_the_crates_own_transport_leaves_too() {
 /// Wherever the agent is destroyed: nobody is left waiting, and no transport stays.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn node_87_destroy_is_heard_at_every_step_of_an_upgrade() {
+    if not_over_h2("an upgrade and CONNECT are sent over HTTP/1.1") {
+        return;
+    }
     let server = switching_server(&b"glued"[..]).await;
     for step in 0..300 {
         let counting = CountingConnector::new(Sockets);
@@ -445,6 +485,9 @@ async fn node_87_destroy_is_heard_at_every_step_of_an_upgrade() {
 
 #[tokio::test(start_paused = true)]
 async fn node_87_an_upgrade_waits_for_the_end_of_its_upload() {
+    if not_over_h2("an upgrade and CONNECT are sent over HTTP/1.1") {
+        return;
+    }
     let server = Server::in_memory(|mut conn| async move {
         conn.head().await;
         conn.send([SWITCHES, "glued"].concat()).await;

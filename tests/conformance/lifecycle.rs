@@ -12,7 +12,7 @@ use tower_keep_alive::connect::UriConnector;
 use tower_keep_alive::{AgentHandle, CloseReason, KeepAliveLayer};
 
 use crate::support::agent::{Client, agent, agent_over, agent_paused, at_rest, fetch, get};
-use crate::support::{CountingConnector, Gate, Server, Sockets, eventually, script};
+use crate::support::{CountingConnector, Gate, Server, Sockets, eventually, not_over_h2, script};
 
 /// Answers what is not `/held` at once, and the rest when `gate` lets it.
 async fn holding(gate: &Gate) -> Server {
@@ -134,6 +134,9 @@ async fn node_104_close_idle_is_not_the_end() {
 
 #[tokio::test]
 async fn node_105_status_has_a_map_of_each_by_name() {
+    if not_over_h2("a key's first connection is made once for all who wait") {
+        return;
+    }
     let gate = Gate::new();
     let server = holding(&gate).await;
     let other = Server::ok().await;
@@ -173,6 +176,9 @@ async fn node_105_status_has_a_map_of_each_by_name() {
 
 #[tokio::test(start_paused = true)]
 async fn node_106_a_connector_is_any_function_to_any_stream_called_once_a_connection() {
+    if not_over_h2("its stream is a server of HTTP/1.1 itself") {
+        return;
+    }
     for delay in [Duration::ZERO, Duration::from_millis(70)] {
         let calls = Arc::new(AtomicUsize::new(0));
         let connector = {

@@ -1,7 +1,9 @@
 //! C. Admission: pick, create or queue.
 
 use crate::support::agent::{Connector, Req, agent, agent_over, at_rest, fetch, get, read};
-use crate::support::{Conn, CountingConnector, Gate, Server, Sockets, eventually, settle};
+use crate::support::{
+    Conn, CountingConnector, Gate, Server, Sockets, eventually, not_over_h2, settle,
+};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{Response, Uri};
@@ -249,6 +251,9 @@ async fn node_25_max_sockets_is_kept_to() {
 
 #[tokio::test]
 async fn node_25_connecting_counts() {
+    if not_over_h2("a key's first connection is made once for all who wait") {
+        return;
+    }
     let gate = Gate::new();
     let server = Server::ok().await;
     let connector = CountingConnector::new(Connector).gate(&gate);

@@ -2,7 +2,8 @@
 
 use crate::support::agent::{Connector, agent, agent_over, at_rest, fetch, get, read, send};
 use crate::support::{
-    Conn, CountingConnector, Gate, Server, eventually, not_over_tls, only_over_tcp, settle,
+    Conn, CountingConnector, Gate, Server, eventually, not_over_h2, not_over_tls, only_over_tcp,
+    settle,
 };
 use futures_util::future::join_all;
 use http::Uri;
@@ -73,6 +74,9 @@ async fn node_01_by_default_the_one_used_last_is_taken() {
 
 #[tokio::test]
 async fn node_02_a_one_shot_says_close_and_is_never_pooled() {
+    if not_over_h2("HTTP/2 has no field Connection") {
+        return;
+    }
     let server = Server::ok().await;
     let (client, handle) = agent(KeepAliveLayer::new());
     fetch(&client, server.url("/kept")).await.unwrap();
@@ -217,11 +221,17 @@ async fn kept_for(layer: KeepAliveLayer<http_body_util::Full<bytes::Bytes>>, exp
 
 #[tokio::test(start_paused = true)]
 async fn node_06_the_margin_is_a_second_by_default() {
+    if not_over_h2("HTTP/2 has no field Keep-Alive") {
+        return;
+    }
     kept_for(KeepAliveLayer::new(), SECOND).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn node_06_the_margin_can_be_set_and_be_zero() {
+    if not_over_h2("HTTP/2 has no field Keep-Alive") {
+        return;
+    }
     for (margin, expected) in [
         (Duration::from_millis(1500), Duration::from_millis(500)),
         (Duration::ZERO, 2 * SECOND),

@@ -1,7 +1,7 @@
 //! D. Layers of a user's own: they refuse to keep a connection, shorten its time, or are told of each reuse.
 
 use super::release::{gated, idle, pending};
-use crate::support::agent::{Req, at_rest, fetch};
+use crate::support::agent::{Req, at_rest, fetch, protocol};
 use crate::support::{CountingConnector, Gate, Server, eventually, script, settle};
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -40,7 +40,7 @@ where
     let checkout = CheckoutLayer::<HttpConnection<Full<Bytes>>>::new(limits);
     let handle = checkout.handle();
     let client = ServiceBuilder::new()
-        .layer(ExchangeLayer::new())
+        .layer(ExchangeLayer::new().protocol(protocol()))
         .layer(MapResponseLayer::new(move |mut lease| {
             policy(&mut lease);
             lease
@@ -48,7 +48,7 @@ where
         .layer(CheckinLayer::new())
         .layer(checkout)
         .layer(IdleEvictionLayer::new(Duration::from_millis(50)))
-        .layer(HandshakeLayer::new())
+        .layer(HandshakeLayer::new().protocol(protocol()))
         .service(connector);
     (client, handle)
 }

@@ -10,7 +10,7 @@ use tower_keep_alive::{CloseReason, KeepAliveLayer};
 
 use super::idle_timeout::{idle_life, saying};
 use crate::support::agent::{Req, agent, agent_over, agent_paused, at_rest, fetch, get, send};
-use crate::support::{CountingConnector, Gate, Server, Sockets, eventually, settle};
+use crate::support::{CountingConnector, Gate, Server, Sockets, eventually, not_over_h2, settle};
 
 fn saying_connection(value: &'static str, url: String) -> Req {
     let mut request = get(url);
@@ -21,6 +21,9 @@ fn saying_connection(value: &'static str, url: String) -> Req {
 
 #[tokio::test]
 async fn node_68_a_request_says_close_only_where_nothing_is_kept() {
+    if not_over_h2("HTTP/2 has no field Connection") {
+        return;
+    }
     let server = Server::ok().await;
     let (kept, kept_handle) = agent(KeepAliveLayer::new());
     let (limited, limited_handle) = agent(KeepAliveLayer::new().max_connections_per_host(1));
@@ -48,6 +51,9 @@ async fn node_68_a_request_says_close_only_where_nothing_is_kept() {
 
 #[tokio::test]
 async fn node_69_a_request_that_says_close_is_its_connections_last() {
+    if not_over_h2("HTTP/2 has no field Connection") {
+        return;
+    }
     let server = Server::ok().await;
     let (client, handle) = agent(KeepAliveLayer::new());
     let last = saying_connection("close", server.url("/"));
@@ -123,6 +129,9 @@ async fn is_kept_after(request: Method, answer: &'static str, then_fin: bool) ->
 
 #[tokio::test]
 async fn node_70_version_and_connection_decide() {
+    if not_over_h2("HTTP/2 has no field Connection") {
+        return;
+    }
     for (answer, kept) in [
         ("HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok", false),
         (
@@ -150,6 +159,9 @@ async fn node_70_version_and_connection_decide() {
 
 #[tokio::test]
 async fn node_71_close_is_found_among_other_tokens_and_in_any_case() {
+    if not_over_h2("HTTP/2 has no field Connection") {
+        return;
+    }
     for (answer, kept) in [
         (
             "HTTP/1.1 200 OK\r\nConnection: x, ClOsE\r\ncontent-length: 2\r\n\r\nok",
@@ -226,6 +238,9 @@ async fn node_72_a_body_that_ends_with_its_connection_is_the_last() {
 
 #[tokio::test(start_paused = true)]
 async fn node_73_after_close_the_next_in_line_does_not_wait_for_the_servers_fin() {
+    if not_over_h2("HTTP/2 has no field Connection") {
+        return;
+    }
     let server = Server::in_memory(|mut conn| async move {
         conn.request().await;
         conn.respond_with("HTTP/1.1 200 OK\r\nConnection: close", "ok")
@@ -265,6 +280,9 @@ async fn kept_for(
 
 #[tokio::test(start_paused = true)]
 async fn node_74_the_hint_less_its_margin_is_a_limit() {
+    if not_over_h2("HTTP/2 has no field Keep-Alive") {
+        return;
+    }
     for (idle_timeout, hint, life) in [
         (30_000, "Keep-Alive: timeout=5", Some(4000)),
         (30_000, "Keep-Alive: timeout=2", Some(1000)),
@@ -280,6 +298,9 @@ async fn node_74_the_hint_less_its_margin_is_a_limit() {
 
 #[tokio::test(start_paused = true)]
 async fn node_74_the_margin_is_a_setting() {
+    if not_over_h2("HTTP/2 has no field Keep-Alive") {
+        return;
+    }
     for (margin, hint, life) in [
         (0, "Keep-Alive: timeout=1", Some(1000)),
         (0, "Keep-Alive: timeout=0", None),
@@ -296,6 +317,9 @@ async fn node_74_the_margin_is_a_setting() {
 
 #[tokio::test(start_paused = true)]
 async fn node_74_a_hint_holds_for_the_idle_time_after_it_only() {
+    if not_over_h2("HTTP/2 has no field Keep-Alive") {
+        return;
+    }
     let server = Server::in_memory(|mut conn| async move {
         conn.request().await;
         conn.respond_with("HTTP/1.1 200 OK\r\nKeep-Alive: timeout=2", "ok")
@@ -328,6 +352,9 @@ async fn node_74_a_hint_holds_for_the_idle_time_after_it_only() {
 
 #[tokio::test(start_paused = true)]
 async fn node_75_the_hint_needs_no_idle_timeout_beside_it() {
+    if not_over_h2("HTTP/2 has no field Keep-Alive") {
+        return;
+    }
     let layer = || KeepAliveLayer::new().idle_timeout(Duration::MAX);
     kept_for(layer(), "Keep-Alive: timeout=5", Some(4000)).await;
     kept_for(layer(), "Keep-Alive: timeout=60", Some(59_000)).await;
@@ -336,6 +363,9 @@ async fn node_75_the_hint_needs_no_idle_timeout_beside_it() {
 
 #[tokio::test(start_paused = true)]
 async fn node_76_the_hint_is_read_in_every_form_that_servers_write() {
+    if not_over_h2("HTTP/2 has no field Keep-Alive") {
+        return;
+    }
     for (hint, life) in [
         ("Keep-Alive: timeout=5", 4000),
         ("Keep-Alive: timeout=5, max=1", 4000),
@@ -377,6 +407,9 @@ async fn counting_down(from: usize) -> Server {
 
 #[tokio::test]
 async fn node_77_the_servers_max_is_kept_to() {
+    if not_over_h2("HTTP/2 has no field Keep-Alive") {
+        return;
+    }
     let server = counting_down(1).await;
     let (client, handle) = agent(KeepAliveLayer::new());
     for turn in 0..6 {
@@ -391,6 +424,9 @@ async fn node_77_the_servers_max_is_kept_to() {
 
 #[tokio::test]
 async fn node_77_the_servers_max_is_kept_to_on_a_hand_over() {
+    if not_over_h2("HTTP/2 has no field Keep-Alive") {
+        return;
+    }
     let server = counting_down(1).await;
     let counting = CountingConnector::new(Sockets);
     let layer = KeepAliveLayer::new().max_connections_per_host(1);

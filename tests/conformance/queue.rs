@@ -1,9 +1,9 @@
 //! C. Limits: the queue, connects that fail, and names of pools without anything in them.
 
 use super::limits::{SECOND, gated_in_memory, gated_server, idle, no_empty_keys, pending};
-use crate::support::agent::{Connector, agent, agent_over, at_rest, fetch, read};
+use crate::support::agent::{Connector, agent, agent_over, at_rest, fetch, protocol, read};
 use crate::support::{
-    Conn, CountingConnector, Gate, RefusingPort, Server, Sockets, eventually, settle,
+    Conn, CountingConnector, Gate, RefusingPort, Server, Sockets, eventually, not_over_h2, settle,
 };
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -76,6 +76,9 @@ async fn node_28_the_line_has_no_end_and_no_clock_by_default() {
 
 #[tokio::test(start_paused = true)]
 async fn node_28_the_line_can_be_bounded_in_length_and_in_time() {
+    if not_over_h2("a key's first connection is made once for all who wait") {
+        return;
+    }
     let gate = Gate::new();
     let server = gated_in_memory(&gate);
     let layer = KeepAliveLayer::new()
@@ -181,6 +184,9 @@ async fn node_29_a_connect_left_behind_that_fails_is_nobodys_error() {
 
 #[tokio::test(start_paused = true)]
 async fn node_30_slow_connects_do_not_defeat_the_limit() {
+    if not_over_h2("a key's first connection is made once for all who wait") {
+        return;
+    }
     let server = Server::in_memory(crate::support::script::echo);
     let connector = CountingConnector::new(server.connector()).delay(Duration::from_millis(50));
     let layer = KeepAliveLayer::new().max_connections_per_host(2);
@@ -361,14 +367,14 @@ async fn callers_seen(closes: bool) -> Vec<(&'static str, Option<&'static str>)>
         CheckoutLayer::<HttpConnection<Noting>>::new(PoolConfig::new().max_connections_per_host(1));
     let handle = checkout.handle();
     let client = ServiceBuilder::new()
-        .layer(ExchangeLayer::new())
+        .layer(ExchangeLayer::new().protocol(protocol()))
         .layer(MapResponseLayer::new(move |lease| {
             sighted(&on_checkout, "checkout");
             lease
         }))
         .layer(CheckinLayer::new())
         .layer(checkout)
-        .layer(HandshakeLayer::new())
+        .layer(HandshakeLayer::new().protocol(protocol()))
         .service(tower::service_fn(
             move |target: tower_keep_alive::connect::Destination| {
                 sighted(&on_connect, "connector");

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use tower_keep_alive::{CloseReason, KeepAliveLayer};
 
 use crate::support::agent::{agent, agent_over, agent_paused, at_rest, fetch, get, read, send};
-use crate::support::{CountingConnector, Gate, Server, Sockets, eventually, settle};
+use crate::support::{CountingConnector, Gate, Server, Sockets, eventually, not_over_h2, settle};
 
 #[tokio::test]
 async fn node_49_a_close_leaves_nothing_behind() {
@@ -69,6 +69,9 @@ async fn node_50_a_closed_connection_is_replaced_for_the_head_of_its_own_line() 
 
 #[tokio::test]
 async fn node_51_a_removal_makes_room_once() {
+    if not_over_h2("HTTP/2 has no field Connection") {
+        return;
+    }
     let server = Server::start(|mut conn| async move {
         while conn.request().await.is_some() {
             conn.send("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nsome")
@@ -110,6 +113,9 @@ fn holding(gate: &Gate) -> Server {
 
 #[tokio::test(start_paused = true)]
 async fn node_52_a_slot_goes_to_the_oldest_of_all_keys() {
+    if not_over_h2("a key's first connection is made once for all who wait") {
+        return;
+    }
     let gate = Gate::new();
     let server = holding(&gate);
     let counting = CountingConnector::new(server.connector());
@@ -186,6 +192,9 @@ async fn node_52_all_free_slots_are_filled() {
 
 #[tokio::test(start_paused = true)]
 async fn node_53_a_failed_refill_strands_nobody() {
+    if not_over_h2("HTTP/2 has no field Connection") {
+        return;
+    }
     let gate = Gate::new();
     let server = {
         let gate = gate.clone();
@@ -226,6 +235,9 @@ async fn node_53_a_failed_refill_strands_nobody() {
 
 #[tokio::test]
 async fn node_54_an_abort_in_flight_serves_the_next_on_a_new_connection() {
+    if not_over_h2("an abort ends its stream, and not its connection") {
+        return;
+    }
     let server = Server::start(|mut conn| async move {
         if conn.index == 0 {
             conn.request().await;

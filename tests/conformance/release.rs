@@ -2,7 +2,8 @@
 
 use crate::support::agent::{Connector, agent, agent_over, at_rest, fetch, get, post, read, send};
 use crate::support::{
-    Conn, CountingConnector, Gate, InMemory, Server, eventually, not_tiny, script, settle,
+    Conn, CountingConnector, Gate, InMemory, Server, eventually, not_over_h2, not_tiny, script,
+    settle,
 };
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -115,6 +116,9 @@ async fn node_35_a_connection_comes_back_when_its_upload_is_drained() {
 
 #[tokio::test(start_paused = true)]
 async fn node_35_an_upload_that_is_never_drained_costs_its_connection() {
+    if not_over_h2("an abort ends its stream, and not its connection") {
+        return;
+    }
     let never = Gate::new();
     let server = Server::in_memory(move |conn| hasty(conn, never.clone()));
     let connector = CountingConnector::new(server.connector());
@@ -155,6 +159,9 @@ async fn node_36_an_unread_body_holds_its_connection() {
 
 #[tokio::test]
 async fn node_37_an_abandoned_body_costs_its_connection_and_frees_its_slot() {
+    if not_over_h2("an abort ends its stream, and not its connection") {
+        return;
+    }
     if not_tiny("the first frame is what came in one piece") {
         return;
     }
@@ -375,6 +382,9 @@ async fn hinting(mut conn: Conn) {
 
 #[tokio::test(start_paused = true)]
 async fn node_42_a_hand_over_heeds_the_servers_hint() {
+    if not_over_h2("HTTP/2 has no field Keep-Alive") {
+        return;
+    }
     let server = Server::in_memory(hinting);
     let (reused, made, handle) = one_at_a_time(&server, KeepAliveLayer::new(), 4).await;
     assert_eq!(reused, [false; 4], "a second is within the margin");
@@ -385,6 +395,9 @@ async fn node_42_a_hand_over_heeds_the_servers_hint() {
 
 #[tokio::test(start_paused = true)]
 async fn node_42_a_hint_beyond_the_margin_hinders_no_hand_over() {
+    if not_over_h2("HTTP/2 has no field Keep-Alive") {
+        return;
+    }
     let server = Server::in_memory(hinting);
     let layer = KeepAliveLayer::new().server_hint_margin(Duration::ZERO);
     let (reused, made, handle) = one_at_a_time(&server, layer, 4).await;
@@ -412,6 +425,9 @@ async fn node_42_a_hand_over_heeds_the_ttl() {
 
 #[tokio::test(start_paused = true)]
 async fn node_42_a_hand_over_heeds_max_uses() {
+    if not_over_h2("a connection on its last use drains, and counts in no limit") {
+        return;
+    }
     let server = Server::in_memory(script::ok);
     let layer = KeepAliveLayer::new().max_uses(2);
     let (reused, made, handle) = one_at_a_time(&server, layer, 4).await;
@@ -423,6 +439,9 @@ async fn node_42_a_hand_over_heeds_max_uses() {
 
 #[tokio::test(start_paused = true)]
 async fn node_42_without_keep_alive_nothing_is_handed_over() {
+    if not_over_h2("HTTP/2 has no field Connection") {
+        return;
+    }
     let server = Server::in_memory(script::ok);
     let layer = KeepAliveLayer::new().keep_alive(false);
     let (reused, made, handle) = one_at_a_time(&server, layer, 4).await;

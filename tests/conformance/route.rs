@@ -14,7 +14,7 @@ use tower_keep_alive::{
     extensions::{Family, Route},
 };
 
-use crate::support::agent::{Req, agent_over, at_rest, fetch, get, send};
+use crate::support::agent::{Req, agent_over, at_rest, fetch, get, protocol, send};
 use crate::support::{CountingConnector, Server, Sockets, only_over_tcp, script};
 
 const LOCAL: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(1, 1, 1, 1));
@@ -70,7 +70,7 @@ fn node_14_a_family_is_in_the_key_where_one_is_asked_for() {
 #[tokio::test]
 async fn node_17_an_empty_route_is_not_in_the_key() {
     let server = Server::in_memory(script::ok);
-    let layer = KeepAliveLayer::new();
+    let layer = KeepAliveLayer::new().protocol(protocol());
     let handle = layer.handle();
     let client: KeepAlive<_, Full<_>> = tower_layer::Layer::layer(&layer, server.connector());
     for request in [
@@ -470,6 +470,9 @@ mod unix {
     /// The runtime has no turn to hear of the stray bytes, so only the probe sees them.
     #[tokio::test]
     async fn node_58_a_unix_socket_is_looked_at_before_a_reuse() {
+        if crate::support::not_over_h2("its server speaks HTTP/1.1 itself") {
+            return;
+        }
         let path = std::env::temp_dir().join(format!("straying-{}.sock", std::process::id()));
         let (word, done) = straying(path.clone());
         let (client, handle) = agent(KeepAliveLayer::new());

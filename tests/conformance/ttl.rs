@@ -240,7 +240,10 @@ async fn comes_late(
     pass(ms(100));
     gate.open(1);
     let late = late.await.unwrap();
-    assert!(!late.info.is_reused());
+    assert!(
+        !late.info.is_reused(),
+        "{reason:?}, looks {looks}, connects {connects}"
+    );
     settle().await;
     assert_eq!((counting.made(), server.accepted()), (2, 2));
     let status = handle.status();
