@@ -150,7 +150,12 @@ impl Error {
 
 #[cfg(test)]
 mod tests {
+    use http::Uri;
+
     use super::*;
+    use crate::connection::lifespan::Lifespan;
+    use crate::target::Target;
+    use crate::target::key::Key;
 
     #[test]
     fn what_is_not_http_1_is_recognised_by_its_first_bytes() {
@@ -171,5 +176,34 @@ mod tests {
         ] {
             assert_eq!(Instead::of_http1(begins), instead, "{begins:?}");
         }
+    }
+
+    fn answered_with(instead: Instead, uri: &'static str) -> Error {
+        let lifespan = Lifespan::new();
+        let key = Key::from(Uri::from_static(uri).key());
+        lifespan.shared().set_key(key);
+        let error = Error::from_send(instead.into(), false);
+        error.on(ConnectionInfo::of(&lifespan))
+    }
+
+    #[cfg(feature = "http2")]
+    #[test]
+    fn an_alert_of_tls_is_one_only_outside_of_tls() {
+        for instead in [Instead::Tls, Instead::Http1, Instead::Http2, Instead::Other] {
+            let plain = answered_with(instead, "http://a.test/").instead();
+            assert_eq!(plain, Some(instead));
+            let within = answered_with(instead, "https://a.test/").instead();
+            assert_eq!(within, plain.filter(|it| *it != Instead::Tls));
+        }
+    }
+
+    #[test]
+    fn the_remedy_names_a_proxy_only_where_there_is_one() {
+        let error = answered_with(Instead::Tls, "http://a.test/");
+        let remedy = error.remedy(Instead::Tls);
+        assert!(
+            remedy.starts_with("the server seems to speak TLS"),
+            "{remedy}"
+        );
     }
 }

@@ -311,6 +311,19 @@ fn keys_at_which_nothing_happens_are_not_looked_at() {
     at_rest(pool);
 }
 
+/// What a caller waits for begins without the pool, and a check follows in its usual time.
+#[test]
+fn who_waits_and_is_given_nothing_raises_no_alarm() {
+    let pool = Pool::new(PoolConfig::new().max_connections_per_host(1));
+    let conn = made(&pool, HOST);
+    let waiter = waits(ask(&pool, HOST, Reuse::Any));
+    pool.shared().check_overdue(true);
+    assert!(!pool.shared().overdue.is_alert());
+    drop(waiter);
+    conn.give_back();
+    at_rest(pool);
+}
+
 /// Nothing is ever taken back then, so there is nothing to check for.
 #[test]
 fn a_hand_over_that_is_kept_raises_no_alarm() {
