@@ -243,4 +243,21 @@ mod tests {
             assert!(source.contains(text), "{source}");
         }
     }
+
+    #[test]
+    fn an_end_before_the_server_sent_anything_keeps_its_cause() {
+        let cause = io::Error::new(io::ErrorKind::BrokenPipe, "as the transport says");
+        let said_nothing = io::Error::new(cause.kind(), SaidNothing(cause));
+        let error = Error::from_send(said_nothing.into(), false);
+        assert!(error.is_reset() && error.may_not_be_http2(), "{error:?}");
+        let (mut source, mut texts) = (error.source(), Vec::new());
+        while let Some(of) = source {
+            texts.push(of.to_string());
+            source = of.source();
+        }
+        assert!(
+            texts.contains(&"as the transport says".to_owned()),
+            "{texts:?}"
+        );
+    }
 }

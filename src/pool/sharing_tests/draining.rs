@@ -143,3 +143,23 @@ fn one_connection_makes_room_for_one_caller() {
         at_rest(pool);
     }
 }
+
+/// It could serve the younger caller, of its own key.
+#[test]
+fn a_connection_without_uses_is_closed_for_an_older_caller_of_another_key() {
+    let pool = Pool::new(PoolConfig::new().max_connections(1));
+    let (first, _) = made(&pool, 1);
+    let Decision::Wait(older) = ask_for(&pool, B, Reuse::Any) else {
+        panic!("there is one permit");
+    };
+    let younger = waits(&pool);
+    first.give_back();
+    let (second, _) = connect(may_make(&older).expect("it came first"), 1);
+    drop(older);
+    second.give_back();
+    let (third, _) = connect(may_make(&younger).expect("nobody else waits"), 1);
+    drop(younger);
+    third.give_back();
+    assert_eq!(pool.handle().status().closes[&CloseReason::Room], 2);
+    at_rest(pool);
+}
