@@ -12,6 +12,7 @@ use http_body_util::combinators::BoxBody;
 use hyper::body::Incoming;
 use tokio::runtime::Handle;
 
+use crate::clock::Millis;
 use crate::connection::close_reason::CloseReason;
 use crate::connection::info::ConnectionInfo;
 use crate::connection::outcome_observer::Verdict;
@@ -41,39 +42,34 @@ pub struct Body {
     end: BodyEnd,
 }
 
-/// What happens at the end of a body, or when it is dropped before. Boxed, because it is nothing by default, and a body is
-/// moved with its response.
-pub(super) struct BodyEnd(Option<Box<UnusualEnd>>);
-
-struct UnusualEnd {
-    drain: Drain,
+/// What happens at the end of a body, or when it is dropped before. The parts of a [`Drain`] are fields of their own, which makes
+/// it eight bytes shorter: a body is moved with its response.
+pub(super) struct BodyEnd {
+    drain_bytes: u64,
+    drain_time: Millis,
     /// What the head of the response says of its address, if that counts with the end of the body.
     verdict: Option<Verdict>,
 }
 
-impl BodyEnd {
-    const NONE: Self = Self(None);
+// More than 256 bytes take twice the instructions to move.
+#[cfg(all(test, target_os = "linux", target_pointer_width = "64"))]
+const _: () = assert!(size_of::<Response<Body>>() <= 256);
 
+impl BodyEnd {
     #[inline]
     pub(super) fn new(drain: Drain, verdict: Option<Verdict>) -> Self {
-        match drain.is_wanted() || verdict.is_some() {
-            false => Self::NONE,
-            true => Self::unusual(drain, verdict),
+        Self {
+            drain_bytes: drain.bytes,
+            drain_time: drain.time,
+            verdict,
         }
     }
 
-    #[cold]
-    fn unusual(drain: Drain, verdict: Option<Verdict>) -> Self {
-        Self(Some(Box::new(UnusualEnd { drain, verdict })))
-    }
-
     fn drain(&self) -> Drain {
-        self.0.as_ref().map_or(Drain::NONE, |it| it.drain)
-    }
-
-    #[inline]
-    fn take_verdict(&mut self) -> Option<Verdict> {
-        self.0.as_mut()?.verdict.take()
+        Drain {
+            bytes: self.drain_bytes,
+            time: self.drain_time,
+        }
     }
 }
 
@@ -174,7 +170,7 @@ impl Body {
             inner: Inner::boxed(body),
             held: None,
             info,
-            end: BodyEnd::NONE,
+            end: BodyEnd::new(Drain::NONE, None),
         }
     }
 
@@ -241,7 +237,7 @@ impl Body {
     /// The result of the exchange is what the head of its response has said.
     #[inline]
     fn report(&mut self) {
-        if let Some(verdict) = self.end.take_verdict() {
+        if let Some(verdict) = self.end.verdict.take() {
             outcomes::report(self.info.shared(), verdict);
         }
     }
@@ -301,7 +297,7 @@ impl Body {
             let error = Error::new(Kind::Body)
                 .caused_by(source)
                 .on(self.info.clone());
-            if self.end.take_verdict().is_some() {
+            if self.end.verdict.take().is_some() {
                 outcomes::observe_error(self.info.shared(), &error);
             }
             held.lifespan_mut().end(CloseReason::Error);
