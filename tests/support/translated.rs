@@ -420,6 +420,10 @@ impl Translator {
     }
 
     fn give(&mut self, stream: u32, bytes: Vec<u8>, counted: Option<u32>) {
+        // Nothing read would be the end of the connection.
+        if bytes.is_empty() {
+            return;
+        }
         let event = Event::Bytes {
             bytes,
             stream,
