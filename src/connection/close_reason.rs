@@ -140,6 +140,15 @@ impl CloseReason {
         self.is_error() || matches!(self, Self::Abandoned | Self::Shutdown)
     }
 
+    /// Whether the server ended the connection, or its silence or a failure did; not a limit or a caller of ours.
+    pub(crate) fn is_of_server(self) -> bool {
+        use CloseReason::{Error, GoAway, Peer, ResponseTimeout, Silence, Stale};
+        matches!(
+            self,
+            Peer | Stale | Error | Silence | ResponseTimeout | GoAway
+        )
+    }
+
     /// Whether the connect failed, rather than being cancelled because no caller needed it.
     pub(crate) fn is_create_error(self) -> bool {
         matches!(self.kind(), ReasonKind::NotMade | ReasonKind::NotMadeInTime)

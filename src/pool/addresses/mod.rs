@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use crate::agent::Spread;
 use crate::agent::{Ejection, LookupStatus};
+use crate::connection::close_reason::CloseReason;
 use crate::connection::shared::ConnShared;
 use crate::error::connect::ConnectError;
 use crate::sync::{Mutex, MutexGuard};
@@ -68,7 +69,9 @@ impl AddressBook {
         known.closed(address, connection.id(), now);
         if let Some(born) = connection.born() {
             let lived = now.saturating_duration_since(born.mono);
-            known.has_lived(address, lived, connection.activity().uses(), now);
+            let by_server = connection.reason().is_none_or(CloseReason::is_of_server);
+            let requests = connection.activity().uses();
+            known.has_lived(address, lived, requests, by_server, now);
         }
     }
 
@@ -310,6 +313,8 @@ impl Drop for Attempt {
 #[cfg(all(test, not(tower_keep_alive_loom)))]
 mod tests {
     use super::*;
+    use crate::clock::Moment;
+    use crate::connection::lifespan::Lifespan;
     use crate::target::Target;
     use crate::target::key::Key;
 
@@ -446,7 +451,7 @@ mod tests {
         let ends = |known: &mut Known, lived, requests, now| {
             known.opened(address(2), 2, now);
             known.closed(address(2), 2, now);
-            known.has_lived(address(2), lived, requests, now);
+            known.has_lived(address(2), lived, requests, true, now);
         };
         known.opened(address(1), 1, now);
         let millis = Duration::from_millis;
@@ -465,12 +470,45 @@ mod tests {
         for (lived, requests) in [(millis(1000), 1), (millis(1), 100)] {
             ends(&mut known, lived, requests, now);
             assert!(known.lacks_connections(now), "it was of use");
+            known.has_lived(address(2), millis(1), 1, false, now);
+            assert!(known.lacks_connections(now), "a limit of ours ended it");
             ends(&mut known, millis(999), 99, now);
             assert!(!known.lacks_connections(now));
             assert!(
                 known.lacks_connections(now + millis(1000)),
                 "from the start"
             );
+        }
+    }
+
+    #[test]
+    fn only_an_end_by_the_server_makes_the_spread_wait() {
+        for (reason, waits) in [
+            (CloseReason::Uses, false),
+            (CloseReason::Idle, false),
+            (CloseReason::Age, false),
+            (CloseReason::Room, false),
+            (CloseReason::Final, false),
+            (CloseReason::Abandoned, false),
+            (CloseReason::Shutdown, false),
+            (CloseReason::Peer, true),
+            (CloseReason::Stale, true),
+            (CloseReason::Error, true),
+            (CloseReason::Silence, true),
+            (CloseReason::GoAway, true),
+        ] {
+            let book = AddressBook::new(Spread::FewestOpenFirst, None, None);
+            let now = Instant::now();
+            book.known()
+                .order(Spread::FewestOpenFirst, [1, 2].map(address).to_vec(), now);
+            book.opened(address(1), 0);
+            let lifespan = Lifespan::new();
+            let shared = lifespan.shared();
+            shared.begin(Moment::now());
+            book.opened(address(2), shared.id());
+            shared.set_close_reason(reason);
+            book.closed(address(2), shared);
+            assert_eq!(!book.lacks_connections(Instant::now()), waits, "{reason}");
         }
     }
 

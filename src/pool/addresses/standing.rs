@@ -159,21 +159,25 @@ impl Known {
         }
     }
 
-    /// A connection to it lived for so long and had so many requests. After one that ended at once, the next one that is to spread
-    /// the load has to wait, as after a failed connect: where a server accepts connections and closes them, no connect fails.
+    /// A connection to it lived for so long and had so many requests. After one that its server ended at once, the next one that
+    /// is to spread the load has to wait, as after a failed connect: where a server accepts connections and closes them, no
+    /// connect fails. One that a limit of ours ended at once says nothing.
     pub(super) fn has_lived(
         &mut self,
         address: SocketAddr,
         lived: Duration,
         requests: u64,
+        by_server: bool,
         now: Instant,
     ) {
         let Some(known) = self.addresses.get_mut(&address) else {
             return;
         };
-        known.spread_pause = match lived < FIRST_PAUSE && requests < MANY {
-            true => (known.spread_pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE),
-            false => Duration::ZERO,
+        let is_short = lived < FIRST_PAUSE && requests < MANY;
+        known.spread_pause = match (is_short, by_server) {
+            (true, true) => (known.spread_pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE),
+            (true, false) => return,
+            (false, _) => Duration::ZERO,
         };
         known.spread_from = now.checked_add(known.spread_pause);
     }
