@@ -7,7 +7,7 @@ use crate::error::BoxError;
 /// Why `Checkout` provides no connection.
 ///
 /// ```
-/// use tower_keep_alive::{BoxError, custom::{CheckoutError, Denied}};
+/// use tower_keep_alive::{BoxError, layers::{CheckoutError, Denied}};
 ///
 /// fn is_full(error: &BoxError) -> bool {
 ///     let error = error.downcast_ref::<CheckoutError>();

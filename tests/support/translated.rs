@@ -78,12 +78,12 @@ impl Translated {
         }
     }
 
-    pub(super) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(super) async fn write(&self, bytes: &[u8]) -> io::Result<()> {
         self.done(|done| Command::Write(bytes.to_owned(), done))
             .await
     }
 
-    pub(super) async fn half_close(&mut self) -> io::Result<()> {
+    pub(super) async fn half_close(&self) -> io::Result<()> {
         self.done(Command::HalfClose).await
     }
 
@@ -419,7 +419,7 @@ impl Translator {
         }
     }
 
-    fn give(&mut self, stream: u32, bytes: Vec<u8>, counted: Option<u32>) {
+    fn give(&self, stream: u32, bytes: Vec<u8>, counted: Option<u32>) {
         // Nothing read would be the end of the connection.
         if bytes.is_empty() {
             return;
@@ -446,10 +446,10 @@ async fn next(conn: &mut frames::Conn<Stream>, has_begun: &mut bool) -> Option<F
 
 impl Io for Stream {
     async fn read(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
-        Stream::read(self, buffer).await
+        Self::read(self, buffer).await
     }
 
     async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        Stream::write(self, bytes).await
+        Self::write(self, bytes).await
     }
 }
