@@ -326,8 +326,8 @@ impl<C: Poolable> KeyState<C> {
         if !urgent && !room && self.queue.pending() >= cx.config.max_pending_per_host {
             return KeyDecision::QueueFull(cx.config.max_pending_per_host);
         }
-        // This caller cannot use the idle connection, but it can use its permit.
-        if !may && let Some(index) = idle_to_replace {
+        // This caller cannot use the idle connection, but it can use its permit, unless one was closed for it above.
+        if let Some(index) = idle_to_replace.filter(|_| !may && !made_way) {
             let pooled = self.remove_whole(index, cx).expect("in the idle list");
             self.close_for_blocked(pooled, CloseReason::Room, cx);
         }

@@ -37,6 +37,8 @@ mod table;
 mod tests;
 mod total_limits;
 #[cfg(test)]
+mod trial_tests;
+#[cfg(test)]
 mod unclaimed_tests;
 mod wait_queue;
 mod waiter;
