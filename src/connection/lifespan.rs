@@ -217,8 +217,17 @@ impl Lifespan {
         self.shared.on_close(hook);
     }
 
-    /// Marks the connection as not to be used again, and why. It is closed when its present user returns it.
+    /// Marks the connection as not to be used again, and why. It is closed when its present user returns it; a connection that
+    /// several uses share gets no further uses, and is closed after the last one.
     pub fn end(&mut self, reason: CloseReason) {
+        match self.shared.connection() {
+            Some(connection) => connection.condemn(reason),
+            None => self.end_use(reason),
+        }
+    }
+
+    /// The same, where other uses of the same connection may go on and be followed by more.
+    pub(crate) fn end_use(&mut self, reason: CloseReason) {
         self.ended = true;
         self.shared.set_close_reason(reason);
     }

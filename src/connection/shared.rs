@@ -499,7 +499,7 @@ impl ConnShared {
         // Otherwise it is dropped here, after the lock.
     }
 
-    /// The connection is about to be closed from outside, and may not be used again until then.
+    /// The connection is about to be closed from outside, or after its uses, and may not be used again until then.
     pub(crate) fn condemn(&self, reason: CloseReason) {
         self.set_close_reason(reason);
         self.state.fetch_or(POISONED, Ordering::AcqRel);

@@ -300,7 +300,7 @@ impl Body {
             if self.end.verdict.take().is_some() {
                 outcomes::observe_error(self.info.shared(), &error);
             }
-            held.lifespan_mut().end(CloseReason::Error);
+            held.lifespan_mut().end_use(CloseReason::Error);
             held.release();
             return error;
         }
@@ -483,7 +483,7 @@ struct Abandoned(Option<Box<dyn ErasedLease>>);
 impl Drop for Abandoned {
     fn drop(&mut self) {
         if let Some(mut held) = self.0.take() {
-            held.lifespan_mut().end(CloseReason::Abandoned);
+            held.lifespan_mut().end_use(CloseReason::Abandoned);
             held.release();
         }
     }

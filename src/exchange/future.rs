@@ -99,7 +99,7 @@ impl<C: Poolable> Drop for AbandonOnDrop<C> {
     fn drop(&mut self) {
         if let Some(conn) = &mut self.0 {
             outcomes::observe_abandoned(conn.lifespan());
-            conn.lifespan_mut().end(CloseReason::Abandoned);
+            conn.lifespan_mut().end_use(CloseReason::Abandoned);
         }
     }
 }

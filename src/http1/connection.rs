@@ -83,7 +83,7 @@ where
         }
         if self.0.lifespan.shared().is_uploading() {
             // The response is over and the upload is not: nobody knows how much of it the server will still read.
-            self.0.lifespan.end(CloseReason::Abandoned);
+            self.0.lifespan.end_use(CloseReason::Abandoned);
             return Poll::Ready(());
         }
         Poll::Pending

@@ -238,7 +238,7 @@ impl<C: Poolable> PooledConn<C> {
 
     /// Closes the transport and the connection. Never called under a lock.
     pub(crate) fn close(mut self, reason: CloseReason) {
-        self.conn.lifespan_mut().end(reason);
+        self.conn.lifespan_mut().end_use(reason);
     }
 }
 

@@ -65,7 +65,7 @@ impl ConnShared {
         self.whole().state.fetch_or(MOVED, Ordering::AcqRel);
     }
 
-    /// Why it may not be used again, if a caller poisoned it or its address was left.
+    /// Why it may not be used again, if a caller poisoned or ended it, or its address was left.
     #[inline]
     pub(crate) fn excluded(&self) -> Option<CloseReason> {
         match self.state.load(Ordering::Acquire) & (POISONED | MOVED | OF_USE) {
