@@ -57,6 +57,35 @@ async fn what_is_refused_is_sent_again_whatever_its_method() {
     }
 }
 
+/// Whatever the code of a reset says about the server, only REFUSED_STREAM and HTTP_1_1_REQUIRED say that it has not acted on
+/// the request (RFC 9113 §8.7).
+#[tokio::test]
+async fn a_post_that_the_server_resets_with_another_code_is_not_sent_again() {
+    let server = http2::Server::start(|mut conn: http2::Conn| async move {
+        conn.open([]).await;
+        while let Some(request) = conn.request().await {
+            let code = request.path()[1..].parse().expect("a code");
+            conn.reset(request.stream, code).await;
+        }
+    })
+    .await;
+    let (client, handle) = agent(layer());
+    for other in [
+        code::NO_ERROR,
+        code::PROTOCOL_ERROR,
+        code::INTERNAL_ERROR,
+        code::CANCEL,
+    ] {
+        let url = server.url(&format!("/{other}"));
+        let error = send(&client, post(url, "once only")).await.unwrap_err();
+        assert_eq!(error.http2_reason(), Some(other), "{error:?}");
+        assert!(!error.is_refused() && !error.is_unsent(), "{error:?}");
+    }
+    assert_eq!(server.log.executed("POST").len(), 4);
+    assert_eq!(server.log.executed_twice("POST"), 0);
+    at_rest(&handle).await;
+}
+
 #[tokio::test]
 async fn a_server_that_refuses_for_ever_is_asked_eight_times() {
     let server = http2::Server::start(|mut conn: http2::Conn| async move {
