@@ -520,7 +520,7 @@ fn unanswered<C: Poolable>(
         None => info,
     });
     outcomes::observe_error(lifespan.shared(), &failed);
-    lifespan.end(if is_request_body {
+    lifespan.end_use(if is_request_body {
         CloseReason::Abandoned
     } else if failed.is_reset() {
         CloseReason::Peer

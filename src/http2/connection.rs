@@ -94,7 +94,7 @@ impl<B: Send + 'static> Poolable for Http2Connection<B> {
             return Poll::Pending;
         }
         if let Some(reason) = parts.stream.failure() {
-            parts.lifespan.end(reason);
+            parts.lifespan.end_use(reason);
         }
         Poll::Ready(())
     }

@@ -56,13 +56,13 @@ impl Deadlines {
         self.next
     }
 
-    /// The exchanges whose deadline has passed and that are not over.
-    pub(super) fn due(&mut self, now: Instant) -> Vec<Arc<StreamShared>> {
+    /// The exchanges whose deadline has passed and that are not over, each with the number of its use.
+    pub(super) fn due(&mut self, now: Instant) -> Vec<(Arc<StreamShared>, u64)> {
         let mut due = Vec::new();
         self.list.retain(|it| {
             let exchange = it.exchange.in_progress();
             if it.at <= now {
-                due.extend(exchange);
+                due.extend(exchange.map(|stream| (stream, it.exchange.number)));
                 return false;
             }
             exchange.is_some()

@@ -216,9 +216,9 @@ where
             self.silence.step(shared, now);
         }
         let late = shared.uses().deadlines.due(now);
-        for stream in late {
+        for (stream, number) in late {
             if let Some(reason) = stream.conn().is_late(now) {
-                stream.fail(reason);
+                stream.fail(number, reason);
             }
         }
         // The end of an exchange may have raised a doubt.

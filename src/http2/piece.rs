@@ -16,7 +16,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Whether `h2` has written all pieces. Those of a stream that has ended count as written.
+    /// Whether `h2` has written all pieces, or dropped them: those of a stream that was cut off stay in its buffer for a while.
     pub(super) fn is_over(&self) -> bool {
         self.pieces.load(Ordering::Acquire) == 0
     }

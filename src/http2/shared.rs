@@ -416,10 +416,10 @@ impl Http2Shared {
         }
     }
 
-    /// `h2` has taken all of this request, which is being written.
+    /// `h2` has taken all of this exchange's request, which is being written.
     #[cold]
-    pub(super) fn add_sending(&self, stream: &Arc<StreamShared>) {
-        self.uses().sending.push(Exchange::of(stream));
+    pub(super) fn add_sending(&self, exchange: Exchange) {
+        self.uses().sending.push(exchange);
         self.raise(SENDING);
     }
 

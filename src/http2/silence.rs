@@ -95,12 +95,17 @@ impl Silence {
         let busy = made.iter().filter_map(std::sync::Weak::upgrade);
         let busy: Vec<_> = busy
             .filter(|it| it.is_busy())
-            .filter_map(|it| Some((it.with_stream(|it| u32::from(it.stream_id()))?, it)))
+            .filter_map(|it| {
+                // Before the stream: if its exchange ends meanwhile, the next one is not taken for it.
+                let number = it.conn().activity().uses();
+                let id = it.with_stream(|it| u32::from(it.stream_id()))?;
+                Some((id, number, it))
+            })
             .collect();
         let moved = shared
             .watched()
-            .watch(busy.iter().map(|(id, _)| *id).collect());
-        for (id, stream) in busy {
+            .watch(busy.iter().map(|(id, ..)| *id).collect());
+        for (id, number, stream) in busy {
             let place = moved.binary_search_by_key(&id, |it| it.0);
             // A stream that has begun since counts as active.
             let is_read = place.is_ok_and(|place| moved[place].1);
@@ -113,7 +118,7 @@ impl Silence {
             };
             let limit = activity.limit();
             if limit.is_some_and(|limit| now.saturating_duration_since(since) >= limit) {
-                stream.fail(CloseReason::Silence);
+                stream.fail(number, CloseReason::Silence);
             }
         }
     }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::connection::close_reason::CloseReason;
 use crate::connection::shared::ConnShared;
+use crate::http2::deadlines::Exchange;
 use crate::http2::piece::{Piece, Progress};
 use crate::http2::shared::Http2Shared;
 use crate::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -159,9 +160,11 @@ impl StreamShared {
         if !is_all {
             self.state.fetch_or(CUT, Ordering::AcqRel);
         }
+        // Before the end: the response may be over, and this use may have its next exchange right after.
+        let sent = (is_all && self.conn.is_timed()).then(|| Exchange::of(self));
         self.end(REQUEST);
-        if is_all && self.conn.is_timed() {
-            self.connection.add_sending(self);
+        if let Some(exchange) = sent {
+            self.connection.add_sending(exchange);
         }
     }
 
@@ -213,28 +216,38 @@ impl StreamShared {
     /// The caller does not wait for the exchange any more. If it waited for the server, the server may be gone.
     #[cold]
     pub(super) fn cancel(&self) {
-        self.reset(self.conn.activity().is_server_awaited());
+        self.reset(self.conn.activity().is_server_awaited(), None);
     }
 
     /// The exchange has failed, and it is known why.
     #[cold]
     pub(super) fn give_up(&self) {
-        self.reset(false);
+        self.reset(false, None);
     }
 
     /// Resets the stream, if anything is in progress; whether it was. `doubts`: if the response is, the server may be
-    /// gone.
+    /// gone. `late`: only if this exchange, by the number of its use, is in progress, which has reached a time limit for that
+    /// reason.
     #[cold]
-    fn reset(&self, doubts: bool) -> bool {
+    fn reset(&self, doubts: bool, late: Option<(u64, CloseReason)>) -> bool {
         if !self.is_busy() {
             return false;
         }
         let (before, parts) = {
+            // While the lock is held, an exchange in progress does not end, so none begins.
             let mut kept = self.parts();
-            let before = self.state.fetch_and(!BUSY, Ordering::AcqRel);
-            if before & BUSY == 0 {
+            if !self.is_busy() {
                 return false;
             }
+            if let Some((number, reason)) = late {
+                // Read after the state: the number of a use is set before its exchange is in progress.
+                if !self.conn.activity().is_use(number) {
+                    return false;
+                }
+                self.conn.set_close_reason(reason);
+                self.state.fetch_or(FAILED, Ordering::AcqRel);
+            }
+            let before = self.state.fetch_and(!BUSY, Ordering::AcqRel);
             (before, std::mem::take(&mut *kept))
         };
         let Parts {
@@ -261,16 +274,13 @@ impl StreamShared {
         true
     }
 
-    /// The exchange has reached a time limit: it ends, and the use with it.
+    /// The exchange in this use has reached a time limit: it ends, and the use with it. Nothing, if it has ended meanwhile: the
+    /// use may have its next exchange.
     #[cold]
-    pub(super) fn fail(&self, reason: CloseReason) {
-        if self.is_busy() {
-            self.conn.set_close_reason(reason);
-            self.state.fetch_or(FAILED, Ordering::AcqRel);
-            if self.reset(true) {
-                // Its caller may not be polled for long, and keeps no place by that.
-                drop(self.conn.end_use(reason));
-            }
+    pub(super) fn fail(&self, number: u64, reason: CloseReason) {
+        if self.reset(true, Some((number, reason))) {
+            // Its caller may not be polled for long, and keeps no place by that.
+            drop(self.conn.end_use(reason));
         }
     }
 
@@ -336,6 +346,30 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    /// The driver found an exchange late, which ends before the driver ends it, and the use has its next exchange.
+    #[test]
+    fn a_limit_that_comes_too_late_does_not_end_the_next_exchange() {
+        let stream = stream();
+        let activity = stream.conn().activity();
+        for (number, ends_first, is_hit) in [(1, true, false), (3, false, true)] {
+            activity.begin_use(number);
+            stream.begin(false);
+            if ends_first {
+                stream.end_response();
+                assert!(!stream.is_busy());
+                stream.fail(number, CloseReason::Silence);
+                assert_eq!(stream.failure(), None, "it was in time");
+                activity.begin_use(number + 1);
+                stream.begin(false);
+            }
+            stream.fail(number, CloseReason::Silence);
+            assert_eq!(stream.is_busy(), !is_hit);
+            let failure = is_hit.then_some(CloseReason::Silence);
+            assert_eq!(stream.failure(), failure);
+            stream.give_up();
+        }
+    }
 
     fn stream() -> Arc<StreamShared> {
         let conn = Arc::new(ConnShared::new());
