@@ -26,7 +26,7 @@ use crate::error::BoxError;
 use crate::exchange::ExchangeLayer;
 use crate::expiry::{ActiveTimeoutLayer, IdleEvictionLayer, MaxUsesLayer, TtlLayer};
 use crate::handshake::HandshakeLayer;
-use crate::keep_alive::KeepAlive;
+use crate::keep_alive::{KeepAlive, RequestBody};
 use crate::pool::PoolConfig;
 use crate::target::Destination;
 use crate::target::protocol::Protocol;
@@ -59,8 +59,23 @@ use crate::target::protocol::Protocol;
 ///     ServiceBuilder::new().layer(layer).service(TcpConnector::new());
 /// # let _ = (client, agent);
 /// ```
+///
+/// As a type, `KeepAliveLayer` without `B` is the layer of a client of `RequestBody`, which
+/// [`KeepAlive::builder`](crate::KeepAlive::builder) gives:
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_keep_alive::{KeepAlive, KeepAliveLayer};
+///
+/// fn ours(settings: KeepAliveLayer) -> KeepAliveLayer {
+///     settings.max_connections_per_host(50).request_timeout(Duration::from_secs(10))
+/// }
+///
+/// let client = ours(KeepAlive::builder()).build();
+/// # let _ = client;
+/// ```
 #[must_use]
-pub struct KeepAliveLayer<B> {
+pub struct KeepAliveLayer<B = RequestBody> {
     settings: Settings,
     body: PhantomData<fn(B)>,
 }
