@@ -25,7 +25,10 @@ impl fmt::Display for Error {
             Kind::RequestBody(fault) => return fault.fmt(f),
             Kind::Connect { .. } => match self.connect_error() {
                 Some(error) => write!(f, "cannot {error}")?,
-                None => f.write_str("cannot connect")?,
+                None => match &self.0.to {
+                    Some(to) => write!(f, "cannot connect to {to}")?,
+                    None => f.write_str("cannot connect")?,
+                },
             },
             #[cfg(feature = "proxy")]
             Kind::Refused(refusal) => refusal.fmt(f)?,

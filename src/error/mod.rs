@@ -68,7 +68,7 @@ struct Inner {
     by_agent: bool,
     source: Option<BoxError>,
     connection: Option<ConnectionInfo>,
-    /// The authority of a connect that took too long.
+    /// The authority of a connect that failed or took too long.
     to: Option<Box<str>>,
 }
 
@@ -155,9 +155,14 @@ impl Error {
         error
     }
 
-    /// Adds the authority to the text of a connect that was not made in time.
+    /// Adds the authority to the text of a connect that failed or was not made in time, unless the connector names it.
     pub(crate) fn to(mut self, authority: &Authority) -> Self {
-        if let Kind::Timeout(TimeoutKind::Connect, _) = self.0.kind {
+        let is_bare = match self.0.kind {
+            Kind::Timeout(TimeoutKind::Connect, _) => true,
+            Kind::Connect { .. } => self.connect_error().is_none(),
+            _ => false,
+        };
+        if is_bare {
             self.0.to = Some(authority.as_str().into());
         }
         self

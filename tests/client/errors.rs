@@ -218,6 +218,22 @@ async fn a_timeout_from_below_is_a_timeout_and_a_failed_connect() {
     );
 }
 
+#[tokio::test]
+async fn a_failed_connect_of_another_crates_connector_names_the_host() {
+    const WHY: &str = "the connector is out of order";
+    let broken = service_fn(|_: Destination| ready(Err::<MemoryStream, _>(WHY.into())));
+    let broken = broken.map_err(|why: BoxError| why);
+    let (client, handle) = agent_over(KeepAliveLayer::new(), broken);
+    let error = fetch(&client, "http://host.test:8080/").await.unwrap_err();
+    assert!(error.is_connect() && error.is_unsent(), "{error:?}");
+    assert_eq!(error.to_string(), "cannot connect to host.test:8080");
+    assert_eq!(
+        error.source().expect("the connector's error").to_string(),
+        WHY
+    );
+    at_rest(&handle).await;
+}
+
 /// What an agent says of a URL of its own: whether it is shut down, whether the URL will not do, and the error.
 async fn asks(url: fn(&str) -> String, destroyed: bool) -> (bool, bool, BoxError) {
     let server = Server::in_memory(script::ok);
