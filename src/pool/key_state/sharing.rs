@@ -144,9 +144,11 @@ impl<C: Poolable> Sharing<C> {
         self.uses += 1;
         self.begin(&pooled);
         pooled.idle_since = Some(now);
-        // Its idle limit does not apply while other uses are given out.
+        // Its idle limit does not apply if other uses are given out. Otherwise a caller that comes late for this one finds a
+        // connection that has been idle.
+        let is_only = self.uses == 1;
         let deadline = pooled.connection_ref().lifespan().deadline(now);
-        let deadline = deadline.filter(|it| it.reason == CloseReason::Age);
+        let deadline = deadline.filter(|it| is_only || it.reason == CloseReason::Age);
         pooled.deadline = deadline.map(|it| it.at);
         Some(pooled)
     }
