@@ -70,8 +70,9 @@ impl Http2Body {
             return None;
         }
         self.position = Position::End;
-        self.stream = None;
-        self.shared.give_up();
+        if let Some(stream) = self.stream.take() {
+            self.shared.fails(stream.stream_id().as_u32());
+        }
         let is_large = self.shared.has_large_trailers();
         Some(fault::of_exchange(
             error,
@@ -147,8 +148,10 @@ impl Body for Http2Body {
 impl Drop for Http2Body {
     #[inline]
     fn drop(&mut self) {
-        if self.position != Position::End {
-            self.shared.cancel();
+        if self.position != Position::End
+            && let Some(stream) = &self.stream
+        {
+            self.shared.cancel(stream.stream_id().as_u32());
         }
     }
 }

@@ -203,13 +203,14 @@ where
         match parts.sender.send_request(sent, is_end) {
             Ok((response, upload)) => {
                 let (head, body) = request.into_parts();
-                stream.begun(upload, head);
+                let id = upload.stream_id().as_u32();
+                stream.begun(id, upload, head);
                 let expects = stream.conn().take_continue_timeout();
                 if is_end {
                     let body = Content::None(body);
                     return Http2Future::sent(response, body, None, stream.clone());
                 }
-                let upload = Upload::new(body, taken, stream.clone(), announced);
+                let upload = Upload::new(body, taken, stream.clone(), id, announced);
                 let body = Content::Upload(Box::new(upload));
                 Http2Future::sent(response, body, expects, stream.clone())
             }
@@ -227,7 +228,7 @@ const NO_MORE_IDS: &str = "the connection has had all the streams that it can ha
 
 impl<B> Drop for Http2Connection<B> {
     fn drop(&mut self) {
-        self.parts.stream.cancel();
+        self.parts.stream.close();
     }
 }
 

@@ -120,6 +120,12 @@ where
 }
 
 impl<B> Sent<B> {
+    /// The stream's id. Takes a lock of `h2`.
+    #[cold]
+    fn id(&self) -> u32 {
+        self.response.stream_id().as_u32()
+    }
+
     /// The body is sent while the response is read.
     #[inline]
     fn upload_in_task(&mut self)
@@ -133,7 +139,7 @@ impl<B> Sent<B> {
         {
             if !self.interim.lets_body_through() {
                 // The server has answered without the body, and so it does not get it.
-                self.shared.end_request(false);
+                self.shared.end_request(self.id(), false);
             } else if let Ok(runtime) = Handle::try_current() {
                 upload.keep_nothing();
                 let task = runtime.spawn(*upload);
@@ -146,7 +152,7 @@ impl<B> Sent<B> {
     #[cold]
     fn ended(&mut self, error: impl Into<BoxError>) -> SendError<B> {
         self.is_over = true;
-        self.shared.give_up();
+        self.shared.fails(self.id());
         SendError::new(error)
     }
 
@@ -154,7 +160,7 @@ impl<B> Sent<B> {
     fn failed(&mut self, error: h2::Error) -> SendError<B> {
         self.is_over = true;
         let head = self.shared.take_head();
-        self.shared.give_up();
+        self.shared.fails(self.id());
         let connection = self.shared.connection();
         let nothing_written = error.is_io() && !self.shared.has_written();
         let is_refused = fault::is_refused(&error);
@@ -185,7 +191,7 @@ impl<B> Drop for Sent<B> {
     #[inline]
     fn drop(&mut self) {
         if !self.is_over {
-            self.shared.cancel();
+            self.shared.cancel(self.id());
         }
     }
 }

@@ -340,9 +340,10 @@ impl Http2Shared {
     #[cold]
     pub(super) fn has_large_fields(&self, stream: u32, is_last: bool) {
         let made = self.uses().made.clone();
-        let mut uses = made.iter().filter_map(Weak::upgrade);
-        if let Some(of_use) = uses.find(|it| it.is_busy() && it.conn().stream() == stream) {
-            of_use.set_large_fields(is_last);
+        for of_use in made.iter().filter_map(Weak::upgrade) {
+            if of_use.is_busy() && of_use.set_large_fields(stream, is_last) {
+                return;
+            }
         }
     }
 

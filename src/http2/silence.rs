@@ -98,8 +98,7 @@ impl Silence {
             .filter_map(|it| {
                 // Before the stream: if its exchange ends meanwhile, the next one is not taken for it.
                 let number = it.conn().activity().uses();
-                let id = it.with_stream(|it| u32::from(it.stream_id()))?;
-                Some((id, number, it))
+                Some((it.id()?, number, it))
             })
             .collect();
         let moved = shared

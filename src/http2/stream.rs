@@ -33,6 +33,8 @@ pub(super) struct StreamShared {
 
 #[derive(Debug, Default)]
 struct Parts {
+    /// The id of the present exchange's stream, or of the latest one.
+    id: u32,
     /// Resets the stream, while anything is in progress.
     stream: Option<SendStream<Piece>>,
     /// The caller's head, until the response arrives: for the next connection if this one refuses the request.
@@ -58,6 +60,24 @@ const FAILED: u8 = 8;
 const LARGE: u8 = 16;
 /// The same for those with which the stream ends.
 const LARGE_LAST: u8 = 32;
+
+/// Which exchange is meant, where another one may be in progress by now.
+#[derive(Clone, Copy)]
+enum Which {
+    /// Whichever is in progress.
+    Present,
+    /// The one on the stream with this id.
+    Stream(u32),
+    /// The one of the use with this number, which has reached a time limit for this reason.
+    Late(u64, CloseReason),
+}
+
+impl Parts {
+    /// The stream, if this is its id and it is not over.
+    fn stream_of(&mut self, id: u32) -> Option<&mut SendStream<Piece>> {
+        self.stream.as_mut().filter(|_| self.id == id)
+    }
+}
 
 impl StreamShared {
     pub(super) fn new(connection: Arc<Http2Shared>, conn: Arc<ConnShared>) -> Arc<Self> {
@@ -105,12 +125,18 @@ impl StreamShared {
         self.connection.stream_begins(activity.limit_in_millis());
     }
 
-    /// The request was given to `h2`; this was its head.
+    /// The request was given to `h2` as the stream with this id; this was its head.
     #[inline]
-    pub(super) fn begun(self: &Arc<Self>, stream: SendStream<Piece>, head: request::Parts) {
-        self.conn.set_stream(stream.stream_id().as_u32());
+    pub(super) fn begun(
+        self: &Arc<Self>,
+        id: u32,
+        stream: SendStream<Piece>,
+        head: request::Parts,
+    ) {
+        self.conn.set_stream(id);
         {
             let mut parts = self.parts();
+            parts.id = id;
             parts.stream = Some(stream);
             // Drops nothing under the lock: the head of the exchange before was taken when that was answered or given up.
             parts.head = Some(head);
@@ -145,9 +171,19 @@ impl StreamShared {
         self.writes.load(Ordering::Relaxed) != self.connection.writes()
     }
 
-    /// Calls `f` with the stream, unless the stream is over.
-    pub(super) fn with_stream<R>(&self, f: impl FnOnce(&mut SendStream<Piece>) -> R) -> Option<R> {
-        self.parts().stream.as_mut().map(f)
+    /// Calls `f` with the stream with this id, unless that is over: the use may have its next exchange.
+    pub(super) fn with_stream<R>(
+        &self,
+        id: u32,
+        f: impl FnOnce(&mut SendStream<Piece>) -> R,
+    ) -> Option<R> {
+        self.parts().stream_of(id).map(f)
+    }
+
+    /// The id of the stream of the exchange in progress.
+    pub(super) fn id(&self) -> Option<u32> {
+        let parts = self.parts();
+        parts.stream.as_ref().map(|_| parts.id)
     }
 
     #[inline]
@@ -155,14 +191,19 @@ impl StreamShared {
         self.state.load(Ordering::Acquire) & parts != 0
     }
 
-    /// `h2` has taken all of the request's body, or no more of it is needed.
-    pub(super) fn end_request(self: &Arc<Self>, is_all: bool) {
+    /// `h2` has taken all of the request's body on this stream, or no more of it is needed. Nothing, if the exchange was
+    /// given up.
+    pub(super) fn end_request(self: &Arc<Self>, id: u32, is_all: bool) {
+        let mut parts = self.parts();
+        if parts.stream_of(id).is_none() {
+            return;
+        }
         if !is_all {
             self.state.fetch_or(CUT, Ordering::AcqRel);
         }
         // Before the end: the response may be over, and this use may have its next exchange right after.
         let sent = (is_all && self.conn.is_timed()).then(|| Exchange::of(self));
-        self.end(REQUEST);
+        self.end_with(parts, REQUEST);
         if let Some(exchange) = sent {
             self.connection.add_sending(exchange);
         }
@@ -173,10 +214,17 @@ impl StreamShared {
         self.has(REQUEST | CUT)
     }
 
+    /// Notes it if the stream with this id is in progress; whether it is.
     #[cold]
-    pub(super) fn set_large_fields(&self, is_last: bool) {
+    pub(super) fn set_large_fields(&self, id: u32, is_last: bool) -> bool {
         let large = if is_last { LARGE | LARGE_LAST } else { LARGE };
-        self.state.fetch_or(large, Ordering::AcqRel);
+        let mut parts = self.parts();
+        // Under the lock, under which the exchange ends: the flag is not the next one's.
+        let is_it = parts.stream_of(id).is_some();
+        if is_it {
+            self.state.fetch_or(large, Ordering::AcqRel);
+        }
+        is_it
     }
 
     /// Whether the fields of the response may be larger than allowed: whether they are, only `h2` knows.
@@ -197,9 +245,14 @@ impl StreamShared {
 
     #[inline]
     fn end(&self, parts: u8) {
+        // Before the use becomes idle: the parts of the next exchange are not this one's.
+        self.end_with(self.parts(), parts);
+    }
+
+    #[inline]
+    fn end_with(&self, kept: MutexGuard<'_, Parts>, parts: u8) {
         let (stream, waker) = {
-            // Before the use becomes idle: the parts of the next exchange are not this one's.
-            let mut kept = self.parts();
+            let mut kept = kept;
             let before = self.state.fetch_and(!parts, Ordering::AcqRel);
             if before & BUSY == 0 || before & BUSY & !parts != 0 {
                 return;
@@ -213,23 +266,34 @@ impl StreamShared {
         }
     }
 
-    /// The caller does not wait for the exchange any more. If it waited for the server, the server may be gone.
+    /// The caller does not wait any more for the exchange on this stream. If it waited for the server, the server may be gone.
     #[cold]
-    pub(super) fn cancel(&self) {
-        self.reset(self.conn.activity().is_server_awaited(), None);
+    pub(super) fn cancel(&self, id: u32) {
+        self.reset(self.conn.activity().is_server_awaited(), Which::Stream(id));
     }
 
-    /// The exchange has failed, and it is known why.
+    /// The exchange on this stream has failed, and it is known why.
+    #[cold]
+    pub(super) fn fails(&self, id: u32) {
+        self.reset(false, Which::Stream(id));
+    }
+
+    /// The use is dropped, with what is in progress.
+    #[cold]
+    pub(super) fn close(&self) {
+        self.reset(self.conn.activity().is_server_awaited(), Which::Present);
+    }
+
+    /// The owner of the use gives up what is in progress.
     #[cold]
     pub(super) fn give_up(&self) {
-        self.reset(false, None);
+        self.reset(false, Which::Present);
     }
 
-    /// Resets the stream, if anything is in progress; whether it was. `doubts`: if the response is, the server may be
-    /// gone. `late`: only if this exchange, by the number of its use, is in progress, which has reached a time limit for that
-    /// reason.
+    /// Resets the stream, if that exchange is in progress; whether it was. `doubts`: if the response is, the server may be
+    /// gone.
     #[cold]
-    fn reset(&self, doubts: bool, late: Option<(u64, CloseReason)>) -> bool {
+    fn reset(&self, doubts: bool, which: Which) -> bool {
         if !self.is_busy() {
             return false;
         }
@@ -239,18 +303,27 @@ impl StreamShared {
             if !self.is_busy() {
                 return false;
             }
-            if let Some((number, reason)) = late {
-                // Read after the state: the number of a use is set before its exchange is in progress.
-                if !self.conn.activity().is_use(number) {
-                    return false;
+            match which {
+                Which::Present => {}
+                Which::Stream(id) => {
+                    if kept.stream_of(id).is_none() {
+                        return false;
+                    }
                 }
-                self.conn.set_close_reason(reason);
-                self.state.fetch_or(FAILED, Ordering::AcqRel);
+                Which::Late(number, reason) => {
+                    // Read after the state: the number of a use is set before its exchange is in progress.
+                    if !self.conn.activity().is_use(number) {
+                        return false;
+                    }
+                    self.conn.set_close_reason(reason);
+                    self.state.fetch_or(FAILED, Ordering::AcqRel);
+                }
             }
             let before = self.state.fetch_and(!BUSY, Ordering::AcqRel);
             (before, std::mem::take(&mut *kept))
         };
         let Parts {
+            id: _,
             stream,
             head: _head,
             task,
@@ -278,7 +351,7 @@ impl StreamShared {
     /// use may have its next exchange.
     #[cold]
     pub(super) fn fail(&self, number: u64, reason: CloseReason) {
-        if self.reset(true, Some((number, reason))) {
+        if self.reset(true, Which::Late(number, reason)) {
             // Its caller may not be polled for long, and keeps no place by that.
             drop(self.conn.end_use(reason));
         }
@@ -369,6 +442,42 @@ mod tests {
             assert_eq!(stream.failure(), failure);
             stream.give_up();
         }
+    }
+
+    /// A future, a body, an upload or a frame may be one of an exchange that is over, in a use that has its next one.
+    #[tokio::test]
+    async fn whatever_belongs_to_one_exchange_leaves_the_next_one_alone() {
+        let (here, _there) = tokio::io::duplex(1 << 16);
+        let handshake = h2::client::Builder::new().handshake::<_, Piece>(here);
+        let (mut sender, _connection) = handshake.await.unwrap();
+        let stream = stream();
+        let mut begin = || {
+            stream.begin(true);
+            let sent = sender.send_request(http::Request::new(()), false);
+            let (_response, upload) = sent.unwrap();
+            let id = upload.stream_id().as_u32();
+            let (head, ()) = http::Request::new(()).into_parts();
+            stream.begun(id, upload, head);
+            id
+        };
+        let over = begin();
+        assert!(stream.set_large_fields(over, false));
+        assert!(stream.has_large_fields());
+        stream.fails(over);
+        assert!(!stream.is_busy());
+        let next = begin();
+        assert!(!stream.set_large_fields(over, true));
+        assert!(!stream.has_large_fields() && !stream.has_large_trailers());
+        stream.cancel(over);
+        stream.fails(over);
+        stream.end_request(over, true);
+        assert_eq!(stream.with_stream(over, |_| ()), None);
+        assert_eq!(stream.id(), Some(next));
+        stream.end_response();
+        assert!(stream.is_busy(), "the next request is not sent yet");
+        stream.cancel(next);
+        assert!(!stream.is_busy());
+        assert_eq!(stream.id(), None);
     }
 
     fn stream() -> Arc<StreamShared> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use h2::Reason;
+use h2::{Reason, SendStream};
 use http_body::{Body, Frame};
 
 use crate::connection::taken::{Part, Taken};
@@ -28,6 +28,9 @@ pub(super) struct Upload<B> {
     /// What was read from the body and does not fit the server's window yet, and whether it is the end of the body.
     rest: Option<(Bytes, bool)>,
     shared: Arc<StreamShared>,
+    /// The stream's. If it is not the one of `shared` any more, the exchange was given up: that ends a task, but not a poll of
+    /// it that has begun.
+    id: u32,
     /// The length that the head announces.
     announced: Option<u64>,
     given: u64,
@@ -46,6 +49,7 @@ impl<B> Upload<B> {
         body: B,
         taken: Taken,
         shared: Arc<StreamShared>,
+        id: u32,
         announced: Option<u64>,
     ) -> Self {
         Self {
@@ -55,6 +59,7 @@ impl<B> Upload<B> {
             sent: 0,
             rest: None,
             shared,
+            id,
             announced,
             given: 0,
             is_over: false,
@@ -99,12 +104,13 @@ where
         self.is_over = true;
         Poll::Ready(match sent {
             Ok(all) => {
-                self.shared.end_request(all);
+                self.shared.end_request(self.id, all);
                 Ok(())
             }
             Err(error) => {
-                self.shared.with_stream(|it| it.send_reset(Reason::CANCEL));
-                self.shared.end_request(false);
+                self.shared
+                    .with_stream(self.id, |it| it.send_reset(Reason::CANCEL));
+                self.shared.end_request(self.id, false);
                 Err(error)
             }
         })
@@ -113,15 +119,11 @@ where
     /// Resolves to whether `h2` has taken all of the body. `h2` is given no more than the server's window has room for, so
     /// that a server that opens no window is a silent one.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, RequestBodyError>> {
-        let conn = self.shared.conn().clone();
-        let activity = conn.activity();
         loop {
-            if let Some((data, _)) = &self.rest {
-                let has_room = self.poll_room(data.len(), cx);
-                activity.written(has_room.is_pending());
-                if !ready!(has_room) {
-                    return Poll::Ready(Ok(false));
-                }
+            if let Some((data, _)) = &self.rest
+                && !ready!(self.poll_room(data.len(), cx))
+            {
+                return Poll::Ready(Ok(false));
             }
             if let Some((data, is_last)) = self.rest.take() {
                 if let Some(all) = self.send_data(data, is_last) {
@@ -131,13 +133,14 @@ where
             }
             // Its end and its trailers need no room (RFC 9113 §6.9).
             let polled = self.poll_frame(cx);
-            activity.set_upload_waits(polled.is_pending());
-            if polled.is_pending() {
+            let is_over = self.shared.with_stream(self.id, |stream| {
+                let activity = self.shared.conn().activity();
+                activity.set_upload_waits(polled.is_pending());
                 // If no more is needed, the awaited window may never open.
-                let reset = self.shared.with_stream(|it| it.poll_reset(cx).is_ready());
-                if reset != Some(false) {
-                    return Poll::Ready(Ok(false));
-                }
+                polled.is_pending() && stream.poll_reset(cx).is_ready()
+            });
+            if polled.is_pending() && is_over != Some(false) {
+                return Poll::Ready(Ok(false));
             }
             let frame = ready!(polled)?;
             let is_last = self.is_last(frame.as_ref());
@@ -151,7 +154,9 @@ where
                 Some(Ok(data)) => self.send_data(data, is_last),
                 // A frame of an unknown kind is skipped.
                 Some(Err(frame)) => frame.into_trailers().ok().map(|trailers| {
-                    let sent = self.shared.with_stream(|it| it.send_trailers(trailers));
+                    let sent = self
+                        .shared
+                        .with_stream(self.id, |it| it.send_trailers(trailers));
                     sent.is_some_and(|sent| sent.is_ok())
                 }),
             };
@@ -166,7 +171,7 @@ where
     fn send_data(&mut self, mut data: Bytes, is_last: bool) -> Option<bool> {
         let (rest, progress) = (&mut self.rest, self.shared.progress());
         let mut length = 0;
-        let sent = self.shared.with_stream(|stream| {
+        let sent = self.shared.with_stream(self.id, |stream| {
             if !data.is_empty() {
                 stream.reserve_capacity(data.len().min(MOST_RESERVED));
                 let room = stream.capacity();
@@ -194,16 +199,11 @@ where
 
     /// Ready when there is room for at least one of the bytes, or when no more is needed.
     fn poll_room(&self, wanted: usize, cx: &mut Context<'_>) -> Poll<bool> {
-        let room = self.shared.with_stream(|stream| {
-            stream.reserve_capacity(wanted.min(MOST_RESERVED));
-            while stream.capacity() == 0 {
-                // A reset wakes the task that waits for room.
-                match ready!(stream.poll_capacity(cx)) {
-                    Some(Ok(_)) => {}
-                    Some(Err(_)) | None => return Poll::Ready(false),
-                }
-            }
-            Poll::Ready(true)
+        let room = self.shared.with_stream(self.id, |stream| {
+            let room = poll_capacity(stream, wanted, cx);
+            let activity = self.shared.conn().activity();
+            activity.written(room.is_pending());
+            room
         });
         room.unwrap_or(Poll::Ready(false))
     }
@@ -258,6 +258,22 @@ where
     }
 }
 
+fn poll_capacity(
+    stream: &mut SendStream<Piece>,
+    wanted: usize,
+    cx: &mut Context<'_>,
+) -> Poll<bool> {
+    stream.reserve_capacity(wanted.min(MOST_RESERVED));
+    while stream.capacity() == 0 {
+        // A reset wakes the task that waits for room.
+        match ready!(stream.poll_capacity(cx)) {
+            Some(Ok(_)) => {}
+            Some(Err(_)) | None => return Poll::Ready(false),
+        }
+    }
+    Poll::Ready(true)
+}
+
 /// As a task, if the response came first: the response can be read while the body is sent.
 impl<B> Future for Upload<B>
 where
@@ -273,11 +289,71 @@ where
 
 #[cfg(test)]
 mod tests {
+    use http::Request;
     use http_body_util::Empty;
 
     use super::*;
     use crate::connection::shared::ConnShared;
     use crate::http2::shared::Http2Shared;
+
+    /// A body in whose poll something else happens, as on another thread.
+    struct Meanwhile<F>(Option<F>);
+
+    impl<F: FnOnce() -> Poll<Bytes> + Unpin> Body for Meanwhile<F> {
+        type Data = Bytes;
+        type Error = BoxError;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+            match self.0.take() {
+                Some(act) => act().map(|data| Some(Ok(Frame::data(data)))),
+                None => Poll::Pending,
+            }
+        }
+    }
+
+    /// Ending a task does not end a poll of it that has begun. So the use may be returned and taken again in the midst of one.
+    #[tokio::test]
+    async fn an_upload_whose_exchange_was_given_up_leaves_the_next_one_alone() {
+        let (here, _there) = tokio::io::duplex(1 << 16);
+        let handshake = h2::client::Builder::new().handshake::<_, Piece>(here);
+        let (mut sender, _connection) = handshake.await.unwrap();
+        let mut begin = |shared: &Arc<StreamShared>| {
+            shared.conn().activity().begin_use(1);
+            shared.begin(true);
+            let request = Request::new(());
+            let (_response, stream) = sender.send_request(request, false).unwrap();
+            let id = stream.stream_id().as_u32();
+            shared.begun(id, stream, Request::new(()).into_parts().0);
+            id
+        };
+        for read in [Poll::Ready(Bytes::from_static(b"secret")), Poll::Pending] {
+            let conn = Arc::new(ConnShared::new());
+            let connection = Arc::new(Http2Shared::new(conn.clone(), 100, 100, 0));
+            let shared = StreamShared::new(connection, conn);
+            let id = begin(&shared);
+            let mut next = 0;
+            let body = Meanwhile(Some(|| {
+                shared.cancel(id);
+                next = begin(&shared);
+                read
+            }));
+            let mut upload = Upload::new(body, Taken::default(), shared.clone(), id, None);
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            let polled = upload.poll(&mut cx);
+            assert!(shared.progress().is_over(), "no piece of it is sent");
+            assert!(!shared.conn().activity().is_caller_awaited());
+            assert!(polled.is_ready(), "it ends");
+            drop(upload);
+            shared.end_response();
+            assert!(shared.is_busy(), "the next request is not sent yet");
+            shared.end_request(next, true);
+            assert!(!shared.is_busy());
+            assert!(!shared.is_cut());
+        }
+    }
 
     #[test]
     fn a_body_is_as_long_as_it_was_announced_or_fails() {
@@ -286,8 +362,13 @@ mod tests {
             let conn = Arc::new(ConnShared::new());
             let connection = Arc::new(Http2Shared::new(conn.clone(), 100, 100, 0));
             let shared = StreamShared::new(connection, conn);
-            let mut upload =
-                Upload::new(Empty::<Bytes>::new(), Taken::default(), shared, announced);
+            let mut upload = Upload::new(
+                Empty::<Bytes>::new(),
+                Taken::default(),
+                shared,
+                1,
+                announced,
+            );
             for &length in frames {
                 upload.check_length(Some(&data(length)), false)?;
             }
