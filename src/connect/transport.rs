@@ -88,6 +88,11 @@ pub(crate) fn known(transport: &dyn Any) -> Option<&dyn Transport> {
         // Through a proxy that is reached by TLS.
         #[cfg(feature = "tls")]
         MaybeTls<MaybeTls<Tcp>>,
+        // `TlsLayer` over connectors that make tokio's sockets, bare or for hyper.
+        #[cfg(feature = "tls")]
+        MaybeTls<TcpStream>,
+        #[cfg(feature = "tls")]
+        MaybeTls<TokioIo<TokioIo<TcpStream>>>,
         #[cfg(all(unix, feature = "tls"))]
         MaybeTls<Unix>,
         #[cfg(all(unix, feature = "tls"))]
@@ -146,6 +151,32 @@ where
         Some(Self::probe(self))
     }
 
+    fn addresses(&self) -> Addresses {
+        self.with_transport(Transport::addresses)
+    }
+
+    #[cfg(feature = "http2")]
+    fn negotiated(&self) -> Negotiated {
+        chosen(self)
+    }
+
+    fn tls_info(&self) -> Option<TlsInfo> {
+        Self::tls_info(self)
+    }
+}
+
+/// Transports that have no probe, because nothing but them can reach their socket.
+#[cfg(feature = "tls")]
+trait Unprobed: Transport {}
+
+#[cfg(feature = "tls")]
+impl Unprobed for TcpStream {}
+
+#[cfg(feature = "tls")]
+impl Unprobed for TokioIo<TokioIo<TcpStream>> {}
+
+#[cfg(feature = "tls")]
+impl<IO: Unprobed> Transport for MaybeTls<IO> {
     fn addresses(&self) -> Addresses {
         self.with_transport(Transport::addresses)
     }
