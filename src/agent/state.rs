@@ -76,8 +76,10 @@ pub(crate) trait PoolControl: Send + Sync {
 /// Makes connections in advance; the type of the pool is erased.
 pub(crate) trait Prewarm: Send + Sync {
     fn prewarm(self: Arc<Self>, target: Destination, count: usize) -> Prewarming;
-    /// Makes as many connections as the spare ones of this target's key lack, or one that spreads its load.
+    /// Makes as many connections as the spare ones of this target's key lack.
     fn make_spare(self: Arc<Self>, target: Destination, keeps_idle: bool) -> MakingSpare;
+    /// Makes a connection that spreads the load of this target's key, if one of its addresses needs one.
+    fn make_to_spread(self: Arc<Self>, target: Destination) -> MakingSpare;
     /// Whether the pool is open and has this target's key.
     fn has_key(&self, target: &Destination) -> bool;
 }
@@ -88,15 +90,15 @@ pub(crate) type Prewarming = Pin<Box<dyn Future<Output = Prewarmed> + Send>>;
 /// Resolves when the last of the connects is over.
 pub(crate) type MakingSpare = Pin<Box<dyn Future<Output = Spare> + Send>>;
 
-/// How it stands with the spare connections of one key.
+/// How it stands with the connections of one key that are made ahead.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Spare {
     /// There are enough, until then at least.
     Enough(Option<Instant>),
-    /// Some were made, or could not be.
+    /// All that were missing were made.
     Made,
-    /// One was made, to spread the load.
-    Spread,
+    /// Some could not be made.
+    Failed,
     /// None are needed any more.
     Over,
 }
@@ -303,6 +305,10 @@ mod tests {
         }
 
         fn make_spare(self: Arc<Self>, _: Destination, _: bool) -> MakingSpare {
+            unreachable!("it is gone")
+        }
+
+        fn make_to_spread(self: Arc<Self>, _: Destination) -> MakingSpare {
             unreachable!("it is gone")
         }
 

@@ -12,7 +12,7 @@ use crate::checkout::service::Parts;
 use crate::checkout::span::CheckoutSpan;
 use crate::connection::poolable::Poolable;
 use crate::error::{BoxError, CheckoutError, Error};
-use crate::pool::{ConnPermit, SparePermits};
+use crate::pool::ConnPermit;
 use crate::target::{Destination, Target};
 
 impl<M, C> Prewarm for Parts<M, C>
@@ -43,27 +43,51 @@ where
 
     fn make_spare(self: Arc<Self>, target: Destination, keeps_idle: bool) -> MakingSpare {
         Box::pin(async move {
-            let (permits, until) = match self.pool.spare(&target.key(), keeps_idle) {
-                Ok(spare) => spare,
+            let permits = match self.pool.spare(&target.key(), keeps_idle) {
+                Ok((permits, until)) if permits.is_empty() => return Spare::Enough(until),
+                Ok((permits, _)) => permits,
                 Err(_) => return Spare::Over,
             };
-            let (permits, is_to_spread) = match permits {
-                SparePermits::Idle(permits) if permits.is_empty() => return Spare::Enough(until),
-                SparePermits::Idle(permits) => (permits, false),
-                SparePermits::ToSpread(permit) => (vec![permit], true),
+            self.make_ahead(permits, &target, false).await
+        })
+    }
+
+    fn make_to_spread(self: Arc<Self>, target: Destination) -> MakingSpare {
+        Box::pin(async move {
+            let permit = match self.pool.permit_to_spread(&target.key()) {
+                Ok(Some(permit)) => permit,
+                Ok(None) => return Spare::Enough(None),
+                Err(_) => return Spare::Over,
             };
-            let maker = self.maker.clone();
-            drop(self);
-            let made = make(maker, permits, &target, is_to_spread).await;
-            match is_to_spread && made.failed.is_none() {
-                true => Spare::Spread,
-                false => Spare::Made,
-            }
+            self.make_ahead(vec![permit], &target, true).await
         })
     }
 
     fn has_key(&self, target: &Destination) -> bool {
         self.pool.has_key(&target.key())
+    }
+}
+
+impl<M, C> Parts<M, C>
+where
+    M: Service<Destination, Response = C> + Clone + Send + Sync + 'static,
+    M::Future: Send + 'static,
+    M::Error: Into<BoxError>,
+    C: Poolable,
+{
+    async fn make_ahead(
+        self: Arc<Self>,
+        permits: Vec<ConnPermit<C>>,
+        target: &Destination,
+        is_to_spread: bool,
+    ) -> Spare {
+        let maker = self.maker.clone();
+        // Not kept by connects that take long.
+        drop(self);
+        match make(maker, permits, target, is_to_spread).await.failed {
+            None => Spare::Made,
+            Some(_) => Spare::Failed,
+        }
     }
 }
 

@@ -1,7 +1,11 @@
 //! Connections made ahead of the requests that will use them: spare ones, and those that spread the load of shared ones.
 
 use std::any::Any;
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::{Arc, Weak};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -12,7 +16,8 @@ use crate::connection::poolable::Poolable;
 use crate::pool::{KeyPool, Spares, SparesTask};
 use crate::target::{Destination, Reuse};
 
-/// Between two rounds that make connections: twice as long each time that there are still not enough.
+/// Between two rounds that make connections: twice as long each time that one has failed, or that there are still not enough
+/// although no caller came.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -68,11 +73,28 @@ fn are_wanted(spares: &Spares, maker: &Weak<dyn Prewarm>, target: &Destination) 
     maker.upgrade().is_some_and(|it| it.has_key(target)) && is_used()
 }
 
-/// Ends when the key is not in use any more, when the agent is shut down, and when its last service is gone. Where no connections
-/// are kept idle, a key is in use while it has connections.
+/// Keeps connections idle, and spreads the load beside that: a connect that spreads it may take long, since its address may not
+/// answer, and no spare connection waits for it.
 async fn keep(task: SparesTask, maker: Weak<dyn Prewarm>, target: Destination) {
     let spares = task.spares();
+    let mut keeps = pin!(keep_idle(spares, &maker, &target));
+    let mut spreads = pin!(spread_load(spares, &maker, &target));
+    poll_fn(|cx| {
+        // Where a limit leaves room for one, it is a spare one.
+        let keeps = keeps.as_mut().poll(cx);
+        if keeps.is_pending() {
+            let _: Poll<Infallible> = spreads.as_mut().poll(cx);
+        }
+        keeps
+    })
+    .await;
+}
+
+/// Ends when the key is not in use any more, when the agent is shut down, and when its last service is gone. Where no connections
+/// are kept idle, a key is in use while it has connections.
+async fn keep_idle(spares: &Spares, maker: &Weak<dyn Prewarm>, target: &Destination) {
     let mut pause = FIRST_PAUSE;
+    let mut was_in_use_until = None;
     loop {
         let in_use_until = spares.in_use_until();
         if in_use_until.is_some_and(|until| until <= Instant::now()) {
@@ -82,7 +104,8 @@ async fn keep(task: SparesTask, maker: Weak<dyn Prewarm>, target: Destination) {
             return;
         };
         let keeps_idle = in_use_until.is_some();
-        match service.make_spare(target.clone(), keeps_idle).await {
+        let made = service.make_spare(target.clone(), keeps_idle).await;
+        match made {
             Spare::Over => return,
             Spare::Enough(until) => {
                 pause = FIRST_PAUSE;
@@ -92,9 +115,12 @@ async fn keep(task: SparesTask, maker: Weak<dyn Prewarm>, target: Destination) {
                     None => spares.short().await,
                 }
             }
-            // The next address may lack one too.
-            Spare::Spread => pause = FIRST_PAUSE,
-            Spare::Made => {
+            Spare::Made | Spare::Failed => {
+                // If callers came meanwhile, they have taken those that were made before.
+                if matches!(made, Spare::Made) && was_in_use_until != in_use_until {
+                    pause = FIRST_PAUSE;
+                }
+                was_in_use_until = in_use_until;
                 sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
@@ -102,8 +128,36 @@ async fn keep(task: SparesTask, maker: Weak<dyn Prewarm>, target: Destination) {
     }
 }
 
+/// Makes a connection to each address that needs one, one after the other. It ends with the spare connections.
+async fn spread_load(
+    spares: &Spares,
+    maker: &Weak<dyn Prewarm>,
+    target: &Destination,
+) -> Infallible {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let made = match maker.upgrade() {
+            Some(service) => service.make_to_spread(target.clone()).await,
+            None => Spare::Over,
+        };
+        match made {
+            // The next address may need one too.
+            Spare::Made => pause = FIRST_PAUSE,
+            Spare::Failed => {
+                sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            Spare::Enough(_) | Spare::Over => {
+                pause = FIRST_PAUSE;
+                spares.narrow().await;
+            }
+        }
+    }
+}
+
 #[cfg(all(test, not(tower_keep_alive_loom)))]
 mod tests {
+    use std::future::ready;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use http::Uri;
@@ -161,6 +215,10 @@ mod tests {
                     _ => Spare::Enough(None),
                 }
             })
+        }
+
+        fn make_to_spread(self: Arc<Self>, _: Destination) -> MakingSpare {
+            Box::pin(ready(Spare::Enough(None)))
         }
 
         fn has_key(&self, _: &Destination) -> bool {

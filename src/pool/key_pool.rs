@@ -36,7 +36,7 @@ use crate::pool::waiter::Waiter;
 use crate::sync::{Mutex, MutexGuard};
 use crate::target::Reuse;
 use crate::target::key::Key;
-pub(crate) use spare::SparePermits;
+pub(crate) use spare::Spare;
 
 pub(crate) struct KeyPool<C> {
     key: Key,

@@ -46,8 +46,6 @@ mod waiter;
 use std::fmt;
 use std::sync::{Arc, Weak};
 
-use tokio::time::Instant;
-
 use crate::agent::{AgentHandle, AgentState, Prewarm};
 use crate::clock::Moment;
 use crate::connection::poolable::Poolable;
@@ -58,7 +56,7 @@ pub(crate) use addresses::Choice;
 pub use checked_out::CheckedOut;
 pub use config::{PoolConfig, Scheduling};
 pub(crate) use deferred::Stop;
-pub(crate) use key_pool::{Decision, KeyPool, SparePermits};
+pub(crate) use key_pool::{Decision, KeyPool, Spare};
 pub(crate) use permit::ConnPermit;
 pub(crate) use pooled_conn::{PooledConn, Rejected};
 use shared::Shared;
@@ -167,12 +165,16 @@ impl<C: Poolable> Pool<C> {
 
     /// Permits to make as many spare connections as the key lacks; and until when there are enough, if none lack. Where none are
     /// kept idle, a key that has no connections any more is an error.
-    pub(crate) fn spare(
+    pub(crate) fn spare(&self, key: &KeyRef<'_>, keeps_idle: bool) -> Result<Spare<C>, Denied> {
+        self.shared().spare(key, keeps_idle)
+    }
+
+    /// The permit for a connect that spreads the load of this key, if an address needs one.
+    pub(crate) fn permit_to_spread(
         &self,
         key: &KeyRef<'_>,
-        keeps_idle: bool,
-    ) -> Result<(SparePermits<C>, Option<Instant>), Denied> {
-        self.shared().spare(key, keeps_idle)
+    ) -> Result<Option<ConnPermit<C>>, Denied> {
+        self.shared().permit_to_spread(key)
     }
 
     /// Whether the pool is open and has this key.

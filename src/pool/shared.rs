@@ -18,7 +18,7 @@ use crate::error::Denied;
 use crate::pool::addresses::{Change, EjectingPool, FollowedPool};
 use crate::pool::config::PoolConfig;
 use crate::pool::gauges::Gauges;
-use crate::pool::key_pool::{Decision, KeyPool, SparePermits};
+use crate::pool::key_pool::{Decision, KeyPool, Spare};
 use crate::pool::key_state::Check;
 use crate::pool::memory::Memory;
 use crate::pool::overdue::Overdue;
@@ -141,23 +141,26 @@ impl<C: Poolable> Shared<C> {
         }
     }
 
-    pub(super) fn spare(
-        &self,
-        key: &KeyRef<'_>,
-        keeps_idle: bool,
-    ) -> Result<(SparePermits<C>, Option<Instant>), Denied> {
+    pub(super) fn spare(&self, key: &KeyRef<'_>, keeps_idle: bool) -> Result<Spare<C>, Denied> {
         loop {
-            // The load of a key that has no connections is not spread.
-            let known = || self.table.find(key).ok_or(Denied::ShutDown);
             let key_pool = match keeps_idle {
                 true => self.key_pool(key),
-                false => known()?,
+                false => self.table.find(key).ok_or(Denied::ShutDown)?,
             };
             match key_pool.spare() {
-                Ok(permits) => return permits,
+                Ok(spare) => return spare,
                 Err(retired) => self.table.remove(&retired),
             }
         }
+    }
+
+    /// The load of a key that has no connections is not spread.
+    pub(super) fn permit_to_spread(
+        &self,
+        key: &KeyRef<'_>,
+    ) -> Result<Option<ConnPermit<C>>, Denied> {
+        let key_pool = self.table.find(key).ok_or(Denied::ShutDown)?;
+        key_pool.permit_to_spread().unwrap_or(Ok(None))
     }
 
     pub(super) fn has_key(&self, key: &KeyRef<'_>) -> bool {

@@ -13,15 +13,6 @@ const IN_USE: Duration = Duration::from_secs(300);
 /// How long before its expiry a spare connection is replaced; or a quarter of its time, if that is less.
 const LEAD: Duration = Duration::from_millis(500);
 
-/// For what connections are to be made.
-#[derive(Debug)]
-pub(super) enum SparePlaces {
-    /// To be idle; none if there are enough.
-    Idle(Vec<usize>),
-    /// To an address that has no connection, because all requests go to others.
-    ToSpread(usize),
-}
-
 /// Shared by the key pool and by the task that makes the connections.
 #[derive(Debug)]
 pub(crate) struct Spares {
@@ -29,6 +20,8 @@ pub(crate) struct Spares {
     used: Option<Mutex<Instant>>,
     /// Notified when there may be too few.
     short: Notify,
+    /// Notified when the load may need to be spread.
+    narrow: Notify,
     /// Whether the task that makes them exists.
     has_task: AtomicBool,
 }
@@ -39,6 +32,7 @@ impl Spares {
         Self {
             used: keeps_idle.then(|| Mutex::new(Instant::now())),
             short: Notify::new(),
+            narrow: Notify::new(),
             has_task: AtomicBool::new(false),
         }
     }
@@ -52,6 +46,7 @@ impl Spares {
 
     pub(super) fn are_short(&self) {
         self.short.notify_one();
+        self.narrow.notify_one();
     }
 
     /// Until when the key counts as in use; for as long as it has connections, if none are kept idle.
@@ -63,6 +58,11 @@ impl Spares {
     /// Until there may be too few.
     pub(crate) async fn short(&self) {
         self.short.notified().await;
+    }
+
+    /// Until an address may need a connection, because all requests go to others.
+    pub(crate) async fn narrow(&self) {
+        self.narrow.notified().await;
     }
 
     /// The right to be the one task that makes them; nothing if there is one.

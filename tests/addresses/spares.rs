@@ -1,14 +1,18 @@
 //! Spare connections are kept ready while a host is in use, within all limits.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::names::Names;
+use crate::spread::{call_until, http2_servers};
+#[cfg(target_os = "linux")]
+use crate::support::SwallowingPort;
 use crate::support::agent::{agent_over, agent_paused, at_rest, fetch, get, read};
 use crate::support::{Server, eventually, script, settle};
 use bytes::Bytes;
 use http_body_util::Full;
 use tokio::time::sleep;
-use tower_keep_alive::{AgentHandle, CloseReason, KeepAliveLayer};
+use tower_keep_alive::{AgentHandle, CloseReason, KeepAliveLayer, Protocol, Spread};
 
 type Layers = KeepAliveLayer<Full<Bytes>>;
 
@@ -163,6 +167,53 @@ async fn a_host_may_have_spare_connections_and_others_none() {
     };
     eventually("the host has its own", || idle_of("own.test") >= 3).await;
     assert_eq!(idle_of("other.test"), 1);
+    drop(client);
+    at_rest(&handle).await;
+}
+
+/// One address never answers, and the connect to it that spreads the load takes as long as a connect may.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn they_are_made_good_while_an_address_does_not_answer_the_connect_that_spreads_the_load() {
+    let server = http2_servers(1).await.pop().unwrap();
+    let hole = SwallowingPort::new().await;
+    let names = Names::new(vec![server.addr(), hole.addr()]);
+    let layer = Layers::new()
+        .min_idle_per_host(2)
+        .spread(Spread::FewestOpenFirst)
+        .protocol(Protocol::Http2)
+        .connect_timeout(600 * SECOND);
+    let (client, handle) = agent_over(layer, names.connector());
+    let is_over = AtomicBool::new(false);
+    let load = call_until(&client, 20, || is_over.load(Ordering::SeqCst));
+    let test = async {
+        // The one that the server does not have is being made.
+        let spreads = || idle(&handle) == 2 && handle.status().open() == server.open() + 1;
+        eventually("the connect that spreads the load is under way", spreads).await;
+        handle.close_idle();
+        eventually("there are two again", || idle(&handle) >= 2).await;
+        is_over.store(true, Ordering::SeqCst);
+    };
+    let (load, ()) = tokio::join!(load, test);
+    load.unwrap();
+    handle.destroy();
+    drop(client);
+    at_rest(&handle).await;
+}
+
+/// Each answer ends its connection, so each request takes a spare one for good.
+#[tokio::test(start_paused = true)]
+async fn where_no_connection_is_used_twice_each_request_finds_one() {
+    let server = Server::in_memory(script::ok);
+    let layers = layers().max_uses(1);
+    let (client, handle) = agent_paused(layers, server.connector());
+    read(client.request(get(URL)).await.unwrap()).await.unwrap();
+    for request in 0..1000 {
+        sleep(Duration::from_millis(30)).await;
+        let response = client.request(get(URL)).await.unwrap();
+        assert!(response.body().connection().is_reused(), "{request}");
+        read(response).await.unwrap();
+    }
     drop(client);
     at_rest(&handle).await;
 }

@@ -224,7 +224,7 @@ async fn of_a_thousand_addresses_and_of_one_twice_each_has_its_share() {
 }
 
 /// Servers of HTTP/2 that allow a hundred streams and more, and take a moment for each answer.
-async fn http2_servers(count: usize) -> Vec<http2::Server> {
+pub(crate) async fn http2_servers(count: usize) -> Vec<http2::Server> {
     let servers = (0..count).map(|_| {
         let behaviour = Arc::new(Behaviour {
             delay: Duration::from_millis(2),
@@ -239,7 +239,7 @@ async fn http2_servers(count: usize) -> Vec<http2::Server> {
 }
 
 /// So many callers, each of which sends one request after the other until `is_over`.
-async fn call_until(
+pub(crate) async fn call_until(
     client: &KeepAlive<TcpConnector<Names>, Full<Bytes>>,
     callers: usize,
     is_over: impl Fn() -> bool,

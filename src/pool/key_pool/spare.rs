@@ -8,16 +8,15 @@ use super::KeyPool;
 use crate::agent::Mode;
 use crate::connection::poolable::Poolable;
 use crate::error::Denied;
+use crate::pool::key_state::{KeyState, StepCx};
 use crate::pool::permit::ConnPermit;
-use crate::pool::spares::{SparePlaces, Spares};
+use crate::pool::spares::Spares;
 
-/// Permits to connect for spare connections.
-pub(crate) enum SparePermits<C: Poolable> {
-    /// For connections that are to be idle; none if there are enough.
-    Idle(Vec<ConnPermit<C>>),
-    /// For one that spreads the load.
-    ToSpread(ConnPermit<C>),
-}
+/// The outer `Err`: this key pool was retired; look it up again.
+type InAdvance<T, C> = Result<Result<T, Denied>, Arc<KeyPool<C>>>;
+
+/// Permits for the spare connections that lack, and until when there are enough, if none lack.
+pub(crate) type Spare<C> = (Vec<ConnPermit<C>>, Option<Instant>);
 
 impl<C: Poolable> KeyPool<C> {
     /// Permits to connect in advance. `Err`: this key pool was retired; look it up again.
@@ -41,27 +40,40 @@ impl<C: Poolable> KeyPool<C> {
     }
 
     /// Permits to connect for spare connections, and until when there are enough, if none lack.
-    pub(in crate::pool) fn spare(
+    pub(in crate::pool) fn spare(self: &Arc<Self>) -> InAdvance<Spare<C>, C> {
+        let spare = self.in_advance(KeyState::spare)?;
+        Ok(spare.map(|(places, until)| {
+            let permits = places.into_iter().map(|it| self.permit(it));
+            (permits.collect(), until)
+        }))
+    }
+
+    /// The permit for a connect that spreads the load, if an address needs one.
+    pub(in crate::pool) fn permit_to_spread(
         self: &Arc<Self>,
-    ) -> Result<Result<(SparePermits<C>, Option<Instant>), Denied>, Arc<Self>> {
-        let spare = self.with(|state, cx| {
+    ) -> InAdvance<Option<ConnPermit<C>>, C> {
+        let place = self.in_advance(KeyState::place_to_spread)?;
+        Ok(place.map(|place| place.map(|it| self.permit(it))))
+    }
+
+    /// What this step finds, while there is anybody who may use the connections.
+    fn in_advance<T>(
+        self: &Arc<Self>,
+        step: impl FnOnce(&mut KeyState<C>, &mut StepCx<'_, C>) -> T,
+    ) -> InAdvance<T, C> {
+        let found = self.with(|state, cx| {
             if state.retired {
                 return None;
             }
             let open = cx.mode == Mode::Open && !self.pool.is_orphaned();
-            Some(open.then(|| state.spare(cx)))
+            Some(open.then(|| step(state, cx)))
         });
-        let Some(spare) = spare else {
-            return Err(self.clone());
-        };
-        Ok(spare.ok_or(Denied::ShutDown).map(|(places, until)| {
-            let permit = |index| ConnPermit::new(self.clone(), index);
-            let permits = match places {
-                SparePlaces::Idle(all) => SparePermits::Idle(all.into_iter().map(permit).collect()),
-                SparePlaces::ToSpread(index) => SparePermits::ToSpread(permit(index)),
-            };
-            (permits, until)
-        }))
+        let found = found.ok_or_else(|| self.clone())?;
+        Ok(found.ok_or(Denied::ShutDown))
+    }
+
+    fn permit(self: &Arc<Self>, index: usize) -> ConnPermit<C> {
+        ConnPermit::new(self.clone(), index)
     }
 
     pub(crate) fn spares(&self) -> Option<Arc<Spares>> {

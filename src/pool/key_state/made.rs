@@ -12,7 +12,7 @@ use crate::connection::poolable::Poolable;
 use crate::connection::shared::ConnShared;
 use crate::pool::list::{Links, List};
 use crate::pool::pooled_conn::PooledConn;
-use crate::pool::spares::{SparePlaces, replaced_at};
+use crate::pool::spares::replaced_at;
 use crate::pool::wait_queue::{CheckoutRequest, QueueState, WaiterId};
 use crate::target::Reuse;
 
@@ -81,12 +81,11 @@ impl<C: Poolable> KeyState<C> {
         places
     }
 
-    /// Places for as many connections as the spare ones lack that last; and until when there are enough, if none lack. If
-    /// there are enough, a place for one that spreads the load, where one lacks.
+    /// Places for as many connections as the spare ones lack that last; and until when there are enough, if none lack.
     pub(in crate::pool) fn spare(
         &mut self,
         cx: &mut StepCx<'_, C>,
-    ) -> (SparePlaces, Option<Instant>) {
+    ) -> (Vec<usize>, Option<Instant>) {
         let config = cx.config;
         let mut lasting = 0;
         let mut until: Option<Instant> = None;
@@ -119,12 +118,17 @@ impl<C: Poolable> KeyState<C> {
                 .chain(cx.now.mono.checked_add(SECOND))
                 .min();
         }
-        if places.is_empty() && self.is_narrow(cx) && cx.reserve(false) {
-            let index = self.insert_open(false);
-            self.capacity.set_aside(index);
-            return (SparePlaces::ToSpread(index), until);
+        (places, until)
+    }
+
+    /// A place for a connection that spreads the load, if an address needs one.
+    pub(in crate::pool) fn place_to_spread(&mut self, cx: &mut StepCx<'_, C>) -> Option<usize> {
+        if !self.is_narrow(cx) || !cx.reserve(false) {
+            return None;
         }
-        (SparePlaces::Idle(places), until)
+        let index = self.insert_open(false);
+        self.capacity.set_aside(index);
+        Some(index)
     }
 
     pub(super) fn make(
