@@ -73,12 +73,7 @@ impl AddressBook {
         self.ejector.is_some() && self.known().is_any_ejected()
     }
 
-    /// How many addresses of the name are left out at present.
-    pub(in crate::pool) fn left_out_len(&self) -> usize {
-        self.known().left_out_len()
-    }
-
-    /// The addresses that are left out at present.
+    /// The addresses of the name that are left out at present.
     pub(in crate::pool) fn left_out(&self) -> Vec<(SocketAddr, LeftOut)> {
         self.known().left_out(Instant::now()).collect()
     }

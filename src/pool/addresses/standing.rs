@@ -243,15 +243,10 @@ impl Known {
         self.ejected().next().is_some()
     }
 
-    /// How many addresses of the name are left out.
-    pub(super) fn left_out_len(&self) -> usize {
-        let listed = self.addresses.values().filter(|it| it.is_listed);
-        listed.filter(|it| it.out.is_some()).count()
-    }
-
-    /// The addresses that are left out, and why.
+    /// The addresses of the name that are left out, and why.
     pub(super) fn left_out(&self, now: Instant) -> impl Iterator<Item = (SocketAddr, LeftOut)> {
-        self.addresses.iter().filter_map(move |(address, known)| {
+        let listed = self.addresses.iter().filter(|(_, it)| it.is_listed);
+        listed.filter_map(move |(address, known)| {
             let out = known.out.as_ref()?;
             let times = match out.is_ejected() {
                 true => known.ejections,
@@ -667,6 +662,7 @@ mod tests {
         let others: Vec<_> = (2..=10).map(address).collect();
         known.order(Spread::InTurn, others.clone(), now);
         assert!(!known.is_any_ejected());
+        assert_eq!(known.left_out(now).count(), 0);
         assert!(!known.claims_trial(now + time));
         // A server may leave out some addresses at a time.
         let order = known.order(Spread::InTurn, (1..=10).map(address).collect(), now);

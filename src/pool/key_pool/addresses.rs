@@ -66,7 +66,7 @@ impl<C: Poolable> KeyPool<C> {
     /// A connect has ended, an address was ejected or readmitted, or the name may have other addresses.
     pub(in crate::pool) fn count_left_out(&self) {
         if let Some(addresses) = &self.addresses {
-            self.gauges.left_out(|| addresses.left_out_len());
+            self.gauges.left_out(|| addresses.left_out().len());
         }
     }
 
