@@ -226,10 +226,18 @@ impl HostSettings {
         self
     }
 
-    /// What [`eject`](Self::eject) has set: `Some(None)` if the host has no ejection; `None` if it was not called.
+    /// The [`Ejection`] that [`eject`](Self::eject) has set; `None` if it was called with `None`, or not at all:
+    /// [`ejects`](Self::ejects) tells which.
     #[must_use]
-    pub fn get_eject(&self) -> Option<Option<&Ejection>> {
-        self.ejection.as_ref().map(Option::as_ref)
+    pub fn get_eject(&self) -> Option<&Ejection> {
+        self.ejection.as_ref()?.as_ref()
+    }
+
+    /// Whether [`eject`](Self::eject) has turned ejection on or off for the host; `None` if it was not called, so that the
+    /// agent's setting holds.
+    #[must_use]
+    pub fn ejects(&self) -> Option<bool> {
+        self.ejection.as_ref().map(Option::is_some)
     }
 
     /// Like [`follow_dns`](crate::KeepAliveLayer::follow_dns). With `None` the host's name is looked up only for connects, whatever
@@ -252,10 +260,18 @@ impl HostSettings {
         self
     }
 
-    /// What [`follow_dns`](Self::follow_dns) has set: `Some(None)` if the host is not followed; `None` if it was not called.
+    /// The [`FollowDns`] that [`follow_dns`](Self::follow_dns) has set; `None` if it was called with `None`, or not at all:
+    /// [`follows_dns`](Self::follows_dns) tells which.
     #[must_use]
-    pub fn get_follow_dns(&self) -> Option<Option<&FollowDns>> {
-        self.follow_dns.as_ref().map(Option::as_ref)
+    pub fn get_follow_dns(&self) -> Option<&FollowDns> {
+        self.follow_dns.as_ref()?.as_ref()
+    }
+
+    /// Whether [`follow_dns`](Self::follow_dns) has turned that on or off for the host; `None` if it was not called, so that the
+    /// agent's setting holds.
+    #[must_use]
+    pub fn follows_dns(&self) -> Option<bool> {
+        self.follow_dns.as_ref().map(Option::is_some)
     }
 
     /// Whether they limit an exchange before its connection is known.
@@ -471,13 +487,20 @@ mod tests {
         assert_eq!(set.get_spread(), Some(Spread::InTurn));
         assert_eq!(set.get_learn_idle_limit(), Some(false));
         let ejection = Ejection::new().consecutive(13);
-        assert_eq!(set.get_eject(), Some(Some(&ejection)));
-        let follow = FollowDns::default().answers(14);
-        assert_eq!(set.get_follow_dns(), Some(Some(&follow)));
-        let off = set.overridden_by(&HostSettings::default().eject(None).follow_dns(None));
         assert_eq!(
-            (off.get_eject(), off.get_follow_dns()),
-            (Some(None), Some(None))
+            (set.get_eject(), set.ejects()),
+            (Some(&ejection), Some(true))
+        );
+        let follow = FollowDns::default().answers(14);
+        assert_eq!(
+            (set.get_follow_dns(), set.follows_dns()),
+            (Some(&follow), Some(true))
+        );
+        let off = set.overridden_by(&HostSettings::default().eject(None).follow_dns(None));
+        assert_eq!((off.get_eject(), off.get_follow_dns()), (None, None));
+        assert_eq!(
+            (off.ejects(), off.follows_dns()),
+            (Some(false), Some(false))
         );
         let same = off.clone().overridden_by(&HostSettings::default());
         assert_eq!(same, off);
@@ -502,5 +525,6 @@ mod tests {
         let unset = HostSettings::default();
         assert_eq!(unset.get_max_connections(), None);
         assert_eq!((unset.get_eject(), unset.get_follow_dns()), (None, None));
+        assert_eq!((unset.ejects(), unset.follows_dns()), (None, None));
     }
 }
