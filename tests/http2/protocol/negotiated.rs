@@ -3,10 +3,12 @@
 use bytes::Bytes;
 use http::{Request, StatusCode, Uri, Version};
 use http_body_util::Full;
+use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tower::{Layer, ServiceBuilder, ServiceExt};
-use tower_keep_alive::connect::{ProxyLayer, TcpConnector, Tls, TlsConfig, TlsLayer};
+use tower_keep_alive::connect::{ProxyLayer, TcpConnector, Tls, TlsConfig, TlsLayer, UriConnector};
 use tower_keep_alive::{
     AgentHandle, KeepAlive, KeepAliveLayer, Protocol,
     connect::Destination,
@@ -309,6 +311,35 @@ async fn a_transport_of_another_type_says_by_a_setting_what_was_negotiated() {
         }
         at_rest(&handle).await;
     }
+}
+
+/// Over the connectors that many already have: hyper-util's, and one that makes tokio's sockets.
+#[tokio::test]
+async fn over_a_connector_of_another_crate_each_server_is_spoken_with_as_it_chooses() {
+    let layer = || KeepAliveLayer::new().protocol(Protocol::Auto);
+    let of_hyper_util = UriConnector::hyper(HttpConnector::new());
+    let of_tokio = tower::service_fn(|to: Destination| async move {
+        TcpStream::connect((to.host(), to.port())).await
+    });
+    let (one, of_one) = agent_over(layer(), CA.trusted().layer(of_hyper_util));
+    let (other, of_other) = agent_over(layer(), CA.trusted().layer(of_tokio));
+    for (names, version) in [
+        (&["h2", "http/1.1"][..], Version::HTTP_2),
+        (&["http/1.1"], Version::HTTP_11),
+        (&[], Version::HTTP_11),
+    ] {
+        let server = speaking(names).await;
+        for answer in [
+            fetch(&one, server.url("/a")).await,
+            fetch(&other, server.url("/a")).await,
+        ] {
+            let info = answer.unwrap().info;
+            assert_eq!(info.version(), version, "{names:?}");
+            assert!(info.tls().is_some() && info.remote_addr() == Some(server.addr()));
+        }
+    }
+    at_rest(&of_one).await;
+    at_rest(&of_other).await;
 }
 
 #[tokio::test]
