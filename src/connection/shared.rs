@@ -117,7 +117,7 @@ struct CloseState {
     driver: Option<AbortHandle>,
     /// Closes the transport from outside of its driver, if that is possible.
     closer: Option<Arc<dyn Close>>,
-    /// Empty if the transport told nothing. Boxed, because custom connections have none.
+    /// Boxed, because most connections have none of it.
     extras: Option<Box<CloseExtras>>,
 }
 

@@ -363,6 +363,11 @@ mod tests {
         }
     }
 
+    fn refused<B: Body>(mut request: Request<B>) -> TargetError {
+        let settings = settings(ExchangeLayer::new());
+        split_origin(&mut request, &settings, &mut None, &mut None).unwrap_err()
+    }
+
     #[test]
     fn a_version_that_is_not_spoken_is_named() {
         for (version, why) in [
@@ -371,14 +376,7 @@ mod tests {
             (Version::HTTP_3, "HTTP/3.0"),
         ] {
             let request = Request::get("http://h/").version(version);
-            let mut request = request.body(Empty::<Bytes>::new()).unwrap();
-            let error = split_origin(
-                &mut request,
-                &settings(ExchangeLayer::new()),
-                &mut None,
-                &mut None,
-            )
-            .unwrap_err();
+            let error = refused(request.body(Empty::<Bytes>::new()).unwrap());
             assert!(error.to_string().contains(why), "{error}");
             assert!(error.to_string().contains("Version::HTTP_11"), "{error}");
         }
@@ -398,14 +396,7 @@ mod tests {
             for value in values {
                 request = request.header(name, *value);
             }
-            let mut request = request.body(Full::new(Bytes::from_static(b"ab"))).unwrap();
-            let error = split_origin(
-                &mut request,
-                &settings(ExchangeLayer::new()),
-                &mut None,
-                &mut None,
-            )
-            .unwrap_err();
+            let error = refused(request.body(Full::new(Bytes::from_static(b"ab"))).unwrap());
             assert!(error.to_string().contains(why), "{values:?}: {error}");
             assert!(error.to_string().contains(name), "{values:?}: {error}");
         }

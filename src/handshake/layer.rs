@@ -53,11 +53,11 @@ pub(super) struct Settings {
     pub(super) race_connects: bool,
     #[cfg(feature = "http2")]
     pub(super) negotiated: Ask,
-    pub(super) probe: Check,
+    pub(super) probe: FindProbe,
 }
 
 /// Finds the probe of a transport; `None` if the type of the transport is not known.
-pub(super) type Check = Arc<dyn Fn(&dyn Any) -> Option<Probe> + Send + Sync>;
+pub(super) type FindProbe = Arc<dyn Fn(&dyn Any) -> Option<Probe> + Send + Sync>;
 
 /// Finds what was negotiated on a transport.
 #[cfg(feature = "http2")]

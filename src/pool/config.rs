@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use crate::agent::Spread;
-use crate::agent::{Ejection, FollowDns, HostOverrides, HostSettings};
+use crate::agent::{Ejection, FollowDns, HostOverrides, HostSettings, Spread};
 use crate::clock::Clock;
 use crate::target::key::Key;
 

@@ -13,8 +13,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::agent::Spread;
-use crate::agent::{AgentState, ConnectionStatus, EventKind, KeyCounts, Mode};
+use crate::agent::{AgentState, ConnectionStatus, EventKind, KeyCounts, Mode, Spread};
 use crate::clock::Moment;
 use crate::connection::close_reason::CloseReason;
 use crate::connection::lifespan::Lifespan;

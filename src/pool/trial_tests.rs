@@ -12,8 +12,7 @@ use super::*;
 use crate::agent::Ejection;
 use crate::connection::close_reason::CloseReason;
 use crate::connection::poolable::Poolable;
-use crate::connection::shared::{Addresses, TransportInfo};
-use crate::connection::timings::ConnectTimes;
+use crate::connection::shared::TransportInfo;
 use crate::target::{Reuse, Target};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -38,17 +37,9 @@ fn connect_to(address: SocketAddr, mut permit: ConnPermit<Conn>) -> Box<PooledCo
     drop(choice);
     let begun = permit.begin();
     let conn = Conn::new();
-    conn.lifespan().shared().set_transport(TransportInfo {
-        addresses: Some(Box::new(Addresses {
-            remote: Some(address),
-            ..Addresses::default()
-        })),
-        times: ConnectTimes::NONE,
-        #[cfg(feature = "tls")]
-        tls: None,
-        #[cfg(feature = "http2")]
-        streams: None,
-    });
+    conn.lifespan()
+        .shared()
+        .set_transport(TransportInfo::to(address));
     permit.fill(conn, begun)
 }
 

@@ -87,10 +87,10 @@ impl<IO> MaybeTls<IO> {
         }))
     }
 
-    pub(in crate::connect) fn with_transport<R>(&self, check: impl FnOnce(&IO) -> R) -> R {
+    pub(in crate::connect) fn with_transport<R>(&self, with: impl FnOnce(&IO) -> R) -> R {
         match &self.0 {
-            Inner::Plain(transport) => check(transport),
-            Inner::Tls(stream) => check(lock(stream).get_ref().0.get_ref()),
+            Inner::Plain(transport) => with(transport),
+            Inner::Tls(stream) => with(lock(stream).get_ref().0.get_ref()),
         }
     }
 }

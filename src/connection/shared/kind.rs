@@ -66,6 +66,24 @@ pub(crate) struct TransportInfo {
     pub(crate) streams: Option<Arc<Streams>>,
 }
 
+#[cfg(test)]
+impl TransportInfo {
+    /// Of a connection to this address.
+    pub(crate) fn to(remote: SocketAddr) -> Self {
+        Self {
+            addresses: Some(Box::new(Addresses {
+                remote: Some(remote),
+                ..Addresses::default()
+            })),
+            times: ConnectTimes::NONE,
+            #[cfg(feature = "tls")]
+            tls: None,
+            #[cfg(feature = "http2")]
+            streams: None,
+        }
+    }
+}
+
 impl ConnShared {
     /// Sets who is told how the exchanges of this connection end; without a remote address nobody is.
     pub(crate) fn set_outcome_observer(&self, observer: Arc<dyn OutcomeObserver>) {

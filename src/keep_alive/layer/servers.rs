@@ -1,7 +1,6 @@
 //! Settings about the servers behind a name.
 
-use crate::agent::Spread;
-use crate::agent::{Ejection, FollowDns};
+use crate::agent::{Ejection, FollowDns, Spread};
 use crate::keep_alive::KeepAliveLayer;
 
 /// # The servers behind a name

@@ -15,8 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use super::AddressBook;
 use super::lookups::Lookups;
-use crate::agent::Spread;
-use crate::agent::{FollowDns, LookupStatus};
+use crate::agent::{FollowDns, LookupStatus, Spread};
 use crate::error::connect::ConnectError;
 use crate::sync::{Mutex, MutexGuard};
 use crate::target::key::Key;

@@ -19,8 +19,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::agent::Spread;
-use crate::agent::{Ejection, LookupStatus};
+use crate::agent::{Ejection, LookupStatus, Spread};
 use crate::connection::close_reason::CloseReason;
 use crate::connection::shared::ConnShared;
 use crate::error::connect::ConnectError;

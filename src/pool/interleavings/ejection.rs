@@ -10,8 +10,7 @@ use super::{A, Conn, Scene, explore};
 use crate::agent::Ejection;
 use crate::clock::Moment;
 use crate::connection::poolable::Poolable;
-use crate::connection::shared::{Addresses, ConnShared, TransportInfo};
-use crate::connection::timings::ConnectTimes;
+use crate::connection::shared::{ConnShared, TransportInfo};
 use crate::pool::PoolConfig;
 
 fn address(last: u8) -> SocketAddr {
@@ -20,17 +19,9 @@ fn address(last: u8) -> SocketAddr {
 
 fn connection_to(scene: &Scene, address: SocketAddr) -> Conn {
     let conn = scene.connection();
-    conn.lifespan().shared().set_transport(TransportInfo {
-        addresses: Some(Box::new(Addresses {
-            remote: Some(address),
-            ..Addresses::default()
-        })),
-        times: ConnectTimes::NONE,
-        #[cfg(feature = "tls")]
-        tls: None,
-        #[cfg(feature = "http2")]
-        streams: None,
-    });
+    conn.lifespan()
+        .shared()
+        .set_transport(TransportInfo::to(address));
     conn
 }
 

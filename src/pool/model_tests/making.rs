@@ -12,8 +12,7 @@ use super::world::{Background, World};
 use crate::connection::close_reason::CloseReason;
 use crate::connection::lifespan::Lifespan;
 use crate::connection::poolable::Poolable;
-use crate::connection::shared::{Addresses, TransportInfo};
-use crate::connection::timings::ConnectTimes;
+use crate::connection::shared::TransportInfo;
 use crate::pool::{ConnPermit, PooledConn, WaiterId};
 use crate::target::{Reuse, Target};
 
@@ -112,18 +111,7 @@ impl<const S: bool> World<S> {
             Some(choice) => self.choose(host, choice, leads_to),
             None => address(leads_to),
         };
-        lifespan.shared().set_transport(TransportInfo {
-            addresses: Some(Box::new(Addresses {
-                local: None,
-                remote: Some(address),
-                ..Addresses::default()
-            })),
-            times: ConnectTimes::NONE,
-            #[cfg(feature = "tls")]
-            tls: None,
-            #[cfg(feature = "http2")]
-            streams: None,
-        });
+        lifespan.shared().set_transport(TransportInfo::to(address));
         let now = self.now();
         let line = Arc::new(Line {
             host,

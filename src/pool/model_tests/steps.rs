@@ -9,8 +9,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest_state_machine::ReferenceStateMachine;
 
-use crate::agent::FollowDns;
-use crate::agent::Spread;
+use crate::agent::{FollowDns, Spread};
 use crate::pool::{PoolConfig, Scheduling};
 use crate::target::Reuse;
 
