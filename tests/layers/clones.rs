@@ -34,15 +34,20 @@ fn title_case() -> Builder {
     http1
 }
 
-/// Answers with what it read.
+/// Answers with the head that it read, as it is on the wire, in however many pieces it comes.
 async fn mirror() -> Server {
     Server::start(|mut conn| async move {
+        let mut head = Vec::new();
         loop {
             let read = conn.read().await;
             if read.is_empty() {
                 return;
             }
-            conn.respond(&String::from_utf8_lossy(&read)).await;
+            head.extend(read);
+            if head.ends_with(b"\r\n\r\n") {
+                conn.respond(&String::from_utf8_lossy(&head)).await;
+                head.clear();
+            }
         }
     })
     .await
