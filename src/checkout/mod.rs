@@ -7,6 +7,7 @@ mod prewarm;
 mod service;
 mod span;
 mod spares;
+mod waiting;
 
 pub use future::CheckoutFuture;
 pub use layer::CheckoutLayer;
