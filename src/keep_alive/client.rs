@@ -8,6 +8,7 @@ use tower_service::Service;
 
 use crate::connect::DefaultConnector;
 use crate::error::{BoxError, Error, Kind};
+use crate::keep_alive::into_body::IntoBody;
 use crate::keep_alive::{KeepAlive, KeepAliveFuture, KeepAliveLayer, RequestBody, RequestFuture};
 use crate::target::Destination;
 use crate::target::invalid::TargetError;
@@ -151,7 +152,7 @@ where
         RequestFuture::new(self.start(Method::HEAD, uri, RequestBody::empty()))
     }
 
-    /// Sends a POST with a body. No `Content-Type` is set; to set header fields, use [`request`](Self::request).
+    /// Sends a POST with a body (`T: Into<RequestBody>`). No `Content-Type` is set; to set header fields, use [`request`](Self::request).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -174,9 +175,9 @@ where
     where
         U: TryInto<Uri>,
         U::Error: fmt::Display,
-        T: Into<RequestBody>,
+        T: IntoBody<RequestBody>,
     {
-        RequestFuture::new(self.start(Method::POST, uri, body.into()))
+        RequestFuture::new(self.start(Method::POST, uri, body.into_body()))
     }
 
     fn start<U>(

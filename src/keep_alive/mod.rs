@@ -5,6 +5,7 @@ mod client;
 mod future;
 #[cfg(all(test, feature = "http2"))]
 mod http2_tests;
+mod into_body;
 mod layer;
 mod request_future;
 mod retry;

@@ -14,6 +14,7 @@ use crate::error::{BoxError, Error};
 use crate::exchange::{Acquired, Body, Exchange};
 use crate::expiry::Limited;
 use crate::handshake::{Handshake, HttpConnection};
+use crate::keep_alive::into_body::IntoBody;
 use crate::keep_alive::{KeepAliveFuture, RequestBody};
 use crate::target::Destination;
 
@@ -73,9 +74,9 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    /// Sends a request. Its body is a `B` or converts into one: into a [`RequestBody`], text, bytes, and `()` for no
-    /// body. The future resolves to the response when its head has arrived. Read the body to its end, so that the
-    /// connection can be reused.
+    /// Sends a request. Its body is a `B` or converts into one (`T: Into<B>`): into a [`RequestBody`], text, bytes, and `()`
+    /// for no body. Any other [`http_body::Body`], such as axum's, becomes one by `request.map(RequestBody::new)`. The future
+    /// resolves to the response when its head has arrived. Read the body to its end, so that the connection can be reused.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -103,9 +104,9 @@ where
     #[inline]
     pub fn request<T>(&self, request: Request<T>) -> KeepAliveFuture<M, B>
     where
-        T: Into<B>,
+        T: IntoBody<B>,
     {
-        self.exchange(request.map(Into::into))
+        self.exchange(request.map(IntoBody::into_body))
     }
 
     #[inline]
