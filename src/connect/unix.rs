@@ -14,7 +14,7 @@ use crate::connect::Socket;
 use crate::connect::connecting::Connecting;
 use crate::connect::socket::Halves;
 use crate::connect::times;
-use crate::error::connect::{ConnectError, reason};
+use crate::error::connect::{ConnectError, reason_at};
 use crate::error::{BoxError, Error, Kind};
 use crate::target::Destination;
 use crate::target::invalid::TargetError;
@@ -47,8 +47,8 @@ use crate::target::invalid::TargetError;
 /// # Errors
 ///
 /// If neither the route nor the connector has a path, the error is [`is_target`](crate::Error::is_target). If the
-/// connect fails (no such file, no listener, no permission), the text names the path, and the source is the system's
-/// error. If the server's backlog is full, the connect is repeated until the pool's connect timeout.
+/// connect fails (no such file, no listener, no permission), the text names the path and what to do, and the source is the
+/// system's error. If the server's backlog is full, the connect is repeated until the pool's connect timeout.
 #[derive(Clone, Debug, Default)]
 pub struct UnixConnector {
     path: Option<Arc<Path>>,
@@ -114,11 +114,22 @@ where
             match times::part(|times| &mut times.connect, connect(&path)).await {
                 Ok(stream) => Ok(Unix::new(stream)),
                 Err(error) => {
-                    let tried = format!("connect to {}: {}", path.display(), reason(&error));
+                    let why = reason_at(&path, &error);
+                    let tried = format!("connect to {why}{}", remedy(error.kind()));
                     Err(ConnectError::caused_by(tried, error).into())
                 }
             }
         })
+    }
+}
+
+/// What to do about a socket that cannot be connected to.
+fn remedy(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::NotFound => "; start the server that makes it, or correct the path",
+        io::ErrorKind::ConnectionRefused => "; no server listens there now: start it",
+        io::ErrorKind::PermissionDenied => "; let the user of this process write to it",
+        _ => "",
     }
 }
 

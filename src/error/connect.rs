@@ -1,10 +1,12 @@
 //! Errors of connectors.
 
 use std::borrow::Cow;
+use std::env;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 
 use crate::error::BoxError;
 
@@ -173,9 +175,43 @@ pub(crate) fn reason(error: &io::Error) -> String {
     }
 }
 
+/// A path, and why it cannot be used. Where nothing is there, a relative path is completed, because the working directory of a
+/// service is easily mistaken.
+pub(crate) fn reason_at(path: &Path, error: &io::Error) -> String {
+    let path_name = path.display();
+    if error.kind() != io::ErrorKind::NotFound {
+        return format!("{path_name}: {}", reason(error));
+    }
+    match env::current_dir() {
+        Ok(directory) if path.is_relative() => format!(
+            "{path_name}: there is no such file in the working directory {}",
+            directory.display()
+        ),
+        _ => format!("{path_name}: there is no such file"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_relative_path_that_leads_nowhere_is_told_with_its_directory() {
+        let missing = io::ErrorKind::NotFound.into();
+        let whole = reason_at(Path::new("/run/a.sock"), &missing);
+        assert_eq!(whole, "/run/a.sock: there is no such file");
+        let here = env::current_dir().unwrap();
+        assert_eq!(
+            reason_at(Path::new("run/a.sock"), &missing),
+            format!(
+                "run/a.sock: there is no such file in the working directory {}",
+                here.display()
+            )
+        );
+        let other = io::ErrorKind::PermissionDenied.into();
+        let other = reason_at(Path::new("run/a.sock"), &other);
+        assert_eq!(other, "run/a.sock: permission denied");
+    }
 
     fn failed(errors: &[(&str, io::ErrorKind)]) -> FailedAddresses {
         let failed = errors.iter().map(|&(address, kind)| {

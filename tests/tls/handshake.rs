@@ -74,25 +74,37 @@ async fn a_server_without_a_common_protocol_is_a_connect_error() {
 }
 
 #[tokio::test]
-async fn a_server_that_speaks_plain_http_is_a_connect_error_that_says_so() {
-    let server = Server::start(|mut conn| async move {
-        conn.read().await;
-        conn.send("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
+async fn a_server_that_speaks_no_tls_is_a_connect_error_that_says_so() {
+    let settings = b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64";
+    for answer in [
+        &b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n"[..],
+        settings,
+        b"220 mail.test ESMTP\r\n",
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+    ] {
+        for resets in [false, true] {
+            let server = Server::start(move |mut conn| async move {
+                conn.read().await;
+                conn.send(answer).await;
+                match resets {
+                    true => conn.rst(),
+                    false => conn.fin().await,
+                }
+            })
             .await;
-        conn.fin().await;
-    })
-    .await;
-    let (client, handle) = agent(CA.trusted());
-    let error = fetch(&client, https(&server, "/")).await.unwrap_err();
-    assert!(error.is_connect() && error.is_unsent(), "{error:?}");
-    assert!(error.is_protocol() && error.is_permanent(), "{error:?}");
-    assert!(!error.is_certificate() && !error.is_reset(), "{error:?}");
-    let words = "does not speak TLS on this port; for plain HTTP, ask with http://";
-    assert!(text(&error).contains(words), "{}", text(&error));
-    assert!(in_chain::<rustls::Error>(&error).is_some());
-    assert_eq!((handle.status().create_errors, idle(&handle)), (1, 0));
-    assert_eq!(server.accepted(), 1);
-    at_rest(&handle).await;
+            let (client, handle) = agent(CA.trusted());
+            let error = fetch(&client, https(&server, "/")).await.unwrap_err();
+            assert!(error.is_connect() && error.is_unsent(), "{error:?}");
+            assert!(error.is_protocol() && error.is_permanent(), "{error:?}");
+            assert!(!error.is_certificate() && !error.is_reset(), "{error:?}");
+            let words = "does not speak TLS on this port; for plain HTTP, ask with http://";
+            assert!(text(&error).contains(words), "{}", text(&error));
+            assert!(in_chain::<rustls::Error>(&error).is_some());
+            assert_eq!((handle.status().create_errors, idle(&handle)), (1, 0));
+            assert_eq!(server.accepted(), 1);
+            at_rest(&handle).await;
+        }
+    }
 }
 
 /// Such bytes within TLS are no alert.
@@ -131,7 +143,7 @@ async fn a_server_that_stalls_in_the_handshake_is_waited_for_as_long_as_for_a_co
 }
 
 #[tokio::test]
-async fn a_server_that_closes_in_the_handshake_is_a_connect_error() {
+async fn a_server_that_closes_in_the_handshake_may_not_speak_tls() {
     for abruptly in [false, true] {
         let server = Server::start(move |mut conn| async move {
             conn.read().await;
@@ -145,6 +157,9 @@ async fn a_server_that_closes_in_the_handshake_is_a_connect_error() {
         let error = fetch(&client, https(&server, "/")).await.unwrap_err();
         assert!(error.is_connect() && error.is_unsent(), "{error:?}");
         assert!(!error.is_timeout() && !error.is_reset(), "{error:?}");
+        assert!(!error.is_protocol() && !error.is_permanent(), "{error:?}");
+        let words = "the server closed the connection; is there TLS on this port?";
+        assert!(text(&error).contains(words), "{}", text(&error));
         assert!(in_chain::<std::io::Error>(&error).is_some(), "{error:?}");
         assert_eq!((handle.status().create_errors, idle(&handle)), (1, 0));
         assert_eq!(server.accepted(), 1);

@@ -51,16 +51,38 @@ fn roots_that_cannot_be_read_are_told_with_the_reason() {
 }
 
 #[test]
-fn a_file_of_roots_that_is_not_there_is_named() {
-    let error = TlsLayer::new()
-        .roots_pem_file("/no/such/ca.pem")
-        .unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "cannot read /no/such/ca.pem: entity not found"
-    );
-    let source = error.source().and_then(|it| it.downcast_ref::<io::Error>());
-    assert_eq!(source.map(io::Error::kind), Some(io::ErrorKind::NotFound));
+fn a_file_of_roots_that_cannot_be_read_is_named_with_what_to_do() {
+    let here = std::env::current_dir().unwrap();
+    let folder = std::env::temp_dir();
+    let folder = folder.to_str().unwrap();
+    for (path, said, kind) in [
+        (
+            "/no/such/ca.pem",
+            "cannot read /no/such/ca.pem: there is no such file; correct the path, or put the certificates there",
+            io::ErrorKind::NotFound,
+        ),
+        (
+            "no/such/ca.pem",
+            &format!(
+                "cannot read no/such/ca.pem: there is no such file in the working directory {}; correct the path, or put the \
+                 certificates there",
+                here.display()
+            ),
+            io::ErrorKind::NotFound,
+        ),
+        (
+            folder,
+            &format!("cannot read {folder}: is a directory; name a file in it"),
+            io::ErrorKind::IsADirectory,
+        ),
+    ] {
+        let error = TlsLayer::new().roots_pem_file(path).unwrap_err();
+        assert_eq!(error.to_string(), said);
+        // What a program prints that returns it from `main`.
+        assert!(format!("{error:?}").contains(said), "{error:?}");
+        let source = error.source().and_then(|it| it.downcast_ref::<io::Error>());
+        assert_eq!(source.map(io::Error::kind), Some(kind));
+    }
 }
 
 #[test]

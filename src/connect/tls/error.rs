@@ -9,8 +9,8 @@ use tokio_rustls::rustls::{
 };
 
 use crate::connect::tls::certificate;
-use crate::error::BoxError;
 use crate::error::connect::{ConnectError, reason};
+use crate::error::{BoxError, is_gone};
 use crate::target::protocol::Protocol;
 
 /// A host for which no certificate can exist.
@@ -41,7 +41,8 @@ pub(super) fn handshake(host: &str, offered: Protocol, error: io::Error) -> Conn
     let is_rustls = |error: &(dyn StdError + Send + Sync + 'static)| error.is::<rustls::Error>();
     let why = match error.get_ref().and_then(|held| held.downcast_ref()) {
         Some(error) => describe(host, offered, error),
-        None if error.kind() == io::ErrorKind::UnexpectedEof => {
+        // Some servers of plain HTTP answer a handshake by their protocol, others only close.
+        None if error.kind() == io::ErrorKind::UnexpectedEof || is_gone(error.kind(), false) => {
             "the server closed the connection; is there TLS on this port?".into()
         }
         None => reason(&error).into(),
@@ -235,7 +236,12 @@ mod tests {
             ),
             (
                 io::ErrorKind::ConnectionReset.into(),
-                "connection reset",
+                "the server closed the connection; is there TLS on this port?",
+                false,
+            ),
+            (
+                io::ErrorKind::HostUnreachable.into(),
+                "host unreachable",
                 false,
             ),
         ] {

@@ -139,7 +139,8 @@ impl TlsLayer {
     ///
     /// # Errors
     ///
-    /// If the file cannot be read, and the errors of [`roots_pem`](Self::roots_pem).
+    /// If the file cannot be read: the text names its path, for a relative path the working directory too, and what to do. And the
+    /// errors of [`roots_pem`](Self::roots_pem).
     #[doc(alias = "ca")]
     pub fn roots_pem_file(self, path: impl AsRef<Path>) -> Result<Self, PemError> {
         let pem = PemError::read(path.as_ref())?;

@@ -3,13 +3,13 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use tokio_rustls::rustls::pki_types::pem::{PemObject, SectionKind};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{self, InconsistentKeys};
 
-use crate::error::connect::reason;
+use crate::error::connect::reason_at;
 
 /// Why PEM contains no usable certificate or key. The text says what is wrong and what to do; the system's or the
 /// parser's error is the [`source`](StdError::source).
@@ -18,11 +18,11 @@ use crate::error::connect::reason;
 /// use tower_keep_alive::connect::TlsLayer;
 ///
 /// let error = TlsLayer::new().roots_pem_file("/no/such/ca.pem").unwrap_err();
-/// assert!(error.to_string().starts_with("cannot read /no/such/ca.pem"));
+/// let said = "cannot read /no/such/ca.pem: there is no such file; correct the path, or put the certificates there";
+/// assert_eq!(error.to_string(), said);
 /// let error = TlsLayer::new().roots_pem("").unwrap_err();
 /// assert_eq!(error.to_string(), "no certificate for a root: the PEM is empty");
 /// ```
-#[derive(Debug)]
 pub struct PemError {
     /// What the PEM is for; not shown if the file could not be read.
     purpose: &'static str,
@@ -31,7 +31,8 @@ pub struct PemError {
 
 #[derive(Debug)]
 enum Fault {
-    File(PathBuf, io::Error),
+    /// With the path, and why it cannot be read.
+    File(String, io::Error),
     Empty,
     Der,
     NoPem,
@@ -54,7 +55,7 @@ impl PemError {
     pub(super) fn read(path: &Path) -> Result<Vec<u8>, Self> {
         std::fs::read(path).map_err(|error| Self {
             purpose: ROOT,
-            fault: Fault::File(path.to_owned(), error),
+            fault: Fault::File(reason_at(path, &error), error),
         })
     }
 
@@ -154,10 +155,30 @@ fn is_encrypted(pem: &[u8]) -> bool {
     })
 }
 
+/// What to do about a file that cannot be read.
+fn remedy(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::NotFound => "; correct the path, or put the certificates there",
+        io::ErrorKind::PermissionDenied => "; let the user of this process read it",
+        io::ErrorKind::IsADirectory => "; name a file in it",
+        _ => "",
+    }
+}
+
+/// Shows the text first, because a program that ends with this error prints it in this form.
+impl fmt::Debug for PemError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PemError")
+            .field("text", &format_args!("{self}"))
+            .field("fault", &self.fault)
+            .finish_non_exhaustive()
+    }
+}
+
 impl fmt::Display for PemError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Fault::File(path, error) = &self.fault {
-            return write!(f, "cannot read {}: {}", path.display(), reason(error));
+        if let Fault::File(why, error) = &self.fault {
+            return write!(f, "cannot read {why}{}", remedy(error.kind()));
         }
         write!(f, "{}: ", self.purpose)?;
         match &self.fault {
