@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use tower_keep_alive::{Error, KeepAliveLayer};
 
-use crate::support::agent::{agent, at_rest, fetch};
+use crate::support::agent::{agent, at_rest, fetch, post};
 use crate::support::tls::localhost;
 use crate::support::{Conn, Server, not_tiny, only_over_tcp};
 
@@ -48,6 +48,31 @@ async fn a_server_that_answers_http_with_an_alert_of_tls_is_named_with_what_to_d
         let error = asked_twice(&server.url("/")).await;
         assert_eq!(error.to_string(), TLS);
         assert!(error.is_protocol() && error.is_permanent(), "{error:?}");
+    }
+}
+
+/// A server that closes with a part of the request unread resets the connection.
+#[tokio::test]
+async fn an_alert_of_tls_is_read_however_the_connection_ends_and_however_much_is_uploaded() {
+    for resets in [false, true] {
+        for length in [0, 100, 1_000_000] {
+            let server = Server::start(move |mut conn: Conn| async move {
+                conn.read().await;
+                conn.send(b"\x15\x03\x01\x00\x02\x02\x46").await;
+                match resets {
+                    true => conn.rst(),
+                    false => conn.fin().await,
+                }
+            })
+            .await;
+            let (client, handle) = agent(KeepAliveLayer::new());
+            let request = post(server.url("/"), vec![b'x'; length]);
+            let error = client.request(request).await.unwrap_err();
+            assert_eq!(error.to_string(), TLS, "{resets}, {length}");
+            assert!(error.is_protocol() && error.is_permanent(), "{error:?}");
+            assert_eq!(server.accepted(), 1);
+            at_rest(&handle).await;
+        }
     }
 }
 

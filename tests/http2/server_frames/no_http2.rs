@@ -6,10 +6,13 @@ use tower_keep_alive::KeepAliveLayer;
 
 use super::http2;
 use super::{answer, the_next_is_answered, words};
-use crate::support::agent::{at_rest, fetch};
+use crate::support::agent::{at_rest, fetch, post};
 use crate::support::frames::{code, flag, frame, kind};
 use crate::support::http2::Server;
-use crate::support::{Conn, Server as RawServer};
+use crate::support::tls::localhost;
+use crate::support::{Conn, Server as RawServer, only_over_tcp};
+
+const TLS: &str = "the server seems to speak TLS on this port: the URI has to begin with https://";
 
 #[tokio::test]
 async fn a_server_that_answers_in_http_1_is_an_error_that_says_so() {
@@ -77,17 +80,45 @@ async fn a_server_that_closes_after_its_settings_speaks_http_2() {
 
 #[tokio::test]
 async fn a_server_that_answers_with_an_alert_of_tls_is_an_error_that_says_so() {
-    let server = RawServer::start(|mut conn: Conn| async move {
-        conn.read().await;
-        conn.send([21, 3, 1, 0, 2, 2, 10]).await;
-        conn.closed().await;
-    })
-    .await;
+    for (version, resets) in [(0, false), (1, false), (3, false), (1, true)] {
+        let server = RawServer::start(move |mut conn: Conn| async move {
+            conn.read().await;
+            conn.send([21, 3, version, 0, 2, 2, 10]).await;
+            match resets {
+                true => conn.rst(),
+                false => conn.closed().await,
+            }
+        })
+        .await;
+        let (client, handle) = http2(KeepAliveLayer::new());
+        for length in [0, 100, 1_000_000] {
+            let request = post(server.url("/"), vec![b'x'; length]);
+            let error = client.request(request).await.unwrap_err();
+            assert_eq!(error.to_string(), TLS, "{version}, {resets}, {length}");
+            assert!(error.is_protocol() && error.is_permanent(), "{error:?}");
+        }
+        at_rest(&handle).await;
+    }
+}
+
+#[tokio::test]
+async fn each_of_those_who_ask_a_server_of_tls_at_once_is_told_so() {
+    if only_over_tcp("the server speaks TLS, and the client does not") {
+        return;
+    }
+    let server = RawServer::start_tls(localhost().server(), |conn: Conn| conn.stall()).await;
     let (client, handle) = http2(KeepAliveLayer::new());
-    let error = fetch(&client, server.url("/")).await.unwrap_err();
-    let said = "the server seems to speak TLS on this port: the URI has to begin with https://";
-    assert_eq!(error.to_string(), said);
-    assert!(error.is_protocol() && error.is_permanent(), "{error:?}");
+    let url = server.url("/").replace("https:", "http:");
+    let (a, b, c) = tokio::join!(
+        fetch(&client, &url),
+        fetch(&client, &url),
+        fetch(&client, &url)
+    );
+    for answer in [a, b, c] {
+        let error = answer.unwrap_err();
+        assert_eq!(error.to_string(), TLS);
+        assert!(error.is_protocol() && error.is_permanent(), "{error:?}");
+    }
     at_rest(&handle).await;
 }
 
