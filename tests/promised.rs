@@ -1,4 +1,5 @@
-//! What the documents name is there: every public name in `docs/API.md`, every test in `SECURITY.md`.
+//! What the documents name is there: every public name in `docs/API.md`, every question to an error in the tables of errors, every
+//! test in `SECURITY.md`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -59,6 +60,37 @@ fn every_setting_is_in_the_readme() {
         }
     }
     assert!(settings > 30, "{settings}");
+}
+
+/// The table of the type's own documentation, and that of the recipes, which says what to do.
+#[test]
+fn every_question_to_an_error_is_in_both_tables_of_errors() {
+    let list = read("docs/public-api.txt");
+    let named = list
+        .lines()
+        .filter_map(|line| line.strip_prefix("pub fn tower_keep_alive::Error::is_"))
+        .filter_map(|rest| rest.split_once('('))
+        .map(|(name, _)| format!("is_{name}"));
+    let named: Vec<_> = named.collect();
+    assert!(named.len() > 15, "{named:?}");
+    let recipes = read("docs/recipes.md");
+    let (_, recipe) = recipes.split_once("# When a request fails").unwrap();
+    let (recipe, _) = recipe.split_once("\n# ").unwrap();
+    let source = read("src/error/mod.rs");
+    for (table, start, text) in [
+        ("docs/recipes.md", "| ", recipe),
+        ("src/error/mod.rs", "/// | ", source.as_str()),
+    ] {
+        let rows: String = text.lines().filter(|it| it.starts_with(start)).collect();
+        let missing: Vec<_> = named
+            .iter()
+            .filter(|name| !rows.contains(&format!("`{name}`")))
+            .collect();
+        assert!(
+            missing.is_empty(),
+            "not in the table of {table}: {missing:?}"
+        );
+    }
 }
 
 #[test]

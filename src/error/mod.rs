@@ -57,6 +57,8 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 /// | [`is_reset`](Self::is_reset) | the connection was closed or lost before the head of a response | if it [`is_reused`](Self::is_reused), send an idempotent request again; [`ReusedReset`](crate::retry::ReusedReset) does |
 /// | [`is_unsent`](Self::is_unsent), beside any of these | the server has seen nothing of the request | send it again, whatever its method, unless it [`is_target`](Self::is_target) |
 /// | [`is_too_large`](Self::is_too_large), [`is_decode`](Self::is_decode) | the response is larger than the limit, or its body not what was asked for | raise the limit, look at the response |
+/// | `is_refused`, with the feature `http2` | the server refused the request, again and again or after much of its body was sent, and has not acted on it | send it again later, whatever its method |
+/// | [`is_permanent`](Self::is_permanent), beside any of these | another attempt would fail in the same way | do not try again |
 /// | none of these | no response, or a body that could not be read to its end | send an idempotent request again |
 pub struct Error(Box<Inner>);
 
