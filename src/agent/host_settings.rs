@@ -15,6 +15,9 @@ use crate::target::key::Key;
 /// setting that is not made here is the agent's. Each setting has a method that sets it, and one that returns it, for
 /// settings from [`Status::hosts`](crate::status::Status::hosts).
 ///
+/// The methods have the names of the agent's settings, without `_per_host`: `max_connections(10)` here is
+/// `max_connections_per_host(10)` for one host.
+///
 /// ```
 /// use std::time::Duration;
 /// use tower_keep_alive::KeepAliveLayer;

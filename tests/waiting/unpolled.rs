@@ -2,15 +2,20 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt, iter};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use tokio::time::{sleep, timeout};
+use tower::{Service, ServiceBuilder};
+use tower_keep_alive::layers::{CheckinLayer, CheckoutLayer, ExchangeLayer, PoolConfig};
 use tower_keep_alive::{CloseReason, EventKind, KeepAliveLayer, connect::Destination};
 
+use crate::fake::Maker;
 use crate::support::agent::{agent, agent_over, agent_paused, at_rest, fetch, get, post};
 use crate::support::{CountingConnector, Gate, Server, eventually, script};
 
@@ -477,4 +482,41 @@ async fn a_connection_that_another_used_since_is_looked_at_again_and_is_a_hand_o
     });
     assert_eq!(served.collect::<Vec<_>>(), ["handed over"; 2]);
     at_rest(&handle).await;
+}
+
+/// Counts how often a task is woken.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, SeqCst);
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_comes_back_unsent_goes_out_at_the_next_poll_and_asks_for_it() {
+    let maker = Maker::default();
+    let checkout = CheckoutLayer::new(PoolConfig::new());
+    let handle = checkout.handle();
+    let mut client = ServiceBuilder::new()
+        .layer(ExchangeLayer::new())
+        .layer(CheckinLayer::new())
+        .layer(checkout)
+        .service(maker.clone());
+    let first = client.call(get("http://a/")).await.unwrap();
+    first.collect().await.unwrap();
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(woken.clone());
+    let mut cx = Context::from_waker(&waker);
+    let mut second = pin!(client.call(get("http://a/")));
+    // The connection is taken again, and takes no second request.
+    assert!(second.as_mut().poll(&mut cx).is_pending());
+    assert_eq!((handle.status().created, woken.0.load(SeqCst)), (1, 1));
+    let Poll::Ready(answer) = second.as_mut().poll(&mut cx) else {
+        panic!("it is sent on a new connection, which answers");
+    };
+    assert!(answer.is_ok());
+    assert_eq!((handle.status().created, handle.status().resent), (2, 1));
+    maker.0.transports.lock().unwrap().clear();
 }
