@@ -68,6 +68,12 @@ const PANELS: &[Panel] = &[
     ),
     panel(
         "Requests per second, HTTP/2",
+        "50 callers, 1 connection, 1 thread",
+        Best::Most,
+        ["throughput", "HTTP/2, 50 callers", "requests/s"],
+    ),
+    panel(
+        "Requests per second, HTTP/2",
         "500 callers, 1 connection, 1 thread",
         Best::Most,
         ["throughput", "HTTP/2, 500 callers", "requests/s"],
@@ -103,6 +109,12 @@ const PANELS: &[Panel] = &[
         ["lost", "limit of 10", "p50 ms, GET"],
     ),
     panel(
+        "Requests to the first of ten addresses, %",
+        "one name, 100 callers; 10 is an equal share",
+        Best::Least,
+        ["spread", "one name", "% to 127.0.0.1"],
+    ),
+    panel(
         "Time of one request for 12 bytes",
         "loopback, as a multiple of hyper alone",
         Best::Least,
@@ -119,6 +131,12 @@ const PANELS: &[Panel] = &[
         "two threads on one host",
         Best::Least,
         ["pool", "2 threads, 1 host", "ns"],
+    ),
+    panel(
+        "Checkout and checkin, ns",
+        "two threads, 1,000 hosts",
+        Best::Least,
+        ["pool", "2 threads, 1,000 hosts", "ns"],
     ),
     panel(
         "Checkout and checkin, ns",

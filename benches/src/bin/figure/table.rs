@@ -115,6 +115,14 @@ pub(crate) const TABLES: &[Table] = &[
         column: |it| &it.case,
     },
     Table {
+        title: "Requests by address, in per cent",
+        text: "`spread`: 20,000 requests by 100 callers to one name with ten addresses. Neither hyper-util's legacy client nor \
+               reqwest has a setting for this.",
+        bench: "spread",
+        is_part: |it| it.case == "one name",
+        column: |it| &it.unit,
+    },
+    Table {
         title: "TLS 1.3: requests per second",
         text: "`tls`: handshakes with a connection for each request, 4 callers; and bodies of that size over 16 connections that are \
                kept. agent and reqwest have the same configuration of rustls. Server and client share the machine.",
