@@ -1,5 +1,6 @@
 //! Connections that several uses share, step by step.
 
+mod addresses;
 mod draining;
 mod uses;
 

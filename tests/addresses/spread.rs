@@ -1,9 +1,11 @@
 //! The load is spread over the addresses of a name.
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::net::SocketAddr;
 use std::slice;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -384,6 +386,63 @@ async fn over_http2_nobody_waits_for_an_address_that_says_nothing() {
     let served = next.into_iter().filter(|it| matches!(it, Ok(Ok(_))));
     assert_eq!(served.count(), 1);
     at_rest(&handle).await;
+}
+
+/// A server that lets each connection go after a hundred requests, as gRPC's do after some time, and answers the first request of
+/// the first one when `may_answer` says so.
+async fn letting_go(may_answer: &watch::Receiver<bool>) -> http2::Server {
+    let may_answer = may_answer.clone();
+    let is_first = Arc::new(AtomicBool::new(true));
+    http2::Server::start_tcp(move |mut conn| {
+        let mut may_answer = may_answer.clone();
+        let mut is_held = is_first.swap(false, Relaxed);
+        async move {
+            conn.open([]).await;
+            let mut held = None;
+            let mut requests = 0;
+            loop {
+                tokio::select! {
+                    request = conn.request() => match request {
+                        Some(request) if mem::take(&mut is_held) => held = Some(request.stream),
+                        Some(request) => conn.respond(request.stream, 200, b"").await,
+                        None => return,
+                    },
+                    _ = may_answer.wait_for(|it| *it), if held.is_some() => {
+                        conn.respond(held.take().expect("checked"), 200, b"").await;
+                    }
+                }
+                requests += 1;
+                if requests == 100 {
+                    conn.go_away(i32::MAX as u32, code::NO_ERROR, b"").await;
+                }
+            }
+        }
+    })
+    .await
+}
+
+/// A stream may last for hours.
+#[tokio::test]
+async fn over_http2_an_address_gets_another_connection_while_its_last_one_drains() {
+    for spread in [Spread::InTurn, Spread::FewestOpenFirst] {
+        let (answer, may_answer) = watch::channel(false);
+        let steady = http2_servers(1).await.pop().unwrap();
+        let letting_go = letting_go(&may_answer).await;
+        let names = Names::new(vec![steady.addr(), letting_go.addr()]);
+        let layer = layer(spread).protocol(Protocol::Http2);
+        let (client, handle) = agent_over(layer, names.connector());
+        let is_again = || letting_go.accepted() >= 2;
+        let has_begun = Instant::now();
+        let is_over = || is_again() || has_begun.elapsed() > Duration::from_secs(10);
+        let is_reached = async {
+            eventually("it has another connection", is_again).await;
+            answer.send(true).unwrap();
+        };
+        let (responses, ()) = tokio::join!(call_until(&client, 10, is_over), is_reached);
+        responses.unwrap();
+        handle.close_idle();
+        at_rest(&handle).await;
+    }
 }
 
 /// No connect fails there, and each connection ends at once: the next one comes after 1 s, and then after 2 s.

@@ -23,6 +23,8 @@ pub(super) struct Known {
 pub(super) struct Address {
     /// Connections to it, including those that are being made.
     pub(super) open: usize,
+    /// Those of them that take no further requests, by number. Their last requests may take hours.
+    pub(super) draining: Vec<u64>,
     /// When it was chosen last, as a count of choices; 0 for never.
     given: u64,
     /// How many connects have failed since the last that succeeded.
@@ -45,9 +47,14 @@ pub(super) struct Address {
 }
 
 impl Address {
-    /// Whether it has no connection, and the last one did not end at once.
+    /// How many of its connections take further requests, or will once they are made.
+    fn serving(&self) -> usize {
+        self.open - self.draining.len()
+    }
+
+    /// Whether it has no connection that takes further requests, and the last one did not end at once.
     fn lacks_connection(&self, now: Instant) -> bool {
-        self.open == 0 && self.spread_from.is_none_or(|from| from <= now)
+        self.serving() == 0 && self.spread_from.is_none_or(|from| from <= now)
     }
 }
 
@@ -106,7 +113,7 @@ impl Known {
             match spread {
                 Spread::AsResolved => (0, 0),
                 Spread::InTurn => (0, known.map_or(0, |it| it.given)),
-                Spread::FewestOpenFirst => known.map_or((0, 0), |it| (it.open, it.given)),
+                Spread::FewestOpenFirst => known.map_or((0, 0), |it| (it.serving(), it.given)),
             }
         };
         let out = |address: &SocketAddr| self.addresses.get(address)?.out.as_ref();
@@ -142,8 +149,8 @@ impl Known {
         self.readmit_beyond_half(now)
     }
 
-    /// Whether an address of the name that can be tried has no connection, and none is being made. An ejected one is tried
-    /// again by a caller.
+    /// Whether an address of the name that can be tried has no connection that takes further requests, and none is being made.
+    /// An ejected one is tried again by a caller.
     pub(super) fn lacks_connections(&self, now: Instant) -> bool {
         let may_be_tried = |out: &Out| !out.is_ejected() && out.until <= now && out.is_untried();
         self.addresses.values().any(|it| {
@@ -151,7 +158,7 @@ impl Known {
         })
     }
 
-    /// Leaves the addresses that have no connection, if there are any.
+    /// Leaves the addresses that have no connection that takes further requests, if there are any.
     pub(super) fn keep_unconnected(&self, order: &mut Order, now: Instant) {
         let is_unconnected = |address: &SocketAddr| {
             let known = self.addresses.get(address);
@@ -178,6 +185,13 @@ impl Known {
         }
     }
 
+    /// This connection to it takes no further requests. Returns whether that is new.
+    pub(super) fn drains(&mut self, address: SocketAddr, connection: u64) -> bool {
+        let known = self.addresses.get_mut(&address);
+        let known = known.filter(|it| !it.draining.contains(&connection));
+        known.map(|it| it.draining.push(connection)).is_some()
+    }
+
     /// The name was resolved again, to `found`. The connections to be taken out of use are all
     /// to an address that `limit` answers in a row lacked; and, if `shares` and an address is new, as many to each other
     /// address as it has beyond an equal share, so that the next connects go to the new one.
@@ -202,7 +216,7 @@ impl Known {
             known.lacking = known.lacking.saturating_add(1);
             if known.lacking >= limit {
                 known.has_share = false;
-                if known.open > 0 {
+                if known.serving() > 0 {
                     leave.push((address, usize::MAX));
                 }
             }
@@ -213,26 +227,30 @@ impl Known {
         Resolved { leave, readmitted }
     }
 
-    /// How many connections each of these addresses has beyond an equal share. Those that are skipped have none.
+    /// How many connections that take further requests each of these addresses has beyond an equal share. Those that are
+    /// skipped have none.
     fn surplus(&self, found: &HashSet<SocketAddr, RandomState>) -> Vec<(SocketAddr, usize)> {
         let serves = |address: &&SocketAddr| {
             let known = self.addresses.get(*address);
             known.is_none_or(|it| it.out.is_none())
         };
-        let open = |address: &SocketAddr| self.addresses.get(address).map_or(0, |it| it.open);
+        let connections =
+            |address: &SocketAddr| self.addresses.get(address).map_or(0, Address::serving);
         let serving: Vec<_> = found.iter().filter(serves).collect();
-        let all: usize = serving.iter().map(|it| open(it)).sum();
+        let all: usize = serving.iter().map(|it| connections(it)).sum();
         let share = all.div_ceil(serving.len().max(1));
         let beyond = serving
             .into_iter()
-            .map(|it| (*it, open(it).saturating_sub(share)));
+            .map(|it| (*it, connections(it).saturating_sub(share)));
         beyond.filter(|(_, count)| *count > 0).collect()
     }
 
+    /// The addresses that have connections: how many, and how many of these take no further requests.
     #[cfg(test)]
-    pub(super) fn open_now(&self) -> std::collections::BTreeMap<SocketAddr, usize> {
+    pub(super) fn open_now(&self) -> std::collections::BTreeMap<SocketAddr, (usize, usize)> {
         let open = self.addresses.iter().filter(|(_, it)| it.open > 0);
-        open.map(|(address, it)| (*address, it.open)).collect()
+        open.map(|(address, it)| (*address, (it.open, it.draining.len())))
+            .collect()
     }
 }
 
@@ -372,6 +390,41 @@ mod tests {
         known.opened(address(1), 0, now);
         assert_eq!(resolved(&mut known, &[1, 2, 3]), [(address(1), 1)]);
         assert_eq!(resolved(&mut known, &[1, 2, 3]), []);
+    }
+
+    /// Their last requests may take hours.
+    #[test]
+    fn connections_that_take_no_further_requests_are_nobodys_share() {
+        let mut known = Known::new();
+        let now = Instant::now();
+        first(&mut known, Spread::FewestOpenFirst, &[1, 2], now);
+        for (last, connection) in [(1, 1), (1, 2), (1, 3), (1, 4), (2, 5), (2, 6)] {
+            known.opened(address(last), connection, now);
+        }
+        let found = [1, 2].map(address);
+        let fewest = |known: &mut Known| {
+            let order = known.order(Spread::FewestOpenFirst, found.to_vec(), now);
+            order.first().unwrap()
+        };
+        assert_eq!(fewest(&mut known), address(2));
+        for connection in 1..=3 {
+            assert!(known.drains(address(1), connection));
+            assert!(!known.drains(address(1), connection), "once");
+        }
+        assert_eq!(fewest(&mut known), address(1));
+        assert_eq!(known.resolved(&found, 2, true, now).leave, []);
+        // Three in all, and one for each of three.
+        let found = [1, 2, 3].map(address);
+        let leave = known.resolved(&found, 2, true, now).leave;
+        assert_eq!(leave, [(address(2), 1)]);
+        assert!(known.drains(address(1), 4));
+        assert!(known.lacks_connections(now));
+        for connection in 1..=4 {
+            known.closed(address(1), connection, now);
+        }
+        known.opened(address(1), 7, now);
+        known.opened(address(3), 8, now);
+        assert!(!known.lacks_connections(now), "none of the four is left");
     }
 
     #[test]

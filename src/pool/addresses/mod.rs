@@ -61,20 +61,28 @@ impl AddressBook {
         self.known().opened(address, connection, Instant::now())
     }
 
-    /// The connection is gone.
-    pub(super) fn closed(&self, address: SocketAddr, connection: &ConnShared) {
-        let now = Instant::now();
+    /// The connection takes no further requests, for this reason. Its transport may last for hours.
+    pub(super) fn drains(&self, connection: &ConnShared, reason: CloseReason, now: Instant) {
+        let Some(address) = connection.remote_addr() else {
+            return;
+        };
         let mut known = self.known();
-        known.closed(address, connection.id(), now);
-        if let Some(born) = connection.born() {
-            let lived = now.saturating_duration_since(born.mono);
-            let by_server = connection.reason().is_none_or(CloseReason::is_of_server);
-            let requests = connection.activity().uses();
-            known.has_lived(address, lived, requests, by_server, now);
+        if known.drains(address, connection.id()) {
+            known.has_served(address, connection, reason.is_of_server(), now);
         }
     }
 
-    /// Whether the load is spread, and an address that can be tried has no connection.
+    /// The connection is gone.
+    pub(super) fn closed(&self, address: SocketAddr, connection: &ConnShared) {
+        let now = Instant::now();
+        let by_server = connection.reason().is_none_or(CloseReason::is_of_server);
+        let mut known = self.known();
+        if known.closed(address, connection.id(), now) {
+            known.has_served(address, connection, by_server, now);
+        }
+    }
+
+    /// Whether the load is spread, and an address that can be tried has no connection that takes further requests.
     pub(super) fn lacks_connections(&self, now: Instant) -> bool {
         self.spread != Spread::AsResolved && self.known().lacks_connections(now)
     }
@@ -88,9 +96,9 @@ impl AddressBook {
         self.follow.is_some()
     }
 
-    /// The addresses that have connections, and how many.
+    /// The addresses that have connections: how many, and how many of these take no further requests.
     #[cfg(test)]
-    pub(super) fn open_now(&self) -> std::collections::BTreeMap<SocketAddr, usize> {
+    pub(super) fn open_now(&self) -> std::collections::BTreeMap<SocketAddr, (usize, usize)> {
         self.known().open_now()
     }
 
@@ -123,6 +131,16 @@ impl AddressBook {
 impl fmt::Debug for AddressBook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("AddressBook")
+    }
+}
+
+impl Known {
+    /// This connection has had its last request.
+    fn has_served(&mut self, address: SocketAddr, of: &ConnShared, by_server: bool, now: Instant) {
+        if let Some(born) = of.born() {
+            let lived = now.saturating_duration_since(born.mono);
+            self.has_lived(address, lived, of.activity().uses(), by_server, now);
+        }
     }
 }
 
@@ -311,9 +329,12 @@ impl Drop for Attempt {
 
 #[cfg(all(test, not(tower_keep_alive_loom)))]
 mod tests {
+    use super::standing::FIRST_PAUSE;
     use super::*;
     use crate::clock::Moment;
     use crate::connection::lifespan::Lifespan;
+    use crate::connection::shared::{Addresses, TransportInfo};
+    use crate::connection::timings::ConnectTimes;
     use crate::target::Target;
     use crate::target::key::Key;
 
@@ -509,6 +530,64 @@ mod tests {
             book.closed(address(2), shared);
             assert_eq!(!book.lacks_connections(Instant::now()), waits, "{reason}");
         }
+    }
+
+    /// The last requests of each may take hours: what it was worth is known from the moment on from which it takes no others.
+    #[tokio::test(start_paused = true)]
+    async fn an_address_whose_connections_drain_lacks_one_and_waits_only_if_its_server_ended_them_at_once()
+     {
+        for (reason, requests, lives, waits) in [
+            (CloseReason::GoAway, 1, Duration::ZERO, true),
+            (CloseReason::GoAway, 100, Duration::ZERO, false),
+            (CloseReason::GoAway, 1, Duration::from_secs(1), false),
+            (CloseReason::Uses, 1, Duration::ZERO, false),
+            (CloseReason::Moved, 1, Duration::ZERO, false),
+        ] {
+            let book = AddressBook::new(Spread::FewestOpenFirst, None, None);
+            let found = [1, 2].map(address);
+            book.known()
+                .order(Spread::FewestOpenFirst, found.to_vec(), Instant::now());
+            let lacks = || book.lacks_connections(Instant::now());
+            let connection = leads_to(address(2), requests);
+            book.opened(address(1), 0);
+            book.opened(address(2), connection.id());
+            tokio::time::advance(lives).await;
+            assert!(!lacks());
+            book.drains(&connection, reason, Instant::now());
+            assert_eq!(!lacks(), waits, "{reason} after {requests} in {lives:?}");
+            tokio::time::advance(FIRST_PAUSE).await;
+            assert!(lacks(), "for a second");
+            // It ends hours later, which says nothing more.
+            tokio::time::advance(FIRST_PAUSE * 3600).await;
+            let next = leads_to(address(2), 1);
+            book.opened(address(2), next.id());
+            book.closed(address(2), &connection);
+            assert!(!lacks());
+            book.drains(&next, CloseReason::GoAway, Instant::now());
+            let pause = FIRST_PAUSE * if waits { 2 } else { 1 };
+            tokio::time::advance(pause - Duration::from_millis(1)).await;
+            assert!(!lacks());
+            tokio::time::advance(Duration::from_millis(1)).await;
+            assert!(lacks(), "{pause:?}");
+        }
+    }
+
+    fn leads_to(address: SocketAddr, requests: u64) -> Arc<ConnShared> {
+        let shared = Lifespan::new().shared().clone();
+        shared.begin(Moment::now());
+        shared.set_transport(TransportInfo {
+            addresses: Some(Box::new(Addresses {
+                remote: Some(address),
+                ..Addresses::default()
+            })),
+            times: ConnectTimes::NONE,
+            #[cfg(feature = "tls")]
+            tls: None,
+            #[cfg(feature = "http2")]
+            streams: None,
+        });
+        shared.activity().begin_use(requests);
+        shared
     }
 
     /// The one that was dialled first failed: it is the next that counts as open.

@@ -12,7 +12,7 @@ use crate::pool::addresses::known::{Address, Known};
 use crate::pool::addresses::tally::Successes;
 
 /// How long an address is skipped after its first failed connect; twice as long after each further one.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_secs(1);
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// A connection with so many requests was of use, however soon it ends: some servers limit its requests.
@@ -142,12 +142,15 @@ impl Known {
         Admission::Trial
     }
 
-    /// A connection to it is gone.
-    pub(super) fn closed(&mut self, address: SocketAddr, connection: u64, now: Instant) {
+    /// A connection to it is gone. Returns whether it took further requests until now.
+    pub(super) fn closed(&mut self, address: SocketAddr, connection: u64, now: Instant) -> bool {
         let Some(known) = self.addresses.get_mut(&address) else {
-            return;
+            return false;
         };
         known.open -= 1;
+        let draining = known.draining.len();
+        known.draining.retain(|it| *it != connection);
+        let has_served = known.draining.len() == draining;
         if let Some(out) = &mut known.out
             && out.trial == Trial::Connection(connection)
         {
@@ -157,9 +160,10 @@ impl Known {
             out.until = later.map_or(out.until, |later| out.until.max(later));
             self.schedule_trials();
         }
+        has_served
     }
 
-    /// A connection to it lived for so long and had so many requests. After one that its server ended at once, the next one that
+    /// A connection to it took requests for so long, and had so many. After one that its server ended at once, the next one that
     /// is to spread the load has to wait, as after a failed connect: where a server accepts connections and closes them, no
     /// connect fails. One that a limit of ours ended at once says nothing.
     pub(super) fn has_lived(

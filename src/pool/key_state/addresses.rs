@@ -37,8 +37,8 @@ impl<C: Poolable> KeyState<C> {
 }
 
 impl<C: Poolable> KeyState<C> {
-    /// Takes `count` connections to this address out of use, idle ones first. Returns those in use that are not shared: the
-    /// caller excludes them from further use.
+    /// Takes `count` more connections to this address out of use, idle ones first. Returns those in use that are not shared:
+    /// the caller excludes them from further use.
     pub(in crate::pool) fn leave_address(
         &mut self,
         address: SocketAddr,
@@ -48,7 +48,13 @@ impl<C: Poolable> KeyState<C> {
         let leads_there = |(_, open): &(usize, &Open<C>)| {
             open.shared().and_then(|it| it.remote_addr()) == Some(address)
         };
+        let is_leaving = |open: &Open<C>| {
+            let in_use = open.idle.is_none();
+            let drains = matches!(&open.stage, Stage::Shared(it) if it.drains.is_some());
+            in_use && (drains || open.shared().is_some_and(|it| it.is_ending()))
+        };
         let there = self.open.iter().filter(leads_there);
+        let there = there.filter(|(_, open)| !is_leaving(open));
         let mut there: Vec<_> = there
             .map(|(index, open)| (open.idle.is_none(), index))
             .collect();
@@ -61,8 +67,11 @@ impl<C: Poolable> KeyState<C> {
                 }
             } else if matches!(self.open[index].stage, Stage::Shared(_)) {
                 self.drain(index, CloseReason::Moved, cx);
-            } else {
-                in_use.extend(self.open[index].shared().cloned());
+            } else if let Some(shared) = self.open[index].shared() {
+                if let Some(addresses) = cx.trials {
+                    addresses.drains(shared, CloseReason::Moved, cx.now.mono);
+                }
+                in_use.push(shared.clone());
             }
         }
         self.grant_permits(cx);

@@ -32,6 +32,9 @@ impl<C: Poolable> KeyState<C> {
         if begins {
             let streams = sharing.uses;
             let kind = EventKind::Draining { reason, streams };
+            if let Some(addresses) = cx.trials {
+                addresses.drains(sharing.shared(), reason, cx.now.mono);
+            }
             cx.deferred.emit(sharing.shared().clone(), kind);
         }
         let gone = sharing.gone.take();

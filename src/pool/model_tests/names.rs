@@ -11,6 +11,7 @@ use super::actors::{Conn, Line};
 use super::steps::{ANSWERS, HOSTS};
 use super::world::World;
 use crate::agent::Spread;
+use crate::connection::close_reason::CloseReason;
 use crate::pool::{Choice, KeyPool};
 use crate::target::Target;
 
@@ -74,8 +75,13 @@ impl<const S: bool> World<S> {
             true => vec![address(1)],
             false => has.clone(),
         };
-        let open = self.open_by_address(host);
-        let open = |address: &SocketAddr| open.get(address).copied().unwrap_or(0);
+        let key_pool = self.shared.table.find(&Uri::from_static(HOSTS[host]).key());
+        let book = key_pool.and_then(|it| it.address_book());
+        let open = book.map(|it| it.open_now()).unwrap_or_default();
+        let open = |address: &SocketAddr| {
+            let (open, draining) = open.get(address).copied().unwrap_or_default();
+            open - draining
+        };
         let fewest = found.iter().filter(|it| !failed.contains(*it));
         let fewest = fewest.map(open).min();
         let order = choice.order(found.clone());
@@ -146,27 +152,32 @@ impl<const S: bool> World<S> {
         line.shared.excluded().is_some() || line.closing.load(SeqCst) || drains
     }
 
-    /// The pool counts as many connections to each address as there are.
+    /// The pool counts as many connections to each address as there are, and those of them that take no further requests. Of one
+    /// that closes, the last uses may have ended in the step in which it began to drain.
     pub(super) fn accounts_hold(&self, host: usize, key_pool: &KeyPool<Conn<S>>) {
-        if let Some(book) = key_pool.address_book() {
-            assert_eq!(
-                book.open_now(),
-                self.open_by_address(host),
-                "{}",
-                HOSTS[host]
-            );
+        let Some(book) = key_pool.address_book() else {
+            return;
+        };
+        let mut expected = BTreeMap::<_, (usize, usize, usize)>::new();
+        let lines = self.lines.iter();
+        for line in lines.filter(|it| it.host == host && it.counts()) {
+            let excluded = line.shared.excluded();
+            let drains = line.drained.load(SeqCst) || excluded == Some(CloseReason::Moved);
+            let may_drain = drains || excluded.is_some() || line.closing.load(SeqCst);
+            let (open, least, most) = expected.entry(line.address).or_default();
+            *open += 1;
+            *least += usize::from(drains);
+            *most += usize::from(may_drain);
         }
-    }
-
-    fn open_by_address(&self, host: usize) -> BTreeMap<SocketAddr, usize> {
-        let mut open = BTreeMap::new();
-        for line in self
-            .lines
-            .iter()
-            .filter(|it| it.host == host && it.counts())
-        {
-            *open.entry(line.address).or_default() += 1;
-        }
-        open
+        let counted = book.open_now();
+        let holds = expected.iter().all(|(address, &(open, least, most))| {
+            let counted = counted.get(address);
+            counted.is_some_and(|it| it.0 == open && least <= it.1 && it.1 <= most)
+        });
+        assert!(
+            holds && counted.len() == expected.len(),
+            "{}: {counted:?}, not {expected:?}",
+            HOSTS[host]
+        );
     }
 }
