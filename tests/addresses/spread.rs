@@ -401,13 +401,16 @@ async fn letting_go(may_answer: &watch::Receiver<bool>) -> http2::Server {
             let mut held = None;
             let mut requests = 0;
             loop {
+                let may_go_on = async {
+                    drop(may_answer.wait_for(|it| *it).await);
+                };
                 tokio::select! {
                     request = conn.request() => match request {
                         Some(request) if mem::take(&mut is_held) => held = Some(request.stream),
                         Some(request) => conn.respond(request.stream, 200, b"").await,
                         None => return,
                     },
-                    _ = may_answer.wait_for(|it| *it), if held.is_some() => {
+                    () = may_go_on, if held.is_some() => {
                         conn.respond(held.take().expect("checked"), 200, b"").await;
                     }
                 }
