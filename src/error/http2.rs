@@ -26,8 +26,10 @@ pub(crate) enum Http2End {
     GoAway,
     /// The server ended the connection by a GOAWAY, and closed it before it had answered the request.
     Closed,
-    /// This client found a violation of the protocol, or cancelled the stream.
+    /// This client found a violation of the protocol, and ended the connection.
     Own,
+    /// This client found a violation of the protocol in the stream alone, or cancelled the stream.
+    OwnReset,
     /// The fields of the response are larger than this client allows.
     TooLarge,
 }
@@ -62,8 +64,13 @@ impl Http2Fault {
             Http2End::Reset => self.code == REFUSED_STREAM,
             // After HTTP_1_1_REQUIRED the request was sent over HTTP/1.1.
             Http2End::GoAway => self.source.is_none(),
-            Http2End::Closed | Http2End::Own | Http2End::TooLarge => false,
+            Http2End::Closed | Http2End::Own | Http2End::OwnReset | Http2End::TooLarge => false,
         }
+    }
+
+    /// Whether this client has ended the stream or the connection by itself.
+    fn is_own(&self) -> bool {
+        matches!(self.end, Http2End::Own | Http2End::OwnReset)
     }
 }
 
@@ -73,7 +80,8 @@ impl fmt::Display for Http2Fault {
             Http2End::Reset => "the server reset the stream: ",
             Http2End::GoAway => "the server takes no more requests on the connection: ",
             Http2End::Closed => "the server ended the connection: ",
-            Http2End::Own => "the stream or its connection was ended here: ",
+            Http2End::Own => "the connection was ended here: ",
+            Http2End::OwnReset => "the stream was ended here: ",
             Http2End::TooLarge => {
                 "more header fields or trailers than Http2::max_header_list_size allows: "
             }
@@ -123,6 +131,12 @@ impl Error {
                 .is_some_and(|fault| fault.end == Http2End::TooLarge)
     }
 
+    /// The stream has ended alone.
+    pub(super) fn is_of_stream(&self) -> bool {
+        let ends = [Http2End::Reset, Http2End::OwnReset, Http2End::TooLarge];
+        self.http2_fault().is_some_and(|it| ends.contains(&it.end))
+    }
+
     fn http2_fault(&self) -> Option<&Http2Fault> {
         self.source().and_then(chain::find)
     }
@@ -130,7 +144,7 @@ impl Error {
     /// The server requires HTTP/1.1 for the request.
     pub(crate) fn wants_http1(&self) -> bool {
         self.http2_fault()
-            .is_some_and(|fault| fault.end != Http2End::Own && fault.code == HTTP_1_1_REQUIRED)
+            .is_some_and(|fault| !fault.is_own() && fault.code == HTTP_1_1_REQUIRED)
     }
 
     /// The error of a request for which the server had required HTTP/1.1, as `required` says, and that got no response over
@@ -230,6 +244,7 @@ mod tests {
             (Http2End::GoAway, 11, true, "ENHANCE_YOUR_CALM"),
             (Http2End::Closed, 2, false, "INTERNAL_ERROR"),
             (Http2End::Own, 7, false, "REFUSED_STREAM"),
+            (Http2End::OwnReset, 7, false, "REFUSED_STREAM"),
             (Http2End::TooLarge, 1, false, "max_header_list_size"),
             (Http2End::Reset, 99, false, "error code 99"),
         ] {
@@ -237,6 +252,8 @@ mod tests {
             assert_eq!(error.is_refused(), refused, "{error:?}");
             assert_eq!(error.is_reset(), end == Http2End::Closed, "{error:?}");
             assert_eq!(error.is_too_large(), end == Http2End::TooLarge);
+            let is_of_connection = [Http2End::GoAway, Http2End::Closed, Http2End::Own];
+            assert_ne!(error.is_of_exchange(), is_of_connection.contains(&end));
             assert_eq!(error.http2_reason(), Some(code));
             assert_eq!(error.goaway_debug_data(), Some(&b"why"[..]));
             let source = error.source().unwrap().to_string();

@@ -283,6 +283,20 @@ impl Error {
         self.is_unsent()
     }
 
+    /// It has failed one exchange, and its connection serves the others: the exchange was over a time limit, or its stream has
+    /// ended alone.
+    pub(crate) fn is_of_exchange(&self) -> bool {
+        use TimeoutKind::{Inactivity, Request, Response};
+        #[cfg(feature = "http2")]
+        if self.is_of_stream() {
+            return true;
+        }
+        matches!(
+            self.0.kind,
+            Kind::Timeout(Request | Response | Inactivity, _)
+        )
+    }
+
     /// The queue for a connection is full.
     #[must_use]
     pub fn is_queue_full(&self) -> bool {

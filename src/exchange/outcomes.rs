@@ -52,9 +52,11 @@ pub(super) fn observe_error(shared: &ConnShared, error: &Error) {
             Some(TimeoutKind::Inactivity) => shared.activity().is_this_use_limited(),
             _ => false,
         };
+        // A connection that drains is ending as well, and the exchanges that are left on it may fail one by one.
+        let is_ending = shared.connection().is_some_and(|it| it.is_ending());
         let end = FailedExchange {
             error,
-            is_connection_over: shared.connection().is_some_and(|it| it.is_ending()),
+            is_connection_over: is_ending && !error.is_of_exchange(),
             is_limit_of_caller,
         };
         observer.on_error(shared.id(), &end);

@@ -57,7 +57,8 @@ pub(super) fn of(error: h2::Error, shared: &Http2Shared) -> BoxError {
     let end = match (error.is_remote(), error.is_go_away()) {
         (true, true) => Http2End::GoAway,
         (true, false) => Http2End::Reset,
-        (false, _) => Http2End::Own,
+        (false, true) => Http2End::Own,
+        (false, false) => Http2End::OwnReset,
     };
     if reason == h2::Reason::ENHANCE_YOUR_CALM {
         shared.pause();

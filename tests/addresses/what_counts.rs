@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http_body_util::{BodyExt, Full};
 use tower::{Layer, ServiceExt};
 use tower_keep_alive::{
@@ -15,7 +16,10 @@ use tower_keep_alive::{
 use crate::ejection::{
     CUTS, PROTOCOLS, SILENT, T, URL, changes, ejected, hosts, in_time, layer, names,
 };
+use crate::names::Names;
 use crate::support::agent::{agent_over, at_rest, fetch, get, post, read, send};
+use crate::support::frames::code;
+use crate::support::http2;
 
 /// While a response is held, the next request makes a connection to another address, over HTTP/2 too.
 fn one_stream(layer: KeepAliveLayer<Full<Bytes>>) -> KeepAliveLayer<Full<Bytes>> {
@@ -241,4 +245,60 @@ async fn the_limit_of_a_request_says_nothing_of_a_server_that_had_less_than_half
     read(kept).await.unwrap();
     handle.close_idle();
     at_rest(&handle).await;
+}
+
+/// What becomes of the requests on a connection whose server has sent its client away.
+#[derive(Clone, Copy, Debug)]
+enum Rest {
+    AreReset,
+    HaveNoAnswer,
+    EndWithConnection,
+}
+
+/// Three requests at a time. A connection that drains may carry requests for hours, which fail one by one.
+#[tokio::test]
+async fn each_exchange_that_fails_on_a_connection_that_drains_counts_by_itself() {
+    for (rest, failures_of_three) in [
+        (Rest::AreReset, 3),
+        (Rest::HaveNoAnswer, 3),
+        (Rest::EndWithConnection, 1),
+    ] {
+        let bad = http2::Server::start_tcp(move |mut conn| async move {
+            conn.open([]).await;
+            let mut streams = Vec::new();
+            while streams.len() < 3 {
+                let Some(request) = conn.request().await else {
+                    return;
+                };
+                streams.push(request.stream);
+            }
+            let last = streams.iter().copied().max().expect("there are three");
+            conn.go_away(last, code::NO_ERROR, b"").await;
+            if let Rest::AreReset = rest {
+                for stream in streams {
+                    conn.reset(stream, code::INTERNAL_ERROR).await;
+                }
+            }
+            if !matches!(rest, Rest::EndWithConnection) {
+                conn.closed().await;
+            }
+        })
+        .await;
+        let good = hosts(Protocol::Http2, &[200]).await;
+        let names = Names::new(vec![bad.addr(), good[0].addr()]);
+        let layer = layer(Protocol::Http2, Ejection::new().consecutive(3));
+        let layer = layer.spread(Spread::AsResolved);
+        let (client, handle) = agent_over(layer, names.connector());
+        let changes = changes(&handle);
+        let mut times = 0;
+        while changes.lock().unwrap().is_empty() {
+            let three = join_all((0..3).map(|_| fetch(&client, URL))).await;
+            assert!(three.iter().all(Result::is_err), "{rest:?}: {three:?}");
+            times += 1;
+        }
+        assert_eq!(times * failures_of_three, 3, "{rest:?}");
+        assert_eq!(fetch(&client, URL).await.unwrap().status, 200);
+        handle.close_idle();
+        at_rest(&handle).await;
+    }
 }
