@@ -20,7 +20,7 @@ const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 ///
 /// | outcome | counts as |
 /// |---|---|
-/// | a connect that fails | a failure |
+/// | a connect that fails | a failure; those that are under way at the same time count as one |
 /// | a complete response, whatever its status; with [`server_errors`](Self::server_errors), all but 5xx | a success |
 /// | a response whose body the caller drops before its end | the same |
 /// | no response, or one whose body breaks off: reset, closed, malformed, or over the agent's `response_timeout` or `active_timeout` | a failure |

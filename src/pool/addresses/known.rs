@@ -29,6 +29,8 @@ pub(super) struct Address {
     given: u64,
     /// How many connects have failed since the last that succeeded.
     pub(super) failures: u32,
+    /// When a connect failed last that counted for its ejection. Those that were under way then count no more.
+    pub(super) connect_counted: Option<Instant>,
     pub(super) out: Option<Out>,
     pub(super) tally: Tally,
     /// How often it was ejected in a row.
@@ -311,7 +313,9 @@ mod tests {
         let in_turn = |known: &mut Known, now| first(known, Spread::InTurn, &[1, 2], now);
         let mut last = Duration::ZERO;
         for failure in 0..10 {
-            known.connect_failed(address(1), None, now);
+            let before = now;
+            now += Duration::from_millis(1);
+            known.connect_failed(address(1), now, None, now);
             let until = known.addresses[&address(1)].out.as_ref().unwrap().until;
             let pause = until.duration_since(now);
             let longest = (SECOND * (1 << failure)).min(LONGEST_PAUSE);
@@ -322,6 +326,8 @@ mod tests {
                 assert_eq!(in_turn(&mut known, now), address(2));
             }
             now += pause;
+            // One that had begun before says nothing new.
+            known.connect_failed(address(1), before, None, now);
             assert_eq!(in_turn(&mut known, now), address(1), "it is tried again");
             assert!(known.begins_trial(address(1)));
             assert_eq!(in_turn(&mut known, now), address(2), "by one connect");
@@ -329,7 +335,7 @@ mod tests {
         }
         known.connect_succeeded(address(1));
         assert_eq!(in_turn(&mut known, now), address(1));
-        known.connect_failed(address(1), None, now);
+        known.connect_failed(address(1), now, None, now);
         let until = known.addresses[&address(1)].out.as_ref().unwrap().until;
         assert!(until <= now + SECOND, "from the start");
     }
@@ -339,7 +345,7 @@ mod tests {
         let mut known = Known::new();
         let now = Instant::now();
         for last in [1, 2] {
-            known.connect_failed(address(last), None, now);
+            known.connect_failed(address(last), now, None, now);
         }
         let order = known.order(Spread::InTurn, [1, 2].map(address).to_vec(), now);
         assert_eq!((order.good.len(), order.left_out.len()), (0, 2));
@@ -435,7 +441,7 @@ mod tests {
         for last in [1, 1, 2, 2] {
             known.opened(address(last), 0, Instant::now());
         }
-        known.connect_failed(address(3), None, now);
+        known.connect_failed(address(3), now, None, now);
         let found = [1, 2, 3].map(address);
         assert_eq!(known.resolved(&found, 2, true, now).leave, []);
     }
@@ -456,7 +462,7 @@ mod tests {
         let mut now = Instant::now();
         for last in 0..=255 {
             first(&mut known, Spread::InTurn, &[last], now);
-            known.connect_failed(address(last), None, now);
+            known.connect_failed(address(last), now, None, now);
             now += LONGEST_PAUSE;
         }
         assert_eq!(known.addresses.len(), 1);

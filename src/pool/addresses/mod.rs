@@ -107,18 +107,21 @@ impl AddressBook {
         self.spread != Spread::AsResolved || self.ejector.is_some()
     }
 
-    fn connect_failed(&self, address: SocketAddr) {
-        self.connect_ended(address, Known::connect_failed);
+    /// A connect to the address has failed, which began then.
+    fn connect_failed(&self, address: SocketAddr, begun: Instant) {
+        self.connect_ended(address, |known, ejection, now| {
+            known.connect_failed(address, begun, ejection, now)
+        });
     }
 
     fn connect_ended(
         &self,
         address: SocketAddr,
-        how: fn(&mut Known, SocketAddr, Option<&Ejection>, Instant) -> Option<Change>,
+        how: impl FnOnce(&mut Known, Option<&Ejection>, Instant) -> Option<Change>,
     ) {
         if self.leaves_out() {
             let ejection = self.ejector.as_ref().map(|it| &it.config);
-            let change = how(&mut self.known(), address, ejection, Instant::now());
+            let change = how(&mut self.known(), ejection, Instant::now());
             self.report(address, change);
         }
     }
@@ -149,8 +152,8 @@ impl Known {
 pub(crate) struct Choice {
     book: Arc<AddressBook>,
     reserved: Mutex<Option<Reserved>>,
-    /// Attempts that were given up after a while without an answer.
-    unanswered: Mutex<Vec<SocketAddr>>,
+    /// Attempts that were given up after a while without an answer, and when they began.
+    unanswered: Mutex<Vec<(SocketAddr, Instant)>>,
     /// Only addresses without a connection are tried.
     is_to_spread: bool,
 }
@@ -160,8 +163,8 @@ struct Reserved {
     address: SocketAddr,
     /// The address was left out, and this is the one connect that tries it again.
     is_trial: bool,
-    /// It has accepted the connection, which is not ready yet.
-    has_accepted: bool,
+    /// It has accepted the connection, which is not ready yet: when that attempt began.
+    accepted: Option<Instant>,
 }
 
 impl Reserved {
@@ -170,7 +173,7 @@ impl Reserved {
         Self {
             address,
             is_trial: known.begins_trial(address),
-            has_accepted: false,
+            accepted: None,
         }
     }
 }
@@ -253,13 +256,13 @@ impl Choice {
     }
 
     /// The first attempt has succeeded, which is not always the latest.
-    fn accepted_by(&self, address: SocketAddr) {
+    fn accepted_by(&self, address: SocketAddr, begun: Instant) {
         let is_reserved = self.reserved().is_some_and(|it| it.address == address);
         if !is_reserved {
             self.reserve(Some(address));
         }
         if let Some(reserved) = &mut *self.reserved() {
-            reserved.has_accepted = true;
+            reserved.accepted = Some(begun);
         }
     }
 
@@ -267,16 +270,20 @@ impl Choice {
     /// addresses that have not answered until now.
     pub(crate) fn failed(&self) {
         let reserved = *self.reserved();
-        if let Some(reserved) = reserved.filter(|it| it.has_accepted) {
-            return self.book.connect_failed(reserved.address);
+        if let Some(reserved) = reserved
+            && let Some(begun) = reserved.accepted
+        {
+            return self.book.connect_failed(reserved.address, begun);
         }
         let unanswered = mem::take(&mut *self.unanswered());
-        for address in unanswered {
-            self.book.connect_ended(address, Known::connect_counts);
+        for (address, begun) in unanswered {
+            self.book.connect_ended(address, |known, ejection, now| {
+                known.connect_counts(address, begun, ejection, now)
+            });
         }
     }
 
-    fn unanswered(&self) -> MutexGuard<'_, Vec<SocketAddr>> {
+    fn unanswered(&self) -> MutexGuard<'_, Vec<(SocketAddr, Instant)>> {
         self.unanswered
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -309,27 +316,31 @@ impl Attempt {
         self.is_over = true;
         let book = &self.choice.book;
         if !has_succeeded {
-            book.connect_failed(self.address);
+            book.connect_failed(self.address, self.begun);
             return;
         }
         book.known().connect_succeeded(self.address);
-        self.choice.accepted_by(self.address);
+        self.choice.accepted_by(self.address, self.begun);
     }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
         if !self.is_over && self.begun.elapsed() >= ALONE {
+            let address = self.address;
             let book = &self.choice.book;
-            book.connect_ended(self.address, Known::connect_unanswered);
-            self.choice.unanswered().push(self.address);
+            let begun = self.begun;
+            book.connect_ended(address, |known, ejection, now| {
+                known.connect_unanswered(address, begun, ejection, now)
+            });
+            self.choice.unanswered().push((address, begun));
         }
     }
 }
 
 #[cfg(all(test, not(tower_keep_alive_loom)))]
 mod tests {
-    use super::standing::FIRST_PAUSE;
+    use super::standing::{FIRST_PAUSE, LONGEST_PAUSE};
     use super::*;
     use crate::clock::Moment;
     use crate::connection::lifespan::Lifespan;
@@ -395,14 +406,16 @@ mod tests {
         fn addresses_listed(&self, _: &Key) {}
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn an_attempt_without_an_answer_counts_for_ejection_only_if_its_connect_fails() {
-        let ejection = Ejection::new().consecutive(1);
+    fn ejecting(ejection: Ejection) -> Arc<AddressBook> {
         let key = Key::from(http::Uri::from_static("http://host.test/").key());
         let pool = std::sync::Weak::<NoPool>::new();
-        let ejector = Ejector::new(ejection, key, pool);
-        let book = AddressBook::new(Spread::FewestOpenFirst, None, Some(ejector));
-        let book = Arc::new(book);
+        let ejector = Some(Ejector::new(ejection, key, pool));
+        Arc::new(AddressBook::new(Spread::FewestOpenFirst, None, ejector))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_without_an_answer_counts_for_ejection_only_if_its_connect_fails() {
+        let book = ejecting(Ejection::new().consecutive(1));
         let found = [1, 2, 3, 4].map(address);
         for fails in [false, true] {
             let choice = Arc::new(Choice::new(book.clone()));
@@ -416,6 +429,45 @@ mod tests {
             }
             assert!(choice.order(found.to_vec()).left_out.contains(&first));
             assert_eq!(book.is_ejected(first), fails);
+        }
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Failure {
+        Refused,
+        NoAnswer,
+        /// As of the handshake of TLS.
+        AfterAccept,
+    }
+
+    /// However far apart they fail.
+    #[tokio::test(start_paused = true)]
+    async fn connects_that_are_under_way_at_a_time_count_as_one_failure() {
+        for failure in [Failure::Refused, Failure::NoAnswer, Failure::AfterAccept] {
+            let hour = Duration::from_secs(3600);
+            let ejection = Ejection::new().base_time(hour).max_time(hour);
+            let book = ejecting(ejection.consecutive(3));
+            let found = [1, 2, 3, 4].map(address);
+            Choice::new(book.clone()).order(found.to_vec());
+            for burst in 1..=3 {
+                let begin = |_| Arc::new(Choice::new(book.clone())).attempt(address(1));
+                let attempts: Vec<_> = (0..5).map(begin).collect();
+                for attempt in attempts {
+                    tokio::time::advance(LONGEST_PAUSE).await;
+                    let choice = attempt.choice.clone();
+                    match failure {
+                        Failure::Refused => attempt.ends(false),
+                        Failure::NoAnswer => drop(attempt),
+                        Failure::AfterAccept => attempt.ends(true),
+                    }
+                    choice.failed();
+                    assert_eq!(book.is_ejected(address(1)), burst == 3, "{failure:?}");
+                }
+            }
+            let [(_, left_out)] = book.left_out()[..] else {
+                panic!("it is the only one");
+            };
+            assert_eq!(left_out.times, 1, "{failure:?}");
         }
     }
 
@@ -452,7 +504,7 @@ mod tests {
             known.order(Spread::FewestOpenFirst, [1, 2].map(address).to_vec(), now);
             known.opened(address(1), 1, now);
             assert!(known.lacks_connections(now));
-            known.connect_failed(address(2), ejection, now);
+            known.connect_failed(address(2), now, ejection, now);
             assert!(!known.lacks_connections(now));
             let later = now + Duration::from_secs(3600);
             assert_eq!(known.lacks_connections(later), is_tried_again);

@@ -23,6 +23,7 @@ const TRIAL_PAUSE: Duration = Duration::from_secs(1);
 
 /// The address is left out for now: after a failed connect it gets no new connections, and if it is ejected no requests either.
 pub(super) struct Out {
+    since: Instant,
     pub(super) until: Instant,
     pub(super) trial: Trial,
     reason: LeftOutReason,
@@ -97,6 +98,13 @@ impl Change {
 impl Address {
     pub(super) fn is_out(&self, now: Instant) -> bool {
         self.out.as_ref().is_some_and(|out| now < out.until)
+    }
+
+    /// Whether the failure of a connect that began then is nothing new: of those that began before the address was left out, or
+    /// since, only the one that tries it again has new information.
+    fn is_known_to_fail(&self, begun: Instant, now: Instant) -> bool {
+        let out = self.out.as_ref();
+        out.is_some_and(|out| now < out.until || begun < out.since)
     }
 
     fn readmit(&mut self, now: Instant) {
@@ -281,29 +289,34 @@ impl Known {
     pub(super) fn connect_failed(
         &mut self,
         address: SocketAddr,
+        begun: Instant,
         ejection: Option<&Ejection>,
         now: Instant,
     ) -> Option<Change> {
         let known = self.addresses.entry(address).or_default();
-        if known.is_out(now) {
+        if known.is_known_to_fail(begun, now) {
             return None;
         }
-        let change = self.connect_unanswered(address, ejection, now);
-        change.or_else(|| self.connect_counts(address, ejection, now))
+        let change = self.connect_unanswered(address, begun, ejection, now);
+        change.or_else(|| self.connect_counts(address, begun, ejection, now))
     }
 
-    /// A failed connect counts for the ejection of the address.
+    /// A failed connect counts for the ejection of the address. Of those that are under way at a time, one counts: what a burst
+    /// of callers meets at once is no failure in a row.
     pub(super) fn connect_counts(
         &mut self,
         address: SocketAddr,
+        begun: Instant,
         ejection: Option<&Ejection>,
         now: Instant,
     ) -> Option<Change> {
         let ejection = ejection?;
         let known = self.addresses.get_mut(&address)?;
-        if known.out.as_ref().is_some_and(Out::is_ejected) {
+        let is_counted = known.connect_counted.is_some_and(|at| begun < at);
+        if is_counted || known.out.as_ref().is_some_and(Out::is_ejected) {
             return None;
         }
+        known.connect_counted = Some(now);
         let reason = known.tally.fails(ejection)?;
         self.eject(address, reason, ejection, now)
     }
@@ -313,12 +326,12 @@ impl Known {
     pub(super) fn connect_unanswered(
         &mut self,
         address: SocketAddr,
+        begun: Instant,
         ejection: Option<&Ejection>,
         now: Instant,
     ) -> Option<Change> {
         let known = self.addresses.entry(address).or_default();
-        // Of the connects that began before it was left out, only the one that tries it again has new information.
-        if known.is_out(now) {
+        if known.is_known_to_fail(begun, now) {
             return None;
         }
         let reason = known.out.as_ref().and_then(Out::ejection);
@@ -462,6 +475,7 @@ impl Known {
         let time = longest / 2 + (longest / 2).mul_f64(f64::from(part) / f64::from(u32::MAX));
         let known = self.addresses.entry(address).or_default();
         known.out = now.checked_add(time).map(|until| Out {
+            since: now,
             until,
             trial: Trial::Nobody,
             reason,
@@ -619,7 +633,7 @@ mod tests {
         let ejection = Ejection::new().consecutive(3);
         let mut now = Instant::now();
         for failure in 1..=3 {
-            let change = known.connect_failed(address(1), Some(&ejection), now);
+            let change = known.connect_failed(address(1), now, Some(&ejection), now);
             assert_eq!(change.is_some(), failure == 3, "{change:?}");
             now += LONGEST_PAUSE;
         }
