@@ -194,9 +194,6 @@ impl<C: Poolable> KeyState<C> {
         sharing.add(first);
         sharing.begin(first);
         open.stage = Stage::Shared(sharing);
-        if let Some(places) = &mut self.places {
-            places.is_shared(index);
-        }
         self.capacity.shares();
         // The connection may have reported its capacity before this.
         self.read_capacity(index, cx);

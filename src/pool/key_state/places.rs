@@ -45,8 +45,8 @@ struct Place {
     open: usize,
     /// In the order in which they became idle.
     idle: VecDeque<usize>,
-    /// Connections that several uses share.
-    shared: Vec<usize>,
+    /// Shared connections that have uses and room for more.
+    roomy: Vec<usize>,
     /// Uses that are given out, those of closing connections included.
     in_flight: usize,
     /// When one was taken last, as a count of takes; 0 for never.
@@ -64,7 +64,7 @@ impl Place {
     /// Whether one of its connections may be taken.
     #[inline]
     fn is_listed(&self) -> bool {
-        !self.idle.is_empty() || !self.shared.is_empty()
+        !self.idle.is_empty() || !self.roomy.is_empty()
     }
 
     /// The idle connection to take, whatever it is.
@@ -77,22 +77,21 @@ impl Place {
         next.copied()
     }
 
-    /// The connection to take: the shared one with the fewest uses, of those with uses and room, or else an idle one.
+    /// The connection to take: of the shared ones with uses and room that with the fewest uses, or else an idle one.
     fn candidate(
         &self,
         lifo: bool,
         uses: impl Fn(usize) -> usize,
         fits: impl Fn(usize) -> bool,
     ) -> Option<usize> {
-        let in_use = self.shared.iter().copied().map(|it| (uses(it), it));
-        let roomy = in_use.filter(|&(uses, index)| uses > 0 && fits(index));
-        let roomy = roomy.min_by_key(|&(uses, _)| uses);
+        let roomy = self.roomy.iter().copied().filter(|&it| fits(it));
+        let roomy = roomy.min_by_key(|&it| uses(it));
         let mut idle = self.idle.iter().copied();
         let idle = || match lifo {
             true => idle.rfind(|&it| fits(it)),
             false => idle.find(|&it| fits(it)),
         };
-        roomy.map(|(_, index)| index).or_else(idle)
+        roomy.or_else(idle)
     }
 }
 
@@ -131,7 +130,7 @@ impl Places {
                 address,
                 open: 0,
                 idle: VecDeque::new(),
-                shared: Vec::new(),
+                roomy: Vec::new(),
                 in_flight: 0,
                 taken: self.taken,
             })
@@ -147,12 +146,18 @@ impl Places {
         self.rank(place);
     }
 
-    /// Several uses share it from now on.
-    pub(super) fn is_shared(&mut self, index: usize) {
-        if let Some(place) = self.place(index) {
-            self.addresses[place].shared.push(index);
-            self.rank(place);
+    /// Whether a shared connection has uses and room for more, which has changed. An address that has neither such a connection
+    /// nor an idle one is passed over, however long the requests under way there take.
+    pub(super) fn set_roomy(&mut self, index: usize, is_roomy: bool) {
+        let Some(place) = self.place(index) else {
+            return;
+        };
+        let roomy = &mut self.addresses[place].roomy;
+        match is_roomy {
+            true => roomy.push(index),
+            false => roomy.retain(|&it| it != index),
         }
+        self.rank(place);
     }
 
     /// So many uses of a shared connection are given out.
@@ -171,14 +176,13 @@ impl Places {
         }
     }
 
-    /// Its transport is gone, or there was none. It was not idle any more.
+    /// Its transport is gone, or there was none. It was neither idle nor roomy any more.
     pub(super) fn closed(&mut self, index: usize) {
         let Some(place) = self.place(index) else {
             return;
         };
         let Of { further, .. } = mem::replace(&mut self.of[index], Of::NOWHERE);
         let known = &mut self.addresses[place];
-        known.shared.retain(|&it| it != index);
         known.in_flight -= 1 + further;
         known.open -= 1;
         if known.open == 0 {
@@ -257,7 +261,7 @@ impl Places {
         fits: impl Fn(usize) -> bool,
     ) -> Option<usize> {
         let known = &self.addresses[self.ranking.first()?];
-        if known.shared.is_empty() {
+        if known.roomy.is_empty() {
             return known.next_idle(lifo).filter(|&it| fits(it));
         }
         known.candidate(lifo, uses, fits)
@@ -311,6 +315,15 @@ impl Places {
             .collect()
     }
 
+    /// Which connections are roomy, by address.
+    #[cfg(test)]
+    pub(super) fn roomy_now(&self) -> Vec<usize> {
+        let roomy = self.addresses.iter();
+        roomy
+            .flat_map(|(_, place)| place.roomy.iter().copied())
+            .collect()
+    }
+
     /// How many connections there are.
     #[cfg(test)]
     pub(super) fn open_now(&self) -> usize {
@@ -321,8 +334,9 @@ impl Places {
     /// rank that follows.
     #[cfg(test)]
     pub(super) fn ranks_hold(&self, uses: impl Fn(usize) -> usize) -> bool {
-        let counts = self.addresses.iter().all(|(_, known)| {
-            let further = known.shared.iter().map(|&it| uses(it).saturating_sub(1));
+        let counts = self.addresses.iter().all(|(place, known)| {
+            let there = (0..self.of.len()).filter(|it| self.place(*it) == Some(place));
+            let further = there.map(|it| uses(it).saturating_sub(1));
             known.in_flight == known.open - known.idle.len() + further.sum::<usize>()
         });
         let listed = self.addresses.iter().filter(|(_, it)| it.is_listed());
@@ -397,7 +411,7 @@ mod tests {
     fn uses_of_shared_connections_count_each() {
         let mut places = places(Spread::FewestOpenFirst, &[1, 2]);
         for index in [0, 1] {
-            places.is_shared(index);
+            places.set_roomy(index, true);
             places.busy(index);
         }
         let pick = |places: &mut Places, of: [usize; 2], fits: &[usize]| {
@@ -413,8 +427,30 @@ mod tests {
         assert_eq!(pick(&mut places, [5, 6], &[]), None);
         places.taken(0);
         assert_eq!(pick(&mut places, [6, 6], &[0, 1]), Some(1), "in turn");
+        places.set_roomy(1, false);
         places.closed(1);
         assert_eq!(pick(&mut places, [6, 0], &[0, 1]), Some(0));
+    }
+
+    /// Their requests may take hours, and meanwhile nobody looks there first.
+    #[test]
+    fn an_address_whose_connections_take_no_further_uses_is_not_the_next() {
+        for spread in [Spread::FewestOpenFirst, Spread::InTurn] {
+            let mut places = places(spread, &[1, 2]);
+            for index in [0, 1] {
+                places.set_roomy(index, true);
+                places.busy(index);
+            }
+            let uses = |index| [1, 3][index];
+            places.uses(1, 3);
+            let first = |places: &Places| places.first(true, uses, |_| true);
+            assert_eq!(first(&places), Some(0));
+            places.set_roomy(0, false);
+            assert!(places.ranks_hold(uses));
+            assert_eq!(first(&places), Some(1), "{spread:?}");
+            places.set_roomy(0, true);
+            assert_eq!(first(&places), Some(0), "it has room again");
+        }
     }
 
     #[test]

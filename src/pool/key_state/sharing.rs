@@ -211,6 +211,12 @@ impl<C: Poolable> Open<C> {
         }
     }
 
+    /// Whether it is in the list of those with uses and room.
+    #[cfg(test)]
+    pub(super) fn is_listed_roomy(&self) -> bool {
+        matches!(&self.stage, Stage::Shared(sharing) if sharing.is_listed)
+    }
+
     /// Whether it has room; an idle one may have none for now.
     #[inline]
     pub(super) fn is_roomy(&self) -> bool {
@@ -558,8 +564,8 @@ impl<C: Poolable> KeyState<C> {
         let Some(sharing) = open.sharing() else {
             return idle;
         };
-        if sharing.is_listed {
-            self.roomy.remove(&mut self.open, index);
+        if mem::take(&mut sharing.is_listed) {
+            self.leaves_roomy(index);
         }
         let open = &mut self.open[index];
         let shared = open.shared()?.clone();
@@ -598,10 +604,19 @@ impl<C: Poolable> KeyState<C> {
         if mem::replace(&mut sharing.is_listed, is_roomy) == is_roomy {
             return;
         }
-        if is_roomy {
-            self.roomy.push_back(&mut self.open, index);
-        } else {
-            self.roomy.remove(&mut self.open, index);
+        if !is_roomy {
+            return self.leaves_roomy(index);
+        }
+        self.roomy.push_back(&mut self.open, index);
+        if let Some(places) = &mut self.places {
+            places.set_roomy(index, true);
+        }
+    }
+
+    fn leaves_roomy(&mut self, index: usize) {
+        self.roomy.remove(&mut self.open, index);
+        if let Some(places) = &mut self.places {
+            places.set_roomy(index, false);
         }
     }
 

@@ -154,11 +154,16 @@ impl<C: Poolable> KeyState<C> {
         };
         let connected = self.open.iter().filter(|(_, open)| open.shared().is_some());
         let idle = self.open.iter().filter(|(_, open)| open.idle.is_some());
-        let mut listed = places.idle_now();
-        listed.sort_unstable();
+        let is_roomy = |(_, open): &(usize, &Open<C>)| open.is_listed_roomy();
+        let roomy = self.open.iter().filter(is_roomy);
+        let lists = |mut listed: Vec<usize>, expected: Vec<usize>| {
+            listed.sort_unstable();
+            listed == expected
+        };
         places.ranks_hold(uses_of(&self.open))
             && places.open_now() == connected.count()
-            && listed.into_iter().eq(idle.map(|(index, _)| index))
+            && lists(places.idle_now(), idle.map(|(index, _)| index).collect())
+            && lists(places.roomy_now(), roomy.map(|(index, _)| index).collect())
     }
 }
 
