@@ -9,7 +9,7 @@ use std::time::Duration;
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct LookupStatus {
-    /// How many addresses the last answer has.
+    /// How many different addresses the last answer has.
     pub addresses: usize,
     /// The age of the last answer; `None` if there was none yet.
     #[cfg_attr(feature = "serde", serde(serialize_with = "as_millis"))]

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
+use hashbrown::HashSet;
 use tokio::time::Instant;
 
 use crate::agent::LookupStatus;
@@ -55,8 +57,11 @@ impl Lookups {
 
     pub(super) fn status(&self, now: Instant) -> LookupStatus {
         let last = self.last.as_ref();
+        // A resolver may find an address twice.
+        let addresses = last.into_iter().flat_map(|it| &it.addresses);
+        let addresses: HashSet<_, RandomState> = addresses.collect();
         LookupStatus {
-            addresses: last.map_or(0, |it| it.addresses.len()),
+            addresses: addresses.len(),
             age: last.map(|it| now.saturating_duration_since(it.at)),
             failing: self.failing.clone(),
         }
@@ -94,7 +99,9 @@ mod tests {
             status.to_string(),
             "answer of 40 s ago, lookup failing: no server"
         );
-        lookups.succeeded(&lookup("a"), &[address], now + second);
+        let other = ([192, 0, 2, 2], 80).into();
+        lookups.succeeded(&lookup("a"), &[address, other, address], now + second);
+        assert_eq!(lookups.status(now + second).addresses, 2, "each once");
         assert_eq!(
             lookups.status(now + second).to_string(),
             "answer of 0 s ago"
