@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::hash::BuildHasher;
-use std::io;
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
@@ -144,11 +143,8 @@ impl FollowDns {
     where
         F: Future<Output = Result<T, ConnectError>>,
     {
-        timeout(limit, resolving).await.unwrap_or_else(|_| {
-            let why = format!("resolve {}: no answer within {limit:?}", lookup.host);
-            let cause = io::Error::from(io::ErrorKind::TimedOut);
-            Err(ConnectError::Lookup(why.into(), Some(cause.into())))
-        })
+        let found = timeout(limit, resolving).await;
+        found.unwrap_or_else(|_| Err(ConnectError::unresolved(lookup.host.clone(), limit)))
     }
 
     /// The time to the next lookup, after an answer with this TTL, if it has one.

@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::panic;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError, Weak};
 use std::task::{Context, Poll, ready};
@@ -14,10 +14,12 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use crate::checkout::span::CheckoutSpan;
+use crate::connect::resolving::Resolving;
 use crate::connect::side_by_side::SideBySide;
 use crate::connect::{choice, deadline};
 use crate::connection::close_reason::CloseReason;
 use crate::connection::poolable::Poolable;
+use crate::error::connect::ConnectError;
 use crate::error::{BoxError, CheckoutError, Denied};
 use crate::pool::{Choice, ConnPermit, KeyPool, PooledConn, Stop, WaiterId};
 
@@ -63,12 +65,15 @@ struct Job<C: Poolable> {
 struct Work<C: Poolable> {
     waiter_id: Option<WaiterId>,
     /// Dropped before the permit, so that a transport is gone when its permit passes on.
-    future: Pin<Box<dyn Future<Output = Result<C, CheckoutError>> + Send>>,
+    future: Pin<Box<dyn Future<Output = Made<C>> + Send>>,
     permit: ConnPermit<C>,
     /// Dropped after the permit: it counts at its address until the connection does.
     choice: Option<Arc<Choice>>,
     begun: Instant,
 }
+
+/// What comes of a connect; or why there is no connection, and the reason that is counted.
+type Made<C> = Result<C, (CheckoutError, CloseReason)>;
 
 /// How long after the connect timeout the pool cancels a connect whose own timer does not run.
 const GRACE: Duration = Duration::from_millis(50);
@@ -99,10 +104,16 @@ impl<C: Poolable> Connect<C> {
         let side_by_side = SideBySide::default();
         let make = side_by_side.scope(make);
         let make = deadline::until(begun.checked_add(limit), make);
+        let resolving = Resolving::default();
+        let make = resolving.scope(make);
         let future = Box::pin(async move {
-            match tokio::time::timeout(limit, make).await {
-                Ok(made) => made.map_err(|error: M::Error| CheckoutError::Connect(error.into())),
-                Err(_) => Err(CheckoutError::Denied(Denied::ConnectTimeout(limit))),
+            let mut made = pin!(tokio::time::timeout(limit, make));
+            match made.as_mut().await {
+                Ok(made) => made.map_err(|error: M::Error| {
+                    (CheckoutError::Connect(error.into()), CloseReason::Connect)
+                }),
+                // Its lookup, if there is one, is dropped after this.
+                Err(_) => Err((given_up(&resolving, limit), CloseReason::ConnectTimeout)),
             }
         });
         Self {
@@ -263,14 +274,11 @@ impl<C: Poolable> Job<C> {
         drop(future);
         Poll::Ready(Some(match made {
             Ok(conn) => Ok(permit.fill_for(waiter_id, conn, begun)),
-            Err(error) => {
+            Err((error, reason)) => {
                 if let Some(choice) = &choice {
                     choice.failed();
                 }
-                permit.fail(match error {
-                    CheckoutError::Connect(_) => CloseReason::Connect,
-                    CheckoutError::Denied(_) => CloseReason::ConnectTimeout,
-                });
+                permit.fail(reason);
                 Err(error)
             }
         }))
@@ -290,6 +298,15 @@ impl<C: Poolable> Job<C> {
             drop(future);
             permit.fail(reason);
         }
+    }
+}
+
+/// The error of a connect that takes too long.
+#[cold]
+fn given_up(resolving: &Resolving, limit: Duration) -> CheckoutError {
+    match resolving.host() {
+        Some(host) => CheckoutError::Connect(ConnectError::unresolved(host, limit).into()),
+        None => Denied::ConnectTimeout(limit).into(),
     }
 }
 

@@ -19,6 +19,7 @@ mod proxy;
 #[cfg(feature = "proxy")]
 mod proxy_conn;
 pub(crate) mod resolve;
+pub(crate) mod resolving;
 pub(crate) mod side_by_side;
 mod socket;
 mod socket_options;

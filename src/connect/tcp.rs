@@ -18,6 +18,7 @@ use crate::connect::deadline;
 use crate::connect::dial::{LEAST_DELAY, Pace, dial};
 use crate::connect::options::{Options, in_probes, in_seconds};
 use crate::connect::resolve::{literal, resolve};
+use crate::connect::resolving;
 use crate::connect::socket::Halves;
 use crate::connect::times;
 use crate::error::connect::{ConnectError, FailedAddresses};
@@ -229,7 +230,8 @@ impl<R> TcpConnector<R> {
         Ok(async move {
             #[cfg(feature = "proxy")]
             if let Some((side, lookup)) = side {
-                side.answer(resolve(&mut resolver, &lookup).await?.collect());
+                let resolving = resolve(&mut resolver, &lookup);
+                side.answer(resolving::host(&lookup.host, resolving).await?.collect());
             }
             let pace = Pace {
                 delay,
@@ -241,6 +243,7 @@ impl<R> TcpConnector<R> {
                 (None, Some(_)) => resolve(&mut resolver, &lookup).await?.collect(),
                 (None, None) => {
                     let resolving = choice::look_up(choice.as_ref(), resolver, &lookup);
+                    let resolving = resolving::host(&lookup.host, resolving);
                     times::part(|times| &mut times.dns, resolving).await?
                 }
             };

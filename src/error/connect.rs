@@ -7,6 +7,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::time::Duration;
 
 use crate::error::BoxError;
 
@@ -24,8 +25,18 @@ pub(crate) enum ConnectError {
     Protocol(Cow<'static, str>, Option<BoxError>),
     /// The name was not resolved: what was tried, and the cause if there is one.
     Lookup(Cow<'static, str>, Option<BoxError>),
+    /// The name was not resolved in time.
+    LookupTimeout(LookupTimeout),
     /// Anything else: what was tried, and the cause if there is one.
     Other(Cow<'static, str>, Option<BoxError>),
+}
+
+/// A lookup that got no answer within its limit.
+#[derive(Debug)]
+pub(crate) struct LookupTimeout {
+    host: String,
+    limit: Duration,
+    cause: io::Error,
 }
 
 /// The addresses that were tried and their errors, in the order of the failures.
@@ -52,13 +63,32 @@ impl ConnectError {
 }
 
 impl ConnectError {
+    /// The lookup of this host got no answer within the limit of the lookup, or of the whole connect.
+    pub(crate) fn unresolved(host: String, limit: Duration) -> Self {
+        Self::LookupTimeout(LookupTimeout {
+            host,
+            limit,
+            cause: io::ErrorKind::TimedOut.into(),
+        })
+    }
+
     /// Whether a name was not resolved: the host's, or that of the proxy on the way to it.
     pub(crate) fn is_dns(&self) -> bool {
         match self {
-            Self::Lookup(..) => true,
+            Self::Lookup(..) | Self::LookupTimeout(_) => true,
             #[cfg(feature = "proxy")]
             Self::Within(_, inner) => inner.is_dns(),
             _ => false,
+        }
+    }
+
+    /// The limit of the agent that was exceeded.
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        match self {
+            Self::LookupTimeout(it) => Some(it.limit),
+            #[cfg(feature = "proxy")]
+            Self::Within(_, inner) => inner.timeout(),
+            _ => None,
         }
     }
 }
@@ -117,6 +147,9 @@ impl fmt::Display for ConnectError {
             #[cfg(any(feature = "http2", feature = "tls", feature = "proxy"))]
             Self::Protocol(tried, _) => f.write_str(tried),
             Self::Lookup(tried, _) | Self::Other(tried, _) => f.write_str(tried),
+            Self::LookupTimeout(LookupTimeout { host, limit, .. }) => {
+                write!(f, "resolve {host}: no answer within {limit:?}")
+            }
         }
     }
 }
@@ -149,6 +182,7 @@ impl StdError for ConnectError {
             Self::Lookup(_, cause) | Self::Other(_, cause) => {
                 cause.as_ref().map(|error| &**error as _)
             }
+            Self::LookupTimeout(it) => Some(&it.cause),
         }
     }
 }

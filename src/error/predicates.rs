@@ -58,10 +58,11 @@ impl Error {
         )
     }
 
-    /// The name of the host, or of the proxy, could not be resolved: the lookup failed, took longer than
-    /// [`FollowDns::lookup_timeout`](crate::FollowDns::lookup_timeout), or found no address of the wanted family. The text
+    /// The name of the host, or of the proxy, could not be resolved: the lookup failed, got no answer within
+    /// [`FollowDns::lookup_timeout`](crate::FollowDns::lookup_timeout) or the
+    /// [`connect_timeout`](crate::KeepAliveLayer::connect_timeout), or found no address of the wanted family. The text
     /// has the name and the resolver's error, which is also the source. [`is_connect`](Self::is_connect) is true as
-    /// well. Nothing was sent.
+    /// well, and [`is_timeout`](Self::is_timeout) if there was no answer. Nothing was sent.
     ///
     /// It is about lookups by [`TcpConnector`](crate::connect::TcpConnector).
     #[must_use]
@@ -211,7 +212,7 @@ impl Error {
     pub fn timeout(&self) -> Option<Duration> {
         match self.0.kind {
             Kind::Timeout(_, after) => Some(after),
-            _ => None,
+            _ => self.connect_error()?.timeout(),
         }
     }
 

@@ -8,14 +8,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use tower_keep_alive::{
-    CloseReason, EventKind, FollowDns, KeepAliveLayer, Protocol, Spread,
+    CloseReason, EventKind, FollowDns, KeepAliveLayer, Protocol, Spread, TimeoutKind,
     extensions::{Family, Route},
 };
 
 use crate::names::Names;
-use crate::support::agent::{agent_over, at_rest, fetch, get, read};
+use crate::support::agent::{agent_over, agent_paused, at_rest, fetch, get, read};
 use crate::support::frames::Behaviour;
 use crate::support::{Conn, RefusingPort, Server, eventually, http2};
+
+#[cfg(target_os = "linux")]
+use crate::support::SwallowingPort;
 
 const URL: &str = "http://host.test/";
 const EVERY: Duration = Duration::from_millis(100);
@@ -293,5 +296,45 @@ async fn a_lookup_that_takes_too_long_is_a_timeout_of_dns() {
         told.contains("resolve host.test: no answer within 50ms"),
         "{told}"
     );
+    at_rest(&handle).await;
+}
+
+/// Also where the name is not followed: the text names the host, and the connect timeout is that of every connect.
+#[tokio::test(start_paused = true)]
+async fn a_lookup_without_an_answer_until_the_connect_timeout_is_a_timeout_of_dns() {
+    let limit = Duration::from_secs(2);
+    let names = Names::new(Vec::new());
+    names.hang();
+    for layer in [
+        KeepAliveLayer::new(),
+        KeepAliveLayer::new().follow_dns(FollowDns::default()),
+    ] {
+        let (client, handle) = agent_paused(layer.connect_timeout(limit), names.connector());
+        let begun = tokio::time::Instant::now();
+        let error = fetch(&client, URL).await.unwrap_err();
+        assert_eq!(begun.elapsed(), limit);
+        assert!(error.is_dns() && error.is_connect() && error.is_unsent());
+        assert_eq!(error.timeout_kind(), Some(TimeoutKind::Connect));
+        assert_eq!(error.timeout(), Some(limit));
+        let told = "cannot resolve host.test: no answer within 2s";
+        assert_eq!(error.to_string(), told);
+        let closes = handle.status().closes;
+        assert_eq!(closes, [(CloseReason::ConnectTimeout, 1)].into());
+        at_rest(&handle).await;
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_connect_without_an_answer_after_its_lookup_is_no_failure_of_dns() {
+    let hole = SwallowingPort::new().await;
+    let names = Names::new(vec![hole.addr()]);
+    let layer = KeepAliveLayer::new().connect_timeout(EVERY);
+    let (client, handle) = agent_over(layer, names.connector());
+    let error = fetch(&client, URL).await.unwrap_err();
+    assert_eq!(error.timeout_kind(), Some(TimeoutKind::Connect));
+    assert!(!error.is_dns());
+    let told = "no connection to host.test within 100ms";
+    assert_eq!(error.to_string(), told);
     at_rest(&handle).await;
 }
