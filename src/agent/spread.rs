@@ -11,8 +11,10 @@
 /// Over HTTP/2, one connection could carry all requests. With these two, while the connections of a key carry more requests
 /// than there are connections, a connection is made to each address that has none: one after the other, in the background,
 /// within all limits, until each address has one. So with k requests at a time, at least k addresses are used, if there are as
-/// many. By default there is one connection until all its streams are in use (RFC 9113 §9.1). Only pools made by
-/// [`KeepAliveLayer`](crate::KeepAliveLayer) do this. Other pools connect again when all streams are in use.
+/// many. An address whose server ends such a connection at once (within 1 s, and before it had 100 requests) gets the next one
+/// after 1 s, after twice as long each further time, up to 60 s. By default there is one connection until all its streams are in
+/// use (RFC 9113 §9.1). Only pools made by [`KeepAliveLayer`](crate::KeepAliveLayer) do this. Other pools connect again when all
+/// streams are in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "camelCase"))]
