@@ -18,7 +18,7 @@ use crate::connection::close_reason::CloseReason;
 use crate::connection::poolable::{Liveness, Poolable};
 use crate::error::{BoxError, CheckoutError, Denied};
 use crate::pool::{
-    CheckedOut, CheckoutRequest, ConnPermit, Decision, Pool, PooledConn, Rejected, Waiter,
+    CheckedOut, CheckoutRequest, ConnPermit, Decision, PooledConn, Rejected, Waiter,
 };
 use crate::target::Target;
 
@@ -42,6 +42,7 @@ enum State<C: Poolable, T> {
     Start(Start<C, T>),
     /// Everything except taking an idle connection whose probe says at once that it is open.
     Waiting(Box<Waiting<C, T>>),
+    Denied(Denied),
     Done,
 }
 
@@ -52,31 +53,6 @@ struct Start<C: Poolable, T> {
     rejected: Option<Rejected<C>>,
     /// The wait so far, if there was one: the time limit applies to the whole wait.
     before: Option<Box<Waiting<C, T>>>,
-}
-
-impl<C: Poolable, T: Target> State<C, T> {
-    /// The first state, or the state after an idle connection that is not known to be open.
-    #[cold]
-    fn after(
-        pool: &Pool<C>,
-        doubtful: Option<(Box<PooledConn<C>>, Liveness)>,
-        target: T,
-        now: Moment,
-    ) -> Self {
-        match doubtful {
-            None => Self::Start(Start::new(target, None)),
-            Some((pooled, Liveness::Dead)) => {
-                let rejected = Rejected::new(pooled, CloseReason::Stale);
-                Self::Start(Start::new(target, Some(rejected)))
-            }
-            Some((pooled, _)) => {
-                let mut waiting = Waiting::new(&target, now);
-                waiting.check(pool, pooled, &target, now);
-                waiting.target = Some(target);
-                Self::Waiting(Box::new(waiting))
-            }
-        }
-    }
 }
 
 impl<C: Poolable, T> Start<C, T> {
@@ -124,40 +100,53 @@ where
     {
         let span = CheckoutSpan::begin(target, parts.pool.agent());
         let now = parts.pool.config().clock.now();
-        let picked = span.within(|| {
-            let Some(mut pooled) =
-                parts
-                    .pool
-                    .pop_idle(&target.key(), &CheckoutRequest::from_target(target), now)
-            else {
-                return Err(None);
-            };
-            match pooled.connection().probe() {
-                Liveness::Open => {
-                    pooled.check_out(now, None);
-                    Ok(pooled)
-                }
-                other => Err(Some((pooled, other))),
+        let taken = span.within(|| {
+            let request = CheckoutRequest::from_target(target);
+            match parts.pool.checkout(&target.key(), request, None, now) {
+                Decision::Take(mut pooled) => match pooled.connection().probe() {
+                    Liveness::Open => {
+                        pooled.check_out(now, None);
+                        Ok(pooled)
+                    }
+                    other => Err((Decision::Take(pooled), other)),
+                },
+                decision => Err((decision, Liveness::Unknown)),
             }
         });
-        match picked {
+        match taken {
             Ok(pooled) => {
                 span.served(&pooled, Duration::ZERO);
                 Ok(pooled)
             }
-            Err(doubtful) => Err(Self {
-                state: State::after(&parts.pool, doubtful, target.clone(), now),
+            Err((decision, liveness)) => Err(Self {
                 parts: parts.clone(),
+                state: State::Start(Start::new(target.clone(), None)),
                 span,
-            }),
+            }
+            .after(decision, liveness, now)),
         }
+    }
+
+    /// The future after its first decision, which did not give it a connection that is known to be open.
+    #[cold]
+    fn after(mut self, decision: Decision<C>, liveness: Liveness, now: Moment) -> Self {
+        match (decision, &mut self.state) {
+            (Decision::Take(pooled), State::Start(start)) if liveness == Liveness::Dead => {
+                start.rejected = Some(Rejected::new(pooled, CloseReason::Stale));
+            }
+            (decision, _) => {
+                let span = self.span.clone();
+                span.within(|| self.start_waiting(decision, now));
+            }
+        }
+        self
     }
 
     /// Takes an idle connection that is open by its probe, or sets the state to continue in.
     #[inline]
-    fn start(&mut self) -> Result<Option<CheckedOut<C>>, Denied> {
+    fn start(&mut self) -> Option<CheckedOut<C>> {
         let State::Start(start) = &mut self.state else {
-            return Ok(None);
+            return None;
         };
         let wanted = start.target.as_ref().expect("kept until it is needed");
         let pool = &self.parts.pool;
@@ -170,27 +159,27 @@ where
                     Liveness::Open => {
                         let before = start.before.as_ref();
                         let waited = before.map(|waiting| now.since(waiting.since));
-                        return Ok(Some(self.served(pooled, now, waited)));
+                        return Some(self.served(pooled, now, waited));
                     }
                     Liveness::Dead => {
                         start.rejected = Some(Rejected::new(pooled, CloseReason::Stale));
                         request.is_retry = true;
                     }
                     Liveness::Unknown => {
-                        self.start_waiting(Decision::Take(pooled), now)?;
-                        return Ok(None);
+                        self.start_waiting(Decision::Take(pooled), now);
+                        return None;
                     }
                 },
                 decision => {
-                    self.start_waiting(decision, now)?;
-                    return Ok(None);
+                    self.start_waiting(decision, now);
+                    return None;
                 }
             }
         }
     }
 
     #[cold]
-    fn start_waiting(&mut self, decision: Decision<C>, now: Moment) -> Result<(), Denied> {
+    fn start_waiting(&mut self, decision: Decision<C>, now: Moment) {
         let State::Start(start) = mem::replace(&mut self.state, State::Done) else {
             unreachable!("it has just asked");
         };
@@ -216,11 +205,16 @@ where
                 waiting.queue(waiter, &target, now);
                 waiting.target = Some(target);
             }
-            Decision::QueueFull(limit) => return Err(Denied::QueueFull(limit)),
-            Decision::ShutDown => return Err(Denied::ShutDown),
+            Decision::QueueFull(limit) => {
+                self.state = State::Denied(Denied::QueueFull(limit));
+                return;
+            }
+            Decision::ShutDown => {
+                self.state = State::Denied(Denied::ShutDown);
+                return;
+            }
         }
         self.state = State::Waiting(waiting);
-        Ok(())
     }
 
     fn connect(&self, permit: ConnPermit<C>, waiter: &Waiter<C>, target: T) -> Connect<C> {
@@ -288,22 +282,19 @@ where
     fn poll_within(&mut self, cx: &mut Context<'_>) -> Poll<Result<CheckedOut<C>, CheckoutError>> {
         let this = self;
         loop {
-            if matches!(this.state, State::Start(_)) {
-                match this.start() {
-                    Ok(None) => {}
-                    Ok(Some(conn)) => {
-                        this.state = State::Done;
-                        return Poll::Ready(Ok(conn));
-                    }
-                    Err(denied) => {
-                        this.state = State::Done;
-                        this.parts.pool.agent().denied();
-                        return Poll::Ready(Err(CheckoutError::Denied(denied)));
-                    }
-                }
+            if let Some(conn) = this.start() {
+                this.state = State::Done;
+                return Poll::Ready(Ok(conn));
             }
-            let State::Waiting(mut waiting) = mem::replace(&mut this.state, State::Done) else {
-                panic!("CheckoutFuture polled after it was ready");
+            let mut waiting = match mem::replace(&mut this.state, State::Done) {
+                State::Waiting(waiting) => waiting,
+                State::Denied(denied) => {
+                    this.parts.pool.agent().denied();
+                    return Poll::Ready(Err(denied.into()));
+                }
+                State::Start(_) | State::Done => {
+                    panic!("CheckoutFuture polled after it was ready");
+                }
             };
             let clock = &this.parts.pool.config().clock;
             match waiting.poll(clock, cx) {

@@ -118,17 +118,6 @@ impl<C: Poolable> Pool<C> {
         &self.shared().agent
     }
 
-    /// Takes an idle connection that is usable as it is.
-    #[inline]
-    pub(crate) fn pop_idle(
-        &self,
-        key: &KeyRef<'_>,
-        request: &CheckoutRequest,
-        now: Moment,
-    ) -> Option<Box<PooledConn<C>>> {
-        self.shared().pop_idle(key, request, now)
-    }
-
     /// `rejected` is a connection that the caller was given before and cannot use.
     #[inline]
     pub(crate) fn checkout(

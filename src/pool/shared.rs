@@ -23,7 +23,7 @@ use crate::pool::key_state::Check;
 use crate::pool::memory::Memory;
 use crate::pool::overdue::Overdue;
 use crate::pool::permit::ConnPermit;
-use crate::pool::pooled_conn::{PooledConn, Rejected};
+use crate::pool::pooled_conn::Rejected;
 use crate::pool::sweeper::Sweeper;
 use crate::pool::table::Table;
 use crate::pool::total_limits::{BalanceStep, TotalLimits};
@@ -77,17 +77,6 @@ impl<C: Poolable> Shared<C> {
         let pool: Weak<dyn PoolControl> = Arc::downgrade(&(shared.clone() as Arc<dyn PoolControl>));
         agent.add(pool);
         shared
-    }
-
-    /// Takes an idle connection, if one is usable as it is.
-    #[inline]
-    pub(super) fn pop_idle(
-        &self,
-        key: &KeyRef<'_>,
-        request: &CheckoutRequest,
-        now: Moment,
-    ) -> Option<Box<PooledConn<C>>> {
-        self.table.find(key)?.pop_idle(request, now).ok()
     }
 
     #[inline]
