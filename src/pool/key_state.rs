@@ -358,10 +358,7 @@ impl<C: Poolable> KeyState<C> {
             Err(reason) => return cx.deferred.close(pooled, reason),
         };
         let runtime = pooled.runtime();
-        if let Some(next) = self
-            .queue
-            .next_for_connection(runtime, self.incoming_permits)
-        {
+        if let Some(next) = self.queue.next_for_connection(runtime, self.permits_soon()) {
             let reason = match next.can_use {
                 false => Some(CloseReason::Room),
                 true => self.trial_closes(cx),

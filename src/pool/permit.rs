@@ -76,7 +76,7 @@ impl<C: Poolable> ConnPermit<C> {
             drop(permit);
         }));
         let mut pooled = if C::SHARED {
-            key_pool.share(index.get().expect("made of a index"), conn, waiter_id)
+            key_pool.share(index.get().expect("made for an index"), conn, waiter_id)
         } else {
             Box::new(PooledConn::new(index, conn))
         };
@@ -89,7 +89,7 @@ impl<C: Poolable> ConnPermit<C> {
     }
 
     pub(crate) fn index(&self) -> usize {
-        self.index.get().expect("made of a index")
+        self.index.get().expect("made for an index")
     }
 }
 

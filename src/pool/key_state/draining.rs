@@ -95,6 +95,20 @@ impl<C: Poolable> KeyState<C> {
         self.grant_permits(cx);
     }
 
+    /// How many of the permits on their way to blocked callers depend on nobody's exchange. A connection that drains passes its
+    /// permit on after its last use, which may take long: an idle connection is closed rather than waiting for that.
+    pub(super) fn permits_soon(&self) -> usize {
+        if !C::SHARED || self.incoming_permits == 0 {
+            return self.incoming_permits;
+        }
+        let in_use = |open: &Open<C>| matches!(&open.stage, Stage::Shared(it) if it.uses() > 0);
+        let late = self
+            .open
+            .iter()
+            .filter(|(_, open)| open.frees_for_key && in_use(open));
+        self.incoming_permits - late.count()
+    }
+
     /// How many are draining, and not counted.
     #[cfg(test)]
     pub(in crate::pool) fn draining(&self) -> usize {

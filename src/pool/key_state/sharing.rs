@@ -452,10 +452,10 @@ impl<C: Poolable> KeyState<C> {
             let is_full = self.counted >= cx.config.max_connections_per_host
                 || cx.total.as_ref().is_some_and(|total| total.is_full());
             // A waiter that cannot use the connection gets a permit if one is free, and does not hold up those behind it.
-            let permits = if is_full {
-                self.incoming_permits
-            } else {
-                usize::MAX
+            let permits = match is_full {
+                false => usize::MAX,
+                true if is_idle => self.permits_soon(),
+                true => self.incoming_permits,
             };
             let Some(next) = self.queue.next_for_connection(runtime, permits) else {
                 if !is_full && self.queue.blocked() > 0 {

@@ -250,7 +250,7 @@ impl<C: Poolable> KeyState<C> {
         let is_full = self.counted >= cx.config.max_connections_per_host;
         if self.queue.is_blocked(waiter)
             && is_full
-            && self.queue.blocked() > self.incoming_permits
+            && self.queue.blocked() > self.permits_soon()
             && let Some(index) = self.idle_to_replace(self.queue.accepts(waiter))
         {
             let pooled = self.remove_whole(index, cx).expect("in the idle list");

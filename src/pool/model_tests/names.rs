@@ -139,7 +139,7 @@ impl<const S: bool> World<S> {
         }
     }
 
-    /// Whether it takes no further requests.
+    /// Whether it takes no further requests. After `destroy` that is so of each, and nothing more is done to it.
     fn is_left(&self, line: &Line) -> bool {
         let key_pool = self
             .shared
@@ -149,7 +149,8 @@ impl<const S: bool> World<S> {
             .map(|it| it.lock().shared_now())
             .unwrap_or_default();
         let drains = shared.get(&line.shared.id()).is_some_and(|it| it.1);
-        line.shared.excluded().is_some() || line.closing.load(SeqCst) || drains
+        let is_ending = line.shared.is_ending() || line.closing.load(SeqCst);
+        line.shared.excluded().is_some() || is_ending || drains
     }
 
     /// The pool counts as many connections to each address as there are, and those of them that take no further requests. Of one
