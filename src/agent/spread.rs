@@ -15,6 +15,15 @@
 /// after 1 s, after twice as long each further time, up to 60 s. By default there is one connection until all its streams are in
 /// use (RFC 9113 §9.1). Only pools made by [`KeepAliveLayer`](crate::KeepAliveLayer) do this. Other pools connect again when all
 /// streams are in use.
+///
+/// ```
+/// use tower_keep_alive::{KeepAlive, Spread};
+///
+/// let agent = KeepAlive::builder()
+///     .spread(Spread::FewestOpenFirst)
+///     .build();
+/// # drop(agent);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "camelCase"))]

@@ -34,6 +34,17 @@ type Stream = Tcp;
 ///
 /// The parts of this connector may change, for example to offer more protocols. If that matters to you, stack the
 /// connectors of this module yourself.
+///
+/// ```
+/// use tower::ServiceBuilder;
+/// use tower_keep_alive::connect::DefaultConnector;
+/// use tower_keep_alive::{KeepAlive, KeepAliveLayer};
+///
+/// let client: KeepAlive = ServiceBuilder::new()
+///     .layer(KeepAliveLayer::new().max_connections_per_host(4))
+///     .service(DefaultConnector::new());
+/// # drop(client);
+/// ```
 #[derive(Clone, Debug)]
 pub struct DefaultConnector {
     inner: Inner,

@@ -9,6 +9,13 @@ macro_rules! close_reasons {
         /// Why a connection has ended or will end.
         ///
         /// [`Status::closes`](crate::status::Status::closes) counts closed connections by reason.
+        ///
+        /// ```
+        /// use tower_keep_alive::CloseReason;
+        ///
+        /// // Its text is for people.
+        /// assert_eq!(CloseReason::Idle.to_string(), "idle for too long");
+        /// ```
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[cfg_attr(feature = "serde", derive(serde::Serialize))]
         #[cfg_attr(feature = "serde", serde(rename_all = "camelCase"))]

@@ -20,6 +20,27 @@ use crate::target::key::Key;
 /// (unless `info_in_extensions(false)` is set), and on every [`Error`](crate::Error) of an exchange that had a
 /// connection.
 ///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let app = axum::Router::new().route("/", axum::routing::get(|| async { "hello" }));
+/// # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+/// # let url = format!("http://{}/", listener.local_addr()?);
+/// # tokio::spawn(async { axum::serve(listener, app).await });
+/// use tower_keep_alive::KeepAlive;
+///
+/// let agent = KeepAlive::new();
+/// for (is_reused, uses) in [(false, 1), (true, 2)] {
+///     let response = agent.get(&url).await?;
+///     let connection = response.body().connection().clone();
+///     assert_eq!((connection.is_reused(), connection.uses()), (is_reused, uses));
+///     // Read to its end, so that the connection is used again.
+///     response.into_body().bytes(100).await?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
 /// An info does not keep its connection alive, and neither do its clones.
 #[derive(Clone)]
 pub struct ConnectionInfo {

@@ -43,6 +43,25 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 /// this error inside the errors of layers above. If the operating system reported an error, it is in the chain of
 /// sources, at a depth that varies; [`io_error`](Self::io_error) finds it.
 ///
+/// ```
+/// use tower_keep_alive::KeepAlive;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let agent = KeepAlive::new();
+/// // A port at which nobody listens.
+/// let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+/// let error = agent.get(format!("http://{address}/")).await.unwrap_err();
+/// assert!(error.is_connect() && error.is_unsent() && !error.is_permanent());
+/// assert!(error.to_string().contains("connection refused"));
+///
+/// // No scheme: another attempt would fail in the same way.
+/// let error = agent.get("api.example.com").await.unwrap_err();
+/// assert!(error.is_target() && error.is_permanent());
+/// # Ok(())
+/// # }
+/// ```
+///
 /// | predicate | what happened | what to do |
 /// |---|---|---|
 /// | [`is_target`](Self::is_target) | the request cannot be sent as it is | correct the request |

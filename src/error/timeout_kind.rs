@@ -1,4 +1,21 @@
 /// What took too long.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_keep_alive::{KeepAlive, TimeoutKind};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // A server that accepts connections and never answers.
+/// let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+/// let agent = KeepAlive::builder()
+///     .response_timeout(Duration::from_millis(50))
+///     .build();
+/// let error = agent.get(format!("http://{}/", silent.local_addr()?)).await.unwrap_err();
+/// assert_eq!(error.timeout_kind(), Some(TimeoutKind::Response));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TimeoutKind {

@@ -27,6 +27,29 @@ pub(super) type Leases<M, B> = Checkin<Checkout<Connections<M, B>, HttpConnectio
 ///
 /// It is always ready. Callers wait in the future of `call`, in the order in which they are first polled.
 ///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let app = axum::Router::new().route("/", axum::routing::get(|| async { "hello" }));
+/// # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+/// # let url = format!("http://{}/", listener.local_addr()?);
+/// # tokio::spawn(async { axum::serve(listener, app).await });
+/// use tower_keep_alive::KeepAlive;
+///
+/// /// The state of a service: clones of it share the pool.
+/// #[derive(Clone)]
+/// struct App {
+///     upstream: KeepAlive,
+/// }
+///
+/// let app = App { upstream: KeepAlive::new() };
+/// let response = app.upstream.get(&url).await?;
+/// assert_eq!(response.into_body().text(100).await?, "hello");
+/// assert_eq!(app.upstream.handle().status().completed, 1);
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Request bodies
 ///
 /// A body whose [`size_hint`](http_body::Body::size_hint) is exact is sent with a `Content-Length`, any other in

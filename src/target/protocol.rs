@@ -8,6 +8,17 @@ use std::fmt;
 /// [`KeepAliveLayer::protocol`](crate::KeepAliveLayer::protocol) and
 /// [`HandshakeLayer::protocol`](crate::layers::HandshakeLayer::protocol) set it for all connections,
 /// [`Route::with_protocol`](crate::extensions::Route::with_protocol) for the requests that carry the route.
+///
+/// ```
+/// use tower_keep_alive::http::Request;
+/// use tower_keep_alive::{Protocol, extensions::Route};
+///
+/// // This request is sent over HTTP/1, whatever the agent's setting is.
+/// let request = Request::get("https://api.example.com/")
+///     .extension(Route::new().with_protocol(Protocol::Http1))
+///     .body(())?;
+/// # Ok::<_, tower_keep_alive::http::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Protocol {
