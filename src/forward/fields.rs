@@ -1,50 +1,68 @@
 //! Hop-by-hop fields, and lists of tokens.
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
 };
 
-/// The fields of RFC 9110 §7.6.1, and those that Go's `httputil.ReverseProxy` removes, without `Trailer`, which is end
-/// to end.
-const HOP_BY_HOP: [HeaderName; 10] = [
-    CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    // RFC 9110 §11.7.3: only for the next client.
-    HeaderName::from_static("proxy-authentication-info"),
-    TE,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    // RFC 7540 §3.2.1.
-    HeaderName::from_static("http2-settings"),
-];
+/// The names of a message's hop-by-hop fields: those of RFC 9110 §7.6.1, and those that Go's `httputil.ReverseProxy`
+/// removes, without `Trailer`, which is end to end.
+///
+/// Each name in the message is compared once. Most messages have none of these fields, and looking all of them up would
+/// take longer than the rest of the rewriting.
+pub(super) struct HopByHop(Vec<HeaderName>);
 
-/// Removes the hop-by-hop fields, and the fields that `Connection` names.
-pub(super) fn remove_hop_by_hop(fields: &mut HeaderMap) {
-    // Read before the named fields are removed: `Connection` may name `Transfer-Encoding`, which frames the message
-    // nevertheless.
-    let coding = coding_that_stays(fields);
-    if fields.contains_key(TRANSFER_ENCODING) {
-        // RFC 9112 §6.3: `Transfer-Encoding` overrides `Content-Length`, which must not be passed on then.
-        fields.remove(CONTENT_LENGTH);
+impl HopByHop {
+    pub(super) fn of(fields: &HeaderMap) -> Self {
+        let names = fields.keys().filter(|name| is_hop_by_hop(name));
+        Self(names.cloned().collect())
     }
-    let named: Vec<_> = tokens(fields, &CONNECTION)
-        .filter_map(|name| HeaderName::from_bytes(name).ok())
-        // Every recipient needs the length of the body. `Host` is set after this.
-        .filter(|name| *name != CONTENT_LENGTH)
-        .collect();
-    for name in named {
-        fields.remove(name);
+
+    pub(super) fn has(&self, name: &HeaderName) -> bool {
+        self.0.contains(name)
     }
-    for name in HOP_BY_HOP {
-        fields.remove(name);
+
+    /// Removes the hop-by-hop fields, and the fields that `Connection` names.
+    pub(super) fn remove_from(self, fields: &mut HeaderMap) {
+        if self.0.is_empty() {
+            return;
+        }
+        // Read before the named fields are removed: `Connection` may name `Transfer-Encoding`, which frames the message
+        // nevertheless.
+        let coding = coding_that_stays(fields);
+        if self.has(&TRANSFER_ENCODING) {
+            // RFC 9112 §6.3: `Transfer-Encoding` overrides `Content-Length`, which must not be passed on then.
+            fields.remove(CONTENT_LENGTH);
+        }
+        let named: Vec<_> = tokens(fields, &CONNECTION)
+            .filter_map(|name| HeaderName::from_bytes(name).ok())
+            // Every recipient needs the length of the body. `Host` is set after this.
+            .filter(|name| *name != CONTENT_LENGTH)
+            .collect();
+        for name in named.into_iter().chain(self.0) {
+            fields.remove(name);
+        }
+        if let Some(coding) = coding {
+            set_framing(fields, TRANSFER_ENCODING, coding);
+        }
     }
-    if let Some(coding) = coding {
-        set_framing(fields, TRANSFER_ENCODING, coding);
-    }
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            // RFC 9110 §11.7.3: only for the next client.
+            | "proxy-authentication-info"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+            // RFC 7540 §3.2.1.
+            | "http2-settings"
+    )
 }
 
 /// A transfer coding that hyper has not decoded: the body is still encoded, so the recipient has to know it.

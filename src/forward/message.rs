@@ -10,7 +10,7 @@ use http_body::Body;
 use hyper::ext::ReasonPhrase;
 use hyper::upgrade::OnUpgrade;
 
-use crate::forward::fields::{add_to_list, has_token, joined, remove_hop_by_hop, set, set_framing};
+use crate::forward::fields::{HopByHop, add_to_list, has_token, joined, set, set_framing};
 use crate::forward::layer::Settings;
 use crate::forward::upgrade::{Offer, announce};
 use crate::forward::upstream::without_user;
@@ -32,13 +32,14 @@ pub(super) fn outbound<B: Body>(request: Request<B>, settings: &Settings) -> (Re
         true => host_of(&head),
         false => None,
     };
-    let offer = match settings.upgrades {
+    let hop_by_hop = HopByHop::of(&head.headers);
+    let offer = match settings.upgrades && hop_by_hop.has(&UPGRADE) {
         true => Offer::take(&mut head),
         false => None,
     };
-    let takes_trailers = has_token(&head.headers, &TE, "trailers");
+    let takes_trailers = hop_by_hop.has(&TE) && has_token(&head.headers, &TE, "trailers");
 
-    remove_hop_by_hop(&mut head.headers);
+    hop_by_hop.remove_from(&mut head.headers);
     if head.version <= Version::HTTP_10 {
         // RFC 9110 §10.1.1: the expectation of such a caller must be ignored, because it cannot wait for a 100.
         head.headers.remove(EXPECT);
@@ -98,7 +99,7 @@ pub(super) fn inbound<R>(response: &mut Response<R>, asked: Asked, settings: &Se
         let Some((protocols, offer)) = agreed else {
             return refuse(response, StatusCode::BAD_GATEWAY);
         };
-        remove_hop_by_hop(response.headers_mut());
+        HopByHop::of(response.headers()).remove_from(response.headers_mut());
         announce(response.headers_mut(), protocols);
         offer.connect(response.extensions_mut());
     } else if connects && status.is_success() {
@@ -109,7 +110,7 @@ pub(super) fn inbound<R>(response: &mut Response<R>, asked: Asked, settings: &Se
             true => joined(response.headers(), &UPGRADE, b", "),
             false => None,
         };
-        remove_hop_by_hop(response.headers_mut());
+        HopByHop::of(response.headers()).remove_from(response.headers_mut());
         if let Some(protocols) = wanted {
             announce(response.headers_mut(), protocols);
         }

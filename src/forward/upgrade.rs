@@ -19,11 +19,10 @@ pub(super) struct Offer {
 }
 
 impl Offer {
-    /// Takes the offer out of a request that makes one. A request of HTTP/1.0 cannot make one (RFC 9110 §7.8).
+    /// Takes the offer out of a request with an `Upgrade`. A request of HTTP/1.0 cannot make one (RFC 9110 §7.8).
     pub(super) fn take(request: &mut Parts) -> Option<Self> {
         let fields = &request.headers;
-        if !fields.contains_key(UPGRADE)
-            || request.version != Version::HTTP_11
+        if request.version != Version::HTTP_11
             || !has_token(fields, &CONNECTION, "upgrade")
             || has_token(fields, &UPGRADE, "h2c")
         {
