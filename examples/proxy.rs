@@ -8,25 +8,31 @@
 //! proxy has to, and passes upgrades on; `Via` and `X-Forwarded-For` are settings of that layer, which this example leaves
 //! off.
 
+use std::convert::Infallible;
 use std::error::Error as _;
-use std::net::SocketAddr;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::State;
-use axum::handler::Handler;
 use axum::response::{IntoResponse, Json};
 use bytes::Bytes;
 use clap::Parser;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::{BodyExt, Full};
+use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
+use tokio::runtime::Builder;
+use tokio::sync::Barrier;
+use tower::make::Shared;
 use tower::retry::{Retry, RetryLayer};
 use tower::util::{MapRequest, MapRequestLayer};
-use tower::{Layer, ServiceBuilder, ServiceExt};
+use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_keep_alive::connect::{TcpConnector, Tls, TlsLayer};
 use tower_keep_alive::forward::{Forward, ForwardLayer, Upstream};
 use tower_keep_alive::retry::ReusedReset;
@@ -82,6 +88,12 @@ struct Arguments {
     /// Send no request again
     #[arg(long)]
     no_retry: bool,
+
+    /// So many runtimes of one thread each, instead of one with a thread for each core. A request takes less of the
+    /// processor, because no task changes its thread. The limits are for all runtimes together, but each uses its own
+    /// connections alone: where callers wait for one at the limit, connections are closed and made anew
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    runtimes: Option<usize>,
 }
 
 type Client = KeepAlive<Tls<TcpConnector>, Body>;
@@ -90,18 +102,15 @@ type Client = KeepAlive<Tls<TcpConnector>, Body>;
 type RetryingClient =
     Retry<ReusedReset, MapRequest<Client, fn(Request<Full<Bytes>>) -> Request<Body>>>;
 
-/// What every request needs; axum clones it for each.
-#[derive(Clone)]
+/// What every request needs.
 struct Proxy {
     client: Forward<Client>,
     retrying: Option<Forward<RetryingClient>>,
     agent: AgentHandle,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match run(arguments).await {
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
             eprintln!("proxy: {reason}");
@@ -110,39 +119,52 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(arguments: Arguments) -> Result<(), String> {
-    let layer = arguments.layer();
-    let agent = layer.handle();
-    let client = ServiceBuilder::new()
-        .layer(layer)
-        .layer(arguments.tls()?)
-        .service(TcpConnector::new());
-    // An `Upstream` was looked at when it was parsed.
-    let Ok(forward) = ForwardLayer::to(arguments.upstream);
-    let retrying = ServiceBuilder::new()
-        .layer(&forward)
-        .layer(RetryLayer::new(ReusedReset::new()))
-        .layer(MapRequestLayer::new(streamed as _))
-        .service(client.clone());
-    let proxy = Proxy {
-        client: forward.layer(client),
-        retrying: (!arguments.no_retry).then_some(retrying),
-        agent: agent.clone(),
-    };
-
-    let listener = TcpListener::bind(arguments.listen)
-        .await
-        .map_err(|error| format!("cannot listen on {}: {error}", arguments.listen))?;
-    let address = listener
-        .local_addr()
-        .map_err(|error| format!("cannot tell the address: {error}"))?;
+fn run(arguments: Arguments) -> Result<(), String> {
+    let cannot_listen = |error| format!("cannot listen on {}: {error}", arguments.listen);
+    let listeners = arguments.listeners().map_err(cannot_listen)?;
+    let address = listeners[0].local_addr().map_err(cannot_listen)?;
+    let is_single_threaded = arguments.runtimes.is_some();
+    let proxy = Arc::new(arguments.proxy()?);
     println!("listening on {address}");
 
+    let cannot_serve = |error| format!("cannot serve: {error}");
+    let served = Arc::new(Barrier::new(listeners.len()));
+    let mut threads = Vec::new();
+    for listener in listeners {
+        let mut runtime = match is_single_threaded {
+            true => Builder::new_current_thread(),
+            false => Builder::new_multi_thread(),
+        };
+        let runtime = runtime.enable_all().build().map_err(cannot_serve)?;
+        let server = serve_all(listener, proxy.clone(), served.clone());
+        threads.push(thread::spawn(move || runtime.block_on(server)));
+    }
+    for thread in threads {
+        let served = thread.join().expect("a server does not panic");
+        served.map_err(cannot_serve)?;
+    }
+    Ok(())
+}
+
+/// Serves callers until ctrl-c, and then ends the agent's connections.
+async fn serve_all(
+    listener: StdListener,
+    proxy: Arc<Proxy>,
+    served: Arc<Barrier>,
+) -> io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    let agent = proxy.agent.clone();
+    let service = service_fn(move |request| {
+        let proxy = proxy.clone();
+        async move { Ok::<_, Infallible>(serve(&proxy, request).await) }
+    });
     // No `Router`: it gives an answer to HEAD a Content-Length of its own where the upstream's has none.
-    axum::serve(listener, serve.with_state(proxy).into_make_service())
+    axum::serve(listener, Shared::new(service))
         .with_graceful_shutdown(interrupted())
-        .await
-        .map_err(|error| format!("cannot serve: {error}"))?;
+        .await?;
+    // A drained agent refuses requests: first every runtime answers those that it has. Each is driven until all
+    // connections are closed, its own among them.
+    served.wait().await;
     agent.drain().await;
     Ok(())
 }
@@ -160,8 +182,54 @@ async fn interrupted() {
 }
 
 impl Arguments {
+    /// One for each runtime; the system spreads the callers over them.
+    fn listeners(&self) -> io::Result<Vec<StdListener>> {
+        let count = self.runtimes.unwrap_or(1);
+        let mut listeners: Vec<StdListener> = Vec::new();
+        for _ in 0..count {
+            // With port 0, the first one gets a port for all.
+            let address = listeners.first().map(StdListener::local_addr);
+            let address = address.unwrap_or(Ok(self.listen))?;
+            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+            #[cfg(unix)]
+            {
+                socket.set_reuse_address(true)?;
+                socket.set_reuse_port(count > 1)?;
+            }
+            socket.set_nonblocking(true)?;
+            socket.bind(&address.into())?;
+            socket.listen(1024)?;
+            listeners.push(socket.into());
+        }
+        Ok(listeners)
+    }
+
+    fn proxy(self) -> Result<Proxy, String> {
+        let layer = self.layer();
+        let agent = layer.handle();
+        let client = ServiceBuilder::new()
+            .layer(layer)
+            .layer(self.tls()?)
+            .service(TcpConnector::new());
+        // An `Upstream` was looked at when it was parsed.
+        let Ok(forward) = ForwardLayer::to(self.upstream);
+        let retrying = ServiceBuilder::new()
+            .layer(&forward)
+            .layer(RetryLayer::new(ReusedReset::new()))
+            .layer(MapRequestLayer::new(streamed as _))
+            .service(client.clone());
+        Ok(Proxy {
+            client: forward.layer(client),
+            retrying: (!self.no_retry).then_some(retrying),
+            agent,
+        })
+    }
+
     fn layer(&self) -> KeepAliveLayer<Body> {
-        let mut layer = KeepAliveLayer::new().keep_alive(!self.no_keep_alive);
+        let mut layer = KeepAliveLayer::new()
+            .keep_alive(!self.no_keep_alive)
+            // Nobody here asks which connection an answer came over.
+            .info_in_extensions(false);
         if let Some(max) = self.max_connections_per_host {
             layer = layer.max_connections_per_host(max);
         }
@@ -192,11 +260,11 @@ impl Arguments {
     }
 }
 
-async fn serve(State(proxy): State<Proxy>, request: Request<Body>) -> Response<Body> {
+async fn serve(proxy: &Proxy, request: Request<Body>) -> Response<Body> {
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/agent/status") => Json(proxy.agent.status()).into_response(),
         (&Method::CONNECT, _) => refusal(StatusCode::NOT_IMPLEMENTED, "this proxy has no tunnels"),
-        _ => forward(&proxy, request).await,
+        _ => forward(proxy, request).await,
     }
 }
 

@@ -146,6 +146,7 @@ async fn what_cannot_be_started_says_so_in_a_line() {
         &["--upstream", "/path"],
         &["--max-connections-per-host", "0"],
         &["--max-connections", "many"],
+        &["--runtimes", "0"],
         &["--max-idle-per-host", "some"],
         &["--idle-timeout", "4"],
         &["--active-timeout", "0s"],
@@ -172,6 +173,13 @@ async fn what_cannot_be_started_says_so_in_a_line() {
 #[cfg(unix)]
 #[tokio::test]
 async fn ctrl_c_ends_it_when_what_is_in_flight_has_ended() {
+    for arguments in [&[][..], &["--runtimes", "2"]] {
+        ctrl_c_ends(arguments).await;
+    }
+}
+
+#[cfg(unix)]
+async fn ctrl_c_ends(arguments: &[&str]) {
     let upstream = Server::start(|mut conn| async move {
         while let Some(head) = conn.request().await {
             if head.target == "/slow" {
@@ -181,7 +189,7 @@ async fn ctrl_c_ends_it_when_what_is_in_flight_has_ended() {
         }
     })
     .await;
-    let mut proxy = Proxy::start(&upstream.url(""), &[]).await;
+    let mut proxy = Proxy::start(&upstream.url(""), arguments).await;
     let (client, handle) = agent(KeepAliveLayer::new());
 
     fetch(&client, proxy.url("/")).await.unwrap();

@@ -1,6 +1,7 @@
 //! What goes through the proxy, and how.
 
 use std::fmt::Display;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::{Proxy, parts, targets};
@@ -68,6 +69,50 @@ async fn fifty_connections_serve_sixty_callers_with_twelve_thousand_answers() {
     );
     assert_eq!(status.get(..expected.len()), Some(&*expected), "{status}");
     assert_eq!(known(&status), known(&shown_in_the_readme(upstream.addr())));
+    at_rest(&handle).await;
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_limit_holds_over_all_runtimes_and_each_uses_its_own_connections() {
+    const CALLERS: usize = 30;
+
+    static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
+    let upstream = Server::start(|mut conn| async move {
+        while let Some(head) = conn.request().await {
+            let before = UNDER_WAY.fetch_add(1, Ordering::SeqCst);
+            tokio::task::yield_now().await;
+            UNDER_WAY.fetch_sub(1, Ordering::SeqCst);
+            conn.respond(&format!("{before} before {}", head.target))
+                .await;
+        }
+    })
+    .await;
+    let arguments = ["--runtimes", "2", "--max-connections-per-host", "1"];
+    let proxy = Proxy::start(&upstream.url(""), &arguments).await;
+    let (client, handle) = agent(KeepAliveLayer::new());
+
+    // So many connections to the proxy that the system gives some to each runtime.
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|caller| {
+            let client = client.clone();
+            let url = proxy.url(&format!("/{caller}"));
+            tokio::spawn(async move {
+                for _ in 0..5 {
+                    let answer = fetch(&client, &url).await.unwrap();
+                    assert_eq!(answer.body, format!("0 before /{caller}"));
+                }
+            })
+        })
+        .collect();
+    for caller in callers {
+        caller.await.expect("one request at a time");
+    }
+    assert_eq!(upstream.requests(), CALLERS * 5);
+    assert!(upstream.accepted() > 1, "only one runtime has callers");
+    let status = proxy.at_rest().await;
+    assert_eq!(status["createSocketErrorCount"], 0);
+    assert_eq!(status["createSocketCount"], upstream.accepted());
     at_rest(&handle).await;
 }
 
