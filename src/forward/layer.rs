@@ -18,6 +18,10 @@ use crate::forward::{ConfigError, Forward, Upstream};
 /// Above [`KeepAliveLayer`](crate::KeepAliveLayer), and above tower's `RetryLayer` if there is one. Layers above this
 /// one see the caller's request and response; layers below it see the upstream's.
 ///
+/// The client below gets the bodies of the server above, such as axum's. `KeepAliveLayer` over a connector takes any;
+/// [`KeepAlive::new`](crate::KeepAlive::new) takes a [`RequestBody`](crate::RequestBody) only, and
+/// [the guide](crate::guides::when_a_stack_does_not_compile#what-is-below-forwardlayer) says how to share one.
+///
 /// # Examples
 ///
 /// ```
