@@ -208,6 +208,36 @@ async fn the_platforms_roots_count_beside_others_where_that_is_asked_for() {
         .unwrap();
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_variable_that_names_no_roots_of_the_platform_is_told_with_its_path() {
+    const CHILD: &str = "TOWER_KEEP_ALIVE_NO_ROOTS";
+    let name = "roots::a_variable_that_names_no_roots_of_the_platform_is_told_with_its_path";
+    if std::env::var_os(CHILD).is_none() {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name])
+            .envs([("SSL_CERT_FILE", "/no/such/roots.pem"), (CHILD, "1")])
+            .env_remove("SSL_CERT_DIR")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && said.contains("1 passed"),
+            "{said}"
+        );
+        return;
+    }
+    let server = Server::start_tls(localhost().server(), script::ok).await;
+    let (client, handle) = agent(TlsLayer::new());
+    let error = fetch(&client, server.url("/")).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "cannot connect: the platform has no certificates to trust (SSL_CERT_FILE is \"/no/such/roots.pem\"; correct or unset it)"
+    );
+    assert!(error.is_connect() && !error.is_certificate(), "{error:?}");
+    at_rest(&handle).await;
+}
+
 #[tokio::test]
 async fn whoever_answers_is_talked_to_where_certificates_need_not_be_valid() {
     let identity = Identity::self_signed_with(&["other.test"], |params| {

@@ -1,6 +1,7 @@
 //! Errors of TLS, with the name of the server.
 
 use std::borrow::Cow;
+use std::env;
 use std::error::Error as StdError;
 use std::io;
 
@@ -22,8 +23,17 @@ pub(super) fn no_name(host: &str) -> ConnectError {
 
 /// The platform has no trusted certificates.
 pub(super) fn no_roots(error: rustls::Error) -> ConnectError {
-    let why = "connect: the platform has no certificates to trust (often a package named ca-certificates)";
-    ConnectError::caused_by(why, error)
+    // Where one of these is set, the platform's certificates are read from there alone.
+    let named = ["SSL_CERT_FILE", "SSL_CERT_DIR"].into_iter();
+    let mut set = named.filter_map(|name| Some((name, env::var_os(name)?)));
+    let why = match set.next() {
+        Some((name, path)) => format!("{name} is {path:?}; correct or unset it"),
+        None => "often a package named ca-certificates".to_owned(),
+    };
+    ConnectError::caused_by(
+        format!("connect: the platform has no certificates to trust ({why})"),
+        error,
+    )
 }
 
 /// The settings make no valid configuration: a store without roots, or a provider without TLS versions.
