@@ -65,7 +65,7 @@ fn put_host_first(fields: &mut HeaderMap, key: Option<&Key>, destination: &Desti
     let Some(host) = own.or_else(|| host(key, destination)) else {
         return;
     };
-    let mut others = mem::replace(fields, HeaderMap::with_capacity(fields.len() + 1));
+    let mut others = mem::replace(fields, HeaderMap::with_capacity(fields.keys_len() + 1));
     fields.append(HOST, host);
     let mut last = HOST;
     for (name, value) in others.drain() {

@@ -130,6 +130,21 @@ async fn a_request_with_too_many_fields_is_refused_and_panics_nowhere() {
     at_rest(&handle).await;
 }
 
+/// A `HeaderMap` limits the names alone: it holds any number of values.
+#[tokio::test]
+async fn a_field_may_have_more_values_than_a_map_has_room_for_names() {
+    let server = Server::in_memory(script::ok);
+    let (client, handle) = exchange(ExchangeLayer::new(), &server);
+    let mut request = get(server.url("/"));
+    for _ in 0..25_000 {
+        let value = HeaderValue::from_static("1");
+        request.headers_mut().append("x", value);
+    }
+    let answer = send(&client, request).await.unwrap();
+    assert_eq!(answer.status, StatusCode::OK);
+    at_rest(&handle).await;
+}
+
 /// The server was not told to close, and without keep-alive the connection is closed all the same.
 #[tokio::test]
 async fn an_upgrade_that_is_refused_leaves_no_connection_without_keep_alive() {
