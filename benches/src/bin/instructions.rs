@@ -12,8 +12,8 @@
 //! time, and a `Host`; over HTTP/2, to the `h2` crate. `ours / theirs` is by the whole of a request.
 //!
 //! `--check` compares our share with `benches/baseline.json`, and fails when its instructions have grown by more than 5 %,
-//! or its allocations at all; and when a setting for many addresses adds more to the warm GET than `most_added` there, or
-//! allocates. Counts are comparable for one compiler: built by another, `--check` says so and fails for nothing. `--write`
+//! or its allocations at all; and when a setting for many addresses, or `ForwardLayer`, adds more to the warm GET than `most_added`
+//! there, or allocates. Counts are comparable for one compiler: built by another, `--check` says so and fails for nothing. `--write`
 //! renews the shares in the file. The same baseline holds with `--features metrics`, which has no recorder here.
 
 use std::collections::BTreeMap;
@@ -36,7 +36,7 @@ use tower_keep_alive::{Ejection, KeepAliveLayer, Protocol, Spread};
 use tower_keep_alive_benches::ask::Ask;
 use tower_keep_alive_benches::child::{Child, is_there};
 use tower_keep_alive_benches::peers::{
-    Agent, AgentOf, H2Alone, HyperAlone, HyperHttp2, LegacyTcp, Peer, Reqwest, cache,
+    Agent, AgentOf, Forwarding, H2Alone, HyperAlone, HyperHttp2, LegacyTcp, Peer, Reqwest, cache,
 };
 use tower_keep_alive_benches::report::{Report, thousands};
 use tower_keep_alive_benches::server;
@@ -81,6 +81,7 @@ enum Mode {
     AgentSpreads,
     AgentSpreadsAndEjects,
     AgentOverTen,
+    AgentForwards,
     Cache,
     Legacy,
     Reqwest,
@@ -101,6 +102,7 @@ const HTTP1: &[Mode] = &[
     Mode::AgentSpreads,
     Mode::AgentSpreadsAndEjects,
     Mode::AgentOverTen,
+    Mode::AgentForwards,
     Mode::Cache,
     Mode::Legacy,
     Mode::Reqwest,
@@ -122,12 +124,13 @@ const TOLERANCE: f64 = 1.05;
 /// Those whose share is kept.
 const KEPT: &[Mode] = &[Mode::Agent, Mode::AgentNoInfo, Mode::Http2Agent];
 
-/// Those whose settings for many addresses may add only so much to ours. Over ten addresses that is more: the tasks of ten
-/// connections take turns, and each is woken anew.
+/// What may add only so much to ours: the settings for many addresses, and `ForwardLayer`. Over ten addresses that is more: the
+/// tasks of ten connections take turns, and each is woken anew.
 const ADDING: &[Mode] = &[
     Mode::AgentEjects,
     Mode::AgentSpreads,
     Mode::AgentSpreadsAndEjects,
+    Mode::AgentForwards,
 ];
 
 /// The addresses of the name that has several, from 127.0.0.1 on.
@@ -273,7 +276,7 @@ fn kept(counts: &[(Mode, Count)]) -> impl Iterator<Item = (Mode, Option<Share>)>
     })
 }
 
-/// What the settings for many addresses add to ours.
+/// What is added to ours.
 fn adding(counts: &[(Mode, Count)]) -> impl Iterator<Item = (Mode, Option<Share>)> {
     let ours = counts[1].1;
     let adding = counts.iter().filter(|(mode, _)| ADDING.contains(mode));
@@ -299,6 +302,7 @@ impl Mode {
             Self::AgentSpreads => "tower-keep-alive, spread",
             Self::AgentSpreadsAndEjects => "tower-keep-alive, both",
             Self::AgentOverTen => "tower-keep-alive, both, 10 addresses",
+            Self::AgentForwards => "tower-keep-alive, forward",
             Self::Cache => "hyper-util pool::cache",
             Self::Legacy => "hyper-util legacy",
             Self::Reqwest => "reqwest",
@@ -423,6 +427,10 @@ fn client(mode: Mode, addr: SocketAddr, requests: u64) {
                 drive(agent(layer), addr, empty, requests).await;
             }
             Mode::AgentOverTen => over_ten(addr, requests).await,
+            Mode::AgentForwards => {
+                let forwarding = Forwarding::new(&layer, &format!("http://{addr}"));
+                drive(forwarding.expect("a URL"), addr, empty, requests).await;
+            }
             Mode::Cache => {
                 let uri = format!("http://{addr}").parse().expect("a valid URL");
                 drive(cache(TcpConnector::new(), uri), addr, empty, requests).await;

@@ -3,6 +3,7 @@ use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower::{Layer, Service};
 use tower_keep_alive::connect::TcpConnector;
+use tower_keep_alive::forward::{Forward, ForwardLayer};
 use tower_keep_alive::{BoxError, KeepAlive, KeepAliveLayer, connect::Destination};
 
 use super::{Peer, length};
@@ -43,6 +44,40 @@ where
 
     async fn send(&mut self, request: Request<B>) -> Result<usize, BoxError> {
         let response = self.0.request(request).await?;
+        length(response.into_body()).await
+    }
+}
+
+/// This crate's agent over sockets as a reverse proxy: what a caller asked of the proxy is rewritten for the server.
+#[derive(Clone, Debug)]
+pub struct Forwarding<B: Send + 'static>(Forward<KeepAlive<TcpConnector, B>>);
+
+impl<B> Forwarding<B>
+where
+    B: Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    /// Fails where `upstream` is no URL of a server.
+    pub fn new(layer: &KeepAliveLayer<B>, upstream: &str) -> Result<Self, BoxError> {
+        let client = layer.layer(TcpConnector::new());
+        Ok(Self(ForwardLayer::to(upstream)?.layer(client)))
+    }
+}
+
+impl<B> Peer<B> for Forwarding<B>
+where
+    B: Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    const NAME: &'static str = "tower-keep-alive, forward";
+    /// As callers of a proxy send it.
+    const WANTS_HOST: bool = true;
+
+    async fn send(&mut self, request: Request<B>) -> Result<usize, BoxError> {
+        // The client is always ready.
+        let response = self.0.call(request).await?;
         length(response.into_body()).await
     }
 }

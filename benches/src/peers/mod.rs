@@ -14,7 +14,7 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use tower_keep_alive::BoxError;
 
-pub use agent::{Agent, AgentOf};
+pub use agent::{Agent, AgentOf, Forwarding};
 pub use cache::{Cache, cache};
 pub use http2::{H2Alone, HyperHttp2};
 pub use hyper_alone::{HandPool, HyperAlone};

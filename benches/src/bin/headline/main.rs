@@ -6,7 +6,8 @@
 //! it; and to that, 60 callers send 20,000 GETs a round, each the next one when it has read the answer to the last. The proxy is
 //! one of
 //!
-//! - **agent**: `examples/proxy` of this crate, in axum;
+//! - **agent**: `examples/proxy` of this crate, in axum, on one runtime of two threads; **agent, --runtimes 2**: the same on two
+//!   runtimes of one thread, which share the agent;
 //! - **agentkeepalive**, **undici**: a small one on node, with the one or the other (`peers/*.cjs`);
 //! - **go**: a small one of `net/http/httputil`, with a `Transport` of 50 connections for each host (`peers/proxy.go`);
 //! - **nginx**: Debian's, with `keepalive`; **pingora**: a small one of version 0.9 (`pingora/`).
@@ -17,7 +18,9 @@
 //!
 //! There are three cases: *kept* connections; *one a request*, a connection for each; and *no delay*: the server answers at
 //! once, three times as many requests are sent, and each proxy may have as many connections as there are callers, so that nobody waits for one, and the processor is
-//! the limit. nginx and pingora are in the last alone: neither lets a request wait until one of 50 connections is free.
+//! the limit. nginx and pingora are in the last alone: neither lets a request wait until one of 50 connections is free. So is
+//! the agent on two runtimes: a runtime uses its own connections alone, and one that comes free for a request of the other
+//! runtime is closed.
 //!
 //! Beside the proxies runs the base, *plain sockets*: a proxy that passes bytes on and does nothing else, in two threads that
 //! share nothing, over as many connections, which it keeps or does not keep as the others do. Proxies take turns, a round each,
@@ -66,7 +69,7 @@ struct Arguments {
         long,
         value_name = "NAMES",
         value_delimiter = ',',
-        default_value = "agent,agentkeepalive,undici,go,nginx,pingora"
+        default_value = "agent,agent-runtimes,agentkeepalive,undici,go,nginx,pingora"
     )]
     only: Vec<Proxy>,
 
@@ -174,7 +177,7 @@ impl Case {
                 }
                 Err(reason) => {
                     println!("{} skipped: {reason}", line.proxy.name());
-                    is_good &= line.proxy > Proxy::Agent;
+                    is_good &= line.proxy > Proxy::AgentRuntimes;
                     false
                 }
             });
@@ -339,7 +342,7 @@ impl Line {
         let name = self.proxy.name();
         if !self.is_the_same_work(case) {
             // What peers do with their connections is not ours to promise.
-            let is_ours = self.proxy <= Proxy::Agent;
+            let is_ours = self.proxy <= Proxy::AgentRuntimes;
             let verdict = if is_ours { "FAILED: " } else { "" };
             println!("{verdict}{name} did not open the connections that it was told to");
             return !is_ours;

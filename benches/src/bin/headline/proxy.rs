@@ -17,6 +17,7 @@ pub(crate) enum Proxy {
     #[value(skip)]
     Base,
     Agent,
+    AgentRuntimes,
     Agentkeepalive,
     Undici,
     Go,
@@ -29,6 +30,7 @@ impl Proxy {
         match self {
             Self::Base => "plain sockets",
             Self::Agent => "agent",
+            Self::AgentRuntimes => "agent, --runtimes 2",
             Self::Agentkeepalive => "agentkeepalive",
             Self::Undici => "undici",
             Self::Go => "go",
@@ -37,9 +39,10 @@ impl Proxy {
         }
     }
 
-    /// Whether it can be told how many connections it may have, and lets requests wait for one.
+    /// Whether it can be told how many connections it may have, and lets requests wait for one. With two runtimes, a
+    /// connection that comes free is often of the other one, and is closed for the request that waits.
     pub(crate) fn has_line(self) -> bool {
-        !matches!(self, Self::Nginx | Self::Pingora)
+        !matches!(self, Self::AgentRuntimes | Self::Nginx | Self::Pingora)
     }
 
     /// A new process of it, installed or built where it is not there. Each but node, which has one, may use two threads.
@@ -60,7 +63,7 @@ impl Proxy {
                 command.args([&sockets.to_string(), keep]);
                 return Child::start(command);
             }
-            Self::Agent => {
+            Self::Agent | Self::AgentRuntimes => {
                 run(Command::new(env!("CARGO"))
                     .args(["build", "--quiet", "--locked", "--release"])
                     .args(["--example", "proxy"])
@@ -71,6 +74,9 @@ impl Proxy {
                 command.args(["--listen", "127.0.0.1:0", "--upstream", &upstream]);
                 command.args(["--max-connections-per-host", &sockets.to_string()]);
                 command.args((!keeps).then_some("--no-keep-alive"));
+                if self == Self::AgentRuntimes {
+                    command.args(["--runtimes", "2"]);
+                }
                 return Child::start(command);
             }
             Self::Agentkeepalive | Self::Undici => {
