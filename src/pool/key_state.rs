@@ -308,8 +308,7 @@ impl<C: Poolable> KeyState<C> {
         }
         let may = self.counted < cx.config.max_connections_per_host;
         let is_short = fresh || tries || self.is_short(1);
-        let blocked = self.queue.blocked();
-        let first = urgent || blocked == 0;
+        let first = urgent || self.queue.blocked() == 0;
         if may && first && is_short && cx.reserve(urgent) {
             return self.make(ticket, request, false, cx);
         }
@@ -481,6 +480,7 @@ impl<C: Poolable> KeyState<C> {
             self.serve_rejoined(waiter, missing, cx);
         }
         let delivery = self.queue.collect(waiter, waker, cx.deferred);
+        self.note_collected(delivery.as_ref());
         delivery.ok_or_else(|| self.queue.is_blocked(waiter))
     }
 

@@ -21,6 +21,7 @@ use crate::connection::shared::{CloseHook, ConnShared};
 use crate::pool::config::Scheduling;
 use crate::pool::list::List;
 use crate::pool::pooled_conn::{PooledConn, Rejected};
+use crate::pool::wait_queue::Delivery;
 
 /// The pool's part of a connection that several uses share.
 pub(in crate::pool) struct Sharing<C> {
@@ -39,6 +40,8 @@ pub(in crate::pool) struct Sharing<C> {
     pub(super) uses: usize,
     /// How many uses were ever given out, without those that were returned unused.
     begun: u64,
+    /// Since when it is idle, while all uses that are given out were handed to waiters that have not collected them.
+    idle_since: Option<Moment>,
     /// It tries an ejected address again, with one use at a time.
     pub(super) is_trial: bool,
     /// Whether its capacity is known.
@@ -72,6 +75,7 @@ impl<C: Poolable> Sharing<C> {
             gone: None,
             uses: 1,
             begun: 0,
+            idle_since: None,
             is_trial: false,
             is_capacity_known: false,
             reported: None,
@@ -131,24 +135,38 @@ impl<C: Poolable> Sharing<C> {
             // Whoever saw it end has recorded the reason.
             return Some(self.shared.reason().unwrap_or(CloseReason::Peer));
         }
-        conn.lifespan().close_reason(now)
+        let reason = conn.lifespan().close_reason(now);
+        reason.or_else(|| self.expired(self.idle_since?, now))
     }
 
-    /// Splits off one more use; `None` if the connection can make none.
+    /// The limit that it has reached at `now`, being idle since `since`.
+    #[cold]
+    fn expired(&self, since: Moment, now: Moment) -> Option<CloseReason> {
+        let deadline = lifespan_deadline(&self.whole, since)?;
+        deadline.at.is_reached_at(now).then_some(deadline.reason)
+    }
+
+    /// Splits off one more use; `None` if the connection can make none. `idle_since`: since when the connection is idle,
+    /// and goes on to be until a waiter collects the use; `None` if it is in use from now on, or was before.
     #[inline]
-    pub(super) fn split(&mut self, now: Moment) -> Option<Box<PooledConn<C>>> {
+    pub(super) fn split(
+        &mut self,
+        now: Moment,
+        idle_since: Option<Moment>,
+    ) -> Option<Box<PooledConn<C>>> {
         let mut pooled = match self.spare.pop() {
             Some(pooled) => pooled,
             None => self.another()?,
         };
         self.uses += 1;
         self.begin(&pooled);
-        pooled.idle_since = Some(now);
-        // Its idle limit does not apply if other uses are given out. Otherwise a caller that comes late for this one finds a
-        // connection that has been idle.
-        let is_only = self.uses == 1;
-        let deadline = pooled.connection_ref().lifespan().deadline(now);
-        let deadline = deadline.filter(|it| is_only || it.reason == CloseReason::Age);
+        self.tighten(&mut pooled);
+        self.idle_since = idle_since;
+        let since = idle_since.unwrap_or(now);
+        pooled.idle_since = Some(since);
+        let deadline = lifespan_deadline(&pooled, since);
+        // The idle limit does not apply while the connection is in use.
+        let deadline = deadline.filter(|it| idle_since.is_some() || it.reason == CloseReason::Age);
         pooled.deadline = deadline.map(|it| it.at);
         Some(pooled)
     }
@@ -179,6 +197,13 @@ impl<C: Poolable> Sharing<C> {
         shared.activity().follow(self.begun);
         self.begun += 1;
         self.shared.activity().begin_use(self.begun);
+    }
+
+    /// The limits that other uses were given apply to this one, too.
+    #[inline]
+    fn tighten(&self, pooled: &mut PooledConn<C>) {
+        let limits = self.whole.connection_ref().lifespan();
+        pooled.connection().lifespan_mut().tighten_as(limits);
     }
 
     /// The use is over, or was returned unused.
@@ -254,7 +279,7 @@ impl<C: Poolable> KeyState<C> {
         {
             return None;
         }
-        let pooled = sharing.split(now)?;
+        let pooled = sharing.split(now, None)?;
         self.update_roomy(index);
         Some(pooled)
     }
@@ -289,7 +314,7 @@ impl<C: Poolable> KeyState<C> {
                 continue;
             }
             if sharing.has_room() {
-                taken = sharing.split(cx.now);
+                taken = sharing.split(cx.now, None);
             }
             self.update_roomy(index);
             if taken.is_some() {
@@ -307,8 +332,20 @@ impl<C: Poolable> KeyState<C> {
     pub(super) fn begin_use(&mut self, index: usize, pooled: &PooledConn<C>) {
         if let Some(sharing) = self.open[index].sharing() {
             sharing.uses = 1;
+            sharing.idle_since = None;
             sharing.begin(pooled);
             self.update_roomy(index);
+        }
+    }
+
+    /// A waiter has collected this. If it is a use of a shared connection, that is not idle any more.
+    pub(super) fn note_collected(&mut self, delivery: Option<&Delivery<C>>) {
+        if C::SHARED
+            && let Some(pooled) = delivery.and_then(|it| it.connection.as_ref())
+            && let Some(index) = self.index_of_use(pooled)
+            && let Some(sharing) = self.open[index].sharing()
+        {
+            sharing.idle_since = None;
         }
     }
 
@@ -345,6 +382,7 @@ impl<C: Poolable> KeyState<C> {
             self.update_roomy(index);
             return Ok((None, false));
         }
+        sharing.tighten(&mut pooled);
         pooled.idle_since = Some(now);
         pooled.deadline = lifespan_deadline(&pooled, now).map(|it| it.at);
         self.update_roomy(index);
@@ -427,6 +465,11 @@ impl<C: Poolable> KeyState<C> {
 
     /// Offers the connection's room to the queue. Without uses, it becomes idle, counted from `since`, or is closed.
     fn offer(&mut self, index: usize, since: Moment, cx: &mut StepCx<'_, C>) {
+        if let Some(sharing) = self.open[index].sharing()
+            && sharing.uses == 0
+        {
+            sharing.idle_since = Some(since);
+        }
         loop {
             let Some(sharing) = self.open[index].sharing() else {
                 return;
@@ -485,7 +528,7 @@ impl<C: Poolable> KeyState<C> {
             let Some(sharing) = self.open[index].sharing() else {
                 return;
             };
-            let Some(pooled) = sharing.split(cx.now) else {
+            let Some(pooled) = sharing.split(cx.now, sharing.idle_since) else {
                 return self.drain(index, CloseReason::Peer, cx);
             };
             if !is_idle {
@@ -515,15 +558,9 @@ impl<C: Poolable> KeyState<C> {
         let Some(mut pooled) = spare.or_else(|| sharing.another()) else {
             return self.close_whole(index, CloseReason::Peer, cx);
         };
+        sharing.tighten(&mut pooled);
         pooled.idle_since = Some(since);
-        let deadline = lifespan_deadline(&pooled, since);
-        pooled.deadline = deadline.map(|it| it.at);
-        if let Some(Deadline { at, reason }) = deadline
-            && at.is_reached_at(cx.now)
-        {
-            sharing.spare.push(pooled);
-            return self.close_whole(index, reason, cx);
-        }
+        pooled.deadline = lifespan_deadline(&pooled, since).map(|it| it.at);
         self.make_idle(index, pooled, cx);
     }
 

@@ -62,7 +62,7 @@ impl<C: Poolable> KeyState<C> {
         if places.is_crowd_due(now.mono) || sharing.close_reason(now).is_some() {
             return None;
         }
-        let pooled = sharing.split(now)?;
+        let pooled = sharing.split(now, None)?;
         self.note_taken(index);
         self.note_uses(index);
         self.update_roomy(index);
@@ -95,7 +95,7 @@ impl<C: Poolable> KeyState<C> {
         let sharing = self.open[index].sharing().expect("several share it");
         let over = sharing.close_reason(cx.now);
         let pooled = match over {
-            None => sharing.split(cx.now),
+            None => sharing.split(cx.now, None),
             Some(_) => None,
         };
         match &pooled {

@@ -4,6 +4,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use super::*;
+use crate::clock::Clock;
 
 #[test]
 fn each_exchange_whose_response_has_begun_counts_as_answered() {
@@ -288,4 +289,190 @@ fn no_more_uses_are_kept_for_the_next_ones_than_a_hundred() {
     assert_eq!(Arc::strong_count(&wire), 1 + 1 + 100);
     drop(wire);
     at_rest(pool);
+}
+
+/// A connection with an idle limit of five seconds in its first use, and as many waiters as it will have room for.
+fn with_waiters(capacity: usize) -> (Pool<Conn>, Use, Vec<Waiter<Conn>>) {
+    waiters_by(Clock::default(), capacity)
+}
+
+fn waiters_by(clock: Clock, capacity: usize) -> (Pool<Conn>, Use, Vec<Waiter<Conn>>) {
+    let config = PoolConfig::new().max_connections_per_host(1);
+    let pool = Pool::new(config.clock(clock));
+    let (permit, _) = makes(&pool);
+    let limit = |lifespan: &mut Lifespan| lifespan.limit_idle(Duration::from_secs(5));
+    let (first, wire) = connected(permit, 1, true, limit);
+    let waiters = (0..capacity).map(|_| waits(&pool)).collect();
+    // The pool reads it when the first use is returned.
+    wire.capacity.store(capacity, SeqCst);
+    (pool, first, waiters)
+}
+
+fn in_seconds(seconds: u64) -> Moment {
+    let time = Duration::from_secs(seconds);
+    Moment::now().checked_add(time).expect("soon")
+}
+
+fn collected(waiter: &Waiter<Conn>) -> Use {
+    match turn(waiter) {
+        Some(WaitOutcome::Connection(pooled)) => pooled,
+        _ => panic!("is handed no connection"),
+    }
+}
+
+#[test]
+fn hand_overs_that_nobody_collects_expire_as_an_idle_connection_does() {
+    let (pool, first, waiters) = with_waiters(2);
+    first.give_back();
+    for waiter in &waiters {
+        let late = collected(waiter);
+        assert_eq!(late.close_reason(in_seconds(4)), None);
+        assert_eq!(late.close_reason(in_seconds(6)), Some(CloseReason::Idle));
+        waiter.requeue(Rejected::new(late, CloseReason::Idle));
+    }
+    assert_eq!(pool.handle().status().closes[&CloseReason::Idle], 1);
+    drop(waiters);
+    at_rest(pool);
+}
+
+#[test]
+fn a_hand_over_beside_a_use_under_way_has_no_idle_limit() {
+    let pool = Pool::new(PoolConfig::new().max_connections_per_host(1));
+    let (permit, _) = makes(&pool);
+    let limit = |lifespan: &mut Lifespan| lifespan.limit_idle(Duration::from_secs(5));
+    let (first, _) = connected(permit, 2, true, limit);
+    let (second, waiter) = (take(&pool), waits(&pool));
+    first.give_back();
+    let third = collected(&waiter);
+    assert!(third.deadline.is_none());
+    third.give_back();
+    second.give_back();
+    drop(waiter);
+    at_rest(pool);
+}
+
+#[test]
+fn a_hand_over_that_passes_to_the_next_waiter_goes_on_ageing() {
+    let (pool, first, waiters) = with_waiters(1);
+    let next = waits(&pool);
+    first.give_back();
+    let late = collected(&waiters[0]);
+    let times = (late.idle_since, late.deadline);
+    assert!(times.1.is_some());
+    late.give_back();
+    let late = collected(&next);
+    assert_eq!((late.idle_since, late.deadline), times);
+    late.give_back();
+    drop((waiters, next));
+    at_rest(pool);
+}
+
+/// A clock, and what puts it six seconds forward: past the limit.
+fn clock_to_put_forward() -> (Clock, impl Fn()) {
+    let late = Arc::new(AtomicBool::new(false));
+    let is_late = late.clone();
+    let clock = Clock::new(move || in_seconds(if is_late.load(SeqCst) { 6 } else { 0 }));
+    (clock, move || late.store(true, SeqCst))
+}
+
+#[test]
+fn a_waiter_that_collects_in_time_ends_the_idle_time_for_all() {
+    let (clock, put_forward) = clock_to_put_forward();
+    let (pool, first, waiters) = waiters_by(clock, 1);
+    let (wire, next) = (first.connection_ref().wire.clone(), waits(&pool));
+    first.give_back();
+    let second = handed(&waiters[0]).expect("it is handed over");
+    put_forward();
+    wire.change(2);
+    let third = collected(&next);
+    assert_eq!(third.close_reason(in_seconds(6)), None);
+    third.give_back();
+    second.give_back();
+    drop((wire, waiters, next));
+    at_rest(pool);
+}
+
+#[test]
+fn a_use_that_ends_leaves_nothing_of_the_idle_time_before_it() {
+    let (clock, put_forward) = clock_to_put_forward();
+    let (pool, first, waiters) = waiters_by(clock, 2);
+    first.give_back();
+    let second = handed(&waiters[0]).expect("it is handed over");
+    put_forward();
+    // The other waiter has not collected its use.
+    second.give_back();
+    take(&pool).give_back();
+    assert!(pool.handle().status().closes.is_empty());
+    drop(waiters);
+    at_rest(pool);
+}
+
+/// What a caller is given that asks so many seconds from now, if there is a connection for it.
+fn taken_in(pool: &Pool<Conn>, seconds: u64) -> Option<Use> {
+    let ask = CheckoutRequest {
+        reuse: Reuse::Any,
+        runtime: None,
+        is_retry: false,
+    };
+    let key = Uri::from_static(A);
+    match pool.checkout(&key.key(), ask, None, in_seconds(seconds)) {
+        Decision::Take(pooled) => Some(pooled),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_caller_that_takes_an_idle_connection_ends_its_idle_time_for_all() {
+    let pool = Pool::new(PoolConfig::new());
+    let (permit, _) = makes(&pool);
+    let limit = |lifespan: &mut Lifespan| lifespan.limit_idle(Duration::from_secs(5));
+    let (first, _) = connected(permit, 2, true, limit);
+    // The connection is idle without one of its uses having been returned.
+    drop(first);
+    let second = take(&pool);
+    let third = taken_in(&pool, 6).expect("the connection is in use");
+    third.give_back();
+    second.give_back();
+    at_rest(pool);
+}
+
+/// Whether a caller at this time gets a further use of a connection that was handed over; the waiter may have collected it.
+#[test]
+fn a_connection_that_was_only_handed_over_expires_for_other_callers_too() {
+    for (seconds, is_collected, is_taken) in [(4, false, true), (6, false, false), (6, true, true)]
+    {
+        let (pool, first, waiters) = with_waiters(1);
+        let wire = first.connection_ref().wire.clone();
+        first.give_back();
+        wire.change(2);
+        drop(wire);
+        let used = is_collected.then(|| handed(&waiters[0]).expect("it is handed over"));
+        let further = taken_in(&pool, seconds);
+        assert_eq!(further.is_some(), is_taken, "{seconds} s, {is_collected}");
+        for it in further.into_iter().chain(used) {
+            it.give_back();
+        }
+        drop(waiters);
+        at_rest(pool);
+    }
+}
+
+/// A layer above the pool sees one use of many.
+#[test]
+fn a_limit_that_one_use_is_given_is_a_limit_of_the_connection() {
+    for is_last in [false, true] {
+        let pool = Pool::new(PoolConfig::new());
+        let (first, _) = made(&pool, 2);
+        let mut uses = [first, take(&pool)];
+        let limited = uses[usize::from(is_last)].connection();
+        limited.lifespan_mut().limit_idle(Duration::from_secs(5));
+        for it in uses {
+            it.give_back();
+        }
+        assert_eq!(idle(&pool), 1);
+        let host = pool.shared().table.find(&Uri::from_static(A).key());
+        host.expect("one is idle").sweep(in_seconds(6));
+        assert_eq!(idle(&pool), 0, "the last use was given it: {is_last}");
+        at_rest(pool);
+    }
 }
