@@ -34,6 +34,8 @@ pub fn over() -> Over {
         #[cfg(unix)]
         Ok("unix") => Over::Unix,
         Ok("tls") => Over::Tls,
+        // The other suites are about HTTP/1.1, or choose the protocol themselves.
+        Ok("h2") if env!("CARGO_CRATE_NAME") != "conformance" => Over::Tcp,
         Ok("h2") => Over::Http2,
         Ok(other) => panic!("TEST_OVER={other}: the tests run over tcp, unix, tls and h2"),
     })
