@@ -10,6 +10,8 @@ mod frames;
 mod future;
 mod head;
 mod interim;
+#[cfg(all(test, tower_keep_alive_loom))]
+mod interleavings;
 mod make;
 mod piece;
 mod ping;

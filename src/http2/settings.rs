@@ -129,7 +129,10 @@ impl Http2 {
     ///
     /// At most two PINGs are sent in five minutes without anything of a response between them, because gRPC servers
     /// count them. If a third one were needed, the connection gets no new requests after this time, and its requests go
-    /// on. Default: a quarter of the [active timeout](crate::KeepAliveLayer::active_timeout); 5 s without one.
+    /// on. While a server reads nothing, so that nothing more can be written, its GOAWAY may not be heard: the limits of the
+    /// requests, and then this one, end the use of such a connection, too.
+    ///
+    /// Default: a quarter of the [active timeout](crate::KeepAliveLayer::active_timeout); 5 s without one.
     #[must_use]
     pub const fn ping_timeout(mut self, timeout: Duration) -> Self {
         self.pings.timeout = Some(timeout);

@@ -37,26 +37,11 @@ use crate::pool::{
     CheckoutRequest, ConnPermit, Decision, Pool, PoolConfig, PooledConn, Rejected, WaitOutcome,
     Waiter,
 };
+use crate::sync::explore;
 use crate::target::{Reuse, Target};
 
 const A: &str = "http://a/";
 const B: &str = "http://b/";
-
-/// Tries every order with at most `preemptions` preemptions, and prints how many there were.
-fn explore(name: &str, preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
-    let executions = Arc::new(AtomicUsize::new(0));
-    let counted = executions.clone();
-    let mut checker = loom::model::Builder::new();
-    // `LOOM_MAX_PREEMPTIONS` overrides it.
-    let preemptions = *checker.preemption_bound.get_or_insert(preemptions);
-    checker.max_branches = 10_000;
-    checker.check(move || {
-        counted.fetch_add(1, Ordering::Relaxed);
-        model();
-    });
-    let executions = executions.load(Ordering::Relaxed);
-    println!("trust 7: {executions} executions, up to {preemptions} preemptions: {name}");
-}
 
 /// The pool of one model, and the transports of its connections.
 #[derive(Clone)]
