@@ -213,6 +213,8 @@ async fn found_out_after(pings: usize) -> (AgentHandle, usize) {
     };
     assert_eq!(crowd().await, 0, "the server is silent");
     assert_eq!(crowd().await, FEW, "no more of them are lost");
+    // The time for an answer to the PING is over.
+    sleep(10 * SECOND).await;
     eventually("the connection is closed", || handle.status().closed == 1).await;
     server.log.seen(|seen| assert_eq!(seen.connections, 2));
     let sent = server
