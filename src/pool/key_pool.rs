@@ -595,7 +595,7 @@ impl<C: Poolable> KeyPool<C> {
                 deferred: &mut deferred,
             };
             let before = state.counts();
-            let (idle, open) = (state.idle_len(), state.open_len());
+            let (idle, open, was_quiet) = (state.idle_len(), state.open_len(), state.is_quiet());
             let result = step(&mut state, &mut cx);
             let retires = state.is_quiet() && !state.retired;
             state.retired |= retires;
@@ -606,7 +606,8 @@ impl<C: Poolable> KeyPool<C> {
             let counts = state.counts();
             let lacks = state.idle_len() < self.config.min_idle_per_host
                 && (state.idle_len() < idle || state.open_len() < open)
-                || retires
+                // A look for spare connections that are not allowed leaves the key as quiet as it was: that is no news to who looks.
+                || retires && !was_quiet
                 || deferred.is_crowded;
             drop(total);
             drop(state);

@@ -30,6 +30,8 @@ mod runtime_tests;
 mod shared;
 #[cfg(test)]
 mod sharing_tests;
+#[cfg(test)]
+mod spare_tests;
 mod spares;
 mod sweeper;
 mod table;
