@@ -234,6 +234,16 @@ mod tests {
     }
 
     #[test]
+    fn what_a_layer_adds_to_what_a_pool_denies_is_kept() {
+        let full = || BoxError::from(Denied::QueueFull(1));
+        let error = Error::from_checkout(Own(full()).into());
+        assert!(error.is_queue_full());
+        assert_eq!(error.source().unwrap().to_string(), "a layer's own");
+        let adds_nothing = Error::from_checkout(io::Error::other(full()).into());
+        assert!(adds_nothing.is_queue_full() && adds_nothing.source().is_none());
+    }
+
+    #[test]
     fn the_system_error_is_the_one_with_a_number() {
         let system = io::Error::from_raw_os_error(1);
         let error = io::Error::other(Own(io::Error::other(Own(system.into())).into()));
