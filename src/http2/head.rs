@@ -168,6 +168,7 @@ fn wants_trailers(te: &HeaderValue) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::target::Target;
 
     fn prepared(request: http::request::Builder) -> Result<Request<()>, Fault> {
         let request = request.body(()).unwrap();
@@ -211,6 +212,25 @@ mod tests {
             prepare(&mut sent, &request, &origin, None, None).unwrap();
             assert_eq!(sent.uri().authority().unwrap().as_str(), host);
             assert_eq!(sent.uri().scheme(), Some(&Scheme::HTTP));
+        }
+    }
+
+    /// Also where TLS ends before the transport, or begins beneath it.
+    #[test]
+    fn the_scheme_is_that_of_the_key_and_only_without_one_the_connections() {
+        for of_connection in [Scheme::HTTP, Scheme::HTTPS] {
+            let origin = Origin::new(of_connection.clone());
+            for (uri, scheme) in [
+                (Some("http://h/"), Scheme::HTTP),
+                (Some("https://h/"), Scheme::HTTPS),
+                (None, of_connection),
+            ] {
+                let key = uri.map(|it| Key::from(Uri::from_static(it).key()));
+                let request = Request::get("/").header("host", "h").body(()).unwrap();
+                let mut sent = Request::new(());
+                prepare(&mut sent, &request, &origin, key.as_ref(), None).unwrap();
+                assert_eq!(sent.uri().scheme(), Some(&scheme), "{uri:?}");
+            }
         }
     }
 

@@ -125,7 +125,10 @@ impl Silence {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::connection::shared::ConnShared;
 
     #[test]
     fn only_streams_of_which_something_has_come_have_moved() {
@@ -139,5 +142,16 @@ mod tests {
         assert_eq!(moved, [(3, true), (5, false), (7, true)]);
         watched.moved(7);
         assert_eq!(watched.watch(Vec::new()), [(5, false)]);
+    }
+
+    #[test]
+    fn nothing_is_measured_while_there_are_no_streams() {
+        let shared = Http2Shared::new(Arc::new(ConnShared::new()), 100, 100, 0);
+        let (mut silence, now) = (Silence::default(), Instant::now());
+        silence.limit(8_000, now);
+        let step = Duration::from_secs(1);
+        assert_eq!(silence.next(), now.checked_add(step));
+        silence.step(&shared, now + step);
+        assert_eq!(silence.next(), None);
     }
 }

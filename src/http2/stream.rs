@@ -517,6 +517,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_exchange_that_is_over_ends_no_other_one() {
+        let stream = stream();
+        stream.connection.stream_begins(None);
+        stream.begin(true);
+        stream.end_response();
+        stream.end_response();
+        assert!(
+            stream.connection.has_several_streams(),
+            "half of it is left"
+        );
+        stream.end(REQUEST);
+        for end in [StreamShared::end_response, StreamShared::give_up] {
+            end(&stream);
+            assert!(stream.connection.has_streams(), "the other one");
+        }
+    }
+
     #[tokio::test]
     async fn an_upload_that_has_ended_meanwhile_is_not_kept_for_the_next_exchange() {
         let stream = stream();

@@ -5,7 +5,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::future::join_all;
+use futures_util::stream::unfold;
 use h2::Reason;
+use http_body::Frame;
+use http_body_util::StreamBody;
 
 use super::*;
 use crate::connection::close_reason::CloseReason;
@@ -98,6 +101,24 @@ async fn a_refused_body_in_pieces_is_sent_from_its_beginning() {
         );
         sending.await.unwrap();
     }
+    client.at_rest().await;
+}
+
+/// Its end is read before it is refused, and is read once: `unfold` panics if it is asked again.
+#[tokio::test]
+async fn a_refused_body_that_turned_out_to_be_empty_is_sent_again_as_one() {
+    let log = Log::default();
+    let client = refusing(&log);
+    client.text("/first").await.unwrap();
+    let frames = unfold((), |()| async {
+        None::<(Result<Frame<Bytes>, BoxError>, ())>
+    });
+    let response = client.send(post("/second", StreamBody::new(frames).boxed()));
+    assert_eq!(
+        response.await.unwrap().into_body().text(9).await.unwrap(),
+        ""
+    );
+    assert_eq!(executed(&log), ["/first ", "/second "]);
     client.at_rest().await;
 }
 

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
 
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 use http_body::Body as _;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -30,6 +31,24 @@ async fn a_get_is_answered_and_its_connection_used_again() {
     }
     assert_eq!(client.agent.status().created, 1);
     client.at_rest().await;
+}
+
+/// In a stack that sends its requests itself.
+#[tokio::test]
+async fn a_use_is_ready_for_a_request_when_the_one_before_is_over() {
+    let mut connector = Connector {
+        serve: Arc::new(|io| Box::pin(async { serve(accept(io, 100).await, path).await })),
+        settings: Http2::new(),
+        limit: |_| {},
+    };
+    let target = Destination::try_from(http::Uri::from_static("http://h/")).unwrap();
+    let mut conn = connector.call(target).await.unwrap();
+    for _ in 0..2 {
+        conn.ready().await.unwrap();
+        let response = conn.call(get("/")).await.unwrap();
+        assert!(conn.ready().now_or_never().is_none(), "its body is to come");
+        response.into_body().collect().await.unwrap();
+    }
 }
 
 #[tokio::test]
