@@ -277,7 +277,9 @@ impl<C> DerefMut for KeyTotal<'_, C> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::tests::Conn;
+    use crate::pool::tests::{A, Conn, ask};
+    use crate::pool::{Decision, Pool};
+    use crate::target::Reuse;
 
     #[test]
     fn room_that_was_not_made_is_not_waited_for() {
@@ -297,6 +299,29 @@ mod tests {
         assert!(total.lacks_room());
         total.will_make_room();
         assert!(!total.lacks_room());
+    }
+
+    #[test]
+    fn older_is_another_key_for_which_nothing_is_on_its_way() {
+        let pool = Pool::<Conn>::new(PoolConfig::new());
+        let Decision::Make(permit, waiter) = ask(&pool, A, Reuse::Any) else {
+            panic!("nothing is open");
+        };
+        for (claimed, own, is_older) in [
+            (false, None, true),
+            (false, Some(1), false),
+            (true, None, false),
+            (true, Some(1), false),
+        ] {
+            let mut total = TotalLimits::<Conn>::new(&PoolConfig::new().max_connections(1));
+            let key_pool = permit.key_pool().clone();
+            let blocked = BlockedKey { key_pool, claimed };
+            total.blocked_keys.insert(1, blocked);
+            total.unclaimed = 1;
+            assert_eq!(total.has_older(2, own), is_older, "{claimed}, {own:?}");
+            assert!(!total.has_older(1, own));
+        }
+        drop((permit, waiter));
     }
 
     /// By this a caller tells a long queue from one that stands still.

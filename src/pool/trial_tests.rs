@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode, Uri};
 use tokio::runtime::Handle;
 use tokio::time::advance;
 
-use super::tests::{A, Conn, may_make, waits};
+use super::tests::{A, Conn, handed_over, may_make, waits};
 use super::*;
 use crate::agent::Ejection;
 use crate::connection::close_reason::CloseReason;
@@ -87,4 +87,33 @@ async fn one_idle_connection_makes_room_for_a_trial_and_no_more() {
     pool.handle().close_idle();
     let status = pool.handle().status();
     assert_eq!((status.created, status.open()), (5, 0), "{status:?}");
+}
+
+/// All of them are in use, and a caller waits for one of them.
+#[tokio::test(start_paused = true)]
+async fn a_returned_connection_makes_room_for_a_trial_where_a_caller_waits() {
+    let ejection = Ejection::new().server_errors(true).consecutive(1);
+    let config = PoolConfig::new()
+        .max_connections_per_host(2)
+        .eject(ejection.base_time(SECOND));
+    let pool = Pool::<Conn>::new(config);
+    let fails = made_to(&pool, address(1));
+    answers(&fails, StatusCode::BAD_GATEWAY);
+    fails.give_back();
+    let [one, other] = [made_to(&pool, address(2)), made_to(&pool, address(2))];
+    let waiter = waits(ask(&pool));
+
+    advance(2 * SECOND).await;
+    one.give_back();
+    let tried = connect_to(address(1), may_make(&waiter));
+    drop(waiter);
+    // No trial is due, so the next caller gets what is returned.
+    let waiter = waits(ask(&pool));
+    other.give_back();
+    handed_over(&waiter).give_back();
+    tried.give_back();
+    drop(waiter);
+    pool.handle().close_idle();
+    let status = pool.handle().status();
+    assert_eq!((status.created, status.open()), (4, 0), "{status:?}");
 }

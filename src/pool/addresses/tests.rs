@@ -312,3 +312,16 @@ fn the_address_that_is_tried_counts_as_open() {
     let next = firsts(&book, &found, 1);
     assert_eq!(reserved(&next[0]), order.good[2]);
 }
+
+/// The attempt beside it is dropped.
+#[test]
+fn the_address_that_accepts_counts_as_open_and_not_one_that_was_tried_later() {
+    let book = Arc::new(AddressBook::new(Spread::FewestOpenFirst, None, None));
+    let choice = Arc::new(Choice::new(book.clone()));
+    let order = choice.order([1, 2].map(address).to_vec());
+    let [first, second] = [0, 1].map(|at| choice.attempt(order.good[at]));
+    assert_eq!(reserved(&choice), order.good[1]);
+    first.ends(true);
+    drop(second);
+    assert_eq!(reserved(&choice), order.good[0]);
+}

@@ -387,6 +387,18 @@ mod tests {
     }
 
     #[test]
+    fn whichever_connection_is_not_idle_any_more_the_others_are() {
+        for leaves in 0..3 {
+            let mut places = places(Spread::InTurn, &[1, 1, 1]);
+            places.busy(leaves);
+            let mut idle = places.idle_now();
+            idle.sort_unstable();
+            let others: Vec<_> = (0..3).filter(|it| *it != leaves).collect();
+            assert_eq!(idle, others);
+        }
+    }
+
+    #[test]
     fn those_with_as_few_take_turns() {
         for spread in [Spread::FewestOpenFirst, Spread::InTurn] {
             let mut places = places(spread, &[1, 2, 3]);

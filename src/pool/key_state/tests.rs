@@ -76,3 +76,33 @@ fn what_follows_from_a_step_is_returned_as_data() {
     );
     assert!(state.is_quiet());
 }
+
+/// A check of the queue follows soon, in case the connection does not close.
+#[test]
+fn a_connection_that_is_closed_for_somebodys_room_is_watched() {
+    for for_room in [false, true] {
+        let config = PoolConfig::new();
+        let mut state = KeyState::<Conn>::new(&config);
+        let mut deferred = Deferred::new();
+        let mut cx = StepCx {
+            config: &config,
+            mode: Mode::Open,
+            now: Moment::now(),
+            total: None,
+            trials: None,
+            deferred: &mut deferred,
+        };
+        let KeyDecision::Make { index, waiter } = state.take(REQUEST, 0, &mut cx) else {
+            panic!("nothing is open");
+        };
+        let conn = Conn::new();
+        state.connected(index, conn.lifespan().shared());
+        drop(state.abandon(waiter, &mut cx));
+        let pooled = PooledConn::new(SlabIndex::new(index), conn);
+        state.put(Box::new(pooled), &mut cx);
+        assert!(state.evict(index, for_room, &mut cx));
+        let is_alert = |it: &&DeferredAction<Conn>| matches!(it, DeferredAction::Alert);
+        let alerts = deferred.actions.iter().filter(is_alert).count();
+        assert_eq!(alerts, usize::from(for_room));
+    }
+}

@@ -61,3 +61,27 @@ fn what_drains_already_is_not_taken_out_of_use_once_more() {
     }
     at_rest(pool);
 }
+
+/// With as many requests under way at each.
+#[test]
+fn further_uses_are_taken_of_the_addresses_in_turn() {
+    for how in [Spread::InTurn, Spread::FewestOpenFirst] {
+        let pool = spread(how);
+        let [one, two] = [1, 2].map(|last| made_to(&pool, last, 1));
+        let wires = [one.1, two.1];
+        wires.iter().for_each(|wire| wire.change(9));
+        drop(wires);
+        let turns = [(); 4].map(|()| {
+            let pooled = take(&pool);
+            let to = id(&pooled);
+            pooled.give_back();
+            to
+        });
+        assert_ne!(turns[0], turns[1], "{how:?}");
+        assert_eq!(turns[..2], turns[2..], "{how:?}");
+        for pooled in [one.0, two.0] {
+            pooled.give_back();
+        }
+        at_rest(pool);
+    }
+}

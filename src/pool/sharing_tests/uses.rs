@@ -476,3 +476,22 @@ fn a_limit_that_one_use_is_given_is_a_limit_of_the_connection() {
         at_rest(pool);
     }
 }
+
+#[test]
+fn a_use_that_is_over_is_the_next_one_of_whoever_waits() {
+    let pool = Pool::new(PoolConfig::new().max_connections_per_host(1));
+    let (first, wire) = made(&pool, 2);
+    drop(wire);
+    let second = take(&pool);
+    let waiter = waits(&pool);
+    let of_use = |pooled: &Use| Arc::downgrade(pooled.connection_ref().lifespan().shared());
+    let over = of_use(&second);
+    second.give_back();
+    let next = handed(&waiter).expect("there is room");
+    assert!(of_use(&next).ptr_eq(&over), "no other one was made");
+    drop(waiter);
+    for pooled in [first, next] {
+        pooled.give_back();
+    }
+    at_rest(pool);
+}

@@ -137,3 +137,42 @@ fn is_uncollected<C>(waiters: &Slab<WaitNode<C>>, listed: &Listed) -> bool {
     node.filter(|it| it.id == listed.waiter.id)
         .is_some_and(|it| it.delivery.listed == Some(listed.number) && !it.delivery.refused)
 }
+
+#[cfg(all(test, not(tower_keep_alive_loom)))]
+mod tests {
+    use super::*;
+    use crate::pool::tests::Conn;
+    use crate::pool::wait_queue::CheckoutRequest;
+    use crate::target::Reuse;
+
+    /// Of a crowd, and of those who come after it.
+    #[test]
+    fn what_was_collected_is_forgotten_behind_one_that_collects_nothing() {
+        let mut queue = WaitQueue::<Conn>::new();
+        let mut deferred = Deferred::new();
+        let request = CheckoutRequest {
+            reuse: Reuse::Any,
+            runtime: None,
+            is_retry: false,
+        };
+        let deliver = |queue: &mut WaitQueue<Conn>, deferred: &mut Deferred<Conn>, ticket| {
+            let waiter = queue.join(ticket, request, Instant::now(), QueueState::Blocked);
+            queue.give_permit(waiter, 0, deferred);
+            waiter
+        };
+        let _collects_nothing = deliver(&mut queue, &mut deferred, 0);
+        let crowd = (1..40).map(|it| deliver(&mut queue, &mut deferred, it));
+        let crowd: Vec<_> = crowd.collect();
+        assert_eq!(queue.deliveries.len(), 40);
+        for waiter in crowd {
+            drop(queue.abandon(waiter, &mut deferred));
+        }
+        for ticket in 40..100 {
+            let waiter = deliver(&mut queue, &mut deferred, ticket);
+            drop(queue.abandon(waiter, &mut deferred));
+            let listed = queue.deliveries.len();
+            assert!(listed <= 13, "{listed} beside two waiters at the most");
+        }
+        assert!(queue.has_unclaimed_delivery());
+    }
+}
