@@ -363,5 +363,10 @@ async fn a_transport_that_never_shuts_down_gives_its_slot_back() {
     assert!(started.elapsed() < Duration::from_secs(1));
     assert_eq!(server.accepted(), 3);
     assert_eq!(handle.status().closes[&CloseReason::Idle], 2);
+    // Nobody waits for the slot of this one: it has a second to shut down.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(handle.status().open(), 1);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(handle.status().open(), 0);
     at_rest(&handle).await;
 }

@@ -62,8 +62,8 @@ async fn node_101_a_proxy_under_tls_gets_requests_for_http_in_absolute_form() {
 
 #[tokio::test]
 async fn node_101_a_proxy_under_tls_makes_tunnels_for_tls() {
-    let origin = CA.issue(&["origin.test"]).server();
-    let origin = Server::start_tls(origin, script::echo).await;
+    let issued = CA.issue(&["origin.test"]);
+    let origin = Server::start_tls(issued.server(), script::echo).await;
     let config = CA.issue(&["proxy.test"]).server();
     let server = Server::start_tls(config, proxies::connect).await;
     let proxy = named(&server);
@@ -73,6 +73,9 @@ async fn node_101_a_proxy_under_tls_makes_tunnels_for_tls() {
         let answer = send(&client, through(&proxy, &url)).await.unwrap();
         assert_eq!((&*answer.body, answer.info.is_reused()), ("/path", reused));
         assert_eq!(answer.info.remote_addr(), Some(server.addr()));
+        let tls = answer.info.tls().expect("it came under TLS");
+        let shown: Vec<_> = tls.peer_certificates().collect();
+        assert_eq!(shown, [&*issued.parts().0[0]], "not the proxy's");
     }
     let asked = &server.heads()[0];
     assert_eq!(asked.header("proxy-authorization"), BASIC);

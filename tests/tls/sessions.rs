@@ -69,17 +69,18 @@ async fn a_session_is_of_one_host() {
 
 #[tokio::test]
 async fn sessions_are_kept_for_so_many_hosts() {
-    let identity = CA.issue(&["a.example", "b.example", "c.example"]);
+    let identity = CA.issue(&["a.example", "b.example", "c.example", "d.example"]);
     let server = telling(&identity, true).await;
-    let (client, handle) = agent(CA.trusted().max_cached_sessions(2));
+    let (client, handle) = agent(CA.trusted().max_cached_sessions(3));
     for (host, kind) in [
         ("a.example", "full"),
         ("b.example", "full"),
+        ("c.example", "full"),
         ("a.example", "resumed"),
         // The first that was seen goes first, however lately it was used.
-        ("c.example", "full"),
+        ("d.example", "full"),
         ("b.example", "resumed"),
-        ("c.example", "resumed"),
+        ("d.example", "resumed"),
         ("a.example", "full"),
     ] {
         let url = server.url_of(host, "/");

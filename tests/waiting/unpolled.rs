@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt, iter};
 use http_body_util::{BodyExt, Full};
 use tokio::time::{sleep, timeout};
-use tower::{Service, ServiceBuilder};
+use tower::{Service, ServiceBuilder, service_fn};
 use tower_keep_alive::layers::{CheckinLayer, CheckoutLayer, ExchangeLayer, PoolConfig};
 use tower_keep_alive::{CloseReason, EventKind, KeepAliveLayer, connect::Destination};
 
@@ -393,6 +393,40 @@ async fn a_fresh_connection_is_kept_for_a_caller_who_is_polled_seldom() {
     crate::support::agent::read(response).await.unwrap();
     assert_eq!(handle.status().created, 1);
     at_rest(&handle).await;
+}
+
+/// Its server may have closed it in the meantime.
+#[tokio::test(start_paused = true)]
+async fn a_fresh_connection_whose_caller_comes_late_is_looked_at() {
+    let (connects, maker) = (Gate::new(), Maker::default());
+    let make = service_fn({
+        let (connects, maker) = (connects.clone(), maker.clone());
+        move |target: Destination| {
+            let (connects, mut maker) = (connects.clone(), maker.clone());
+            async move {
+                connects.pass().await;
+                maker.call(target).await
+            }
+        }
+    });
+    let checkout = CheckoutLayer::new(PoolConfig::new());
+    let handle = checkout.handle();
+    let mut client = ServiceBuilder::new()
+        .layer(ExchangeLayer::new().fresh_for_non_idempotent(true))
+        .layer(CheckinLayer::new())
+        .layer(checkout)
+        .service(make);
+    let mut late = pin!(client.call(post("http://a/", "upload")));
+    poll_once(late.as_mut());
+    connects.open_for_all();
+    eventually("it is made", || handle.status().created == 1).await;
+    sleep(Duration::from_secs(2)).await;
+    maker.0.dead.store(true, SeqCst);
+    drop(late.await.unwrap());
+    maker.0.transports.lock().unwrap().clear();
+    let status = handle.status();
+    assert_eq!(status.created, 2, "{status}");
+    assert_eq!(status.closes.get(&CloseReason::Stale), Some(&1), "{status}");
 }
 
 #[tokio::test]

@@ -106,6 +106,9 @@ impl fmt::Debug for CloseHook {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::Wake;
+
     use super::*;
     use crate::connection::shared::Close;
 
@@ -122,5 +125,21 @@ mod tests {
         let gone = Arc::new(ConnShared::new());
         drop(TransportGuard::new(gone.clone()));
         assert!(gone.can_be_closed());
+    }
+
+    /// Nothing else may wake the task that reads from it or writes to it.
+    #[test]
+    fn the_task_of_a_detached_transport_is_woken_when_that_is_killed() {
+        struct Woken(AtomicBool);
+        impl Wake for Woken {
+            fn wake(self: Arc<Self>) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        let (shared, woken) = (ConnShared::new(), Arc::new(Woken(AtomicBool::new(false))));
+        shared.wake_if_killed(&woken.clone().into());
+        assert!(!woken.0.load(Ordering::Relaxed));
+        shared.kill(CloseReason::Shutdown);
+        assert!(woken.0.load(Ordering::Relaxed));
     }
 }
