@@ -126,8 +126,9 @@ impl Lifespan {
         other
     }
 
-    /// Adds the limits of `other`.
-    pub(crate) fn tighten_as(&mut self, other: &Self) {
+    /// Adds the limits of `other`. Returns whether any of its own became shorter by that.
+    #[inline]
+    pub(crate) fn tighten_as(&mut self, other: &Self) -> bool {
         // Named one by one, so that a new limit cannot be forgotten here.
         let Self {
             max_age,
@@ -144,9 +145,14 @@ impl Lifespan {
             ended: _,
             unused: _,
         } = other;
-        self.max_age = self.max_age.min(*max_age);
-        self.max_idle = self.max_idle.min(*max_idle);
-        self.max_uses = self.max_uses.min(*max_uses);
+        let is_shorter =
+            *max_age < self.max_age || *max_idle < self.max_idle || *max_uses < self.max_uses;
+        if is_shorter {
+            self.max_age = self.max_age.min(*max_age);
+            self.max_idle = self.max_idle.min(*max_idle);
+            self.max_uses = self.max_uses.min(*max_uses);
+        }
+        is_shorter
     }
 
     /// Limits the age, counted from the connect: the connection is not used again once it is `max` old. An exchange

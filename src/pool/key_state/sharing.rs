@@ -42,6 +42,8 @@ pub(in crate::pool) struct Sharing<C> {
     begun: u64,
     /// Since when it is idle, while all uses that are given out were handed to waiters that have not collected them.
     idle_since: Option<Moment>,
+    /// Its limits became shorter by those that one use was given, so the other uses may lack them.
+    has_limits_of_uses: bool,
     /// It tries an ejected address again, with one use at a time.
     pub(super) is_trial: bool,
     /// Whether its capacity is known.
@@ -76,6 +78,7 @@ impl<C: Poolable> Sharing<C> {
             uses: 1,
             begun: 0,
             idle_since: None,
+            has_limits_of_uses: false,
             is_trial: false,
             is_capacity_known: false,
             reported: None,
@@ -202,15 +205,18 @@ impl<C: Poolable> Sharing<C> {
     /// The limits that other uses were given apply to this one, too.
     #[inline]
     fn tighten(&self, pooled: &mut PooledConn<C>) {
-        let limits = self.whole.connection_ref().lifespan();
-        pooled.connection().lifespan_mut().tighten_as(limits);
+        if self.has_limits_of_uses {
+            let limits = self.whole.connection_ref().lifespan();
+            pooled.connection().lifespan_mut().tighten_as(limits);
+        }
     }
 
     /// The use is over, or was returned unused.
     #[inline]
     fn end(&mut self, pooled: &PooledConn<C>) {
         let lifespan = pooled.connection_ref().lifespan();
-        self.whole.connection().lifespan_mut().tighten_as(lifespan);
+        let whole = self.whole.connection().lifespan_mut();
+        self.has_limits_of_uses |= whole.tighten_as(lifespan);
         if pooled.idle_since.is_some() {
             self.begun -= 1;
             self.shared.activity().begin_use(self.begun);
