@@ -47,8 +47,8 @@ pub struct OneShot;
 
 /// A request extension: how long nothing may be read or written while the request is in progress, and how long a
 /// connect for it may take; instead of the agent's [`active_timeout`](crate::KeepAliveLayer::active_timeout) (Node: the
-/// request's `timeout`). `Duration::MAX`, like anything above 49 days, means no limit. The next request on the
-/// connection has the agent's limit again.
+/// request's `timeout`). `Duration::MAX`, like anything above 49 days, means no limit; zero means the shortest, a few ticks
+/// of tokio's timer of a millisecond each. The next request on the connection has the agent's limit again.
 ///
 /// ```
 /// use std::time::Duration;
@@ -80,7 +80,8 @@ pub struct InactivityTimeout(pub Duration);
 pub struct RequestTimeout(pub Duration);
 
 /// A request extension: how long the head of the response may take after the request was sent, instead of the agent's
-/// [`response_timeout`](crate::layers::ExchangeLayer::response_timeout). `Duration::MAX` means no limit.
+/// [`response_timeout`](crate::layers::ExchangeLayer::response_timeout). `Duration::MAX` means no limit; zero means the
+/// shortest, until the next tick of tokio's timer, which is a millisecond at most.
 ///
 /// ```
 /// use std::time::Duration;
