@@ -134,8 +134,8 @@ pub(super) fn is_of_certificate(error: &Any) -> bool {
     )
 }
 
-/// Whether hyper reports that the request's own body failed. hyper reports a connection that ended with its runtime in
-/// the same way.
+/// Whether hyper reports that the request's own body failed. It reports a connection whose driver is gone in the same way, unless
+/// that was told apart before (`DriverGone`).
 pub(super) fn is_of_body(error: &Any) -> bool {
     let error = error.downcast_ref::<hyper::Error>();
     error.is_some_and(|error| error.is_user() && error.source().is_some())

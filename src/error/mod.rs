@@ -4,6 +4,7 @@ mod chain;
 mod checkout;
 pub(crate) mod connect;
 mod display;
+mod driver_gone;
 #[cfg(feature = "http2")]
 mod http2;
 mod instead;
@@ -26,6 +27,7 @@ use crate::target::proxy::Refusal;
 
 pub(crate) use chain::{find, is_gone, is_reset};
 pub use checkout::{CheckoutError, Denied};
+pub(crate) use driver_gone::DriverGone;
 #[cfg(feature = "http2")]
 pub(crate) use http2::{Http2End, Http2Fault, SaidNothing};
 pub(crate) use instead::Instead;
@@ -154,7 +156,7 @@ impl Error {
         let is_ours = matches!(self.0.kind, Kind::Timeout(..) | Kind::ShutDown);
         self.0
             .source
-            .take_if(|source| is_ours && source.is::<hyper::Error>());
+            .take_if(|it| is_ours && (it.is::<hyper::Error>() || it.is::<DriverGone>()));
         self.with_connection(connection)
     }
 

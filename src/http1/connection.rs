@@ -18,7 +18,7 @@ use crate::connection::lifespan::Lifespan;
 use crate::connection::poolable::{Liveness, Poolable};
 use crate::connection::shared::ConnShared;
 use crate::connection::taken::Taken;
-use crate::error::{self, BoxError, SendError};
+use crate::error::{self, BoxError, DriverGone, SendError};
 use crate::http1::asterisk;
 use crate::http1::unwritten;
 use crate::http1::upload::{Framing, Returns, Upload};
@@ -348,7 +348,7 @@ impl<B: Send + 'static> Http1Future<B> {
         if let Some(error) = self.shared.end_body() {
             return refused(SendError::new(error));
         }
-        let error = failed.into_error();
+        let error = DriverGone::or(failed.into_error(), &self.shared);
         if self.shared.activity().has_written() {
             return refused(SendError::new(error));
         }
@@ -356,7 +356,7 @@ impl<B: Send + 'static> Http1Future<B> {
             Some((KeptBody::Sent(returns), version, extensions)) => {
                 // All that is left is that the connection drops what it has.
                 let is_reused = self.shared.activity().uses() > 1;
-                self.shared.kill(match error::is_reset(&error, is_reused) {
+                self.shared.kill(match error::is_reset(&*error, is_reused) {
                     true => CloseReason::Peer,
                     false => CloseReason::Error,
                 });
@@ -385,7 +385,7 @@ impl<B: Send + 'static> Http1Future<B> {
 
 /// The original request, if enough of it is left.
 fn unwritten<B>(
-    error: hyper::Error,
+    error: BoxError,
     shared: &ConnShared,
     body: Option<(B, Taken)>,
     version: Version,
@@ -402,7 +402,7 @@ fn unwritten<B>(
     unsent(error, request, taken)
 }
 
-fn unsent<B>(error: hyper::Error, mut request: Request<B>, taken: Taken) -> SendError<B> {
+fn unsent<B>(error: impl Into<BoxError>, mut request: Request<B>, taken: Taken) -> SendError<B> {
     if taken.is_empty() && !taken.is_all() {
         return SendError::unsent(error, Some(Box::new(request)));
     }

@@ -5,6 +5,7 @@ use std::io::{self, IoSlice};
 use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::thread;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -355,6 +356,15 @@ impl<IO: Unpin> Transport<IO> {
 #[cold]
 fn destroyed() -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionAborted, "the agent was destroyed")
+}
+
+impl<IO> Drop for Transport<IO> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            // Nobody knows how much was written where it panicked.
+            self.guard.shared().activity().took();
+        }
+    }
 }
 
 impl<IO> AsyncRead for Transport<IO>

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::thread;
 
 use bytes::Buf;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
@@ -293,6 +294,16 @@ where
         frame.map_data(|data| Piece::unwritten(data, number, returns))
     }
 
+    #[inline]
+    fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let shared = self.returns.as_ref().map(|returns| returns.shared());
+        let _panic = NotedPanic(shared);
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
     /// Frames as the body gives them, but never more than announced, and no end before that.
     fn poll_frame(
         &mut self,
@@ -301,7 +312,7 @@ where
         let frame = match self.taken.next() {
             Some(frame) => Some(frame.map_data(Data::Again)),
             None if self.taken.is_all() => None,
-            None => match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            None => match ready!(self.poll_body(cx)) {
                 Some(Ok(frame)) => Some(frame.map_data(Data::Own)),
                 Some(Err(error)) => {
                     return Poll::Ready(Some(Err(RequestBodyError::failed(error))));
@@ -344,6 +355,20 @@ where
                 // No trailers follow a body with a length, and an empty frame does not count.
                 Some(Ok(_)) => {}
             }
+        }
+    }
+}
+
+/// Notes a panic of the body, which ends the driver: hyper does not say whether it was the body or the transport.
+struct NotedPanic<'a>(Option<&'a ConnShared>);
+
+impl Drop for NotedPanic<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(shared) = self.0
+            && thread::panicking()
+        {
+            shared.fail_body(RequestBodyError::failed("it panicked"));
         }
     }
 }

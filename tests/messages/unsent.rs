@@ -1,16 +1,21 @@
 //! Requests that never reached a server are sent again.
 
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::support::agent::{agent, agent_paused, at_rest, fetch, post, read, send};
 use crate::support::{Conn, CountingConnector, RefusingPort, Server, script};
 use bytes::Bytes;
 use http_body_util::Full;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 use tower::ServiceExt;
 use tower::retry::Retry;
 use tower::retry::budget::TpsBudget;
+use tower::util::MapResponse;
 use tower_keep_alive::KeepAliveLayer;
 use tower_keep_alive::retry::Unsent;
 
@@ -133,4 +138,54 @@ fn settings_that_make_no_sense_are_refused() {
             .is_err()
     );
     assert!(std::panic::catch_unwind(|| Unsent::new().attempts(0)).is_err());
+}
+
+/// A transport of somebody's own that writes and panics.
+struct PanicsAfterWrite<IO>(IO);
+
+impl<IO: AsyncRead + Unpin> AsyncRead for PanicsAfterWrite<IO> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for PanicsAfterWrite<IO> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.0).poll_write(cx, buf);
+        panic!("{written:?}, and the transport panics, as the test wants it to");
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_transport_was_writing_when_it_panicked_may_have_been_sent() {
+    for content in ["", "content"] {
+        let server = Server::in_memory(script::ok);
+        let connector = MapResponse::new(server.connector(), PanicsAfterWrite);
+        let (client, handle) = agent_paused(Layers::new().max_connections_per_host(1), connector);
+        for failed in 1..=2 {
+            let error = send(&client, post(server.url("/"), content)).await;
+            let error = error.unwrap_err();
+            assert!(!error.is_unsent(), "{content:?}: {error:?}");
+            assert!(!error.is_request_body() && !error.is_reset(), "{error:?}");
+            assert_eq!(handle.status().failed, failed);
+        }
+        at_rest(&handle).await;
+        assert_eq!((handle.status().created, handle.status().closed), (2, 2));
+    }
 }

@@ -411,3 +411,47 @@ async fn an_early_answer_is_read_where_the_upload_fails_in_a_write_or_a_flush() 
         }
     }
 }
+
+/// A body that panics when it is polled for the last of its frames.
+struct Panics(usize);
+
+impl Body for Panics {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        assert!(self.0 > 0, "the body panics, as the test wants it to");
+        self.0 -= 1;
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"data")))))
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_panics_fails_its_own_request_and_counts_as_no_failure_of_a_server() {
+    let server = Server::ok().await;
+    let layer = KeepAliveLayer::new()
+        .max_connections_per_host(1)
+        .probe_with(probe);
+    let handle = layer.handle();
+    let client: KeepAlive<Connector, Panics> = layer.layer(Connector);
+    for frames in [0, 1, 2] {
+        for length in [None, Some(8)] {
+            let mut request = Request::post(server.url("/"));
+            if let Some(length) = length.filter(|_| frames < 2) {
+                request = request.header(CONTENT_LENGTH, length);
+            }
+            let error = client.request(request.body(Panics(frames)).unwrap()).await;
+            let error = error.unwrap_err();
+            assert!(error.is_request_body(), "{frames}: {error:?}");
+            assert!(!error.is_unsent() && !error.is_reset(), "{error:?}");
+        }
+    }
+    at_rest(&handle).await;
+    let status = handle.status();
+    assert_eq!((status.started, status.failed), (6, 0), "{status}");
+    assert_eq!(status.closes[&CloseReason::Abandoned], 6, "{status}");
+    assert_eq!(status.created, status.closed);
+}

@@ -1,13 +1,15 @@
 //! Runtimes that end before their connections do, and handles outside of any runtime.
 
+use std::error::Error as _;
 use std::future::Future;
 use std::time::Duration;
 
 use super::{Belongings, Layers, alone, busy_runtime, closes, fd_count, gated, halves, runtime};
 use crate::support::agent::{Client, agent, agent_over, at_rest, fetch, get, read};
 use crate::support::{CountingConnector, Gate, Server, Sockets, eventually, script};
+use bytes::Bytes;
 use futures_util::FutureExt;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Full};
 use tokio::runtime::Runtime;
 use tower_keep_alive::CloseReason;
 
@@ -58,6 +60,40 @@ fn a_runtime_that_dies_takes_its_connections_with_it() {
             at_rest(&handle).await;
         });
         assert!(fd_count() <= before, "{} {before} {with_guest}", fd_count());
+    });
+}
+
+/// hyper reports this in the same way as a body that failed.
+#[test]
+fn a_request_that_loses_the_runtime_of_its_connection_has_failed_and_not_its_body() {
+    alone(|| {
+        let home = busy_runtime();
+        let gate = Gate::new();
+        let server = home.block_on(gated(&gate));
+        for content in ["", "content"] {
+            let (client, handle) = agent(Layers::new());
+            let guest = runtime();
+            let request = http::Request::post(server.url("/"));
+            let request = request.body(Full::new(Bytes::from(content))).unwrap();
+            let mut waits = Box::pin(client.request(request));
+            let before = server.requests();
+            guest.block_on(async {
+                eventually("the request is there", || {
+                    assert!((&mut waits).now_or_never().is_none());
+                    server.requests() > before
+                })
+                .await;
+            });
+            drop(guest);
+            let error = home.block_on(waits).unwrap_err();
+            assert!(!error.is_request_body(), "{content:?}: {error:?}");
+            assert!(!error.is_unsent() && !error.is_reset(), "{error:?}");
+            let source = error.source().expect("it says why").to_string();
+            assert!(source.contains("its runtime was shut down"), "{source}");
+            let status = handle.status();
+            assert_eq!((status.started, status.failed), (1, 1), "{status}");
+            assert_eq!((status.open(), status.closed), (0, 1), "{status}");
+        }
     });
 }
 
