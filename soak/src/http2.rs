@@ -1,6 +1,8 @@
-//! Some seconds of one agent that speaks HTTP/2 with a server that sends it away, refuses, and changes its limits.
+//! Some seconds of one agent that speaks HTTP/2 with a server that sends it away, refuses, and changes its limits, and whose name
+//! may have several addresses.
 
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -16,10 +18,11 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tower::Layer;
 use tower_keep_alive::connect::TcpConnector;
-use tower_keep_alive::{BoxError, KeepAlive, KeepAliveLayer, Protocol};
+use tower_keep_alive::{Error, KeepAlive, KeepAliveLayer, Protocol, Spread};
 
 use crate::frames::{Behaviour, Conn, GoAway, Io, Log};
 use crate::ledger::{Ledger, Wrong, count};
+use crate::names::{Names, half_serve};
 use crate::round::becomes;
 
 const CALLERS: usize = 24;
@@ -34,19 +37,28 @@ pub(crate) async fn round(servers: &Handle, ledger: &Arc<Ledger>, seed: u64, tim
     let words = format!("HTTP/2, seed {seed}, {behaviour:?}");
     let wrong = |what, why: String| ledger.wrong(what, format!("{why}; {words}"));
     let serving = serve(behaviour, log.clone());
-    let (server, uri) = match servers.spawn(serving).await {
+    let (server, port) = match servers.spawn(serving).await {
         Ok(Ok(started)) => started,
         _ => return wrong(Wrong::Failed, "no server".to_owned()),
     };
     let layer = layer(&mut rng);
     let handle = layer.handle();
-    let client = layer.layer(TcpConnector::new());
+    let names = Names::new();
+    let client = layer.layer(names.connector());
+    // An address is not looked up.
+    let uri = match rng.bool() {
+        true => format!("http://localhost:{port}"),
+        false => format!("http://127.0.0.1:{port}"),
+    };
+    let words = format!("{words}, {uri}");
     let end = Instant::now() + time;
     let number = Arc::new(AtomicU64::new(0));
     let mut callers = JoinSet::new();
+    callers.spawn(names.clone().change(rng.fork(), end, ledger.clone()));
     for _ in 0..CALLERS {
         let mut caller = Caller {
             client: client.clone(),
+            names: names.clone(),
             uri: uri.clone(),
             rng: rng.fork(),
         };
@@ -66,6 +78,7 @@ pub(crate) async fn round(servers: &Handle, ledger: &Arc<Ledger>, seed: u64, tim
         let status = handle.status();
         status.pending.is_empty()
             && status.active.is_empty()
+            && half_serve(&status)
             && status.created == status.closed + status.open() as u64
     };
     if !becomes(is_at_rest).await {
@@ -108,7 +121,17 @@ fn behaviour(rng: &mut Rng) -> Behaviour {
 }
 
 fn layer(rng: &mut Rng) -> KeepAliveLayer<Full<Bytes>> {
-    let mut layer = KeepAliveLayer::new().protocol(Protocol::Http2);
+    let spread = [Spread::AsResolved, Spread::InTurn, Spread::FewestOpenFirst][rng.usize(..3)];
+    let mut layer = KeepAliveLayer::new()
+        .protocol(Protocol::Http2)
+        .spread(spread)
+        .follow_dns(Names::follow());
+    if rng.bool() {
+        layer = layer.eject(Names::ejection());
+    }
+    if rng.u8(..3) == 0 {
+        layer = layer.min_idle_per_host(rng.usize(1..4));
+    }
     if rng.bool() {
         layer = layer.max_connections_per_host(rng.usize(1..4));
     }
@@ -122,7 +145,8 @@ fn layer(rng: &mut Rng) -> KeepAliveLayer<Full<Bytes>> {
 }
 
 struct Caller {
-    client: KeepAlive<TcpConnector, Full<Bytes>>,
+    client: KeepAlive<TcpConnector<Names>, Full<Bytes>>,
+    names: Names,
     uri: String,
     rng: Rng,
 }
@@ -143,16 +167,31 @@ impl Caller {
             .body(Full::new(Bytes::from(body)))
             .expect("the parts are right");
         let words = format!("{} {path}", request.method());
+        let gone = self.names.gone();
+        let is_name = request.uri().host() == Some("localhost");
         let exchange = async {
             let response = self.client.request(request).await?;
+            let address = response.body().connection().remote_addr();
             let body = response.into_body().collect().await?.to_bytes();
-            Ok::<_, BoxError>(body)
+            Ok::<_, Error>((body, address.map(|it| it.ip())))
         };
         let leaves_at = (self.rng.u8(..8) == 0).then(|| self.rng.u64(..4_000));
         let leaves_at = leaves_at.map(Duration::from_micros);
         match timeout(leaves_at.unwrap_or(PATIENCE), exchange).await {
-            Ok(Ok(body)) if body == path => Ok(()),
-            Ok(Ok(body)) => Err((Wrong::Mismatch, format!("{body:?} to {words}"))),
+            Ok(Ok((body, _))) if body != path => {
+                Err((Wrong::Mismatch, format!("{body:?} to {words}")))
+            }
+            Ok(Ok((_, address))) => {
+                // An address may have come back since.
+                let still_gone = self.names.gone();
+                let is_gone = |gone: &[SocketAddr]| gone.iter().any(|it| Some(it.ip()) == address);
+                match is_name && is_gone(&gone) && is_gone(&still_gone) {
+                    true => Err((Wrong::Misused, format!("{address:?} is gone, {words}"))),
+                    false => Ok(()),
+                }
+            }
+            // No answer was had before lookups began to fail.
+            Ok(Err(error)) if error.is_dns() => Ok(()),
             Ok(Err(error)) => Err((Wrong::Failed, format!("{words}: {error:?}"))),
             Err(_) if leaves_at.is_some() => Ok(()),
             Err(_) => Err((Wrong::Hang, words)),
@@ -161,9 +200,10 @@ impl Caller {
 }
 
 /// Accepts until it is aborted.
-async fn serve(behaviour: Behaviour, log: Log) -> io::Result<(tokio::task::AbortHandle, String)> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let uri = format!("http://{}", listener.local_addr()?);
+async fn serve(behaviour: Behaviour, log: Log) -> io::Result<(tokio::task::AbortHandle, u16)> {
+    // At each address of loopback.
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
+    let port = listener.local_addr()?.port();
     let behaviour = Arc::new(behaviour);
     let accepting = tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
@@ -172,7 +212,7 @@ async fn serve(behaviour: Behaviour, log: Log) -> io::Result<(tokio::task::Abort
             tokio::spawn(async move { behaviour.serve(conn).await });
         }
     });
-    Ok((accepting.abort_handle(), uri))
+    Ok((accepting.abort_handle(), port))
 }
 
 struct Socket(TcpStream);

@@ -34,6 +34,10 @@ pub(crate) struct PoolConfig {
     /// Names have several addresses, which change, and over which the load is spread.
     pub(crate) has_names: bool,
     spread: Spread,
+    /// So many connections of each host are made ahead.
+    pub(crate) min_idle: Option<usize>,
+    /// Addresses that fail are taken out for a while.
+    ejects: bool,
 }
 
 impl PoolConfig {
@@ -54,6 +58,8 @@ impl PoolConfig {
             one_in(2),
             one_in(4),
             one_in(3),
+            one_in(3),
+            one_in(2),
         ];
         let millis = |rng: &mut Rng, most| Duration::from_millis(rng.u64(1..most));
         Self {
@@ -64,15 +70,17 @@ impl PoolConfig {
             idle_time: is[4].then(|| millis(rng, 20)),
             ttl: is[5].then(|| millis(rng, 200)),
             uses: is[6].then(|| rng.u64(1..20)),
-            // Nobody is refused in a calm round.
-            pending: (is[7] && !is[12]).then(|| rng.usize(1..10)),
-            checkout: (is[8] && !is[12]).then(|| millis(rng, 10)),
+            // Nobody is refused in a calm round, or where callers wait while a spare connection is made.
+            pending: (is[7] && !is[12] && !is[14]).then(|| rng.usize(1..10)),
+            checkout: (is[8] && !is[12] && !is[14]).then(|| millis(rng, 10)),
             drains: is[9],
             fifo: is[10],
             is_loose: is[11],
             is_calm: is[12],
             has_names: is[13],
             spread: [Spread::AsResolved, Spread::InTurn, Spread::FewestOpenFirst][rng.usize(..3)],
+            min_idle: is[14].then(|| rng.usize(1..4)),
+            ejects: is[15],
         }
     }
 
@@ -82,6 +90,12 @@ impl PoolConfig {
             .spread(self.spread);
         if self.has_names {
             layer = layer.follow_dns(Names::follow());
+        }
+        if let Some(count) = self.min_idle {
+            layer = layer.min_idle_per_host(count);
+        }
+        if self.ejects {
+            layer = layer.eject(Names::ejection());
         }
         if let Some(max) = self.per_host {
             layer = layer.max_connections_per_host(max);

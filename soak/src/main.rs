@@ -9,8 +9,9 @@
 //! end of each round the accounts have to be right, and as many connections as the limits allow have to be had at once.
 //!
 //! In some rounds the names among the hosts have several addresses, which come and go while lookups fail in between; the agent
-//! follows them, and no request may go to an address that is gone. Some other rounds are of HTTP/2, with a server of raw
-//! frames that sends its clients away, refuses streams and limits them, and no request may fail.
+//! follows them, and no request may go to an address that is gone. In some, addresses that fail are ejected, never more than half of
+//! them; in some, connections are made ahead. Some other rounds are of HTTP/2, with a server of raw frames that sends its clients
+//! away, refuses streams and limits them, and no request may fail; in half of them the server has several addresses too.
 //!
 //! Each answer has the number of its request, and the checksum of each body, both ways, is known to both ends. A request
 //! fails only by what was done to it itself, but a POST whose idle connection ended just then: what happens on an idle

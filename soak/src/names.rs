@@ -13,7 +13,8 @@ use hyper_util::client::legacy::connect::dns::Name;
 use tokio::time::sleep;
 use tower::Service;
 use tower_keep_alive::connect::{ResolvedAddrs, TcpConnector};
-use tower_keep_alive::{BoxError, FollowDns};
+use tower_keep_alive::status::Status;
+use tower_keep_alive::{BoxError, Ejection, FollowDns};
 
 use crate::ledger::{Ledger, lock};
 
@@ -62,6 +63,11 @@ impl Names {
         FollowDns::default().every(EVERY).lookup_timeout(EVERY)
     }
 
+    pub(crate) fn ejection() -> Ejection {
+        let ejection = Ejection::new().consecutive(2);
+        ejection.base_time(EVERY).max_time(10 * EVERY)
+    }
+
     /// Addresses come and go, and lookups fail, until `end`.
     pub(crate) async fn change(self, mut rng: Rng, end: Instant, ledger: Arc<Ledger>) {
         let mut stays = rng.u8(10..50);
@@ -108,6 +114,16 @@ impl State {
             };
         }
     }
+}
+
+/// Whether no more than half of the addresses of each name are ejected, while no answer is being taken in.
+pub(crate) fn half_serve(status: &Status) -> bool {
+    status.addresses.iter().all(|(key, addresses)| {
+        let left_out = addresses.values().filter_map(|it| it.left_out);
+        let ejected = left_out.filter(|it| it.is_ejected()).count();
+        let all = status.lookups.get(key).map_or(1, |it| it.addresses);
+        ejected * 2 <= all
+    })
 }
 
 fn address(nth: u8) -> SocketAddr {

@@ -22,7 +22,7 @@ use crate::caller::{Caller, Client};
 use crate::house::House;
 use crate::ledger::{Wrong, count, lock};
 use crate::limits::PoolConfig;
-use crate::names::Names;
+use crate::names::{Names, half_serve};
 use crate::temper::Temper;
 use crate::upload::Upload;
 use crate::wire::{Alive, Connector, Wire};
@@ -156,6 +156,7 @@ impl Accounts<'_> {
             let status = self.handle.status();
             status.pending.is_empty()
                 && status.active.is_empty()
+                && half_serve(&status)
                 && status.created == status.closed + status.detached + status.open() as u64
                 && self.alive.all.load(Ordering::Relaxed) <= status.open()
         };
@@ -183,9 +184,10 @@ impl Accounts<'_> {
 
     /// As many connections as the limits allow can be in use at once: each place is there, once.
     async fn slots(&self, client: &Client) {
-        // So that nobody has to wait for room.
+        // So that nobody has to wait for room. Where connections are made ahead, others take their place.
         self.handle.close_idle();
-        if !becomes(|| self.handle.status().open() == 0).await {
+        let is_empty = || self.limits.min_idle.is_some() || self.handle.status().open() == 0;
+        if !becomes(is_empty).await {
             return self.wrong(
                 Wrong::Leak,
                 format_args!("still open: {}", self.handle.status()),
